@@ -1,0 +1,56 @@
+"""Every failure that kfp-bento expects: what went wrong, why, and what to do next."""
+
+from __future__ import annotations
+
+
+class KfpBentoError(Exception):
+    """The root of all expected failures.
+
+    Args:
+        message: What failed and why, in one or two sentences, without a trailing hint.
+        hint: What the reader can do next; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+
+class InvalidInput(KfpBentoError):
+    """A parameter, file or URI that the user gave cannot be used."""
+
+
+class ModelError(KfpBentoError):
+    """A model cannot be found, downloaded or understood."""
+
+
+class BentoError(KfpBentoError):
+    """A bento cannot be built or read."""
+
+
+class ImageError(KfpBentoError):
+    """An image cannot be assembled, read or written."""
+
+
+class RegistryError(ImageError):
+    """An OCI registry refused or failed a request."""
+
+
+class DeploymentError(KfpBentoError):
+    """A release cannot be rendered, applied or started."""
+
+
+class CheckError(KfpBentoError):
+    """A check could not be carried out (a check that ran and failed is a report)."""
+
+
+class PromotionError(KfpBentoError):
+    """A promotion was refused or did not take effect."""
+
+
+class LocalRunError(KfpBentoError):
+    """A pipeline step failed while running on this machine."""
