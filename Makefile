@@ -1,0 +1,67 @@
+# Everything happens in .venv and build/, which git ignores.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+
+# The interpreter may have been told not to keep bytecode; every start would then compile anew.
+unexport PYTHONDONTWRITEBYTECODE
+export MLFLOW_DISABLE_TELEMETRY := true
+export BENTOML_DO_NOT_TRACK := true
+export UV_SYSTEM_CERTS := true
+export UV_NO_PROGRESS := true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-tools lint compile lock bench clean
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serve, check, promote
+	@$(BIN)/kfp-bento demo --to $(DEMO)
+
+test: $(VENV)/.dev test-tools ## Run the tests, with real services
+	@$(BIN)/python -m pytest
+
+test-tools: # As root on Debian the tests bring the real services that they use
+	@./tests/install-tools
+
+lint: $(VENV)/.dev ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@mkdir -p build/typing/kfp_bento && ln -sfn ../../../runtime build/typing/kfp_bento/runtime
+	@MYPYPATH=build/typing $(BIN)/mypy -p kfp_bento.runtime
+
+compile: $(VENV)/.runtime ## Compile components and pipelines to YAML
+	@$(BIN)/kfp-bento compile --to pipelines/compiled --components components
+
+lock: $(VENV)/.uv ## Resolve the dependencies anew into requirements.txt and requirements-dev.txt
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --python-version 3.11 --extra local -o requirements.txt pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
+	  -o requirements-dev.txt pyproject.toml
+
+bench: ## Measure the image builder
+	@echo "No benchmark yet."; exit 2
+
+clean: ## Remove what was built and installed
+	@rm -rf build $(VENV) *.egg-info
+
+$(VENV)/.uv:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt pyproject.toml $(VENV)/.uv
+	@echo "Installing into $(VENV)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
+	  -r requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
+	  -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,5 @@
+"""The build_bento component."""
+
+from .component import build_bento
+
+__all__ = ["build_bento"]

@@ -1,0 +1,48 @@
+"""Assemble an OCI image from a bento, without Docker, root or a daemon."""
+
+import os
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+@dsl.component(
+    base_image=os.environ.get(
+        "KFP_BENTO_IMAGE", "registry.example.com/kfp-bento/runtime-python:0.1.0"
+    ),
+    install_kfp_package=False,
+)
+def build_image(
+    bento: dsl.Input[dsl.Model],
+    destination: str,
+    record: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    base: str = "",
+) -> NamedTuple("Outputs", [("image", str), ("location", str)]):
+    """Assemble an OCI image and write it to a registry or an OCI layout directory.
+
+    The same bento on the same base gives the same digest on any machine and any day.
+
+    Args:
+        bento: A bento directory from build_bento.
+        destination: Where the image goes: registry/repository[:tag], or oci:DIRECTORY.
+        record: JSON record of the image: reference, digest, base, layers.
+        metrics: Bytes and number of layers, built and reused.
+        summary: The layers as a table.
+        base: Base image reference, oci:DIRECTORY or host; empty takes KFP_BENTO_BASE_IMAGE,
+            else python:<minor>-slim.
+
+    Returns:
+        image: The image by digest, repository@sha256:...
+        location: Where the bytes are: docker://repository@sha256:... or oci:DIRECTORY.
+    """
+    from pathlib import Path
+
+    from kfp_bento.runtime import bentos, images, reports
+
+    built = images.build_image(bentos.load_bento(Path(bento.path)), destination, base=base)
+    reports.write_json(built.to_dict(), Path(record.path))
+    reports.write_text(reports.image_summary(built), Path(summary.path))
+    metrics.metadata.update(reports.image_metrics(built))
+    return (built.reference, built.location)

@@ -1,0 +1,25 @@
+"""Credentials for a step, taken from Secrets by name."""
+
+from kfp import dsl, kubernetes
+
+MLFLOW = {
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "username": "MLFLOW_TRACKING_USERNAME",
+    "password": "MLFLOW_TRACKING_PASSWORD",
+    "token": "MLFLOW_TRACKING_TOKEN",
+}
+REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
+
+
+def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Give a task the MLflow server and credentials of a Secret that may be absent."""
+    return kubernetes.use_secret_as_env(
+        task, secret_name=secret_name, secret_key_to_env=MLFLOW, optional=True
+    )
+
+
+def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
+    return kubernetes.use_secret_as_volume(
+        task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )

@@ -1,0 +1,112 @@
+"""An existing registry version, taken to a checked and promoted service."""
+
+from kfp import dsl
+
+from kfp_bento.components import (
+    build_bento,
+    build_image,
+    compare_predictions,
+    deploy_bento,
+    promote_model,
+    pull_model,
+    smoke_test,
+)
+
+from .credentials import with_mlflow_credentials, with_registry_credentials
+
+
+@dsl.pipeline(name="serve-model")
+def serve_model(
+    model_uri: str,
+    image_destination: str,
+    promote_alias: str,
+    mlflow_tracking_uri: str = "",
+    mlflow_secret: str = "kfp-bento-mlflow",
+    bento_name: str = "",
+    image_base: str = "",
+    image_secret: str = "kfp-bento-registry",
+    deploy_mode: str = "auto",
+    deploy_name: str = "",
+    deploy_namespace: str = "default",
+    deploy_resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
+    deploy_autoscaling: dict = {},  # noqa: B006
+    deploy_envs: list = [],  # noqa: B006
+    deploy_image_pull_secrets: list = [],  # noqa: B006
+    check_relative_tolerance: float = 1e-6,
+    check_absolute_tolerance: float = 1e-9,
+    check_timeout_seconds: int = 300,
+):
+    """Pull a model, build bento and image, deploy, check what is served, move the alias.
+
+    Args:
+        model_uri: MLflow model URI; an alias is resolved once, in the first step.
+        image_destination: registry/repository[:tag] that the image is pushed to.
+        promote_alias: Registry alias that moves to the version after its checks passed.
+        mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
+        mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
+            tracking_uri that they are for; may be absent.
+        bento_name: Name of the bento; empty takes the model's name.
+        image_base: Base image; empty takes python:<minor>-slim.
+        image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
+        deploy_mode: auto, apply, render or local.
+        deploy_name: Name of the BentoDeployment; empty takes the bento's name.
+        deploy_namespace: Namespace of the release.
+        deploy_resources: Requests and limits of the served pods.
+        deploy_autoscaling: minReplicas and maxReplicas.
+        deploy_envs: Literal environment variables, a list of name and value.
+        deploy_image_pull_secrets: Names of image pull secrets.
+        check_relative_tolerance: Allowed relative difference between served and expected.
+        check_absolute_tolerance: Allowed absolute difference between served and expected.
+        check_timeout_seconds: How long to wait for readiness.
+    """
+    pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
+    pulled.set_caching_options(False)  # an alias must be looked up anew in every run
+    with_mlflow_credentials(pulled, mlflow_secret)
+
+    bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
+
+    image = build_image(
+        bento=bento.outputs["bento"], destination=image_destination, base=image_base
+    )
+    with_registry_credentials(image, image_secret)
+
+    release = deploy_bento(
+        image=image.outputs["image"],
+        image_location=image.outputs["location"],
+        bento=bento.outputs["bento"],
+        mode=deploy_mode,
+        name=deploy_name,
+        namespace=deploy_namespace,
+        resources=deploy_resources,
+        autoscaling=deploy_autoscaling,
+        envs=deploy_envs,
+        image_pull_secrets=deploy_image_pull_secrets,
+    )
+    release.set_caching_options(False)
+
+    smoke = smoke_test(
+        url=release.outputs["url"],
+        model=pulled.outputs["model"],
+        timeout_seconds=check_timeout_seconds,
+    )
+    smoke.set_caching_options(False)
+
+    comparison = compare_predictions(
+        url=release.outputs["url"],
+        model=pulled.outputs["model"],
+        relative_tolerance=check_relative_tolerance,
+        absolute_tolerance=check_absolute_tolerance,
+    )
+    comparison.set_caching_options(False)
+    comparison.after(smoke)
+
+    promoted = promote_model(
+        model=pulled.outputs["model"],
+        smoke_report=smoke.outputs["report"],
+        comparison_report=comparison.outputs["report"],
+        alias=promote_alias,
+        image=image.outputs["image"],
+        tracking_uri=mlflow_tracking_uri,
+    )
+    promoted.set_caching_options(False)
+    with_mlflow_credentials(promoted, mlflow_secret)

@@ -1,0 +1,84 @@
+"""A training component, joined to everything that comes after it."""
+
+import inspect
+
+from kfp import dsl
+
+from .credentials import with_mlflow_credentials
+from .serve_model import serve_model
+
+MODEL_URI = "model_uri"
+PYTHON_TYPES = {
+    "String": str,
+    "Integer": int,
+    "Float": float,
+    "Boolean": bool,
+    "List": list,
+    "Dict": dict,
+}
+
+
+def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""):
+    """Make a pipeline of a training component: train, then serve what was registered.
+
+    The pipeline's parameters are those of the training component and those of serve_model, less
+    the model URI, which training produces. A name that both have is one parameter, given to both.
+
+    Args:
+        train: A KFP component that returns one text, the URI of the model version it registered,
+            for example models:/credit/3. It may have output artifacts besides.
+        name: Name of the pipeline.
+        description: Description of the pipeline; empty gives one that names the component.
+
+    Returns:
+        A KFP pipeline, to be compiled, submitted or run with kfp.local.
+
+    Raises:
+        TypeError: If the component takes an artifact, or does not return one text.
+    """
+    uri = _text_output(train)
+    train_inputs = dict(train.component_spec.inputs or {})
+    serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URI}
+    inputs = {**serve_inputs, **train_inputs}
+
+    def pipeline(*values):
+        given = dict(zip(inputs, values, strict=True))
+        trained = train(**{key: given[key] for key in train_inputs})
+        trained.set_caching_options(False)  # it registers a version: an act outside the pipeline
+        with_mlflow_credentials(trained, given["mlflow_secret"])
+        served = {key: given[key] for key in serve_inputs}
+        serve_model(**{MODEL_URI: trained.outputs[uri]}, **served)
+
+    pipeline.__name__ = name.replace("-", "_")
+    pipeline.__doc__ = _docstring(description or f"Run {train.name}, then serve its model.", inputs)
+    pipeline.__signature__ = inspect.Signature([_parameter(k, v) for k, v in inputs.items()])
+    return dsl.pipeline(name=name)(pipeline)
+
+
+def _text_output(train) -> str:
+    outputs = train.component_spec.outputs or {}
+    values = {key: spec.type for key, spec in outputs.items() if spec.type in PYTHON_TYPES}
+    if list(values.values()) != ["String"]:
+        raise TypeError(
+            f"{train.name} must return one text, the URI of the model version it registered; "
+            f"what it returns is: {', '.join(values) or 'nothing'}."
+        )
+    return next(iter(values))
+
+
+def _parameter(key: str, spec) -> inspect.Parameter:
+    if spec.type not in PYTHON_TYPES:
+        raise TypeError(f"Input {key} is an artifact; a pipeline can only be given parameters.")
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=spec.default if spec.optional else inspect.Parameter.empty,
+        annotation=PYTHON_TYPES[spec.type],
+    )
+
+
+def _docstring(summary: str, inputs) -> str:
+    lines = [
+        f"    {key}: {' '.join((spec.description or key).split())}" for key, spec in inputs.items()
+    ]
+    return "\n".join([summary, "", "Args:", *lines])

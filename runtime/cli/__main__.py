@@ -1,0 +1,5 @@
+"""python -m kfp_bento.runtime.cli."""
+
+from . import main
+
+main()

@@ -1,0 +1,68 @@
+"""The command line as a whole: its groups, and how failures end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import KfpBentoError
+from . import bento, deploy, image, model, pipelines
+from .output import print_error
+
+FAILURE = 2
+
+
+class Application(TyperGroup):
+    """A command group whose expected failures end in a sentence and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        as_json = "--json" in sys.argv
+        try:
+            return super().invoke(ctx)
+        except KfpBentoError as error:
+            print_error(error, as_json=as_json)
+        except KeyboardInterrupt:
+            stopped = KfpBentoError("Stopped before the end.", hint="Nothing is left running.")
+            print_error(stopped, as_json=as_json)
+        except OSError as error:
+            if not error.errno:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            print_error(KfpBentoError(f"{error.strerror}{place}."), as_json=as_json)
+        raise typer.Exit(FAILURE)
+
+
+app = typer.Typer(
+    cls=Application,
+    help="From an MLflow model to a running, verified service on Kubeflow.\n\n"
+    "Start with [bold]kfp-bento demo[/]: the whole road on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(pipelines.demo)
+app.command("run")(pipelines.run)
+app.command("compile")(pipelines.compile_)
+app.add_typer(model.app, name="model")
+app.add_typer(bento.app, name="bento")
+app.add_typer(image.app, name="image")
+app.add_typer(deploy.app, name="deploy")
+
+
+def main() -> NoReturn:
+    """Run the command; a request to terminate ends it as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A shell that starts us in the background has SIGINT ignored; a stop must work there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(app())
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,58 @@
+"""kfp-bento bento: bentos out of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .output import Json, print_facts, print_json, working
+
+app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Keep build a subcommand, though it is the only one."""
+
+
+@app.command()
+def build(
+    model_directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL_DIR", help="Pulled or plain MLflow model folders."),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Directory that receives the bento.")],
+    name: Annotated[str, typer.Option(help="Name of the bento; default: the model's.")] = "",
+    service: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="Your own BentoML service, a file or folder; default: generated."),
+    ] = None,
+    requirement: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Build a bento: typed service, locked dependencies, a version made of its content."""
+    from .. import bentos, models
+
+    with working("building the bento", quiet=json):
+        loaded = [models.load_model(directory) for directory in model_directories]
+        bento = bentos.build_bento(
+            loaded, to, name=name, service=service, requirements=requirement or ()
+        )
+    if json:
+        print_json(bento.to_dict() | {"directory": str(to)})
+        return
+    print_facts(
+        f"Built {bento.tag}",
+        {
+            "service": bento.service,
+            "models": ", ".join(model.tag for model in bento.models),
+            "Python": bento.python_version,
+            "digest": bento.digest,
+            "directory": to,
+        },
+    )

@@ -1,0 +1,114 @@
+"""What the command prints: JSON for machines, tables and progress for people."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..errors import KfpBentoError
+from ..local.runs import Step
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of text for people.")
+]
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document, keys sorted, on standard output."""
+    typer.echo(json.dumps(data, indent=2, sort_keys=True))
+
+
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Print a two-column table of facts, empty ones left out."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in ("", None, (), []):
+            table.add_row(name, escape(str(value)))
+    out.print(table)
+
+
+def print_error(error: KfpBentoError, *, as_json: bool) -> None:
+    """Print what went wrong and what to do next on standard error."""
+    if as_json:
+        typer.echo(json.dumps({"error": error.message, "hint": error.hint}), err=True)
+        return
+    err.print(f"[bold red]Error:[/] {escape(error.message)}")
+    if error.hint:
+        err.print(f"[bold]Hint:[/]  {escape(error.hint)}")
+
+
+@contextlib.contextmanager
+def working(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show a spinner with elapsed time while a block works.
+
+    Yields:
+        A function that changes the text, given to whatever reports its progress.
+    """
+    if quiet or not err.is_terminal:
+        yield lambda text: None
+        return
+    with _progress() as progress:
+        task = progress.add_task(text)
+        yield lambda text: progress.update(task, description=text)
+
+
+@contextlib.contextmanager
+def steps(*, quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """Show the steps of a run: one line for each that ended, a spinner for the one that runs."""
+    if quiet:
+        yield lambda step: None
+        return
+    if not err.is_terminal:
+        yield _print_step
+        return
+    with _progress() as progress:
+        task = progress.add_task("starting")
+
+        def show(step: Step) -> None:
+            if step.succeeded is None:
+                progress.reset(task, description=step.name)
+            else:
+                _print_step(step, progress.console)
+
+        yield show
+
+
+def _progress() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
+def _print_step(step: Step, console: Console = err) -> None:
+    if step.succeeded is None or step.seconds is None:
+        return
+    mark = "[green]ok[/]    " if step.succeeded else "[red]failed[/]"
+    console.print(f"  {mark} {step.name:<20} {step.seconds:5.1f} s")
+
+
+def human_bytes(size: float) -> str:
+    """Give a number of bytes in the largest binary unit that leaves it at 1 or more."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def stopwatch() -> Callable[[], float]:
+    """Give a function that tells the seconds since this call."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began

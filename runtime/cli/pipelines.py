@@ -1,0 +1,158 @@
+"""kfp-bento demo, run and compile: whole pipelines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .output import Json, err, human_bytes, out, print_facts, print_json, steps
+
+
+def demo(
+    to: Annotated[Path, typer.Option("--to", help="Directory that receives everything.")] = Path(
+        "build/demo"
+    ),
+    base: Annotated[
+        str,
+        typer.Option(
+            help="Base image; default: python:<minor>-slim if its registry answers, else host.",
+            envvar="KFP_BENTO_BASE_IMAGE",
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Run the whole road on this machine: train, register, build, serve, check, promote."""
+    from ..local import run_demo
+
+    with steps(quiet=json) as on_step:
+        finished = run_demo(to, base=base, on_step=on_step)
+    if json:
+        print_json(finished.summary)
+        return
+    _print_demo(finished.summary)
+    directory = escape(str(to))
+    out.print(
+        f"\n  report     {directory}/report.html"
+        f"\n  summary    {directory}/summary.json"
+        f"\n  manifests  {directory}/manifests/"
+        "\n\n[bold]Try next[/]"
+        f"\n  open {directory}/report.html"
+        f"\n  skopeo inspect oci:{directory}/image"
+        "\n  .venv/bin/kfp-bento run --help"
+    )
+
+
+def _print_demo(summary: dict[str, Any]) -> None:
+    image, release, promoted = summary["image"], summary["release"], summary["promoted"]
+    prediction = summary["prediction"]
+    same = "the same" if prediction["served"] == prediction["expected"] else "within tolerance"
+    layers = len(image["layers"])
+    size = human_bytes(sum(layer["size"] for layer in image["layers"]))
+    note = release["runtime_note"]
+    runtime = f"{release['runtime']} ({note})" if note else release["runtime"]
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in {
+        "model": f"{summary['model']['uri']}  {summary['model']['digest'][:19]}",
+        "bento": summary["bento"]["tag"],
+        "image": f"{image['digest'][:19]}  {size}, {layers} layers on {image['base']}",
+        "release": f"{release['name']} as {runtime}",
+        "checks": ", ".join(
+            f"{check['name']} {'passed' if check['passed'] else 'FAILED'}"
+            for check in summary["checks"]
+        ),
+        "served": f"{prediction['served']}",
+        "registry": f"{prediction['expected']}  ({same})",
+        "promoted": f"{promoted['alias']} -> version {promoted['version']}"
+        + (f" (was {promoted['previous']})" if promoted["previous"] else ""),
+        "time": f"{summary['seconds']['total']:.1f} s",
+    }.items():
+        table.add_row(name, escape(value))
+    out.print()
+    out.print(table)
+
+
+def run(
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="serve_model, train_to_serve, a compiled YAML file, or module:attribute."
+        ),
+    ],
+    param: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option("--param", "-p", help="Parameter key=value; lists and dicts as JSON."),
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="Directory that receives the run's outputs.")
+    ] = Path("build/run"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the release serving until Ctrl-C.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a pipeline on this machine with kfp.local, its release served here."""
+    from ..local import ADDRESS_VARIABLE, load_pipeline, local_target, run_pipeline, typed_arguments
+
+    arguments = typed_arguments(load_pipeline(pipeline), param or ())
+    with local_target(to.resolve() / "service") as target:
+        environment = {ADDRESS_VARIABLE: target.address}
+        with steps(quiet=json) as on_step:
+            finished = run_pipeline(
+                pipeline, arguments, to, environment=environment, on_step=on_step
+            )
+        facts = {
+            "directory": str(finished.directory),
+            "seconds": {name: round(value, 2) for name, value in finished.seconds.items()},
+            "services": [service.url for service in target.services[-1:]],
+        }
+        if json:
+            print_json(facts)
+        else:
+            print_facts("Done", {"outputs": facts["directory"], "serving": facts["services"]})
+        if keep and target.services:
+            _until_interrupted(target.services[-1].url)
+
+
+def _until_interrupted(url: str) -> None:
+    import threading
+
+    err.print(f"Serving on {url} until Ctrl-C.")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def compile_(
+    pipeline: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Argument(help="Pipelines to compile; default: all that are shipped."),
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Directory for the pipelines' YAML.")] = Path(),
+    components: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Also compile every component into DIRECTORY/<name>/component.yaml."),
+    ] = None,
+    image: Annotated[
+        str, typer.Option(help="Image that the steps run in.", envvar="KFP_BENTO_IMAGE")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Compile pipelines to YAML for the Kubeflow Pipelines UI."""
+    if image:
+        os.environ["KFP_BENTO_IMAGE"] = image  # components read it when they are imported
+    from ..local import compile_components, compile_pipelines
+
+    written = compile_pipelines(pipeline or (), to)
+    if components:
+        written += compile_components(components)
+    if json:
+        print_json([str(path) for path in written])
+    else:
+        print_facts("Compiled", {path.stem: path for path in written})

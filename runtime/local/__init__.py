@@ -1,0 +1,26 @@
+"""The embedded default: run a pipeline and serve its release on this machine."""
+
+from .compilation import compile_components, compile_pipelines
+from .demo import Demo, run_demo
+from .pipelines import load_pipeline, typed_arguments
+from .runs import Run, Step, run_pipeline
+from .services import Service, serve
+from .target import ADDRESS_VARIABLE, local_target
+from .tracking import tracking_server
+
+__all__ = [
+    "ADDRESS_VARIABLE",
+    "Demo",
+    "Run",
+    "Service",
+    "Step",
+    "compile_components",
+    "compile_pipelines",
+    "load_pipeline",
+    "local_target",
+    "run_demo",
+    "run_pipeline",
+    "serve",
+    "tracking_server",
+    "typed_arguments",
+]

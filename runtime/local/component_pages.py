@@ -1,0 +1,61 @@
+"""The README of a component, generated from its signature and docstring."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import docstring_parser
+
+
+def component_page(component: Any) -> str:
+    """Write a component's README: what it does, its inputs and its outputs.
+
+    Args:
+        component: A KFP Python component.
+
+    Returns:
+        Markdown.
+    """
+    name = component.python_func.__name__
+    specification = component.component_spec
+    documentation = inspect.getdoc(component.python_func) or ""
+    meanings = {p.arg_name: p.description for p in docstring_parser.parse(documentation).params}
+    parts = [
+        f"# {name}",
+        _prose(component.python_func),
+        "## Inputs",
+        _inputs(specification.inputs or {}),
+        "## Outputs",
+        _outputs(specification.outputs or {}, meanings),
+        "Generated from the component's signature by `make compile`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _prose(function: Any) -> str:
+    return (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+
+
+def _inputs(inputs: dict[str, Any]) -> str:
+    rows = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key, spec in inputs.items():
+        default = f"`{spec.default!r}`" if spec.optional else "required"
+        rows.append(f"| `{key}` | {_type(spec)} | {default} | {_cell(spec.description)} |")
+    return "\n".join(rows)
+
+
+def _outputs(outputs: dict[str, Any], meanings: dict[str, str | None]) -> str:
+    rows = ["| name | type | meaning |", "| --- | --- | --- |"]
+    for key, spec in outputs.items():
+        meaning = _cell(spec.description or meanings.get(key))
+        rows.append(f"| `{key}` | {_type(spec)} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _type(spec: Any) -> str:
+    return str(spec.type).partition("@")[0]
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")

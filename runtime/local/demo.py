@@ -1,0 +1,135 @@
+"""The whole road on one machine: train, register, build, serve, check, promote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..images import choose_base
+from ..models import load_model
+from ..reports import run_report, write_json, write_text
+from .runs import Run, Step, run_pipeline
+from .services import Service
+from .target import ADDRESS_VARIABLE, local_target
+from .tracking import tracking_server
+
+PIPELINE = "train_to_serve"
+ALIAS = "champion"
+MODEL = "wine"
+HOST_BASE_NOTE = (
+    "made of this machine's own interpreter and libraries: for trying out, not for production"
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that ran to its end.
+
+    Attributes:
+        directory: Holds summary.json, report.html, manifests/ and image/.
+        summary: What summary.json says.
+    """
+
+    directory: Path
+    summary: dict[str, Any]
+
+
+def run_demo(
+    directory: Path,
+    *,
+    base: str = "",
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Demo:
+    """Run train_to_serve from nothing to a promoted model, with everything on this machine.
+
+    A real MLflow server runs for as long as it takes, and the release is really served; both are
+    stopped at the end. A second run in the same directory trains a new version and finds that
+    bento and image are what they were.
+
+    Args:
+        directory: Receives everything that is written.
+        base: Base image; empty takes KFP_BENTO_BASE_IMAGE, else python:<minor>-slim if its
+            registry answers, else a base made of this machine.
+        on_step: Called when a step begins and when it ends.
+
+    Raises:
+        KfpBentoError: If a step fails.
+    """
+    began = time.monotonic()
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in ("summary.json", "report.html"):
+        (directory / stale).unlink(missing_ok=True)
+    for stale in ("run", "manifests"):
+        shutil.rmtree(directory / stale, ignore_errors=True)
+
+    on_step(Step("tracking-server"))
+    aside = ThreadPoolExecutor(1)
+    chosen = aside.submit(choose_base, _python_minor(), wanted=base)
+    with aside, tracking_server(directory / "mlflow") as tracking_uri:
+        started = time.monotonic() - began
+        on_step(Step("tracking-server", started, True))
+        with local_target(directory / "service") as target:
+            run = run_pipeline(
+                PIPELINE,
+                {
+                    "model_name": MODEL,
+                    "mlflow_tracking_uri": tracking_uri,
+                    "image_base": chosen.result(),
+                    "image_destination": f"oci:{directory / 'image'}",
+                    "deploy_mode": "local",
+                    "promote_alias": ALIAS,
+                },
+                directory / "run",
+                environment={
+                    ADDRESS_VARIABLE: target.address,
+                    "KFP_BENTO_CACHE": str(directory.parent / "cache"),
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                },
+                on_step=on_step,
+            )
+            service = target.services[-1]
+    seconds = {"tracking-server": started, **run.seconds, "total": time.monotonic() - began}
+    summary = _summary(run, service, seconds, directory)
+    _write(directory, run, summary)
+    return Demo(directory, summary)
+
+
+def _python_minor() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _summary(
+    run: Run, service: Service, seconds: dict[str, float], directory: Path
+) -> dict[str, Any]:
+    model = load_model(run.output("pull-model", "model"))
+    comparison = run.record("compare-predictions", "report")
+    sample = next(e for e in comparison["evidence"] if "served" in e and "expected" in e)
+    image = run.record("build-image")
+    bento = json.loads((run.output("build-bento", "bento") / ".kfp-bento.json").read_text())
+    return {
+        "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
+        "bento": bento,
+        "image": image | {"location": "oci:" + str(Path("build") / "demo" / "image")},
+        "release": run.record("deploy-bento")
+        | {"runtime": service.runtime, "runtime_note": service.note},
+        "checks": [run.record("smoke-test", "report"), comparison],
+        "prediction": {key: sample[key] for key in ("served", "expected")},
+        "promoted": run.record("promote-model"),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def _write(directory: Path, run: Run, summary: dict[str, Any]) -> None:
+    manifests = directory / "manifests"
+    shutil.copytree(run.output("deploy-bento", "manifests"), manifests)
+    texts = {path.name: path.read_text() for path in sorted(manifests.glob("*.yaml"))}
+    write_text(run_report(summary, texts), directory / "report.html")
+    write_json(summary, directory / "summary.json")  # last: who finds it finds the rest complete

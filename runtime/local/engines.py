@@ -1,0 +1,143 @@
+"""Container engines on this machine: is one usable, and how is an OCI layout run with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import LocalRunError
+
+USER = "1034:1034"
+# Engines ask for limits above what an unprivileged machine may set; these are always allowed.
+LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:2048")
+# Outside systemd (in a pod, in CI) crun and the systemd cgroup manager are of no use.
+PODMAN_WITHOUT_SYSTEMD = ("--runtime", "runc", "--cgroup-manager", "cgroupfs")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A container engine that answered.
+
+    Attributes:
+        name: podman or docker.
+        command: How it is called, with its global options.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+    def call(self, *arguments: str, seconds: float = 300) -> str:
+        """Run one engine command and give its standard output.
+
+        Raises:
+            LocalRunError: If it fails; with what it said last.
+        """
+        try:
+            done = subprocess.run(
+                [*self.command, *arguments], capture_output=True, text=True, timeout=seconds
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LocalRunError(f"{self.name} {arguments[0]} failed: {error}") from error
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["it gave no reason"]
+            raise LocalRunError(f"{self.name} {arguments[0]} failed: {said[-1]}")
+        return done.stdout.strip()
+
+    def load(self, layout: Path) -> str:
+        """Take an image out of an OCI layout directory and give the name to run it by.
+
+        Podman keeps the image for the next run with the same digest, and only that one.
+        """
+        if self.name == "podman":
+            name = _config_digest(layout).removeprefix("sha256:")
+            if name not in self.call("images", "--quiet", "--no-trunc"):
+                self.call("rmi", "--all", "--force")
+                self.call("pull", "--quiet", f"oci:{layout}")
+            return name
+        archive = layout.parent / f"{layout.name}.tar"
+        try:
+            with tarfile.open(archive, "w") as tar:
+                tar.add(layout, arcname=".")
+            loaded = self.call("load", "--quiet", "--input", str(archive))
+        finally:
+            archive.unlink(missing_ok=True)
+        return loaded.rpartition(": ")[2]
+
+    def run_arguments(self, image: str, name: str, environment: Mapping[str, str]) -> list[str]:
+        """Give the command that runs an image in the foreground, locked down as in a pod.
+
+        Read-only root, no capabilities, no privilege escalation, a numeric user and one writable
+        temporary directory.
+        """
+        argv = [*self.command, "run", "--rm", "--name", name, "--network", "host", *LIMITS]
+        argv += ["--user", USER, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]  # noqa: S108
+        argv += ["--security-opt", "no-new-privileges"]
+        for key, value in environment.items():
+            argv += ["--env", f"{key}={value}"]
+        return [*argv, image]
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not; a missing one is fine."""
+        with contextlib.suppress(LocalRunError):
+            self.call("rm", "--force", name, seconds=30)
+
+
+@contextlib.contextmanager
+def usable_engine(storage: Path) -> Iterator[Engine]:
+    """Give the first engine that works here.
+
+    Args:
+        storage: Directory for podman's images and containers, kept for the next time. (Docker
+            has its daemon's.)
+
+    Raises:
+        LocalRunError: If none works, saying why for each.
+    """
+    if platform.system() != "Linux":
+        raise LocalRunError("containers on the host's network need Linux")
+    reasons = []
+    for candidate in _candidates(storage):
+        if shutil.which(candidate.name) is None:
+            reasons.append(f"{candidate.name} is not installed")
+            continue
+        try:
+            candidate.call("info", seconds=20)
+        except LocalRunError as error:
+            reasons.append(error.message)
+            continue
+        try:
+            yield candidate
+        finally:
+            _unmount(storage)
+        return
+    raise LocalRunError("; ".join(reasons))
+
+
+def _candidates(storage: Path) -> list[Engine]:
+    private = ("--root", str(storage / "root"), "--runroot", str(storage / "run"))
+    special = () if Path("/run/systemd/system").is_dir() else PODMAN_WITHOUT_SYSTEMD
+    return [Engine("podman", ("podman", *private, *special)), Engine("docker", ("docker",))]
+
+
+def _unmount(storage: Path) -> None:
+    """Undo podman's mount of its storage on itself, which would keep the folder from removal."""
+    overlay = storage / "root" / "overlay"
+    if os.path.ismount(overlay):
+        subprocess.run(["umount", "--lazy", str(overlay)], capture_output=True)
+
+
+def _config_digest(layout: Path) -> str:
+    """Give the digest of the image's configuration, which is podman's id of the image."""
+    index = json.loads((layout / "index.json").read_text())
+    algorithm, _, name = index["manifests"][0]["digest"].partition(":")
+    manifest = json.loads((layout / "blobs" / algorithm / name).read_text())
+    digest: str = manifest["config"]["digest"]
+    return digest

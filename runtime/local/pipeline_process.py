@@ -1,0 +1,34 @@
+"""The process that kfp.local runs in: KFP keeps its state, and our terminal, to itself.
+
+Started by runs.run_pipeline with one JSON file that says what to run. KFP swaps the logging
+handlers and replaces print while it runs, and its steps are children of this process; in a
+process group of its own all of it can be stopped as one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+
+from .pipelines import load_pipeline
+
+
+def main(request: dict[str, Any]) -> None:
+    """Run one pipeline to its end; raises what KFP raises when a step fails."""
+    pipeline = load_pipeline(request["pipeline"])
+    local.init(
+        # The steps' image holds kfp and kfp_bento; so does this interpreter.
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=request["root"],
+        # kfp.local deletes its workspace after every run: never a directory of the user's.
+        workspace_root=str(Path(request["root"]) / ".workspace"),
+    )
+    pipeline(**request["arguments"])
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,99 @@
+"""Finding a pipeline by name, file or import path, and giving its arguments their types."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+
+SHIPPED = {
+    "serve_model": "kfp_bento.pipelines:serve_model",
+    "train_to_serve": "kfp_bento.pipelines:train_wine_to_serve",
+}
+TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
+
+
+def load_pipeline(reference: str) -> Any:
+    """Load a KFP pipeline or component.
+
+    Args:
+        reference: A shipped pipeline's name, a compiled YAML file, or module:attribute.
+
+    Raises:
+        InvalidInput: If nothing of that name can be loaded.
+    """
+    from kfp import components
+
+    if Path(reference).suffix in {".yaml", ".yml"}:
+        if not Path(reference).is_file():
+            raise InvalidInput(f"There is no pipeline file {reference}.")
+        try:
+            return components.load_component_from_file(reference)
+        except Exception as error:  # KFP raises whatever its YAML and protobuf readers raise
+            raise InvalidInput(f"{reference} is no compiled KFP pipeline: {error}") from error
+    module, _, attribute = SHIPPED.get(reference.replace("-", "_"), reference).partition(":")
+    if not attribute:
+        raise InvalidInput(
+            f"There is no pipeline {reference}.",
+            hint=f"Give one of {', '.join(SHIPPED)}, a compiled YAML file, or module:attribute.",
+        )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(f"The pipeline {reference} cannot be loaded: {error}.") from error
+
+
+def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
+    """Turn key=value texts into the types that the pipeline's parameters have.
+
+    Lists and dicts are JSON, booleans true or false.
+
+    Raises:
+        InvalidInput: If a parameter is unknown, missing, or its value not of its type.
+    """
+    inputs: Mapping[str, Any] = pipeline.component_spec.inputs or {}
+    arguments = {}
+    for text in given:
+        key, found, value = text.partition("=")
+        if not found or key not in inputs:
+            problem = "is not key=value" if not found else "names no parameter of the pipeline"
+            raise InvalidInput(f"{text!r} {problem}.", hint=f"It has: {', '.join(inputs)}.")
+        arguments[key] = _typed(key, value, inputs[key].type)
+    missing = [key for key, spec in inputs.items() if not spec.optional and key not in arguments]
+    if missing:
+        raise InvalidInput(
+            f"The pipeline needs a value for {', '.join(missing)}.",
+            hint=" ".join(f"--param {key}=…" for key in missing),
+        )
+    return arguments
+
+
+def _typed(key: str, value: str, kind: str) -> Any:
+    try:
+        if kind == "Integer":
+            return int(value)
+        if kind == "Float":
+            return float(value)
+        if kind == "Boolean":
+            return _boolean(value)
+        if kind in ("List", "Dict"):
+            parsed = json.loads(value)
+            if not isinstance(parsed, list if kind == "List" else dict):
+                raise ValueError(f"not a JSON {kind.lower()}")
+            return parsed
+    except ValueError as error:
+        raise InvalidInput(f"{key}={value} is not of type {kind}: {error}.") from error
+    return value
+
+
+def _boolean(value: str) -> bool:
+    if value.lower() in TRUE | FALSE:
+        return value.lower() in TRUE
+    raise ValueError("give true or false")

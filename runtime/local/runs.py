@@ -1,0 +1,168 @@
+"""Running a pipeline on this machine with kfp.local, its steps told as they happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput, LocalRunError
+from .processes import stop
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+STARTED = re.compile(r" - INFO - Executing task '(?P<step>[^']+)'")
+FINISHED = re.compile(r" - INFO - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)")
+# The last line of a traceback that ends in one of our own errors; its text may go on below it.
+EXPECTED = re.compile(r"^\s*kfp_bento\.runtime\.errors\.\w+: (?P<message>.*)$")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that began or ended.
+
+    Attributes:
+        name: The task's name, for example build-image.
+        seconds: How long it took; none while it runs.
+        succeeded: Whether it ended well; none while it runs.
+    """
+
+    name: str
+    seconds: float | None = None
+    succeeded: bool | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline run that ended well.
+
+    Attributes:
+        directory: Holds one folder a step with its outputs.
+        seconds: Wall time of each step, in the order they ran.
+    """
+
+    directory: Path
+    seconds: dict[str, float]
+
+    def output(self, step: str, name: str) -> Path:
+        """Give the path of one output of a step."""
+        return self.directory / step / name
+
+    def record(self, step: str, name: str = "record") -> dict[str, Any]:
+        """Read one JSON output of a step."""
+        content: dict[str, Any] = json.loads(self.output(step, name).read_text())
+        return content
+
+
+def run_pipeline(
+    pipeline: str,
+    arguments: Mapping[str, Any],
+    directory: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Run:
+    """Run a pipeline to its end, every step a process of this interpreter.
+
+    Args:
+        pipeline: What load_pipeline takes.
+        arguments: Typed values of the pipeline's parameters.
+        directory: Receives the run's outputs and its log, pipeline.log.
+        environment: Variables that the steps see besides this process's own.
+        on_step: Called when a step begins and when it ends.
+
+    Raises:
+        InvalidInput: If a value cannot be passed to a local step.
+        LocalRunError: If a step fails; with the step's own explanation.
+    """
+    directory = directory.resolve()
+    _refuse_interpreter_names(arguments, directory)
+    temporary = directory / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    request = directory / "request.json"
+    root = directory / "steps"
+    before = set(root.glob("*"))
+    request.write_text(
+        json.dumps({"pipeline": pipeline, "arguments": dict(arguments), "root": str(root)})
+    )
+    variables = {**os.environ, **(environment or {}), "TMPDIR": str(temporary)}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "kfp_bento.runtime.local.pipeline_process", str(request)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=variables,
+        start_new_session=True,
+    )
+    try:
+        log = directory / "pipeline.log"
+        seconds = _follow(process, log, on_step)
+    finally:
+        stop(process)
+    made = sorted(set(root.glob("*")) - before)
+    return Run(made[-1] if made else root, seconds)
+
+
+def _follow(
+    process: subprocess.Popen[str], log: Path, on_step: Callable[[Step], None]
+) -> dict[str, float]:
+    """Write the process's output to the log, report its steps, raise when it fails."""
+    seconds: dict[str, float] = {}
+    lines: list[str] = []
+    step, began = "", time.monotonic()
+    assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
+    with log.open("w") as output:
+        for raw in process.stdout:
+            line = COLOUR.sub("", raw)
+            output.write(line)
+            if found := STARTED.search(line):
+                step, began, lines = found["step"], time.monotonic(), []
+                on_step(Step(step))
+            elif found := FINISHED.search(line):
+                seconds[step] = time.monotonic() - began
+                on_step(Step(step, seconds[step], found["status"] == "SUCCESS"))
+                step = ""
+            lines.append(line)
+    if process.wait():
+        if step:
+            on_step(Step(step, time.monotonic() - began, False))
+        raise _failure(step, lines, log)
+    return seconds
+
+
+def _failure(step: str, lines: list[str], log: Path) -> LocalRunError:
+    where = f"Step {step} failed" if step else "The pipeline could not be run"
+    for index, line in enumerate(lines):
+        if found := EXPECTED.match(line):
+            told = [found["message"], *(text.strip() for text in lines[index + 1 :])]
+            message, _, hint = "\n".join(told).partition("\nHint: ")
+            return LocalRunError(
+                f"{where}: {_paragraph(message)}", hint=_paragraph(hint) or f"The log is in {log}."
+            )
+    said = [line.strip() for line in lines if line.strip() and " - INFO - " not in line]
+    return LocalRunError(
+        f"{where}: {said[-1] if said else 'it said nothing'}", hint=f"The whole log is in {log}."
+    )
+
+
+def _paragraph(text: str) -> str:
+    """Cut a text at the first empty line, where KFP's own messages go on."""
+    return text.split("\n\n")[0].strip()
+
+
+def _refuse_interpreter_names(arguments: Mapping[str, Any], directory: Path) -> None:
+    """Refuse what kfp.local would rewrite: it replaces python3 anywhere in a step's inputs."""
+    for key, value in {**arguments, "the run's directory": str(directory)}.items():
+        if "python3" in json.dumps(value):
+            raise InvalidInput(
+                f"{key} contains the text python3, which kfp.local replaces by the path of its "
+                f"interpreter: {value}",
+                hint="Use another name or path for local runs; on a cluster it is no problem.",
+            )

@@ -1,0 +1,191 @@
+"""What makes two models the same: digests over their files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.version import RECORD_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MLMODEL_NAME = "MLmodel"
+
+NOT_MODEL_FILES = frozenset({RECORD_NAME, "registered_model_meta"})
+"""Files at the top of a model directory that say where it came from, not what it is."""
+
+RUN_SPECIFIC_KEYS = (
+    "artifact_path",
+    "model_id",
+    "model_size_bytes",
+    "model_uri",
+    "model_uuid",
+    "registered_model_version",
+    "run_id",
+    "utc_time_created",
+)
+"""Top-level keys of `MLmodel` that differ between two trainings of the same model."""
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """One file of a tree: POSIX path relative to it, SHA-256 in hexadecimal, size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+def read_mlmodel(text: bytes) -> dict[str, Any]:
+    """Parses an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
+
+    Raises:
+        ModelError: The file is not YAML, or not a mapping.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"The MLmodel file is not valid YAML: {reason}.",
+            hint="Download the model again, or log it again.",
+        ) from error
+    if not isinstance(data, dict):
+        raise ModelError(
+            "The MLmodel file is not a YAML mapping.",
+            hint="Point to a directory written by mlflow.<flavor>.log_model or save_model.",
+        )
+    return data
+
+
+def portable_mlmodel(text: bytes) -> bytes:
+    """Gives an `MLmodel` file without the keys that only one run has.
+
+    Args:
+        text: The file as MLflow wrote it.
+
+    Returns:
+        ASCII YAML with sorted keys, the same for any two runs that logged the same model.
+
+    Raises:
+        ModelError: The file is not a YAML mapping.
+    """
+    data = {key: value for key, value in read_mlmodel(text).items() if key not in RUN_SPECIFIC_KEYS}
+    dumped = yaml.safe_dump(
+        data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
+    )
+    return dumped.encode("ascii")
+
+
+def set_digest(files: Iterable[FileDigest]) -> str:
+    """Gives one digest for a set of files.
+
+    It is the SHA-256 over the sorted lines `<sha256 hex>  <path>`, which is what
+    `sha256sum FILES | LC_ALL=C sort | sha256sum` prints.
+    """
+    lines = sorted(os.fsencode(f"{file.sha256}  {file.path}\n") for file in files)
+    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def content_set_digest(files: Iterable[FileDigest], mlmodel: bytes) -> str:
+    """Gives the digest of a model's files with `MLmodel` in its portable form."""
+    portable = portable_mlmodel(mlmodel)
+    replacement = FileDigest(MLMODEL_NAME, hashlib.sha256(portable).hexdigest(), len(portable))
+    return set_digest(replacement if file.path == MLMODEL_NAME else file for file in files)
+
+
+def file_sha256(path: Path) -> str:
+    """Gives a file's SHA-256 in hexadecimal, reading it once with flat memory."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def copied_sha256(source: Path, target: Path) -> str:
+    """Copies a file and gives its SHA-256, reading it once with flat memory."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as read, target.open("wb") as write:
+        while piece := read.read(1 << 20):
+            digest.update(piece)
+            write.write(piece)
+    return digest.hexdigest()
+
+
+def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> dict[str, Path]:
+    """Lists the files of a tree by relative POSIX path, sorted.
+
+    Args:
+        directory: The top of the tree.
+        leave_out: File names at the top of the tree that do not count.
+
+    Raises:
+        ModelError: A link points out of the tree, an entry is neither file nor directory, or a
+            name has a line break in it.
+    """
+    root = directory.resolve()
+    found: dict[str, Path] = {}
+    for folder, folders, names in os.walk(directory, followlinks=False):
+        here = Path(folder)
+        for name in folders:
+            if (here / name).is_symlink():
+                raise _strange(directory, here / name, "is a link to a directory")
+        for name in names:
+            path = here / name
+            relative = path.relative_to(directory).as_posix()
+            if relative in leave_out:
+                continue
+            if "\n" in relative:
+                raise _strange(directory, path, "has a line break in its name")
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise _strange(directory, path, "is a link that leaves the directory")
+            if not path.is_file():
+                raise _strange(directory, path, "is not a regular file")
+            found[relative] = path
+    return dict(sorted(found.items()))
+
+
+def file_digests(
+    files: Mapping[str, Path], digest: Callable[[Path], str] = file_sha256
+) -> list[FileDigest]:
+    """Hashes several files at the same time; each is read once, in pieces.
+
+    Args:
+        files: What `model_files` gives.
+        digest: What hashes one file.
+    """
+    # hashlib releases the interpreter lock, so threads do run in parallel here.
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        sums = pool.map(digest, files.values())
+        return [
+            FileDigest(path, sha256, file.stat().st_size)
+            for (path, file), sha256 in zip(files.items(), sums, strict=True)
+        ]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def tree_digest(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> str:
+    """Gives `sha256:…` over all files below a directory; see `set_digest` and `model_files`."""
+    return set_digest(file_digests(model_files(directory, leave_out=leave_out)))
+
+
+def content_digest(directory: Path) -> str:
+    """Gives the content digest of a model directory; see `ModelVersion.content_digest`."""
+    files = file_digests(model_files(directory))
+    return content_set_digest(files, (directory / MLMODEL_NAME).read_bytes())
+
+
+def _strange(directory: Path, path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"The model directory holds {path.relative_to(directory).as_posix()!r}, which {what}.",
+        hint="Copy the model with `cp -rL` so that it holds plain files only.",
+    )

@@ -1,0 +1,269 @@
+"""From a model URI to a directory on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.models.directory import (
+    describe_model,
+    load_model,
+    load_record,
+    record_text,
+    require_mlmodel,
+    require_python_function,
+    write_record,
+)
+from kfp_bento.runtime.models.download import download_files, list_files
+from kfp_bento.runtime.models.identity import (
+    MLMODEL_NAME,
+    copied_sha256,
+    file_digests,
+    model_files,
+    read_mlmodel,
+    set_digest,
+)
+from kfp_bento.runtime.models.partial import whole_directory, write_beside
+from kfp_bento.runtime.models.registry import Resolution, resolve_model
+from kfp_bento.runtime.models.tracking import (
+    Tracking,
+    choose_tracking,
+    guard_credentials,
+    speaking_to,
+    tracking_client,
+)
+from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def _silent(done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+def pull_model(
+    uri: str,
+    directory: Path,
+    *,
+    tracking_uri: str = "",
+    progress: Callable[[int, int], None] = _silent,
+) -> ModelVersion:
+    """Resolves a model URI once and puts exactly that model into a directory.
+
+    The directory appears only when every file is there, was counted and hashed. Where it holds
+    the same version already, with the digest of its record and the sizes the store lists,
+    nothing is downloaded and the answer says `reused=True`; files that were replaced in the
+    store by others of the same size are not noticed then.
+
+    Args:
+        uri: See `parse_model_uri`.
+        directory: Where the model's files go, under their real names. It may be missing, empty,
+            or hold an earlier pull (which is replaced); anything else is left alone.
+        tracking_uri: The tracking server; "" means the environment's.
+        progress: Called with bytes done and bytes in total, from this thread.
+
+    Returns:
+        The model; its record lies in the directory as `.kfp-bento.json`.
+
+    Raises:
+        InvalidInput: The URI, the directory or the tracking settings cannot be used.
+        ModelError: The model cannot be found, downloaded or served.
+    """
+    parsed = parse_model_uri(uri)
+    existing = _earlier_pull(directory)
+    if parsed.kind == "directory":
+        return _copy_model(parsed, directory, existing, progress)
+    tracking = _tracking_for(parsed, tracking_uri)
+    with speaking_to(tracking or without_password(parsed.text)):
+        resolution = _resolve(parsed, tracking)
+        repository = _repository(resolution.location, tracking)
+        sizes = list_files(repository)
+        _require_model(sizes, resolution)
+        if existing is not None and _same_version(existing, resolution, sizes):
+            return _reuse(existing, parsed, resolution)
+        return _download_model(parsed, resolution, repository, sizes, directory, progress)
+
+
+def _tracking_for(uri: ModelUri, tracking_uri: str) -> Tracking | None:
+    """An artifact URI such as s3://… says all that is needed; only proxied ones need a server."""
+    if uri.kind == "artifact" and not uri.text.startswith("mlflow-artifacts:"):
+        return None
+    return choose_tracking(tracking_uri)
+
+
+def _resolve(uri: ModelUri, tracking: Tracking | None) -> Resolution:
+    if tracking is None:
+        return Resolution(uri.text, source=without_password(uri.text))
+    return resolve_model(uri, tracking_client(tracking))
+
+
+def _repository(location: str, tracking: Tracking | None) -> Any:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    parsed = urlsplit(location)
+    server = tracking.tracking_uri if tracking else ""
+    if parsed.scheme in ("http", "https"):
+        guard_credentials(location, trusted=server)
+    elif parsed.scheme == "mlflow-artifacts" and parsed.netloc:
+        guard_credentials(f"{urlsplit(server).scheme}://{parsed.netloc}", trusted=server)
+    try:
+        return get_artifact_repository(
+            location,
+            tracking_uri=tracking.tracking_uri if tracking else None,
+            registry_uri=tracking.registry_uri if tracking else None,
+        )
+    except (MlflowException, ImportError) as failure:
+        raise InvalidInput(
+            f"Artifacts at {without_password(location)} cannot be read: "
+            f"{str(failure).splitlines()[0]}",
+            hint="Check the scheme; some stores need a package of their own (boto3 for s3).",
+        ) from failure
+
+
+def _require_model(sizes: Mapping[str, int | None], resolution: Resolution) -> None:
+    where = without_password(resolution.location)
+    if not sizes:
+        local = urlsplit(where).scheme in ("", "file")
+        raise ModelError(
+            f"There are no files at {where}.",
+            hint="The server keeps artifacts in a directory of its own; start it with "
+            "--serve-artifacts and --artifacts-destination."
+            if local
+            else "Check the path; the model's artifacts may have been deleted.",
+        )
+    require_mlmodel(sizes, where)
+
+
+def _download_model(
+    uri: ModelUri,
+    resolution: Resolution,
+    repository: Any,
+    sizes: Mapping[str, int | None],
+    directory: Path,
+    progress: Callable[[int, int], None],
+) -> ModelVersion:
+    total = sum(size or 0 for size in sizes.values())
+    arrived = 0
+
+    def done(size: int) -> None:
+        nonlocal arrived
+        arrived += size
+        progress(arrived, total)
+
+    with whole_directory(directory, needed=total) as partial:
+        write_record(partial, None)
+        # The smallest file decides whether the others are worth their download.
+        files = download_files(repository, {MLMODEL_NAME: sizes[MLMODEL_NAME]}, partial, done)
+        require_python_function(read_mlmodel((partial / MLMODEL_NAME).read_bytes()))
+        rest = {path: size for path, size in sizes.items() if path != MLMODEL_NAME}
+        files += download_files(repository, rest, partial, done)
+        model = describe_model(
+            partial,
+            files,
+            uri=without_password(uri.text),
+            alias=uri.alias,
+            resolution=resolution,
+        )
+        write_record(partial, model)
+    return dataclasses.replace(model, directory=directory)
+
+
+def _copy_model(
+    uri: ModelUri,
+    directory: Path,
+    existing: ModelVersion | None,
+    progress: Callable[[int, int], None],
+) -> ModelVersion:
+    source = Path(uri.path)
+    if not source.is_dir():
+        raise InvalidInput(
+            f"There is no directory {source}.",
+            hint="A registered model is written models:/NAME/VERSION or models:/NAME@ALIAS.",
+        )
+    if directory.resolve().is_relative_to(source.resolve()):
+        raise InvalidInput(
+            f"{directory} lies inside the model it would copy.", hint="Choose another directory."
+        )
+    if existing is not None and _same_model(existing, load_model(source)):
+        return dataclasses.replace(existing, reused=True)
+    recorded = load_record(source)
+    files = model_files(source)
+    require_mlmodel(files, str(source))
+    size = sum(file.stat().st_size for file in files.values())
+    with whole_directory(directory, needed=size) as partial:
+        write_record(partial, None)
+        target = {file: partial / path for path, file in files.items()}
+        copied = file_digests(files, lambda file: copied_sha256(file, target[file]))
+        model = recorded or describe_model(partial, copied, uri=source.resolve().name)
+        if set_digest(copied) != model.digest:
+            raise ModelError(
+                f"The model in {source} is not what its record says.",
+                hint="Pull it again from where it came from.",
+            )
+        write_record(partial, model)
+    progress(size, size)
+    return dataclasses.replace(model, directory=directory)
+
+
+def _same_model(existing: ModelVersion, origin: ModelVersion) -> bool:
+    if existing != dataclasses.replace(origin, directory=existing.directory):
+        return False
+    return set_digest(file_digests(model_files(existing.directory))) == existing.digest
+
+
+def _earlier_pull(directory: Path) -> ModelVersion | None:
+    """What the directory holds; refuses one that holds something of the user's."""
+    if not directory.exists():
+        return None
+    if not directory.is_dir():
+        raise InvalidInput(f"{directory} is a file.", hint="Choose a directory.")
+    if not any(directory.iterdir()):
+        return None
+    try:
+        existing = load_record(directory)
+    except ModelError:
+        existing = None
+        if (directory / RECORD_NAME).is_file():
+            return None
+    if existing is None:
+        raise InvalidInput(
+            f"{directory} is not empty and was not written by kfp-bento.",
+            hint="Choose an empty or a new directory.",
+        )
+    return existing
+
+
+def _same_version(
+    existing: ModelVersion, resolution: Resolution, sizes: Mapping[str, int | None]
+) -> bool:
+    """Whether the record speaks of the same place and the files on disk are those it describes."""
+    asked = (resolution.name, resolution.version, resolution.source)
+    if (existing.name, existing.version, existing.source) != asked:
+        return False
+    try:
+        files = file_digests(model_files(existing.directory))
+    except (ModelError, OSError):
+        return False
+    local = {file.path: file.size for file in files}
+    listed = all(size in (None, local.get(path)) for path, size in sizes.items())
+    return local.keys() == sizes.keys() and listed and set_digest(files) == existing.digest
+
+
+def _reuse(existing: ModelVersion, uri: ModelUri, resolution: Resolution) -> ModelVersion:
+    """Keeps the files and notes what was asked this time: aliases may have moved since."""
+    model = dataclasses.replace(
+        existing,
+        uri=without_password(uri.text),
+        alias=uri.alias,
+        aliases=dict(resolution.aliases),
+        reused=True,
+    )
+    if model != existing:
+        write_beside(existing.directory, RECORD_NAME, record_text(model))
+    return model

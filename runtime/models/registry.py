@@ -1,0 +1,218 @@
+"""What a model URI means right now: the registry is asked once, and never again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.tracking import is_missing
+from kfp_bento.runtime.models.uri import logged_model_id, without_password
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.models.uri import ModelUri
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """One exact model in a store, and where its files are.
+
+    Attributes:
+        location: The artifact URI of the model's directory; never an alias.
+        name: Registered model name, or "".
+        version: Registered version, or "".
+        run_id: The run that logged it, or "".
+        model_id: The LoggedModel, or "".
+        source: The registry's own source field, or `location` where there is none.
+        aliases: Alias to version of the registered model, from the same read as the alias.
+    """
+
+    location: str
+    name: str = ""
+    version: str = ""
+    run_id: str = ""
+    model_id: str = ""
+    source: str = ""
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+def resolve_model(uri: ModelUri, client: Any) -> Resolution:
+    """Asks the registry what a URI means.
+
+    An alias is looked up in exactly one read of the registered model; everything after that
+    read uses the version number, so an alias that moves meanwhile is not followed.
+
+    Args:
+        uri: Any kind but "directory".
+        client: An `MlflowClient`.
+
+    Raises:
+        ModelError: The model, alias, version, run or path does not exist.
+    """
+    if uri.kind == "artifact":
+        return Resolution(uri.text, source=without_password(uri.text))
+    if uri.kind == "logged_model":
+        return _logged_model(uri.model_id, client)
+    if uri.kind == "run":
+        return _run_model(uri, client)
+    return _registered_version(uri, client)
+
+
+def _registered_version(uri: ModelUri, client: Any) -> Resolution:
+    registered = _registered_model(uri.name, client)
+    aliases = {str(alias): str(version) for alias, version in registered.aliases.items()}
+    version = uri.version
+    if uri.kind == "alias":
+        version = _aliased(uri, aliases)
+    elif uri.kind == "latest":
+        version = _newest(registered, client)
+        if not version:
+            raise ModelError(
+                f"The registered model {uri.name!r} has no versions yet.",
+                hint="Register one with mlflow.register_model or log_model(registered_model_name).",
+            )
+    found = _model_version(uri.name, version, registered, client)
+    source = str(found.source or "")
+    return Resolution(
+        location=_location(uri.name, version, source, client),
+        name=uri.name,
+        version=version,
+        run_id=str(found.run_id or ""),
+        model_id=str(found.model_id or "") or logged_model_id(source),
+        source=without_password(source),
+        aliases=aliases,
+    )
+
+
+def _registered_model(name: str, client: Any) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as failure:
+        if not is_missing(failure):
+            raise
+        percent = " MLflow does not decode percent escapes in names." if "%" in name else ""
+        raise ModelError(
+            f"There is no registered model {name!r}.",
+            hint="Check the name (upper and lower case matter) and the tracking URI." + percent,
+        ) from failure
+
+
+def _aliased(uri: ModelUri, aliases: dict[str, str]) -> str:
+    if uri.alias in aliases:
+        return aliases[uri.alias]
+    existing = ", ".join(f"{alias} (version {aliases[alias]})" for alias in sorted(aliases))
+    raise ModelError(
+        f"The registered model {uri.name!r} has no alias {uri.alias!r}; "
+        + (f"its aliases: {existing}." if existing else "it has no aliases at all."),
+        hint=f"Use one that exists, a version number (models:/{uri.name}/1), or set the alias.",
+    )
+
+
+def _newest(registered: Any, client: Any) -> str:
+    # Some registries leave latest_versions out of the registered model.
+    versions = list(registered.latest_versions or ())
+    if not versions:
+        quoted = registered.name.replace("'", "\\'")
+        versions = list(client.search_model_versions(f"name='{quoted}'"))
+    return str(max((int(version.version) for version in versions), default=""))
+
+
+def _model_version(name: str, version: str, registered: Any, client: Any) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as failure:
+        if not is_missing(failure):
+            raise
+        newest = _newest(registered, client)
+        raise ModelError(
+            f"The registered model {name!r} has no version {version}; "
+            + (f"the newest is {newest}." if newest else "it has no versions at all."),
+            hint=f"Use models:/{name}/{newest}, or an alias."
+            if newest
+            else "Register a version first.",
+        ) from failure
+    if str(found.status) != "READY":
+        raise ModelError(
+            f"Version {version} of {name!r} is not ready: {found.status}"
+            + (f" ({found.status_message})." if found.status_message else "."),
+            hint="Wait until its registration has finished, or register the model again.",
+        )
+    return found
+
+
+def _location(name: str, version: str, source: str, client: Any) -> str:
+    location = str(client.get_model_version_download_uri(name, version) or source)
+    # A LoggedModel reference would be resolved by MLflow with process-wide settings, not ours.
+    if location.startswith("models:/") and (model_id := logged_model_id(location)):
+        return _logged_model(model_id, client).location
+    return location
+
+
+def _logged_model(model_id: str, client: Any) -> Resolution:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_logged_model(model_id)
+    except MlflowException as failure:
+        if not is_missing(failure):
+            raise
+        raise ModelError(
+            f"There is no logged model {model_id}.",
+            hint="Check the id and the tracking URI; a deleted model cannot be pulled.",
+        ) from failure
+    return Resolution(
+        location=str(found.artifact_location),
+        run_id=str(found.source_run_id or ""),
+        model_id=model_id,
+        source=f"models:/{model_id}",
+    )
+
+
+def _run_model(uri: ModelUri, client: Any) -> Resolution:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(uri.run_id)
+    except MlflowException as failure:
+        if not is_missing(failure):
+            raise
+        raise ModelError(
+            f"There is no run {uri.run_id}.", hint="Check the run id and the tracking URI."
+        ) from failure
+    name, _, below = uri.path.partition("/")
+    logged = _model_of_run(run, name, client)
+    if logged is not None:
+        resolution = _logged_model(logged, client)
+        location = resolution.location + (f"/{below}" if below else "")
+        return Resolution(location, run_id=uri.run_id, model_id=logged, source=resolution.source)
+    location = str(run.info.artifact_uri).rstrip("/") + f"/{uri.path}"
+    return Resolution(location, run_id=uri.run_id, source=without_password(location))
+
+
+def _model_of_run(run: Any, name: str, client: Any) -> str | None:
+    """Since MLflow 3 models are logged beside their run, found again by run and name."""
+    from mlflow.exceptions import MlflowException
+
+    quoted = name.replace("'", "\\'")
+    token = None
+    while True:
+        try:
+            page = client.search_logged_models(
+                experiment_ids=[run.info.experiment_id],
+                filter_string=f"name = '{quoted}'",
+                page_token=token,
+            )
+        except MlflowException as failure:
+            if failure.error_code == "ENDPOINT_NOT_FOUND":  # a server older than MLflow 3
+                return None
+            raise
+        for model in page:
+            if model.source_run_id == run.info.run_id:
+                return str(model.model_id)
+        token = page.token
+        if not token:
+            return None

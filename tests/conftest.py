@@ -1,0 +1,54 @@
+"""Real servers and one real model, shared by all tests of a session."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import docker_registry_binary, free_port, mlflow_server_in, oci_registry_in
+from wine import log_wine_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kfp_bento.runtime.models import ModelVersion
+
+__all__ = ["free_port"]
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a real MLflow server; the environment points to it."""
+    patch = pytest.MonkeyPatch()
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_"):
+            patch.delenv(name)
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    with mlflow_server_in(tmp_path_factory.mktemp("mlflow")) as uri:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def oci_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The `host:port` of a real OCI registry that speaks plain HTTP."""
+    binary = docker_registry_binary()
+    if binary is None:
+        pytest.skip("no registry binary: install Debian's docker-registry")
+    with oci_registry_in(tmp_path_factory.mktemp("registry"), binary) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def wine_model(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    """Version 1 of the registered model "wine" (alias "champion"), pulled once. Do not modify."""
+    import mlflow
+
+    from kfp_bento.runtime.models import pull_model
+
+    log_wine_model("wine")
+    mlflow.MlflowClient().set_registered_model_alias("wine", "champion", "1")
+    return pull_model("models:/wine@champion", tmp_path_factory.mktemp("wine") / "model")

@@ -1,0 +1,102 @@
+"""Who may import whom: the table of the design, enforced."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROAD = ["models", "bentos", "images", "deployments", "checks", "promotion"]
+SHARED = {"errors"}
+OUTSIDE_RUNTIME = {"kfp_bento.components", "kfp_bento.pipelines"}
+
+
+def imports(path: Path, *, only_module_level: bool = False) -> set[str]:
+    """Absolute names of everything a file imports."""
+    tree = ast.parse(path.read_text())
+    package = ["kfp_bento", *path.relative_to(ROOT).with_suffix("").parts[:-1]]
+    nodes = tree.body if only_module_level else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(*parts: str) -> list[Path]:
+    return sorted(ROOT.joinpath(*parts).rglob("*.py"))
+
+
+def identifier(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def rooms(names: set[str]) -> set[str]:
+    """The rooms of runtime that are named."""
+    prefix = "kfp_bento.runtime."
+    return {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("path", files("runtime"), ids=identifier)
+def test_runtime_leaves_kfp_to_local(path: Path) -> None:
+    inside_local = path.is_relative_to(ROOT / "runtime" / "local")
+    uses_kfp = {name for name in imports(path) if name.split(".")[0] == "kfp"}
+    assert inside_local or not uses_kfp
+
+
+@pytest.mark.parametrize("stop", ROAD)
+def test_a_stop_imports_only_earlier_stops(stop: str) -> None:
+    allowed = {*ROAD[: ROAD.index(stop) + 1], *SHARED, "storage"}
+    for path in files("runtime", stop):
+        assert rooms(imports(path)) <= allowed, identifier(path)
+
+
+@pytest.mark.parametrize("room", [*ROAD, "reports"])
+def test_only_cli_and_local_import_components_and_pipelines(room: str) -> None:
+    for path in files("runtime", room):
+        names = {".".join(name.split(".")[:2]) for name in imports(path)}
+        assert not names & OUTSIDE_RUNTIME, identifier(path)
+
+
+@pytest.mark.parametrize("path", files("runtime"), ids=identifier)
+def test_nothing_imports_the_command(path: Path) -> None:
+    if not path.is_relative_to(ROOT / "runtime" / "cli"):
+        assert "cli" not in rooms(imports(path))
+
+
+@pytest.mark.parametrize("path", files("components"), ids=identifier)
+def test_components_need_only_kfp_and_the_standard_library_at_module_level(path: Path) -> None:
+    if path.name == "__init__.py":
+        return
+    for name in imports(path, only_module_level=True):
+        assert name.split(".")[0] in {*sys.stdlib_module_names, "kfp"}, name
+
+
+@pytest.mark.parametrize("path", files("components"), ids=identifier)
+def test_components_know_no_other_component_and_no_pipeline(path: Path) -> None:
+    inside = {name for name in imports(path) if name.startswith("kfp_bento.")}
+    if path == ROOT / "components" / "__init__.py":
+        return
+    own = ".".join(["kfp_bento", *path.relative_to(ROOT).with_suffix("").parts[:-1]])
+    assert all(name.startswith(("kfp_bento.runtime", own)) for name in inside)
+
+
+@pytest.mark.parametrize("path", files("pipelines"), ids=identifier)
+def test_pipelines_are_composition_only(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        known = {"kfp", "kfp_bento", *sys.stdlib_module_names}
+        assert top in known
+        assert not name.startswith("kfp_bento.runtime")
+
+
+def test_the_rules_see_relative_imports(tmp_path: Path) -> None:
+    path = ROOT / "runtime" / "bentos" / "__init__.py"
+    assert any(name.startswith("kfp_bento.runtime.bentos.") for name in imports(path))

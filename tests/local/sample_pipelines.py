@@ -1,0 +1,72 @@
+"""Small pipelines that the local runner's tests run."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def double(number: int) -> int:
+    return 2 * number
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def write(number: int, record: dsl.Output[dsl.Artifact]):
+    import json
+    from pathlib import Path
+
+    Path(record.path).write_text(json.dumps({"number": number}))
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def refuse(number: int):
+    from kfp_bento.runtime.errors import InvalidInput
+
+    raise InvalidInput(f"{number} is too small.\nIt must be 10.", hint="Give a larger number.")
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def crash():
+    raise RuntimeError("something unforeseen")
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def sleep(seconds: int, marker: str):
+    import os
+    import time
+    from pathlib import Path
+
+    Path(marker).write_text(str(os.getpid()))
+    time.sleep(seconds)
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def tell_temporary_directory() -> str:
+    import tempfile
+
+    return tempfile.gettempdir()
+
+
+@dsl.pipeline
+def two_steps(
+    number: int, factor: float = 1.5, names: list = [], settings: dict = {}, on: bool = True
+):
+    write(number=double(number=number).output)
+
+
+@dsl.pipeline
+def refusing(number: int = 3):
+    refuse(number=double(number=number).output)
+
+
+@dsl.pipeline
+def crashing():
+    crash()
+
+
+@dsl.pipeline
+def sleeping(marker: str, seconds: int = 60):
+    sleep(seconds=seconds, marker=marker)
+
+
+@dsl.pipeline
+def temporary():
+    tell_temporary_directory()

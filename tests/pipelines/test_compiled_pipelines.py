@@ -1,0 +1,103 @@
+"""The committed YAML is current, loadable, and inside the subset that is right locally too."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components, dsl
+
+from kfp_bento.pipelines import serve_model, train_to_serve
+from kfp_bento.runtime.local import compile_components, compile_pipelines
+
+ROOT = Path(__file__).parents[2]
+COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
+ACTING = ("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model")
+
+pytestmark = pytest.mark.skipif(
+    "KFP_BENTO_IMAGE" in os.environ, reason="KFP_BENTO_IMAGE changes what is compiled"
+)
+
+
+def dags(specification: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield specification["root"]["dag"]
+    for component in specification["components"].values():
+        if "dag" in component:
+            yield component["dag"]
+
+
+def tasks(path: Path) -> dict[str, Any]:
+    specification = next(yaml.safe_load_all(path.read_text()))
+    return {name: task for dag in dags(specification) for name, task in dag["tasks"].items()}
+
+
+def test_the_pipelines_are_compiled(tmp_path: Path) -> None:
+    fresh = compile_pipelines((), tmp_path)
+    assert [path.name for path in COMPILED] == sorted(path.name for path in fresh)
+    for path in fresh:
+        assert filecmp.cmp(path, ROOT / "pipelines" / "compiled" / path.name, shallow=False), (
+            f"{path.name} is out of date: make compile"
+        )
+
+
+def test_the_components_are_compiled(tmp_path: Path) -> None:
+    for path in compile_components(tmp_path):
+        committed = ROOT / "components" / path.parent.name / path.name
+        assert filecmp.cmp(path, committed, shallow=False), f"{committed}: make compile"
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_a_compiled_pipeline_can_be_loaded(path: Path) -> None:
+    assert components.load_component_from_file(str(path)).component_spec.inputs
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_compiled_yaml_is_ascii(path: Path) -> None:
+    assert path.read_bytes().isascii()
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_steps_that_act_outside_the_pipeline_are_never_cached(path: Path) -> None:
+    found = tasks(path)
+    for name in ACTING:
+        assert not found[name].get("cachingOptions", {}).get("enableCache", False), name
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
+    specification = next(yaml.safe_load_all(path.read_text()))
+    for dag in dags(specification):
+        for name, task in dag["tasks"].items():
+            assert "triggerPolicy" not in task or "condition" not in task["triggerPolicy"], name
+            assert "parameterIterator" not in task, name
+            inner = specification["components"][task["componentRef"]["name"]]
+            if "dag" in inner:
+                assert task["inputs"].get("parameters"), f"{name} is given no parameter"
+    parameters = specification["root"]["inputDefinitions"]["parameters"]
+    optional = {key: p for key, p in parameters.items() if p.get("isOptional")}
+    assert all("defaultValue" in parameter for parameter in optional.values())
+
+
+def test_training_is_joined_to_serving() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def train(rows: int, mlflow_tracking_uri: str = "") -> str:
+        return f"models:/m/{rows}"
+
+    pipeline = train_to_serve(train, name="mine")
+    inputs = pipeline.component_spec.inputs
+    assert set(inputs) == {"rows", *serve_model.component_spec.inputs} - {"model_uri"}
+    assert not inputs["rows"].optional
+
+
+def test_a_training_component_without_a_model_uri_is_refused() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def train() -> float:
+        return 0.5
+
+    with pytest.raises(TypeError, match="must return one text"):
+        train_to_serve(train)

@@ -1,0 +1,115 @@
+"""Real servers for tests, each on a free loopback port and gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def docker_registry_binary() -> str | None:
+    return shutil.which("docker-registry") or shutil.which("registry")
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], ready: str, log: Path, *, seconds: float = 60, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a server in a process group of its own, waits until `ready` answers, ends it all."""
+    # Without its byte-code cache every start of a Python server compiles everything again.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=inherited | environment,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(process, ready, log, seconds)
+        yield process
+    finally:
+        stop_group(process)
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+    # Children that outlived their parent are in the same group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def mlflow_server_in(directory: Path) -> Iterator[str]:
+    """A real MLflow server on SQLite that keeps artifacts itself; gives its URI."""
+    directory.mkdir(parents=True, exist_ok=True)
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
+    command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
+    command += ["--artifacts-destination", str(directory / "artifacts")]
+    with running(
+        command,
+        uri + "/health",
+        directory / "server.log",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        MLFLOW_DISABLE_TELEMETRY="true",
+    ):
+        yield uri
+
+
+@contextlib.contextmanager
+def oci_registry_in(directory: Path, binary: str, *, read_only: bool = False) -> Iterator[str]:
+    """A real OCI registry that keeps its blobs in a directory; gives its `host:port`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{free_port()}"
+    config = directory / "config.yml"
+    config.write_text(
+        "version: 0.1\n"
+        "log: {level: warn}\n"
+        "storage:\n"
+        f"  filesystem: {{rootdirectory: {directory}/blobs}}\n"
+        "  delete: {enabled: true}\n"
+        f"  maintenance: {{readonly: {{enabled: {str(read_only).lower()}}}}}\n"
+        f"http: {{addr: '{address}'}}\n"
+    )
+    with running(
+        [binary, "serve", str(config)], f"http://{address}/v2/", directory / "registry.log"
+    ):
+        yield address
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, log: Path, seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"The server ended at once:\n{log.read_text(errors='replace')}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"No answer from {url}:\n{log.read_text(errors='replace')}")
