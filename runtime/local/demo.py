@@ -111,7 +111,7 @@ def _summary(
 ) -> dict[str, Any]:
     model = load_model(run.output("pull-model", "model"))
     comparison = run.record("compare-predictions", "report")
-    sample = next(e for e in comparison["evidence"] if "served" in e and "expected" in e)
+    sample = next(found for found in comparison["evidence"] if found.get("sample"))
     image = run.record("build-image")
     bento = json.loads((run.output("build-bento", "bento") / ".kfp-bento.json").read_text())
     return {

@@ -1,0 +1,10 @@
+"""Checks: what is served is ready, answers sensibly, and equals what the registry holds.
+
+A check that ran is a `CheckReport`, passed or not; one that could not run is a `CheckError`.
+"""
+
+from .check_report import CheckReport
+from .comparison import compare_predictions
+from .smoke import smoke_test
+
+__all__ = ["CheckReport", "compare_predictions", "smoke_test"]

@@ -1,0 +1,190 @@
+"""Whether an answer is what the model's signature promises: rows, names, types, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from kfp_bento.runtime.models import ModelSignature
+
+_MOST_PROBLEMS = 5
+
+
+def count_rows(inputs: Any, signature: ModelSignature | None) -> int | None:
+    """Give how many rows a request's `inputs` hold; None where rows cannot be told apart.
+
+    Rows are the items of a list, or, for named tensors, the common first dimension. A
+    dimension that the signature fixes is no number of rows.
+    """
+    specs = signature.inputs if signature is not None else ()
+    shapes = [spec["tensor-spec"]["shape"] for spec in specs if "tensor-spec" in spec]
+    if any(not shape or shape[0] != -1 for shape in shapes):
+        return None
+    if isinstance(inputs, list):
+        return len(inputs)
+    if shapes and isinstance(inputs, Mapping) and inputs:
+        lengths = {len(item) if isinstance(item, list) else -1 for item in inputs.values()}
+        if len(lengths) == 1 and lengths != {-1}:
+            return lengths.pop()
+    return None
+
+
+def answer_problems(answer: Any, signature: ModelSignature | None, rows: int | None) -> list[str]:
+    """Say where an answer is not what it should be: empty when it is right.
+
+    Args:
+        answer: The JSON values that the service gave.
+        signature: The model's signature; without one only the number of rows is checked.
+        rows: Rows of the request; None when one value per row cannot be expected.
+    """
+    problems: list[str] = []
+    specs = signature.outputs if signature is not None else ()
+    shapes = [spec["tensor-spec"]["shape"] for spec in specs if "tensor-spec" in spec]
+    by_row = rows is not None and all(shape and shape[0] == -1 for shape in shapes)
+    if by_row and rows is not None and (problem := _row_problem(answer, rows)):
+        problems.append(problem)
+    if specs:
+        problems += islice(_typed(answer, specs), _MOST_PROBLEMS)
+    return problems
+
+
+def _row_problem(answer: Any, rows: int) -> str:
+    columns = answer.values() if isinstance(answer, Mapping) else [answer]
+    for column in columns:
+        if not isinstance(column, list):
+            return f"the answer is {_kind(column)}, not a list with one value per row"
+        if len(column) != rows:
+            return f"the answer has {len(column)} values for {rows} rows"
+    return ""
+
+
+def _typed(answer: Any, outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if isinstance(answer, Mapping):
+        yield from _columns_of_mapping(answer, outputs)
+    elif not isinstance(answer, list):
+        yield f"the answer is {_kind(answer)}, not a list"
+    elif answer and all(isinstance(row, Mapping) for row in answer) and _named(outputs):
+        for index, row in enumerate(answer):
+            yield from _record(row, outputs, f"row {index}")
+    elif len(outputs) == 1 and "tensor-spec" in outputs[0]:
+        yield from _tensor(answer, outputs[0]["tensor-spec"], "the answer")
+    elif len(outputs) == 1:
+        for index, value in enumerate(answer):
+            yield from _scalar(value, outputs[0], f"row {index}")
+    else:
+        yield f"the answer is no list of records with {', '.join(_names(outputs))}"
+
+
+def _columns_of_mapping(
+    answer: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    if set(answer) != set(_names(outputs)):
+        yield f"the answer has the keys {sorted(answer)}, not {sorted(_names(outputs))}"
+        return
+    for spec in outputs:
+        name, column = spec["name"], answer[spec["name"]]
+        if "tensor-spec" in spec:
+            yield from _tensor(column, spec["tensor-spec"], name)
+        elif isinstance(column, list):
+            for index, value in enumerate(column):
+                yield from _scalar(value, spec, f"{name}[{index}]")
+        else:
+            yield from _scalar(column, spec, name)
+
+
+def _record(
+    row: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], place: str
+) -> Iterator[str]:
+    if set(row) != set(_names(outputs)):
+        yield f"{place} has the keys {sorted(row)}, not {sorted(_names(outputs))}"
+        return
+    for spec in outputs:
+        value = row[spec["name"]]
+        if "tensor-spec" in spec:
+            yield from _tensor(value, spec["tensor-spec"], f"{place}, {spec['name']}", skip_first=1)
+        else:
+            yield from _scalar(value, spec, f"{place}, {spec['name']}")
+
+
+def _tensor(
+    value: Any, spec: Mapping[str, Any], place: str, *, skip_first: int = 0
+) -> Iterator[str]:
+    shape = list(spec.get("shape") or [])[skip_first:]
+    yield from _array(value, shape, str(spec.get("dtype") or ""), place)
+
+
+def _array(value: Any, shape: Sequence[int], dtype: str, place: str) -> Iterator[str]:
+    if not shape:
+        if not _fits(value, _dtype_kind(dtype)):
+            yield f"{place} is {_kind(value)}, not {dtype}"
+        return
+    if not isinstance(value, list):
+        yield f"{place} is {_kind(value)}, not a list"
+        return
+    if shape[0] >= 0 and len(value) != shape[0]:
+        yield f"{place} has {len(value)} values, not {shape[0]}"
+    for index, item in enumerate(value):
+        yield from _array(item, shape[1:], dtype, f"{place}[{index}]")
+
+
+def _scalar(value: Any, spec: Mapping[str, Any], place: str) -> Iterator[str]:
+    kind = str(spec.get("type") or "")
+    if value is None and not spec.get("required", True):
+        return
+    if not _fits(value, _COLUMN_KINDS.get(kind, "any")):
+        yield f"{place} is {_kind(value)}, not {kind}"
+
+
+_COLUMN_KINDS = {
+    "boolean": "bool",
+    "integer": "int",
+    "long": "int",
+    "float": "float",
+    "double": "float",
+    "string": "text",
+    "binary": "text",
+    "datetime": "text",
+    "array": "list",
+    "object": "mapping",
+    "map": "mapping",
+}
+
+
+def _dtype_kind(dtype: str) -> str:
+    if dtype.startswith(("int", "uint")):
+        return "int"
+    if dtype.startswith("float"):
+        return "float"
+    if dtype == "bool":
+        return "bool"
+    return "text" if dtype.startswith(("str", "<U")) else "any"
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "any":
+        return True
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind == "float":  # None: JSON has no NaN
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if kind == "list":
+        return isinstance(value, list)
+    return isinstance(value, str if kind == "text" else Mapping)
+
+
+def _named(outputs: Sequence[Mapping[str, Any]]) -> bool:
+    return all(spec.get("name") not in (None, "") for spec in outputs)
+
+
+def _names(outputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(spec.get("name", index)) for index, spec in enumerate(outputs)]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "null"
+    return names.get(type(value), f"the number {value!r}")

@@ -1,0 +1,117 @@
+"""What a check found out, as a value that promotion can read and people can look at."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.errors import CheckError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One check of one served model, carried out to the end.
+
+    Attributes:
+        name: Which check: `smoke_test` or `compare_predictions`.
+        passed: Whether what was checked holds.
+        summary: One sentence for people.
+        measures: Numbers by name; the unit is in the name. Always finite.
+        evidence: Requests, answers and differences worth looking at, as JSON values.
+        model_digest: `ModelVersion.digest` of the model the service was checked against.
+        url: Root of the service that was checked.
+    """
+
+    name: str
+    passed: bool
+    summary: str
+    measures: dict[str, float]
+    evidence: tuple[dict[str, Any], ...]
+    model_digest: str
+    url: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as JSON values; numbers that JSON lacks become strings."""
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "summary": self.summary,
+            "measures": dict(self.measures),
+            "evidence": [json_value(entry) for entry in self.evidence],
+            "model_digest": self.model_digest,
+            "url": self.url,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CheckReport:
+        """Read what `to_dict` gave.
+
+        Raises:
+            CheckError: A field is missing or is no such thing; `passed` is never guessed.
+        """
+        try:
+            if not isinstance(data["passed"], bool):
+                raise TypeError("passed is neither true nor false")
+            return cls(
+                name=str(data["name"]),
+                passed=data["passed"],
+                summary=str(data["summary"]),
+                measures={str(key): float(value) for key, value in data["measures"].items()},
+                evidence=tuple(dict(entry) for entry in data["evidence"]),
+                model_digest=str(data["model_digest"]),
+                url=str(data["url"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckError(
+                f"This is no check report: {error!r}.", hint="Run the check again."
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON, in one step."""
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="ascii")
+            partial.replace(path)
+        except OSError as error:
+            raise CheckError(
+                f"The report cannot be written to {path}: {error.strerror or error}."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> CheckReport:
+        """Read a report that `save` wrote.
+
+        Raises:
+            CheckError: There is no such file, or it holds no report.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckError(
+                f"There is no check report in {path}: {error}", hint="Run the check again."
+            ) from error
+        if not isinstance(data, dict):
+            raise CheckError(f"There is no check report in {path}.", hint="Run the check again.")
+        return cls.from_dict(data)
+
+
+def json_value(value: Any) -> Any:
+    """Give a value that strict JSON can hold: `NaN` and infinities become strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return value

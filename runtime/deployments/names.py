@@ -1,0 +1,126 @@
+"""Names that Kubernetes and the Yatai operators accept, and names made to fit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from kfp_bento.runtime.errors import InvalidInput
+
+# The BentoDeployment's name is also the Service's name and, with `-runner-<i>` behind it,
+# a label value of at most 63 characters.
+LONGEST_DEPLOYMENT_NAME = 50
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")
+_KEY_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_IMAGE = re.compile(
+    r"[a-z0-9]+([._:-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64}"
+)
+
+
+def deployment_name_problem(name: str) -> str:
+    """Say why a BentoDeployment cannot have this name; empty when it can."""
+    if len(name) > LONGEST_DEPLOYMENT_NAME:
+        return (
+            f"has {len(name)} characters; at most {LONGEST_DEPLOYMENT_NAME} leave room for the "
+            "names that the operator derives from it"
+        )
+    if not _DNS_1035.fullmatch(name):
+        return (
+            "is no DNS-1035 label (lower-case letters, digits and '-', a letter first); "
+            "it becomes the name of the Service"
+        )
+    return ""
+
+
+def resource_name_problem(name: str) -> str:
+    """Say why a resource such as a Bento or a Secret cannot have this name."""
+    if len(name) > 253:
+        return f"has {len(name)} characters; Kubernetes allows 253"
+    if not _DNS_SUBDOMAIN.fullmatch(name):
+        return "is no DNS-1123 name (lower-case letters, digits, '-' and '.')"
+    return ""
+
+
+def namespace_problem(name: str) -> str:
+    """Say why a namespace cannot have this name; empty when it can."""
+    if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
+        return "is no DNS-1123 label (lower-case letters, digits and '-', at most 63 characters)"
+    return ""
+
+
+def label_value_problem(value: str) -> str:
+    """Say why a label cannot have this value; empty when it can."""
+    if len(value) > 63 or not _LABEL_VALUE.fullmatch(value):
+        return (
+            "is no label value (at most 63 letters, digits, '-', '_' and '.', "
+            "with a letter or digit at both ends)"
+        )
+    return ""
+
+
+def metadata_key_problem(key: str) -> str:
+    """Say why a label or annotation cannot have this key; empty when it can."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and (len(prefix) > 253 or not _DNS_SUBDOMAIN.fullmatch(prefix)):
+        return f"has a prefix {prefix!r} that is no DNS name"
+    if len(name) > 63 or not _KEY_NAME.fullmatch(name):
+        return "is no valid key ([prefix/]name, the name at most 63 letters, digits, '-', '_', '.')"
+    return ""
+
+
+def image_problem(image: str) -> str:
+    """Say why this is no image reference by digest; empty when it is one."""
+    if "@sha256:" not in image:
+        return "names no digest: what a tag points to can change after the checks"
+    if not _IMAGE.fullmatch(image):
+        return "is no image reference of the form registry/repository@sha256:<64 hex digits>"
+    return ""
+
+
+def kebab(text: str) -> str:
+    """Give `text` in lower case with '-' where Kubernetes allows nothing else.
+
+    >>> kebab("Demo_Svc 2")
+    'demo-svc-2'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def bento_resource_name(tag: str) -> str:
+    """Give the name of the Bento resource for a tag `name:version`.
+
+    The rule is Yatai's own (yatai-deployment, `bentodeployment_conversion.go`): kebab case, `--`
+    between the two parts, and a hash of the tag when that is longer than 63 characters.
+    """
+    name, _, version = tag.partition(":")
+    made = f"{kebab(name)}--{kebab(version)}"
+    if len(made) <= 63 and not made.startswith("-") and not made.endswith("-"):
+        return made
+    return "bento-" + hashlib.md5(tag.encode(), usedforsecurity=False).hexdigest()
+
+
+def deployment_name(bento_name: str, wanted: str = "") -> str:
+    """Give the BentoDeployment's name: the wanted one if it is valid, else one made to fit.
+
+    Raises:
+        InvalidInput: `wanted` cannot be a name; it is never changed silently.
+    """
+    if wanted:
+        if problem := deployment_name_problem(wanted):
+            raise InvalidInput(
+                f"name: {wanted!r} {problem}.",
+                hint=f"Choose a name like {deployment_name(wanted)!r}.",
+            )
+        return wanted
+    made = kebab(bento_name)
+    if not made[:1].isalpha():
+        made = f"bento-{made}".strip("-")
+    if len(made) > LONGEST_DEPLOYMENT_NAME:
+        tail = hashlib.sha256(bento_name.encode()).hexdigest()[:8]
+        made = f"{made[: LONGEST_DEPLOYMENT_NAME - 9].rstrip('-')}-{tail}"
+    return made

@@ -1,0 +1,202 @@
+"""The smoke test: what passes, what does not, and what it says about it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_services import Service, serve
+from sample_models import make_model
+
+from kfp_bento.runtime.checks import smoke_test
+from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.models import ModelVersion
+
+
+def test_a_real_service_passes(served_wine: str, wine_model: ModelVersion) -> None:
+    report = smoke_test(served_wine, wine_model, timeout=30)
+    assert report.passed, report.summary
+    assert report.model_digest == wine_model.digest
+    assert report.url == served_wine
+    assert report.measures["rows"] == 3
+    assert report.measures["request_ms"] > 0
+    assert report.measures["seconds_to_ready"] >= 0
+
+
+def test_a_real_service_refuses_a_request_of_another_model(
+    served_wine: str, wine_model: ModelVersion
+) -> None:
+    report = smoke_test(served_wine, wine_model, request={"inputs": [{"petals": 4}]})
+    assert not report.passed
+    assert "the status is 400" in report.summary
+
+
+def test_the_request_is_the_models_own_input_example(model: ModelVersion) -> None:
+    with serve(Service()) as service:
+        report = smoke_test(service.url, model, timeout=5)
+    assert report.passed, report.summary
+    assert service.bodies == [{"inputs": [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]}]
+    assert service.paths == ["/readyz", "/predict"]
+
+
+def test_a_service_that_becomes_ready_in_time_passes(model: ModelVersion) -> None:
+    service = Service(readyz=lambda age: (200, b"") if age > 0.6 else (503, b"loading"))
+    with serve(service):
+        report = smoke_test(service.url, model, timeout=10)
+    assert report.passed, report.summary
+    assert 0.5 < report.measures["seconds_to_ready"] < 5
+
+
+def test_a_service_that_is_not_ready_in_time_fails_with_its_last_answer(
+    model: ModelVersion,
+) -> None:
+    with serve(Service(readyz=lambda _: (503, b"loading the model"))) as service:
+        start = time.monotonic()
+        report = smoke_test(service.url, model, timeout=0.7)
+    assert not report.passed
+    assert "503 loading the model" in report.summary
+    assert time.monotonic() - start < 2
+    assert service.bodies == []
+
+
+def test_a_service_without_readyz_fails_at_once(model: ModelVersion) -> None:
+    with serve(Service(readyz=lambda _: (404, b"no such page"))) as service:
+        start = time.monotonic()
+        report = smoke_test(service.url, model, timeout=30)
+    assert not report.passed
+    assert "404 no such page" in report.summary
+    assert time.monotonic() - start < 5
+
+
+def test_a_redirect_is_not_followed(model: ModelVersion) -> None:
+    with serve(Service(readyz=lambda _: (302, b"log in"))) as service:
+        report = smoke_test(service.url, model, timeout=5)
+    assert not report.passed
+    assert "302" in report.summary
+
+
+def test_a_port_nobody_listens_on_is_tried_until_the_deadline(model: ModelVersion) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    report = smoke_test(f"http://127.0.0.1:{port}", model, timeout=0.5)
+    assert not report.passed
+    assert "no connection" in report.summary
+    assert report.measures["seconds_to_ready"] >= 0.4
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("500", (500, b'{"error": "boom"}'), 'the status is 500 {"error": "boom"}'),
+    ("html", (200, b"<html>hello</html>"), "no JSON: 200 <html>hello"),
+    ("empty", (200, b""), "no JSON"),
+    ("deep", (200, b"[" * 100_000), "no JSON"),
+    ("too few", (200, [0]), "1 values for 2 rows"),
+    ("too many", (200, [0, 0, 0]), "3 values for 2 rows"),
+    ("wrapped", (200, {"predictions": [0, 0]}), "keys ['predictions']"),
+    ("no list", (200, 0), "not a list"),
+    ("floats", (200, [0.5, 1.0]), "the number 0.5, not int64"),
+    ("booleans", (200, [True, False]), "a boolean, not int64"),
+    ("strings", (200, ["0", "1"]), "a string, not int64"),
+    ("nulls", (200, [None, 0]), "null, not int64"),
+    ("nested", (200, [[0], [0]]), "a list, not int64"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+)
+def test_a_wrong_answer_fails_and_is_named(model: ModelVersion, answer: Any, problem: str) -> None:
+    with serve(Service(predict=lambda _: answer)) as service:
+        report = smoke_test(service.url, model, timeout=5)
+    assert not report.passed
+    assert problem in report.summary
+
+
+def test_a_service_that_drips_is_cut_off_at_the_deadline(model: ModelVersion) -> None:
+    with serve(Service(predict=lambda _: (200, b" " * 1000), drip=0.05)) as service:
+        start = time.monotonic()
+        report = smoke_test(service.url, model, timeout=1)
+    assert not report.passed
+    assert "no complete answer within 1 s" in report.summary
+    assert time.monotonic() - start < 3
+
+
+def test_an_answer_that_is_cut_short_is_no_answer(model: ModelVersion) -> None:
+    with serve(Service(predict=lambda _: (200, b"[0, 0]"), promise=7)) as service:
+        report = smoke_test(service.url, model, timeout=5)
+    assert not report.passed
+    assert "IncompleteRead" in report.summary
+
+
+NAMED = (
+    {"type": "double", "name": "low", "required": True},
+    {"type": "string", "name": "label", "required": False},
+)
+FLOATS = ({"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}},)
+ONE_NAMED = ({"type": "long", "name": "target", "required": True},)
+FIXED = ({"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [3]}},)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "answer", "passed"),
+    [
+        (NAMED, [{"low": 1.5, "label": "x"}, {"low": 2, "label": None}], True),
+        (NAMED, [{"low": 1.5}, {"low": 2}], False),
+        (NAMED, [{"low": "1.5", "label": "x"}, {"low": 2, "label": "y"}], False),
+        (NAMED, [1.5, 2.5], False),
+        (FLOATS, [[0.5, 0.5], [1, None]], True),
+        (FLOATS, [[0.5], [1.0]], False),
+        (FLOATS, [0.5, 1.0], False),
+        (ONE_NAMED, [1, 2], True),
+        (ONE_NAMED, [{"target": 1}, {"target": 2}], True),
+        (FIXED, [0.1, 0.2, 0.3], True),
+        (FIXED, [0.1, 0.2], False),
+        ((), ["anything", {"goes": True}], True),
+        ((), ["one"], False),
+    ],
+)
+def test_the_answer_must_be_what_the_signature_promises(
+    tmp_path: Path, outputs: Any, answer: Any, passed: bool
+) -> None:
+    model = make_model(tmp_path, outputs=outputs)
+    with serve(Service(predict=lambda _: (200, answer))) as service:
+        assert smoke_test(service.url, model, timeout=5).passed is passed
+
+
+def test_a_service_of_ones_own_is_asked_its_own_way(model: ModelVersion) -> None:
+    with serve(Service(predict=lambda _: (200, [1]))) as service:
+        report = smoke_test(
+            service.url, model, request={"inputs": [[1, 2]], "k": 3}, endpoint="score", timeout=5
+        )
+    assert report.passed, report.summary
+    assert service.paths[-1] == "/score"
+    assert service.bodies == [{"inputs": [[1, 2]], "k": 3}]
+
+
+def test_a_release_that_was_only_rendered_cannot_be_checked(model: ModelVersion) -> None:
+    with pytest.raises(CheckError, match="only rendered"):
+        smoke_test("", model)
+
+
+@pytest.mark.parametrize("url", ["wine", "ftp://x", "http://", "http://x:y", "http://x?a=1"])
+def test_what_is_no_url_cannot_be_checked(model: ModelVersion, url: str) -> None:
+    with pytest.raises(CheckError, match="is no address"):
+        smoke_test(url, model)
+
+
+def test_a_model_without_input_example_needs_a_request(model: ModelVersion) -> None:
+    (model.directory / "serving_input_example.json").unlink()
+    with pytest.raises(CheckError, match="no input example"):
+        smoke_test("http://127.0.0.1:1", model)
+
+
+def test_proxies_of_the_environment_are_not_used(
+    model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with serve(Service()) as service:
+        assert smoke_test(service.url, model, timeout=5).passed

@@ -1,0 +1,137 @@
+"""A stub of a Kubernetes API server: discovery and PATCH, and a note of every request."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+KINDS = {
+    "resources.yatai.ai": ("v1alpha1", "bentoes", "Bento"),
+    "serving.yatai.ai": ("v2alpha1", "bentodeployments", "BentoDeployment"),
+}
+
+
+@dataclass
+class ApiServer:
+    """What the stub knows, what it shall answer to PATCH, and what it was asked."""
+
+    groups: tuple[str, ...] = tuple(KINDS)
+    # (plural, whether a dry run) -> status and body of the refusal
+    refusals: dict[tuple[str, bool], tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    patches: list[dict[str, Any]] = field(default_factory=list)
+    objects: dict[str, Any] = field(default_factory=dict)
+    url: str = ""
+
+    def discovery(self, path: str) -> dict[str, Any] | None:
+        if path == "/version":
+            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0"}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/api/v1":
+            return {"kind": "APIResourceList", "groupVersion": "v1", "resources": []}
+        if path == "/apis":
+            return {"kind": "APIGroupList", "groups": [self._group(name) for name in self.groups]}
+        for name in self.groups:
+            version, plural, kind = KINDS[name]
+            if path == f"/apis/{name}/{version}":
+                verbs = ["create", "get", "patch"]
+                entry = {"name": plural, "kind": kind, "namespaced": True, "verbs": verbs}
+                group = f"{name}/{version}"
+                return {"kind": "APIResourceList", "groupVersion": group, "resources": [entry]}
+        return None
+
+    @staticmethod
+    def _group(name: str) -> dict[str, Any]:
+        version = {"groupVersion": f"{name}/{KINDS[name][0]}", "version": KINDS[name][0]}
+        return {"name": name, "versions": [version], "preferredVersion": version}
+
+    def patch(self, target: str, content_type: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        parts = urlsplit(target)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        *_, plural, name = parts.path.split("/")
+        content = yaml.safe_load(body)
+        noted = {"path": parts.path, "plural": plural, "query": query, "body": content}
+        self.patches.append({**noted, "content_type": content_type})
+        trial = query.get("dryRun") == "All"
+        refusal = self.refusals.get((plural, trial))
+        if refusal and not (refusal[0] == 409 and query.get("force") == "True"):
+            return refusal
+        if not trial:
+            self.objects[f"{plural}/{name}"] = content
+        return 200, content
+
+
+def conflict(*causes: tuple[str, str]) -> tuple[int, dict[str, Any]]:
+    """The answer of a real API server when other managers own fields."""
+    told = [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f'conflict with "{owner}" using serving.yatai.ai/v2alpha1',
+            "field": path,
+        }
+        for owner, path in causes
+    ]
+    return refusal(409, "Conflict", "Apply failed with conflicts", {"causes": told})
+
+
+def refusal(
+    status: int, reason: str, message: str, details: dict[str, Any] | None = None
+) -> tuple[int, dict[str, Any]]:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
+    return status, {**body, "reason": reason, "message": message, "details": details or {}}
+
+
+@contextmanager
+def serve_api(server: ApiServer) -> Iterator[ApiServer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = server.discovery(urlsplit(self.path).path)
+            self._answer(200 if found else 404, found or refusal(404, "NotFound", "no such")[1])
+
+        def do_PATCH(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(*server.patch(self.path, self.headers["Content-Type"], body))
+
+        def _answer(self, status: int, body: dict[str, Any]) -> None:
+            raw = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    server.url = f"http://127.0.0.1:{listener.server_port}"
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+
+
+def write_kubeconfig(path: Path, url: str) -> Path:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "stub",
+        "clusters": [{"name": "stub", "cluster": {"server": url}}],
+        "users": [{"name": "me", "user": {"token": "none"}}],
+        "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "me"}}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path

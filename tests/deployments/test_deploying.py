@@ -1,0 +1,208 @@
+"""Which mode a deployment takes, what it leaves behind, and the target on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_api_server import ApiServer, serve_api, write_kubeconfig
+
+from kfp_bento.runtime.bentos import Bento
+from kfp_bento.runtime.deployments import Release, cluster_configured, deploy_bento
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+
+TARGET = "KFP_BENTO_LOCAL_TARGET"
+
+
+class LocalTarget:
+    """A stand-in for the server of a local run: notes requests, answers as told."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.answer: tuple[int, Any] = (
+            200,
+            {"url": "http://127.0.0.1:3999/", "runtime": "process"},
+        )
+        self.url = ""
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (TARGET, "KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTarget]:
+    local = LocalTarget()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            local.requests.append((self.path, body))
+            status, answer = local.answer
+            raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    local.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv(TARGET, local.url)
+    yield local
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with serve_api(ApiServer()) as server:
+        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        yield server
+
+
+def test_without_a_cluster_a_release_is_only_rendered_and_says_so(
+    image: str, bento: Bento, tmp_path: Path
+) -> None:
+    release = deploy_bento(image, bento, tmp_path / "out", namespace="serving")
+    assert release == Release(
+        target="bentodeployment",
+        mode="rendered",
+        name="wine",
+        namespace="serving",
+        revision="0123456789e12345",
+        url="",
+        image=image,
+        bento_tag="wine:0123456789e12345",
+    )
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_with_a_cluster_a_release_is_applied_and_has_its_address_there(
+    image: str, bento: Bento, tmp_path: Path, api: ApiServer
+) -> None:
+    release = deploy_bento(image, bento, tmp_path / "out", name="red", namespace="serving")
+    assert (release.mode, release.url) == ("applied", "http://red.serving.svc:3000")
+    assert set(api.objects) == {"bentodeployments/red", "bentoes/wine--0123456789e12345"}
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_rendering_never_touches_the_configured_cluster(
+    image: str, bento: Bento, tmp_path: Path, api: ApiServer
+) -> None:
+    assert deploy_bento(image, bento, tmp_path, mode="render").mode == "rendered"
+    assert api.patches == []
+
+
+def test_a_local_run_comes_before_a_configured_cluster(
+    image: str, bento: Bento, tmp_path: Path, api: ApiServer, target: LocalTarget
+) -> None:
+    release = deploy_bento(image, bento, tmp_path, image_location="oci:build/image")
+    assert (release.mode, release.url) == ("local", "http://127.0.0.1:3999")
+    assert api.patches == []
+    ((path, request),) = target.requests
+    assert path == "/releases"
+    assert [manifest["kind"] for manifest in request.pop("manifests")] == [
+        "Bento",
+        "BentoDeployment",
+    ]
+    assert request == {
+        "image": image,
+        "image_location": f"oci:{Path.cwd() / 'build' / 'image'}",
+        "bento_directory": str(Path.cwd() / "wine-bento"),
+    }
+
+
+def test_an_image_in_a_directory_is_not_sent_to_a_cluster(
+    image: str, bento: Bento, tmp_path: Path, api: ApiServer
+) -> None:
+    location = "oci:build/image"
+    assert deploy_bento(image, bento, tmp_path, image_location=location).mode == "rendered"
+    with pytest.raises(DeploymentError, match="No cluster can pull the image"):
+        deploy_bento(image, bento, tmp_path, image_location=location, mode="apply")
+    assert api.patches == []
+
+
+def test_a_target_that_cannot_start_the_image_says_why(
+    image: str, bento: Bento, tmp_path: Path, target: LocalTarget
+) -> None:
+    target.answer = (500, {"error": "port taken", "hint": "Free it."})
+    with pytest.raises(DeploymentError, match="port taken") as failed:
+        deploy_bento(image, bento, tmp_path)
+    assert failed.value.hint == "Free it."
+
+
+@pytest.mark.parametrize("answer", [{}, {"url": ""}, {"url": 3}, [], b"<html>"])
+def test_an_answer_without_a_url_is_no_release(
+    image: str, bento: Bento, tmp_path: Path, target: LocalTarget, answer: Any
+) -> None:
+    target.answer = (200, answer)
+    with pytest.raises(DeploymentError, match="gave no URL"):
+        deploy_bento(image, bento, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://192.0.2.7:80", "https://127.0.0.1:1", "127.0.0.1:1", "http://127.0.0.1"]
+)
+def test_a_local_target_is_on_this_machine_or_refused(
+    image: str, bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv(TARGET, address)
+    with pytest.raises(InvalidInput, match=TARGET):
+        deploy_bento(image, bento, tmp_path)
+
+
+def test_a_local_target_that_is_gone_is_an_error(
+    image: str, bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TARGET, "http://127.0.0.1:1")
+    with pytest.raises(DeploymentError, match="does not answer"):
+        deploy_bento(image, bento, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["local", "deploy"])
+def test_a_mode_that_cannot_work_is_refused_before_anything_is_written(
+    image: str, bento: Bento, tmp_path: Path, mode: str
+) -> None:
+    with pytest.raises(InvalidInput, match="mode: "):
+        deploy_bento(image, bento, tmp_path / "out", mode=mode)
+    assert not (tmp_path / "out").exists()
+
+
+def test_apply_without_a_cluster_is_an_error(image: str, bento: Bento, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="No cluster is configured"):
+        deploy_bento(image, bento, tmp_path, mode="apply")
+
+
+def test_a_kubeconfig_that_is_not_there_is_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert not cluster_configured()
+
+
+def test_a_release_survives_json(image: str, bento: Bento, tmp_path: Path) -> None:
+    release = deploy_bento(image, bento, tmp_path)
+    assert Release.from_dict(json.loads(json.dumps(release.to_dict()))) == release
+
+
+def test_a_directory_that_cannot_be_written_is_an_error(
+    image: str, bento: Bento, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeploymentError, match="cannot be written"):
+        deploy_bento(image, bento, tmp_path / "file")
