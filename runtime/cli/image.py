@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
-from .output import Json, human_bytes, out, print_facts, print_json, stopwatch, working
+from ..reports import human_bytes
+from .output import Json, out, print_facts, print_json, stopwatch, working
 
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 

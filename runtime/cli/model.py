@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .output import Json, human_bytes, print_facts, print_json, working
+from ..reports import human_bytes
+from .output import Json, print_facts, print_json, working
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
 

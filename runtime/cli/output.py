@@ -99,15 +99,6 @@ def _print_step(step: Step, console: Console = err) -> None:
     console.print(f"  {mark} {step.name:<20} {step.seconds:5.1f} s")
 
 
-def human_bytes(size: float) -> str:
-    """Give a number of bytes in the largest binary unit that leaves it at 1 or more."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
 def stopwatch() -> Callable[[], float]:
     """Give a function that tells the seconds since this call."""
     began = time.monotonic()

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .output import Json, err, human_bytes, out, print_facts, print_json, steps
+from ..reports import human_bytes
+from .output import Json, err, out, print_facts, print_json, steps
 
 
 def demo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bentos import load_bento
 from ..images import choose_base
 from ..models import load_model
 from ..reports import run_report, write_json, write_text
@@ -112,11 +112,12 @@ def _summary(
     model = load_model(run.output("pull-model", "model"))
     comparison = run.record("compare-predictions", "report")
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
+    bento = load_bento(run.output("build-bento", "bento"))
     image = run.record("build-image")
-    bento = json.loads((run.output("build-bento", "bento") / ".kfp-bento.json").read_text())
     return {
         "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
-        "bento": bento,
+        "bento": bento.to_dict()
+        | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]},
         "image": image | {"location": "oci:" + str(Path("build") / "demo" / "image")},
         "release": run.record("deploy-bento")
         | {"runtime": service.runtime, "runtime_note": service.note},

@@ -1,0 +1,243 @@
+"""Building a bento: models, service source and lock become one directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, write_record
+from kfp_bento.runtime.bentos.isolation import run_bentoml
+from kfp_bento.runtime.bentos.layout import (
+    add_model,
+    recorded_requirements,
+    remove_traces,
+    settle,
+)
+from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
+from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
+from kfp_bento.runtime.bentos.scratch import scratch_beside
+from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
+from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.models import tree_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kfp_bento.runtime.models import ModelVersion
+
+GENERATOR_FORMAT = 1
+"""Raised when the same inputs would give a different bento."""
+
+
+def build_bento(
+    models: Sequence[ModelVersion],
+    directory: Path,
+    *,
+    name: str = "",
+    service: Path | None = None,
+    python_version: str = "",
+    requirements: Sequence[str] = (),
+) -> Bento:
+    """Builds a bento, or finds that the directory holds it already.
+
+    Same models, same service source, same lock: same version and the same bytes, wherever and
+    whenever it is built.
+
+    Args:
+        models: The models, at least one. Their files are hard-linked where that is possible.
+        directory: Where the bento goes: a new or empty directory, or one that holds a bento.
+        name: The bento's name; by default the first model's, or what the user's service says.
+        service: A user's own service: a Python file, or a directory with a `bentofile.yaml`, a
+            `pyproject.toml` with `[tool.bentoml.build]` or a `service.py`. It finds its models as
+            `bentoml.models.BentoModel("<model name>:latest")`, during the build and in the image
+            alike. None: a typed service is generated from the signatures.
+        python_version: Minor version such as "3.11"; by default the models' own.
+        requirements: More requirements than the models' and the service's.
+
+    Raises:
+        InvalidInput: A name, version or path cannot be used.
+        BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
+    """
+    directory = Path(directory).absolute()
+    python = _python_version(models, python_version)
+    tagged = bento_models(models)
+    if name and not is_tag_name(name):
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a bento.",
+            hint=f"Use up to 63 of a-z, 0-9, '-', '_' and '.', for example {tag_name(name)!r}.",
+        )
+    _check_destination(directory)
+    try:
+        with scratch_beside(directory) as work:
+            built = _built(work, models, tagged, name, service, python, requirements)
+            return _put_in_place(built, directory, work)
+    except OSError as error:
+        raise BentoError(
+            f"{error.filename or directory} cannot be read or written: {error.strerror or error}.",
+            hint="Check the free space and the permissions there.",
+        ) from error
+
+
+def _built(
+    work: Path,
+    models: Sequence[ModelVersion],
+    tagged: tuple[BentoModel, ...],
+    name: str,
+    service: Path | None,
+    python: str,
+    extra: Sequence[str],
+) -> Bento:
+    """Builds below the scratch directory and gives the bento as it lies there."""
+    home = work / "home"
+    for model, tag in zip(models, tagged, strict=True):
+        add_model(model, tag.tag, home / "models")
+    constraints = bento_constraints(models)
+    if service is None:
+        name = name or tagged[0].tag.partition(":")[0]
+        context, target = _generated_context(work, name, models, tagged)
+        wanted = bento_requirements(models, extra)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            lock_text = pool.submit(locked, wanted, constraints, python, work)
+            path = run_bentoml(work, context, target, name, python)
+            lock = lock_text.result()
+    else:
+        context, target = _user_context(work, service)
+        path = run_bentoml(work, context, target, name, python)
+        wanted = bento_requirements(models, [*recorded_requirements(path), *extra])
+        lock = locked(wanted, constraints, python, work)
+    remove_traces(path)
+    version = content_version(path / "src", tagged, lock, python)
+    (home / "models").rename(path / "models")
+    settle(path, version, lock)
+    bento = load_bento(path)
+    provenance = {model.tag: model for model in tagged}
+    bento = replace(bento, models=tuple(provenance.get(m.tag, m) for m in bento.models))
+    return bento
+
+
+def _put_in_place(built: Bento, directory: Path, work: Path) -> Bento:
+    here = replace(built, directory=directory)
+    if (directory / "bento.yaml").is_file() and load_bento(directory).tag == built.tag:
+        write_record(here)
+        return replace(here, reused=True)
+    write_record(built)
+    if directory.exists():
+        directory.rename(work / "replaced")
+    built.directory.rename(directory)
+    return here
+
+
+def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
+    """Gives each model its tag in the bento: its name, and the start of its content digest.
+
+    Raises:
+        InvalidInput: There is no model, or one was given twice.
+    """
+    if not models:
+        raise InvalidInput("A bento needs at least one model.", hint="Pull a model first.")
+    made = tuple(
+        BentoModel(
+            tag=f"{model_name(model)}:{model.content_digest.removeprefix('sha256:')[:16]}",
+            digest=model.content_digest,
+            provenance=model.to_dict(),
+        )
+        for model in models
+    )
+    tags = [model.tag for model in made]
+    twice = next((tag for tag in tags if tags.count(tag) > 1), None)
+    if twice:
+        raise InvalidInput(
+            f"The model {twice} was given twice.",
+            hint="Give each model once; versions with equal content count as one.",
+        )
+    return made
+
+
+def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
+    minors = sorted({".".join(m.python_version.split(".")[:2]) for m in models if m.python_version})
+    if not wanted and len(minors) > 1:
+        raise InvalidInput(
+            f"The models were logged with different Python versions: {', '.join(minors)}.",
+            hint=f"Choose one: python_version={minors[-1]!r}.",
+        )
+    chosen = wanted or (minors[0] if minors else f"{sys.version_info[0]}.{sys.version_info[1]}")
+    match = re.fullmatch(r"3\.(\d+)(\.\d+)?", chosen)
+    if match is None or int(match[1]) < 10:
+        raise InvalidInput(
+            f"A bento for Python {chosen!r} cannot be built; it takes 3.10 or newer.",
+            hint="Give python_version, for example '3.11'.",
+        )
+    return f"3.{match[1]}"
+
+
+def _check_destination(directory: Path) -> None:
+    if not directory.exists() or (directory / "bento.yaml").is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise InvalidInput(
+            f"{directory} exists and is not a bento; it is left as it is.",
+            hint="Choose a new directory, or empty this one.",
+        )
+
+
+def _generated_context(
+    work: Path, name: str, models: Sequence[ModelVersion], tagged: Sequence[BentoModel]
+) -> tuple[Path, str]:
+    context = work / "context"
+    context.mkdir()
+    for file, content in generated_files(name, models, tagged).items():
+        (context / file).write_bytes(content)
+    return context, f"service:{service_class_name(name)}"
+
+
+def _user_context(work: Path, service: Path) -> tuple[Path, str]:
+    """Gives the directory of a user's service and its import string ("": its build file says)."""
+    if service.is_file() and service.suffix == ".py":
+        context = work / "context"
+        context.mkdir()
+        shutil.copyfile(service, context / service.name)
+        return context, service.stem
+    if (service / "bentofile.yaml").is_file() or _has_build_section(service / "pyproject.toml"):
+        return service.resolve(), ""
+    if (service / "service.py").is_file():
+        return service.resolve(), "service"
+    raise InvalidInput(
+        f"{service} holds no BentoML service.",
+        hint="Give a Python file with a @bentoml.service class, or a directory with a "
+        "bentofile.yaml, a pyproject.toml with [tool.bentoml.build], or a service.py.",
+    )
+
+
+def _has_build_section(path: Path) -> bool:
+    return path.is_file() and "[tool.bentoml.build" in path.read_text(encoding="utf-8")
+
+
+def content_version(source: Path, models: Sequence[BentoModel], lock: str, python: str) -> str:
+    """Derives a bento's version from everything that decides what the bento does.
+
+    Args:
+        source: The directory of the service's source.
+        models: The models with their tags.
+        lock: The text of the lock.
+        python: The minor version of the interpreter.
+
+    Returns:
+        16 hexadecimal characters.
+    """
+    facts: dict[str, Any] = {
+        "format": GENERATOR_FORMAT,
+        "bentoml": installed_version("bentoml"),
+        "python": python,
+        "models": [(model.tag, model.digest) for model in models],
+        "source": tree_digest(source, leave_out=frozenset()),
+        "lock": hashlib.sha256(lock.encode()).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

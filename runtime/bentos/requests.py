@@ -1,0 +1,136 @@
+"""A model's own input example as the JSON body of a prediction request."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.errors import BentoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kfp_bento.runtime.models import ModelVersion
+
+_EXAMPLE_FILES = ("serving_input_example.json", "input_example.json")
+
+
+def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str, Any]:
+    """Gives the body of `POST /predict` made of the model's own input example.
+
+    Args:
+        model: A pulled model.
+        rows: At most so many rows; None is all of them.
+
+    Returns:
+        `{"inputs": …}`, with `"params"` where the example has some. NaN has become null.
+
+    Raises:
+        BentoError: The model has no input example, or one that cannot be read.
+    """
+    example = _example(model)
+    inputs = _inputs(example, _kind(model))
+    scalar_columns = model.signature is not None and not any(
+        spec.get("type") in ("array", "object", "map", "any") for spec in model.signature.inputs
+    )
+    inputs = _SHAPERS[_kind(model)](inputs, scalar_columns)
+    body: dict[str, Any] = {"inputs": inputs if rows is None else _first(inputs, rows, model)}
+    if isinstance(example, dict) and isinstance(example.get("params"), dict):
+        body["params"] = example["params"]
+    return _without_nan(body)  # type: ignore[no-any-return]
+
+
+def _kind(model: ModelVersion) -> str:
+    return model.signature.kind if model.signature else ""
+
+
+def _example(model: ModelVersion) -> Any:
+    """Reads the scoring payload; the plain example where an old MLflow wrote no payload."""
+    for name in _EXAMPLE_FILES:
+        path = model.directory / name
+        if path.is_file():
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise BentoError(
+                    f"The model's input example {name} is not valid JSON: {error}.",
+                    hint="Log the model again with input_example=…",
+                ) from error
+    raise BentoError(
+        "The model has no input example, so no request can be made for it.",
+        hint="Log the model with input_example=…, or give a request of your own.",
+    )
+
+
+def _inputs(example: Any, kind: str) -> Any:
+    if not isinstance(example, dict):
+        return example
+    if "dataframe_split" in example:
+        return _split_rows(example["dataframe_split"], kind)
+    for key in ("dataframe_records", "inputs", "instances"):
+        if key in example:
+            return example[key]
+    if {"columns", "data"} <= example.keys():
+        return _split_rows(example, kind)
+    if kind == "" and "params" not in example:
+        return example
+    return {key: value for key, value in example.items() if key != "params"}
+
+
+def _split_rows(split: dict[str, Any], kind: str) -> list[Any]:
+    data: list[Any] = split["data"]
+    if "columns" not in split or kind in ("unnamed", "tensor"):
+        return data
+    names = [str(column) for column in split["columns"]]
+    return [dict(zip(names, row, strict=False)) for row in data]
+
+
+def _records(inputs: Any, scalar_columns: bool) -> Any:
+    if not isinstance(inputs, dict):
+        return inputs
+    by_column = scalar_columns and inputs and all(isinstance(v, list) for v in inputs.values())
+    if not by_column:
+        return [inputs]
+    return [dict(zip(inputs, row, strict=False)) for row in zip(*inputs.values(), strict=False)]
+
+
+def _rows(inputs: Any, _scalar_columns: bool) -> Any:
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+def _named_tensors(inputs: Any, _scalar_columns: bool) -> Any:
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
+        return {name: [row[name] for row in inputs] for name in inputs[0]}
+    return inputs
+
+
+def _unchanged(inputs: Any, _scalar_columns: bool) -> Any:
+    return inputs
+
+
+_SHAPERS: dict[str, Callable[[Any, bool], Any]] = {
+    "columns": _records,
+    "unnamed": _rows,
+    "tensor": _unchanged,
+    "tensors": _named_tensors,
+    "": _unchanged,
+}
+
+
+def _first(inputs: Any, rows: int, model: ModelVersion) -> Any:
+    specs = model.signature.inputs if model.signature else ()
+    tensors = [spec["tensor-spec"]["shape"] for spec in specs if spec.get("type") == "tensor"]
+    if not all(shape and shape[0] == -1 for shape in tensors):
+        return inputs  # a fixed first dimension has to stay as it is
+    if _kind(model) == "tensors" and isinstance(inputs, dict):
+        return {name: value[:rows] for name, value in inputs.items()}
+    return inputs[:rows] if isinstance(inputs, list) else inputs
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

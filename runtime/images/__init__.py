@@ -1,0 +1,21 @@
+"""Images: from a bento directory to an OCI image, without Docker, root or a daemon.
+
+`build_image` puts base, dependencies, models and source together as layers whose bytes depend on
+content only, and writes them to an OCI layout directory or a registry.
+"""
+
+from kfp_bento.runtime.images.base_image import choose_base
+from kfp_bento.runtime.images.build import build_image
+from kfp_bento.runtime.images.image import Image, Layer
+from kfp_bento.runtime.images.qualify import qualify
+from kfp_bento.runtime.images.reference import parse_destination, parse_reference
+
+__all__ = [
+    "Image",
+    "Layer",
+    "build_image",
+    "choose_base",
+    "parse_destination",
+    "parse_reference",
+    "qualify",
+]

@@ -1,0 +1,156 @@
+"""The image configuration and manifest (OCI image specification 1.1, ``config.md``).
+
+What a container sees follows BentoML's own Dockerfile (``base_v2.j2``): the same paths, user,
+ports, entrypoint and environment. Where we differ, the reason stands beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kfp_bento.runtime.images.image import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Layer,
+    Platform,
+)
+
+USER_ID = 1034
+HOME = "/home/bentoml"
+BENTO_PATH = f"{HOME}/bento"
+VENV = "/app/.venv"
+DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENTRYPOINT = f"{BENTO_PATH}/env/docker/entrypoint.sh"
+# BentoML creates these when it starts, which a read-only root would not let it do.
+BENTOML_DIRECTORIES = ("bentos", "envs", "models", "tmp")
+
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONIOENCODING": "UTF-8",
+    "PYTHONUNBUFFERED": "1",
+    "BENTO_PATH": BENTO_PATH,
+    "BENTOML_HOME": f"{HOME}/",
+    "BENTOML_HF_CACHE_DIR": f"{BENTO_PATH}/hf-models",
+    "BENTOML_CONTAINERIZED": "true",
+    "VIRTUAL_ENV": VENV,
+    # There need be no passwd entry for 1034, and libraries ask for a home and a name.
+    "HOME": HOME,
+    "USER": "bentoml",
+    "LOGNAME": "bentoml",
+    # The default is below BENTOML_HOME, which a read-only root cannot offer.
+    "BENTOML_RESULT_STORE": "/tmp/bentoml-task-result.db",  # noqa: S108
+    # A served model talks to nobody that it was not told to talk to.
+    "BENTOML_DO_NOT_TRACK": "True",
+}
+
+
+def image_config(
+    base: Mapping[str, Any],
+    layers: Sequence[Layer],
+    platform: Platform,
+    *,
+    environment: Mapping[str, str],
+    labels: Mapping[str, str],
+    epoch: int,
+) -> bytes:
+    """Composes the image configuration on top of the base's.
+
+    Args:
+        base: The base's configuration file, parsed.
+        layers: All layers, those of the base first.
+        platform: The image's platform.
+        environment: The bento's own environment variables.
+        labels: Labels to add to the base's.
+        epoch: Seconds since 1970 for every timestamp.
+    """
+    created = _timestamp(epoch)
+    inherited = base.get("config") or {}
+    config = {
+        **{key: value for key, value in inherited.items() if key not in {"Cmd", "Image"}},
+        "User": f"{USER_ID}:{USER_ID}",
+        "ExposedPorts": {**(inherited.get("ExposedPorts") or {}), "3000/tcp": {}, "3001/tcp": {}},
+        "Env": _environment(inherited.get("Env") or [], environment),
+        "Entrypoint": [ENTRYPOINT],
+        "WorkingDir": BENTO_PATH,
+        "Labels": {**(inherited.get("Labels") or {}), **labels},
+    }
+    kept = {"author", "os.version", "os.features", "variant"}
+    document: dict[str, Any] = {
+        **{key: value for key, value in base.items() if key in kept},
+        "created": created,
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
+    if history := _history(base, layers, created):
+        document["history"] = history
+    return canonical_json(document)
+
+
+def image_manifest(
+    config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
+) -> tuple[Descriptor, bytes]:
+    """Composes the image manifest; only OCI media types, whatever the base used."""
+    content = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config.to_dict(),
+            "layers": [layer.descriptor.to_dict() for layer in layers],
+            "annotations": dict(annotations),
+        }
+    )
+    return descriptor_of(content, OCI_MANIFEST), content
+
+
+def config_descriptor(content: bytes) -> Descriptor:
+    """The descriptor of an image configuration."""
+    return descriptor_of(content, OCI_CONFIG)
+
+
+def descriptor_of(content: bytes, media_type: str) -> Descriptor:
+    """The descriptor of bytes at hand."""
+    return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+
+
+def canonical_json(document: Any) -> bytes:
+    """JSON whose bytes depend on its content only."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _environment(inherited: Sequence[str], own: Mapping[str, str]) -> list[str]:
+    """The base's variables in their order, overridden by name; then ours, then the bento's."""
+    merged = dict(pair.partition("=")[::2] for pair in inherited)
+    path = merged.get("PATH") or DEFAULT_PATH
+    merged.update(_ENVIRONMENT)
+    merged.update(own)
+    merged["PATH"] = f"{VENV}/bin:{path}"
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _history(
+    base: Mapping[str, Any], layers: Sequence[Layer], created: str
+) -> list[dict[str, Any]]:
+    """One entry for each layer; left out altogether when the base's does not match its layers."""
+    inherited = list(base.get("history") or [])
+    below = [layer for layer in layers if layer.kind == "base"]
+    if len([item for item in inherited if not item.get("empty_layer")]) != len(below):
+        return []
+    own = [
+        {"created": created, "created_by": f"kfp-bento: {layer.title}"}
+        for layer in layers
+        if layer.kind != "base"
+    ]
+    return [*inherited, *own]
+
+
+def _timestamp(epoch: int) -> str:
+    moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,179 @@
+"""What an image is made of, and the two small interfaces that images are read and written by.
+
+An image is immutable. A source (registry, layout) gives out blobs by descriptor; a sink takes
+them. Every source goes with every sink.
+"""
+
+from __future__ import annotations
+
+import platform as host_platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from kfp_bento.runtime.errors import ImageError, InvalidInput
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob by digest (``sha256:…``), with its size in bytes and its media type."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The descriptor as OCI manifests write it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+def descriptor_from(item: dict[str, Any]) -> Descriptor:
+    """Reads a descriptor from a manifest or index that somebody else wrote.
+
+    Raises:
+        ImageError: A field is missing, or the digest is no SHA-256 digest (it names a file).
+    """
+    digest, size = item.get("digest"), item.get("size")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ImageError(f"An image names a blob by '{digest}', which is no SHA-256 digest.")
+    if not isinstance(size, int) or size < 0:
+        raise ImageError(f"An image gives no size for {digest}.")
+    return Descriptor(str(item.get("mediaType", "")), digest, size)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image.
+
+    Attributes:
+        kind: ``base``, ``dependencies``, ``model`` or ``source``.
+        digest: Digest of the blob as it is stored and sent.
+        diff_id: Digest of the uncompressed tar.
+        size: Size of the blob in bytes.
+        media_type: OCI media type of the blob.
+        origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
+        title: What it holds, for people: ``dependencies (41 wheels)``.
+    """
+
+    kind: str
+    digest: str
+    diff_id: str
+    size: int
+    media_type: str
+    origin: str
+    title: str
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The blob this layer is stored as."""
+        return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
+
+    def with_origin(self, origin: str) -> Layer:
+        """The same layer, said to come from elsewhere."""
+        return replace(self, origin=origin)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that has been written somewhere, fixed by its digest.
+
+    Attributes:
+        repository: ``host/path`` without tag; ``localhost/<bento name>`` in a layout.
+        digest: Digest of the image manifest.
+        tags: Tags that pointed to it when it was written.
+        base: The base image for people, with its digest; ``host`` for this machine's own.
+        location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
+        layers: From the lowest to the highest.
+        platform: ``linux/amd64`` or ``linux/arm64``.
+    """
+
+    repository: str
+    digest: str
+    tags: tuple[str, ...]
+    base: str
+    location: str
+    layers: tuple[Layer, ...]
+    platform: str
+
+    @property
+    def reference(self) -> str:
+        """``repository@sha256:…``: the only name that cannot come to mean something else."""
+        return f"{self.repository}@{self.digest}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers as they are stored and sent."""
+        return sum(layer.size for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image as plain JSON values, its reference and size among them."""
+        derived = {"reference": self.reference, "size": self.size}
+        layers = [asdict(layer) for layer in self.layers]
+        return {**asdict(self), **derived, "tags": list(self.tags), "layers": layers}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Image:
+        """Reads what `to_dict` wrote."""
+        own = {item.name: data[item.name] for item in fields(cls)}
+        layers = tuple(Layer(**layer) for layer in data["layers"])
+        return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
+
+
+@dataclass(frozen=True)
+class Platform:
+    """An operating system and a processor, in the words of the image specification."""
+
+    os: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.os}/{self.architecture}"
+
+
+def parse_platform(text: str = "") -> Platform:
+    """Parses ``linux/amd64`` or ``linux/arm64``; an empty text means this machine's processor.
+
+    Raises:
+        InvalidInput: Another platform.
+    """
+    if not text:
+        text = f"linux/{_MACHINES.get(host_platform.machine().lower(), host_platform.machine())}"
+    os, _, architecture = text.partition("/")
+    if os != "linux" or architecture not in {"amd64", "arm64"}:
+        raise InvalidInput(
+            f"Images for the platform '{text}' cannot be built.",
+            hint="Choose linux/amd64 or linux/arm64.",
+        )
+    return Platform(os=os, architecture=architecture)
+
+
+class BlobSource(Protocol):
+    """Gives out blobs. What it yields has been checked against the descriptor at its end."""
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
+
+    def local_path(self, blob: Descriptor) -> Path | None:
+        """The file that holds the blob, where there is one."""
+
+
+class ImageSink(Protocol):
+    """Takes an image: its blobs first, then its manifest, which makes it visible."""
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+        """Stores the blob unless it is there already."""
+
+    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+        """Stores the manifest by digest, then lets the tag point to it."""

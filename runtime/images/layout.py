@@ -1,0 +1,176 @@
+"""OCI layout directories as a source and a sink of images (``image-layout.md``)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.image import OCI_INDEX, BlobSource, Descriptor, descriptor_from
+
+REF_NAME = "org.opencontainers.image.ref.name"
+WRITER = "kfp-bento.writer"
+_PARTS = {"oci-layout", "index.json", "blobs"}
+
+
+@dataclass(frozen=True)
+class LayoutSource:
+    """Reads images from an OCI layout directory."""
+
+    directory: Path
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yields a blob and checks it."""
+        return BlobDirectory(self.directory).open_blob(blob)
+
+    def local_path(self, blob: Descriptor) -> Path | None:
+        """None: files of others are copied and checked, not linked, since they may change."""
+        return None
+
+    def find(self, tag: str = "") -> Descriptor:
+        """The image, or index of images, that the layout names.
+
+        Args:
+            tag: Which one; may be left out when the layout holds a single image.
+
+        Raises:
+            ImageError: There is no such layout or no such tag, or several images and no tag.
+        """
+        found = [
+            item
+            for item in self._index().get("manifests", [])
+            if not tag or item.get("annotations", {}).get(REF_NAME) == tag
+        ]
+        if len(found) != 1:
+            which = f"image tagged '{tag}'" if tag else "image"
+            count = f"{len(found)} images" if found else f"no {which}"
+            raise ImageError(
+                f"The OCI layout {self.directory} holds {count}.",
+                hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
+            )
+        item = found[0]
+        return descriptor_from(item)
+
+    def _index(self) -> dict[str, Any]:
+        try:
+            index: dict[str, Any] = json.loads((self.directory / "index.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise ImageError(
+                f"{self.directory} is no OCI layout: its index.json cannot be read.",
+                hint="An OCI layout directory holds oci-layout, index.json and blobs/.",
+            ) from error
+        return index
+
+
+class LayoutSink:
+    """Writes one image as an OCI layout directory.
+
+    Everything is written into a directory beside it, which `put_manifest` renames into place.
+    """
+
+    def __init__(self, directory: Path, partial: Path) -> None:
+        self._directory = directory
+        self._partial = partial
+        self.blobs = BlobDirectory(partial)
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+        """Stores the blob unless it is there already."""
+        self.blobs.put_blob(blob, source)
+
+    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+        """Stores the manifest, names it in the index, and puts the layout into place."""
+        self.blobs.put_bytes(content, manifest.media_type)
+        entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [entry],
+            "annotations": {WRITER: "1"},
+        }
+        with storage_errors(self._directory):
+            (self._partial / "index.json").write_text(json.dumps(index, indent=2))
+            (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+            if not self._is_there():
+                self._commit()
+
+    def _is_there(self) -> bool:
+        """Whether the directory holds just this image already; then it is left untouched."""
+        fresh, present = (_listing(folder) for folder in (self._partial, self._directory))
+        index = self._directory / "index.json"
+        return (
+            fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
+        )
+
+    def _commit(self) -> None:
+        """Swaps the finished directory in; the old one stays until the new one is there."""
+        old = self._directory.with_name(f"{self._directory.name}.old-{os.getpid()}")
+        if not self._directory.exists():
+            self._partial.rename(self._directory)
+            return
+        self._directory.rename(old)
+        try:
+            self._partial.rename(self._directory)
+        except BaseException:
+            old.rename(self._directory)
+            raise
+        shutil.rmtree(old)
+
+
+def _listing(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@contextlib.contextmanager
+def layout_sink(directory: Path) -> Iterator[LayoutSink]:
+    """Opens a layout for writing; unless an image is put, the disk stays as it was.
+
+    Raises:
+        ImageError: The directory holds something that we did not write, or cannot be written.
+    """
+    check_replaceable(directory)
+    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
+    with storage_errors(directory):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    try:
+        yield LayoutSink(directory, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Makes sure that nothing of anybody else's would be overwritten.
+
+    Raises:
+        ImageError: The directory exists, is not empty and is no layout written by kfp-bento.
+    """
+    if not os.path.lexists(directory):
+        return
+    try:
+        found = {item.name for item in directory.iterdir()}
+    except OSError as error:
+        raise ImageError(
+            f"The image cannot be written to {directory}: {error.strerror}."
+        ) from error
+    if not found:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        index = json.loads((directory / "index.json").read_bytes())
+        if found <= _PARTS and WRITER in index.get("annotations", {}):
+            return
+    raise ImageError(
+        f"{directory} already holds something that kfp-bento did not write; it was left alone.",
+        hint="Choose another directory, or remove this one yourself.",
+    )

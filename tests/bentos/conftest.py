@@ -1,0 +1,163 @@
+"""Bentos that answer: in a forked process for most tests, under `bentoml serve` for a few."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from servers import free_port
+
+from kfp_bento.runtime.bentos.build import bento_models
+from kfp_bento.runtime.bentos.layout import add_model
+from kfp_bento.runtime.bentos.service_source import generated_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kfp_bento.runtime.models import ModelVersion
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Saving a model must not make a database in the working directory."""
+    patch = pytest.MonkeyPatch()
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        database = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patch.setenv("BENTOML_DO_NOT_TRACK", "true")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The BentoML store of the asking process."""
+    return tmp_path_factory.mktemp("bento-home")
+
+
+@pytest.fixture(scope="session")
+def ask(bento_home: Path) -> Iterator[Callable[..., Any]]:
+    """Gives `ask(directory, *bodies, path=…)`: the `(status, answer)` of each body."""
+    folder = bento_home
+    environment = {**os.environ, "BENTOML_HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    log = (folder / "log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "bento_asker.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=environment,
+        cwd=folder,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+
+    def ask_service(
+        directory: Path, *bodies: Any, path: str = "/predict", method: str = "POST"
+    ) -> Any:
+        requests = [[method, path, body] for body in bodies]
+        job = {"bento": str(directory), "requests": requests}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        answers = json.loads(process.stdout.readline())
+        assert isinstance(answers, list), f"{answers}\n{(folder / 'log').read_text()[-3000:]}"
+        return [tuple(answer) for answer in answers]
+
+    yield ask_service
+    process.stdin.close()
+    process.wait(timeout=20)
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def generate(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Callable[..., Path]:
+    """Gives `generate(*models)`: a directory with the generated service, ready to be asked.
+
+    It is what BentoML serves before a bento is built: quick, for tests of the service alone.
+    """
+
+    def generate_service(*models: ModelVersion) -> Path:
+        directory = tmp_path_factory.mktemp("service")
+        tags = bento_models(models)
+        for model, made in zip(models, tags, strict=True):
+            if not (bento_home / "models" / made.tag.replace(":", "/")).exists():
+                add_model(model, made.tag, bento_home / "models")
+        for name, content in generated_files("sample", models, tags).items():
+            (directory / name).write_bytes(content)
+        return directory
+
+    return generate_service
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """Gives `serve(directory, home)`, a context manager around `bentoml serve`."""
+    return serving
+
+
+@contextmanager
+def serving(directory: Path, home: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Serves a bento with `bentoml serve` and gives a function that sends it requests."""
+    port = free_port()
+    log = (home / "serve.log").open("w")
+    environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "bentoml", "serve", str(directory)),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ],
+        env=environment,
+        cwd=home,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+    def send(path: str, body: Any = None) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                status, text = response.status, response.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text.decode()
+
+    try:
+        _wait_until_ready(send, process, home / "serve.log")
+        yield send
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=20)
+        log.close()
+
+
+def _wait_until_ready(send: Callable[..., Any], process: Any, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if send("/readyz")[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"the bento did not become ready:\n{log.read_text()[-3000:]}")

@@ -1,0 +1,236 @@
+"""Every mistake ends in a clear sentence, exit code 2, and nothing half-made."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import docker_registry_binary, free_port, oci_registry_in
+
+from kfp_bento.runtime.models import ModelVersion
+
+COMMAND = [sys.executable, "-m", "kfp_bento.runtime.cli"]
+
+
+def kfp_bento(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment | {"COLUMNS": "200"} | variables,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("Error: "), done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("models:/nobody/1", "nobody"),
+        ("models:/wine@nowhere", "nowhere"),
+        ("models:/wine/999", "999"),
+        ("models:/wine/Production", "stage"),
+        ("models:/", "models:/"),
+        ("runs:/0123456789abcdef0123456789abcdef/model", "0123456789abcdef0123456789abcdef"),
+    ],
+)
+def test_a_model_that_is_not_there(
+    uri: str, told: str, mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
+) -> None:
+    done = kfp_bento("model", "pull", uri, "--to", tmp_path / "m", "--tracking-uri", mlflow_server)
+    assert_refused(done, told)
+    assert names(tmp_path) == []
+
+
+def test_a_tracking_server_that_is_down(tmp_path: Path) -> None:
+    began = time.monotonic()
+    address = f"http://127.0.0.1:{free_port()}"
+    done = kfp_bento(
+        "model", "pull", "models:/m/1", "--to", tmp_path / "m", "--tracking-uri", address
+    )
+    assert_refused(done, address)
+    assert time.monotonic() - began < 30
+    assert names(tmp_path) == []
+
+
+def test_a_model_without_python_function(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors:\n  sklearn: {pickled_model: model.pkl}\n")
+    assert_refused(kfp_bento("bento", "build", model, "--to", tmp_path / "b"), "python_function")
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_refused(
+        kfp_bento("bento", "build", tmp_path / "empty", "--to", tmp_path / "b"), "MLmodel"
+    )
+    assert names(tmp_path) == ["empty"]
+
+
+def test_a_directory_that_is_no_bento(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = kfp_bento("image", "build", tmp_path / "empty", "--to", f"oci:{tmp_path / 'i'}")
+    assert_refused(done, "bento.yaml")
+    assert names(tmp_path) == ["empty"]
+
+
+@pytest.fixture(scope="session")
+def wine_bento(wine_model: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("cli") / "bento"
+    done = kfp_bento("bento", "build", wine_model.directory, "--to", directory, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "wine"
+    return directory
+
+
+@pytest.fixture(scope="session")
+def layer_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layers")
+
+
+@pytest.fixture(scope="session")
+def read_only_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    binary = docker_registry_binary()
+    if binary is None:
+        pytest.skip("no registry binary: install Debian's docker-registry")
+    directory = tmp_path_factory.mktemp("read-only")
+    with oci_registry_in(directory, binary, read_only=True) as address:
+        yield address
+
+
+def test_a_registry_that_refuses_the_push(
+    wine_bento: Path, read_only_registry: str, layer_cache: Path
+) -> None:
+    done = kfp_bento(
+        *("image", "build", wine_bento, "--to", f"{read_only_registry}/ml/wine"),
+        *("--base", "host", "--cache", layer_cache),
+    )
+    assert_refused(done, read_only_registry)
+
+
+def test_a_registry_that_is_down(wine_bento: Path, layer_cache: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    done = kfp_bento(
+        *("image", "build", wine_bento, "--to", f"{address}/ml/wine"),
+        *("--base", "host", "--cache", layer_cache),
+    )
+    assert_refused(done, address)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Four megabytes of disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root and the right to mount, to make a small disk")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full(wine_bento: Path, layer_cache: Path, small_disk: Path) -> None:
+    done = kfp_bento(
+        *("image", "build", wine_bento, "--to", f"oci:{small_disk / 'image'}"),
+        *("--base", "host", "--cache", layer_cache),
+    )
+    assert_refused(done, "pace left on")  # "No space left on device", or our own words for it
+    assert names(small_disk) == []
+
+
+def test_an_interrupt(wine_bento: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "image", "build", wine_bento, "--to", f"oci:{tmp_path / 'i'}", "--base", "host"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3)  # somewhere inside: the layers take longer
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert told.startswith("Error: Stopped")
+    assert "Traceback" not in told
+    assert names(tmp_path) == []
+
+
+def test_an_image_without_a_digest(wine_bento: Path, tmp_path: Path) -> None:
+    done = kfp_bento(
+        "deploy", "render", "ml/wine:1", "--bento", wine_bento, "--to", tmp_path / "manifests"
+    )
+    assert_refused(done, "digest")
+    assert names(tmp_path) == []
+
+
+def test_options_that_are_not_json(wine_bento: Path, tmp_path: Path) -> None:
+    reference = f"ml/wine@sha256:{'0' * 64}"
+    done = kfp_bento("deploy", "render", reference, "--bento", wine_bento, "--resources", "{cpu: 1")
+    assert_refused(done, "--resources")
+
+
+def test_a_machine_gets_its_error_as_json(tmp_path: Path) -> None:
+    done = kfp_bento("model", "pull", tmp_path / "none", "--to", tmp_path / "m", "--json")
+    assert done.returncode == 2
+    assert set(json.loads(done.stderr)) == {"error", "hint"}
+    assert done.stdout == ""
+
+
+def test_a_step_of_a_local_run_that_fails(
+    mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
+) -> None:
+    done = kfp_bento(
+        *("run", "serve_model", "--to", tmp_path / "run", "-p", "model_uri=models:/wine@nowhere"),
+        *("-p", f"mlflow_tracking_uri={mlflow_server}", "-p", "promote_alias=prod"),
+        *("-p", f"image_destination=oci:{tmp_path / 'image'}"),
+    )
+    assert done.returncode == 2
+    assert "Step pull-model failed" in done.stderr
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(tmp_path) == ["run"]
+
+
+def test_a_parameter_that_is_missing() -> None:
+    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uri")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "demo",
+        "run",
+        "compile",
+        "model pull",
+        "bento build",
+        "image build",
+        "deploy render",
+        "deploy apply",
+    ],
+)
+def test_help_is_there(command: str) -> None:
+    done = kfp_bento(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert command in ("", "--json") or "--json" in done.stdout

@@ -1,0 +1,397 @@
+"""Pushing to and reading from real registries, and what happens when they refuse."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from handmade import write_base
+from servers import docker_registry_binary, free_port, running
+
+from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.images import build_image, choose_base
+from kfp_bento.runtime.images.credentials import find_credentials
+from kfp_bento.runtime.images.image import Descriptor
+from kfp_bento.runtime.images.reference import parse_reference
+from kfp_bento.runtime.images.registry import Patience, Repository, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kfp_bento.runtime.bentos import Bento
+
+
+@pytest.fixture(autouse=True)
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@contextlib.contextmanager
+def registry(folder: Path, *, storage: str = "", more: str = "") -> Iterator[str]:
+    """Debian's docker-registry with settings of its own."""
+    binary = docker_registry_binary()
+    if binary is None:
+        pytest.skip("no registry binary: install Debian's docker-registry")
+    folder.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{free_port()}"
+    config = folder / "config.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: warn}\n"
+        f"storage:\n  filesystem: {{rootdirectory: {folder}/blobs}}\n{storage}"
+        f"http: {{addr: '{address}', relativeurls: false}}\n{more}"
+    )
+    with running([binary, "serve", str(config)], f"http://{address}/", folder / "log"):
+        yield address
+
+
+def test_an_image_is_pushed_by_digest_and_then_tagged(
+    bento: Bento, base: str, oci_registry: str
+) -> None:
+    image = build_image(bento, f"{oci_registry}/demo/tiny", base=base)
+    assert image.reference == f"{oci_registry}/demo/tiny@{image.digest}"
+    assert image.location == f"docker://{oci_registry}/demo/tiny"
+    repository = Repository(parse_reference(f"{oci_registry}/demo/tiny"))
+    by_tag, manifest = repository.read_manifest("v1")
+    by_digest, _ = repository.read_manifest(image.digest)
+    assert by_tag == by_digest
+    assert [x["digest"] for x in manifest["layers"]] == [x.digest for x in image.layers]
+    for layer in image.layers:
+        assert sum(map(len, repository.open_blob(layer.descriptor))) == layer.size
+
+
+def test_a_layout_and_a_registry_get_the_same_image(
+    bento: Bento, base: str, oci_registry: str, tmp_path: Path
+) -> None:
+    pushed = build_image(bento, f"{oci_registry}/same/tiny", base=base)
+    written = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    assert pushed.digest == written.digest
+
+
+def test_skopeo_reads_what_was_pushed(bento: Bento, base: str, oci_registry: str) -> None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    image = build_image(bento, f"{oci_registry}/demo/read:v9", base=base)
+    done = subprocess.run(
+        [skopeo, "inspect", "--tls-verify=false", f"docker://{oci_registry}/demo/read:v9"],
+        check=True,
+        capture_output=True,
+    )
+    assert json.loads(done.stdout)["Digest"] == image.digest
+
+
+def test_a_base_in_a_registry_gives_the_same_layers_as_the_layout_it_came_from(
+    bento: Bento, oci_registry: str, tmp_path: Path
+) -> None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    layout = write_base(tmp_path / "base", docker_types=True)
+    name = f"{oci_registry}/library/python:base"
+    subprocess.run(
+        [skopeo, "copy", "--all", "--dest-tls-verify=false", layout, f"docker://{name}"],
+        check=True,
+        capture_output=True,
+    )
+    there = build_image(bento, f"oci:{tmp_path}/a", base=name, cache=tmp_path / "cache")
+    here = build_image(bento, f"oci:{tmp_path}/b", base=layout)
+    pushed = build_image(bento, f"{oci_registry}/demo/based", base=name)
+    assert there.layers[0].digest == here.layers[0].digest
+    assert there.base.startswith(f"{name}@sha256:")
+    assert there.digest == pushed.digest
+
+
+def test_one_base_under_two_names_gives_one_image(
+    bento: Bento, oci_registry: str, tmp_path: Path
+) -> None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    layout = write_base(tmp_path / "base")
+    digests = set()
+    for name in (f"{oci_registry}/library/python:one", f"{oci_registry}/mirror/python:two"):
+        copy = [skopeo, "copy", "--dest-tls-verify=false", layout, f"docker://{name}"]
+        subprocess.run(copy, check=True, capture_output=True)
+        digests.add(build_image(bento, f"{oci_registry}/demo/named", base=name).digest)
+    assert len(digests) == 1
+
+
+def test_a_registry_that_is_read_only_refuses_in_a_clear_sentence(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    readonly = "  maintenance: {readonly: {enabled: true}}\n"
+    with (
+        registry(tmp_path / "registry", storage=readonly) as address,
+        pytest.raises(RegistryError, match="HTTP 405") as failure,
+    ):
+        build_image(bento, f"{address}/demo/tiny", base=base)
+    assert "read-only" in failure.value.hint
+
+
+def test_a_registry_that_is_not_there_is_named(bento: Bento, base: str) -> None:
+    port = free_port()
+    repository = Repository(parse_reference(f"127.0.0.1:{port}/a"), Patience(attempts=1))
+    with pytest.raises(RegistryError, match=f"127.0.0.1:{port} cannot be reached"):
+        repository.head_manifest("v1")
+
+
+def test_an_unknown_base_is_named(bento: Bento, oci_registry: str, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"no/such:1: HTTP 404"):
+        build_image(bento, f"oci:{tmp_path}/out", base=f"{oci_registry}/no/such:1")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """A registry that wants a user name and a password."""
+    htpasswd = tmp_path / "htpasswd"
+    # bcrypt of "open sesame"; the registry takes no other scheme.
+    htpasswd.write_text("ali:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n")
+    auth = f"auth: {{htpasswd: {{realm: test, path: {htpasswd}}}}}\n"
+    with registry(tmp_path / "guarded", more=auth) as address:
+        yield address
+
+
+def log_in(folder: Path, host: str, password: str) -> None:
+    packed = base64.b64encode(f"ali:{password}".encode()).decode()
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": packed}}}))
+
+
+def test_a_login_of_docker_is_used(bento: Bento, base: str, guarded: str, tmp_path: Path) -> None:
+    log_in(tmp_path / "docker", guarded, "open sesame")
+    image = build_image(bento, f"{guarded}/demo/tiny", base=base)
+    assert Repository(parse_reference(f"{guarded}/demo/tiny")).head_manifest(image.digest)
+
+
+def test_without_a_login_the_hint_says_how(bento: Bento, base: str, guarded: str) -> None:
+    with pytest.raises(RegistryError, match="HTTP 401") as failure:
+        build_image(bento, f"{guarded}/demo/tiny", base=base)
+    assert "without credentials" in failure.value.hint
+
+
+def test_a_wrong_password_never_shows_in_the_error(
+    bento: Bento, base: str, guarded: str, tmp_path: Path
+) -> None:
+    log_in(tmp_path / "docker", guarded, "guessed-secret")
+    with pytest.raises(RegistryError, match="HTTP 401") as failure:
+        build_image(bento, f"{guarded}/demo/tiny", base=base)
+    shown = f"{failure.value}{failure.value!r}{failure.value.__cause__!r}"
+    assert "guessed-secret" not in shown
+    assert base64.b64encode(b"ali:guessed-secret").decode() not in shown
+
+
+def test_credentials_are_found_where_podman_and_docker_keep_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(tmp_path / "docker", "quay.io", "from docker")
+    log_in(tmp_path / "podman", "quay.io/team", "from podman")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "podman/config.json"))
+    team, other = find_credentials("quay.io", "team/app"), find_credentials("quay.io", "other/app")
+    assert team is not None and team.password == "from podman"
+    assert other is not None and other.password == "from docker"
+    assert "podman" not in repr(team)
+
+
+@pytest.mark.parametrize("host", ["evil-quay.io", "quay.io.evil.org", "quay.io:444"])
+def test_credentials_are_for_their_own_host_only(tmp_path: Path, host: str) -> None:
+    log_in(tmp_path / "docker", "quay.io", "secret")
+    assert find_credentials(host, "a") is None
+
+
+def test_a_malformed_login_is_named_without_its_content(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    content = {"auths": {"quay.io": {"auth": "c2VjcmV0LXdpdGhvdXQtY29sb24="}}}
+    (tmp_path / "docker/config.json").write_text(json.dumps(content))
+    with pytest.raises(RegistryError, match=r"entry for quay\.io") as failure:
+        find_credentials("quay.io")
+    assert "c2Vj" not in str(failure.value)
+
+
+@contextlib.contextmanager
+def scripted(
+    answer: Callable[[http.server.BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]],
+) -> Iterator[str]:
+    """A server that answers as told: for faults that a real registry does not show."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                while int(self.rfile.readline(), 16):
+                    self.rfile.readline()
+            else:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, body = answer(self)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+QUICK = Patience(attempts=3, backoff=0.01)
+MANIFEST = b'{"schemaVersion": 2, "layers": []}'
+
+
+def test_what_passes_is_tried_again() -> None:
+    answers = [(503, {}, b""), (429, {"Retry-After": "0"}, b""), (200, {}, MANIFEST)]
+    with scripted(lambda request: answers.pop(0)) as host:
+        found, _ = Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+    assert found.digest == f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
+
+
+def test_what_does_not_pass_is_given_up() -> None:
+    asked: list[str] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        asked.append(request.path)
+        return 503, {}, b""
+
+    with scripted(answer) as host, pytest.raises(RegistryError, match="HTTP 503"):
+        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+    assert len(asked) == 3
+
+
+def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
+    wanted = f"sha256:{'0' * 64}"
+    with (
+        scripted(lambda request: (200, {}, MANIFEST)) as host,
+        pytest.raises(RegistryError, match="answered with"),
+    ):
+        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest(wanted)
+
+
+@pytest.mark.parametrize("content", [b"short", b"wrong content", b"much longer than it should be"])
+def test_a_blob_that_is_not_its_digest_is_refused(content: bytes) -> None:
+    right = b"right content"
+    blob = Descriptor("x", f"sha256:{hashlib.sha256(right).hexdigest()}", len(right))
+    with (
+        scripted(lambda request: (200, {}, content)) as host,
+        pytest.raises(RegistryError.__base__, match="gave bytes that are not"),
+    ):
+        list(Repository(parse_reference(f"{host}/a"), QUICK).open_blob(blob))
+
+
+def test_an_upload_is_not_sent_to_another_host(tmp_path: Path) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.command == "HEAD":
+            return 404, {}, b""
+        return 202, {"Location": "http://elsewhere.example/upload"}, b""
+
+    with scripted(answer) as host, pytest.raises(RegistryError, match=r"elsewhere\.example"):
+        repository = Repository(parse_reference(f"{host}/a"), QUICK)
+        repository.put_blob(Descriptor("x", f"sha256:{'0' * 64}", 1), repository)
+
+
+def test_a_token_is_fetched_with_both_scopes_and_used(
+    tmp_path: Path, bento: Bento, base: str
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.path.startswith("/token"):
+            asked.append(request.path)
+            return 200, {}, b'{"token": "t0ken"}'
+        if request.headers.get("Authorization") != "Bearer t0ken":
+            realm = f'Bearer realm="http://{request.headers["Host"]}/token",service="s"'
+            return 401, {"WWW-Authenticate": realm}, b""
+        return 201, {}, b""
+
+    with scripted(answer) as host:
+        repository = Repository(parse_reference(f"{host}/a/b"), QUICK)
+        digest = hashlib.sha256(MANIFEST).hexdigest()
+        manifest = Descriptor("m", f"sha256:{digest}", len(MANIFEST))
+        repository.put_manifest(manifest, MANIFEST, "v1")
+    assert asked == ["/token?service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush"]
+
+
+def test_a_login_is_not_sent_where_there_is_no_tls(tmp_path: Path) -> None:
+    log_in(tmp_path / "docker", "127.0.0.1", "secret")
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example/token"'}
+    with (
+        scripted(lambda request: (401, challenge, b"")) as host,
+        pytest.raises(RegistryError, match="without TLS"),
+    ):
+        Repository(parse_reference(f"{host}/a"), QUICK).head_manifest("v1")
+
+
+def test_a_redirect_takes_no_authorisation_along(tmp_path: Path) -> None:
+    seen: list[str | None] = []
+    content = b"blob"
+    blob = Descriptor("x", f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+
+    def storage(request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        seen.append(request.headers.get("Authorization"))
+        return 200, {}, content
+
+    with scripted(storage) as other:
+
+        def front(request: http.server.BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+            if not request.headers.get("Authorization"):
+                return 401, {"WWW-Authenticate": "Basic realm=x"}, b""
+            return 307, {"Location": f"http://{other}/blob"}, b""
+
+        with scripted(front) as host:
+            log_in(tmp_path / "docker", host, "secret")
+            got = b"".join(Repository(parse_reference(f"{host}/a"), QUICK).open_blob(blob))
+    assert got == content
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.8.9.1:5000", "[::1]:5000"])
+def test_plain_http_is_used_for_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "quay.io", "127.0.0.1.evil.org", "localhost.evil.org"]
+)
+def test_plain_http_is_used_for_nobody_else(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_choosing_a_base_prefers_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_BENTO_BASE_IMAGE", "quay.io/base")
+    assert choose_base("3.11", wanted="host") == "host"
+    assert choose_base("3.11") == "quay.io/base"
+
+
+def test_without_a_network_the_base_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KFP_BENTO_BASE_IMAGE", raising=False)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    assert choose_base("3.11", seconds=1) == "host"
+    with pytest.raises(RegistryError.__base__, match="No base image"):
+        choose_base("3.11", seconds=1, allow_host=False)
+
+
+def test_the_registry_fixture_is_real(oci_registry: str) -> None:
+    with urllib.request.urlopen(f"http://{oci_registry}/v2/") as answer:
+        assert answer.status == 200
