@@ -114,6 +114,8 @@ def _summary(
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
     bento = load_bento(run.output("build-bento", "bento"))
     image = run.record("build-image")
+    if image["base"] == "host":
+        image["base_note"] = HOST_BASE_NOTE
     return {
         "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
         "bento": bento.to_dict()

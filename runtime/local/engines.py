@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import LocalRunError
 
+RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
 USER = "1034:1034"
 # Engines ask for limits above what an unprivileged machine may set; these are always allowed.
 LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:2048")
@@ -103,8 +104,11 @@ def usable_engine(storage: Path) -> Iterator[Engine]:
     """
     if platform.system() != "Linux":
         raise LocalRunError("containers on the host's network need Linux")
-    reasons = []
+    wanted = os.environ.get(RUNTIME_VARIABLE, "")
+    reasons = [f"{RUNTIME_VARIABLE} is {wanted}"] if wanted else []
     for candidate in _candidates(storage):
+        if wanted and candidate.name != wanted:
+            continue
         if shutil.which(candidate.name) is None:
             reasons.append(f"{candidate.name} is not installed")
             continue

@@ -18,7 +18,9 @@ from .processes import stop
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r" - INFO - Executing task '(?P<step>[^']+)'")
-FINISHED = re.compile(r" - INFO - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)")
+FINISHED = re.compile(
+    r" - (?:INFO|ERROR) - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)"
+)
 # The last line of a traceback that ends in one of our own errors; its text may go on below it.
 EXPECTED = re.compile(r"^\s*kfp_bento\.runtime\.errors\.\w+: (?P<message>.*)$")
 
@@ -113,43 +115,42 @@ def run_pipeline(
 def _follow(
     process: subprocess.Popen[str], log: Path, on_step: Callable[[Step], None]
 ) -> dict[str, float]:
-    """Write the process's output to the log, report its steps, raise when it fails."""
+    """Write the process's output to the log, report its steps, raise when one fails."""
     seconds: dict[str, float] = {}
+    failed, said = "", list[str]()
     lines: list[str] = []
-    step, began = "", time.monotonic()
+    began = time.monotonic()
     assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
     with log.open("w") as output:
         for raw in process.stdout:
             line = COLOUR.sub("", raw)
             output.write(line)
-            if found := STARTED.search(line):
-                step, began, lines = found["step"], time.monotonic(), []
-                on_step(Step(step))
-            elif found := FINISHED.search(line):
-                seconds[step] = time.monotonic() - began
-                on_step(Step(step, seconds[step], found["status"] == "SUCCESS"))
-                step = ""
             lines.append(line)
+            if found := STARTED.search(line):
+                began, lines = time.monotonic(), []
+                on_step(Step(found["step"]))
+            elif found := FINISHED.search(line):
+                step, succeeded = found["step"], found["status"] == "SUCCESS"
+                seconds[step] = time.monotonic() - began
+                on_step(Step(step, seconds[step], succeeded))
+                if not (succeeded or failed):
+                    failed, said = step, lines[:-1]
     if process.wait():
-        if step:
-            on_step(Step(step, time.monotonic() - began, False))
-        raise _failure(step, lines, log)
+        raise _failure(failed, said or lines, log)
     return seconds
 
 
-def _failure(step: str, lines: list[str], log: Path) -> LocalRunError:
+def _failure(step: str, said: list[str], log: Path) -> LocalRunError:
     where = f"Step {step} failed" if step else "The pipeline could not be run"
-    for index, line in enumerate(lines):
+    for index, line in enumerate(said):
         if found := EXPECTED.match(line):
-            told = [found["message"], *(text.strip() for text in lines[index + 1 :])]
+            told = [found["message"], *(text.strip() for text in said[index + 1 :])]
             message, _, hint = "\n".join(told).partition("\nHint: ")
             return LocalRunError(
                 f"{where}: {_paragraph(message)}", hint=_paragraph(hint) or f"The log is in {log}."
             )
-    said = [line.strip() for line in lines if line.strip() and " - INFO - " not in line]
-    return LocalRunError(
-        f"{where}: {said[-1] if said else 'it said nothing'}", hint=f"The whole log is in {log}."
-    )
+    last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+    return LocalRunError(f"{where}: {last}", hint=f"The whole log is in {log}.")
 
 
 def _paragraph(text: str) -> str:

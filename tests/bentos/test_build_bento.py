@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import packed_models as samples
 import pytest
-import sample_models as samples
 import yaml
 from mlflow.types import ColSpec, Schema
 

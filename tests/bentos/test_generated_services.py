@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 import numpy as np
+import packed_models as samples
 import pandas as pd
 import pytest
-import sample_models as samples
 from mlflow.models import infer_signature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property

@@ -6,8 +6,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import packed_models as samples
 import pytest
-import sample_models as samples
 
 from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
 from kfp_bento.runtime.errors import BentoError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 import numpy as np
+import packed_models as samples
 import pytest
-import sample_models as samples
 
 from kfp_bento.runtime.bentos import build_bento, prediction_request
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sample_models import make_model
+from checked_models import make_model
 from servers import free_port, running
 
 from kfp_bento.runtime.models import ModelVersion

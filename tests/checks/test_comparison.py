@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checked_models import make_model
 from faulty_services import Service, serve
-from sample_models import make_model
 
 from kfp_bento.runtime.bentos import prediction_request
 from kfp_bento.runtime.checks import CheckReport, compare_predictions, comparison

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checked_models import make_model
 from faulty_services import Service, serve
-from sample_models import make_model
 
 from kfp_bento.runtime.checks import smoke_test
 from kfp_bento.runtime.errors import CheckError

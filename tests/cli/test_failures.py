@@ -156,7 +156,7 @@ def test_a_disk_that_is_full(wine_bento: Path, layer_cache: Path, small_disk: Pa
         *("image", "build", wine_bento, "--to", f"oci:{small_disk / 'image'}"),
         *("--base", "host", "--cache", layer_cache),
     )
-    assert_refused(done, "pace left on")  # "No space left on device", or our own words for it
+    assert_refused(done, "The disk is full")
     assert names(small_disk) == []
 
 

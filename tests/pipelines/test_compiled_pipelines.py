@@ -1,7 +1,5 @@
 """The committed YAML is current, loadable, and inside the subset that is right locally too."""
 
-from __future__ import annotations
-
 import filecmp
 import os
 from collections.abc import Iterator

@@ -1,0 +1,47 @@
+"""A model's signature in words: one line for each input, output and parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .json_text import one_line
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input, output or parameter: its name, its type, and what else the signature says."""
+
+    name: str
+    type: str
+    note: str
+
+
+def fields(specifications: Any) -> list[Field]:
+    """Give the fields of one side of an MLflow signature, as MLflow writes them."""
+    if not isinstance(specifications, list | tuple):
+        return []
+    return [_field(spec) for spec in specifications if isinstance(spec, Mapping)]
+
+
+def _field(spec: Mapping[str, Any]) -> Field:
+    notes = ["optional"] if spec.get("required") is False else []
+    if "default" in spec:
+        notes.append(f"default {one_line(spec['default'])}")
+    return Field(str(spec.get("name") or "(no name)"), _type(spec), ", ".join(notes))
+
+
+def _type(spec: Mapping[str, Any]) -> str:
+    kind = str(spec.get("type") or spec.get("dtype") or "?")
+    tensor = spec.get("tensor-spec")
+    if isinstance(tensor, Mapping):
+        shape = [one if one != -1 else "any" for one in tensor.get("shape") or ()]
+        return f"tensor of {tensor.get('dtype', '?')}, shape ({', '.join(map(str, shape))})"
+    for key, word in (("items", "list of"), ("values", "map to")):
+        if isinstance(spec.get(key), Mapping):
+            return f"{word} {_type(spec[key])}"
+    if isinstance(spec.get("properties"), Mapping):
+        inner = (f"{name}: {_type(one)}" for name, one in spec["properties"].items())
+        return f"object ({', '.join(inner)})"
+    return f"list of {kind}" if spec.get("shape") else kind
