@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from containers import podman_in
 from servers import docker_registry_binary, free_port, mlflow_server_in, oci_registry_in
 from wine import log_wine_model
 
@@ -40,6 +41,13 @@ def oci_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no registry binary: install Debian's docker-registry")
     with oci_registry_in(tmp_path_factory.mktemp("registry"), binary) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The podman command with a storage of its own; skips, saying why, where it is not usable."""
+    with podman_in(tmp_path_factory.mktemp("podman")) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def run_demo(
         KfpBentoError: If a step fails.
     """
     began = time.monotonic()
-    directory = directory.resolve()
+    shown, directory = directory, directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     for stale in ("summary.json", "report.html"):
         (directory / stale).unlink(missing_ok=True)
@@ -97,7 +97,8 @@ def run_demo(
             )
             service = target.services[-1]
     seconds = {"tracking-server": started, **run.seconds, "total": time.monotonic() - began}
-    summary = _summary(run, service, seconds, directory)
+    summary = _summary(run, service, seconds)
+    summary["image"]["location"] = f"oci:{shown / 'image'}"  # as it was given: no path of ours
     _write(directory, run, summary)
     return Demo(directory, summary)
 
@@ -106,9 +107,7 @@ def _python_minor() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _summary(
-    run: Run, service: Service, seconds: dict[str, float], directory: Path
-) -> dict[str, Any]:
+def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str, Any]:
     model = load_model(run.output("pull-model", "model"))
     comparison = run.record("compare-predictions", "report")
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
@@ -120,7 +119,7 @@ def _summary(
         "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
         "bento": bento.to_dict()
         | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]},
-        "image": image | {"location": "oci:" + str(Path("build") / "demo" / "image")},
+        "image": image,
         "release": run.record("deploy-bento")
         | {"runtime": service.runtime, "runtime_note": service.note},
         "checks": [run.record("smoke-test", "report"), comparison],

@@ -1,0 +1,157 @@
+"""The whole road on this machine, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from containers import YATAI_COMMAND, serving, status
+
+from kfp_bento.runtime.deployments import manifest_problems
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def run_demo(directory: Path, **variables: str) -> dict[str, Any]:
+    directory.mkdir()
+    cleared = ("PYTHONDONTWRITEBYTECODE", "KFP_BENTO_BASE_IMAGE", "MLFLOW_TRACKING_URI")
+    inherited = {k: v for k, v in os.environ.items() if k not in cleared}
+    done = subprocess.run(
+        [sys.executable, "-m", "kfp_bento.runtime.cli", "demo", "--json", "--to", "build/demo"],
+        cwd=directory,
+        env=inherited | {"KFP_BENTO_BASE_IMAGE": "host"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout)
+    assert summary == json.loads((directory / "build/demo/summary.json").read_text())
+    return summary
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "one"
+
+
+@pytest.fixture(scope="module")
+def summary(place: Path) -> dict[str, Any]:
+    return run_demo(place, KFP_BENTO_LOCAL_RUNTIME="process")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(summary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The summary of a second demo, in another directory, with another zone, mask and seed."""
+    old = os.umask(0o077)
+    try:
+        return run_demo(
+            tmp_path_factory.mktemp("another") / "a longer name with spaces",
+            **{"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "7", "LC_ALL": "C"},
+        )
+    finally:
+        os.umask(old)
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Commands of the processes that work in a directory or were told of it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(directory) in f"{(process / 'cwd').readlink()} {command}":
+                found.append(command)
+    return found
+
+
+def test_what_is_served_is_what_the_registry_predicts(summary: dict[str, Any]) -> None:
+    prediction = summary["prediction"]
+    assert len(prediction["served"]) == 5
+    assert prediction["served"] == prediction["expected"]
+    assert [check["passed"] for check in summary["checks"]] == [True, True]
+
+
+def test_the_alias_moved_to_the_version_that_was_trained(summary: dict[str, Any]) -> None:
+    assert summary["promoted"]["alias"] == "champion"
+    assert summary["model"]["uri"] == "models:/wine/1"
+    assert summary["promoted"]["version"] == "1"
+
+
+def test_the_summary_tells_every_stop(summary: dict[str, Any]) -> None:
+    assert summary["model"]["digest"].startswith("sha256:")
+    assert summary["bento"]["tag"].startswith("wine:")
+    assert summary["image"]["reference"].endswith(summary["image"]["digest"])
+    kinds = [layer["kind"] for layer in summary["image"]["layers"]]
+    assert kinds == ["base", "dependencies", "model", "source"]
+    assert summary["release"]["target"] == "bentodeployment"
+    assert summary["release"]["url"].startswith("http://127.0.0.1:")
+    assert summary["seconds"]["total"] > summary["seconds"]["build-image"] > 0
+
+
+def test_nothing_is_left_running(
+    summary: dict[str, Any], elsewhere: dict[str, Any], place: Path
+) -> None:
+    assert processes_of(place) == []
+    for run in (summary, elsewhere):
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(run["release"]["url"], timeout=5)
+
+
+def test_a_process_would_be_seen(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as process:
+        assert processes_of(tmp_path) == ["sleep 60 "]
+        process.kill()
+
+
+def test_two_runs_give_the_same_bytes(summary: dict[str, Any], elsewhere: dict[str, Any]) -> None:
+    for run in (summary, elsewhere):
+        assert run["prediction"]["served"] == run["prediction"]["expected"]
+    assert elsewhere["bento"]["tag"] == summary["bento"]["tag"]
+    digests = [
+        [layer["digest"] for layer in run["image"]["layers"]] for run in (summary, elsewhere)
+    ]
+    assert digests[0] == digests[1]
+    assert elsewhere["image"]["digest"] == summary["image"]["digest"]
+    assert elsewhere["model"]["run_id"] != summary["model"]["run_id"]
+
+
+def test_the_manifests_are_those_of_the_image(summary: dict[str, Any], place: Path) -> None:
+    files = sorted((place / "build/demo/manifests").glob("*.yaml"))
+    manifests = [yaml.safe_load(file.read_text()) for file in files]
+    assert [manifest["kind"] for manifest in manifests] == ["Bento", "BentoDeployment"]
+    assert manifest_problems(manifests) == []
+    assert manifests[0]["spec"]["image"] == summary["image"]["reference"]
+
+
+def test_no_path_of_this_machine_is_in_what_is_handed_on(
+    summary: dict[str, Any], place: Path
+) -> None:
+    demo = place / "build/demo"
+    for file in (demo / "summary.json", demo / "report.html", *(demo / "manifests").iterdir()):
+        assert str(place) not in file.read_text(), file.name
+
+
+@pytest.mark.parametrize(
+    "start", [[], ["--entrypoint", json.dumps(YATAI_COMMAND)]], ids=["entrypoint", "yatai"]
+)
+def test_the_image_serves_with_a_read_only_root(
+    start: list[str], summary: dict[str, Any], place: Path, podman: list[str]
+) -> None:
+    request = summary["checks"][0]["evidence"][0]["request"]
+    with serving(podman, *start, f"oci:{place}/build/demo/image") as url:
+        assert status(f"{url}/livez") == 200
+        body = urllib.request.Request(
+            f"{url}/predict",
+            data=json.dumps(request).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(body, timeout=30) as answer:
+            assert json.loads(answer.read()) == summary["prediction"]["expected"]
