@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serv
 	@$(BIN)/kfp-bento demo --to $(DEMO)
 
 test: $(VENV)/.dev test-tools ## Run the tests, with real services
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-tools: # As root on Debian the tests bring the real services that they use
 	@./tests/install-tools

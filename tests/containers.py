@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -27,7 +28,8 @@ def podman_in(folder: Path) -> Iterator[list[str]]:
     missing = [name for name in ("podman", "runc") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {' and '.join(missing)}")
-    command = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
+    run = tempfile.mkdtemp(prefix="podman")  # podman refuses one of more than 50 characters
+    command = ["podman", "--root", f"{folder}/root", "--runroot", run]
     command += ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
     try:
         probe = subprocess.run([*command, "info"], capture_output=True, text=True, check=False)
@@ -36,9 +38,10 @@ def podman_in(folder: Path) -> Iterator[list[str]]:
         yield command
     finally:
         # The overlay store is a mount of its own, which must go before its directory can.
-        for mounted in sorted(mounts_below(folder), reverse=True):
-            subprocess.run(["umount", "-l", mounted], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in (folder, Path(run)):
+            for mounted in sorted(mounts_below(place), reverse=True):
+                subprocess.run(["umount", "-l", mounted], check=False)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,34 +108,65 @@ def usable_engine(storage: Path) -> Iterator[Engine]:
         raise LocalRunError("containers on the host's network need Linux")
     wanted = os.environ.get(RUNTIME_VARIABLE, "")
     reasons = [f"{RUNTIME_VARIABLE} is {wanted}"] if wanted else []
-    for candidate in _candidates(storage):
-        if wanted and candidate.name != wanted:
-            continue
-        if shutil.which(candidate.name) is None:
-            reasons.append(f"{candidate.name} is not installed")
-            continue
-        try:
-            candidate.call("info", seconds=20)
-        except LocalRunError as error:
-            reasons.append(error.message)
-            continue
-        try:
-            yield candidate
-        finally:
-            _unmount(storage)
-        return
+    with _state_directory(storage) as state:
+        for candidate in _candidates(storage, state):
+            if wanted and candidate.name != wanted:
+                continue
+            if shutil.which(candidate.name) is None:
+                reasons.append(f"{candidate.name} is not installed")
+                continue
+            try:
+                _require_answer(candidate, storage)
+            except LocalRunError as error:
+                reasons.append(error.message)
+                continue
+            try:
+                yield candidate
+            finally:
+                _unmount(storage / "root" / "overlay")
+            return
     raise LocalRunError("; ".join(reasons))
 
 
-def _candidates(storage: Path) -> list[Engine]:
-    private = ("--root", str(storage / "root"), "--runroot", str(storage / "run"))
+@contextlib.contextmanager
+def _state_directory(storage: Path) -> Iterator[Path]:
+    """Give podman a place for its state while it runs, gone afterwards.
+
+    Podman wants at most 50 characters, and the same path each time it uses the same storage.
+    """
+    key = hashlib.sha256(str(storage).encode()).hexdigest()[:12]
+    state = Path(tempfile.gettempdir()) / f"kfp-bento-{key}"
+    state.mkdir(mode=0o700, exist_ok=True)
+    if state.is_symlink() or state.stat().st_uid != os.getuid():
+        raise LocalRunError(f"{state} belongs to another user")
+    try:
+        yield state
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _candidates(storage: Path, state: Path) -> list[Engine]:
+    private = ("--root", str(storage / "root"), "--runroot", str(state), "--tmpdir", str(state))
     special = () if Path("/run/systemd/system").is_dir() else PODMAN_WITHOUT_SYSTEMD
     return [Engine("podman", ("podman", *private, *special)), Engine("docker", ("docker",))]
 
 
-def _unmount(storage: Path) -> None:
+def _require_answer(engine: Engine, storage: Path) -> None:
+    """Ask an engine for anything; what an earlier podman left is dropped if it is in the way.
+
+    Podman refuses storage that was moved, or that another version wrote.
+    """
+    try:
+        engine.call("info", seconds=20)
+    except LocalRunError:
+        if not storage.exists():
+            raise
+        shutil.rmtree(storage, ignore_errors=True)
+        engine.call("info", seconds=20)
+
+
+def _unmount(overlay: Path) -> None:
     """Undo podman's mount of its storage on itself, which would keep the folder from removal."""
-    overlay = storage / "root" / "overlay"
     if os.path.ismount(overlay):
         subprocess.run(["umount", "--lazy", str(overlay)], capture_output=True)
 

@@ -29,7 +29,8 @@ def tracking_server(directory: Path) -> Iterator[str]:
     argv += ["--port", address.rpartition(":")[2]]
     argv += ["--backend-store-uri", f"sqlite:///{directory.resolve() / 'mlflow.db'}"]
     argv += ["--artifacts-destination", str(directory.resolve() / "artifacts")]
-    with running(argv, log, environment=_environment(), directory=directory) as process:
+    variables = _environment() | {"TMPDIR": str(directory.resolve())}
+    with running(argv, log, environment=variables, directory=directory) as process:
         wait_until_answers(f"{address}/health", process, log, seconds=90, what="The MLflow server")
         yield address
 

@@ -166,7 +166,11 @@ def test_an_interrupt(wine_bento: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(3)  # somewhere inside: the layers take longer
+    deadline = time.monotonic() + 60
+    while not names(tmp_path):  # it has begun to write
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 2

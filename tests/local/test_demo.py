@@ -107,7 +107,7 @@ def test_nothing_is_left_running(
 
 def test_a_process_would_be_seen(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as process:
-        assert processes_of(tmp_path) == ["sleep 60 "]
+        assert len(processes_of(tmp_path)) == 1
         process.kill()
 
 
