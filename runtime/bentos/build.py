@@ -23,10 +23,10 @@ from kfp_bento.runtime.bentos.layout import (
 )
 from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
-from kfp_bento.runtime.bentos.scratch import scratch_beside
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.models import tree_digest
+from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def build_bento(
     try:
         with scratch_beside(directory) as work:
             built = _built(work, models, tagged, name, service, python, requirements)
-            return _put_in_place(built, directory, work)
+            return _settled(built, directory)
     except OSError as error:
         raise BentoError(
             f"{error.filename or directory} cannot be read or written: {error.strerror or error}.",
@@ -123,15 +123,13 @@ def _built(
     return bento
 
 
-def _put_in_place(built: Bento, directory: Path, work: Path) -> Bento:
+def _settled(built: Bento, directory: Path) -> Bento:
     here = replace(built, directory=directory)
     if (directory / "bento.yaml").is_file() and load_bento(directory).tag == built.tag:
         write_record(here)
         return replace(here, reused=True)
     write_record(built)
-    if directory.exists():
-        directory.rename(work / "replaced")
-    built.directory.rename(directory)
+    put_in_place(built.directory, directory)
     return here
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.image import OCI_INDEX, BlobSource, Descriptor, descriptor_from
+from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
@@ -98,7 +98,7 @@ class LayoutSink:
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
             if not self._is_there():
-                self._commit()
+                put_in_place(self._partial, self._directory)
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""
@@ -107,20 +107,6 @@ class LayoutSink:
         return (
             fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
         )
-
-    def _commit(self) -> None:
-        """Swaps the finished directory in; the old one stays until the new one is there."""
-        old = self._directory.with_name(f"{self._directory.name}.old-{os.getpid()}")
-        if not self._directory.exists():
-            self._partial.rename(self._directory)
-            return
-        self._directory.rename(old)
-        try:
-            self._partial.rename(self._directory)
-        except BaseException:
-            old.rename(self._directory)
-            raise
-        shutil.rmtree(old)
 
 
 def _listing(folder: Path) -> dict[str, int]:
@@ -139,15 +125,10 @@ def layout_sink(directory: Path) -> Iterator[LayoutSink]:
         ImageError: The directory holds something that we did not write, or cannot be written.
     """
     check_replaceable(directory)
-    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
-    with storage_errors(directory):
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    try:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(directory):
+            partial = stack.enter_context(scratch_beside(directory))
         yield LayoutSink(directory, partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_replaceable(directory: Path) -> None:

@@ -1,18 +1,17 @@
-"""Directories that appear under their name only once they are whole."""
+"""A model's directory: there only once it is whole, and its disk failures explained."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, ModelError
 from kfp_bento.runtime.models.tracking import causes
+from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,38 +54,21 @@ def whole_directory(destination: Path, *, needed: int = 0) -> Iterator[Path]:
             f"{destination} is a mount point, so it cannot be replaced as a whole.",
             hint=f"Use a directory below it, such as {destination / 'model'}.",
         )
-    with _disk_failures_explained(destination, needed):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        partial, lock = _locked(destination)
-        try:
-            _require_space(destination, needed)
-            yield partial
-            _put_in_place(partial, destination)
-        except BaseException:
-            remove_tree(partial)
-            raise
-        finally:
-            os.close(lock)
+    with _disk_failures_explained(destination, needed), scratch_beside(destination) as partial:
+        _require_space(destination, needed)
+        yield partial
+        put_in_place(partial, destination)
 
 
 def write_beside(destination: Path, inside: str, text: str) -> None:
     """Replaces one file of a whole directory in a single step."""
-    partial = _beside(destination, "record")
+    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}-record")
     with _disk_failures_explained(destination, len(text)):
         try:
             partial.write_text(text, encoding="ascii")
             partial.replace(destination / inside)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def remove_tree(directory: Path) -> None:
-    """Removes a tree into which another thread may still be writing its last file."""
-    for _ in range(20):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not directory.exists():
-            return
-        time.sleep(0.05)
 
 
 def human_size(size: int) -> str:
@@ -97,62 +79,6 @@ def human_size(size: int) -> str:
             break
         number /= 1000
     return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
-
-
-def _locked(destination: Path) -> tuple[Path, int]:
-    partial = _beside(destination)
-    for _ in range(3):
-        _sweep(destination)
-        try:
-            partial.mkdir()
-            lock = os.open(partial, os.O_RDONLY)
-        except FileExistsError:
-            break
-        except FileNotFoundError:
-            continue
-        # A file system without locks: then nothing is swept there either.
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if partial.exists():
-            return partial, lock
-        os.close(lock)
-    raise ModelError(
-        f"Something else is writing {partial}.",
-        hint="Wait for the other run, or remove that directory if none is running.",
-    )
-
-
-def _sweep(destination: Path) -> None:
-    prefix = f"{destination.name}.partial-"
-    for path in destination.parent.iterdir():
-        if not path.name.startswith(prefix) or path.is_symlink():
-            continue
-        with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(path) if path.is_dir() else path.unlink()
-            finally:
-                os.close(lock)
-
-
-def _put_in_place(partial: Path, destination: Path) -> None:
-    if not destination.exists():
-        partial.rename(destination)
-        return
-    old = _beside(destination, "old")
-    destination.rename(old)
-    try:
-        partial.rename(destination)
-    except BaseException:
-        old.rename(destination)
-        raise
-    remove_tree(old)
-
-
-def _beside(destination: Path, purpose: str = "") -> Path:
-    suffix = f"-{purpose}" if purpose else ""
-    return destination.with_name(f"{destination.name}.partial-{os.getpid()}{suffix}")
 
 
 def _require_space(destination: Path, needed: int) -> None:

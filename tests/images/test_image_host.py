@@ -89,7 +89,9 @@ def test_everything_in_it_has_a_directory_above(archive: tarfile.TarFile) -> Non
 
 
 def test_it_runs_by_itself(archive: tarfile.TarFile, tmp_path: Path) -> None:
-    archive.extractall(tmp_path, filter="fully_trusted")
+    # Our own archive; Python 3.11.2 has no filters and trusts it anyway.
+    archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+    archive.extractall(tmp_path)
     probe = "import ssl, sqlite3, ctypes, lzma, bz2, decimal, sys; print(sys.prefix)"
     chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin")
     if chroot is None:

@@ -43,7 +43,9 @@ def make_tree(root: Path) -> Path:
 def test_the_stream_is_a_tar_that_holds_the_tree(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "tree")
     with tarfile.open(fileobj=io.BytesIO(packed(root))) as archive:
-        archive.extractall(tmp_path / "out", filter="fully_trusted")
+        # Our own archive; Python 3.11.2 has no filters and trusts it anyway.
+        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+        archive.extractall(tmp_path / "out")
     out = tmp_path / "out/home/x"
     assert {path.name for path in out.iterdir()} == {path.name for path in root.iterdir()}
     assert (out / LONG).read_text() == LONG

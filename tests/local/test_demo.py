@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -109,6 +110,25 @@ def test_a_process_would_be_seen(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as process:
         assert len(processes_of(tmp_path)) == 1
         process.kill()
+
+
+def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "kfp_bento.runtime.cli", "demo", "--to", tmp_path / "demo"],
+        env=os.environ | {"KFP_BENTO_BASE_IMAGE": "host"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr is not None
+    for line in demo.stderr:  # a line for each step that ended; then the next one is under way
+        if "train-wine-model" in line:
+            demo.send_signal(signal.SIGINT)
+    assert demo.wait(timeout=60) == 2
+    assert line.startswith("Hint:  Nothing is left running.")
+    assert processes_of(tmp_path) == []
+    assert not (tmp_path / "demo" / "summary.json").exists()
+    assert not (tmp_path / "demo" / "image").exists()
 
 
 def test_two_runs_give_the_same_bytes(summary: dict[str, Any], elsewhere: dict[str, Any]) -> None:
