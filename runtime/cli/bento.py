@@ -47,7 +47,7 @@ def build(
         print_json(bento.to_dict() | {"directory": str(to)})
         return
     print_facts(
-        f"Built {bento.tag}",
+        f"{'Already there' if bento.reused else 'Built'}: {bento.tag}",
         {
             "service": bento.service,
             "models": ", ".join(model.tag for model in bento.models),

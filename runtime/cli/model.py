@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..reports import human_bytes
-from .output import Json, print_facts, print_json, working
+from .output import Json, print_facts, print_json, transfer
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
 
@@ -41,13 +41,13 @@ def pull(
     """Resolve a model URI once and download that exact version."""
     from .. import models
 
-    with working(f"pulling {uri}", quiet=json):
-        model = models.pull_model(uri, to, tracking_uri=tracking_uri)
+    with transfer(f"pulling {uri}", quiet=json) as progress:
+        model = models.pull_model(uri, to, tracking_uri=tracking_uri, progress=progress)
     if json:
         print_json(model.to_dict() | {"directory": str(to)})
         return
     print_facts(
-        f"Pulled {uri}",
+        f"{'Already there' if model.reused else 'Pulled'}: {uri}",
         {
             "version": f"{model.name}/{model.version}" if model.name else "",
             "digest": model.digest,

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from ..errors import KfpBentoError
@@ -64,6 +72,22 @@ def working(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     with _progress() as progress:
         task = progress.add_task(text)
         yield lambda text: progress.update(task, description=text)
+
+
+@contextlib.contextmanager
+def transfer(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of the bytes moved while a block works.
+
+    Yields:
+        A function that takes the bytes done and the bytes in all.
+    """
+    if quiet or not err.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    with Progress(*columns, TransferSpeedColumn(), console=err, transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager

@@ -43,9 +43,9 @@ def demo(
         f"\n  summary    {directory}/summary.json"
         f"\n  manifests  {directory}/manifests/"
         "\n\n[bold]Try next[/]"
-        f"\n  open {directory}/report.html"
-        f"\n  skopeo inspect oci:{directory}/image"
-        "\n  .venv/bin/kfp-bento run --help"
+        f"\n  xdg-open {directory}/report.html"
+        f"\n  podman run --rm --network host oci:{directory}/image"
+        f"\n  kubectl apply --server-side --dry-run=server -f {directory}/manifests/"
     )
 
 

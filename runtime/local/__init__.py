@@ -6,7 +6,7 @@ from .pipelines import load_pipeline, typed_arguments
 from .runs import Run, Step, run_pipeline
 from .services import Service, serve
 from .target import ADDRESS_VARIABLE, local_target
-from .tracking import tracking_server
+from .tracking import TrackingServer, tracking_server
 
 __all__ = [
     "ADDRESS_VARIABLE",
@@ -14,6 +14,7 @@ __all__ = [
     "Run",
     "Service",
     "Step",
+    "TrackingServer",
     "compile_components",
     "compile_pipelines",
     "load_pipeline",

@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ..reports import run_report, write_json, write_text
 from .runs import Run, Step, run_pipeline
 from .services import Service
 from .target import ADDRESS_VARIABLE, local_target
-from .tracking import tracking_server
+from .tracking import TrackingServer, tracking_server
 
 PIPELINE = "train_to_serve"
 ALIAS = "champion"
@@ -70,37 +69,55 @@ def run_demo(
     for stale in ("run", "manifests"):
         shutil.rmtree(directory / stale, ignore_errors=True)
 
-    on_step(Step("tracking-server"))
-    aside = ThreadPoolExecutor(1)
-    chosen = aside.submit(choose_base, _python_minor(), wanted=base)
-    with aside, tracking_server(directory / "mlflow") as tracking_uri:
-        started = time.monotonic() - began
-        on_step(Step("tracking-server", started, True))
-        with local_target(directory / "service") as target:
-            run = run_pipeline(
-                PIPELINE,
-                {
-                    "model_name": MODEL,
-                    "mlflow_tracking_uri": tracking_uri,
-                    "image_base": chosen.result(),
-                    "image_destination": f"oci:{directory / 'image'}",
-                    "deploy_mode": "local",
-                    "promote_alias": ALIAS,
-                },
-                directory / "run",
-                environment={
-                    ADDRESS_VARIABLE: target.address,
-                    "KFP_BENTO_CACHE": str(directory.parent / "cache"),
-                    "MLFLOW_DISABLE_TELEMETRY": "true",
-                },
-                on_step=on_step,
-            )
-            service = target.services[-1]
-    seconds = {"tracking-server": started, **run.seconds, "total": time.monotonic() - began}
+    seconds: dict[str, float] = {}
+
+    def note(step: Step) -> None:
+        if step.seconds is not None:
+            seconds[step.name] = step.seconds
+        on_step(step)
+
+    run, service = _whole_road(directory, base, note)
+    seconds["total"] = time.monotonic() - began
     summary = _summary(run, service, seconds)
     summary["image"]["location"] = f"oci:{shown / 'image'}"  # as it was given: no path of ours
     _write(directory, run, summary)
     return Demo(directory, summary)
+
+
+def _whole_road(directory: Path, base: str, on_step: Callable[[Step], None]) -> tuple[Run, Service]:
+    """Run the pipeline beside a tracking server and a target for its release, both ours."""
+    with (
+        tracking_server(directory / "mlflow") as tracking,
+        local_target(directory / "service") as target,
+    ):
+        run = run_pipeline(
+            PIPELINE,
+            {
+                "model_name": MODEL,
+                "mlflow_tracking_uri": tracking.address,
+                "image_base": choose_base(_python_minor(), wanted=base),
+                "image_destination": f"oci:{directory / 'image'}",
+                "deploy_mode": "local",
+                "promote_alias": ALIAS,
+            },
+            directory / "run",
+            environment={
+                ADDRESS_VARIABLE: target.address,
+                "KFP_BENTO_CACHE": str(directory.parent / "cache"),
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            },
+            before=lambda: _wait(tracking, on_step),
+            on_step=on_step,
+        )
+        tracking.finish()  # nothing needs it any more, and it takes its time to end
+        return run, target.services[-1]
+
+
+def _wait(tracking: TrackingServer, on_step: Callable[[Step], None]) -> None:
+    began = time.monotonic()
+    on_step(Step("tracking-server"))
+    tracking.wait()
+    on_step(Step("tracking-server", time.monotonic() - began, True))
 
 
 def _python_minor() -> str:

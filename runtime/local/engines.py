@@ -19,6 +19,7 @@ from ..errors import LocalRunError
 
 RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
 USER = "1034:1034"
+TEMPORARY = "/tmp"  # noqa: S108 - inside the container
 # Engines ask for limits above what an unprivileged machine may set; these are always allowed.
 LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:2048")
 # Outside systemd (in a pod, in CI) crun and the systemd cgroup manager are of no use.
@@ -74,15 +75,22 @@ class Engine:
             archive.unlink(missing_ok=True)
         return loaded.rpartition(": ")[2]
 
+    def pull(self, image: str) -> str:
+        """Take an image out of a registry, by digest, and give the name to run it by."""
+        loopback = image.startswith(("127.0.0.1:", "localhost:"))
+        plain_http = ["--tls-verify=false"] if self.name == "podman" and loopback else []
+        self.call("pull", "--quiet", *plain_http, image)
+        return image
+
     def run_arguments(self, image: str, name: str, environment: Mapping[str, str]) -> list[str]:
         """Give the command that runs an image in the foreground, locked down as in a pod.
 
         Read-only root, no capabilities, no privilege escalation, a numeric user and one writable
         temporary directory.
         """
-        argv = [*self.command, "run", "--rm", "--name", name, "--network", "host", *LIMITS]
-        argv += ["--user", USER, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]  # noqa: S108
-        argv += ["--security-opt", "no-new-privileges"]
+        argv = [*self.command, "run", "--rm", "--pull", "never", "--name", name, *LIMITS]
+        argv += ["--network", "host", "--user", USER, "--read-only", "--tmpfs", TEMPORARY]
+        argv += ["--cap-drop", "all", "--security-opt", "no-new-privileges"]
         for key, value in environment.items():
             argv += ["--env", f"{key}={value}"]
         return [*argv, image]

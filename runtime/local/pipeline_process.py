@@ -27,6 +27,7 @@ def main(request: dict[str, Any]) -> None:
         # kfp.local deletes its workspace after every run: never a directory of the user's.
         workspace_root=str(Path(request["root"]) / ".workspace"),
     )
+    sys.stdin.readline()  # ready so far; the rest begins when we are told to
     pipeline(**request["arguments"])
 
 

@@ -61,6 +61,11 @@ def running(
         stop(process)
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process and its group to end, and come back at once."""
+    _signal_group(process.pid, signal.SIGINT)
+
+
 def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """End a process and everything in its group: politely first, then for certain."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):

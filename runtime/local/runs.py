@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -68,6 +69,7 @@ def run_pipeline(
     directory: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] = lambda: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Run:
     """Run a pipeline to its end, every step a process of this interpreter.
@@ -77,6 +79,8 @@ def run_pipeline(
         arguments: Typed values of the pipeline's parameters.
         directory: Receives the run's outputs and its log, pipeline.log.
         environment: Variables that the steps see besides this process's own.
+        before: Called before the first step, while the runner starts up; waits for what the steps
+            need.
         on_step: Called when a step begins and when it ends.
 
     Raises:
@@ -89,26 +93,30 @@ def run_pipeline(
     temporary.mkdir(parents=True, exist_ok=True)
     request = directory / "request.json"
     root = directory / "steps"
-    before = set(root.glob("*"))
+    earlier = set(root.glob("*"))
     request.write_text(
         json.dumps({"pipeline": pipeline, "arguments": dict(arguments), "root": str(root)})
     )
     variables = {**os.environ, **(environment or {}), "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "kfp_bento.runtime.local.pipeline_process", str(request)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=variables,
         start_new_session=True,
     )
+    assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
     try:
+        before()
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write("begin\n")
         log = directory / "pipeline.log"
         seconds = _follow(process, log, on_step)
     finally:
         stop(process)
-    made = sorted(set(root.glob("*")) - before)
+    made = sorted(set(root.glob("*")) - earlier)
     return Run(made[-1] if made else root, seconds)
 
 

@@ -41,7 +41,11 @@ class Service:
 
 @contextlib.contextmanager
 def serve(
-    bento: Bento, image_location: str, directory: Path, cancelled: threading.Event | None = None
+    bento: Bento,
+    image: str,
+    image_location: str,
+    directory: Path,
+    cancelled: threading.Event | None = None,
 ) -> Iterator[Service]:
     """Serve an image for the length of a block.
 
@@ -50,7 +54,8 @@ def serve(
 
     Args:
         bento: The bento that the image was made of.
-        image_location: oci:DIRECTORY of the image.
+        image: The image by digest.
+        image_location: oci:DIRECTORY where its bytes are; anything else means its registry.
         directory: Scratch space for logs, engine storage and the environment of a process.
         cancelled: Ends the start-up early when set.
 
@@ -62,7 +67,8 @@ def serve(
     with contextlib.ExitStack() as stack:
         try:
             engine = stack.enter_context(usable_engine(directory / "containers"))
-            service = stack.enter_context(_in_container(engine, image_location, directory, stopped))
+            name = _taken_in(engine, image, image_location)
+            service = stack.enter_context(_in_container(engine, name, directory, stopped))
         except LocalRunError as error:
             stack.close()
             if stopped.is_set():
@@ -72,14 +78,15 @@ def serve(
         yield service
 
 
+def _taken_in(engine: Engine, image: str, location: str) -> str:
+    scheme, _, layout = location.partition(":")
+    return engine.load(Path(layout).resolve()) if scheme == "oci" else engine.pull(image)
+
+
 @contextlib.contextmanager
 def _in_container(
-    engine: Engine, image_location: str, directory: Path, stopped: threading.Event
+    engine: Engine, image: str, directory: Path, stopped: threading.Event
 ) -> Iterator[Service]:
-    scheme, _, layout = image_location.partition(":")
-    if scheme != "oci":
-        raise LocalRunError(f"{image_location} is not an OCI layout on this machine")
-    image = engine.load(Path(layout).resolve())
     port = free_port()
     name = f"kfp-bento-{os.getpid()}-{port}"
     log = directory / "service.log"

@@ -46,7 +46,13 @@ class LocalTarget:
             self._stack.close()
             bento = load_bento(Path(request["bento_directory"]))
             service = self._stack.enter_context(
-                serve(bento, request["image_location"], self.directory, self._closing)
+                serve(
+                    bento,
+                    request["image"],
+                    request["image_location"],
+                    self.directory,
+                    self._closing,
+                )
             )
             self.services.append(service)
         return {"url": service.url, "runtime": service.runtime}

@@ -151,6 +151,12 @@ def test_the_manifests_are_those_of_the_image(summary: dict[str, Any], place: Pa
     assert manifests[0]["spec"]["image"] == summary["image"]["reference"]
 
 
+def test_the_image_is_what_serves_where_podman_is_usable(
+    elsewhere: dict[str, Any], podman: list[str]
+) -> None:
+    assert elsewhere["release"]["runtime"] == "podman", elsewhere["release"]["runtime_note"]
+
+
 def test_no_path_of_this_machine_is_in_what_is_handed_on(
     summary: dict[str, Any], place: Path
 ) -> None:

@@ -1,0 +1,136 @@
+"""The compiled serve_model pipeline, unchanged, with a real MLflow server and OCI registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wine import log_wine_model
+
+from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.local import ADDRESS_VARIABLE, Run, local_target, run_pipeline
+from kfp_bento.runtime.local.target import LocalTarget
+from kfp_bento.runtime.models import ModelVersion
+
+COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled" / "serve_model.yaml"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
+    with local_target(tmp_path_factory.mktemp("target")) as target:
+        yield target
+
+
+def environment(target: LocalTarget) -> dict[str, str]:
+    return {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": f"{target.directory}/cache"}
+
+
+def serve_model(
+    model_uri: str, tracking_uri: str, registry: str, target: LocalTarget, directory: Path
+) -> Run:
+    return run_pipeline(
+        str(COMPILED),
+        {
+            "model_uri": model_uri,
+            "mlflow_tracking_uri": tracking_uri,
+            "image_base": "host",
+            "image_destination": f"{registry}/ml/served-wine",
+            "promote_alias": "live",
+        },
+        directory,
+        environment={
+            ADDRESS_VARIABLE: target.address,
+            "KFP_BENTO_CACHE": f"{target.directory}/cache",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def run(
+    mlflow_server: str,
+    oci_registry: str,
+    target: LocalTarget,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
+    log_wine_model("served wine")
+    uri = "models:/served wine/1"
+    return serve_model(uri, mlflow_server, oci_registry, target, tmp_path_factory.mktemp("run"))
+
+
+def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
+    assert list(run.seconds) == [
+        "pull-model",
+        "build-bento",
+        "build-image",
+        "deploy-bento",
+        "smoke-test",
+        "compare-predictions",
+        "promote-model",
+    ]
+
+
+def test_the_release_goes_on_serving_after_the_pipeline(run: Run, target: LocalTarget) -> None:
+    with urllib.request.urlopen(f"{target.services[-1].url}/readyz", timeout=10) as answer:
+        assert answer.status == 200
+    assert run.record("deploy-bento")["url"] == target.services[-1].url
+
+
+def test_the_image_is_what_serves_where_podman_is_usable(
+    run: Run, target: LocalTarget, podman: list[str]
+) -> None:
+    assert target.services[-1].runtime == "podman", target.services[-1].note
+
+
+def test_the_registry_holds_the_image_by_digest_and_by_tag(run: Run) -> None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        pytest.skip("skopeo is not installed")
+    image = run.record("build-image")
+    for name in (image["reference"], f"{image['repository']}:{image['tags'][0]}"):
+        inspected = subprocess.run(
+            [skopeo, "inspect", "--tls-verify=false", f"docker://{name}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(inspected.stdout)["Digest"] == image["digest"]
+
+
+def test_the_alias_is_moved_and_the_version_tells_its_history(run: Run) -> None:
+    from mlflow import MlflowClient
+
+    version = MlflowClient().get_model_version_by_alias("served wine", "live")
+    assert version.version == "1"
+    promoted = run.record("promote-model")
+    assert run.record("build-image")["reference"] in version.tags[promoted["history_tag"]]
+
+
+def test_a_release_that_cannot_be_checked_is_not_promoted(
+    run: Run,
+    wine_model: ModelVersion,
+    mlflow_server: str,
+    oci_registry: str,
+    target: LocalTarget,
+    tmp_path: Path,
+) -> None:
+    from mlflow import MlflowClient
+
+    log_wine_model("served wine")
+    arguments = {
+        "model_uri": "models:/served wine/2",
+        "mlflow_tracking_uri": mlflow_server,
+        "image_base": "host",
+        "image_destination": f"{oci_registry}/ml/served-wine",
+        "promote_alias": "live",
+        "deploy_mode": "render",
+    }
+    with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
+        run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+    assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
