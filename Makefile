@@ -42,8 +42,8 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into requirements.txt and req
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
 
-bench: ## Measure the image builder
-	@echo "No benchmark yet."; exit 2
+bench: $(VENV)/.runtime ## Measure the image builder
+	@$(BIN)/python bench/image_builds.py
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from .extras import require_extra
 from .output import Json, print_facts, print_json, working
 
 app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
@@ -38,6 +39,7 @@ def build(
     """Build a bento: typed service, locked dependencies, a version made of its content."""
     from .. import bentos, models
 
+    require_extra("runtime")
     with working("building the bento", quiet=json):
         loaded = [models.load_model(directory) for directory in model_directories]
         bento = bentos.build_bento(

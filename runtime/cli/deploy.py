@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import InvalidInput
+from .extras import require_extra
 from .output import Json, print_facts, print_json, working
 
 app = typer.Typer(help="Releases out of images: render or apply.", no_args_is_help=True)
@@ -98,6 +99,7 @@ def _deploy(
 ) -> None:
     from .. import bentos, deployments
 
+    require_extra("runtime")
     with working(f"{mode} {image}", quiet=as_json):
         release = deployments.deploy_bento(
             image, bentos.load_bento(bento), to, mode=mode, **options

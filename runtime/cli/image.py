@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from ..reports import human_bytes
+from .extras import require_extra
 from .output import Json, out, print_facts, print_json, stopwatch, working
 
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
@@ -42,6 +43,7 @@ def build(
     """Assemble an image and write it to a registry or an OCI layout directory."""
     from .. import bentos, images
 
+    require_extra("runtime")
     elapsed = stopwatch()
     with working("assembling the image", quiet=json) as progress:
         bento = bentos.load_bento(bento_directory)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..reports import human_bytes
+from .extras import require_extra
 from .output import Json, print_facts, print_json, transfer
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
@@ -41,6 +42,7 @@ def pull(
     """Resolve a model URI once and download that exact version."""
     from .. import models
 
+    require_extra("runtime")
     with transfer(f"pulling {uri}", quiet=json) as progress:
         model = models.pull_model(uri, to, tracking_uri=tracking_uri, progress=progress)
     if json:

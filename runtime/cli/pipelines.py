@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..reports import human_bytes
+from .extras import require_extra
 from .output import Json, err, out, print_facts, print_json, steps
 
 
@@ -31,6 +32,7 @@ def demo(
     """Run the whole road on this machine: train, register, build, serve, check, promote."""
     from ..local import run_demo
 
+    require_extra("local")
     with steps(quiet=json) as on_step:
         finished = run_demo(to, base=base, on_step=on_step)
     if json:
@@ -101,6 +103,8 @@ def run(
 ) -> None:
     """Run a pipeline on this machine with kfp.local, its release served here."""
     from ..local import ADDRESS_VARIABLE, load_pipeline, local_target, run_pipeline, typed_arguments
+
+    require_extra("runtime")
 
     arguments = typed_arguments(load_pipeline(pipeline), param or ())
     with local_target(to.resolve() / "service") as target:

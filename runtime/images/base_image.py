@@ -104,7 +104,8 @@ def choose_base(
         return HOST
     raise ImageError(
         f"No base image: docker.io did not give {official} within {seconds:g} seconds.",
-        hint=f"Name a base image (or set {BASE_VARIABLE}) from a registry that you can reach.",
+        hint=f"Name a base image (or set {BASE_VARIABLE}) from a registry that you can reach, "
+        f"or {HOST}: a base made of this machine, for trying out.",
     )
 
 

@@ -106,6 +106,7 @@ def _whole_road(directory: Path, base: str, on_step: Callable[[Step], None]) -> 
                 "KFP_BENTO_CACHE": str(directory.parent / "cache"),
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
+            hidden="MLFLOW_",  # whatever server and run the user works with, the demo has its own
             before=lambda: _wait(tracking, on_step),
             on_step=on_step,
         )

@@ -33,10 +33,12 @@ class Engine:
     Attributes:
         name: podman or docker.
         command: How it is called, with its global options.
+        state: Podman's directory for the time it runs.
     """
 
     name: str
     command: tuple[str, ...]
+    state: Path | None = None
 
     def call(self, *arguments: str, seconds: float = 300) -> str:
         """Run one engine command and give its standard output.
@@ -64,7 +66,7 @@ class Engine:
             name = _config_digest(layout).removeprefix("sha256:")
             if name not in self.call("images", "--quiet", "--no-trunc"):
                 self.call("rmi", "--all", "--force")
-                self.call("pull", "--quiet", f"oci:{layout}")
+                self._pull_layout(layout)
             return name
         archive = layout.parent / f"{layout.name}.tar"
         try:
@@ -74,6 +76,17 @@ class Engine:
         finally:
             archive.unlink(missing_ok=True)
         return loaded.rpartition(": ")[2]
+
+    def _pull_layout(self, layout: Path) -> None:
+        """Pull through a link of a plain name: podman names the image after its path."""
+        assert self.state is not None  # noqa: S101 - podman has one
+        link = self.state / "image"
+        link.unlink(missing_ok=True)
+        link.symlink_to(layout)
+        try:
+            self.call("pull", "--quiet", f"oci:{link}")
+        finally:
+            link.unlink()
 
     def pull(self, image: str) -> str:
         """Take an image out of a registry, by digest, and give the name to run it by."""
@@ -156,7 +169,7 @@ def _state_directory(storage: Path) -> Iterator[Path]:
 def _candidates(storage: Path, state: Path) -> list[Engine]:
     private = ("--root", str(storage / "root"), "--runroot", str(state), "--tmpdir", str(state))
     special = () if Path("/run/systemd/system").is_dir() else PODMAN_WITHOUT_SYSTEMD
-    return [Engine("podman", ("podman", *private, *special)), Engine("docker", ("docker",))]
+    return [Engine("podman", ("podman", *private, *special), state), Engine("docker", ("docker",))]
 
 
 def _require_answer(engine: Engine, storage: Path) -> None:

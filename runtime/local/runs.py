@@ -69,6 +69,7 @@ def run_pipeline(
     directory: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    hidden: str = "",
     before: Callable[[], None] = lambda: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Run:
@@ -79,6 +80,7 @@ def run_pipeline(
         arguments: Typed values of the pipeline's parameters.
         directory: Receives the run's outputs and its log, pipeline.log.
         environment: Variables that the steps see besides this process's own.
+        hidden: Start of the names of variables of this process that the steps do not see.
         before: Called before the first step, while the runner starts up; waits for what the steps
             need.
         on_step: Called when a step begins and when it ends.
@@ -97,7 +99,8 @@ def run_pipeline(
     request.write_text(
         json.dumps({"pipeline": pipeline, "arguments": dict(arguments), "root": str(root)})
     )
-    variables = {**os.environ, **(environment or {}), "TMPDIR": str(temporary)}
+    inherited = {k: v for k, v in os.environ.items() if not (hidden and k.startswith(hidden))}
+    variables = {**inherited, **(environment or {}), "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "kfp_bento.runtime.local.pipeline_process", str(request)],
         stdin=subprocess.PIPE,
