@@ -14,6 +14,7 @@ from . import bento, deploy, image, model, pipelines
 from .output import print_error
 
 FAILURE = 2
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Application(TyperGroup):
@@ -58,11 +59,13 @@ app.add_typer(deploy.app, name="deploy")
 
 def main() -> NoReturn:
     """Run the command; a request to terminate ends it as cleanly as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    # A shell that starts us in the background has SIGINT ignored; a stop must work there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Set even where SIGINT was ignored, as for a command that a shell starts in the background.
+    for number in STOPPING:
+        signal.signal(number, _interrupt)
     sys.exit(app())
 
 
 def _interrupt(*_: object) -> NoReturn:
+    for number in STOPPING:  # once is enough: a second one would cut the clean-up short
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

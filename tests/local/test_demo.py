@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_a_process_would_be_seen(tmp_path: Path) -> None:
         process.kill()
 
 
-def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
+def test_an_interrupt_ends_everything_and_a_second_one_does_no_harm(tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "kfp_bento.runtime.cli", "demo", "--to", tmp_path / "demo"],
         env=os.environ | {"KFP_BENTO_BASE_IMAGE": "host"},
@@ -127,6 +128,8 @@ def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
     for line in demo.stderr:  # a line for each step that ended; then the next one is under way
         told.append(line)
         if line.startswith("  ok     train-wine-model"):
+            demo.send_signal(signal.SIGINT)
+            time.sleep(0.3)
             demo.send_signal(signal.SIGINT)
     assert demo.wait(timeout=60) == 2, told
     assert told[-2:] == ["Error: Stopped before the end.\n", "Hint:  Nothing is left running.\n"]
