@@ -62,7 +62,7 @@ def build(
         )
     out.print(table)
     print_facts(
-        f"Built in {elapsed():.1f} s",
+        f"{'Already there, seen' if image.reused else 'Built'} in {elapsed():.1f} s",
         {
             "image": image.reference,
             "base": image.base,

@@ -136,8 +136,8 @@ def build_image(
         )
         found = _open_base(job, base)
         layers = (*found.layers, *_own_layers(job, found))
-        digest = _write(job, found, layers, sink, tag)
-    tell(f"wrote {destination} as {digest}")
+        digest, changed = _write(job, found, layers, sink, tag)
+    tell(f"{'wrote' if changed else 'already there:'} {destination} as {digest}")
     return Image(
         repository=_repository(target, repository, bento),
         digest=digest,
@@ -148,6 +148,7 @@ def build_image(
         else f"docker://{target.name}",
         layers=layers,
         platform=str(job.platform),
+        reused=not changed,
     )
 
 
@@ -275,8 +276,10 @@ def _install_folder(bento: Path) -> Path:
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"
 
 
-def _write(job: _Job, base: BaseImage, layers: tuple[Layer, ...], sink: ImageSink, tag: str) -> str:
-    """Hands everything to the sink, the manifest last; returns the manifest's digest."""
+def _write(
+    job: _Job, base: BaseImage, layers: tuple[Layer, ...], sink: ImageSink, tag: str
+) -> tuple[str, bool]:
+    """Hands everything to the sink, the manifest last; returns its digest and whether it is new."""
     names = {f"{_ANNOTATION}.title": job.bento.name, f"{_ANNOTATION}.version": job.bento.version}
     if base.digest:  # and not base.name: one base under two names gives one image
         names[f"{_ANNOTATION}.base.digest"] = base.digest
@@ -298,8 +301,7 @@ def _write(job: _Job, base: BaseImage, layers: tuple[Layer, ...], sink: ImageSin
         sink.put_blob(layer.descriptor, below if layer.kind == "base" else job.workspace)
     sink.put_blob(config, job.workspace)
     manifest, text = image_manifest(config, layers, names)
-    sink.put_manifest(manifest, text, tag)
-    return manifest.digest
+    return manifest.digest, sink.put_manifest(manifest, text, tag)
 
 
 def _repository(target: Reference | LayoutReference, wanted: str, bento: Bento) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform as host_platform
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +97,7 @@ class Image:
         location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
         layers: From the lowest to the highest.
         platform: ``linux/amd64`` or ``linux/arm64``.
+        reused: Whether the destination held this very image already, so that nothing changed.
     """
 
     repository: str
@@ -106,6 +107,7 @@ class Image:
     location: str
     layers: tuple[Layer, ...]
     platform: str
+    reused: bool = field(default=False, compare=False)
 
     @property
     def reference(self) -> str:
@@ -126,7 +128,7 @@ class Image:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
         """Reads what `to_dict` wrote."""
-        own = {item.name: data[item.name] for item in fields(cls)}
+        own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         layers = tuple(Layer(**layer) for layer in data["layers"])
         return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
 
@@ -175,5 +177,9 @@ class ImageSink(Protocol):
     def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
         """Stores the blob unless it is there already."""
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> None:
-        """Stores the manifest by digest, then lets the tag point to it."""
+    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Stores the manifest by digest, then lets the tag point to it.
+
+        Returns:
+            Whether anything changed: False when the tag pointed to this manifest before.
+        """

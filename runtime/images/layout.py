@@ -84,7 +84,7 @@ class LayoutSink:
         """Stores the blob unless it is there already."""
         self.blobs.put_blob(blob, source)
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Stores the manifest, names it in the index, and puts the layout into place."""
         self.blobs.put_bytes(content, manifest.media_type)
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
@@ -97,8 +97,10 @@ class LayoutSink:
         with storage_errors(self._directory):
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-            if not self._is_there():
-                put_in_place(self._partial, self._directory)
+            if self._is_there():
+                return False
+            put_in_place(self._partial, self._directory)
+        return True
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""

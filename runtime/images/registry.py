@@ -145,8 +145,11 @@ class Repository:
         if not self.has_blob(blob):
             self._with_retries(lambda: self._upload(blob, source))
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> None:
-        """Stores a manifest by digest and then lets the tag point to it."""
+    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Stores a manifest by digest and then lets the tag point to it, unless it does already."""
+        present = self.head_manifest(tag)
+        if present is not None and present.digest == manifest.digest:
+            return False
         for identifier in (manifest.digest, tag):
             answer = self._request(
                 "PUT",
@@ -161,6 +164,7 @@ class Repository:
                     f"{self.reference.host} stored the manifest as {echoed}, "
                     f"not as {manifest.digest}."
                 )
+        return True
 
     def _upload(self, blob: Descriptor, source: BlobSource) -> None:
         query = ""

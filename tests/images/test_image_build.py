@@ -474,3 +474,12 @@ def test_memory_stays_flat_whatever_the_model_weighs(
         check=True,
     )
     assert int(done.stdout.split()[-1]) < 150 * 1024
+
+
+def test_a_second_build_in_the_same_place_says_that_nothing_changed(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    first = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    second = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    assert (first.reused, second.reused) == (False, True)
+    assert second.to_dict()["reused"] is True

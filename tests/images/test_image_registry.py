@@ -395,3 +395,14 @@ def test_without_a_network_the_base_is_this_machine(monkeypatch: pytest.MonkeyPa
 def test_the_registry_fixture_is_real(oci_registry: str) -> None:
     with urllib.request.urlopen(f"http://{oci_registry}/v2/") as answer:
         assert answer.status == 200
+
+
+def test_a_second_push_of_the_same_image_says_that_nothing_changed(
+    bento: Bento, base: str, oci_registry: str
+) -> None:
+    first = build_image(bento, f"{oci_registry}/demo/again", base=base)
+    second = build_image(bento, f"{oci_registry}/demo/again", base=base)
+    assert (first.reused, second.reused) == (False, True)
+    other = build_image(bento, f"{oci_registry}/demo/again:other", base=base)
+    assert not other.reused
+    assert first.digest == second.digest == other.digest
