@@ -311,7 +311,7 @@ def test_an_upload_is_not_sent_to_another_host(tmp_path: Path) -> None:
         repository.put_blob(Descriptor("x", f"sha256:{'0' * 64}", 1), repository)
 
 
-def test_a_token_is_fetched_with_both_scopes_and_used(
+def test_a_token_is_fetched_for_what_is_asked_and_used(
     tmp_path: Path, bento: Bento, base: str
 ) -> None:
     asked: list[str] = []
@@ -323,14 +323,17 @@ def test_a_token_is_fetched_with_both_scopes_and_used(
         if request.headers.get("Authorization") != "Bearer t0ken":
             realm = f'Bearer realm="http://{request.headers["Host"]}/token",service="s"'
             return 401, {"WWW-Authenticate": realm}, b""
-        return 201, {}, b""
+        return 404 if request.command == "HEAD" else 201, {}, b""
 
     with scripted(answer) as host:
         repository = Repository(parse_reference(f"{host}/a/b"), QUICK)
         digest = hashlib.sha256(MANIFEST).hexdigest()
         manifest = Descriptor("m", f"sha256:{digest}", len(MANIFEST))
         repository.put_manifest(manifest, MANIFEST, "v1")
-    assert asked == ["/token?service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush"]
+    assert asked == [
+        "/token?service=s&scope=repository%3Aa%2Fb%3Apull",
+        "/token?service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush",
+    ]
 
 
 def test_a_login_is_not_sent_where_there_is_no_tls(tmp_path: Path) -> None:
