@@ -141,10 +141,7 @@ def usable_engine(storage: Path) -> Iterator[Engine]:
             except LocalRunError as error:
                 reasons.append(error.message)
                 continue
-            try:
-                yield candidate
-            finally:
-                _unmount(storage / "root" / "overlay")
+            yield candidate
             return
     raise LocalRunError("; ".join(reasons))
 
@@ -163,6 +160,7 @@ def _state_directory(storage: Path) -> Iterator[Path]:
     try:
         yield state
     finally:
+        _unmount(storage / "root" / "overlay")
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -182,13 +180,17 @@ def _require_answer(engine: Engine, storage: Path) -> None:
     except LocalRunError:
         if not storage.exists():
             raise
+        _unmount(storage / "root" / "overlay")
         shutil.rmtree(storage, ignore_errors=True)
         engine.call("info", seconds=20)
 
 
 def _unmount(overlay: Path) -> None:
-    """Undo podman's mount of its storage on itself, which would keep the folder from removal."""
-    if os.path.ismount(overlay):
+    """Undo podman's mount of its storage on itself, which would keep the folder from removal.
+
+    Tried without asking: `ismount` does not see a mount from the same file system.
+    """
+    if overlay.exists() and shutil.which("umount"):
         subprocess.run(["umount", "--lazy", str(overlay)], capture_output=True)
 
 
