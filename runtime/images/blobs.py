@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.image import BlobSource, Descriptor
+from kfp_bento.runtime.images.image import BlobSource, BlobStream, Descriptor, Placement
 from kfp_bento.runtime.images.tar import CHUNK
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -31,10 +31,7 @@ class BlobWriter:
         """Appends to the blob."""
         self._hash.update(data)
         self.size += len(data)
-        view = memoryview(data)
-        with storage_errors(self._place):
-            while view:
-                view = view[os.write(self._file, view) :]
+        _write_all(self._file, data, self._place)
 
     @property
     def digest(self) -> str:
@@ -88,42 +85,65 @@ class BlobDirectory:
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
         """Writes a blob of yet unknown digest; it appears under its name only when whole."""
+        with self._partial() as (handle, partial):
+            writer = BlobWriter(handle, partial.parent)
+            yield writer
+            self._keep(handle, partial, writer.digest)
+
+    def put_stream(self, stream: BlobStream) -> None:
+        """Stores a blob that is made, and hashed, while it is read."""
+        with self._partial() as (handle, partial):
+            for chunk in stream.open():
+                _write_all(handle, chunk, partial.parent)
+            self._keep(handle, partial, stream.digest)
+
+    @contextlib.contextmanager
+    def _partial(self) -> Iterator[tuple[int, Path]]:
         folder = self.root / "blobs" / "sha256"
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".partial-", dir=folder)
         partial = Path(name)
         try:
-            writer = BlobWriter(handle, folder)
-            yield writer
-            with storage_errors(folder):
-                os.fchmod(handle, 0o644)
-                partial.replace(self.path(writer.digest))
+            yield handle, partial
         finally:
             os.close(handle)
             partial.unlink(missing_ok=True)
 
-    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+    def _keep(self, handle: int, partial: Path, digest: str) -> None:
+        with storage_errors(partial.parent):
+            os.fchmod(handle, 0o644)
+            partial.replace(self.path(digest))
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores a blob: by hard link where it lies on the same disk, else by a checked copy."""
         target = self.path(blob.digest)
         if self.local_path(blob) is not None:
-            return
+            return "present"
         local = source.local_path(blob)
         if local is not None:
             with contextlib.suppress(OSError):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
                 target.hardlink_to(local)
-                return
+                return "mounted"
         with self.writer() as writer:
             for chunk in source.open_blob(blob):
                 writer.write(chunk)
+        return "sent"
 
     def put_bytes(self, content: bytes, media_type: str) -> Descriptor:
         """Stores a small blob that is at hand."""
         with self.writer() as writer:
             writer.write(content)
         return Descriptor(media_type=media_type, digest=writer.digest, size=writer.size)
+
+
+def _write_all(file: int, data: bytes, place: Path) -> None:
+    view = memoryview(data)
+    with storage_errors(place):
+        while view:
+            view = view[os.write(file, view) :]
 
 
 def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator[bytes]:

@@ -301,7 +301,8 @@ def _write(
         sink.put_blob(layer.descriptor, below if layer.kind == "base" else job.workspace)
     sink.put_blob(config, job.workspace)
     manifest, text = image_manifest(config, layers, names)
-    return manifest.digest, sink.put_manifest(manifest, text, tag)
+    sink.put_manifest(manifest, text)
+    return manifest.digest, sink.tag(manifest, text, tag)
 
 
 def _repository(target: Reference | LayoutReference, wanted: str, bento: Bento) -> str:

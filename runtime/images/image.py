@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 
@@ -171,14 +171,49 @@ class BlobSource(Protocol):
         """The file that holds the blob, where there is one."""
 
 
-class ImageSink(Protocol):
-    """Takes an image: its blobs first, then its manifest, which makes it visible."""
+class BlobStream(Protocol):
+    """A blob that is made while it is sent, so that its digest is known only at its end."""
 
-    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+    def open(self) -> Iterator[bytes]:
+        """Yields the bytes from the first one on; may be called again after a failure."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the bytes, once the last `open` was read to its end."""
+
+    @property
+    def size(self) -> int:
+        """Number of the bytes, once the last `open` was read to its end."""
+
+
+# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
+Placement = Literal["present", "mounted", "sent"]
+
+
+class ImageSink(Protocol):
+    """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
+
+    Only `tag` makes an image visible; until then nothing that could be pulled has changed.
+    """
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores the blob unless it is there already."""
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Stores the manifest by digest, then lets the tag point to it.
+    def put_stream(self, stream: BlobStream) -> None:
+        """Stores a blob that is made while it is read."""
+
+    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
+        """Stores the manifest by digest; its blobs must be there."""
+
+    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+        """Stores a manifest whose ``subject`` is another one: an SBOM, a signature.
+
+        Its blobs must be there. It can then be found from its subject (distribution
+        specification 1.1, referrers).
+        """
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Lets the tag point to a stored manifest.
 
         Returns:
             Whether anything changed: False when the tag pointed to this manifest before.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +85,64 @@ def codec_named(name: str) -> Codec:
     )
 
 
+class LayerStream:
+    """A layer that is made while it is read: tar, codec and both digests in one pass.
+
+    Args:
+        entries: Lists the members; called once for each time the stream is opened.
+        codec: How the tar is compressed.
+        epoch: Seconds since 1970 for every timestamp.
+    """
+
+    def __init__(
+        self, entries: Callable[[], Iterable[TarEntry]], codec: Codec, *, epoch: int
+    ) -> None:
+        self._entries = entries
+        self._codec = codec
+        self._epoch = epoch
+        self.digest = self.diff_id = ""
+        self.size = 0
+
+    def open(self) -> Iterator[bytes]:
+        """Yields the blob from its first byte on.
+
+        Raises:
+            ImageError: An entry is refused or cannot be read.
+        """
+        self.digest = self.diff_id = ""
+        self.size = 0
+        diff = hashlib.sha256()
+        # An uncompressed tar is its own blob: one hash serves for both.
+        plain = self._codec.name == "none"
+        blob = diff if plain else hashlib.sha256()
+        compressor = self._codec.compressor()
+        for chunk in tar_stream(self._entries(), self._epoch):
+            diff.update(chunk)
+            if packed := compressor.compress(chunk):
+                if not plain:
+                    blob.update(packed)
+                self.size += len(packed)
+                yield packed
+        if rest := compressor.flush():
+            blob.update(rest)
+            self.size += len(rest)
+            yield rest
+        self.digest = f"sha256:{blob.hexdigest()}"
+        self.diff_id = f"sha256:{diff.hexdigest()}"
+
+    def layer(self, *, kind: str, title: str) -> Layer:
+        """The layer that came out of it, once it was read to its end."""
+        return Layer(
+            kind=kind,
+            digest=self.digest,
+            diff_id=self.diff_id,
+            size=self.size,
+            media_type=self._codec.media_type,
+            origin="built",
+            title=title,
+        )
+
+
 def write_layer(
     entries: Iterable[TarEntry],
     blobs: BlobDirectory,
@@ -99,20 +157,6 @@ def write_layer(
     Raises:
         ImageError: An entry is refused or cannot be read, or the disk is full.
     """
-    diff = hashlib.sha256()
-    compressor = codec.compressor()
-    with blobs.writer() as writer:
-        for chunk in tar_stream(entries, epoch):
-            diff.update(chunk)
-            if packed := compressor.compress(chunk):
-                writer.write(packed)
-        writer.write(compressor.flush())
-    return Layer(
-        kind=kind,
-        digest=writer.digest,
-        diff_id=f"sha256:{diff.hexdigest()}",
-        size=writer.size,
-        media_type=codec.media_type,
-        origin="built",
-        title=title,
-    )
+    stream = LayerStream(lambda: entries, codec, epoch=epoch)
+    blobs.put_stream(stream)
+    return stream.layer(kind=kind, title=title)

@@ -12,7 +12,14 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.image import OCI_INDEX, BlobSource, Descriptor, descriptor_from
+from kfp_bento.runtime.images.image import (
+    OCI_INDEX,
+    BlobSource,
+    BlobStream,
+    Descriptor,
+    Placement,
+    descriptor_from,
+)
 from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -72,26 +79,40 @@ class LayoutSource:
 class LayoutSink:
     """Writes one image as an OCI layout directory.
 
-    Everything is written into a directory beside it, which `put_manifest` renames into place.
+    Everything is written into a directory beside it, which `tag` renames into place.
     """
 
     def __init__(self, directory: Path, partial: Path) -> None:
         self._directory = directory
         self._partial = partial
         self.blobs = BlobDirectory(partial)
+        self._referrers: list[dict[str, Any]] = []
 
-    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores the blob unless it is there already."""
-        self.blobs.put_blob(blob, source)
+        return self.blobs.put_blob(blob, source)
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Stores the manifest, names it in the index, and puts the layout into place."""
+    def put_stream(self, stream: BlobStream) -> None:
+        """Stores a blob that is made while it is read."""
+        self.blobs.put_stream(stream)
+
+    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
+        """Stores the manifest."""
         self.blobs.put_bytes(content, manifest.media_type)
+
+    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+        """Stores the manifest; the index will list it without a name."""
+        self.put_manifest(manifest, content)
+        kind = json.loads(content).get("artifactType", "")
+        self._referrers.append({**manifest.to_dict(), "artifactType": kind})
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Names the manifest in the index, and puts the layout into place."""
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
         index = {
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
-            "manifests": [entry],
+            "manifests": [entry, *self._referrers],
             "annotations": {WRITER: "1"},
         }
         with storage_errors(self._directory):

@@ -33,7 +33,9 @@ from kfp_bento.runtime.images.image import (
     OCI_INDEX,
     OCI_MANIFEST,
     BlobSource,
+    BlobStream,
     Descriptor,
+    Placement,
 )
 from kfp_bento.runtime.images.reference import DOCKER_HUB, Reference
 from kfp_bento.runtime.images.tar import CHUNK
@@ -136,37 +138,43 @@ class Repository:
         finally:
             answer.close()
 
-    def put_blob(self, blob: Descriptor, source: BlobSource) -> None:
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Uploads a blob unless the repository has it; mounts it from a neighbour where it can.
 
         Raises:
             RegistryError: The registry refuses it, or keeps failing.
         """
-        if not self.has_blob(blob):
-            self._with_retries(lambda: self._upload(blob, source))
+        if self.has_blob(blob):
+            return "present"
+        return self._with_retries(lambda: self._upload(blob, source))
 
-    def put_manifest(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Stores a manifest by digest and then lets the tag point to it, unless it does already."""
+    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
+        """Stores a manifest by digest."""
+        self._put_manifest(manifest, content, manifest.digest)
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Lets the tag point to the manifest, unless it does already."""
         present = self.head_manifest(tag)
         if present is not None and present.digest == manifest.digest:
             return False
-        for identifier in (manifest.digest, tag):
-            answer = self._request(
-                "PUT",
-                f"manifests/{identifier}",
-                body=content,
-                headers={"Content-Type": manifest.media_type},
-            )
-            self._expect(answer, {201}, f"store {self.reference.name}:{identifier}")
-            echoed = answer.headers.get("Docker-Content-Digest", manifest.digest)
-            if echoed != manifest.digest:
-                raise RegistryError(
-                    f"{self.reference.host} stored the manifest as {echoed}, "
-                    f"not as {manifest.digest}."
-                )
+        self._put_manifest(manifest, content, tag)
         return True
 
-    def _upload(self, blob: Descriptor, source: BlobSource) -> None:
+    def _put_manifest(self, manifest: Descriptor, content: bytes, identifier: str) -> None:
+        answer = self._request(
+            "PUT",
+            f"manifests/{identifier}",
+            body=content,
+            headers={"Content-Type": manifest.media_type},
+        )
+        self._expect(answer, {201}, f"store {self.reference.name}:{identifier}")
+        echoed = answer.headers.get("Docker-Content-Digest", manifest.digest)
+        if echoed != manifest.digest:
+            raise RegistryError(
+                f"{self.reference.host} stored the manifest as {echoed}, not as {manifest.digest}."
+            )
+
+    def _upload(self, blob: Descriptor, source: BlobSource) -> Placement:
         query = ""
         if isinstance(source, Repository) and source.reference.host == self.reference.host:
             query = "?" + urllib.parse.urlencode(
@@ -177,17 +185,41 @@ class Repository:
         started = self._request("POST", f"blobs/uploads/{query}", body=b"", also=also)
         self._expect(started, {201, 202}, action)
         if started.status == 201:
-            return
+            return "mounted"
+        self._stream(started, source.open_blob(blob), lambda: blob.digest)
+        return "sent"
+
+    def put_stream(self, stream: BlobStream) -> None:
+        """Uploads a blob that is made while it is read; begun again when it breaks off."""
+
+        def upload() -> None:
+            started = self._request("POST", "blobs/uploads/", body=b"")
+            self._expect(started, {202}, f"upload a blob to {self.reference.name}")
+            self._stream(started, stream.open(), lambda: stream.digest)
+
+        self._with_retries(upload)
+
+    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+        """Stores a manifest that refers to another one."""
+        self.put_manifest(manifest, content)
+
+    def _stream(
+        self,
+        started: urllib3.BaseHTTPResponse,
+        chunks: Iterator[bytes],
+        digest: Callable[[], str],
+    ) -> None:
+        action = f"upload a blob to {self.reference.name}"
         sent = self._once(
             "PATCH",
             self._location(started),
-            body=source.open_blob(blob),
+            body=chunks,
             headers={"Content-Type": "application/octet-stream"},
         )
         self._expect(sent, {202}, action)
         location = self._location(sent)
         separator = "&" if "?" in location else "?"
-        closing = f"{location}{separator}{urllib.parse.urlencode({'digest': blob.digest})}"
+        closing = f"{location}{separator}{urllib.parse.urlencode({'digest': digest()})}"
         done = self._once("PUT", closing, body=b"")
         self._expect(done, {201}, action)
 

@@ -329,7 +329,7 @@ def test_a_token_is_fetched_for_what_is_asked_and_used(
         repository = Repository(parse_reference(f"{host}/a/b"), QUICK)
         digest = hashlib.sha256(MANIFEST).hexdigest()
         manifest = Descriptor("m", f"sha256:{digest}", len(MANIFEST))
-        repository.put_manifest(manifest, MANIFEST, "v1")
+        repository.tag(manifest, MANIFEST, "v1")
     assert asked == [
         "/token?service=s&scope=repository%3Aa%2Fb%3Apull",
         "/token?service=s&scope=repository%3Aa%2Fb%3Apull%2Cpush",
