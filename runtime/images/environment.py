@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.bytecode import compile_tree
-from kfp_bento.runtime.images.cache import LayerCache, cached_layer
 from kfp_bento.runtime.images.config import VENV
-from kfp_bento.runtime.images.image import Layer, Platform
-from kfp_bento.runtime.images.layers import Codec, write_layer
+from kfp_bento.runtime.images.image import Platform
+from kfp_bento.runtime.images.layers import Codec
+from kfp_bento.runtime.images.recipes import Listing, Recipe
 from kfp_bento.runtime.images.tar import (
     TarEntry,
     content_entry,
@@ -85,69 +85,50 @@ class Lock:
         return digest.hexdigest()
 
 
-def dependency_layer(
+def dependency_recipes(
     lock: Lock,
-    workspace: BlobDirectory,
     codec: Codec,
     *,
     platform: Platform,
     interpreter: str,
     epoch: int,
-    cache: LayerCache | None,
     progress: Callable[[str], None],
-) -> Layer:
-    """Makes the layer that holds ``/app/.venv``, or takes it from the cache.
-
-    Args:
-        lock: What to install.
-        workspace: Where the blob goes.
-        codec: How to compress it.
-        platform: For which platform the wheels are chosen.
-        interpreter: The image's Python, for example ``/usr/local/bin/python3.11``.
-        epoch: Seconds since 1970 for every timestamp.
-        cache: Where layers are kept between builds.
-        progress: Told what is going on.
-
-    Raises:
-        ImageError: uv cannot install the list; its last lines are in the message.
-    """
+) -> Iterator[Recipe]:
+    """The layers that hold ``/app/.venv``."""
     compiled = lock.python == f"{sys.version_info.major}.{sys.version_info.minor}"
-    inputs = {
-        "kind": "dependencies",
-        "lock": lock.digest,
-        "python": lock.python,
-        "platform": str(platform),
-        "interpreter": interpreter,
-        "codec": codec.identity,
-        "bytecode": sys.version.split()[0] if compiled else "",
-        "epoch": epoch,
-    }
 
-    def build(blobs: BlobDirectory) -> Layer:
-        with _scratch(blobs.root) as scratch:
-            progress("installing the locked wheels")
-            install(lock, scratch / "target", platform)
-            wheels = settle(scratch / "target")
-            if compiled:
-                progress(f"compiling bytecode for Python {lock.python}")
-                with storage_errors(scratch):
-                    compile_tree(scratch / "target", _site_packages(lock.python))
-            else:
-                progress(
-                    f"no bytecode: this is Python {sys.version.split()[0]}, "
-                    f"the image has {lock.python}; it will start more slowly"
-                )
-            progress("packing the dependencies")
-            return write_layer(
-                environment_entries(scratch / "target", lock.python, interpreter),
-                blobs,
-                codec,
-                kind="dependencies",
-                title=f"dependencies ({wheels} wheel{'s' if wheels != 1 else ''})",
-                epoch=epoch,
+    @contextlib.contextmanager
+    def prepare(scratch: Path) -> Iterator[Listing]:
+        progress("installing the locked wheels")
+        install(lock, scratch / "target", platform)
+        settle(scratch / "target")
+        if compiled:
+            progress(f"compiling bytecode for Python {lock.python}")
+            with storage_errors(scratch):
+                compile_tree(scratch / "target", _site_packages(lock.python))
+        else:
+            progress(
+                f"no bytecode: this is Python {sys.version.split()[0]}, "
+                f"the image has {lock.python}; it will start more slowly"
             )
+        yield lambda: environment_entries(scratch / "target", lock.python, interpreter)
 
-    return cached_layer(cache, workspace, inputs, build)
+    yield Recipe(
+        kind="dependencies",
+        title="dependencies",
+        inputs={
+            "lock": lock.digest,
+            "python": lock.python,
+            "platform": str(platform),
+            "interpreter": interpreter,
+            "bytecode": sys.version.split()[0] if compiled else "",
+        },
+        codec=codec,
+        epoch=epoch,
+        size=100 << 20,
+        prepare=prepare,
+        costly=True,
+    )
 
 
 def install(lock: Lock, target: Path, platform: Platform) -> None:

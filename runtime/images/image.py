@@ -25,6 +25,9 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
+# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
+Placement = Literal["present", "mounted", "sent"]
+
 
 @dataclass(frozen=True)
 class Descriptor:
@@ -65,6 +68,7 @@ class Layer:
         media_type: OCI media type of the blob.
         origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
         title: What it holds, for people: ``dependencies (41 wheels)``.
+        placement: How it came to its destination, or an empty string before it did.
     """
 
     kind: str
@@ -74,6 +78,7 @@ class Layer:
     media_type: str
     origin: str
     title: str
+    placement: Placement | Literal[""] = field(default="", compare=False)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -83,6 +88,10 @@ class Layer:
     def with_origin(self, origin: str) -> Layer:
         """The same layer, said to come from elsewhere."""
         return replace(self, origin=origin)
+
+    def placed(self, placement: Placement) -> Layer:
+        """The same layer, arrived at its destination."""
+        return replace(self, placement=placement)
 
 
 @dataclass(frozen=True)
@@ -184,10 +193,6 @@ class BlobStream(Protocol):
     @property
     def size(self) -> int:
         """Number of the bytes, once the last `open` was read to its end."""
-
-
-# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
-Placement = Literal["present", "mounted", "sent"]
 
 
 class ImageSink(Protocol):

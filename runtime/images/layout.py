@@ -24,6 +24,7 @@ from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
+INPUTS = "kfp-bento.inputs"
 _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
@@ -83,9 +84,11 @@ class LayoutSink:
     """
 
     def __init__(self, directory: Path, partial: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._partial = partial
         self.blobs = BlobDirectory(partial)
+        # What the image follows from, for whoever asks whether it is up to date.
+        self.inputs = ""
         self._referrers: list[dict[str, Any]] = []
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
@@ -113,20 +116,20 @@ class LayoutSink:
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
             "manifests": [entry, *self._referrers],
-            "annotations": {WRITER: "1"},
+            "annotations": {WRITER: "1", INPUTS: self.inputs},
         }
-        with storage_errors(self._directory):
+        with storage_errors(self.directory):
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
             if self._is_there():
                 return False
-            put_in_place(self._partial, self._directory)
+            put_in_place(self._partial, self.directory)
         return True
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""
-        fresh, present = (_listing(folder) for folder in (self._partial, self._directory))
-        index = self._directory / "index.json"
+        fresh, present = (_listing(folder) for folder in (self._partial, self.directory))
+        index = self.directory / "index.json"
         return (
             fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
         )
@@ -138,6 +141,38 @@ def _listing(folder: Path) -> dict[str, int]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def recorded_image(
+    directory: Path, inputs: str, tag: str
+) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
+    """The image that a layout holds under this tag, if it was made of these inputs and is whole.
+
+    Args:
+        directory: The layout.
+        inputs: Key of the inputs, as `LayoutSink.inputs` says it.
+        tag: The image's name in the layout.
+
+    Returns:
+        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. Blobs
+        are looked at by size only.
+    """
+    blobs = BlobDirectory(directory)
+    try:
+        index = json.loads((directory / "index.json").read_bytes())
+        if index["annotations"].get(INPUTS) != inputs:
+            return None
+        named = [item for item in index["manifests"] if REF_NAME in item.get("annotations", {})]
+        (entry,) = [item for item in named if item["annotations"][REF_NAME] == tag]
+        found = descriptor_from(entry)
+        content = b"".join(blobs.open_blob(found))
+        manifest = json.loads(content)
+        needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
+        if not all(blobs.local_path(blob) for blob in needed):
+            return None
+        return found, content, json.loads(b"".join(blobs.open_blob(needed[0])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
+        return None
 
 
 @contextlib.contextmanager

@@ -114,6 +114,14 @@ class Repository:
             raise RegistryError(f"The manifest of {self.reference.name} is no JSON.") from error
         return found, manifest
 
+    def read_manifest_bytes(self, identifier: str) -> tuple[Descriptor, bytes] | None:
+        """A manifest's exact bytes; None if the registry does not know it."""
+        answer = self._request("GET", f"manifests/{identifier}", headers={"Accept": _MANIFESTS})
+        if answer.status == 404:
+            return None
+        self._expect(answer, {200}, f"read {self.reference.name}:{identifier}")
+        return _describe(answer.data, answer.headers.get("Content-Type", "")), answer.data
+
     def has_blob(self, blob: Descriptor) -> bool:
         """Whether the repository holds the blob."""
         answer = self._request("HEAD", f"blobs/{blob.digest}")

@@ -195,6 +195,16 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     yield bytes(buffer) + bytes(1024 + -total % _RECORD)
 
 
+def tar_size(entries: Iterable[TarEntry], epoch: int) -> int:
+    """Bytes of the tar that `tar_stream` makes of the entries, without reading a file."""
+    total = 1024
+    for entry in entries:
+        total += len(_header(entry, epoch))
+        if entry.kind == "file":
+            total += entry.size + -entry.size % 512
+    return total + -total % _RECORD
+
+
 def _path_bytes(entry: TarEntry) -> bytes:
     parts = entry.path.split("/")
     if "" in parts or "." in parts or ".." in parts:
