@@ -5,17 +5,21 @@ content only, and writes them to an OCI layout directory or a registry.
 """
 
 from kfp_bento.runtime.images.base_image import choose_base
-from kfp_bento.runtime.images.build import build_image
+from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.image import Image, Layer
+from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.qualify import qualify
 from kfp_bento.runtime.images.reference import parse_destination, parse_reference
 
 __all__ = [
     "Image",
+    "ImagePlan",
     "Layer",
+    "PlannedLayer",
     "build_image",
     "choose_base",
     "parse_destination",
     "parse_reference",
+    "plan_image",
     "qualify",
 ]

@@ -404,8 +404,10 @@ class Repository:
     def _failure(self, answer: urllib3.BaseHTTPResponse, action: str) -> RegistryError:
         """An error with the registry's own words; these never hold what we sent."""
         detail = ""
+        codes: tuple[str, ...] = ()
         try:
             errors = json.loads(answer.data)["errors"]
+            codes = tuple(str(item.get("code", "")) for item in errors)
             detail = "; ".join(
                 f"{item.get('code', '')} {item.get('message', '')}".strip() for item in errors
             )
@@ -424,6 +426,7 @@ class Repository:
             f"The registry {self.reference.host} would not {action}: HTTP {answer.status}"
             + (f" ({detail})." if detail else "."),
             hint=hint,
+            codes=codes,
         )
 
 
