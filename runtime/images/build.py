@@ -23,6 +23,7 @@ from kfp_bento.runtime.images.config import (
     image_config,
     image_manifest,
 )
+from kfp_bento.runtime.images.destination import check_destination, location, open_sink
 from kfp_bento.runtime.images.environment import Lock, dependency_layer
 from kfp_bento.runtime.images.image import (
     BlobSource,
@@ -33,15 +34,16 @@ from kfp_bento.runtime.images.image import (
     parse_platform,
 )
 from kfp_bento.runtime.images.layers import Codec, codec_named, write_layer
-from kfp_bento.runtime.images.layout import LayoutSink, check_replaceable, layout_sink
+from kfp_bento.runtime.images.layout import LayoutSink, layout_sink
 from kfp_bento.runtime.images.qualify import Wishes, qualify
 from kfp_bento.runtime.images.reference import (
+    ArchiveReference,
     LayoutReference,
+    Place,
     Reference,
     check_tag,
     parse_destination,
 )
-from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import (
     TarEntry,
     directory_entry,
@@ -92,9 +94,11 @@ def build_image(
 
     Args:
         bento: The bento; its directory holds the models.
-        destination: ``oci:DIR`` for an OCI layout directory, or ``host[:port]/path[:tag]``.
-        base: ``host``, ``oci:DIR[:TAG]`` or a registry reference. Empty: what `choose_base` says.
-        repository: The repository the image is to be known by when it goes to a directory;
+        destination: ``oci:DIR`` for an OCI layout directory, ``docker-archive:FILE`` for what
+            `docker load` reads, or ``host[:port]/path[:tag]``.
+        base: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
+            Empty: what `choose_base` says.
+        repository: The repository the image is to be known by when it goes to a directory or file;
             ``localhost/<bento name>`` if empty.
         tag: The tag; the bento's version if neither this nor the destination says one.
         platform: ``linux/amd64`` or ``linux/arm64``; this machine's if empty.
@@ -120,10 +124,9 @@ def build_image(
             f"The bento {bento.name} does not say which Python it needs.",
             hint="Build it again with python_version set.",
         )
-    if isinstance(target, LayoutReference):
-        check_replaceable(target.directory)
+    check_destination(target)
     tell = progress or (lambda sentence: None)
-    with _open_sink(target) as (sink, workspace):
+    with _open_sink(target, _repository(target, repository, bento)) as (sink, workspace):
         job = _Job(
             bento=bento,
             wishes=wishes,
@@ -143,9 +146,7 @@ def build_image(
         digest=digest,
         tags=(tag,),
         base=found.title,
-        location=f"oci:{target.directory}"
-        if isinstance(target, LayoutReference)
-        else f"docker://{target.name}",
+        location=location(target),
         layers=layers,
         platform=str(job.platform),
         reused=not changed,
@@ -153,7 +154,7 @@ def build_image(
 
 
 @contextlib.contextmanager
-def _open_sink(target: Reference | LayoutReference) -> Iterator[tuple[ImageSink, BlobDirectory]]:
+def _open_sink(target: Place, repository: str) -> Iterator[tuple[ImageSink, BlobDirectory]]:
     """The sink, and a place for new blobs: that of the layout itself where there is one."""
     if isinstance(target, LayoutReference):
         with layout_sink(target.directory) as layout:
@@ -161,8 +162,8 @@ def _open_sink(target: Reference | LayoutReference) -> Iterator[tuple[ImageSink,
         return
     with storage_errors(tempfile.gettempdir()):
         scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-image-")
-    with scratch as folder:
-        yield Repository(target), BlobDirectory(Path(folder))
+    with scratch as folder, open_sink(target, repository) as sink:
+        yield sink, BlobDirectory(Path(folder))
 
 
 def _layer_cache(directory: Path | None) -> LayerCache | None:
@@ -289,6 +290,7 @@ def _write(
         job.platform,
         environment=job.wishes.environment,
         labels=names,
+        interpreter=base.interpreter,
         epoch=job.epoch,
     )
     config = config_descriptor(content)
@@ -305,7 +307,9 @@ def _write(
     return manifest.digest, sink.tag(manifest, text, tag)
 
 
-def _repository(target: Reference | LayoutReference, wanted: str, bento: Bento) -> str:
+def _repository(target: Place, wanted: str, bento: Bento) -> str:
     if isinstance(target, Reference):
         return target.name
+    if isinstance(target, ArchiveReference) and target.repository:
+        return target.repository
     return wanted or f"localhost/{bento.name}"
