@@ -16,6 +16,7 @@ from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_bas
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.cache import LayerCache
 from kfp_bento.runtime.images.config import image_config
+from kfp_bento.runtime.images.destination import check_destination, location, open_sink
 from kfp_bento.runtime.images.environment import Lock, dependency_recipes
 from kfp_bento.runtime.images.image import Image, ImageSink, Platform, parse_platform
 from kfp_bento.runtime.images.layers import Codec, codec_named
@@ -25,7 +26,9 @@ from kfp_bento.runtime.images.qualify import Wishes, qualify
 from kfp_bento.runtime.images.recipes import Progress, model_recipes, source_recipe
 from kfp_bento.runtime.images.records import RegistryRecords
 from kfp_bento.runtime.images.reference import (
+    ArchiveReference,
     LayoutReference,
+    Place,
     Reference,
     check_tag,
     parse_destination,
@@ -63,9 +66,11 @@ def build_image(
 
     Args:
         bento: The bento; its directory holds the models.
-        destination: ``oci:DIR`` for an OCI layout directory, or ``host[:port]/path[:tag]``.
-        base: ``host``, ``oci:DIR[:TAG]`` or a registry reference. Empty: what `choose_base` says.
-        repository: The repository the image is to be known by when it goes to a directory;
+        destination: ``oci:DIR`` for an OCI layout directory, ``docker-archive:FILE`` for what
+            `docker load` reads, or ``host[:port]/path[:tag]``.
+        base: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
+            Empty: what `choose_base` says.
+        repository: The repository the image is to be known by when it goes to a directory or file;
             ``localhost/<bento name>`` if empty.
         tag: The tag; the bento's version if neither this nor the destination says one.
         platform: ``linux/amd64`` or ``linux/arm64``; this machine's if empty.
@@ -88,7 +93,7 @@ def build_image(
     """
     tell = progress or (lambda sentence: None)
     order = _order(bento, destination, base, tag, platform, cache, cache_repository, compression)
-    with _assembly(order, tell) as (assembly, contents):
+    with _assembly(order, repository, tell) as (assembly, contents):
         done = assembly.carry_out()
     digest = done.manifest.digest
     tell(f"{'wrote' if done.changed else 'already there:'} {destination} as {digest}")
@@ -98,9 +103,7 @@ def build_image(
         digest=digest,
         tags=(order.tag,),
         base=contents.base.title,
-        location=f"oci:{target.directory}"
-        if isinstance(target, LayoutReference)
-        else f"docker://{target.name}",
+        location=location(target),
         layers=done.layers,
         platform=str(order.platform),
         reused=not done.changed,
@@ -130,9 +133,8 @@ def plan_image(
         RegistryError: A registry refused or failed.
     """
     order = _order(bento, destination, base, tag, platform, cache, cache_repository, compression)
-    with _assembly(order, progress or (lambda sentence: None)) as (assembly, _):
-        name = f"{order.target.name}:{order.tag}" if isinstance(order.target, Reference) else ""
-        return assembly.plan(name or f"oci:{order.target}:{order.tag}")
+    with _assembly(order, "", progress or (lambda sentence: None)) as (assembly, _):
+        return assembly.plan(f"{location(order.target).removeprefix('docker://')}:{order.tag}")
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class _Order:
 
     bento: Bento
     wishes: Wishes
-    target: Reference | LayoutReference
+    target: Place
     tag: str
     base: str
     platform: Platform
@@ -162,6 +164,7 @@ def _order(
     compression: str,
 ) -> _Order:
     target = parse_destination(destination)
+    check_destination(target)
     wishes = qualify(bento.directory)
     if not bento.python_version:
         raise ImageError(
@@ -183,8 +186,11 @@ def _order(
 
 
 @contextlib.contextmanager
-def _assembly(order: _Order, tell: Progress) -> Iterator[tuple[Assembly, Contents]]:
-    with _open_sink(order.target) as (sink, workspace):
+def _assembly(
+    order: _Order, repository: str, tell: Progress
+) -> Iterator[tuple[Assembly, Contents]]:
+    name = _repository(order.target, repository, order.bento)
+    with _open_sink(order.target, name) as (sink, workspace):
         base = _open_base(order, workspace, tell)
         contents = _contents(order, base, tell)
         assembly = Assembly(
@@ -200,7 +206,7 @@ def _assembly(order: _Order, tell: Progress) -> Iterator[tuple[Assembly, Content
 
 
 @contextlib.contextmanager
-def _open_sink(target: Reference | LayoutReference) -> Iterator[tuple[ImageSink, BlobDirectory]]:
+def _open_sink(target: Place, repository: str) -> Iterator[tuple[ImageSink, BlobDirectory]]:
     """The sink, and a place for new blobs: that of the layout itself where there is one."""
     if isinstance(target, LayoutReference):
         with layout_sink(target.directory) as layout:
@@ -208,8 +214,8 @@ def _open_sink(target: Reference | LayoutReference) -> Iterator[tuple[ImageSink,
         return
     with storage_errors(tempfile.gettempdir()):
         scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-image-")
-    with scratch as folder:
-        yield Repository(target), BlobDirectory(Path(folder))
+    with scratch as folder, open_sink(target, repository) as sink:
+        yield sink, BlobDirectory(Path(folder))
 
 
 def _layer_cache(directory: Path | None) -> LayerCache | None:
@@ -218,9 +224,9 @@ def _layer_cache(directory: Path | None) -> LayerCache | None:
     return LayerCache(chosen) if chosen else None
 
 
-def _cache_repository(wanted: str, target: Reference | LayoutReference) -> Reference | None:
+def _cache_repository(wanted: str, target: Place) -> Reference | None:
     text = wanted or os.environ.get(CACHE_REPOSITORY_VARIABLE, "")
-    if not text or isinstance(target, LayoutReference):
+    if not text or not isinstance(target, Reference):
         return None
     reference = parse_reference(text)
     if reference.host == target.host:
@@ -290,6 +296,7 @@ def _contents(order: _Order, base: BaseImage, tell: Progress) -> Contents:
             order.platform,
             environment=wishes.environment,
             labels=names,
+            interpreter=base.interpreter,
             epoch=order.epoch,
         ),
     )
@@ -300,7 +307,9 @@ def _install_folder(bento: Path) -> Path:
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"
 
 
-def _repository(target: Reference | LayoutReference, wanted: str, bento: Bento) -> str:
+def _repository(target: Place, wanted: str, bento: Bento) -> str:
     if isinstance(target, Reference):
         return target.name
+    if isinstance(target, ArchiveReference) and target.repository:
+        return target.repository
     return wanted or f"localhost/{bento.name}"

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.image import (
     OCI_CONFIG,
     OCI_MANIFEST,
@@ -24,6 +25,11 @@ USER_ID = 1034
 HOME = "/home/bentoml"
 BENTO_PATH = f"{HOME}/bento"
 VENV = "/app/.venv"
+# What lets an image be taken apart again, and put on another base without its bento.
+KIND = "kfp-bento.kind"
+TITLE = "kfp-bento.title"
+INTERPRETER = "kfp-bento.interpreter"
+OWN_ENVIRONMENT = "kfp-bento.environment"
 DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENTRYPOINT = f"{BENTO_PATH}/env/docker/entrypoint.sh"
 # BentoML creates these when it starts, which a read-only root would not let it do.
@@ -57,6 +63,7 @@ def image_config(
     *,
     environment: Mapping[str, str],
     labels: Mapping[str, str],
+    interpreter: str,
     epoch: int,
 ) -> bytes:
     """Composes the image configuration on top of the base's.
@@ -67,7 +74,11 @@ def image_config(
         platform: The image's platform.
         environment: The bento's own environment variables.
         labels: Labels to add to the base's.
+        interpreter: The base's Python that the virtual environment links to.
         epoch: Seconds since 1970 for every timestamp.
+
+    Raises:
+        ImageError: A variable's name has a comma in it.
     """
     created = _timestamp(epoch)
     inherited = base.get("config") or {}
@@ -78,7 +89,12 @@ def image_config(
         "Env": _environment(inherited.get("Env") or [], environment),
         "Entrypoint": [ENTRYPOINT],
         "WorkingDir": BENTO_PATH,
-        "Labels": {**(inherited.get("Labels") or {}), **labels},
+        "Labels": {
+            **_foreign(inherited.get("Labels") or {}),
+            **labels,
+            INTERPRETER: interpreter,
+            OWN_ENVIRONMENT: _listed(environment),
+        },
     }
     kept = {"author", "os.version", "os.features", "variant"}
     document: dict[str, Any] = {
@@ -103,11 +119,34 @@ def image_manifest(
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": config.to_dict(),
-            "layers": [layer.descriptor.to_dict() for layer in layers],
+            "layers": [_layer_entry(layer) for layer in layers],
             "annotations": dict(annotations),
         }
     )
     return descriptor_of(content, OCI_MANIFEST), content
+
+
+def _layer_entry(layer: Layer) -> dict[str, Any]:
+    entry = layer.descriptor.to_dict()
+    if layer.kind == "base":
+        return entry
+    return {**entry, "annotations": {KIND: layer.kind, TITLE: layer.title}}
+
+
+def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
+    """A base's labels without those that kfp-bento gave it: they tell how the base was made."""
+    return {name: value for name, value in labels.items() if not name.startswith("kfp-bento.")}
+
+
+def _listed(environment: Mapping[str, str]) -> str:
+    """The variables' names in their order, on which that in the configuration depends."""
+    for name in environment:
+        if "," in name:
+            raise ImageError(
+                f"The bento sets an environment variable named '{name}'.",
+                hint="Rename it: a comma cannot be part of a variable's name here.",
+            )
+    return ",".join(environment)
 
 
 def config_descriptor(content: bytes) -> Descriptor:

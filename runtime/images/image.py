@@ -199,7 +199,12 @@ class ImageSink(Protocol):
     """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
 
     Only `tag` makes an image visible; until then nothing that could be pulled has changed.
+
+    Attributes:
+        carries_referrers: Whether what `put_referrer` takes can be found again.
     """
+
+    carries_referrers: bool
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores the blob unless it is there already."""

@@ -26,6 +26,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
 INPUTS = "kfp-bento.inputs"
 _PARTS = {"oci-layout", "index.json", "blobs"}
+_MANIFEST_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class LayoutSource:
         Raises:
             ImageError: There is no such layout or no such tag, or several images and no tag.
         """
+        return self.find_named(tag)[0]
+
+    def find_named(self, tag: str = "") -> tuple[Descriptor, str]:
+        """What `find` finds, and the name that the layout gives it (may be empty)."""
         found = [
             item
             for item in self._index().get("manifests", [])
-            if not tag or item.get("annotations", {}).get(REF_NAME) == tag
+            if (_name(item) == tag if tag else "artifactType" not in item)
         ]
         if len(found) != 1:
             which = f"image tagged '{tag}'" if tag else "image"
@@ -63,8 +68,18 @@ class LayoutSource:
                 f"The OCI layout {self.directory} holds {count}.",
                 hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
             )
-        item = found[0]
-        return descriptor_from(item)
+        return descriptor_from(found[0]), _name(found[0])
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        listed = [x for x in self._index().get("manifests", []) if "artifactType" in x]
+        return [item for item in listed if self._subject(descriptor_from(item)) == digest]
+
+    def _subject(self, referrer: Descriptor) -> str:
+        if referrer.size > _MANIFEST_LIMIT:
+            raise ImageError(f"{referrer.digest} is too large for a manifest.")
+        document = json.loads(b"".join(self.open_blob(referrer)))
+        return str((document.get("subject") or {}).get("digest", ""))
 
     def _index(self) -> dict[str, Any]:
         try:
@@ -82,6 +97,8 @@ class LayoutSink:
 
     Everything is written into a directory beside it, which `tag` renames into place.
     """
+
+    carries_referrers = True
 
     def __init__(self, directory: Path, partial: Path) -> None:
         self.directory = directory
@@ -133,6 +150,10 @@ class LayoutSink:
         return (
             fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
         )
+
+
+def _name(item: dict[str, Any]) -> str:
+    return str((item.get("annotations") or {}).get(REF_NAME, ""))
 
 
 def _listing(folder: Path) -> dict[str, int]:

@@ -68,6 +68,8 @@ class Repository:
         patience: Time-outs and retries.
     """
 
+    carries_referrers = True
+
     def __init__(self, reference: Reference, patience: Patience | None = None) -> None:
         self.reference = reference
         self._patience = patience or Patience()
@@ -94,6 +96,19 @@ class Repository:
         Raises:
             RegistryError: It is not there, is too large, or is not what its digest says.
         """
+        found, content = self.fetch_manifest(identifier)
+        try:
+            manifest: dict[str, Any] = json.loads(content)
+        except ValueError as error:
+            raise RegistryError(f"The manifest of {self.reference.name} is no JSON.") from error
+        return found, manifest
+
+    def fetch_manifest(self, identifier: str) -> tuple[Descriptor, bytes]:
+        """The bytes of a manifest or index, checked when asked for by digest.
+
+        Raises:
+            RegistryError: It is not there, is too large, or is not what its digest says.
+        """
         answer = self._request(
             "GET", f"manifests/{identifier}", headers={"Accept": _MANIFESTS}, stream=True
         )
@@ -108,11 +123,7 @@ class Repository:
                 f"{self.reference.host} answered with {found.digest} when asked for {identifier}.",
                 hint="Do not use this registry until its administrator has looked at it.",
             )
-        try:
-            manifest: dict[str, Any] = json.loads(content)
-        except ValueError as error:
-            raise RegistryError(f"The manifest of {self.reference.name} is no JSON.") from error
-        return found, manifest
+        return found, content
 
     def read_manifest_bytes(self, identifier: str) -> tuple[Descriptor, bytes] | None:
         """A manifest's exact bytes; None if the registry does not know it."""
