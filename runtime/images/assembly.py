@@ -10,8 +10,8 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
 from kfp_bento.runtime.images.base_image import BaseImage
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.cache import KeptBlobs, LayerCache
+from kfp_bento.runtime.images.concurrency import run_all
 from kfp_bento.runtime.images.config import config_descriptor, image_manifest
 from kfp_bento.runtime.images.image import (
     BlobSource,
@@ -169,10 +170,9 @@ class Assembly:
             layers = [self._planned_present(layer) for layer in found.layers]
         else:
             recipes, base = self._contents.recipes, self._contents.base.layers
-            with self._workers(_LOOKUPS) as pool:
-                planned = [pool.submit(self._planned_base, layer) for layer in base]
-                planned += [pool.submit(self._planned, recipe) for recipe in recipes]
-                layers = self._results(planned)
+            planned = [partial(self._planned_base, layer) for layer in base]
+            planned += [partial(self._planned, recipe) for recipe in recipes]
+            layers = self._side_by_side(planned, _LOOKUPS)
         return ImagePlan(
             destination=destination,
             base=self._contents.base.title,
@@ -246,9 +246,8 @@ class Assembly:
             for recipe, layer in zip(self._contents.recipes, own, strict=True)
             if recipe.claimed
         ]
-        with self._workers(_TRANSFERS) as pool:
-            read = [pool.submit(self._diff_id, recipe) for recipe, _ in claims]
-            found = self._results(read)
+        read = [partial(self._diff_id, recipe) for recipe, _ in claims]
+        found = self._side_by_side(read, _TRANSFERS)
         return [layer.diff_id for _, layer in claims] == found
 
     def _diff_id(self, recipe: Recipe) -> str:
@@ -268,11 +267,9 @@ class Assembly:
 
     def _assemble(self, *, trusting: bool) -> Assembled:
         base, recipes = self._contents.base, self._contents.recipes
-        with self._workers(_TRANSFERS) as pool:
-            below = [pool.submit(self._place_base, layer) for layer in base.layers]
-            above = [pool.submit(self._realise, recipe, trusting) for recipe in recipes]
-            self._results([*below, *above])
-            layers = tuple(future.result() for future in (*below, *above))
+        tasks = [partial(self._place_base, layer) for layer in base.layers]
+        tasks += [partial(self._realise, recipe, trusting) for recipe in recipes]
+        layers = tuple(self._side_by_side(tasks, _TRANSFERS))
         content = self._contents.configure(layers)
         config = config_descriptor(content)
         self._workspace.put_bytes(content, config.media_type)
@@ -344,18 +341,17 @@ class Assembly:
         if self._images is None or not isinstance(self._sink, Repository):
             return
         own = layers[len(self._contents.base.layers) :]
-        with self._workers(_LOOKUPS) as pool:
-            kept = [pool.submit(self._images.keep_image, self._contents.key, manifest, content)]
-            if self._shared is not None:
-                kept += [
-                    pool.submit(self._shared.keep_layer, recipe.key, layer, self._sink)
-                    for recipe, layer in zip(self._contents.recipes, own, strict=True)
-                    if recipe.key not in self._recorded_keys and recipe.kind != "source"
-                ]
-            try:
-                self._results(kept)
-            except KfpBentoError as error:
-                self._tell(f"the next build will not know these layers: {error.message}")
+        kept = [partial(self._images.keep_image, self._contents.key, manifest, content)]
+        if self._shared is not None:
+            kept += [
+                partial(self._shared.keep_layer, recipe.key, layer, self._sink)
+                for recipe, layer in zip(self._contents.recipes, own, strict=True)
+                if recipe.key not in self._recorded_keys and recipe.kind != "source"
+            ]
+        try:
+            self._side_by_side(kept, _LOOKUPS)
+        except KfpBentoError as error:
+            self._tell(f"the next build will not know these layers: {error.message}")
 
     # Planning.
 
@@ -410,31 +406,8 @@ class Assembly:
             digest=layer.digest,
         )
 
-    # Doing several things at once.
-
-    @contextlib.contextmanager
-    def _workers(self, number: int) -> Iterator[ThreadPoolExecutor]:
-        """Threads that stop soon when anything goes wrong, an interrupt included."""
-        pool = ThreadPoolExecutor(number, thread_name_prefix="kfp-bento-image")
-        try:
-            yield pool
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _results(self, futures: Sequence[Future[Result]]) -> list[Result]:
-        """All results in order; the first failure stops the others and is raised."""
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [future for future in done if future.exception()]
-        if failed:
-            self._stop.set()
-            for future in futures:
-                future.cancel()
-            errors = [future.exception() for future in futures if future in failed]
-            raise next(filter(None, errors))
-        return [future.result() for future in futures]
+    def _side_by_side(self, tasks: Sequence[Callable[[], Result]], number: int) -> list[Result]:
+        return run_all(tasks, number, stop=self._stop)
 
     def _guarded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         return _until(self._stop, chunks)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kfp_bento.runtime.images.concurrency import run_all
 from kfp_bento.runtime.images.image import BlobSource, Descriptor, ImageSink, Placement
 
 AT_ONCE = 4
@@ -76,36 +76,11 @@ def put_blobs(
         ImageError: One could not be read or stored. No other is started then, and those under
             way are waited for; only an interrupt does not wait.
     """
-    wanted = {load.blob.digest: load for load in reversed(list(loads))}
-    waiting = deque(reversed(wanted.values()))
-    done: dict[str, Transfer] = {}
-    failures: list[BaseException] = []
+    wanted = list({load.blob.digest: load for load in reversed(list(loads))}.values())
 
-    def work() -> None:
-        while not failures:
-            try:
-                load = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                progress(f"storing {load.title} ({load.blob.size / 1e6:.1f} MB)")
-                placement = sink.put_blob(load.blob, load.source)
-                done[load.blob.digest] = Transfer(
-                    load.title, load.blob.digest, load.blob.size, placement
-                )
-            except BaseException as error:  # raised again by whoever waits
-                failures.append(error)
+    def put(load: Load) -> Transfer:
+        progress(f"storing {load.title} ({load.blob.size / 1e6:.1f} MB)")
+        placement = sink.put_blob(load.blob, load.source)
+        return Transfer(load.title, load.blob.digest, load.blob.size, placement)
 
-    # Daemons, since an interrupted command must not wait for gigabytes that are under way.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(AT_ONCE)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException as error:
-        failures.append(error)
-        raise
-    if failures:
-        raise failures[0]
-    return tuple(done[digest] for digest in reversed(wanted))
+    return tuple(run_all([functools.partial(put, load) for load in reversed(wanted)], AT_ONCE))
