@@ -24,6 +24,7 @@ from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
+ARTIFACT_TYPE = "artifactType"
 _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
@@ -53,6 +54,7 @@ class LayoutSource:
         found = [
             item
             for item in self._index().get("manifests", [])
+            if ARTIFACT_TYPE not in item
             if not tag or item.get("annotations", {}).get(REF_NAME) == tag
         ]
         if len(found) != 1:
@@ -64,6 +66,10 @@ class LayoutSource:
             )
         item = found[0]
         return descriptor_from(item)
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """The index's entries for documents about its images; each one's manifest says which."""
+        return [item for item in self._index().get("manifests", []) if ARTIFACT_TYPE in item]
 
     def _index(self) -> dict[str, Any]:
         try:
@@ -103,8 +109,8 @@ class LayoutSink:
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Stores the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
-        kind = json.loads(content).get("artifactType", "")
-        self._referrers.append({**manifest.to_dict(), "artifactType": kind})
+        kind = json.loads(content).get(ARTIFACT_TYPE, "")
+        self._referrers.append({**manifest.to_dict(), ARTIFACT_TYPE: kind})
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Names the manifest in the index, and puts the layout into place."""
