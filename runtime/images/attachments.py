@@ -22,7 +22,7 @@ from kfp_bento.runtime.images.image import (
     ImageSink,
     descriptor_from,
 )
-from kfp_bento.runtime.images.layout import ARTIFACT_TYPE, LayoutSource
+from kfp_bento.runtime.images.layout import LayoutSource
 from kfp_bento.runtime.images.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.reference import Reference, parse_layout, parse_reference
 from kfp_bento.runtime.images.registry import Repository
@@ -33,6 +33,7 @@ EMPTY = b"{}"
 # BuildKit's annotation, by which others find a statement without fetching every document.
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 
+_ARTIFACT_TYPE = "artifactType"
 _TITLE = "org.opencontainers.image.title"
 _MANIFEST_LIMIT = 4 << 20
 _DOCUMENT_LIMIT = 64 << 20
@@ -100,7 +101,7 @@ def attachment_manifest(
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        ARTIFACT_TYPE: artifact_type,
+        _ARTIFACT_TYPE: artifact_type,
         "config": descriptor_of(EMPTY, EMPTY_TYPE).to_dict(),
         "layers": [layer],
         "subject": subject.to_dict(),
@@ -175,7 +176,7 @@ def read_attachments(image: str, artifact_type: str, *, predicate: str = "") -> 
     place = _open(image)
     found: dict[str, bytes] = {}
     for item in place.listed:
-        if item.get(ARTIFACT_TYPE, artifact_type) != artifact_type:
+        if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
             continue
         described = descriptor_from(item)
         _check_size(described, _MANIFEST_LIMIT)
@@ -202,7 +203,9 @@ def _open(image: str) -> _Place:
         where = parse_layout(image)
         layout = LayoutSource(where.directory)
         subject = layout.find(where.tag).digest
-        return _Place(layout, subject, layout.artifacts(), lambda found: _parse(layout, found))
+        return _Place(
+            layout, subject, layout.referrers(subject), lambda found: _parse(layout, found)
+        )
     reference = parse_reference(image)
     repository = Repository(reference)
     subject = reference.digest or _resolve(repository, reference)
@@ -251,7 +254,7 @@ def _kind(manifest: dict[str, Any]) -> str:
     """The artifact type; the configuration's media type stands in for it."""
     config = manifest.get("config")
     other = config.get("mediaType", "") if isinstance(config, dict) else ""
-    return str(manifest.get(ARTIFACT_TYPE) or other)
+    return str(manifest.get(_ARTIFACT_TYPE) or other)
 
 
 def _document(source: BlobSource, manifest: dict[str, Any], described: Descriptor) -> bytes:

@@ -24,7 +24,6 @@ from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
-ARTIFACT_TYPE = "artifactType"
 _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
@@ -54,7 +53,7 @@ class LayoutSource:
         found = [
             item
             for item in self._index().get("manifests", [])
-            if ARTIFACT_TYPE not in item
+            if "artifactType" not in item
             if not tag or item.get("annotations", {}).get(REF_NAME) == tag
         ]
         if len(found) != 1:
@@ -67,9 +66,14 @@ class LayoutSource:
         item = found[0]
         return descriptor_from(item)
 
-    def artifacts(self) -> list[dict[str, Any]]:
-        """The index's entries for documents about its images; each one's manifest says which."""
-        return [item for item in self._index().get("manifests", []) if ARTIFACT_TYPE in item]
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        listed = [x for x in self._index().get("manifests", []) if "artifactType" in x]
+        return [item for item in listed if self._subject(descriptor_from(item)) == digest]
+
+    def _subject(self, referrer: Descriptor) -> str:
+        document = json.loads(b"".join(self.open_blob(referrer)))
+        return str((document.get("subject") or {}).get("digest", ""))
 
     def _index(self) -> dict[str, Any]:
         try:
@@ -109,8 +113,8 @@ class LayoutSink:
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Stores the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
-        kind = json.loads(content).get(ARTIFACT_TYPE, "")
-        self._referrers.append({**manifest.to_dict(), ARTIFACT_TYPE: kind})
+        kind = json.loads(content).get("artifactType", "")
+        self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Names the manifest in the index, and puts the layout into place."""
