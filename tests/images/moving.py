@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from handmade import MINOR, read_json, write
 
-from kfp_bento.runtime.images.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from kfp_bento.runtime.images.image import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    parse_platform,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +63,7 @@ def make_base(
     files: dict[str, bytes] | None = None,
     environment: tuple[str, ...] = (),
     debian: str = "",
-    architecture: str = "amd64",
+    architecture: str = "",
     labels: dict[str, str] | None = None,
 ) -> str:
     """A base image with one platform and two layers; gives its `oci:DIR`."""
@@ -65,7 +71,7 @@ def make_base(
     version = (f"PYTHON_VERSION={python}",) if python else ()
     made_by = f"# debian.sh --arch 'amd64' out/ '{debian}' '@1739750400'" if debian else "ADD"
     config = {
-        "architecture": architecture,
+        "architecture": architecture or parse_platform().architecture,
         "os": "linux",
         "config": {
             "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", *version, *environment],
