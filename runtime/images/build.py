@@ -23,7 +23,7 @@ from kfp_bento.runtime.images.config import (
     image_config,
     image_manifest,
 )
-from kfp_bento.runtime.images.environment import Lock, dependency_layer
+from kfp_bento.runtime.images.environment import dependency_layers
 from kfp_bento.runtime.images.image import (
     BlobSource,
     Image,
@@ -48,6 +48,7 @@ from kfp_bento.runtime.images.tar import (
     source_date_epoch,
     walk_tree,
 )
+from kfp_bento.runtime.images.wheels import Lock
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -190,7 +191,7 @@ def _open_base(job: _Job, wanted: str) -> BaseImage:
 
 def _own_layers(job: _Job, base: BaseImage) -> Iterator[Layer]:
     """The layers above the base, from the one that changes least to the one that changes most."""
-    yield dependency_layer(
+    yield from dependency_layers(
         Lock(
             job.wishes.requirements, _install_folder(job.bento.directory), job.bento.python_version
         ),
