@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
+from kfp_bento.runtime.images.attachments import Document, attach
 from kfp_bento.runtime.images.base_image import BaseImage
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.cache import KeptBlobs, LayerCache
@@ -56,7 +57,9 @@ class Contents:
         settings: JSON values that the configuration follows from, besides base and layers.
         annotations: The manifest's annotations.
         configure: Composes the image configuration from all layers.
-        facts: JSON values that the attached documents follow from.
+        documents: Writes what is to be attached to the finished image.
+        facts: JSON values that the documents follow from, besides what the layers do.
+        kept: JSON values to remember for the next build, by key.
         notes: What else there is to tell people.
     """
 
@@ -66,7 +69,9 @@ class Contents:
     settings: Mapping[str, Any]
     annotations: Mapping[str, str]
     configure: Callable[[Sequence[Layer]], bytes]
+    documents: Callable[[Descriptor], Sequence[Document]] = lambda image: ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -276,11 +281,20 @@ class Assembly:
         self._sink.put_blob(config, self._workspace)
         manifest, text = image_manifest(config, layers, self._contents.annotations)
         self._sink.put_manifest(manifest, text)
+        self._attach(manifest)
         if isinstance(self._sink, LayoutSink):
             self._sink.inputs = self._contents.key
         changed = self._sink.tag(manifest, text, self._tag)
         self._remember(manifest, text, layers)
         return Assembled(manifest, layers, changed)
+
+    def _attach(self, manifest: Descriptor) -> None:
+        """Before the tag moves, so that no image is ever seen without its documents."""
+        documents = self._contents.documents(manifest)
+        if documents and not self._sink.carries_referrers:
+            self._tell("an archive cannot carry the bill of materials and the provenance")
+        elif documents:
+            attach(self._sink, self._workspace, manifest, documents)
 
     def _place_base(self, layer: Layer) -> Layer:
         source: BlobSource = self._contents.base.blobs
@@ -338,11 +352,19 @@ class Assembly:
 
     def _remember(self, manifest: Descriptor, content: bytes, layers: Sequence[Layer]) -> None:
         """Writes records of what is new; a build that cannot is a build all the same."""
+        if self._cache is not None:
+            for key, facts in self._contents.kept.items():
+                self._cache.keep_facts(key, facts)
         if self._images is None or not isinstance(self._sink, Repository):
             return
         own = layers[len(self._contents.base.layers) :]
+        kept: list[Callable[[], None]]
         kept = [partial(self._images.keep_image, self._contents.key, manifest, content)]
         if self._shared is not None:
+            kept += [
+                partial(self._shared.keep_facts, key, facts)
+                for key, facts in self._contents.kept.items()
+            ]
             kept += [
                 partial(self._shared.keep_layer, recipe.key, layer, self._sink)
                 for recipe, layer in zip(self._contents.recipes, own, strict=True)

@@ -8,23 +8,30 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images.assembly import Assembly, Contents
 from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_base
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.cache import LayerCache
-from kfp_bento.runtime.images.config import image_config
+from kfp_bento.runtime.images.config import BENTO, MODELS, image_config
 from kfp_bento.runtime.images.destination import check_destination, location, open_sink
-from kfp_bento.runtime.images.environment import Lock, dependency_recipes
+from kfp_bento.runtime.images.environment import dependency_groups
 from kfp_bento.runtime.images.image import Image, ImageSink, Platform, parse_platform
 from kfp_bento.runtime.images.layers import Codec, codec_named
 from kfp_bento.runtime.images.layout import layout_sink
+from kfp_bento.runtime.images.papers import Papers
 from kfp_bento.runtime.images.plan import ImagePlan
 from kfp_bento.runtime.images.qualify import Wishes, qualify
-from kfp_bento.runtime.images.recipes import Progress, model_recipes, source_recipe
-from kfp_bento.runtime.images.records import RegistryRecords
+from kfp_bento.runtime.images.recipes import (
+    Progress,
+    dependency_recipe,
+    key_of,
+    model_recipes,
+    source_recipe,
+)
+from kfp_bento.runtime.images.records import Records, RegistryRecords
 from kfp_bento.runtime.images.reference import (
     ArchiveReference,
     LayoutReference,
@@ -36,6 +43,7 @@ from kfp_bento.runtime.images.reference import (
 )
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import source_date_epoch
+from kfp_bento.runtime.images.wheels import Lock, Wheel, select_wheels, selection_inputs
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -191,15 +199,16 @@ def _assembly(
 ) -> Iterator[tuple[Assembly, Contents]]:
     name = _repository(order.target, repository, order.bento)
     with _open_sink(order.target, name) as (sink, workspace):
+        shared = _shared(order, sink)
         base = _open_base(order, workspace, tell)
-        contents = _contents(order, base, tell)
+        contents = _contents(order, base, name, shared, tell)
         assembly = Assembly(
             contents,
             sink,
             workspace,
             order.tag,
             cache=order.cache,
-            shared=_shared(order, sink),
+            shared=shared,
             progress=tell,
         )
         yield assembly, contents
@@ -265,41 +274,82 @@ def _open_base(order: _Order, workspace: BlobDirectory, tell: Progress) -> BaseI
     )
 
 
-def _contents(order: _Order, base: BaseImage, tell: Progress) -> Contents:
+def _contents(
+    order: _Order, base: BaseImage, name: str, shared: RegistryRecords | None, tell: Progress
+) -> Contents:
     """Base and recipes, from the layer that changes least to the one that changes most."""
     bento, wishes = order.bento, order.wishes
-    lock = Lock(wishes.requirements, _install_folder(bento.directory), bento.python_version)
+    wheels = _select(order, shared, tell)
+    groups = dependency_groups(
+        wheels.lock, order.platform, interpreter=base.interpreter, wheels=wheels.wheels
+    )
     recipes = (
-        *dependency_recipes(
-            lock,
-            order.codec,
-            platform=order.platform,
-            interpreter=base.interpreter,
-            epoch=order.epoch,
-            progress=tell,
-        ),
+        *(dependency_recipe(group, order.codec, order.epoch, tell) for group in groups),
         *model_recipes(bento.directory, order.epoch),
         source_recipe(bento.directory, bento.name, order.codec, order.epoch),
     )
     names = {f"{_ANNOTATION}.title": bento.name, f"{_ANNOTATION}.version": bento.version}
     if base.digest:  # and not base.name: one base under two names gives one image
         names[f"{_ANNOTATION}.base.digest"] = base.digest
+    labels = {**names, BENTO: bento.tag, MODELS: _listed_models(bento)}
+    papers = Papers(
+        bento=bento,
+        base=base,
+        asked=order.base or order.wishes.base,
+        repository=name,
+        platform=order.platform,
+        compression=order.codec.name,
+        epoch=order.epoch,
+        wheels=wheels.wheels,
+    )
     return Contents(
         base=base,
         recipes=recipes,
         platform=order.platform,
-        settings={"environment": wishes.environment, "epoch": order.epoch},
+        settings={"environment": wishes.environment, "labels": labels, "epoch": order.epoch},
         annotations=names,
         configure=lambda layers: image_config(
             base.config,
             layers,
             order.platform,
             environment=wishes.environment,
-            labels=names,
+            labels=labels,
             interpreter=base.interpreter,
             epoch=order.epoch,
         ),
+        documents=papers.documents,
+        facts=papers.facts,
+        kept=wheels.kept,
     )
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The wheels that the image gets, and what to remember of how they were found."""
+
+    lock: Lock
+    wheels: tuple[Wheel, ...]
+    kept: dict[str, Any]
+
+
+def _select(order: _Order, shared: RegistryRecords | None, tell: Progress) -> _Selection:
+    """Chooses the wheels, or remembers what was chosen for the same lock before."""
+    bento = order.bento
+    lock = Lock(order.wishes.requirements, _install_folder(bento.directory), bento.python_version)
+    key = key_of(selection_inputs(lock, order.platform))
+    places: tuple[Records | None, ...] = (order.cache, shared)
+    for records in places:
+        with contextlib.suppress(TypeError, ValueError):
+            if facts := records and records.find_facts(key):
+                return _Selection(lock, tuple(Wheel.from_dict(item) for item in facts), {})
+    tell("choosing the wheels")
+    wheels = select_wheels(lock, order.platform)
+    return _Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
+
+
+def _listed_models(bento: Bento) -> str:
+    """The models with their content digests: what the image answers with."""
+    return " ".join(f"{model.tag}@{model.digest}" for model in bento.models)
 
 
 def _install_folder(bento: Path) -> Path:

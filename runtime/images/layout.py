@@ -140,8 +140,9 @@ class LayoutSink:
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
             if self._is_there():
                 return False
+            changed = _image_named(self.directory, tag) != manifest.digest
             put_in_place(self._partial, self.directory)
-        return True
+        return changed
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""
@@ -150,6 +151,14 @@ class LayoutSink:
         return (
             fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
         )
+
+
+def _image_named(directory: Path, tag: str) -> str:
+    """Digest of the image with this tag; empty if there is none."""
+    try:
+        return LayoutSource(directory).find(tag).digest
+    except ImageError:
+        return ""
 
 
 def _name(item: dict[str, Any]) -> str:

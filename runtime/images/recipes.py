@@ -18,6 +18,7 @@ from kfp_bento.runtime.images.config import (
     USER_ID,
     canonical_json,
 )
+from kfp_bento.runtime.images.environment import DependencyGroup
 from kfp_bento.runtime.images.layers import Codec, LayerStream, codec_named
 from kfp_bento.runtime.images.tar import (
     CHUNK,
@@ -238,3 +239,17 @@ def _content_digest(entry: TarEntry) -> str:
             while piece := file.read(CHUNK):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def dependency_recipe(group: DependencyGroup, codec: Codec, epoch: int, tell: Progress) -> Recipe:
+    """Some wheels of the environment."""
+    return Recipe(
+        kind="dependencies",
+        title=group.title,
+        inputs=group.inputs,
+        codec=codec,
+        epoch=epoch,
+        size=group.download_size,
+        prepare=lambda scratch: group.prepared(scratch, tell),
+        costly=True,
+    )

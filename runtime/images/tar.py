@@ -168,20 +168,39 @@ def _checked_target(link: bytes, limit: bytes) -> str:
     return target.decode("utf-8", "surrogateescape")
 
 
+class InOrder:
+    """Entries that come in the order of a tar already: the last may not exist yet.
+
+    Args:
+        entries: In the order of their paths' bytes.
+    """
+
+    def __init__(self, entries: Iterable[TarEntry]) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        return iter(self._entries)
+
+
 def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     """Writes the entries as a tar in chunks of about a mebibyte.
 
-    Files are read once, when their turn comes. Order is that of the paths' bytes.
+    Files are read once, when their turn comes. Order is that of the paths' bytes; entries that
+    are `InOrder` are written as they come.
 
     Raises:
         ImageError: Two entries share a path, a path leaves the root or has a whiteout name, or
             a file is not what it was when it was listed.
     """
-    keyed = sorted(((_path_bytes(entry), entry) for entry in entries), key=lambda pair: pair[0])
+    keyed: Iterator[tuple[bytes, TarEntry]] = ((_path_bytes(entry), entry) for entry in entries)
+    if not isinstance(entries, InOrder):
+        keyed = iter(sorted(keyed, key=lambda pair: pair[0]))
     buffer = bytearray()
     total = 0
     before = b""
     for path, entry in keyed:
+        if path < before:
+            raise ValueError(f"{entry.path} comes too late in a layer")
         if path == before:
             raise ImageError(f"A layer would hold '{entry.path}' twice.")
         before = path
