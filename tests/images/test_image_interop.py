@@ -364,15 +364,17 @@ def crane() -> Path:
             "GOTOOLCHAIN": "local",
             "GOFLAGS": "-mod=mod -modcacherw -buildvcs=false",
         }
-        made = subprocess.run(
-            [go, "install", f"{CRANE}@{CRANE_VERSION}"],
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode != 0:
-            pytest.skip(f"crane cannot be built here: {made.stderr.strip()[-300:]}")
+        try:
+            subprocess.run(
+                [go, "install", f"{CRANE}@{CRANE_VERSION}"],
+                env={**os.environ, **settings},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=600,
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"crane cannot be built here: {str(error.stderr).strip()[-300:]}")
     return program
 
 
