@@ -145,9 +145,9 @@ def rebase_image(
     tell(f"reading {image}")
     opened = open_image(image, parse_platform(platform) if platform else None)
     target = _target(image, destination, tag, opened)
-    check_destination(target)
     tag = check_tag(tag or target.tag or opened.tag or "latest")
     parts = _take_apart(opened)
+    check_destination(target)
     with storage_errors(tempfile.gettempdir()):
         scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-rebase-")
     with scratch as folder:
