@@ -102,8 +102,10 @@ def open_archive(where: ArchiveReference) -> ArchiveSource:
         place, paths = str(item["Config"]), [str(path) for path in item["Layers"]]
         config = _json(index, place)
         diff_ids = list(config["rootfs"]["diff_ids"])
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise _unusable(where.file, f"its manifest.json or configuration lacks {error}") from error
+    except TypeError as error:
+        raise _unusable(where.file, f"its manifest.json is malformed ({error})") from error
     if len(paths) != len(diff_ids):
         raise _unusable(where.file, f"it has {len(paths)} layers but {len(diff_ids)} diff ids")
     blobs = {}

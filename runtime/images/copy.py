@@ -38,6 +38,7 @@ from kfp_bento.runtime.images.source import (
     open_manifest,
     parse_document,
     require_platform,
+    well_formed,
 )
 from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
 
@@ -95,8 +96,9 @@ class _Copy:
 
     def put_children(self) -> None:
         """Puts every image of an index."""
-        for item in self.source.manifest.get("manifests") or ():
-            child = descriptor_from(item)
+        with well_formed(self.source.title):
+            children = [descriptor_from(x) for x in self.source.manifest.get("manifests") or ()]
+        for child in children:
             content = self.source.read(child)
             document = parse_document(content, f"The manifest {child.digest}")
             if "manifests" in document:
@@ -117,7 +119,8 @@ class _Copy:
             self.put_referrers(found, depth - 1)
 
     def _blobs(self, document: dict[str, Any]) -> None:
-        loads = _loads(document, self.source)
+        with well_formed(self.source.title):
+            loads = list(_loads(document, self.source))
         self.transfers += put_blobs(self.sink, loads, self.progress)
 
 
@@ -187,7 +190,8 @@ def repository_of(image: OpenedImage) -> str:
     """What to call an image where it must have a name: its repository, or after its title."""
     if image.repository:
         return image.repository
-    title = (image.manifest.get("annotations") or {}).get("org.opencontainers.image.title", "")
+    with well_formed(image.title):
+        title = (image.manifest.get("annotations") or {}).get("org.opencontainers.image.title", "")
     try:
         return parse_reference(f"localhost/{title}").name
     except InvalidInput:
@@ -228,12 +232,10 @@ def _for_destination(image: OpenedImage, target: Place) -> tuple[Descriptor, byt
 
 def _as_oci(image: OpenedImage) -> tuple[Descriptor, bytes]:
     """The same image with OCI media types; configuration and layers keep their bytes."""
-    try:
+    with well_formed(image.title):
         config = descriptor_from({**image.manifest["config"], "mediaType": OCI_CONFIG})
         blobs = [descriptor_from(item) for item in image.manifest["layers"]]
         layers = [Descriptor(oci_layer_type(x.media_type), x.digest, x.size) for x in blobs]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ImageError(f"The image {image.title} has a malformed manifest: {error}.") from error
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -37,7 +37,7 @@ from kfp_bento.runtime.images.reference import (
     parse_destination,
     parse_source,
 )
-from kfp_bento.runtime.images.source import OpenedImage, open_image
+from kfp_bento.runtime.images.source import OpenedImage, open_image, well_formed
 from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
 
 _ANNOTATION = "org.opencontainers.image"
@@ -145,9 +145,10 @@ def rebase_image(
     tell(f"reading {image}")
     opened = open_image(image, parse_platform(platform) if platform else None)
     target = _target(image, destination, tag, opened)
-    check_destination(target)
     tag = check_tag(tag or target.tag or opened.tag or "latest")
-    parts = _take_apart(opened)
+    with well_formed(opened.title):
+        parts = _take_apart(opened)
+    check_destination(target)
     with storage_errors(tempfile.gettempdir()):
         scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-rebase-")
     with scratch as folder:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -103,7 +104,8 @@ class OpenedImage:
         Raises:
             ImageError: It is missing, too large or no JSON object.
         """
-        packed = descriptor_from(self.manifest.get("config") or {})
+        with well_formed(self.title):
+            packed = descriptor_from(self.manifest["config"])
         content = read_small(self.blobs, Descriptor(OCI_CONFIG, packed.digest, packed.size))
         return parse_document(content, f"The configuration of {self.title}")
 
@@ -114,12 +116,8 @@ class OpenedImage:
         Raises:
             ImageError: The manifest is malformed or does not match the configuration.
         """
-        try:
+        with well_formed(self.title):
             return _layers(self.manifest["layers"], self.config["rootfs"]["diff_ids"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ImageError(
-                f"The image {self.title} has a malformed manifest: {error}."
-            ) from error
 
     @property
     def platform(self) -> Platform:
@@ -201,6 +199,19 @@ def parse_document(content: bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
+@contextlib.contextmanager
+def well_formed(title: str) -> Iterator[None]:
+    """Surrounds the reading of fields from a document that somebody else wrote.
+
+    Raises:
+        ImageError: A field is missing or has another type than it must have.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ImageError(f"The image {title} has a malformed manifest: {error}.") from error
+
+
 def oci_layer_type(media_type: str) -> str:
     """The OCI media type of a layer with the same bytes.
 
@@ -255,12 +266,10 @@ def _from_archive(where: ArchiveReference) -> OpenedImage:
 
 def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
     """Follows a multi-platform index to the manifest for the platform."""
-    offered = []
-    for item in index.manifest.get("manifests") or ():
-        described = item.get("platform") or {}
-        name = f"{described.get('os')}/{described.get('architecture')}"
-        if name == str(platform) and described.get("variant", "") in {"", "v8"}:
-            found = descriptor_from(item)
+    with well_formed(text):
+        offered = [_offer(item) for item in index.manifest.get("manifests") or ()]
+    for name, found in offered:
+        if name == str(platform):
             return OpenedImage(
                 title=index.title.replace(index.descriptor.digest, found.digest),
                 descriptor=found,
@@ -271,11 +280,19 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
                 tag=index.tag,
                 from_index=True,
             )
-        offered.append(name)
     raise ImageError(
-        f"{text} has no image for {platform}, only for {', '.join(sorted(set(offered)))}.",
+        f"{text} has no image for {platform}, only for "
+        f"{', '.join(sorted({name for name, _ in offered}))}.",
         hint="Choose another image or another platform.",
     )
+
+
+def _offer(item: dict[str, Any]) -> tuple[str, Descriptor]:
+    """A platform, and its manifest; variants that we do not build for keep theirs in the name."""
+    described = item.get("platform") or {}
+    name = f"{described.get('os')}/{described.get('architecture')}"
+    variant = described.get("variant", "")
+    return name if variant in {"", "v8"} else f"{name}/{variant}", descriptor_from(item)
 
 
 def _layers(items: list[dict[str, Any]], diff_ids: list[str]) -> tuple[Layer, ...]:

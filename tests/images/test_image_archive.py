@@ -19,13 +19,13 @@ from containers import run
 from handmade import read_json, read_manifest, write
 from moving import archive_members, digest_of, make_base, skopeo, tar_of
 
-from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import build_image, copy_image
 from kfp_bento.runtime.images.archive import ArchiveSink, archive_sink, open_archive
 from kfp_bento.runtime.images.decompression import decompressed
 from kfp_bento.runtime.images.image import OCI_LAYER, OCI_MANIFEST, Descriptor
 from kfp_bento.runtime.images.layout import LayoutSource
-from kfp_bento.runtime.images.reference import ArchiveReference
+from kfp_bento.runtime.images.reference import ArchiveReference, parse_destination
 from kfp_bento.runtime.images.source import open_image
 from kfp_bento.runtime.images.tar import CHUNK
 
@@ -247,6 +247,37 @@ def test_podmans_archive_of_several_images_is_read(podman: list[str], tmp_path: 
     for wanted in (":localhost/three:v1", ":v1", ""):
         with pytest.raises(ImageError, match="localhost/one:v1, localhost/two:v1"):
             open_image(f"docker-archive:{file}{wanted}")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("docker-archive:a.tar", ArchiveReference(Path("a.tar"))),
+        ("docker-archive:/x/a.tar:v1", ArchiveReference(Path("/x/a.tar"), "", "v1")),
+        (
+            "docker-archive:a.tar:localhost:5000/x/y:v1",
+            ArchiveReference(Path("a.tar"), "localhost:5000/x/y", "v1"),
+        ),
+        (
+            "docker-archive:a.tar:python:3.11",
+            ArchiveReference(Path("a.tar"), "docker.io/library/python", "3.11"),
+        ),
+        ("docker-archive:a.tar:quay.io/x", ArchiveReference(Path("a.tar"), "quay.io/x")),
+    ],
+)
+def test_the_name_of_an_archive_is_read_as_skopeo_reads_it(
+    text: str, reference: ArchiveReference
+) -> None:
+    assert parse_destination(text) == reference
+    assert parse_destination(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text", ["docker-archive:", "docker-archive::v1", f"docker-archive:a:b/c@sha256:{'0' * 64}"]
+)
+def test_a_wrong_name_of_an_archive_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_destination(text)
 
 
 Entry = tuple[tarfile.TarInfo, bytes]

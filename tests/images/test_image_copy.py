@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import write_base
-from moving import add_blob, change_image, digest_of, make_base, skopeo
+from handmade import read_json, write_base
+from moving import add_blob, change_image, digest_of, make_base, set_image, skopeo
 from typer.testing import CliRunner
 
 from kfp_bento.runtime.cli.application import app
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, copy_image
-from kfp_bento.runtime.images.image import OCI_MANIFEST, Descriptor, parse_platform
+from kfp_bento.runtime.images import build_image, copy_image, rebase_image
+from kfp_bento.runtime.images.image import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_platform
 from kfp_bento.runtime.images.layout import LayoutSource, layout_sink
 from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.registry import Repository
@@ -311,6 +311,44 @@ def test_an_image_that_is_no_image_of_ours_is_copied_as_it_is(tmp_path: Path) ->
     copied = copy_image(odd, f"oci:{tmp_path}/out")
     assert open_image(f"oci:{tmp_path}/out").content == open_image(odd).content
     assert not copied.converted
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layers": "abc"},
+        {"layers": [1]},
+        {"layers": [{"digest": "sha256:../x", "size": 1}]},
+        {"layers": [{}]},
+        {"config": 5},
+        {"config": {"digest": f"sha256:{'0' * 64}", "size": 1 << 60}},
+        {"annotations": [1]},
+    ],
+)
+def test_a_malformed_manifest_is_an_error_in_a_sentence(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    make_base(tmp_path / "odd")
+    index = json.loads((tmp_path / "odd/index.json").read_bytes())
+    manifest = read_json(tmp_path / "odd", index["manifests"][0]["digest"])
+    odd = set_image(tmp_path / "odd", {**manifest, **fields}, "v1")
+    with pytest.raises(ImageError):
+        copy_image(odd, f"docker-archive:{tmp_path}/out.tar")
+    with pytest.raises(ImageError):
+        rebase_image(odd, odd)
+    assert not (tmp_path / "out.tar").exists()
+
+
+@pytest.mark.parametrize("manifests", ["abc", [1], [{"platform": 1}], [{"digest": 1}]])
+def test_a_malformed_index_is_an_error_in_a_sentence(manifests: Any, tmp_path: Path) -> None:
+    make_base(tmp_path / "odd")
+    odd = set_image(tmp_path / "odd", {"schemaVersion": 2, "manifests": manifests})
+    content = (tmp_path / "odd/index.json").read_text()
+    (tmp_path / "odd/index.json").write_text(content.replace(OCI_MANIFEST, OCI_INDEX))
+    for all_platforms in (False, True):
+        with pytest.raises(ImageError):
+            copy_image(odd, f"oci:{tmp_path}/out", all_platforms=all_platforms)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_tells_what_became_of_each_blob(
