@@ -124,7 +124,7 @@ class DependencyGroup:
                     "it will start more slowly"
                 )
             progress(f"installing {self.title}")
-            install_group(self._group, self._lock, tree, self._platform)
+            install_group(self._group, self._lock, tree, self._platform, progress)
             settle(tree, python)
             members = _list_members(tree, python, interpreter, work)
             if work is not None:
@@ -183,10 +183,19 @@ def bytecode_identity(python: str) -> str:
     return f"cpython-{_release()}"
 
 
-def install_group(group: WheelGroup, lock: Lock, tree: Path, platform: Platform) -> None:
+def install_group(
+    group: WheelGroup,
+    lock: Lock,
+    tree: Path,
+    platform: Platform,
+    progress: Callable[[str], None] = lambda sentence: None,
+) -> None:
     """Unpacks exactly these wheels with uv, as into a virtual environment at ``tree``.
 
-    uv's cache is tried alone first: every hash is given, so it cannot be out of date.
+    uv's cache is tried alone first: every hash is given, so it cannot be out of date. It can be
+    damaged, though: a virtual environment's files may be hard links into it, and some programs
+    add certificates to such a file. What does not have the size that its wheel says is fetched
+    again.
 
     Raises:
         ImageError: uv is missing or fails, or the disk is full.
@@ -204,6 +213,12 @@ def install_group(group: WheelGroup, lock: Lock, tree: Path, platform: Platform)
         run_uv(lock, platform, *arguments, *options, offline=True)
     except ImageError:
         run_uv(lock, platform, *arguments, *options)
+    if damaged := _damaged(tree):
+        progress(f"uv's cache was changed by something else; fetching again: {', '.join(damaged)}")
+        with storage_errors(tree):
+            shutil.rmtree(tree)
+        fresh = [f"--refresh-package={name}" for name in damaged]
+        run_uv(lock, platform, *arguments, *options, *fresh)
 
 
 def settle(tree: Path, python: str) -> None:
@@ -330,6 +345,31 @@ def _scratch(near: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _damaged(tree: Path) -> list[str]:
+    """The distributions with a file that has not the size that any RECORD gives it."""
+    sizes: dict[str, set[str]] = {}
+    owners: dict[str, str] = {}
+    for record in tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"):
+        for name, size in _recorded_sizes(record):
+            path = f"{record.parent.parent}/{name}"
+            sizes.setdefault(path, set()).add(size)
+            owners[path] = record.parent.name.partition("-")[0]
+    return sorted({owners[path] for path, said in sizes.items() if _size(path) not in said})
+
+
+def _recorded_sizes(record: Path) -> Iterator[tuple[str, str]]:
+    for row in csv.reader(record.read_text(encoding="utf-8").splitlines()):
+        if len(row) == 3 and row[2] and not row[0].endswith(".dist-info/RECORD"):
+            yield row[0], row[2]
+
+
+def _size(path: str) -> str:
+    try:
+        return str(os.stat(path).st_size)  # noqa: PTH116
+    except OSError:
+        return ""
 
 
 def _one_library(tree: Path) -> None:
