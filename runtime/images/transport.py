@@ -50,6 +50,7 @@ _PIECE = 256 << 10
 _TOKEN_LIFE = 60.0
 _KINDS = re.compile(r"(?:^|,)\s*(bearer|basic)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
+_NO_SPACE = re.compile(rb'no space|"err":28\b', re.IGNORECASE)
 _INTERNAL = (".svc", ".svc.cluster.local", ".local", ".internal")
 
 Result = TypeVar("Result")
@@ -513,7 +514,7 @@ class _Paced(urllib3.connection.HTTPConnection):
         self._pace = _Pace(patience)
         self._in_body = self._cut_short = self._framed = False
 
-    def request(  # type: ignore[override]
+    def request(
         self,
         method: str,
         url: str,
@@ -533,7 +534,7 @@ class _Paced(urllib3.connection.HTTPConnection):
             headers = {**headers, "Transfer-Encoding": "chunked", "Content-Length": "0"}
         super().request(method, url, body=body, headers=headers, **options)
 
-    def putheader(self, header: str | bytes, *values: Any) -> None:  # type: ignore[override]
+    def putheader(self, header: str | bytes, *values: Any) -> None:
         if not (self._framed and header == "Content-Length"):
             super().putheader(header, *values)  # type: ignore[arg-type]
 
@@ -560,13 +561,13 @@ class _Paced(urllib3.connection.HTTPConnection):
             self._pace.add(count, time.monotonic() - asked)
             rest = rest[count:]
 
-    def getresponse(self) -> urllib3.response.HTTPResponse:
+    def getresponse(self) -> Any:
         response = super().getresponse()
         if self._cut_short and self.sock is not None:
             # The rest of the body never went out, so nothing may follow on this connection;
             # the response still holds the socket until it was read.
             self.sock.close()
-            self.sock = None  # type: ignore[assignment]
+            self.sock = None
         return response
 
 
