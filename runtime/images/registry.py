@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images.blobs import verified
+from kfp_bento.runtime.images.connections import INSECURE_VARIABLE, Patience, is_loopback
 from kfp_bento.runtime.images.image import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -33,15 +34,7 @@ from kfp_bento.runtime.images.image import (
     Placement,
 )
 from kfp_bento.runtime.images.reference import Reference
-from kfp_bento.runtime.images.transport import (
-    CONTENT_LIMIT,
-    INSECURE_VARIABLE,
-    Answer,
-    Passing,
-    Patience,
-    Transport,
-    is_loopback,
-)
+from kfp_bento.runtime.images.transport import CONTENT_LIMIT, Answer, Passing, Transport
 
 __all__ = ["INSECURE_VARIABLE", "Patience", "Repository", "is_loopback"]
 
@@ -54,7 +47,8 @@ _LARGEST_PIECE = 64 << 20
 _LEAST = 256 << 10
 # A download that brought as much before it broke has not used up an attempt.
 _PROGRESS = 64 << 20
-_REFERRER_ROUNDS = 5
+_REFERRER_ROUNDS = 8
+_REFERRER_PAGES = 1000
 _RANGE = re.compile(r"(?:bytes[= ])?\s*(\d+)-(\d+)(?:/(\d+|\*))?")
 _NO_REFERRERS = {400, 404, 405, 406, 501}
 
@@ -199,13 +193,15 @@ class Repository:
         """
         found: list[dict[str, Any]] = []
         url = self._url(f"referrers/{digest}")
-        while url:
+        for _ in range(_REFERRER_PAGES):
             answer = self._http.request("GET", url, headers={"Accept": OCI_INDEX})
             if answer.status in _NO_REFERRERS and not found:
                 return _entries(self._fallback_index(digest), self.reference.name)
             self._expect(answer, {200}, f"list what refers to {self.reference.name}@{digest}")
             found += _entries(self._parsed(answer.content), self.reference.name)
             url = self._next_page(answer)
+            if not url:
+                break
         return found
 
     def _get_manifest(self, identifier: str) -> Answer:
@@ -338,7 +334,10 @@ class Repository:
         started = self._start(content, neighbour)
         if started.status == 201:
             return "mounted"
-        session = _Session(self._http.location(started), started)
+        least = started.headers.get("OCI-Chunk-Min-Length", "")
+        session = _Session(
+            self._http.location(started), max(_PIECE, int(least) if least.isdecimal() else 0)
+        )
         content.begun = True
         try:
             if route == "stream":
@@ -395,30 +394,37 @@ class Repository:
         return self._close(session, content, chunks, headers)
 
     def _send_pieces(self, session: _Session, content: _Content) -> Answer:
-        size = max(_PIECE, session.least)
-        if size > _LARGEST_PIECE:
-            failure = RegistryError(f"{self.reference.host} wants pieces of {size} bytes.")
+        if session.piece > _LARGEST_PIECE:
+            failure = RegistryError(f"{self.reference.host} wants pieces of {session.piece} bytes.")
             raise _Unsuited(failure, "whole")
         sent = 0
-        for piece in _recut(content.chunks(), size):
+        confirmed = False
+        for piece in _recut(content.chunks(), session.piece):
             place = f"{sent}-{sent + len(piece) - 1}"
             sent += len(piece)
             answer = self._patch(session, piece, {"Content-Range": place})
             given = _RANGE.fullmatch(answer.headers.get("Range", ""))
+            confirmed = given is not None
             if given and int(given[2]) + 1 != sent:
+                # ECR takes the first piece, drops the others and says that all is well.
                 failure = RegistryError(
                     f"{self.reference.host} lost a part of an upload: it has "
                     f"{int(given[2]) + 1} of {sent} bytes."
                 )
                 raise _Unsuited(failure, "whole")
-        return self._close(session, content)
+        try:
+            return self._close(session, content)
+        except _Lost as lost:
+            if confirmed:
+                raise
+            raise _Unsuited(lost.error, "whole") from None
 
     def _patch(
         self, session: _Session, body: bytes | Iterator[bytes], more: dict[str, str] | None = None
     ) -> Answer:
         answer = self._http.once("PATCH", session.place, body, {**_OCTETS, **(more or {})})
+        self._check_lost(answer, {"BLOB_UPLOAD_UNKNOWN"})
         self._check_suited(answer, streamed=more is None)
-        self._check_lost(answer)
         self._expect(answer, {201, 202, 204}, f"upload a blob to {self.reference.name}")
         session.place = self._http.location(answer, default=session.place)
         return answer
@@ -434,7 +440,7 @@ class Repository:
         separator = "&" if "?" in session.place else "?"
         query = urllib.parse.urlencode({"digest": content.known.digest})
         answer = self._http.once("PUT", f"{session.place}{separator}{query}", body, headers)
-        self._check_lost(answer)
+        self._check_lost(answer, _LOST_CODES)
         if headers:
             self._check_suited(answer, streamed=False)
         self._expect(answer, {200, 201, 204}, f"upload a blob to {self.reference.name}")
@@ -442,40 +448,45 @@ class Repository:
 
     def _check_suited(self, answer: Answer, *, streamed: bool) -> None:
         """Raises _Unsuited when the blob may get through in another way."""
-        if answer.status not in _UNSUITED or answer.codes & (_FINAL_CODES | _LOST_CODES):
+        if answer.status not in _UNSUITED or answer.codes & _FINAL_CODES:
             return
         failure = self._http.failure(answer, f"upload a blob to {self.reference.name}")
         if streamed and answer.status not in _TOO_LARGE:
             raise _Unsuited(failure, "whole", "pieces")
         raise _Unsuited(failure, "pieces", "whole")
 
-    def _check_lost(self, answer: Answer) -> None:
-        if answer.status in {400, 404, 416} and answer.codes & _LOST_CODES:
-            raise Passing(self._http.failure(answer, f"upload a blob to {self.reference.name}"))
+    def _check_lost(self, answer: Answer, codes: set[str]) -> None:
+        """Raises _Lost when all may go well the next time."""
+        if answer.status in {400, 404, 416} and answer.codes & codes:
+            raise _Lost(self._http.failure(answer, f"upload a blob to {self.reference.name}"))
 
     def _list_referrer(self, entry: dict[str, Any], subject: str) -> None:
-        tag = subject.replace(":", "-", 1)
+        """Adds an entry to the fallback index, and what somebody else's writing made vanish."""
+        wanted = [entry]
         for _ in range(_REFERRER_ROUNDS):
             index = self._fallback_index(subject)
             listed = _entries(index, self.reference.name)
-            if any(item.get("digest") == entry["digest"] for item in listed):
+            present = {item.get("digest") for item in listed}
+            missing = [item for item in wanted if item.get("digest") not in present]
+            if not missing:
                 return
             # Sorted, so that the order of writing does not show.
-            items = sorted([*listed, entry], key=lambda item: str(item.get("digest")))
-            content = json.dumps({**index, "manifests": items}, separators=(",", ":")).encode()
+            wanted = sorted([*listed, *missing], key=lambda item: str(item.get("digest")))
+            content = json.dumps({**index, "manifests": wanted}, separators=(",", ":")).encode()
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             media_type = str(index.get("mediaType") or OCI_INDEX)
-            self._put_manifest(Descriptor(media_type, digest, len(content)), content, tag)
-        if not any(item.get("digest") == entry["digest"] for item in self.referrers(subject)):
-            raise RegistryError(
-                f"{entry['digest']} could not be added to the referrers of "
-                f"{self.reference.name}@{subject}: others keep writing the list.",
-                hint="Run this again.",
+            self._put_manifest(
+                Descriptor(media_type, digest, len(content)), content, _fallback_tag(subject)
             )
+        raise RegistryError(
+            f"{entry['digest']} could not be listed as a referrer of "
+            f"{self.reference.name}@{subject}: others keep writing the list.",
+            hint="Run this again.",
+        )
 
     def _fallback_index(self, subject: str) -> dict[str, Any]:
         """The index that lists referrers where the registry does not; empty if there is none."""
-        found = self.read_manifest_bytes(subject.replace(":", "-", 1))
+        found = self.read_manifest_bytes(_fallback_tag(subject))
         if found is None:
             return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
         return self._parsed(found[1])
@@ -495,6 +506,10 @@ class Repository:
             raise self._http.failure(answer, action)
 
 
+class _Lost(Passing):
+    """The registry did not get what was sent, or has forgotten it."""
+
+
 class _Unsuited(Exception):
     """The registry does not take a blob this way; perhaps in one of the others."""
 
@@ -506,15 +521,10 @@ class _Unsuited(Exception):
 
 @dataclass
 class _Session:
-    """An upload that was opened: where to send next, and how large pieces must be at least."""
+    """An upload that was opened: where to send next, and the size of pieces."""
 
     place: str
-    started: Answer
-
-    @property
-    def least(self) -> int:
-        text = self.started.headers.get("OCI-Chunk-Min-Length", "")
-        return int(text) if text.isdecimal() else 0
+    piece: int
 
 
 @dataclass(frozen=True)
@@ -583,6 +593,10 @@ def _recut(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
             del held[:size]
     if held:
         yield bytes(held)
+
+
+def _fallback_tag(subject: str) -> str:
+    return subject.replace(":", "-", 1)
 
 
 def _media_type(answer: Answer) -> str:
