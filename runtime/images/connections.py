@@ -239,7 +239,10 @@ def _answers_first(sock: socket.socket, seconds: float) -> bool:
         return False
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLOUT)
-    return any(event & select.POLLIN for _, event in poll.poll(seconds * 1000))
+    events = poll.poll(seconds * 1000)
+    if not events:
+        raise TimeoutError(f"nothing was taken for {seconds:g} seconds")
+    return any(event & select.POLLIN for _, event in events)
 
 
 def is_loopback(host: str) -> bool:

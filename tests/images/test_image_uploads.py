@@ -301,7 +301,7 @@ def test_an_answer_that_comes_early_is_heard_before_all_is_sent() -> None:
         def serve() -> None:
             for answer in (
                 b"HTTP/1.1 202 Accepted\r\nLocation: /v2/a/blobs/uploads/1\r\n"
-                b"Content-Length: 0\r\n\r\n",
+                b"Connection: close\r\nContent-Length: 0\r\n\r\n",
                 b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
             ):
                 connection, _ = server.accept()
