@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.blobs import BlobDirectory
@@ -27,6 +27,7 @@ from kfp_bento.runtime.images.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.reference import Reference, parse_layout, parse_reference
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.sbom import SBOM_TYPE
+from kfp_bento.runtime.images.source import ReferrerSource
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -54,14 +55,6 @@ class Document:
     content: bytes
     filename: str
     annotations: tuple[tuple[str, str], ...] = ()
-
-
-@runtime_checkable
-class ReferrerSource(Protocol):
-    """Lists what refers to a manifest."""
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors, as an index writes them, of the manifests whose subject has the digest."""
 
 
 def sbom_document(content: bytes) -> Document:
@@ -212,7 +205,7 @@ def _open(image: str) -> _Place:
     return _Place(
         repository,
         subject,
-        _referrers(repository, subject),
+        repository.referrers(subject),
         lambda found: repository.read_manifest(found.digest)[1],
     )
 
@@ -225,16 +218,6 @@ def _resolve(repository: Repository, reference: Reference) -> str:
             hint="Check the repository's name and tag; private ones want a login.",
         )
     return found.digest
-
-
-def _referrers(repository: Repository, subject: str) -> list[dict[str, Any]]:
-    if isinstance(repository, ReferrerSource):
-        return repository.referrers(subject)
-    tag = subject.replace(":", "-")
-    if repository.head_manifest(tag) is None:
-        return []
-    listed: list[dict[str, Any]] = repository.read_manifest(tag)[1].get("manifests", [])
-    return listed
 
 
 def _parse(source: BlobSource, blob: Descriptor) -> dict[str, Any]:
