@@ -264,6 +264,8 @@ class Repository:
                     yield chunk
                 return
             except Passing as passing:
+                if blob.size and done >= blob.size:
+                    return  # only the end of the answer was lost
                 if done - counted >= _PROGRESS:
                     attempt, counted = 1, done
                 self._http.pause(attempt, passing)

@@ -510,6 +510,25 @@ def test_a_server_without_ranges_has_its_bytes_skipped() -> None:
         assert read(repository(host), BLOB) == CONTENT
 
 
+@pytest.mark.parametrize("sent", [1 << 20, len(CONTENT)], ids=["in the middle", "at the end"])
+def test_a_download_of_untold_length_is_taken_up_as_well(sent: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: Any) -> Any:
+        if wanted := request.headers.get("Range"):
+            asked.append(wanted)
+            start = int(wanted[6:-1])
+            more = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/*"}
+            return 206, more, CONTENT[start:]
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        request.wfile.write(b"%x\r\n%b\r\n" % (sent, CONTENT[:sent]))
+        return None
+
+    with scripted(answer) as host:
+        assert read(repository(host), BLOB) == CONTENT
+    assert asked == ([] if sent == len(CONTENT) else [f"bytes={sent}-"])
+
+
 def test_a_download_that_keeps_breaking_is_given_up() -> None:
     server = Dropping(CONTENT, 9, after=1000)
     with scripted(server) as host, pytest.raises(RegistryError, match="broke off after 3000 of"):
