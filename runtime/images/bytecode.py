@@ -222,6 +222,10 @@ def _hold_constants(items: Iterable[object], held: list[object]) -> None:
 def _processors() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     available = len(affinity(0)) if affinity else os.cpu_count() or 1
+    # A pod on a large node may use a fraction of its processors (cgroup v2).
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        available = min(available, max(1, round(int(quota) / int(period))))
     return min(available, _MOST_PROCESSES)
 
 

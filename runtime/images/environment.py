@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.bytecode import (
@@ -194,31 +196,40 @@ def install_group(
 
     uv's cache is tried alone first: every hash is given, so it cannot be out of date. It can be
     damaged, though: a virtual environment's files may be hard links into it, and some programs
-    add certificates to such a file. What does not have the size that its wheel says is fetched
-    again.
+    add certificates to such a file. What does not have the size that its wheel says is taken
+    again, past the cache.
 
     Raises:
         ImageError: uv is missing or fails, or the disk is full.
     """
     with storage_errors(tree):
         tree.mkdir(parents=True, exist_ok=True)
-        if not group.wheels:
-            return
-        file = tree.with_name(f"{tree.name}.txt")
-        lines = [*lock.options(), *(_requirement(wheel, lock) for wheel in group.wheels)]
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    arguments = ("pip", "install", "--prefix", str(tree.absolute()), "--require-hashes")
-    options = ("--link-mode", "hardlink", "-r", str(file.absolute()))
+    if not group.wheels:
+        return
+    arguments = _installation(group.wheels, lock, tree)
     try:
-        run_uv(lock, platform, *arguments, *options, offline=True)
+        run_uv(lock, platform, *arguments, offline=True)
     except ImageError:
-        run_uv(lock, platform, *arguments, *options)
+        run_uv(lock, platform, *arguments)
     if damaged := _damaged(tree):
-        progress(f"uv's cache was changed by something else; fetching again: {', '.join(damaged)}")
-        with storage_errors(tree):
-            shutil.rmtree(tree)
-        fresh = [f"--refresh-package={name}" for name in damaged]
-        run_uv(lock, platform, *arguments, *options, *fresh)
+        names = " ".join(sorted(damaged))
+        progress(f"uv's cache was changed by another program (uv cache clean {names})")
+        again = [wheel for wheel in group.wheels if wheel.name in damaged]
+        fresh = str(tree.with_name("fresh").absolute())
+        arguments = _installation(again, lock, tree)
+        run_uv(lock, platform, *arguments, "--reinstall", "--cache-dir", fresh)
+
+
+def _installation(wheels: Iterable[Wheel], lock: Lock, tree: Path) -> list[str]:
+    """Arguments of uv for exactly these wheels, which are listed in a file beside the tree."""
+    file = tree.with_name("requirements.txt").absolute()
+    lines = [*lock.options(), *(_requirement(wheel, lock) for wheel in wheels)]
+    with storage_errors(file):
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [
+        *("pip", "install", "--prefix", str(tree.absolute()), "--require-hashes"),
+        *("--link-mode", "hardlink", "-r", str(file)),
+    ]
 
 
 def settle(tree: Path, python: str) -> None:
@@ -347,7 +358,7 @@ def _scratch(near: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _damaged(tree: Path) -> list[str]:
+def _damaged(tree: Path) -> set[str]:
     """The distributions with a file that has not the size that any RECORD gives it."""
     sizes: dict[str, set[str]] = {}
     owners: dict[str, str] = {}
@@ -355,8 +366,8 @@ def _damaged(tree: Path) -> list[str]:
         for name, size in _recorded_sizes(record):
             path = f"{record.parent.parent}/{name}"
             sizes.setdefault(path, set()).add(size)
-            owners[path] = record.parent.name.partition("-")[0]
-    return sorted({owners[path] for path, said in sizes.items() if _size(path) not in said})
+            owners[path] = canonicalize_name(record.parent.name.partition("-")[0])
+    return {owners[path] for path, said in sizes.items() if _size(path) not in said}
 
 
 def _recorded_sizes(record: Path) -> Iterator[tuple[str, str]]:
