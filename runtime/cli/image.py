@@ -18,9 +18,28 @@ if TYPE_CHECKING:
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 
 
-@app.callback()
-def group() -> None:
-    """Keep build a subcommand, though it is the only one."""
+Base = Annotated[
+    str,
+    typer.Option(
+        help="Base image: a reference, oci:DIR, docker-archive:FILE, or host (this machine).",
+        envvar="KFP_BENTO_BASE_IMAGE",
+    ),
+]
+ImagePlatform = Annotated[
+    str, typer.Option(help="linux/amd64 or linux/arm64; this machine's by default.")
+]
+Cache = Annotated[
+    Optional[Path],  # noqa: UP045 - typer evaluates it
+    typer.Option(help="Directory that keeps layers for the next build.", envvar="KFP_BENTO_CACHE"),
+]
+CacheRepository = Annotated[
+    str,
+    typer.Option(
+        help="Repository of the same registry through which images share layers.",
+        envvar="KFP_BENTO_CACHE_REPOSITORY",
+    ),
+]
+Compression = Annotated[str, typer.Option(help="zstd, gzip or none.")]
 
 
 @app.command()
@@ -30,30 +49,11 @@ def build(
         str,
         typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
     ],
-    base: Annotated[
-        str,
-        typer.Option(
-            help="Base image, oci:DIRECTORY, or host (this machine; for trying out).",
-            envvar="KFP_BENTO_BASE_IMAGE",
-        ),
-    ] = "",
-    platform: Annotated[
-        str, typer.Option(help="linux/amd64 or linux/arm64; this machine's by default.")
-    ] = "",
-    cache: Annotated[
-        Optional[Path],  # noqa: UP045 - typer evaluates it
-        typer.Option(
-            help="Directory that keeps layers for the next build.", envvar="KFP_BENTO_CACHE"
-        ),
-    ] = None,
-    cache_repository: Annotated[
-        str,
-        typer.Option(
-            help="Repository of the same registry through which images share layers.",
-            envvar="KFP_BENTO_CACHE_REPOSITORY",
-        ),
-    ] = "",
-    compression: Annotated[str, typer.Option(help="zstd, gzip or none.")] = "zstd",
+    base: Base = "",
+    platform: ImagePlatform = "",
+    cache: Cache = None,
+    cache_repository: CacheRepository = "",
+    compression: Compression = "zstd",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be made and sent, and stop.")
     ] = False,
@@ -84,7 +84,71 @@ def build(
         _show_image(made, elapsed())
 
 
+@app.command()
+def pack(
+    requirements: Annotated[
+        Path, typer.Argument(metavar="LOCK", help="Requirements, each with a hash.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
+    ],
+    name: Annotated[str, typer.Option(help="What the image is called.")],
+    version: Annotated[str, typer.Option(help="Its version, and its tag if --to has none.")],
+    wheel: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="A wheel of your own, in a layer on top; may be repeated."),
+    ] = None,
+    build_wheel: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option(
+            metavar="NAME",
+            help="A locked distribution without a wheel: run its build code here; may be repeated.",
+        ),
+    ] = None,
+    python: Annotated[str, typer.Option(help="Minor version of Python.")] = "",
+    base: Base = "",
+    platform: ImagePlatform = "",
+    cache: Cache = None,
+    cache_repository: CacheRepository = "",
+    compression: Compression = "zstd",
+    json: Json = False,
+) -> None:
+    """Assemble an image of a locked Python environment, for the steps of pipelines."""
+    import sys
+
+    from .. import images
+
+    require_extra("runtime")
+    elapsed = stopwatch()
+    with working("assembling the image", quiet=json) as progress:
+        image = images.pack_image(
+            requirements,
+            to,
+            name=name,
+            version=version,
+            python=python or f"{sys.version_info.major}.{sys.version_info.minor}",
+            wheels=wheel or (),
+            built_here=build_wheel or (),
+            base=base,
+            platform=platform,
+            cache=cache,
+            cache_repository=cache_repository,
+            compression=compression,
+            progress=progress,
+        )
+    if json:
+        print_json(image.to_dict())
+    else:
+        _show_image(image, elapsed())
+
+
+# What became of a layer, in words that fit a directory or a file.
+_LOCAL = {"present": "there", "mounted": "linked", "sent": "written"}
+
+
 def _show_image(image: images.Image, seconds: float) -> None:
+    remote = image.location.startswith("docker://")
     table = Table(box=None, padding=(0, 2))
     for heading in ("layer", "content", "size", "", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -92,7 +156,8 @@ def _show_image(image: images.Image, seconds: float) -> None:
         size = human_bytes(layer.size)
         origin = "" if layer.kind == "base" else layer.origin
         digest = layer.digest[:19]
-        table.add_row(layer.kind, layer.title, size, origin, layer.placement, digest)
+        placement = layer.placement if remote else _LOCAL.get(layer.placement, "")
+        table.add_row(layer.kind, layer.title, size, origin, placement, digest)
     out.print(table)
     sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
     print_facts(
@@ -100,7 +165,8 @@ def _show_image(image: images.Image, seconds: float) -> None:
         {
             "image": image.reference,
             "base": image.base,
-            "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it sent",
+            "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
+            + ("sent" if remote else "written"),
             "location": image.location,
         },
     )

@@ -9,6 +9,7 @@ from kfp_bento.runtime.images.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.copy import CopiedImage, copy_image
 from kfp_bento.runtime.images.image import Image, Layer
+from kfp_bento.runtime.images.pack import pack_image
 from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.qualify import qualify
 from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
@@ -24,6 +25,7 @@ __all__ = [
     "build_image",
     "choose_base",
     "copy_image",
+    "pack_image",
     "parse_destination",
     "parse_reference",
     "plan_image",

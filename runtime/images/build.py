@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.assembly import Assembly, Contents
-from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_base
-from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.cache import LayerCache
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.assembly import Contents
 from kfp_bento.runtime.images.config import BENTO, MODELS, image_config
-from kfp_bento.runtime.images.destination import check_destination, location, open_sink
+from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
 from kfp_bento.runtime.images.environment import dependency_groups
-from kfp_bento.runtime.images.image import Image, ImageSink, Platform, parse_platform
-from kfp_bento.runtime.images.layers import Codec, codec_named
-from kfp_bento.runtime.images.layout import layout_sink
+from kfp_bento.runtime.images.image import Image
 from kfp_bento.runtime.images.papers import Papers
 from kfp_bento.runtime.images.plan import ImagePlan
 from kfp_bento.runtime.images.qualify import Wishes, qualify
 from kfp_bento.runtime.images.recipes import (
     Progress,
     dependency_recipe,
-    key_of,
     model_recipes,
     source_recipe,
 )
-from kfp_bento.runtime.images.records import Records, RegistryRecords
-from kfp_bento.runtime.images.reference import (
-    ArchiveReference,
-    LayoutReference,
-    Place,
-    Reference,
-    check_tag,
-    parse_destination,
-    parse_reference,
-)
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.tar import source_date_epoch
-from kfp_bento.runtime.images.wheels import Lock, Wheel, select_wheels, selection_inputs
+from kfp_bento.runtime.images.wheels import Lock
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from contextlib import AbstractContextManager
 
-CACHE_VARIABLE = "KFP_BENTO_CACHE"
-CACHE_REPOSITORY_VARIABLE = "KFP_BENTO_CACHE_REPOSITORY"
-_ANNOTATION = "org.opencontainers.image"
+    from kfp_bento.runtime.bentos import Bento
 
 
 def build_image(
@@ -99,23 +74,21 @@ def build_image(
             installed, the base does not fit, the destination is taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
-    tell = progress or (lambda sentence: None)
-    order = _order(bento, destination, base, tag, platform, cache, cache_repository, compression)
-    with _assembly(order, repository, tell) as (assembly, contents):
-        done = assembly.carry_out()
-    digest = done.manifest.digest
-    tell(f"{'wrote' if done.changed else 'already there:'} {destination} as {digest}")
-    target = order.target
-    return Image(
-        repository=_repository(target, repository, bento),
-        digest=digest,
-        tags=(order.tag,),
-        base=contents.base.title,
-        location=location(target),
-        layers=done.layers,
-        platform=str(order.platform),
-        reused=not done.changed,
-    )
+    wishes = qualify(bento.directory)
+    with _opened(
+        bento,
+        wishes,
+        destination,
+        progress,
+        base=base,
+        repository=repository,
+        tag=tag,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        compression=compression,
+    ) as context:
+        return context.build(_contents(bento, wishes, context))
 
 
 def plan_image(
@@ -140,211 +113,89 @@ def plan_image(
         ImageError: The bento or the base does not qualify.
         RegistryError: A registry refused or failed.
     """
-    order = _order(bento, destination, base, tag, platform, cache, cache_repository, compression)
-    with _assembly(order, "", progress or (lambda sentence: None)) as (assembly, _):
-        return assembly.plan(f"{location(order.target).removeprefix('docker://')}:{order.tag}")
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What was asked for, checked."""
-
-    bento: Bento
-    wishes: Wishes
-    target: Place
-    tag: str
-    base: str
-    platform: Platform
-    codec: Codec
-    epoch: int
-    cache: LayerCache | None
-    cache_repository: Reference | None
-
-
-def _order(
-    bento: Bento,
-    destination: str,
-    base: str,
-    tag: str,
-    platform: str,
-    cache: Path | None,
-    cache_repository: str,
-    compression: str,
-) -> _Order:
-    target = parse_destination(destination)
-    check_destination(target)
     wishes = qualify(bento.directory)
+    with _opened(
+        bento,
+        wishes,
+        destination,
+        progress,
+        base=base,
+        tag=tag,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        compression=compression,
+    ) as context:
+        return context.plan(_contents(bento, wishes, context))
+
+
+def _opened(
+    bento: Bento,
+    wishes: Wishes,
+    destination: str,
+    progress: Progress | None,
+    *,
+    base: str,
+    **options: Any,
+) -> AbstractContextManager[BuildContext]:
     if not bento.python_version:
         raise ImageError(
             f"The bento {bento.name} does not say which Python it needs.",
             hint="Build it again with python_version set.",
         )
-    return _Order(
-        bento=bento,
-        wishes=wishes,
-        target=target,
-        tag=check_tag(tag or target.tag or bento.version),
-        base=base,
-        platform=parse_platform(platform),
-        codec=codec_named(compression),
-        epoch=source_date_epoch(),
-        cache=_layer_cache(cache),
-        cache_repository=_cache_repository(cache_repository, target),
+    checked = build_options(
+        bento.name,
+        bento.version,
+        bento.python_version,
+        destination,
+        base=base or wishes.base,
+        **options,
     )
+    return open_context(checked, progress or (lambda sentence: None))
 
 
-@contextlib.contextmanager
-def _assembly(
-    order: _Order, repository: str, tell: Progress
-) -> Iterator[tuple[Assembly, Contents]]:
-    name = _repository(order.target, repository, order.bento)
-    with _open_sink(order.target, name) as (sink, workspace):
-        shared = _shared(order, sink)
-        base = _open_base(order, workspace, tell)
-        contents = _contents(order, base, name, shared, tell)
-        assembly = Assembly(
-            contents,
-            sink,
-            workspace,
-            order.tag,
-            cache=order.cache,
-            shared=shared,
-            progress=tell,
-        )
-        yield assembly, contents
-
-
-@contextlib.contextmanager
-def _open_sink(target: Place, repository: str) -> Iterator[tuple[ImageSink, BlobDirectory]]:
-    """The sink, and a place for new blobs: that of the layout itself where there is one."""
-    if isinstance(target, LayoutReference):
-        with layout_sink(target.directory) as layout:
-            yield layout, layout.blobs
-        return
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-image-")
-    with scratch as folder, open_sink(target, repository) as sink:
-        yield sink, BlobDirectory(Path(folder))
-
-
-def _layer_cache(directory: Path | None) -> LayerCache | None:
-    named = os.environ.get(CACHE_VARIABLE, "")
-    chosen = directory or (Path(named) if named else None)
-    return LayerCache(chosen) if chosen else None
-
-
-def _cache_repository(wanted: str, target: Place) -> Reference | None:
-    text = wanted or os.environ.get(CACHE_REPOSITORY_VARIABLE, "")
-    if not text or not isinstance(target, Reference):
-        return None
-    reference = parse_reference(text)
-    if reference.host == target.host:
-        return reference
-    if not wanted:
-        return None  # the variable is for another registry's images
-    raise InvalidInput(
-        f"Layers cannot be shared through {reference.name}: the image goes to {target.host}.",
-        hint="A registry shares blobs between its own repositories only; name one of these.",
-    )
-
-
-def _shared(order: _Order, sink: ImageSink) -> RegistryRecords | None:
-    if not isinstance(sink, Repository):
-        return None
-    elsewhere = order.cache_repository
-    if elsewhere is None or elsewhere.name == sink.reference.name:
-        return RegistryRecords(sink)
-    return RegistryRecords(Repository(elsewhere))
-
-
-def _open_base(order: _Order, workspace: BlobDirectory, tell: Progress) -> BaseImage:
-    python = order.bento.python_version
-    # Never the builder's own machine unless it was asked for: this may be a pod.
-    text = choose_base(python, wanted=order.base or order.wishes.base, allow_host=False)
-    tell(f"base image: {text}")
-    return open_base(
-        text,
-        python,
-        order.platform,
-        workspace=workspace,
-        codec=order.codec,
-        cache=order.cache,
-        epoch=order.epoch,
-        progress=tell,
-    )
-
-
-def _contents(
-    order: _Order, base: BaseImage, name: str, shared: RegistryRecords | None, tell: Progress
-) -> Contents:
+def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
     """Base and recipes, from the layer that changes least to the one that changes most."""
-    bento, wishes = order.bento, order.wishes
-    wheels = _select(order, shared, tell)
+    options, base = context.options, context.base
+    codec, epoch = options.codec, options.epoch
+    chosen = context.select(
+        Lock(wishes.requirements, _install_folder(bento.directory), bento.python_version)
+    )
     groups = dependency_groups(
-        wheels.lock, order.platform, interpreter=base.interpreter, wheels=wheels.wheels
+        chosen.lock, options.platform, interpreter=base.interpreter, wheels=chosen.wheels
     )
     recipes = (
-        *(dependency_recipe(group, order.codec, order.epoch, tell) for group in groups),
-        *model_recipes(bento.directory, order.epoch),
-        source_recipe(bento.directory, bento.name, order.codec, order.epoch),
+        *(dependency_recipe(group, codec, epoch, context.tell) for group in groups),
+        *model_recipes(bento.directory, epoch),
+        source_recipe(bento.directory, bento.name, codec, epoch),
     )
-    names = {f"{_ANNOTATION}.title": bento.name, f"{_ANNOTATION}.version": bento.version}
-    if base.digest:  # and not base.name: one base under two names gives one image
-        names[f"{_ANNOTATION}.base.digest"] = base.digest
-    labels = {**names, BENTO: bento.tag, MODELS: _listed_models(bento)}
+    labels = {**context.annotations, BENTO: bento.tag, MODELS: _listed_models(bento)}
     papers = Papers(
-        bento=bento,
+        options=options,
         base=base,
-        asked=order.base or order.wishes.base,
-        repository=name,
-        platform=order.platform,
-        compression=order.codec.name,
-        epoch=order.epoch,
-        wheels=wheels.wheels,
+        digest=bento.digest,
+        models=bento.models,
+        wheels=chosen.wheels,
     )
     return Contents(
         base=base,
         recipes=recipes,
-        platform=order.platform,
-        settings={"environment": wishes.environment, "labels": labels, "epoch": order.epoch},
-        annotations=names,
+        platform=options.platform,
+        settings={"environment": wishes.environment, "labels": labels, "epoch": epoch},
+        annotations=context.annotations,
         configure=lambda layers: image_config(
             base.config,
             layers,
-            order.platform,
+            options.platform,
             environment=wishes.environment,
             labels=labels,
             interpreter=base.interpreter,
-            epoch=order.epoch,
+            epoch=epoch,
         ),
         documents=papers.documents,
         facts=papers.facts,
-        kept=wheels.kept,
+        kept=chosen.kept,
     )
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The wheels that the image gets, and what to remember of how they were found."""
-
-    lock: Lock
-    wheels: tuple[Wheel, ...]
-    kept: dict[str, Any]
-
-
-def _select(order: _Order, shared: RegistryRecords | None, tell: Progress) -> _Selection:
-    """Chooses the wheels, or remembers what was chosen for the same lock before."""
-    bento = order.bento
-    lock = Lock(order.wishes.requirements, _install_folder(bento.directory), bento.python_version)
-    key = key_of(selection_inputs(lock, order.platform))
-    places: tuple[Records | None, ...] = (order.cache, shared)
-    for records in places:
-        with contextlib.suppress(TypeError, ValueError):
-            if facts := records and records.find_facts(key):
-                return _Selection(lock, tuple(Wheel.from_dict(item) for item in facts), {})
-    tell("choosing the wheels")
-    wheels = select_wheels(lock, order.platform)
-    return _Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
 
 
 def _listed_models(bento: Bento) -> str:
@@ -355,11 +206,3 @@ def _listed_models(bento: Bento) -> str:
 def _install_folder(bento: Path) -> Path:
     """Where BentoML starts the installer, so that ``./wheels/…`` means the same."""
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"
-
-
-def _repository(target: Place, wanted: str, bento: Bento) -> str:
-    if isinstance(target, Reference):
-        return target.name
-    if isinstance(target, ArchiveReference) and target.repository:
-        return target.repository
-    return wanted or f"localhost/{bento.name}"

@@ -1,15 +1,16 @@
-"""The documents that go with a bento's image: its bill of materials and its provenance."""
+"""The documents that go with an image: its bill of materials and its provenance."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.images.attachments import Document, provenance_document, sbom_document
 from kfp_bento.runtime.images.base_image import HOST, BaseImage
-from kfp_bento.runtime.images.image import Descriptor, Platform
+from kfp_bento.runtime.images.context import BuildOptions
+from kfp_bento.runtime.images.image import Descriptor
 from kfp_bento.runtime.images.provenance import (
     BaseOrigin,
     ImageBuild,
@@ -31,7 +32,7 @@ from kfp_bento.runtime.images.sbom import (
 from kfp_bento.runtime.images.wheels import Wheel
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento, BentoModel
+    from kfp_bento.runtime.bentos import BentoModel
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,18 @@ class Papers:
     """What is known about an image and is not its content alone.
 
     Attributes:
-        bento: What it was made of, with the models' origins.
+        options: What was asked for.
         base: The base image.
-        asked: The base as it was asked for; empty if none was.
-        repository: The repository the image is known by.
-        platform: The image's platform.
-        compression: ``zstd``, ``gzip`` or ``none``.
-        epoch: Seconds since 1970 that stand in every timestamp.
+        digest: Content digest of the bento, ``sha256:…``; may be empty.
+        models: The models inside, with their origins.
         wheels: The wheels of its environment.
         debs: The Debian packages on top of its base.
     """
 
-    bento: Bento
+    options: BuildOptions
     base: BaseImage
-    asked: str
-    repository: str
-    platform: Platform
-    compression: str
-    epoch: int
+    digest: str
+    models: tuple[BentoModel, ...]
     wheels: tuple[Wheel, ...]
     debs: tuple[DebFact, ...] = ()
 
@@ -68,37 +63,38 @@ class Papers:
         """
         return {
             "builder": builder_version(),
-            "asked": self.asked,
-            "origins": [model.provenance for model in self.bento.models],
+            "asked": self.options.base,
+            "origins": [model.provenance for model in self.models],
         }
 
     def documents(self, image: Descriptor) -> Sequence[Document]:
         """Writes the documents for the finished image."""
+        options = self.options
         wheels = tuple(
             WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256)
             for wheel in self.wheels
         )
         bill = SoftwareBill(
-            name=self.bento.name,
-            version=self.bento.version,
-            epoch=self.epoch,
+            name=options.name,
+            version=options.version,
+            epoch=options.epoch,
             wheels=wheels,
             debs=self.debs,
-            models=tuple(map(_model_fact, self.bento.models)),
+            models=tuple(map(_model_fact, self.models)),
             base=self._base_fact(),
         )
         build = ImageBuild(
-            repository=self.repository,
+            repository=options.repository,
             digest=image.digest,
-            bento=self.bento.tag,
-            bento_digest=self.bento.digest,
+            bento=f"{options.name}:{options.version}",
+            bento_digest=self.digest,
             base=self._base_origin(),
-            platform=str(self.platform),
-            compression=self.compression,
+            platform=str(options.platform),
+            compression=options.codec.name,
             format=str(BUILDER_FORMAT),
             wheels=wheels,
             debs=self.debs,
-            models=tuple(map(_model_origin, self.bento.models)),
+            models=tuple(map(_model_origin, self.models)),
             invocation=invocation_id(os.environ),
         )
         return (
@@ -112,17 +108,12 @@ class Papers:
         return BaseFact.from_config(self.base.config, self.base.digest)
 
     def _base_origin(self) -> BaseOrigin:
-        asked = self.asked or self.base.title.partition("@")[0]
+        asked = self.options.base or self.base.title.partition("@")[0]
+        found = BaseOrigin(asked, self.base.digest, architecture=self.options.platform.architecture)
         if asked == HOST or asked.startswith(("oci:", "docker-archive:")):
-            return BaseOrigin(asked, self.base.digest, architecture=self.platform.architecture)
+            return found
         reference = parse_reference(asked)
-        return BaseOrigin(
-            asked,
-            self.base.digest,
-            repository=reference.name,
-            tag=reference.tag,
-            architecture=self.platform.architecture,
-        )
+        return replace(found, repository=reference.name, tag=reference.tag)
 
 
 def _model_fact(model: BentoModel) -> ModelFact:

@@ -172,7 +172,10 @@ class WheelGroup:
         if self.last:
             return f"dependencies {count}"
         first = f"{self.wheels[0].name} {self.wheels[0].version}"
-        return first if len(self.wheels) == 1 else f"large dependencies {count}"
+        if len(self.wheels) == 1:
+            return first
+        large = all(wheel.size >= BIG_WHEEL for wheel in self.wheels)
+        return f"{'large dependencies' if large else 'own wheels'} {count}"
 
     @property
     def download_size(self) -> int:
