@@ -16,7 +16,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from kfp_bento.runtime.images.tar import (
     symlink_entry,
     walk_tree,
 )
+from kfp_bento.runtime.storage.directories import scratch_inside
 
 _UV_PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 # Notes of the installer about this machine's cache and paths.
@@ -249,13 +249,11 @@ def _uv() -> list[str]:
 @contextlib.contextmanager
 def _scratch(near: Path) -> Iterator[Path]:
     """A directory that goes away, on the disk of the blobs if need be."""
-    with storage_errors(near):
-        near.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".environment-", dir=near))
-    try:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(near):
+            near.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(scratch_inside(near, ".environment-"))
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _relocated_scripts(target: Path) -> Iterator[tuple[str, bytes]]:

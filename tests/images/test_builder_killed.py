@@ -153,11 +153,16 @@ class Builder:
         return digest
 
     def leftovers(self) -> list[str]:
-        """What a killed build left behind, anywhere."""
-        places = (path for path in self.folder.rglob("*") if path.parent != self.folder / "uv")
-        marks = (".partial-", ".environment-", ".old-", "-old", ".settled")
-        left = [path for path in places if any(mark in path.name for mark in marks)]
-        left += self.scratch.iterdir()
+        """What killed builds left in the cache and beside their destination."""
+        places = (
+            self.cache,
+            self.cache / "blobs/sha256",
+            self.cache / "layers",
+            self.folder / "out",
+        )
+        left = [path for place in places if place.exists() for path in place.iterdir()]
+        marks = (".partial-", ".environment-")
+        left = [path for path in left if any(mark in path.name for mark in marks)]
         return [path.relative_to(self.folder).as_posix() for path in left]
 
 

@@ -269,7 +269,13 @@ def test_a_connection_that_always_breaks_is_given_up_and_the_tag_stays(
 @pytest.mark.parametrize("kind", PUSHING)
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_what_passes_is_tried_again_and_what_stays_is_given_up(
-    proxy: FaultProxy, oci_registry: str, name: str, old: Picture, new: Picture, status: int, kind: str
+    proxy: FaultProxy,
+    oci_registry: str,
+    name: str,
+    old: Picture,
+    new: Picture,
+    status: int,
+    kind: str,
 ) -> None:
     proxy.on(kind, refuse(status), times=2)
     push(repository(proxy.host, name), old)
@@ -438,7 +444,7 @@ def test_a_registry_that_gives_its_inner_name_gets_the_upload_itself_or_an_error
     try:
         push(repository(proxy.host, name), old)
     except RegistryError as error:
-        assert "registry.inside" in error.message  # noqa: PT017
+        assert "registry.inside" in error.message
         assert pulled(oci_registry, name) is None
     else:
         assert pulled(oci_registry, name) == old.manifest.digest
