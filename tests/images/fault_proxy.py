@@ -79,11 +79,11 @@ class Guard:
     """Asks for bearer tokens that soon wear out, and looks at what they are for.
 
     Attributes:
-        uses: How many requests one token is good for.
+        uses: Says how many requests the next token is good for.
         granted: The scopes of every token that was given out.
     """
 
-    uses: float = float("inf")
+    uses: Callable[[], float] = lambda: float("inf")
     granted: list[frozenset[str]] = field(default_factory=list)
     _left: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -97,7 +97,7 @@ class Guard:
         with self._lock:
             token = f"token-{len(self.granted)}"
             self.granted.append(frozenset(rights))
-            self._left[token] = (frozenset(rights), self.uses)
+            self._left[token] = (frozenset(rights), self.uses())
         return token
 
     def revoke(self) -> None:
@@ -137,6 +137,8 @@ class FaultProxy:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        # Little is on its way: a slow reader holds up the writer soon.
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
         self.host = f"127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> FaultProxy:

@@ -317,11 +317,12 @@ def test_the_registry_says_when_to_come_again(
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("uses", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
 def test_a_token_may_expire_between_any_two_requests(
-    oci_registry: str, name: str, old: Picture, uses: int, streamed: bool
+    oci_registry: str, name: str, old: Picture, seed: int, streamed: bool
 ) -> None:
-    guard = Guard(uses=uses)
+    chance = random.Random(seed)
+    guard = Guard(uses=lambda: chance.randint(1, 6))
     with FaultProxy(oci_registry, guard) as proxy:
         push(repository(proxy.host, name), old, streamed=streamed)
     assert pulled(oci_registry, name) == old.manifest.digest
@@ -347,7 +348,7 @@ def test_a_token_that_expires_during_an_upload_is_fetched_anew(
 def test_a_token_that_is_never_accepted_ends_in_an_error(
     oci_registry: str, name: str, old: Picture
 ) -> None:
-    with FaultProxy(oci_registry, Guard(uses=0)) as proxy:
+    with FaultProxy(oci_registry, Guard(uses=lambda: 0)) as proxy:
         error = failure_of(lambda: push(repository(proxy.host, name), old))
         assert len(proxy.seen) < 50
     assert "HTTP 401" in error.message
@@ -453,8 +454,11 @@ def test_a_registry_that_gives_its_inner_name_gets_the_upload_itself_or_an_error
 def test_an_upload_without_a_place_is_an_error(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture
 ) -> None:
-    proxy.on("POST upload", edit_answer(lambda answer: answer.headers.pop("Location")), times=9)
-    failure_of(lambda: push(repository(proxy.host, name), old))
+    proxy.on(
+        "POST upload", edit_answer(lambda answer: answer.headers.pop("Location")), times=ALWAYS
+    )
+    error = failure_of(lambda: push(repository(proxy.host, name), old))
+    assert "where" in error.message
     assert pulled(oci_registry, name) is None
 
 
@@ -638,9 +642,10 @@ def copy_base(host: str, name: str, folder: Path) -> None:
 def test_a_slow_line_is_waited_for(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, tmp_path: Path
 ) -> None:
-    hurried = Patience(attempts=2, connect=1, read=0.5, backoff=0.01)
-    proxy.on("PATCH upload", drip_request(1 << 20, 0.3), times=ALWAYS)
-    proxy.on("GET blob", drip_answer(1 << 20, 0.3), times=ALWAYS)
+    # Longer than any time limit, but it always moves.
+    hurried = Patience(attempts=1, connect=0.5, read=0.5)
+    proxy.on("PATCH upload", drip_request(64 << 10, 0.02), times=ALWAYS)
+    proxy.on("GET blob", drip_answer(64 << 10, 0.02), times=ALWAYS)
     push(repository(proxy.host, name, hurried), new)
     assert pulled(oci_registry, name) == new.manifest.digest
     fetch(repository(proxy.host, name, hurried), new, tmp_path)
@@ -656,6 +661,23 @@ def test_a_registry_that_falls_silent_is_given_up_in_time(
     began = time.monotonic()
     failure_of(lambda: push(repository(proxy.host, name, hurried), old))
     assert time.monotonic() - began < 3
+    assert pulled(oci_registry, name) is None
+
+
+@pytest.mark.parametrize("kind", ["PATCH upload", "GET blob"])
+def test_a_line_that_hardly_moves_is_given_up(
+    proxy: FaultProxy, oci_registry: str, name: str, new: Picture, kind: str, tmp_path: Path
+) -> None:
+    push(repository(oci_registry, f"{name}/there"), new)
+    hurried = Patience(attempts=1, connect=1, read=1, floor=1 << 20, window=0.5)
+    drip = drip_request if kind == "PATCH upload" else drip_answer
+    proxy.on(kind, drip(1 << 10, 0.1), times=ALWAYS)
+    began = time.monotonic()
+    if kind == "PATCH upload":
+        failure_of(lambda: push(repository(proxy.host, name, hurried), new))
+    else:
+        failure_of(lambda: fetch(repository(proxy.host, f"{name}/there", hurried), new, tmp_path))
+    assert time.monotonic() - began < 8
     assert pulled(oci_registry, name) is None
 
 
@@ -699,13 +721,7 @@ def test_a_registry_whose_disk_is_full_says_so_and_the_old_image_stays(
     error = failure_of(
         lambda: push(repository(tiny_registry, "faults/full"), large, streamed=streamed)
     )
-    assert "no space left" in str(error).lower()
-    assert pulled(tiny_registry, "faults/full") == old.manifest.digest
-
-
-def test_what_did_not_fit_is_taken_back(tiny_registry: str, old: Picture, large: Picture) -> None:
-    failure_of(lambda: push(repository(tiny_registry, "faults/full"), large))
-    push(repository(tiny_registry, "faults/full"), old)
+    assert "full" in str(error)
     assert pulled(tiny_registry, "faults/full") == old.manifest.digest
 
 
@@ -759,11 +775,11 @@ def test_builders_that_push_to_one_tag_at_once_leave_the_image_of_one_of_them(
     assert pulled(oci_registry, name) in {old.manifest.digest, new.manifest.digest}
 
 
-@pytest.mark.parametrize("uses", [float("inf"), 3])
+@pytest.mark.parametrize("uses", [ALWAYS, 20])
 def test_one_client_uploads_from_several_threads(
     oci_registry: str, name: str, new: Picture, uses: float
 ) -> None:
-    with FaultProxy(oci_registry, Guard(uses=uses)) as proxy:
+    with FaultProxy(oci_registry, Guard(uses=lambda: uses)) as proxy:
         target = repository(proxy.host, name)
         source = LayoutSource(new.layout)
         start = threading.Barrier(len(new.blobs))
