@@ -155,10 +155,10 @@ class _Paced(urllib3.connection.HTTPConnection):
         self.sock.settimeout(self._patience.read)
         rest = memoryview(data)
         while rest:
-            if self._in_body and _has_answered(self.sock):
+            asked = time.monotonic()
+            if self._in_body and _answers_first(self.sock, self._patience.read):
                 self._cut_short = True
                 raise BrokenPipeError(errno.EPIPE, "answered before the body was sent")
-            asked = time.monotonic()
             try:
                 count = self.sock.send(rest[:_PIECE])
             except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
@@ -230,13 +230,19 @@ def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield end + b"0\r\n\r\n"
 
 
-def _has_answered(sock: socket.socket) -> bool:
-    """Whether the peer speaks already; with TLS it may be the protocol that does."""
+def _answers_first(sock: socket.socket, seconds: float) -> bool:
+    """Waits until more can be sent; says whether the peer speaks already.
+
+    With TLS that cannot be told, since it may be the protocol that speaks.
+    """
     if isinstance(sock, ssl.SSLSocket):
         return False
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock, select.POLLIN | select.POLLOUT)
+    events = poll.poll(seconds * 1000)
+    if not events:
+        raise TimeoutError(f"nothing was taken for {seconds:g} seconds")
+    return any(event & select.POLLIN for _, event in events)
 
 
 def is_loopback(host: str) -> bool:

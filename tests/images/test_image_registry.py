@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.server
 import json
 import shutil
 import subprocess
-import threading
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from handmade import write_base
-from servers import docker_registry_binary, free_port, running
+from registries import log_in, registry, scripted
+from servers import free_port
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images import build_image, choose_base
-from kfp_bento.runtime.images.credentials import find_credentials
 from kfp_bento.runtime.images.image import Descriptor
 from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.registry import Patience, Repository, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kfp_bento.runtime.bentos import Bento
-
-
-@pytest.fixture(autouse=True)
-def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
-@contextlib.contextmanager
-def registry(folder: Path, *, storage: str = "", more: str = "") -> Iterator[str]:
-    """Debian's docker-registry with settings of its own."""
-    binary = docker_registry_binary()
-    if binary is None:
-        pytest.skip("no registry binary: install Debian's docker-registry")
-    folder.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: warn}\n"
-        f"storage:\n  filesystem: {{rootdirectory: {folder}/blobs}}\n{storage}"
-        f"http: {{addr: '{address}', relativeurls: false}}\n{more}"
-    )
-    with running([binary, "serve", str(config)], f"http://{address}/", folder / "log"):
-        yield address
 
 
 def test_an_image_is_pushed_by_digest_and_then_tagged(
@@ -164,12 +137,6 @@ def guarded(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def log_in(folder: Path, host: str, password: str) -> None:
-    packed = base64.b64encode(f"ali:{password}".encode()).decode()
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": packed}}}))
-
-
 def test_a_login_of_docker_is_used(bento: Bento, base: str, guarded: str, tmp_path: Path) -> None:
     log_in(tmp_path / "docker", guarded, "open sesame")
     image = build_image(bento, f"{guarded}/demo/tiny", base=base)
@@ -191,70 +158,6 @@ def test_a_wrong_password_never_shows_in_the_error(
     shown = f"{failure.value}{failure.value!r}{failure.value.__cause__!r}"
     assert "guessed-secret" not in shown
     assert base64.b64encode(b"ali:guessed-secret").decode() not in shown
-
-
-def test_credentials_are_found_where_podman_and_docker_keep_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log_in(tmp_path / "docker", "quay.io", "from docker")
-    log_in(tmp_path / "podman", "quay.io/team", "from podman")
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "podman/config.json"))
-    team, other = find_credentials("quay.io", "team/app"), find_credentials("quay.io", "other/app")
-    assert team is not None and team.password == "from podman"
-    assert other is not None and other.password == "from docker"
-    assert "podman" not in repr(team)
-
-
-@pytest.mark.parametrize("host", ["evil-quay.io", "quay.io.evil.org", "quay.io:444"])
-def test_credentials_are_for_their_own_host_only(tmp_path: Path, host: str) -> None:
-    log_in(tmp_path / "docker", "quay.io", "secret")
-    assert find_credentials(host, "a") is None
-
-
-def test_a_malformed_login_is_named_without_its_content(tmp_path: Path) -> None:
-    (tmp_path / "docker").mkdir()
-    content = {"auths": {"quay.io": {"auth": "c2VjcmV0LXdpdGhvdXQtY29sb24="}}}
-    (tmp_path / "docker/config.json").write_text(json.dumps(content))
-    with pytest.raises(RegistryError, match=r"entry for quay\.io") as failure:
-        find_credentials("quay.io")
-    assert "c2Vj" not in str(failure.value)
-
-
-@contextlib.contextmanager
-def scripted(
-    answer: Callable[[http.server.BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]],
-) -> Iterator[str]:
-    """A server that answers as told: for faults that a real registry does not show."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _answer(self) -> None:
-            if self.headers.get("Transfer-Encoding") == "chunked":
-                while int(self.rfile.readline(), 16):
-                    self.rfile.readline()
-            else:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, headers, body = answer(self)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(b"" if self.command == "HEAD" else body)
-
-        do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 QUICK = Patience(attempts=3, backoff=0.01)
