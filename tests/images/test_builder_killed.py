@@ -306,8 +306,8 @@ def kill_before_each_change(
 def test_a_builder_killed_before_some_change_to_the_disk_leaves_the_old_or_the_new_image(
     builder: Builder, forking: Forking, replacing: bool
 ) -> None:
-    count = kill_before_each_change(builder, forking, every=9, cold=False, replacing=replacing)
-    assert count >= 4
+    count = kill_before_each_change(builder, forking, every=12, cold=False, replacing=replacing)
+    assert count >= 3
 
 
 @pytest.mark.slow
@@ -360,8 +360,8 @@ def kill_at_requests(builder: Builder, registry: str, name: str, every: int) -> 
 def test_a_builder_killed_at_some_request_leaves_the_old_or_the_new_image(
     builder: Builder, oci_registry: str
 ) -> None:
-    assert kill_at_requests(builder, oci_registry, "killed/some", every=5) >= 3
-    assert len(builder.leftovers()) <= 2
+    assert kill_at_requests(builder, oci_registry, "killed/some", every=8) >= 3
+    assert builder.leftovers() == []
 
 
 @pytest.mark.slow
@@ -370,7 +370,7 @@ def test_a_builder_killed_at_any_request_leaves_the_old_or_the_new_image(
     builder: Builder, oci_registry: str
 ) -> None:
     assert kill_at_requests(builder, oci_registry, "killed/any", every=1) >= 10
-    assert len(builder.leftovers()) <= 2
+    assert builder.leftovers() == []
 
 
 # --- At random moments ----------------------------------------------------------------------------
@@ -415,8 +415,7 @@ def kill_at_random(
             for builder.destination in places:
                 builder.build()
             assert in_layout(out) == in_registry(registry, name) == wanted, number
-            # What one killed build leaves may stay for a while, but it does not pile up.
-            assert len(builder.leftovers()) <= rest, builder.leftovers()
+            assert builder.leftovers() == []
     return caught
 
 

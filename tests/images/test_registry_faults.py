@@ -58,7 +58,7 @@ from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.registry import Patience, Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fault_proxy import Fault
 
@@ -73,8 +73,16 @@ PUSHING = (
     "HEAD tag",
     "PUT tag",
 )
+STATUSES = (429, 500, 502, 503)
 ALWAYS = float("inf")
 _numbers = itertools.count()
+
+
+def sample(every: int, *values: Iterable[Any]) -> list[Any]:
+    """All combinations; one in `every` is for the normal suite, the others are slow together."""
+    marks = [() if number % every == 0 else pytest.mark.slow for number in range(1000)]
+    cases = zip(itertools.product(*values), marks, strict=False)
+    return [pytest.param(*case, marks=mark) for case, mark in cases]
 
 
 @dataclass(frozen=True)
@@ -212,8 +220,7 @@ def failure_of(action: Callable[[], Any]) -> ImageError:
 # --- Connections break --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("seed", "streamed"), sample(3, range(6), (False, True)))
 def test_an_upload_that_breaks_off_anywhere_is_begun_again(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, seed: int, streamed: bool
 ) -> None:
@@ -225,8 +232,7 @@ def test_an_upload_that_breaks_off_anywhere_is_begun_again(
     assert pulled(oci_registry, name) == new.manifest.digest
 
 
-@pytest.mark.parametrize("kind", ["PUT manifest", "PUT tag"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "kind"), sample(3, range(3), ("PUT manifest", "PUT tag")))
 def test_a_manifest_that_breaks_off_anywhere_is_sent_again(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, seed: int, kind: str
 ) -> None:
@@ -237,8 +243,7 @@ def test_a_manifest_that_breaks_off_anywhere_is_sent_again(
     assert proxy.count(kind) == 3
 
 
-@pytest.mark.parametrize("kind", PUSHING)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "kind"), sample(2, range(3), PUSHING))
 def test_an_answer_that_is_lost_anywhere_is_asked_for_again(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, seed: int, kind: str
 ) -> None:
@@ -251,7 +256,7 @@ def test_an_answer_that_is_lost_anywhere_is_asked_for_again(
     assert pulled(oci_registry, name) == old.manifest.digest
 
 
-@pytest.mark.parametrize("kind", PUSHING)
+@pytest.mark.parametrize("kind", sample(2, PUSHING))
 def test_a_connection_that_always_breaks_is_given_up_and_the_tag_stays(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, new: Picture, kind: str
 ) -> None:
@@ -266,8 +271,7 @@ def test_a_connection_that_always_breaks_is_given_up_and_the_tag_stays(
 # --- Answers that may pass ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", PUSHING)
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
+@pytest.mark.parametrize(("status", "kind"), sample(4, STATUSES, PUSHING))
 def test_what_passes_is_tried_again_and_what_stays_is_given_up(
     proxy: FaultProxy,
     oci_registry: str,
@@ -290,17 +294,17 @@ def test_what_passes_is_tried_again_and_what_stays_is_given_up(
 
 
 @pytest.mark.parametrize("status", [500, 503])
-@pytest.mark.parametrize("early", [refuse_early], ids=["reset"])
 def test_a_refusal_in_the_middle_of_a_body_is_tried_again(
-    proxy: FaultProxy, oci_registry: str, name: str, new: Picture, status: int, early: Any
+    proxy: FaultProxy, oci_registry: str, name: str, new: Picture, status: int
 ) -> None:
-    proxy.on("PATCH upload", early(status), times=2)
+    proxy.on("PATCH upload", refuse_early(status), times=2)
     push(repository(proxy.host, name), new)
     assert pulled(oci_registry, name) == new.manifest.digest
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
-@pytest.mark.parametrize("kind", ["POST upload", "PATCH upload", "PUT tag"])
+@pytest.mark.parametrize(
+    ("kind", "form"), sample(3, ("POST upload", "PATCH upload", "PUT tag"), ("seconds", "date"))
+)
 def test_the_registry_says_when_to_come_again(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, form: str, kind: str
 ) -> None:
@@ -316,8 +320,7 @@ def test_the_registry_says_when_to_come_again(
 # --- Tokens wear out ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed", "streamed"), sample(3, range(6), (False, True)))
 def test_a_token_may_expire_between_any_two_requests(
     oci_registry: str, name: str, old: Picture, seed: int, streamed: bool
 ) -> None:
@@ -329,8 +332,10 @@ def test_a_token_may_expire_between_any_two_requests(
     assert {right.rpartition(":")[0] for rights in guard.granted for right in rights} == {name}
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("kind", ["PATCH upload", "PUT upload", "PUT manifest", "PUT tag"])
+@pytest.mark.parametrize(
+    ("streamed", "kind"),
+    sample(3, (False, True), ("PATCH upload", "PUT upload", "PUT manifest", "PUT tag")),
+)
 def test_a_token_that_expires_during_an_upload_is_fetched_anew(
     oci_registry: str, name: str, new: Picture, kind: str, streamed: bool
 ) -> None:
@@ -388,7 +393,7 @@ def test_a_mount_that_is_not_granted_becomes_an_upload(
     assert pulled(oci_registry, f"{name}/to") == new.manifest.digest
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 500])
+@pytest.mark.parametrize("status", sample(3, (403, 401, 404, 500, 405, 400)))
 def test_a_mount_that_is_refused_becomes_an_upload_or_an_error(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, status: int
 ) -> None:
@@ -465,8 +470,7 @@ def test_an_upload_without_a_place_is_an_error(
 # --- Limits of registries -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("status", [413, 416])
+@pytest.mark.parametrize(("streamed", "status"), sample(3, (False, True), (413, 416)))
 def test_a_limit_of_four_mebibytes_for_one_request_never_makes_a_wrong_image(
     proxy: FaultProxy, oci_registry: str, name: str, large: Picture, status: int, streamed: bool
 ) -> None:
@@ -505,9 +509,9 @@ def test_a_registry_that_forgets_all_but_the_first_piece_never_gets_a_wrong_imag
 # --- What arrives is not what was sent ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
-@pytest.mark.parametrize("times", [1, ALWAYS], ids=["once", "always"])
-@pytest.mark.parametrize("size", [0, 1, 200])
+@pytest.mark.parametrize(
+    ("streamed", "size", "times"), sample(5, (False, True), (0, 1, 200), (1, ALWAYS))
+)
 def test_an_upload_that_is_silently_cut_short_never_makes_a_wrong_image(
     proxy: FaultProxy,
     oci_registry: str,
@@ -555,8 +559,9 @@ def test_a_registry_that_names_another_digest_than_ours_is_not_believed(
     assert pulled(oci_registry, name) == expected.manifest.digest
 
 
-@pytest.mark.parametrize("status", [200, 202, 204])
-@pytest.mark.parametrize("kind", ["PUT upload", "PUT manifest"])
+@pytest.mark.parametrize(
+    ("kind", "status"), sample(4, ("PUT upload", "PUT manifest"), (200, 202, 204))
+)
 def test_a_success_that_never_happened_is_not_built_upon(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, kind: str, status: int
 ) -> None:
@@ -583,7 +588,7 @@ def held(picture: Picture, folder: Path) -> list[str]:
     return [path.name for path in found]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", sample(2, range(6)))
 def test_a_download_that_breaks_off_anywhere_gives_the_blob_or_an_error(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, seed: int, tmp_path: Path
 ) -> None:
@@ -608,8 +613,14 @@ def test_a_download_that_never_gets_whole_is_an_error_and_leaves_nothing(
     held(new, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["GET tag", "GET manifest", "GET blob"])
-@pytest.mark.parametrize("fault", [cut_answer(300), refuse(502), clip_answer(100)])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    sample(
+        4,
+        ("GET tag", "GET manifest", "GET blob"),
+        (cut_answer(300), refuse(502), clip_answer(100)),
+    ),
+)
 def test_a_base_over_a_bad_line_gives_the_right_image_or_an_error(
     proxy: FaultProxy, oci_registry: str, name: str, tmp_path: Path, fault: Fault, kind: str
 ) -> None:
@@ -639,20 +650,32 @@ def copy_base(host: str, name: str, folder: Path) -> None:
 # --- Slow and silent ------------------------------------------------------------------------------
 
 
-def test_a_slow_line_is_waited_for(
+@pytest.mark.slow
+def test_a_slow_upload_is_waited_for(
+    proxy: FaultProxy, oci_registry: str, name: str, large: Picture
+) -> None:
+    # Longer than any time limit, but it always moves; megabytes of it are in buffers.
+    hurried = Patience(attempts=1, connect=0.5, read=2)
+    proxy.on("PATCH upload", drip_request(64 << 10, 0.05), times=ALWAYS)
+    began = time.monotonic()
+    push(repository(proxy.host, name, hurried), large)
+    assert time.monotonic() - began > 5
+    assert pulled(oci_registry, name) == large.manifest.digest
+
+
+def test_a_slow_download_is_waited_for(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, tmp_path: Path
 ) -> None:
-    # Longer than any time limit, but it always moves.
+    push(repository(oci_registry, name), new)
     hurried = Patience(attempts=1, connect=0.5, read=0.5)
-    proxy.on("PATCH upload", drip_request(64 << 10, 0.02), times=ALWAYS)
     proxy.on("GET blob", drip_answer(64 << 10, 0.02), times=ALWAYS)
-    push(repository(proxy.host, name, hurried), new)
-    assert pulled(oci_registry, name) == new.manifest.digest
+    began = time.monotonic()
     fetch(repository(proxy.host, name, hurried), new, tmp_path)
+    assert time.monotonic() - began > 0.6
     assert len(held(new, tmp_path)) == len(new.blobs)
 
 
-@pytest.mark.parametrize("kind", ["HEAD blob", "POST upload", "PATCH upload", "PUT tag"])
+@pytest.mark.parametrize("kind", sample(2, ("PATCH upload", "HEAD blob", "PUT tag", "POST upload")))
 def test_a_registry_that_falls_silent_is_given_up_in_time(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, kind: str
 ) -> None:
@@ -713,7 +736,7 @@ def tiny_registry(tmp_path: Path) -> Iterator[str]:
         subprocess.run(["umount", "-l", folder / "blobs"], check=True)
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["blob", "stream"])
+@pytest.mark.parametrize("streamed", sample(2, (False, True)))
 def test_a_registry_whose_disk_is_full_says_so_and_the_old_image_stays(
     tiny_registry: str, old: Picture, large: Picture, streamed: bool
 ) -> None:
@@ -756,7 +779,7 @@ def test_blobs_that_vanish_before_the_manifest_never_make_a_wrong_image(
 # --- Several at once ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", sample(3, range(3)))
 def test_builders_that_push_to_one_tag_at_once_leave_the_image_of_one_of_them(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, new: Picture, seed: int
 ) -> None:
