@@ -28,7 +28,7 @@ INSECURE_VARIABLE = "KFP_BENTO_INSECURE_REGISTRIES"
 
 _CONNECTIONS = 16
 _PIECE = 256 << 10
-_INTERNAL = (".svc", ".svc.cluster.local", ".local", ".internal")
+_INTERNAL = (".svc", ".local", ".internal")
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,8 @@ class Repository:
                     yield chunk
                 return
             except Passing as passing:
+                if blob.size and done >= blob.size:
+                    return  # only the end of the answer was lost
                 if done - counted >= _PROGRESS:
                     attempt, counted = 1, done
                 self._http.pause(attempt, passing)
@@ -378,7 +380,20 @@ class Repository:
         return answer
 
     def _send_stream(self, session: _Session, content: _Content) -> Answer:
-        answer = self._patch(session, content.chunks())
+        failures: list[Exception] = []
+
+        def body() -> Iterator[bytes]:
+            # Ended in good order: docker-registry cannot cancel an upload that broke off.
+            try:
+                yield from content.chunks()
+            except Exception as error:
+                failures.append(error)
+
+        try:
+            answer = self._patch(session, body())
+        finally:
+            if failures:
+                raise failures[0]
         if not content.finished:
             raise Passing(self._http.failure(answer, "wait for the end of a blob"))
         return self._close(session, content)

@@ -316,11 +316,9 @@ class Transport:
                 **more,
             )
             good = 200 <= raw.status < 300
-            content = b"" if stream and good else raw.read(CONTENT_LIMIT + 1, decode_content=False)
+            content = b"" if stream and good else _content(raw)
         except HTTPError as error:
             raise self.broken(error, urllib.parse.urlsplit(url).netloc) from error
-        if len(content) > CONTENT_LIMIT:
-            raw.close()
         return Answer(raw, url, content)
 
     def token(self, challenge: dict[str, str], scopes: Scopes) -> tuple[str, float]:
@@ -422,6 +420,17 @@ class _Login:
         # Ahead of time: the clocks differ, and a large body takes a while to arrive.
         self._tokens[scopes] = (f"Bearer {token}", asked + 0.8 * life)
         return f"Bearer {token}"
+
+
+def _content(raw: urllib3.BaseHTTPResponse) -> bytes:
+    """All of an answer, or a little more than the limit. A single read would hide a short one."""
+    content = bytearray()
+    for chunk in raw.stream(CHUNK, decode_content=False):
+        content += chunk
+        if len(content) > CONTENT_LIMIT:
+            raw.close()
+            break
+    return bytes(content)
 
 
 def _signed(headers: dict[str, str] | None, authorization: str | None) -> dict[str, str]:

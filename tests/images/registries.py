@@ -7,7 +7,10 @@ import contextlib
 import hashlib
 import http.server
 import json
+import shutil
+import socket
 import ssl
+import subprocess
 import threading
 import types
 import urllib.parse
@@ -20,9 +23,10 @@ from kfp_bento.runtime.images.image import Descriptor
 from kfp_bento.runtime.images.registry import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+NAMED = "registry.images.svc"
 QUICK = Patience(attempts=3, backoff=0.01)
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -43,14 +47,18 @@ def registry(folder: Path, *, storage: str = "", more: str = "", tls: str = "") 
     if binary is None:
         pytest.skip("no registry binary: install Debian's docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
+    address, ready = f"127.0.0.1:{free_port()}", ""
+    if tls:
+        # With TLS its state is told elsewhere.
+        ready = f"127.0.0.1:{free_port()}/debug/health"
+        tls += f", debug: {{addr: '{ready.partition('/')[0]}'}}"
     config = folder / "config.yml"
     config.write_text(
         "version: 0.1\nlog: {level: warn}\n"
         f"storage:\n  filesystem: {{rootdirectory: {folder}/blobs}}\n{storage}"
         f"http: {{addr: '{address}', relativeurls: false{tls}}}\n{more}"
     )
-    with running([binary, "serve", str(config)], f"http://{address}/", folder / "log"):
+    with running([binary, "serve", str(config)], f"http://{ready or address}", folder / "log"):
         yield address
 
 
@@ -62,11 +70,15 @@ class Request(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def scripted(
-    answer: Callable[[Any], Reply | None], *, tls: ssl.SSLContext | None = None
+    answer: Callable[[Any], Reply | None],
+    *,
+    tls: ssl.SSLContext | None = None,
+    unread: Collection[str] = (),
 ) -> Iterator[str]:
     """A server that answers as told: for faults that a real registry does not show.
 
-    `None` means hanging up without an answer.
+    `None` means hanging up without an answer. Bodies of chunked requests with an `unread` method
+    are not read: the answer comes at once, and then the end of the connection.
     """
 
     class Handler(Request):
@@ -83,7 +95,10 @@ def scripted(
             return b"".join(pieces)
 
         def _answer(self) -> None:
-            self.body = self._read()
+            streamed = self.headers.get("Transfer-Encoding") == "chunked"
+            ignored = streamed and self.command in unread
+            self.body = b"" if ignored else self._read()
+            self.close_connection = self.close_connection or ignored
             reply = answer(self)
             if reply is None:
                 self.close_connection = True
@@ -101,6 +116,8 @@ def scripted(
             pass
 
     class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 64
+
         def handle_error(self, *arguments: Any) -> None:
             pass
 
@@ -114,6 +131,32 @@ def scripted(
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for `NAMED` and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    made, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", f"/CN={NAMED}", "-addext", f"subjectAltName=DNS:{NAMED}"]
+    command += ["-keyout", str(key), "-out", str(made)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made, key
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name like those inside a cluster, which stands for this machine."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host == NAMED else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    return NAMED
 
 
 def digest_of(content: bytes) -> str:

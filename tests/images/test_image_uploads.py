@@ -21,6 +21,7 @@ from registries import (
     error,
     no_login,
     noise,
+    registry,
     scripted,
 )
 
@@ -30,6 +31,7 @@ from kfp_bento.runtime.images.registry import Patience, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from kfp_bento.runtime.images.image import Descriptor
 
@@ -110,18 +112,23 @@ def test_many_threads_push_through_one_repository(oci_registry: str) -> None:
     assert all(target.has_blob(describe(content)) for content in contents)
 
 
-def test_a_source_that_fails_leaves_no_upload_behind() -> None:
+@pytest.mark.parametrize("route", ["stream", "whole", "pieces"])
+def test_a_source_that_fails_leaves_no_upload_behind(tmp_path: Path, route: Any) -> None:
     def broken() -> Iterator[bytes]:
-        yield SMALL
+        yield CONTENT[: 8 << 20]
         raise ImageError("the file changed")
 
-    fake = FakeRegistry()
-    stream = Stream(SMALL)
-    stream.open = broken  # type: ignore[method-assign]
-    with scripted(fake) as host, pytest.raises(ImageError, match="the file changed"):
-        repository(host).put_stream(stream)
-    assert fake.uploads == {}
-    assert fake.count("DELETE") == 1
+    stream = Stream(CONTENT)
+    with registry(tmp_path) as host:
+        target = repository(host)
+        target._route = route
+        whole, stream.open = stream.open, broken  # type: ignore[method-assign]
+        with pytest.raises(ImageError, match="the file changed"):
+            target.put_stream(stream)
+        assert list(tmp_path.rglob("_uploads/*/data")) == []
+        stream.open = whole  # type: ignore[method-assign]
+        target.put_stream(stream)
+        assert read(target, BLOB) == CONTENT
 
 
 # --- mounts --------------------------------------------------------------------------------------
@@ -501,6 +508,25 @@ def test_a_server_without_ranges_has_its_bytes_skipped() -> None:
     server = Dropping(CONTENT, 2, after=1 << 20, ranges=False)
     with scripted(server) as host:
         assert read(repository(host), BLOB) == CONTENT
+
+
+@pytest.mark.parametrize("sent", [1 << 20, len(CONTENT)], ids=["in the middle", "at the end"])
+def test_a_download_of_untold_length_is_taken_up_as_well(sent: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: Any) -> Any:
+        if wanted := request.headers.get("Range"):
+            asked.append(wanted)
+            start = int(wanted[6:-1])
+            more = {"Content-Range": f"bytes {start}-{len(CONTENT) - 1}/*"}
+            return 206, more, CONTENT[start:]
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        request.wfile.write(b"%x\r\n%b\r\n" % (sent, CONTENT[:sent]))
+        return None
+
+    with scripted(answer) as host:
+        assert read(repository(host), BLOB) == CONTENT
+    assert asked == ([] if sent == len(CONTENT) else [f"bytes={sent}-"])
 
 
 def test_a_download_that_keeps_breaking_is_given_up() -> None:
