@@ -131,8 +131,7 @@ def _restore(destination: Path) -> None:
     if os.path.lexists(destination):
         return
     for path in _named(destination.parent, f"{destination.name}{MARK}"):
-        maker = path.with_name(path.name.removesuffix(_OLD))
-        if path.name.endswith(_OLD) and not _in_use(maker):
+        if path.name.endswith(_OLD) and not _has_maker(path):
             with suppress(OSError):
                 path.rename(destination)
             return
@@ -141,7 +140,7 @@ def _restore(destination: Path) -> None:
 def _sweep(folder: Path, prefix: str) -> None:
     """Remove what killed processes left: its lock is free."""
     for path in _named(folder, prefix):
-        if path.is_symlink():
+        if path.is_symlink() or (path.name.endswith(_OLD) and _has_maker(path)):
             continue
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY)
@@ -152,9 +151,10 @@ def _sweep(folder: Path, prefix: str) -> None:
                 os.close(lock)
 
 
-def _in_use(scratch: Path) -> bool:
+def _has_maker(old: Path) -> bool:
+    """Whether the process that moved a directory away is alive: it has locked the new one."""
     try:
-        lock = os.open(scratch, os.O_RDONLY)
+        lock = os.open(old.with_name(old.name.removesuffix(_OLD)), os.O_RDONLY)
     except OSError:
         return False
     try:

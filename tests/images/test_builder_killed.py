@@ -403,7 +403,7 @@ def test_what_a_living_builder_moved_away_is_left_to_it(tmp_path: Path) -> None:
         write(tmp_path / f"{maker.name}-old/index.json", "old")
         with scratch_beside(tmp_path / "out"):
             assert not (tmp_path / "out").exists()
-            assert maker.exists()
+            assert (tmp_path / f"{maker.name}-old/index.json").exists()
 
 
 @pytest.mark.parametrize("swaps", [True, False])
