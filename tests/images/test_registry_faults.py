@@ -655,7 +655,7 @@ def test_a_slow_upload_is_waited_for(
     proxy: FaultProxy, oci_registry: str, name: str, large: Picture
 ) -> None:
     # Longer than any time limit, but it always moves; megabytes of it are in buffers.
-    hurried = Patience(attempts=1, connect=0.5, read=2)
+    hurried = Patience(attempts=1, connect=0.5, read=4)
     proxy.on("PATCH upload", drip_request(64 << 10, 0.05), times=ALWAYS)
     began = time.monotonic()
     push(repository(proxy.host, name, hurried), large)
