@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.image import BlobSource, BlobStream, Descriptor, Placement
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.storage.directories import scratch_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -102,8 +102,7 @@ class BlobDirectory:
         folder = self.root / "blobs" / "sha256"
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".partial-", dir=folder)
-        partial = Path(name)
+            handle, partial = scratch_file(folder, ".partial-")
         try:
             yield handle, partial
         finally:

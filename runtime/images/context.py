@@ -34,6 +34,7 @@ from kfp_bento.runtime.images.reference import (
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock, Wheel, select_wheels, selection_inputs
+from kfp_bento.runtime.storage.directories import scratch_inside
 
 CACHE_VARIABLE = "KFP_BENTO_CACHE"
 CACHE_REPOSITORY_VARIABLE = "KFP_BENTO_CACHE_REPOSITORY"
@@ -230,10 +231,12 @@ def _open_sink(options: BuildOptions) -> Iterator[tuple[ImageSink, BlobDirectory
         with layout_sink(options.target.directory) as layout:
             yield layout, layout.blobs
         return
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-image-")
-    with scratch as folder, open_sink(options.target, options.repository) as sink:
-        yield sink, BlobDirectory(Path(folder))
+    with contextlib.ExitStack() as stack:
+        near = Path(tempfile.gettempdir())
+        with storage_errors(near):
+            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-image-"))
+        sink = stack.enter_context(open_sink(options.target, options.repository))
+        yield sink, BlobDirectory(scratch)
 
 
 def _open_base(options: BuildOptions, workspace: BlobDirectory, tell: Progress) -> BaseImage:
