@@ -43,7 +43,8 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into requirements.txt and req
 	  -o requirements-dev.txt pyproject.toml
 
 bench: $(VENV)/.runtime ## Measure the image builder
-	@$(BIN)/python bench/image_builds.py
+	@./bench/install-tools
+	@$(BIN)/python -m bench.image_builds $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info
