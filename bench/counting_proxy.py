@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 _BUFFER = 1 << 20
+_LONGEST_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class RequestMeter:
         text = self._text + bytes(data[:4096])
         place = text.find(end)
         if place < 0:
-            if len(text) > _BUFFER:
+            if len(text) > _LONGEST_HEAD:
                 raise ValueError("A request has no end; this is not HTTP/1.1.")
             self._text = text
             return data[len(text) - had :]
