@@ -42,7 +42,7 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into requirements.txt and req
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
 
-bench: $(VENV)/.runtime ## Measure the image builder
+bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH=--quick: ours only)
 	@./bench/install-tools
 	@$(BIN)/python -m bench.image_builds $(BENCH)
 

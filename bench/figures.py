@@ -110,7 +110,7 @@ def ratio(ours: Figures, peer: Figures | None, figure: str = "seconds") -> float
     """Our figure as a share of the peer's; None if there is nothing to divide by."""
     if peer is None or not getattr(peer, figure):
         return None
-    return round(getattr(ours, figure) / getattr(peer, figure), 4)
+    return round(float(getattr(ours, figure)) / float(getattr(peer, figure)), 4)
 
 
 def as_document(

@@ -42,18 +42,30 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is put away
     missing = "not wanted (--no-peer)" if options.no_peer else peer_side.why_not()
     cases = [case for case in CASES if case.name in options.cases]
+    measured: list[dict[str, object]] = []
+    failure = ""
     try:
-        measured = list(measure(cases, options, with_peer=not missing))
-    except CommandFailed as failure:
-        raise SystemExit(f"{failure}\nIts log is in {WORK / 'logs'}.") from None
+        for case in measure(cases, options, with_peer=not missing):
+            measured.append(case)
+            write(measured, options, missing)
+    except CommandFailed as error:
+        failure = f"{error}\nThe logs are in {WORK / 'logs'}."
+    show(write(measured, options, missing))
+    sys.exit(failure or 0)
+
+
+def write(
+    cases: list[dict[str, object]], options: argparse.Namespace, missing: str
+) -> dict[str, object]:
+    """Writes down what there is so far; gives it, too."""
     report = document(
-        measured,
+        cases,
         runs={"ours": options.runs, "peer": 0 if missing else options.peer_runs},
         model_bytes=options.model_mib << 20,
         peer=missing,
     )
     (WORK / "images.json").write_text(json.dumps(report, indent=1) + "\n")
-    show(report)
+    return report
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

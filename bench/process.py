@@ -14,6 +14,8 @@ from pathlib import Path
 
 SECONDS = 900
 _INTERVAL = 0.01
+# Of one core, at most this much goes into watching.
+_SHARE = 0.03
 
 
 class CommandFailed(Exception):
@@ -30,7 +32,8 @@ class Usage:
         bytes_read: Bytes that they took out of files and pipes with read calls (`rchar` of
             /proc/PID/io): what comes from the page cache counts, what is mapped does not.
         peak_rss: The largest sum, over the process tree, of memory that is not the page cache's
-            (RssAnon + RssShmem), looked at every 10 ms; 0 if nobody looked.
+            (RssAnon + RssShmem), looked at every 10 ms, or less often if the tree is large; 0 if
+            nobody looked.
         output: What it wrote to standard output.
     """
 
@@ -120,9 +123,11 @@ def _memory_of(pid: int, wanted: bool) -> Iterator[list[int]]:
     done = threading.Event()
 
     def look() -> None:
-        peak = 0
-        while not done.wait(_INTERVAL):
+        peak, pause = 0, _INTERVAL
+        while not done.wait(pause):
+            began = time.thread_time()
             peak = max(peak, sum(own_memory(each) for each in process_tree(pid)))
+            pause = max(_INTERVAL, (time.thread_time() - began) / _SHARE)
         peaks.append(peak)
 
     watcher = threading.Thread(target=look)

@@ -97,13 +97,13 @@ class Registry:
         """Bytes of an image as it is pulled (config and layers), and as tar files of its layers."""
         manifest = self._get(f"{repository}/manifests/{reference}")
         layers = manifest["layers"]
-        pulled = manifest["config"]["size"] + sum(layer["size"] for layer in layers)
+        pulled: int = manifest["config"]["size"] + sum(layer["size"] for layer in layers)
         return pulled, sum(self._unpacked_size(layer) for layer in layers)
 
     def _unpacked_size(self, layer: dict[str, Any]) -> int:
-        hexadecimal = layer["digest"].partition(":")[2]
+        hexadecimal = str(layer["digest"]).partition(":")[2]
         blob = self._storage / _BLOBS / hexadecimal[:2] / hexadecimal / "data"
-        media_type = layer["mediaType"]
+        media_type = str(layer["mediaType"])
         if media_type.endswith("gzip"):
             return _inflated_size(blob)
         if media_type.endswith("zstd"):

@@ -30,7 +30,8 @@ METHOD = (
     "more run beside the timed ones; the peer's last timed run is the counted one, and the proxy "
     "stands in the way of its push only.",
     "Memory is the largest sum of RssAnon and RssShmem over all processes of the build, looked at "
-    "every 10 ms: the page cache does not count, and of shared pages every process has its own.",
+    "every 10 ms or less often, for 3 % of one core: the page cache does not count, and of shared "
+    "pages every process has its own.",
     "bytes_read is rchar of /proc/PID/io: reads from the page cache count, mapped files do not.",
     "Model files, wheels and the base are in the page cache as far as the machine has room.",
 )
