@@ -59,8 +59,9 @@ image: $(VENV)/.runtime ## Build the image that the components run in: make imag
 	  --wheel build/wheel/*.whl --name runtime-python --version $(VERSION) --base $(BASE) \
 	  --to $(TO) --cache build/image-cache
 
-bench: $(VENV)/.runtime ## Measure the image builder
-	@$(BIN)/python bench/image_builds.py
+bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH=--quick: ours only)
+	@./bench/install-tools
+	@$(BIN)/python -m bench.image_builds $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info
