@@ -31,6 +31,10 @@ _WANTED = re.compile(
 )
 _LIMIT = 32 << 20
 _KEYRINGS = ("etc/apt/trusted.gpg", "etc/apt/keyrings/", "usr/share/keyrings/")
+_TRUSTED = re.compile(
+    r"etc/apt/trusted\.gpg|etc/apt/trusted\.gpg\.d/.*"
+    r"|usr/share/keyrings/(debian|ubuntu)-archive-keyring\.(gpg|pgp|asc)"
+)
 _LINKS_FOLLOWED = 40
 
 
@@ -71,7 +75,7 @@ class BaseFacts:
 
     @property
     def architecture(self) -> str:
-        """dpkg's name of the processor, such as ``amd64``; empty when nothing is installed."""
+        """The processor in dpkg's words, such as ``amd64``; empty when nothing is installed."""
         found = re.search(r"^Architecture: (?!all$)(\S+)$", self.status, re.MULTILINE)
         return found[1] if found else ""
 
@@ -230,9 +234,7 @@ def _facts(tree: _Tree) -> BaseFacts:
         status=_status(texts),
         sources=_named(texts, "etc/apt/sources.list"),
         preferences=_named(texts, "etc/apt/preferences"),
-        keyrings={
-            f"/{path}": tree.files[path] for path in sorted(tree.files) if path.startswith(_KEYRINGS)
-        },
+        keyrings=_keyrings(tree.files, texts),
         alternatives={
             path.rpartition("/")[2]: texts[path]
             for path in sorted(texts)
@@ -258,7 +260,7 @@ def _with_links_to_directories(facts: BaseFacts) -> BaseFacts:
 
 
 def _status(texts: dict[str, str]) -> str:
-    """dpkg's status file, or that of images without dpkg: one file for each package."""
+    """The status file of dpkg, or that of images without dpkg: one file for each package."""
     if status := texts.get("var/lib/dpkg/status", "").strip():
         return f"{status}\n"
     stanzas = []
@@ -269,6 +271,16 @@ def _status(texts: dict[str, str]) -> str:
                 stanza = stanza.replace("\n", "\nStatus: install ok installed\n", 1)
             stanzas.append(stanza)
     return "\n\n".join(stanzas) + "\n" if stanzas else ""
+
+
+def _keyrings(files: dict[str, bytes], texts: dict[str, str]) -> dict[str, bytes]:
+    """The keyrings that sources name, that apt always trusts, and the distribution's own."""
+    sources = "".join(_named(texts, "etc/apt/sources.list").values())
+    return {
+        f"/{path}": files[path]
+        for path in sorted(files)
+        if path.startswith(_KEYRINGS) and (f"/{path}" in sources or _TRUSTED.fullmatch(path))
+    }
 
 
 def _named(texts: dict[str, str], prefix: str) -> dict[str, str]:
@@ -353,7 +365,7 @@ def _members(archive: tarfile.TarFile, layer: Layer) -> Iterator[tarfile.TarInfo
     try:
         while (member := archive.next()) is not None:
             yield member
-            archive.members = []
+            archive.members = []  # type: ignore[attr-defined]
     except _damages() as error:
         raise _damaged(layer, error) from error
 

@@ -106,6 +106,18 @@ KNOWN = {
 }
 
 
+# For people: what the script of a package that is often asked for does, where it is refused.
+NEEDED = {
+    "ca-certificates": "it runs update-ca-certificates to make the list of certificates",
+    "libgvc6": "it runs `dot -c`, without which Graphviz finds none of its layouts",
+    "openssh-client": "it makes a group",
+    "openssh-server": "it makes a user and host keys",
+    "dbus-system-bus-common": "it makes a user",
+    "locales": "it runs locale-gen (C.UTF-8 is part of every Debian image)",
+    "tdsodbc": "it registers the driver in /etc/odbcinst.ini",
+}
+
+
 @dataclass(frozen=True)
 class Alternative:
     """One ``update-alternatives --install``: paths are absolute.
