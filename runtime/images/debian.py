@@ -30,6 +30,7 @@ from kfp_bento.runtime.images.tar import CHUNK
 SYSTEM_FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
+_FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
 _HELPER = "/usr/lib/apt/apt-helper"
 _ENVIRONMENT = {"HOME", "PATH", "TMPDIR", "no_proxy", "NO_PROXY"}
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy"}
@@ -151,7 +152,7 @@ def fetch_packages(
     Raises:
         ImageError: One cannot be fetched, or is not what was chosen.
     """
-    found = {package: folder / f"{package.sha256}.deb" for package in chosen.packages}
+    found = {package: folder / package.filename for package in chosen.packages}
     if not found:
         return found
     arguments = []
@@ -204,8 +205,10 @@ def _packages(uris: str) -> Iterator[DebianPackage]:
     for line in uris.splitlines():
         if match := _URI_LINE.fullmatch(line.strip()):
             uri, filename, size, sha256 = match.groups()
-            name, version, architecture = filename.removesuffix(".deb").split("_")
-            version = urllib.parse.unquote(version)
+            parts = _FILE_NAME.fullmatch(filename)
+            if parts is None:
+                raise ImageError(f"The archive holds a package file of no valid name: {filename}.")
+            name, version, architecture = map(urllib.parse.unquote, parts.groups())
             yield DebianPackage(name, version, architecture, sha256, int(size), filename, uri)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -214,7 +214,18 @@ class _Tree:
                     self.found[parent] = directory_entry(parent)
                 elif self.found[parent].kind != "directory":
                     raise _collision(self.owners[path], path, f"lies below the link '{parent}'")
+        self._link_copies()
         return sorted(self.found.values(), key=lambda entry: entry.path)
+
+    def _link_copies(self) -> None:
+        """Makes hard links of what was one file: drivers come under a dozen names."""
+        first: dict[bytes, str] = {}
+        for path in sorted(self.found, key=os.fsencode):
+            entry = self.found[path]
+            if entry.file is not None and first.setdefault(entry.file, path) != path:
+                self.found[path] = replace(
+                    entry, kind="hardlink", size=0, file=None, target=first[entry.file]
+                )
 
     def _place(self, path: str, *, directory: bool = False) -> str:
         """Where a path is in this base: ``lib/x`` is ``usr/lib/x`` where ``/usr`` is merged."""
