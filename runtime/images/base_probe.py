@@ -223,12 +223,14 @@ class _Tree:
         self.directories |= upper.directories
         self.links |= upper.links
         self.files |= upper.files
+        # A tar may leave out the directories on the way to a file; they are there all the same.
+        own = (*upper.directories, *upper.links, *upper.others)
+        parents = {parent for path in own for parent in _parents(path)}
+        self.directories |= parents - self.links.keys()
 
 
 def _facts(tree: _Tree) -> BaseFacts:
     texts = {path: content.decode("utf-8", "replace") for path, content in tree.files.items()}
-    parents = {parent for path in (*tree.directories, *tree.links) for parent in _parents(path)}
-    directories = frozenset((tree.directories | parents) - tree.links.keys())
     facts = BaseFacts(
         os_release=_assignments(texts.get("usr/lib/os-release") or texts.get("etc/os-release", "")),
         status=_status(texts),
@@ -240,7 +242,7 @@ def _facts(tree: _Tree) -> BaseFacts:
             for path in sorted(texts)
             if path.startswith("var/lib/dpkg/alternatives/")
         },
-        directories=directories,
+        directories=frozenset(tree.directories),
         links=tree.links,
     )
     return _with_links_to_directories(facts)

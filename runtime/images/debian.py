@@ -138,9 +138,12 @@ def resolve_packages(
         plan = _apt(root, *install, "--simulate", *names)
         _check_plan(plan)
         uris = _apt(root, *install, "--print-uris", *names)
-        packages = sorted(_packages(uris), key=lambda item: (item.name, item.architecture))
-    if {item.name for item in packages} != set(re.findall(r"^Inst (\S+)", plan, re.MULTILINE)):
+        found = sorted(_packages(uris), key=lambda item: (item.name, item.architecture))
+    if {item.name for item in found} != set(re.findall(r"^Inst (\S+)", plan, re.MULTILINE)):
         raise ImageError("apt gave no SHA-256 digest for every package that it chose.")
+    # Where a base's record is abridged, apt takes a package of the same version for another one.
+    present = facts.packages
+    packages = [item for item in found if present.get(item.name) != item.version]
     return SystemPackages(tuple(packages), release_of(facts), platform.architecture)
 
 
@@ -190,7 +193,8 @@ def _check_base(facts: BaseFacts, platform: Platform) -> None:
 def _check_plan(plan: str) -> None:
     """Packages may be added; what the base has must stay, since layers only add files."""
     removed = re.findall(r"^Remv (\S+)", plan, re.MULTILINE)
-    changed = re.findall(r"^Inst (\S+) \[(\S+)\] \((\S+)", plan, re.MULTILINE)
+    replaced = re.findall(r"^Inst (\S+) \[(\S+)\] \((\S+)", plan, re.MULTILINE)
+    changed = [item for item in replaced if item[1] != item[2]]
     if not removed and not changed:
         return
     parts = [f"{name} {old} to be replaced by {new}" for name, old, new in changed]

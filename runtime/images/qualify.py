@@ -34,20 +34,15 @@ _SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
 _VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
 _SHOWN = 3
 
-_PREPARED = (
-    "Put the command into a base image once and pass that image as the base, or let the cluster's "
-    "own image builder build this bento (request_bento)."
-)
-_NO_CONDA = (
-    "List the packages under pip (python.packages) instead of conda, or let the cluster's own "
-    "image builder build this bento (request_bento)."
-)
+_CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
+_PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
+_NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
 _NO_CUDA = (
-    "Drop cuda_version and take the CUDA libraries as wheels, which frameworks bring along, or "
-    "pass a base image that has CUDA."
+    "Drop cuda_version: frameworks bring CUDA's libraries along as wheels. Or pass a base image "
+    f"that has CUDA, or {_CLUSTER}"
 )
-_DEBIAN = "Build the bento for Debian (distro debian, the default), and pass a Debian base image."
-_BRING_MODELS = "Build the bento with its models inside (`kfp-bento bento build`)."
+_DEBIAN = f"Build the bento for Debian (distro debian, the default), or {_CLUSTER}"
+_BRING_MODELS = f"Build the bento with its models inside (`kfp-bento bento build`), or {_CLUSTER}"
 _LOCK = (
     "Build the bento with kfp-bento, or lock it with `uv pip compile --generate-hashes` into "
     "env/python/requirements.txt."
@@ -131,7 +126,7 @@ def qualify(directory: Path) -> Wishes:
     wanted = str((file.section("image") or file.section("docker")).get("base_image") or "")
     return Wishes(
         base="" if _DEFAULT_BASE.fullmatch(wanted) else wanted,
-        environment=_environment(file.facts),
+        environment=_environment(file),
         requirements=requirements,
         system_packages=tuple(dict.fromkeys(_system_packages(file))),
         notes=tuple(dict.fromkeys(_notes(file))),
@@ -236,7 +231,9 @@ def _installed_by(command: str) -> list[str]:
 
 def _model_reasons(file: _File, directory: Path) -> Iterator[_Reason]:
     facts = file.facts
-    listed = [(("models", index), item) for index, item in enumerate(facts.get("models") or ())]
+    listed: list[tuple[tuple[str | int, ...], Any]] = [
+        (("models", index), item) for index, item in enumerate(facts.get("models") or ())
+    ]
     for number, service in enumerate(facts.get("services") or ()):
         for index, item in enumerate(service.get("models") or ()):
             listed.append((("services", number, "models", index), item))
@@ -329,9 +326,10 @@ def _notes(file: _File) -> Iterator[str]:
             yield f"the build-stage variable {variable.get('name')} is not needed"
 
 
-def _environment(facts: dict[str, Any]) -> dict[str, str]:
-    found = {}
-    for variable in facts.get("envs") or ():
+def _environment(file: _File) -> dict[str, str]:
+    options = file.section("docker").get("env")
+    found = {str(name): str(value) for name, value in (options or {}).items() if value}
+    for variable in file.facts.get("envs") or ():
         if variable.get("stage", "all") == "all" and variable.get("value"):
             found[str(variable["name"])] = str(variable["value"])
     return found
