@@ -19,13 +19,8 @@ from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.deb_archive import control_files, data_members
 from kfp_bento.runtime.images.debian import DebianPackage, SystemPackages, fetch_packages
-from kfp_bento.runtime.images.maintainer_scripts import (
-    KNOWN,
-    NEEDED,
-    Alternative,
-    Unclear,
-    script_effects,
-)
+from kfp_bento.runtime.images.maintainer_scripts import KNOWN, NEEDED
+from kfp_bento.runtime.images.script_path import Alternative, Unclear, script_effects
 from kfp_bento.runtime.images.tar import (
     CHUNK,
     TarEntry,

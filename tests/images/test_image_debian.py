@@ -33,7 +33,7 @@ from kfp_bento.runtime.images.debian_sources import SOURCES_VARIABLE, apt_source
 from kfp_bento.runtime.images.image import Layer, parse_platform
 from kfp_bento.runtime.images.layers import codec_named, write_layer
 from kfp_bento.runtime.images.layout import layout_sink
-from kfp_bento.runtime.images.maintainer_scripts import Unclear, script_effects
+from kfp_bento.runtime.images.script_path import Unclear, script_effects
 from kfp_bento.runtime.images.system_layer import package_entries, unpack_packages
 from kfp_bento.runtime.images.tar import DEFAULT_EPOCH, TarEntry, tar_stream
 
