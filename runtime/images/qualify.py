@@ -1,12 +1,15 @@
 """Whether a bento can become an image without running commands, decided before any work.
 
 Layers are put together from files; there is nothing to run a Dockerfile's RUN with. What a bento
-asks for and cannot get is an error here, never left out in silence.
+asks for and cannot get is an error here, with its line and a way out, never left out in silence.
+How BentoML writes these wishes: ``_bentoml_sdk/images.py`` (``image:``) and
+``_internal/bento/build_config.py`` (``docker:``, ``conda:``, ``python:``) of BentoML 1.4.39.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +19,36 @@ import yaml
 
 from kfp_bento.runtime.errors import BentoError, ImageError
 
-# What BentoML itself puts in front of every Debian image; wheels need none of it.
+# The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
 _DEFAULT_COMMAND = re.compile(
     r"apt-get update && apt-get install -q -y --no-install-recommends --allow-remove-essential "
     r"[a-z0-9 -]+"
 )
+_INSTALL_COMMAND = "apt-get install -q -y -o Dpkg::Options::=--force-confdef "
 _DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
+_OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
-_WAY_OUT = (
-    "Let the cluster build this bento (request_bento), or put the command into a base image "
-    "once and pass that image as the base."
+_SCRIPT = "env/docker/script__"
+_SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
+_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
+_SHOWN = 3
+
+_CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
+_PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
+_NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
+_NO_CUDA = (
+    "Drop cuda_version: frameworks bring CUDA's libraries along as wheels. Or pass a base image "
+    f"that has CUDA, or {_CLUSTER}"
 )
+_DEBIAN = f"Build the bento for Debian (distro debian, the default), or {_CLUSTER}"
+_BRING_MODELS = f"Build the bento with its models inside (`kfp-bento bento build`), or {_CLUSTER}"
+_LOCK = (
+    "Build the bento with kfp-bento, or lock it with `uv pip compile --generate-hashes` into "
+    "env/python/requirements.txt."
+)
+_WHEEL = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
+_SAY_PYTHON = "Build the bento again with python_version set."
 
 
 @dataclass(frozen=True)
@@ -37,41 +59,85 @@ class Wishes:
         base: A base image of its own, or an empty string for BentoML's default.
         environment: Variables to bake in (``envs`` of stage ``all`` with a value).
         requirements: The lock file.
+        system_packages: Debian packages that were asked for, with ``=version`` where pinned.
+        notes: What was left out because an image of wheels does not need it, for people.
     """
 
     base: str
     environment: dict[str, str]
     requirements: Path
+    system_packages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Why a bento cannot become an image: where that stands, what it is, and the way out."""
+
+    place: str
+    what: str
+    way_out: str
+
+
+@dataclass(frozen=True)
+class _File:
+    """A parsed ``bento.yaml`` that knows on which line each of its values stands."""
+
+    facts: dict[str, Any]
+    lines: dict[tuple[str | int, ...], int]
+
+    def at(self, *path: str | int) -> str:
+        """The place of a value, or of the nearest one around it: ``bento.yaml line 34``."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"bento.yaml line {self.lines.get(path, 1)}"
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A mapping of the file; empty where there is none."""
+        found = self.facts.get(name)
+        return found if isinstance(found, dict) else {}
 
 
 def qualify(directory: Path) -> Wishes:
     """Reads what the bento wants from its image, and refuses what cannot be done.
 
     Raises:
-        ImageError: It wants commands, scripts, conda, a Dockerfile template or CUDA packages, a
-            model that is not in the directory, or has no hash-locked requirements; all reasons
-            are listed.
+        ImageError: It wants commands, scripts, conda, a Dockerfile template, CUDA or another
+            distribution than Debian, needs a model that is not in the directory, does not say
+            its Python version, or has requirements that are not wheels locked with hashes. All
+            reasons are listed, each with its line; the hint has a way out for each.
         BentoError: The directory holds no readable ``bento.yaml``.
     """
-    facts = _read(directory)
-    reasons = [*_image_reasons(facts), *_model_reasons(facts, directory)]
+    file = _read(directory)
+    requirements = _requirements(directory)
+    reasons = [
+        *_python_reasons(file),
+        *_command_reasons(file),
+        *_old_style_reasons(file),
+        *_model_reasons(file, directory),
+        *_requirement_reasons(requirements, directory),
+    ]
     if reasons:
         raise ImageError(
             f"The bento in {directory} cannot become an image without running commands:\n"
-            + "\n".join(f"- {reason}" for reason in reasons),
-            hint=_WAY_OUT,
+            + "\n".join(f"- {reason.place}: {reason.what}" for reason in reasons),
+            hint="\n".join(dict.fromkeys(reason.way_out for reason in reasons)),
         )
-    wanted = str((facts.get("image") or facts.get("docker") or {}).get("base_image") or "")
+    wanted = str((file.section("image") or file.section("docker")).get("base_image") or "")
     return Wishes(
         base="" if _DEFAULT_BASE.fullmatch(wanted) else wanted,
-        environment=_environment(facts),
-        requirements=_requirements(directory),
+        environment=_environment(file),
+        requirements=requirements,
+        system_packages=tuple(dict.fromkeys(_system_packages(file))),
+        notes=tuple(dict.fromkeys(_notes(file))),
     )
 
 
-def _read(directory: Path) -> dict[str, Any]:
+def _read(directory: Path) -> _File:
     try:
-        facts = yaml.safe_load((directory / "bento.yaml").read_bytes())
+        text = (directory / "bento.yaml").read_bytes()
+        facts = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError) as error:
         raise BentoError(
             f"{directory} is no bento: its bento.yaml cannot be read.",
@@ -79,22 +145,70 @@ def _read(directory: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(facts, dict):
         raise BentoError(f"{directory / 'bento.yaml'} holds no mapping.")
-    return facts
+    return _File(facts, dict(_lines(node, ())))
 
 
-def _image_reasons(facts: dict[str, Any]) -> Iterator[str]:
-    image, docker = facts.get("image") or {}, facts.get("docker") or {}
+def _lines(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Path and line, counted from one, of every value below a YAML node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index))
+
+
+# --- what stands in the way ----------------------------------------------------------------------
+
+
+def _python_reasons(file: _File) -> Iterator[_Reason]:
+    section = "image" if file.section("image") else "docker"
+    if not file.section(section).get("python_version"):
+        yield _Reason(
+            file.at(section), f"{section}.python_version is missing: which Python?", _SAY_PYTHON
+        )
+
+
+def _command_reasons(file: _File) -> Iterator[_Reason]:
+    image = file.section("image")
     for key in ("commands", "post_commands"):
-        for command in image.get(key) or ():
-            if key == "post_commands" or not _is_default(command):
-                what = "a script" if "env/docker/script__" in command else "a command"
-                yield f"image.{key} runs {what}: {command}"
-    for key in ("setup_script", "dockerfile_template", "cuda_version", "system_packages"):
+        for index, command in enumerate(image.get(key) or ()):
+            if key == "commands" and (_is_default(command) or _installed_by(command)):
+                continue
+            place = file.at("image", key, index)
+            if command.startswith(_OTHER_MANAGERS):
+                what = f"image.{key} installs packages of another distribution than Debian"
+                yield _Reason(place, f"{what}: {command}", _DEBIAN)
+                continue
+            what = "a script" if _SCRIPT in command else "a command"
+            yield _Reason(place, f"image.{key} runs {what}: {command}", _PREPARED)
+
+
+def _old_style_reasons(file: _File) -> Iterator[_Reason]:
+    docker = file.section("docker")
+    ways = {
+        "setup_script": _PREPARED,
+        "dockerfile_template": _PREPARED,
+        "cuda_version": _NO_CUDA,
+    }
+    for key, way_out in ways.items():
         if value := docker.get(key):
-            yield f"docker.{key}: {value}"
-    for key, value in (facts.get("conda") or {}).items():
+            yield _Reason(file.at("docker", key), f"docker.{key}: {value}", way_out)
+    distribution = docker.get("distro") or "debian"
+    if distribution != "debian":
+        yield _Reason(file.at("docker", "distro"), f"docker.distro: {distribution}", _DEBIAN)
+    for index, package in enumerate(docker.get("system_packages") or ()):
+        if not _PACKAGE.fullmatch(str(package)):
+            what = f"docker.system_packages: '{package}' is no name of a Debian package"
+            yield _Reason(file.at("docker", "system_packages", index), what, _PREPARED)
+    for key, value in file.section("conda").items():
         if value:
-            yield f"conda.{key}: {value}"
+            yield _Reason(file.at("conda", key), f"conda.{key}: {value}", _NO_CONDA)
+    if wheels := file.section("python").get("wheels"):
+        what = f"python.wheels: {wheels}, which no lock names"
+        yield _Reason(file.at("python", "wheels"), what, _LOCK)
 
 
 def _is_default(command: str) -> bool:
@@ -104,46 +218,118 @@ def _is_default(command: str) -> bool:
     return set(normal.partition("--allow-remove-essential ")[2].split()) <= _DEFAULT_PACKAGES
 
 
-def _model_reasons(facts: dict[str, Any], directory: Path) -> Iterator[str]:
-    listed = [*(facts.get("models") or ())]
-    for service in facts.get("services") or ():
-        listed += service.get("models") or ()
-    for model in listed:
+def _installed_by(command: str) -> list[str]:
+    """The packages of the command that ``Image.system_packages`` writes; [] for any other."""
+    if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
+        return []
+    try:
+        names = shlex.split(command.removeprefix(_INSTALL_COMMAND))
+    except ValueError:
+        return []
+    return names if all(_PACKAGE.fullmatch(name) for name in names) else []
+
+
+def _model_reasons(file: _File, directory: Path) -> Iterator[_Reason]:
+    facts = file.facts
+    listed: list[tuple[tuple[str | int, ...], Any]] = [
+        (("models", index), item) for index, item in enumerate(facts.get("models") or ())
+    ]
+    for number, service in enumerate(facts.get("services") or ()):
+        for index, item in enumerate(service.get("models") or ()):
+            listed.append((("services", number, "models", index), item))
+    for path, model in listed:
         tag, registry = str(model.get("tag", "")), model.get("registry") or "bentoml"
         if registry != "bentoml":
-            yield f"model {tag} is fetched from {registry} while the image is built"
+            what = f"model {tag} is fetched from {registry} while the image is built"
+            yield _Reason(file.at(*path), what, _BRING_MODELS)
         elif not (directory / "models" / tag.replace(":", "/")).is_dir():
-            yield f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
-
-
-def _environment(facts: dict[str, Any]) -> dict[str, str]:
-    found = {}
-    for variable in facts.get("envs") or ():
-        if variable.get("stage", "all") == "all" and variable.get("value"):
-            found[str(variable["name"])] = str(variable["value"])
-    return found
+            what = f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
+            yield _Reason(file.at(*path), what, _BRING_MODELS)
 
 
 def _requirements(directory: Path) -> Path:
     folder = directory / "env" / "python"
     for name in ("requirements.lock.txt", "requirements.txt"):
-        file = folder / name
-        if file.is_file():
-            _check_hashes(file)
-            return file
+        if (folder / name).is_file():
+            return folder / name
     raise ImageError(
-        f"The bento in {directory} lists no Python requirements (env/python/requirements.txt)."
+        f"The bento in {directory} lists no Python requirements (env/python/requirements.txt).",
+        hint=_LOCK,
     )
 
 
-def _check_hashes(file: Path) -> None:
-    """Every requirement must carry a hash; uv would say so too, but not which line or why."""
-    joined = file.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in joined.splitlines():
-        text = line.strip()
-        if text and not text.startswith(("#", "-")) and "--hash=" not in text:
-            raise ImageError(
-                f"The bento's requirements are not locked with hashes: '{text}'.",
-                hint="Build the bento with kfp-bento, or lock it with "
-                "`uv pip compile --generate-hashes` into env/python/requirements.txt.",
+def _requirement_reasons(file: Path, directory: Path) -> Iterator[_Reason]:
+    """Every requirement must be a wheel with a hash; uv would say so too, but not where or why."""
+    name = file.relative_to(directory).as_posix()
+    unlocked = []
+    for line, text in _logical_lines(file):
+        place = f"{name} line {line}"
+        shown = text.partition(" --hash")[0].strip()
+        target = shown.partition(" ;")[0].partition("#")[0].strip()
+        if re.match(r"(-e|--editable)\b", text):
+            yield _Reason(place, f"'{shown}' is editable, so there is no wheel of it", _WHEEL)
+        elif text.startswith("-"):
+            continue
+        elif _VERSION_CONTROL.search(target):
+            yield _Reason(place, f"'{shown}' comes from version control, not as a wheel", _WHEEL)
+        elif target.endswith(_SOURCE_SUFFIXES) or (
+            target.startswith((".", "/")) and not target.endswith(".whl")
+        ):
+            what = f"'{shown}' is a source distribution, which would have to be built"
+            yield _Reason(place, what, _WHEEL)
+        elif "--hash=" not in text:
+            unlocked.append(
+                _Reason(place, f"the requirements are not locked with hashes: '{shown}'", _LOCK)
             )
+    yield from unlocked[:_SHOWN]
+    if (more := len(unlocked) - _SHOWN) > 0:
+        yield _Reason(name, f"{more} more requirements are not locked with hashes", _LOCK)
+
+
+def _logical_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Requirements with the line they begin on; a backslash joins a line to the next one."""
+    start, held = 0, ""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        start = start if held else number
+        held += line.removesuffix("\\").strip() + " "
+        if line.endswith("\\"):
+            continue
+        text = held.strip()
+        held = ""
+        if text and not text.startswith("#"):
+            yield start, text
+
+
+# --- what can be had -----------------------------------------------------------------------------
+
+
+def _system_packages(file: _File) -> Iterator[str]:
+    for command in file.section("image").get("commands") or ():
+        yield from _installed_by(command)
+    docker = file.section("docker")
+    if not docker.get("base_image"):
+        yield from map(str, docker.get("system_packages") or ())
+
+
+def _notes(file: _File) -> Iterator[str]:
+    for command in file.section("image").get("commands") or ():
+        if _is_default(command):
+            names = " ".join(command.split()).partition("--allow-remove-essential ")[2]
+            yield f"left out, since wheels do not need them: {names}"
+    docker = file.section("docker")
+    if docker.get("base_image") and docker.get("system_packages"):
+        yield "docker.system_packages has no effect beside docker.base_image, as in BentoML"
+    if arguments := file.section("python").get("pip_args"):
+        yield f"python.pip_args has no effect on locked wheels: {arguments}"
+    for variable in file.facts.get("envs") or ():
+        if variable.get("stage") == "build":
+            yield f"the build-stage variable {variable.get('name')} is not needed"
+
+
+def _environment(file: _File) -> dict[str, str]:
+    options = file.section("docker").get("env")
+    found = {str(name): str(value) for name, value in (options or {}).items() if value}
+    for variable in file.facts.get("envs") or ():
+        if variable.get("stage", "all") == "all" and variable.get("value"):
+            found[str(variable["name"])] = str(variable["value"])
+    return found

@@ -38,11 +38,11 @@ class TarEntry:
         size: Bytes of the content, for a file.
         file: Where the content is read from, or
         content: the content itself.
-        target: Where a symlink points.
+        target: Where a symlink points; for a hard link, the path of a file that sorts before it.
     """
 
     path: str
-    kind: Literal["file", "directory", "symlink"]
+    kind: Literal["file", "directory", "symlink", "hardlink"]
     mode: int = 0o755
     owner: int = 0
     size: int = 0
@@ -204,6 +204,8 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
         if path == before:
             raise ImageError(f"A layer would hold '{entry.path}' twice.")
         before = path
+        if entry.kind == "hardlink" and entry.target.encode("utf-8", "surrogateescape") >= path:
+            raise ImageError(f"The hard link '{entry.path}' would come before what it links to.")
         for piece in _member(entry, epoch):
             buffer += piece
             if len(buffer) >= CHUNK:
@@ -253,6 +255,7 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
         "file": tarfile.REGTYPE,
         "directory": tarfile.DIRTYPE,
         "symlink": tarfile.SYMTYPE,
+        "hardlink": tarfile.LNKTYPE,
     }[entry.kind]
     info.mode = entry.mode
     info.uid = info.gid = entry.owner
