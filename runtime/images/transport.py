@@ -217,7 +217,7 @@ class Transport:
             # As when the connection broke in the middle of the answer's headers.
             raise Passing(
                 RegistryError(
-                    f"{self.host} did not say where an upload goes on (no Location).",
+                    f"{self.host} wanted to send the upload to nowhere: it gave no Location.",
                     hint="Run this again, or look at what stands between here and the registry.",
                 )
             )

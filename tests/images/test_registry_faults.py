@@ -463,7 +463,7 @@ def test_an_upload_without_a_place_is_an_error(
         "POST upload", edit_answer(lambda answer: answer.headers.pop("Location")), times=ALWAYS
     )
     error = failure_of(lambda: push(repository(proxy.host, name), old))
-    assert "where" in error.message
+    assert "no Location" in error.message
     assert pulled(oci_registry, name) is None
 
 
