@@ -372,7 +372,6 @@ def test_a_builder_killed_at_any_request_leaves_the_old_or_the_new_image(
     assert builder.leftovers() == []
 
 
-@pytest.mark.xfail(reason="scratch directories of pushes are not swept yet", strict=True)
 def test_killed_pushes_do_not_pile_up_in_the_temporary_directory(
     builder: Builder, oci_registry: str
 ) -> None:

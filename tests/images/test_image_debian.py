@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 from containers import run
 from debs import base_layer, facts, link, make_archive, make_deb, member, packed
-from handmade import write
+from handmade import write, write_bento
 
+from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images.attachments import read_attachments
 from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base, release_of
 from kfp_bento.runtime.images.blobs import BlobDirectory
 from kfp_bento.runtime.images.config import canonical_json, config_descriptor, image_manifest
@@ -33,6 +36,7 @@ from kfp_bento.runtime.images.debian_sources import SOURCES_VARIABLE, apt_source
 from kfp_bento.runtime.images.image import Layer, parse_platform
 from kfp_bento.runtime.images.layers import codec_named, write_layer
 from kfp_bento.runtime.images.layout import layout_sink
+from kfp_bento.runtime.images.sbom import SBOM_TYPE
 from kfp_bento.runtime.images.script_path import Unclear, script_effects
 from kfp_bento.runtime.images.system_layer import package_entries, unpack_packages
 from kfp_bento.runtime.images.tar import DEFAULT_EPOCH, TarEntry, tar_stream
@@ -575,6 +579,26 @@ def chosen_for(base: RealBase, *names: str) -> SystemPackages:
         raise
 
 
+def write_layout(folder: Path, base: RealBase, *more: tuple[Layer, BlobDirectory]) -> None:
+    """An OCI layout of the base, with layers on top."""
+    layers = [base.layer, *(layer for layer, _ in more)]
+    config = canonical_json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": ["PATH=/usr/bin:/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        }
+    )
+    manifest, content = image_manifest(config_descriptor(config), layers, {"title": "system"})
+    with layout_sink(folder) as sink:
+        for layer, blobs in ((base.layer, base.blobs), *more):
+            sink.put_blob(layer.descriptor, blobs)
+        sink.blobs.put_bytes(config, config_descriptor(config).media_type)
+        sink.put_manifest(manifest, content)
+        sink.tag(manifest, content, "v1")
+
+
 @pytest.fixture(scope="module")
 def image_with_libraries(
     debian_base: RealBase, tmp_path_factory: pytest.TempPathFactory
@@ -594,23 +618,7 @@ def image_with_libraries(
         title="system packages",
         epoch=DEFAULT_EPOCH,
     )
-    config = canonical_json(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Env": ["PATH=/usr/bin:/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [debian_base.layer.diff_id, system.diff_id]},
-        }
-    )
-    manifest, content = image_manifest(
-        config_descriptor(config), [debian_base.layer, system], {"title": "system"}
-    )
-    with layout_sink(folder / "image") as sink:
-        sink.put_blob(debian_base.layer.descriptor, debian_base.blobs)
-        sink.put_blob(system.descriptor, blobs)
-        sink.blobs.put_bytes(config, config_descriptor(config).media_type)
-        sink.put_manifest(manifest, content)
-        sink.tag(manifest, content, "v1")
+    write_layout(folder / "image", debian_base, (system, blobs))
     yield f"oci:{folder}/image:v1", folder
     shutil.rmtree(scratch)
 
@@ -690,3 +698,29 @@ def test_packages_for_another_processor_can_be_had(debian_base: RealBase, tmp_pa
     assert library.file is not None
     machine = struct.unpack("<H", Path(os.fsdecode(library.file)).read_bytes()[18:20])[0]
     assert machine == 183  # EM_AARCH64
+
+
+def test_a_bento_gets_the_packages_that_it_asks_for(
+    debian_base: RealBase, podman: list[str], tmp_path: Path
+) -> None:
+    write_layout(tmp_path / "base", debian_base)
+    bento = write_bento(tmp_path / "bento")
+    text = (bento.directory / "bento.yaml").read_text()
+    wanted = "apt-get install -q -y -o Dpkg::Options::=--force-confdef libgomp1"
+    (bento.directory / "bento.yaml").write_text(
+        text.replace("  commands: []\n", f"  commands:\n  - {wanted}\n")
+    )
+    options = {"base": f"oci:{tmp_path}/base", "cache": tmp_path / "cache"}
+    chosen_for(debian_base, "libgomp1")
+    image = build_image(bento, f"oci:{tmp_path}/out", **options)
+    assert [layer.kind for layer in image.layers] == [
+        *("base", "system", "dependencies", "model", "source")
+    ]
+    (sbom,) = read_attachments(f"oci:{tmp_path}/out", SBOM_TYPE)
+    assert b"pkg:deb/debian/libgomp1@" in sbom
+    command = ("python3", "-c", "import ctypes; ctypes.CDLL('libgomp.so.1'); print('loaded')")
+    done = run(podman, "--rm", "--entrypoint", "", f"oci:{tmp_path}/out:v1", *command)
+    assert done.stdout.strip() == "loaded"
+    (bento.directory / "src/service.py").write_text("# another service\n")
+    again = build_image(load_bento(bento.directory), f"oci:{tmp_path}/again", **options)
+    assert {layer.kind: layer.origin for layer in again.layers}["system"] == "reused"
