@@ -40,13 +40,15 @@ def demo(
         return
     _print_demo(finished.summary)
     directory = escape(str(to))
+    tag = escape(finished.summary["image"]["tags"][0])
     out.print(
         f"\n  report     {directory}/report.html"
         f"\n  summary    {directory}/summary.json"
         f"\n  manifests  {directory}/manifests/"
         "\n\n[bold]Try next[/]"
         f"\n  xdg-open {directory}/report.html"
-        f"\n  podman run --rm --network host oci:{directory}/image"
+        f"\n  podman run --rm --network host oci:{directory}/image:{tag}"
+        f"\n  kfp-bento image sbom oci:{directory}/image:{tag}"
         f"\n  kubectl apply --server-side --dry-run=server -f {directory}/manifests/"
     )
 

@@ -9,13 +9,15 @@ import os
 import platform
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LocalRunError
+from ..images.copy import copy_image
+from ..images.image import Descriptor
+from ..images.layout import LayoutSource
 
 RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
 USER = "1034:1034"
@@ -60,31 +62,32 @@ class Engine:
     def load(self, layout: Path) -> str:
         """Take an image out of an OCI layout directory and give the name to run it by.
 
-        Podman keeps the image for the next run with the same digest, and only that one.
+        Podman keeps the image for the next run with the same digest, and only that one. Docker
+        gets an archive of the one form that all its versions read.
         """
+        source = LayoutSource(layout)
+        found, tag = source.find_named()
         if self.name == "podman":
-            name = _config_digest(layout).removeprefix("sha256:")
+            name = _config_digest(source, found).removeprefix("sha256:")
             if name not in self.call("images", "--quiet", "--no-trunc"):
                 self.call("rmi", "--all", "--force")
-                self._pull_layout(layout)
+                self._pull_layout(layout, tag)
             return name
-        archive = layout.parent / f"{layout.name}.tar"
-        try:
-            with tarfile.open(archive, "w") as tar:
-                tar.add(layout, arcname=".")
-            loaded = self.call("load", "--quiet", "--input", str(archive))
-        finally:
-            archive.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix="kfp-bento-docker-") as folder:
+            archive = f"{folder}/image.tar"
+            copy_image(f"oci:{layout}:{tag}", f"docker-archive:{archive}")
+            loaded = self.call("load", "--quiet", "--input", archive)
         return loaded.rpartition(": ")[2]
 
-    def _pull_layout(self, layout: Path) -> None:
+    def _pull_layout(self, layout: Path, tag: str) -> None:
         """Pull through a link of a plain name: podman names the image after its path."""
         assert self.state is not None  # noqa: S101 - podman has one
         link = self.state / "image"
         link.unlink(missing_ok=True)
         link.symlink_to(layout)
         try:
-            self.call("pull", "--quiet", f"oci:{link}")
+            # With its tag, since a layout holds the image's documents as well.
+            self.call("pull", "--quiet", f"oci:{link}:{tag}")
         finally:
             link.unlink()
 
@@ -194,10 +197,8 @@ def _unmount(overlay: Path) -> None:
         subprocess.run(["umount", "--lazy", str(overlay)], capture_output=True)
 
 
-def _config_digest(layout: Path) -> str:
+def _config_digest(source: LayoutSource, manifest: Descriptor) -> str:
     """Give the digest of the image's configuration, which is podman's id of the image."""
-    index = json.loads((layout / "index.json").read_text())
-    algorithm, _, name = index["manifests"][0]["digest"].partition(":")
-    manifest = json.loads((layout / "blobs" / algorithm / name).read_text())
-    digest: str = manifest["config"]["digest"]
+    document = json.loads(b"".join(source.open_blob(manifest)))
+    digest: str = document["config"]["digest"]
     return digest

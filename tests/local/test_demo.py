@@ -179,7 +179,8 @@ def test_the_image_serves_with_a_read_only_root(
     start: list[str], summary: dict[str, Any], place: Path, podman: list[str]
 ) -> None:
     request = summary["checks"][0]["evidence"][0]["request"]
-    with serving(podman, *start, f"oci:{place}/build/demo/image") as url:
+    (tag,) = summary["image"]["tags"]
+    with serving(podman, *start, f"oci:{place}/build/demo/image:{tag}") as url:
         assert status(f"{url}/livez") == 200
         body = urllib.request.Request(
             f"{url}/predict",
