@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -120,7 +120,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
         "image",
         "reached",
     ):
-        side = "left" if heading in {"case", "reached"} else "right"
+        side: Literal["left", "right"] = "left" if heading in {"case", "reached"} else "right"
         table.add_column(heading, justify=side, no_wrap=True)
     for case in report["cases"]:
         table.add_row(
