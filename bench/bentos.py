@@ -142,9 +142,12 @@ def _name_the_base(bento_yaml: Path) -> None:
     """Puts the benchmark's base image in, and the packages that only a Dockerfile installs out.
 
     Both sides would otherwise not do the same work: ours leaves out BentoML's default packages
-    (a compiler, git), which no wheel needs.
+    (a compiler, git), which no wheel needs. Variables are named once, because a bento of a user's
+    own source names them twice: its Dockerfile would differ in more than the source, and the peer
+    would find none of its layers.
     """
     facts = yaml.safe_load(bento_yaml.read_text())
     facts["image"] |= {"base_image": BASE_NAME, "commands": []}
+    facts["envs"] = list({variable["name"]: variable for variable in facts["envs"]}.values())
     bento_yaml.unlink()
     bento_yaml.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))

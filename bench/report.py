@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -100,7 +100,7 @@ def tools() -> dict[str, str]:
 
 def show(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints the ratios, the figures behind them, and what is not reached."""
-    out = console or Console(width=None if sys.stdout.isatty() else 130, highlight=False)
+    out = console or Console(width=None if sys.stdout.isatty() else 165, highlight=False)
     runs = report["runs"]
     out.print(
         f"\nImages: kfp-bento (median of {runs['ours']}) / bentoml containerize with buildah "
@@ -120,7 +120,8 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
         "image",
         "reached",
     ):
-        table.add_column(heading, justify="left" if heading in {"case", "reached"} else "right")
+        side: Literal["left", "right"] = "left" if heading in {"case", "reached"} else "right"
+        table.add_column(heading, justify=side, no_wrap=True)
     for case in report["cases"]:
         table.add_row(
             case["title"],
