@@ -636,7 +636,7 @@ def test_attachments_of_a_registry_are_found_and_not_sent_twice(
 
 @pytest.mark.usefixtures("no_login")
 def test_an_image_that_a_registry_does_not_know_has_no_attachments(oci_registry: str) -> None:
-    with pytest.raises(ImageError, match="There is no image"):
+    with pytest.raises(ImageError, match="nobody:v1: HTTP 404"):
         read_attachments(f"{oci_registry}/attached/nobody:v1", SBOM_TYPE)
 
 
