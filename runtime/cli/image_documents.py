@@ -14,27 +14,35 @@ Image = Annotated[
     str, typer.Argument(help="registry/repository[:tag|@digest], or oci:DIRECTORY[:TAG].")
 ]
 
+Platform = Annotated[
+    str,
+    typer.Option(help="linux/amd64 or linux/arm64, of a multi-platform image."),
+]
+
 app = typer.Typer()
 
 
 @app.command()
-def sbom(image: Image) -> None:
+def sbom(image: Image, platform: Platform = "") -> None:
     """Print the bill of materials that is attached to an image (CycloneDX JSON)."""
     require_extra("runtime")
     from ..images import attachments
     from ..images.sbom import SBOM_TYPE
 
-    _print(attachments.read_attachments(image, SBOM_TYPE), image, "bill of materials")
+    found = attachments.read_attachments(image, SBOM_TYPE, platform=platform)
+    _print(found, image, "bill of materials")
 
 
 @app.command()
-def provenance(image: Image) -> None:
+def provenance(image: Image, platform: Platform = "") -> None:
     """Print how an image was built (in-toto statements with SLSA provenance, one for each line)."""
     require_extra("runtime")
     from ..images import attachments
     from ..images.provenance import PREDICATE, STATEMENT_TYPE
 
-    found = attachments.read_attachments(image, STATEMENT_TYPE, predicate=PREDICATE)
+    found = attachments.read_attachments(
+        image, STATEMENT_TYPE, predicate=PREDICATE, platform=platform
+    )
     _print(found, image, "provenance")
 
 
@@ -43,7 +51,7 @@ def _print(documents: tuple[bytes, ...], image: str, what: str) -> None:
         raise ImageError(
             f"No {what} is attached to {image}.",
             hint="Images built by kfp-bento carry it; a copy may have left it behind "
-            "(`oras copy --recursive` takes it along).",
+            "(`kfp-bento image copy` and `oras copy --recursive` take it along).",
         )
     for document in documents:
         sys.stdout.buffer.write(document.rstrip(b"\n") + b"\n")

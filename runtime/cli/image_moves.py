@@ -97,6 +97,8 @@ def rebase(
             "tag": rebased.tag,
             "location": rebased.location,
             "moved": _summary(rebased.transfers),
+            "attached": f"{len(rebased.referrers)} documents" if rebased.referrers else "",
+            "not attached": rebased.missing,
         },
     )
 

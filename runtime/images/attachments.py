@@ -8,7 +8,7 @@ a tag), and an OCI layout names them in its index. The image itself does not cha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,17 @@ from kfp_bento.runtime.images.image import (
     Descriptor,
     ImageSink,
     descriptor_from,
+    parse_platform,
 )
-from kfp_bento.runtime.images.layout import LayoutSource
 from kfp_bento.runtime.images.provenance import PREDICATE, STATEMENT_TYPE
-from kfp_bento.runtime.images.reference import Reference, parse_layout, parse_reference
-from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.reference import ArchiveReference, parse_source
 from kfp_bento.runtime.images.sbom import SBOM_TYPE
-from kfp_bento.runtime.images.source import ReferrerSource
+from kfp_bento.runtime.images.source import (
+    OpenedImage,
+    ReferrerSource,
+    open_image,
+    parse_document,
+)
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -36,7 +40,6 @@ PREDICATE_TYPE = "in-toto.io/predicate-type"
 
 _ARTIFACT_TYPE = "artifactType"
 _TITLE = "org.opencontainers.image.title"
-_MANIFEST_LIMIT = 4 << 20
 _DOCUMENT_LIMIT = 64 << 20
 
 
@@ -149,13 +152,16 @@ def attach(
     return tuple(attached)
 
 
-def read_attachments(image: str, artifact_type: str, *, predicate: str = "") -> tuple[bytes, ...]:
+def read_attachments(
+    image: str, artifact_type: str, *, predicate: str = "", platform: str = ""
+) -> tuple[bytes, ...]:
     """Reads the documents of one kind that are attached to an image, every digest checked.
 
     Args:
         image: ``oci:DIR[:TAG]``, or a registry reference with a tag or digest.
         artifact_type: Which kind.
         predicate: Of in-toto statements, only those with this predicate type.
+        platform: Which image of a multi-platform index; this machine's if empty.
 
     Returns:
         The documents, in the order of their manifests' digests; there may be none, and several
@@ -163,73 +169,45 @@ def read_attachments(image: str, artifact_type: str, *, predicate: str = "") -> 
 
     Raises:
         InvalidInput: The name is none of an image.
-        ImageError: The image cannot be read, or a document is not what its digest says.
+        ImageError: The image cannot be read or is in an archive, or a document is not what its
+            digest says.
         RegistryError: The registry refused or failed.
     """
-    place = _open(image)
+    if isinstance(parse_source(image), ArchiveReference):
+        raise ImageError(
+            f"{image} carries no documents: a docker archive has no place for them.",
+            hint="Ask for them where the image came from, a registry or an oci:DIR.",
+        )
+    opened = open_image(image, parse_platform(platform) if platform else None)
+    return documents_of(opened, artifact_type, predicate=predicate)
+
+
+def documents_of(
+    image: OpenedImage, artifact_type: str, *, predicate: str = ""
+) -> tuple[bytes, ...]:
+    """Reads the documents of one kind that are attached to an open image; see above.
+
+    Returns:
+        The documents; none for an image in an archive.
+    """
+    if not isinstance(image.blobs, ReferrerSource):
+        return ()
+    subject = image.descriptor.digest
     found: dict[str, bytes] = {}
-    for item in place.listed:
+    for item in image.blobs.referrers(subject):
         if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
             continue
         described = descriptor_from(item)
-        _check_size(described, _MANIFEST_LIMIT)
-        manifest = place.read_manifest(described)
-        if _is_about(manifest, place.subject) and _kind(manifest) == artifact_type:
-            content = _document(place.blobs, manifest, described)
+        manifest = parse_document(image.read(described), f"The manifest {described.digest}")
+        if _is_about(manifest, subject) and _kind(manifest) == artifact_type:
+            content = _document(image.blobs, manifest, described)
             if not predicate or _predicate(content) == predicate:
                 found[described.digest] = content
     return tuple(found[digest] for digest in sorted(found))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where an image and what is attached to it are read from."""
-
-    blobs: BlobSource
-    subject: str
-    listed: list[dict[str, Any]]
-    read_manifest: Callable[[Descriptor], dict[str, Any]]
-
-
-def _open(image: str) -> _Place:
-    if image.startswith("oci:"):
-        where = parse_layout(image)
-        layout = LayoutSource(where.directory)
-        subject = layout.find(where.tag).digest
-        return _Place(
-            layout, subject, layout.referrers(subject), lambda found: _parse(layout, found)
-        )
-    reference = parse_reference(image)
-    repository = Repository(reference)
-    subject = reference.digest or _resolve(repository, reference)
-    return _Place(
-        repository,
-        subject,
-        repository.referrers(subject),
-        lambda found: repository.read_manifest(found.digest)[1],
-    )
-
-
-def _resolve(repository: Repository, reference: Reference) -> str:
-    found = repository.head_manifest(reference.identifier)
-    if found is None:
-        raise ImageError(
-            f"There is no image {reference}.",
-            hint="Check the repository's name and tag; private ones want a login.",
-        )
-    return found.digest
-
-
-def _parse(source: BlobSource, blob: Descriptor) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(b"".join(source.open_blob(blob)))
-    except ValueError as error:
-        raise ImageError(f"{blob.digest} is no manifest.") from error
-    return manifest
-
-
 def _is_about(manifest: dict[str, Any], subject: str) -> bool:
-    named = manifest.get("subject") if isinstance(manifest, dict) else None
+    named = manifest.get("subject")
     return isinstance(named, dict) and named.get("digest") == subject
 
 
@@ -242,10 +220,13 @@ def _kind(manifest: dict[str, Any]) -> str:
 
 def _document(source: BlobSource, manifest: dict[str, Any], described: Descriptor) -> bytes:
     layers = manifest.get("layers")
-    if not isinstance(layers, list) or len(layers) != 1:
+    if not isinstance(layers, list) or len(layers) != 1 or not isinstance(layers[0], dict):
         raise ImageError(f"{described.digest} attaches no document, or more than one.")
     blob = descriptor_from(layers[0])
-    _check_size(blob, _DOCUMENT_LIMIT)
+    if blob.size > _DOCUMENT_LIMIT:
+        raise ImageError(
+            f"{blob.digest} is too large for a document about an image: {blob.size} bytes."
+        )
     return b"".join(source.open_blob(blob))
 
 
@@ -254,10 +235,3 @@ def _predicate(content: bytes) -> str:
         return str(json.loads(content)["predicateType"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _check_size(blob: Descriptor, limit: int) -> None:
-    if blob.size > limit:
-        raise ImageError(
-            f"{blob.digest} is too large for a document about an image: {blob.size} bytes."
-        )

@@ -26,9 +26,11 @@ from kfp_bento.runtime.images.reference import (
     ArchiveReference,
     LayoutReference,
     Place,
+    Reference,
     check_tag,
     parse_destination,
     parse_reference,
+    parse_source,
 )
 from kfp_bento.runtime.images.source import (
     OpenedImage,
@@ -37,7 +39,6 @@ from kfp_bento.runtime.images.source import (
     open_image,
     open_manifest,
     parse_document,
-    require_platform,
     well_formed,
 )
 from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
@@ -94,17 +95,20 @@ class _Copy:
         self._blobs(document)
         self.sink.put_manifest(manifest, content)
 
-    def put_children(self) -> None:
-        """Puts every image of an index."""
-        with well_formed(self.source.title):
-            children = [descriptor_from(x) for x in self.source.manifest.get("manifests") or ()]
+    def put_children(self, index: dict[str, Any], title: str, depth: int = _REFERRER_DEPTH) -> None:
+        """Puts every manifest of an index, with what refers to it."""
+        with well_formed(title):
+            children = [descriptor_from(x) for x in index.get("manifests") or ()]
         for child in children:
             content = self.source.read(child)
             document = parse_document(content, f"The manifest {child.digest}")
             if "manifests" in document:
-                raise ImageError(f"{self.source.title} holds an index within an index.")
+                raise ImageError(
+                    f"{title} holds an index within an index.",
+                    hint="Such images cannot be copied; copy one of the inner ones by its digest.",
+                )
             self.put(child, document, content)
-            self.put_referrers(child)
+            self.put_referrers(child, depth)
 
     def put_referrers(self, subject: Descriptor, depth: int = _REFERRER_DEPTH) -> None:
         """Puts what refers to a manifest, and what refers to that."""
@@ -113,7 +117,11 @@ class _Copy:
             if found.digest in self.referrers:
                 continue
             content = self.source.read(found)
-            self._blobs(parse_document(content, f"The manifest {found.digest}"))
+            document = parse_document(content, f"The manifest {found.digest}")
+            # An index of signatures, one for each platform, is attached as such.
+            title = f"{found.digest}, attached to {self.source.title},"
+            self.put_children(document, title, depth - 1)
+            self._blobs(document)
             self.sink.put_referrer(found, content, subject)
             self.referrers.append(found.digest)
             self.put_referrers(found, depth - 1)
@@ -153,18 +161,25 @@ def copy_image(
         RegistryError: A registry refused or failed.
     """
     target = parse_destination(destination)
-    check_destination(target)
+    in_place = _is_same_place(parse_source(source), target)
+    if not in_place:
+        check_destination(target)
     if all_platforms and platform:
         raise InvalidInput("A copy is of one platform or of all of them.")
     tell = progress or (lambda sentence: None)
     tell(f"reading {source}")
     opened = _open(source, platform, all_platforms)
     tag = check_tag(target.tag) if target.tag else _tag_of(opened)
+    if in_place:
+        if _is_there(opened, target, tag):
+            tell(f"already there: {opened.title}")
+            return _nothing_done(opened, target, tag)
+        check_destination(target)
     manifest, content = _for_destination(opened, target)
     with open_sink(target, repository_of(opened)) as sink:
         copy = _Copy(opened, sink, tell)
         if opened.is_index:
-            copy.put_children()
+            copy.put_children(opened.manifest, opened.title)
             sink.put_manifest(manifest, content)
         else:
             copy.put(manifest, parse_document(content, f"The manifest of {source}"), content)
@@ -186,6 +201,19 @@ def copy_image(
     )
 
 
+def copy_referrers(
+    source: OpenedImage, sink: ImageSink, progress: Callable[[str], None]
+) -> tuple[tuple[str, ...], tuple[Transfer, ...]]:
+    """Copies what refers to an image that the sink holds under the same digest.
+
+    Returns:
+        Digests of the manifests, and what became of each blob.
+    """
+    copy = _Copy(source, sink, progress)
+    copy.put_referrers(source.descriptor)
+    return tuple(copy.referrers), _once_each(copy.transfers)
+
+
 def repository_of(image: OpenedImage) -> str:
     """What to call an image where it must have a name: its repository, or after its title."""
     if image.repository:
@@ -201,11 +229,37 @@ def repository_of(image: OpenedImage) -> str:
 def _open(source: str, platform: str, all_platforms: bool) -> OpenedImage:
     if all_platforms:
         return open_manifest(source)
-    wanted = parse_platform(platform) if platform else None
-    opened = open_image(source, wanted)
-    if wanted and not opened.from_index:
-        require_platform(opened, wanted)
-    return opened
+    return open_image(source, parse_platform(platform) if platform else None)
+
+
+def _is_same_place(source: Place, target: Place) -> bool:
+    """Whether both are one repository, directory or file; a digest says no place."""
+    if isinstance(source, Reference) and isinstance(target, Reference):
+        return source.name == target.name and not source.digest
+    if isinstance(source, LayoutReference) and isinstance(target, LayoutReference):
+        return source.directory.resolve() == target.directory.resolve()
+    if isinstance(source, ArchiveReference) and isinstance(target, ArchiveReference):
+        return source.file.resolve() == target.file.resolve()
+    return False
+
+
+def _is_there(image: OpenedImage, target: Place, tag: str) -> bool:
+    """Whether the place that an image was read from holds it under this name already."""
+    if isinstance(target, ArchiveReference) and target.repository not in {"", image.repository}:
+        return False
+    return tag == image.tag and not image.from_index
+
+
+def _nothing_done(image: OpenedImage, target: Place, tag: str) -> CopiedImage:
+    return CopiedImage(
+        source=image.title,
+        location=location(target),
+        digest=image.descriptor.digest,
+        tag=tag,
+        converted=False,
+        changed=False,
+        transfers=(),
+    )
 
 
 def _tag_of(image: OpenedImage) -> str:

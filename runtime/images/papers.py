@@ -15,7 +15,7 @@ from kfp_bento.runtime.images.attachments import (
 )
 from kfp_bento.runtime.images.base_image import HOST, BaseImage
 from kfp_bento.runtime.images.context import BuildOptions
-from kfp_bento.runtime.images.image import Descriptor, Image
+from kfp_bento.runtime.images.image import Descriptor, Image, Platform
 from kfp_bento.runtime.images.provenance import (
     PREDICATE,
     STATEMENT_TYPE,
@@ -89,7 +89,7 @@ class Papers:
             wheels=wheels,
             debs=self.debs,
             models=tuple(map(_model_fact, self.models)),
-            base=self._base_fact(),
+            base=base_fact(self.base),
         )
         build = ImageBuild(
             repository=options.repository,
@@ -110,18 +110,29 @@ class Papers:
             provenance_document(slsa_provenance(build)),
         )
 
-    def _base_fact(self) -> BaseFact | None:
-        if not self.base.digest:
-            return None
-        return BaseFact.from_config(self.base.config, self.base.digest)
-
     def _base_origin(self) -> BaseOrigin:
         asked = self.options.base or self.base.title.partition("@")[0]
-        found = BaseOrigin(asked, self.base.digest, architecture=self.options.platform.architecture)
-        if asked == HOST or asked.startswith(("oci:", "docker-archive:")):
-            return found
-        reference = parse_reference(asked)
-        return replace(found, repository=reference.name, tag=reference.tag)
+        return image_origin(asked, self.base.digest, self.options.platform)
+
+
+def base_fact(base: BaseImage) -> BaseFact | None:
+    """A base in a bill of materials; None for one made of this machine, which nobody listed."""
+    return BaseFact.from_config(base.config, base.digest) if base.digest else None
+
+
+def image_origin(asked: str, digest: str, platform: Platform) -> BaseOrigin:
+    """Where an image came from, in a provenance statement.
+
+    Args:
+        asked: A registry reference, ``oci:…``, ``docker-archive:…`` or ``host``.
+        digest: What it was resolved to.
+        platform: What it is for.
+    """
+    found = BaseOrigin(asked, digest, architecture=platform.architecture)
+    if asked == HOST or asked.startswith(("oci:", "docker-archive:")):
+        return found
+    reference = parse_reference(asked)
+    return replace(found, repository=reference.name, tag=reference.tag)
 
 
 @dataclass(frozen=True)

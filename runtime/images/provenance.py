@@ -11,11 +11,16 @@ just ``oci``. The resolved dependencies are named ``bento``, ``base``, by the fi
 or package, and ``model NAME:VERSION``. The digest of a bento or a model is its content digest, over
 the names and digests of its files; all others are digests of single files. ``internalParameters``
 has ``format``, which changes when the same input no longer gives the same bytes.
+
+The build type ``urn:kfp-bento:image-rebase:v1`` stands for `rebase_image`. Its external parameters
+are ``image`` (what was put on another base), ``base`` (the new one), ``platform`` and
+``repository``, with directories as above. The resolved dependencies are named ``image`` and
+``base``. What else is in the result was in that image, whose own provenance says where it is from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +39,7 @@ STATEMENT_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:kfp-bento:image-build:v1"
+REBASE_TYPE = "urn:kfp-bento:image-rebase:v1"
 # Whoever trusts builds tells builders apart by this; a site may give its own.
 BUILDER = "urn:kfp-bento:builder"
 
@@ -68,7 +74,7 @@ class ModelOrigin:
 
 @dataclass(frozen=True)
 class BaseOrigin:
-    """Where the base image came from.
+    """Where an image came from that another one is made of: a base, or what gets a new one.
 
     Attributes:
         asked: What was asked for: a reference, ``oci:…``, ``docker-archive:…`` or ``host``.
@@ -126,11 +132,68 @@ class ImageBuild:
     builder: str = field(default_factory=builder_version)
 
 
+@dataclass(frozen=True)
+class ImageRebase:
+    """One image that was put on another base.
+
+    Attributes:
+        repository: The repository that the result is known by; never a directory.
+        digest: Digest of the result's manifest.
+        image: The image as it was.
+        base: The new base.
+        platform: Such as ``linux/amd64``.
+        format: Version of the image format that kfp-bento writes.
+        invocation: See `ImageBuild`, as for all that follows.
+    """
+
+    repository: str
+    digest: str
+    image: BaseOrigin
+    base: BaseOrigin
+    platform: str
+    format: str
+    invocation: str = ""
+    started: int | None = None
+    finished: int | None = None
+    builder_id: str = BUILDER
+    builder: str = field(default_factory=builder_version)
+
+
 def slsa_provenance(build: ImageBuild) -> bytes:
     """Writes the statement as JSON; the same bytes for the same build.
 
     No credentials and no path of this machine get into it, whatever the build holds.
     """
+    parameters = {
+        "bento": build.bento,
+        "base": _without_directory(build.base.asked),
+        "platform": build.platform,
+        "compression": build.compression,
+        "repository": build.repository,
+    }
+    return _statement(build, BUILD_TYPE, parameters, _dependencies(build))
+
+
+def rebase_provenance(rebase: ImageRebase) -> bytes:
+    """Writes the statement about an image on another base, as above."""
+    parameters = {
+        "image": _without_directory(rebase.image.asked),
+        "base": _without_directory(rebase.base.asked),
+        "platform": rebase.platform,
+        "repository": rebase.repository,
+    }
+    found = [_resource("image", _image_url(rebase.image, "image"), rebase.image.digest)]
+    if rebase.base.digest:
+        found.append(_resource("base", _image_url(rebase.base, "base"), rebase.base.digest))
+    return _statement(rebase, REBASE_TYPE, parameters, sorted(found, key=canonical_json))
+
+
+def _statement(
+    build: ImageBuild | ImageRebase,
+    build_type: str,
+    parameters: Mapping[str, str],
+    dependencies: Sequence[Mapping[str, Any]],
+) -> bytes:
     run: dict[str, Any] = {
         "builder": {"id": build.builder_id, "version": {DISTRIBUTION: build.builder}}
     }
@@ -142,16 +205,10 @@ def slsa_provenance(build: ImageBuild) -> bytes:
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "bento": build.bento,
-                    "base": _without_directory(build.base.asked),
-                    "platform": build.platform,
-                    "compression": build.compression,
-                    "repository": build.repository,
-                },
+                "buildType": build_type,
+                "externalParameters": parameters,
                 "internalParameters": {"format": build.format},
-                "resolvedDependencies": _dependencies(build),
+                "resolvedDependencies": dependencies,
             },
             "runDetails": run,
         },
@@ -192,7 +249,7 @@ def public_uri(uri: str) -> str:
     return f"{parts.scheme}:{name}" if parts.scheme else name
 
 
-def _metadata(build: ImageBuild) -> dict[str, str]:
+def _metadata(build: ImageBuild | ImageRebase) -> dict[str, str]:
     facts = {"invocationId": build.invocation}
     if build.started is not None:
         facts["startedOn"] = timestamp(build.started)
@@ -210,18 +267,18 @@ def _dependencies(build: ImageBuild) -> list[dict[str, Any]]:
         *(_model(model) for model in build.models),
     ]
     if build.base.digest:
-        found.append(_resource("base", _base_url(build.base), build.base.digest))
+        found.append(_resource("base", _image_url(build.base, "base"), build.base.digest))
     return sorted(found, key=canonical_json)
 
 
-def _base_url(base: BaseOrigin) -> str:
-    name = base.repository.rpartition("/")[2] or "base"
+def _image_url(image: BaseOrigin, unnamed: str) -> str:
+    name = image.repository.rpartition("/")[2] or unnamed
     qualifiers = {
-        "arch": base.architecture,
-        "repository_url": base.repository,
-        "tag": base.tag,
+        "arch": image.architecture,
+        "repository_url": image.repository,
+        "tag": image.tag,
     }
-    return package_url("oci", name, base.digest, qualifiers)
+    return package_url("oci", name, image.digest, qualifiers)
 
 
 def _deb_name(deb: DebFact) -> str:

@@ -8,28 +8,45 @@ comes out. Where a build might come out otherwise, this refuses.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.attachments import (
+    Document,
+    attach,
+    documents_of,
+    provenance_document,
+    sbom_document,
+)
 from kfp_bento.runtime.images.base_image import BaseImage, open_base
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.config import (
     INTERPRETER,
     OWN_ENVIRONMENT,
+    PROFILE,
+    PROFILES,
+    SERVICE,
+    Profile,
     config_descriptor,
     image_config,
     image_manifest,
 )
-from kfp_bento.runtime.images.copy import repository_of
+from kfp_bento.runtime.images.copy import copy_referrers, repository_of
 from kfp_bento.runtime.images.destination import check_destination, location, open_sink
 from kfp_bento.runtime.images.host import TITLE as HOST_TITLE
-from kfp_bento.runtime.images.image import Descriptor, Layer, parse_platform
+from kfp_bento.runtime.images.image import Descriptor, ImageSink, Layer, parse_platform
 from kfp_bento.runtime.images.layers import codec_named
+from kfp_bento.runtime.images.papers import base_fact, image_origin
+from kfp_bento.runtime.images.provenance import ImageRebase, invocation_id, rebase_provenance
+from kfp_bento.runtime.images.recipes import BUILDER_FORMAT
 from kfp_bento.runtime.images.reference import (
     Place,
     Reference,
@@ -37,14 +54,26 @@ from kfp_bento.runtime.images.reference import (
     parse_destination,
     parse_source,
 )
-from kfp_bento.runtime.images.source import OpenedImage, open_image, well_formed
+from kfp_bento.runtime.images.sbom import SBOM_TYPE, sbom_on_base
+from kfp_bento.runtime.images.source import (
+    OpenedImage,
+    ReferrerSource,
+    open_image,
+    well_formed,
+)
 from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
 
 _ANNOTATION = "org.opencontainers.image"
 _BASE_DIGEST = f"{_ANNOTATION}.base.digest"
 _OWN_LABELS = (f"{_ANNOTATION}.title", f"{_ANNOTATION}.version", _BASE_DIGEST)
 _HISTORY = "kfp-bento: "
-_KINDS = {"dependencies": "dependencies", "model ": "model", "source of ": "source"}
+_KINDS = {
+    "dependencies (": "dependencies",
+    "large dependencies (": "dependencies",
+    "own wheels (": "dependencies",
+    "model ": "model",
+    "source of ": "source",
+}
 _MINOR = re.compile(r"python(3\.\d+)")
 # How Docker's Debian images begin, and all that are made from them.
 _DEBIAN = re.compile(r"debian\.sh\b.* '(?P<suite>[a-z]+)' '@\d+'")
@@ -63,6 +92,8 @@ class RebasedImage:
         tag: The tag that points to it.
         changed: False when it stood on this base already, or the destination held the result.
         transfers: What became of each blob; empty when there was nothing to do.
+        referrers: Digests of the manifests that were attached: bill of materials, provenance.
+        missing: Why a bill of materials, or both, is not among them; empty if they are.
     """
 
     image: str
@@ -72,11 +103,14 @@ class RebasedImage:
     tag: str
     changed: bool
     transfers: tuple[Transfer, ...]
+    referrers: tuple[str, ...] = ()
+    missing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "transfers"}
-        return {**facts, **transfers_to_dict(self.transfers)}
+        listed = {"referrers": list(self.referrers)}
+        return {**facts, **listed, **transfers_to_dict(self.transfers)}
 
 
 @dataclass(frozen=True)
@@ -91,6 +125,7 @@ class _Parts:
         environment: The bento's own variables, in their order.
         interpreter: The Python of the base that the virtual environment links to.
         epoch: Seconds since 1970 of every timestamp in it.
+        profile: What a container started from it is given.
     """
 
     below: tuple[Layer, ...]
@@ -100,6 +135,7 @@ class _Parts:
     environment: dict[str, str]
     interpreter: str
     epoch: int
+    profile: Profile
 
     @property
     def python(self) -> str:
@@ -121,8 +157,9 @@ def rebase_image(
 ) -> RebasedImage:
     """Puts an image that kfp-bento built on another base image.
 
-    What refers to the old image (SBOM, provenance, signatures) speaks of the old base and does
-    not come along.
+    The result gets documents of its own: the bill of materials of the old image with the new base
+    in it, and a provenance statement that names the old image and the new base. What else refers
+    to the old image, such as signatures, speaks of the old base and does not come along.
 
     Args:
         image: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
@@ -166,10 +203,11 @@ def rebase_image(
         _check_fit(opened, parts, found)
         # A digest says what to read, not what its tag stands for by now.
         in_place = not destination and tag == opened.tag and "@" not in image
+        rebase = _Rebase((image, base), opened, parts, found, target, tag, workspace, tell)
         if in_place and _stands_on(parts, found):
             tell(f"{opened.title} stands on {found.title} already")
-            return _result(opened, found, target, opened.descriptor, tag, False, ())
-        return _put(opened, parts, found, target, tag, workspace, tell)
+            return rebase.result(opened.descriptor, changed=False)
+        return rebase.carry_out()
 
 
 def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Place:
@@ -191,56 +229,131 @@ def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Plac
     return where
 
 
-def _put(
-    opened: OpenedImage,
-    parts: _Parts,
-    base: BaseImage,
-    target: Place,
-    tag: str,
-    workspace: BlobDirectory,
-    progress: Callable[[str], None],
-) -> RebasedImage:
-    layers = (*base.layers, *parts.own)
-    content = image_config(
-        base.config,
-        layers,
-        opened.platform,
-        environment=parts.environment,
-        labels=_on_base(parts.labels, base),
-        interpreter=base.interpreter,
-        epoch=parts.epoch,
-    )
-    config = config_descriptor(content)
-    workspace.put_bytes(content, config.media_type)
-    manifest, text = image_manifest(config, layers, _on_base(parts.annotations, base))
-    loads = [Load(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
-    loads += [Load(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
-    loads.append(Load("configuration", config, workspace))
-    with open_sink(target, repository_of(opened)) as sink:
-        transfers = put_blobs(sink, loads, progress)
-        sink.put_manifest(manifest, text)
-        changed = sink.tag(manifest, text, tag)
-    return _result(opened, base, target, manifest, tag, changed, transfers)
+@dataclass(frozen=True)
+class _Attached:
+    """What refers to the result, and what became of its blobs where they were copied."""
+
+    referrers: tuple[str, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    missing: str = ""
 
 
-def _result(
-    opened: OpenedImage,
-    base: BaseImage,
-    target: Place,
-    manifest: Descriptor,
-    tag: str,
-    changed: bool,
-    transfers: tuple[Transfer, ...],
-) -> RebasedImage:
-    return RebasedImage(
-        image=opened.title,
-        base=base.title,
-        location=location(target),
-        digest=manifest.digest,
-        tag=tag,
-        changed=changed,
-        transfers=transfers,
-    )
+@dataclass(frozen=True)
+class _Rebase:
+    """A rebase that has been found possible.
+
+    Attributes:
+        asked: The image and the new base as they were asked for.
+        opened: The image.
+        parts: What it is made of.
+        base: The new base.
+        target: Where the result goes.
+        tag: Its tag.
+        workspace: Where new blobs are written.
+        tell: Told what is going on.
+    """
+
+    asked: tuple[str, str]
+    opened: OpenedImage
+    parts: _Parts
+    base: BaseImage
+    target: Place
+    tag: str
+    workspace: BlobDirectory
+    tell: Callable[[str], None]
+
+    def carry_out(self) -> RebasedImage:
+        """Writes configuration, manifest and documents, and moves the tag at last."""
+        parts, base = self.parts, self.base
+        layers = (*base.layers, *parts.own)
+        content = image_config(
+            base.config,
+            layers,
+            self.opened.platform,
+            environment=parts.environment,
+            labels=_on_base(parts.labels, base),
+            interpreter=base.interpreter,
+            epoch=parts.epoch,
+            profile=parts.profile,
+        )
+        config = config_descriptor(content)
+        self.workspace.put_bytes(content, config.media_type)
+        manifest, text = image_manifest(config, layers, _on_base(parts.annotations, base))
+        loads = [Load(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
+        loads += [Load(layer.title, layer.descriptor, self.opened.blobs) for layer in parts.own]
+        loads.append(Load("configuration", config, self.workspace))
+        with open_sink(self.target, repository_of(self.opened)) as sink:
+            transfers = put_blobs(sink, loads, self.tell)
+            sink.put_manifest(manifest, text)
+            attached = self._attach(sink, manifest)
+            changed = sink.tag(manifest, text, self.tag)
+        return self.result(manifest, changed=changed, transfers=transfers, attached=attached)
+
+    def result(
+        self,
+        manifest: Descriptor,
+        *,
+        changed: bool,
+        transfers: tuple[Transfer, ...] = (),
+        attached: _Attached = _Attached(),
+    ) -> RebasedImage:
+        return RebasedImage(
+            image=self.opened.title,
+            base=self.base.title,
+            location=location(self.target),
+            digest=manifest.digest,
+            tag=self.tag,
+            changed=changed,
+            transfers=(*transfers, *attached.transfers),
+            referrers=attached.referrers,
+            missing=attached.missing,
+        )
+
+    def _attach(self, sink: ImageSink, manifest: Descriptor) -> _Attached:
+        """Attaches the documents, so that no image is ever seen without them."""
+        if not sink.carries_referrers:
+            missing = "an archive carries no bill of materials and no provenance"
+            self.tell(missing)
+            return _Attached(missing=missing)
+        if manifest.digest == self.opened.descriptor.digest:
+            # It stood on this base: all that was said of it stays true, signatures as well.
+            return _Attached(*copy_referrers(self.opened, sink, self.tell))
+        bills, missing = self._bills()
+        if missing:
+            self.tell(f"no bill of materials: {missing}")
+        documents = [*bills, self._statement(manifest)]
+        attached = attach(sink, self.workspace, manifest, documents)
+        return _Attached(tuple(item.digest for item in attached), missing=missing)
+
+    def _bills(self) -> tuple[list[Document], str]:
+        """The image's bill of materials with the new base, or why there is none."""
+        if not isinstance(self.opened.blobs, ReferrerSource):
+            return [], f"{self.asked[0]} is in an archive, which carries none"
+        found = documents_of(self.opened, SBOM_TYPE)
+        if not found:
+            return [], f"none is attached to {self.opened.title}"
+        base = base_fact(self.base)
+        # Those that different versions of kfp-bento wrote are the same again now.
+        moved = dict.fromkeys(sbom_on_base(content, base) for content in found)
+        bills = [sbom_document(content) for content in moved if content is not None]
+        if not bills:
+            return [], f"that of {self.opened.title} is not as this version of kfp-bento writes it"
+        return bills, ""
+
+    def _statement(self, manifest: Descriptor) -> Document:
+        image, base = self.asked
+        platform, target = self.opened.platform, self.target
+        own = repository_of(self.opened)
+        rebase = ImageRebase(
+            repository=target.name if isinstance(target, Reference) else own,
+            digest=manifest.digest,
+            image=image_origin(image, self.opened.descriptor.digest, platform),
+            base=image_origin(base, self.base.digest, platform),
+            platform=str(platform),
+            format=str(BUILDER_FORMAT),
+            invocation=invocation_id(os.environ),
+        )
+        return provenance_document(rebase_provenance(rebase))
 
 
 def _on_base(names: Mapping[str, str], base: BaseImage) -> dict[str, str]:
@@ -254,9 +367,10 @@ def _stands_on(parts: _Parts, base: BaseImage) -> bool:
 
 
 def _take_apart(image: OpenedImage) -> _Parts:
-    below, own = _split(image)
     inside = image.config.get("config") or {}
     labels = {str(name): str(value) for name, value in (inside.get("Labels") or {}).items()}
+    profile = _profile(image, labels)
+    below, own = _split(image, profile)
     missing = [name for name in (INTERPRETER, OWN_ENVIRONMENT) if name not in labels]
     if missing:
         raise ImageError(
@@ -284,10 +398,22 @@ def _take_apart(image: OpenedImage) -> _Parts:
         environment={name: values[name] for name in names},
         interpreter=labels[INTERPRETER],
         epoch=_epoch(image),
+        profile=profile,
     )
 
 
-def _split(image: OpenedImage) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+def _profile(image: OpenedImage, labels: Mapping[str, str]) -> Profile:
+    name = labels.get(PROFILE, SERVICE.name)
+    if name not in PROFILES:
+        raise ImageError(
+            f"{image.title} has the profile '{name}', which this version of kfp-bento does not "
+            f"know; it knows {', '.join(PROFILES)}.",
+            hint="Use the version of kfp-bento that built the image, or a later one.",
+        )
+    return PROFILES[name]
+
+
+def _split(image: OpenedImage, profile: Profile) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """The layers of the base and those above it, by their annotations or else the history."""
     layers = image.layers
     if all(layer.kind == "base" for layer in layers):
@@ -300,13 +426,20 @@ def _split(image: OpenedImage) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
             f"{image.title} was not built by kfp-bento: no layer of it says what it holds.",
             hint="Only such images can be put on another base.",
         )
-    if "base" in kinds or kinds.count("source") != 1 or kinds[-1] != "source":
+    if "base" in kinds or not _as_built(kinds, profile):
         raise ImageError(
             f"{image.title} has been changed since kfp-bento built it: its layers are "
             f"{', '.join(layer.kind for layer in layers)}.",
             hint=_REBUILD,
         )
     return below, own
+
+
+def _as_built(kinds: Sequence[str], profile: Profile) -> bool:
+    """Whether layers of these kinds are what a build puts on a base."""
+    if profile is SERVICE:
+        return kinds.count("source") == 1 and kinds[-1] == "source"
+    return set(kinds) <= {"system", "dependencies"} and kinds[-1] == "dependencies"
 
 
 def _named_by_history(image: OpenedImage) -> tuple[Layer, ...]:
@@ -326,7 +459,17 @@ def _named(layer: Layer, made_by: str) -> Layer:
     title = made_by.removeprefix(_HISTORY)
     # What is not known by its title is taken for the kind that is hardest to move.
     kind = next((kind for start, kind in _KINDS.items() if title.startswith(start)), "system")
-    return replace(layer, kind=kind, title=title)
+    return replace(layer, kind="dependencies" if _is_wheel(title) else kind, title=title)
+
+
+def _is_wheel(title: str) -> bool:
+    """Whether a layer's title is that of a single wheel: ``torch 2.4.0``."""
+    name, _, version = title.partition(" ")
+    try:
+        Version(version)
+    except InvalidVersion:
+        return False
+    return bool(name)
 
 
 def _epoch(image: OpenedImage) -> int:

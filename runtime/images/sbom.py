@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -172,31 +172,68 @@ def cyclonedx_sbom(bill: SoftwareBill) -> bytes:
         The same bytes for the same bill, in whatever order its parts come; the serial number, too,
         follows from the content.
     """
-    image = f"image:{bill.name}:{bill.version}"
-    components = sorted(_components(bill), key=lambda item: str(item["bom-ref"]))
+    image = {
+        "type": "container",
+        "bom-ref": f"image:{bill.name}:{bill.version}",
+        "name": bill.name,
+        "version": bill.version,
+    }
+    below = _base(bill.base) if bill.base else None
+    return _written(image, timestamp(bill.epoch), bill.builder, _components(bill), below)
+
+
+def sbom_on_base(content: bytes, base: BaseFact | None) -> bytes | None:
+    """Writes the bill of materials for an image that has been put on another base.
+
+    Args:
+        content: The bill of materials that `cyclonedx_sbom` wrote for the image as it was.
+        base: The new base.
+
+    Returns:
+        What `cyclonedx_sbom` writes for the image on the new base; None for a bill that this
+        version of it would not have written: it was made by another tool, or changed since.
+    """
+    try:
+        document = json.loads(content)
+        image, moment = document["metadata"]["component"], document["metadata"]["timestamp"]
+        builder = document["metadata"]["tools"]["components"][0]["version"]
+        own = [item for item in document["components"] if item["type"] != "container"]
+        below = [item for item in document["components"] if item["type"] == "container"]
+        if _written(image, moment, builder, own, below[0] if below else None) != content:
+            return None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return _written(image, moment, builder_version(), own, _base(base) if base else None)
+
+
+def _written(
+    image: Mapping[str, Any],
+    moment: str,
+    builder: str,
+    own: Iterable[dict[str, Any]],
+    base: dict[str, Any] | None,
+) -> bytes:
+    """The document for an image, as a component, and the components that it is made of."""
+    parts = [*own, *([base] if base else [])]
+    components = sorted(parts, key=lambda item: str(item["bom-ref"]))
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
-            "timestamp": timestamp(bill.epoch),
+            "timestamp": moment,
             "lifecycles": [{"phase": "build"}],
             "tools": {
-                "components": [
-                    {"type": "application", "name": DISTRIBUTION, "version": bill.builder}
-                ]
+                "components": [{"type": "application", "name": DISTRIBUTION, "version": builder}]
             },
-            "component": {
-                "type": "container",
-                "bom-ref": image,
-                "name": bill.name,
-                "version": bill.version,
-            },
+            "component": image,
         },
         "components": components,
-        "dependencies": [{"ref": image, "dependsOn": [item["bom-ref"] for item in components]}],
-        "compositions": _compositions(image, bill.base),
+        "dependencies": [
+            {"ref": image["bom-ref"], "dependsOn": [item["bom-ref"] for item in components]}
+        ],
+        "compositions": _compositions(image["bom-ref"], base),
     }
     serial = uuid.uuid5(_NAMESPACE, canonical_json(document).decode())
     return canonical_json({**document, "serialNumber": f"urn:uuid:{serial}"})
@@ -229,6 +266,7 @@ def timestamp(epoch: int) -> str:
 
 
 def _components(bill: SoftwareBill) -> list[dict[str, Any]]:
+    """All but the base."""
     return [
         {
             "type": "application",
@@ -237,7 +275,6 @@ def _components(bill: SoftwareBill) -> list[dict[str, Any]]:
             "version": bill.version,
             "description": "The bento: service source, BentoML's files and the models' place.",
         },
-        *([_base(bill.base)] if bill.base else []),
         *(_wheel(wheel) for wheel in set(bill.wheels)),
         *(_deb(deb) for deb in set(bill.debs)),
         *(_model(model) for model in bill.models),
@@ -300,12 +337,12 @@ def _base(base: BaseFact) -> dict[str, Any]:
     }
 
 
-def _compositions(image: str, base: BaseFact | None) -> list[dict[str, Any]]:
+def _compositions(image: str, base: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if base is None:
         return [{"aggregate": "incomplete", "assemblies": [image]}]
     return [
         {"aggregate": "complete", "assemblies": [image]},
-        {"aggregate": "unknown", "assemblies": [base.purl]},
+        {"aggregate": "unknown", "assemblies": [base["bom-ref"]]},
     ]
 
 

@@ -131,7 +131,8 @@ def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
 
     Args:
         text: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
-        platform: Which image of an index; this machine's if not given.
+        platform: Which image of an index, this machine's if not given; what is no index must be
+            for a platform that is given.
 
     Raises:
         InvalidInput: The text names no place.
@@ -141,6 +142,8 @@ def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
     if not found.is_index:
         if "layers" not in found.manifest:
             raise ImageError(f"{text} is no image but '{found.descriptor.media_type}'.")
+        if platform is not None:
+            require_platform(found, platform)
         return found
     return _choose(found, text, platform or parse_platform())
 

@@ -225,9 +225,51 @@ def test_what_refers_to_an_image_is_pushed_with_it(
     image: str, oci_registry: str, tmp_path: Path
 ) -> None:
     sbom = attach(tmp_path / "image", SBOM, b"{}", open_image(image).descriptor)
-    copy_image(image, f"{oci_registry}/attached/tiny")
-    repository = Repository(parse_reference(f"{oci_registry}/attached/tiny"))
+    copy_image(image, f"{oci_registry}/pushed/tiny")
+    repository = Repository(parse_reference(f"{oci_registry}/pushed/tiny"))
     assert repository.fetch_manifest(sbom.digest)[0] == sbom
+
+
+def attach_index(layout: Path, subject: Descriptor, *, nested: bool = False) -> set[str]:
+    """Attaches an index of two artifacts; gives the digests of all manifests."""
+    inner = []
+    for content in (b"for amd64", b"for arm64"):
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": add_blob(layout, b"{}", "application/vnd.oci.empty.v1+json"),
+            "layers": [add_blob(layout, content, "application/x-signature")],
+        }
+        inner.append(add_blob(layout, json.dumps(document).encode(), OCI_MANIFEST))
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": inner}
+    if nested:
+        index["manifests"] = [add_blob(layout, json.dumps(index).encode(), OCI_INDEX)]
+    about = {"artifactType": "application/x-signatures", "subject": subject.to_dict()}
+    item = add_blob(layout, json.dumps({**index, **about}).encode(), OCI_INDEX)
+    listed = json.loads((layout / "index.json").read_bytes())
+    listed["manifests"].append({**item, "artifactType": "application/x-signatures"})
+    (layout / "index.json").write_text(json.dumps(listed))
+    return {x["digest"] for x in (item, *inner)}
+
+
+def test_an_index_that_refers_to_an_image_comes_along_with_all_that_it_lists(
+    image: str, oci_registry: str, tmp_path: Path
+) -> None:
+    subject = open_image(image).descriptor
+    digests = attach_index(tmp_path / "image", subject)
+    copied = copy_image(image, f"{oci_registry}/indexed/tiny")
+    assert digests & set(copied.referrers)
+    back = copy_image(f"{oci_registry}/indexed/tiny:v1", f"oci:{tmp_path}/back")
+    assert set(back.referrers) == set(copied.referrers)
+    stored = {f"sha256:{x.name}" for x in (tmp_path / "back/blobs/sha256").iterdir()}
+    assert digests | {digest_of(b"for amd64"), digest_of(b"for arm64")} <= stored
+
+
+def test_an_index_within_an_attached_index_is_refused(image: str, tmp_path: Path) -> None:
+    attach_index(tmp_path / "image", open_image(image).descriptor, nested=True)
+    with pytest.raises(ImageError, match=r"attached to .* holds an index within an index"):
+        copy_image(image, f"oci:{tmp_path}/out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_come_along_is_told(image: str, tmp_path: Path) -> None:
@@ -241,6 +283,60 @@ def test_what_cannot_come_along_is_told(image: str, tmp_path: Path) -> None:
 def test_a_layout_of_ours_with_attachments_needs_no_tag(image: str, tmp_path: Path) -> None:
     attach(tmp_path / "image", SBOM, b"{}", open_image(image).descriptor)
     assert open_image(f"oci:{tmp_path}/image").descriptor == open_image(image).descriptor
+
+
+# To where it is already.
+
+
+def test_a_layout_copied_to_itself_is_left_as_it_is(
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (tmp_path / "image/index.json").stat()
+    (tmp_path / "link").symlink_to(tmp_path / "image")
+    monkeypatch.chdir(tmp_path)
+    for target in (image, f"oci:{tmp_path}/image", f"oci:{tmp_path}/link:v1", "oci:image"):
+        copied = copy_image(image, target)
+        assert (copied.changed, copied.converted, copied.transfers) == (False, False, ())
+        assert copied.digest == open_image(image).descriptor.digest
+    assert (tmp_path / "image/index.json").stat() == before
+
+
+def test_an_archive_copied_to_itself_is_left_as_it_is(image: str, tmp_path: Path) -> None:
+    archive = f"docker-archive:{tmp_path}/a.tar"
+    copy_image(image, archive)
+    before = (tmp_path / "a.tar").stat()
+    assert not copy_image(archive, f"{archive}:v1").changed
+    assert (tmp_path / "a.tar").stat() == before
+    assert copy_image(archive, f"{archive}:localhost/other:v1").changed
+    assert open_image(archive).repository == "localhost/other"
+
+
+def test_a_foreign_layout_copied_to_itself_is_no_intrusion(tmp_path: Path) -> None:
+    make_base(tmp_path / "theirs")
+    theirs = change_image(tmp_path / "theirs", lambda manifest, config: None, "v7")
+    assert not copy_image(theirs, theirs).changed
+    with pytest.raises(ImageError, match="did not write"):
+        copy_image(theirs, f"oci:{tmp_path}/theirs:v8")
+
+
+def test_in_a_registry_only_another_tag_is_another_place(
+    image: str, base: str, oci_registry: str
+) -> None:
+    place = f"{oci_registry}/itself/tiny"
+    copied = copy_image(image, f"{place}:v1")
+    assert copy_image(f"{place}:v1", place).transfers == ()
+    assert copy_image(f"{place}:v1", f"{place}:v2").changed
+    copy_image(base, f"{place}:v1", all_platforms=True)
+    assert copy_image(f"{place}:v1", f"{place}:v1", all_platforms=True).transfers == ()
+    assert copy_image(f"{place}@{copied.digest}", f"{place}:v1").changed
+    copy_image(base, f"{place}:v1", all_platforms=True)
+    assert copy_image(f"{place}:v1", f"{place}:v1", platform="linux/amd64").changed
+
+
+def test_the_command_says_that_an_image_is_already_there(image: str) -> None:
+    done = CliRunner().invoke(app, ["image", "copy", image, image])
+    assert done.exit_code == 0, done.output
+    assert "Already there" in done.stdout
 
 
 # Failures.

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import BENTO_YAML, MINOR, write, write_base
-from moving import change_image, make_base, skopeo
+from handmade import BENTO_YAML, MINOR, make_wheel, write, write_base
+from moving import add_blob, change_image, make_base, skopeo
 from typer.testing import CliRunner
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.cli.application import app
-from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, copy_image, rebase_image
+from kfp_bento.runtime.errors import ImageError, InvalidInput, RegistryError
+from kfp_bento.runtime.images import build_image, copy_image, pack_image, rebase_image
+from kfp_bento.runtime.images.attachments import read_attachments
 from kfp_bento.runtime.images.config import descriptor_of
-from kfp_bento.runtime.images.image import OCI_INDEX, parse_platform
+from kfp_bento.runtime.images.image import OCI_INDEX, OCI_MANIFEST, parse_platform
+from kfp_bento.runtime.images.provenance import BUILD_TYPE, REBASE_TYPE, STATEMENT_TYPE
 from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.sbom import SBOM_TYPE
 from kfp_bento.runtime.images.source import open_image
 
 if TYPE_CHECKING:
@@ -152,6 +156,216 @@ def test_into_another_repository_the_own_layers_are_mounted(
     assert open_image(f"{image}:v1").descriptor.digest == before.digest
 
 
+# Images of environments, without a bento.
+
+
+def pack(folder: Path, to: str, base: str) -> Any:
+    lock = write(folder / "lock/requirements.txt", f"./{make_locked(folder / 'lock')}\n")
+    own = folder / "own/mine-2.0-py3-none-any.whl"
+    make_wheel(own.parent, "mine", version="2.0")
+    options = {"name": "steps", "version": "v1", "python": MINOR, "wheels": [own]}
+    return pack_image(lock, to, base=base, **options)
+
+
+def make_locked(folder: Path) -> str:
+    """A wheel beside a lock; gives its line."""
+    line = make_wheel(folder, "greeter")
+    return f"greeter-1.0-py3-none-any.whl {line.partition(' ')[2]}"
+
+
+def test_a_packed_environment_on_another_base_is_that_of_a_fresh_pack(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    pack(tmp_path, f"oci:{tmp_path}/before", old)
+    fresh = pack(tmp_path, f"oci:{tmp_path}/fresh", new)
+    rebased = rebase_image(f"oci:{tmp_path}/before", new, destination=f"oci:{tmp_path}/after")
+    assert rebased.digest == fresh.digest
+    after = open_image(f"oci:{tmp_path}/after")
+    assert after.content == open_image(f"oci:{tmp_path}/fresh").content
+    assert after.config["config"]["Entrypoint"] == []
+    assert after.config["config"]["Labels"]["kfp-bento.profile"] == "step"
+    assert [layer.kind for layer in after.layers[2:]] == ["dependencies", "dependencies"]
+    bills = [read_attachments(f"oci:{tmp_path}/{x}", SBOM_TYPE) for x in ("after", "fresh")]
+    assert bills[0] == bills[1] != ()
+
+
+def test_a_packed_environment_is_known_by_its_history(old: str, new: str, tmp_path: Path) -> None:
+    pack(tmp_path, f"docker-archive:{tmp_path}/image.tar", old)
+    fresh = pack(tmp_path, f"oci:{tmp_path}/fresh", new)
+    rebase_image(f"docker-archive:{tmp_path}/image.tar", new, destination=f"oci:{tmp_path}/out")
+    # Decompressed on their way through the archive, the layers have other blobs.
+    found, built = (open_image(f"oci:{tmp_path}/{name}") for name in ("out", "fresh"))
+    assert found.manifest["config"]["digest"] == built.manifest["config"]["digest"]
+    assert [x.kind for x in found.layers] == [x.kind for x in built.layers]
+    assert fresh.digest == built.descriptor.digest
+
+
+def test_an_image_without_a_profile_is_that_of_a_service(
+    bento: Bento, old: str, new: str, tmp_path: Path
+) -> None:
+    def forget(manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        del config["config"]["Labels"]["kfp-bento.profile"]
+
+    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    fresh = build_image(bento, f"oci:{tmp_path}/fresh", base=new)
+    image = change_image(tmp_path / "image", forget)
+    assert rebase_image(image, new, destination=f"oci:{tmp_path}/out").digest == fresh.digest
+
+
+# Documents.
+
+
+def bills(image: str) -> tuple[bytes, ...]:
+    return read_attachments(image, SBOM_TYPE)
+
+
+def statements(image: str) -> dict[str, Any]:
+    """What is said of how an image came about, by the kind of build."""
+    found = [json.loads(x) for x in read_attachments(image, STATEMENT_TYPE)]
+    return {x["predicate"]["buildDefinition"]["buildType"]: x for x in found}
+
+
+def test_the_bill_of_materials_is_that_of_a_build_on_the_new_base(
+    rich: Bento, old: str, new: str, tmp_path: Path
+) -> None:
+    build_image(rich, f"oci:{tmp_path}/before", base=old)
+    for name, base in (("new", new), ("host", "host")):
+        build_image(rich, f"oci:{tmp_path}/fresh-{name}", base=base)
+        onto = f"oci:{tmp_path}/on-{name}"
+        rebased = rebase_image(f"oci:{tmp_path}/before", base, destination=onto)
+        assert bills(onto) == bills(f"oci:{tmp_path}/fresh-{name}")
+        assert len(rebased.referrers) == 2
+        assert rebased.missing == ""
+    rebase_image(f"oci:{tmp_path}/on-host", old, destination=f"oci:{tmp_path}/back")
+    assert bills(f"oci:{tmp_path}/back") == bills(f"oci:{tmp_path}/before") != ()
+
+
+def test_the_provenance_names_the_old_image_and_the_new_base(
+    bento: Bento, old: str, new: str, oci_registry: str
+) -> None:
+    image, base = f"{oci_registry}/papers/tiny", f"{oci_registry}/papers/python"
+    before = build_image(bento, image, base=old)
+    on = copy_image(new, f"{base}:new")
+    rebased = rebase_image(f"{image}:v1", f"{base}:new", tag="fixed")
+    said = statements(f"{image}:fixed")
+    assert set(said) == {REBASE_TYPE}
+    statement = said[REBASE_TYPE]
+    assert statement["subject"] == [{"name": image, "digest": {"sha256": rebased.digest[7:]}}]
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"] == {
+        "image": f"{image}:v1",
+        "base": f"{base}:new",
+        "platform": str(parse_platform()),
+        "repository": image,
+    }
+    dependencies = {x["name"]: x for x in definition["resolvedDependencies"]}
+    assert {name: x["digest"]["sha256"] for name, x in dependencies.items()} == {
+        "image": before.digest[7:],
+        "base": on.digest[7:],
+    }
+    assert dependencies["base"]["uri"].startswith(f"pkg:oci/python@{on.digest}?arch=")
+    assert set(statements(f"{image}:v1")) == {BUILD_TYPE}
+
+
+def test_a_build_and_a_rebase_that_give_the_same_image_are_both_told_of(
+    bento: Bento, old: str, new: str, oci_registry: str
+) -> None:
+    image = f"{oci_registry}/papers/both"
+    build_image(bento, f"{image}:old", base=old)
+    build_image(bento, f"{image}:new", base=new)
+    rebase_image(f"{image}:old", new)
+    assert set(statements(f"{image}:old")) == {BUILD_TYPE, REBASE_TYPE}
+    assert len(bills(f"{image}:old")) == 1
+
+
+def test_the_tag_waits_for_the_documents(
+    bento: Bento, old: str, new: str, oci_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RegistryError("no room")
+
+    image = f"{oci_registry}/papers/waiting"
+    before = build_image(bento, image, base=old)
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "put_referrer", fail)
+        with pytest.raises(RegistryError, match="no room"):
+            rebase_image(f"{image}:v1", new)
+    assert open_image(f"{image}:v1").descriptor.digest == before.digest
+
+
+def strip(layout: Path, target: Path) -> str:
+    """A copy of a layout without what is attached to its image."""
+    shutil.copytree(layout, target)
+    index = json.loads((target / "index.json").read_bytes())
+    index["manifests"] = [x for x in index["manifests"] if "artifactType" not in x]
+    write(target / "index.json", json.dumps(index))
+    return f"oci:{target}"
+
+
+def test_without_a_bill_of_materials_there_is_provenance_only_and_a_reason(
+    bento: Bento, old: str, new: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    build_image(bento, f"docker-archive:{tmp_path}/image.tar", base=old)
+    stripped = strip(tmp_path / "image", tmp_path / "stripped")
+    for source, reason in (
+        (stripped, "none is attached"),
+        (f"docker-archive:{tmp_path}/image.tar", "in an archive"),
+    ):
+        told: list[str] = []
+        out = f"oci:{tmp_path}/out"
+        rebased = rebase_image(source, new, destination=out, progress=told.append)
+        assert reason in rebased.missing
+        assert any("no bill of materials" in x and reason in x for x in told)
+        assert bills(out) == ()
+        assert set(statements(out)) == {REBASE_TYPE}
+        assert len(rebased.referrers) == 1
+    onto = rebase_image(f"oci:{tmp_path}/image", new, destination=f"docker-archive:{tmp_path}/o")
+    assert onto.referrers == ()
+    assert "archive carries no" in onto.missing
+
+
+def test_a_bill_of_materials_that_we_did_not_write_is_not_passed_on(
+    bento: Bento, old: str, new: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    (mine,) = bills(f"oci:{tmp_path}/image")
+    for changed in (mine.replace(b"greeter", b"meeeter"), b"{}", b"no JSON"):
+        image = strip(tmp_path / "image", tmp_path / "changed")
+        attach_bill(tmp_path / "changed", changed)
+        assert bills(image) == (changed,)
+        rebased = rebase_image(image, new, destination=f"oci:{tmp_path}/out")
+        assert "not as this version of kfp-bento writes it" in rebased.missing
+        assert bills(f"oci:{tmp_path}/out") == ()
+        shutil.rmtree(tmp_path / "changed")
+
+
+def attach_bill(layout: Path, content: bytes) -> None:
+    index = json.loads((layout / "index.json").read_bytes())
+    kind = "application/vnd.oci.empty.v1+json"
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": SBOM_TYPE,
+        "config": add_blob(layout, b"{}", kind),
+        "layers": [add_blob(layout, content, SBOM_TYPE)],
+        "subject": index["manifests"][0],
+    }
+    item = add_blob(layout, json.dumps(document).encode(), OCI_MANIFEST)
+    index["manifests"].append({**item, "artifactType": SBOM_TYPE})
+    write(layout / "index.json", json.dumps(index))
+
+
+def test_elsewhere_on_its_own_base_an_image_keeps_the_documents_that_it_has(
+    bento: Bento, old: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    rebased = rebase_image(f"oci:{tmp_path}/image", old, destination=f"oci:{tmp_path}/copy")
+    assert set(statements(f"oci:{tmp_path}/copy")) == {BUILD_TYPE}
+    assert bills(f"oci:{tmp_path}/copy") == bills(f"oci:{tmp_path}/image")
+    assert len(rebased.referrers) == 2
+
+
 def test_a_rebase_onto_the_same_base_does_nothing_and_says_so(
     bento: Bento, old: str, tmp_path: Path
 ) -> None:
@@ -243,6 +457,22 @@ def test_an_image_with_a_layer_put_on_top_is_refused(image: str, new: str, tmp_p
 
     with pytest.raises(ImageError, match="has been changed"):
         rebase_image(change_image(tmp_path / "image", add), new)
+
+
+def test_an_image_of_an_unknown_profile_is_refused(image: str, new: str, tmp_path: Path) -> None:
+    def rename(manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        config["config"]["Labels"]["kfp-bento.profile"] = "notebook"
+
+    with pytest.raises(ImageError, match=r"profile 'notebook'.*service, step"):
+        rebase_image(change_image(tmp_path / "image", rename), new)
+
+
+def test_the_layers_must_be_those_of_the_profile(image: str, new: str, tmp_path: Path) -> None:
+    def rename(manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        config["config"]["Labels"]["kfp-bento.profile"] = "step"
+
+    with pytest.raises(ImageError, match="has been changed"):
+        rebase_image(change_image(tmp_path / "image", rename), new)
 
 
 @pytest.mark.parametrize("label", ["kfp-bento.interpreter", "kfp-bento.environment"])

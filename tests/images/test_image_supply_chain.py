@@ -30,6 +30,7 @@ from kfp_bento.runtime.images.image import (
     OCI_MANIFEST,
     Descriptor,
     descriptor_from,
+    parse_platform,
 )
 from kfp_bento.runtime.images.layout import LayoutSource, layout_sink
 from kfp_bento.runtime.images.provenance import (
@@ -37,9 +38,11 @@ from kfp_bento.runtime.images.provenance import (
     STATEMENT_TYPE,
     BaseOrigin,
     ImageBuild,
+    ImageRebase,
     ModelOrigin,
     invocation_id,
     public_uri,
+    rebase_provenance,
     slsa_provenance,
 )
 from kfp_bento.runtime.images.reference import parse_reference
@@ -51,7 +54,9 @@ from kfp_bento.runtime.images.sbom import (
     ModelFact,
     SoftwareBill,
     WheelFact,
+    builder_version,
     cyclonedx_sbom,
+    sbom_on_base,
 )
 
 if TYPE_CHECKING:
@@ -242,6 +247,33 @@ def test_a_base_is_called_what_it_calls_itself(settings: dict[str, Any] | None, 
     assert fact == BaseFact(name, f"sha256:{A}", "arm64")
 
 
+@pytest.mark.parametrize("before", [BILL, replace(BILL, base=None)], ids=["image", "host"])
+@pytest.mark.parametrize("base", [BaseFact("slim", f"sha256:{D}", "arm64"), None])
+def test_a_bill_on_another_base_is_that_of_a_build_on_it(
+    before: SoftwareBill, base: BaseFact | None
+) -> None:
+    fresh = cyclonedx_sbom(replace(BILL, base=base, builder=builder_version()))
+    assert sbom_on_base(cyclonedx_sbom(before), base) == fresh
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        cyclonedx_sbom(BILL).replace(b"greeter", b"meeeter"),
+        cyclonedx_sbom(BILL) + b"\n",
+        b'{"bomFormat": "CycloneDX", "components": []}',
+        b'{"metadata": {"component": {}, "timestamp": 1, "tools": {"components": []}}}',
+        b"[]",
+        b"1",
+        b"no JSON",
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
+def test_a_bill_that_is_not_ours_is_not_put_on_another_base(other: bytes) -> None:
+    assert sbom_on_base(other, None) is None
+
+
 # What follows checks a statement against the field tables of in-toto's Statement v1 and
 # ResourceDescriptor v1 and of SLSA's provenance v1.
 
@@ -319,6 +351,35 @@ def check_statement(statement: dict[str, Any]) -> None:
 )
 def test_the_provenance_follows_in_toto_and_slsa(made: ImageBuild) -> None:
     check_statement(json.loads(slsa_provenance(made)))
+
+
+REBASE = ImageRebase(
+    repository=BUILD.repository,
+    digest=f"sha256:{D}",
+    image=BaseOrigin("oci:/home/me/image", f"sha256:{A}", architecture="amd64"),
+    base=BUILD.base,
+    platform="linux/amd64",
+    format="1",
+)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [REBASE, replace(REBASE, base=BaseOrigin("host"), invocation="kfp/pod/1", started=1)],
+    ids=["full", "host"],
+)
+def test_the_provenance_of_a_rebase_follows_in_toto_and_slsa(made: ImageRebase) -> None:
+    check_statement(json.loads(rebase_provenance(made)))
+
+
+def test_the_provenance_of_a_rebase_names_both_images_and_no_directory() -> None:
+    statement = rebase_provenance(REBASE)
+    definition = json.loads(statement)["predicate"]["buildDefinition"]
+    assert definition["buildType"] == "urn:kfp-bento:image-rebase:v1"
+    assert definition["externalParameters"]["image"] == "oci"
+    found = {x["name"]: x["digest"]["sha256"] for x in definition["resolvedDependencies"]}
+    assert found == {"image": A, "base": C}
+    assert b"/home/me" not in statement
 
 
 def test_the_provenance_names_the_image_and_all_that_went_into_it() -> None:
@@ -521,6 +582,35 @@ def test_what_is_about_another_image_is_not_taken_for_this_ones(
     assert read_attachments(f"oci:{layout}", SBOM_TYPE) == ()
 
 
+def test_an_archive_is_said_to_carry_no_documents(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"a\.tar carries no documents"):
+        read_attachments(f"docker-archive:{tmp_path}/a.tar", SBOM_TYPE)
+
+
+def test_of_several_platforms_one_is_chosen(
+    attached: tuple[Path, Descriptor], tmp_path: Path
+) -> None:
+    layout, manifest = attached
+    listed = json.loads((layout / "index.json").read_bytes())
+    own = parse_platform()
+    other = "linux/arm64" if own.architecture == "amd64" else "linux/amd64"
+    item = manifest.to_dict() | {"platform": {"os": own.os, "architecture": own.architecture}}
+    inner = json.dumps({"schemaVersion": 2, "manifests": [item]}).encode()
+    index = BlobDirectory(layout).put_bytes(inner, OCI_INDEX).to_dict()
+    documents = [x for x in listed["manifests"] if "artifactType" in x]
+    (layout / "index.json").write_text(json.dumps({**listed, "manifests": [index, *documents]}))
+    for platform in ("", str(own)):
+        assert read_attachments(f"oci:{layout}", SBOM_TYPE, platform=platform) == (SBOM,)
+    assert command("sbom", f"oci:{layout}", "--platform", str(own)).stdout == SBOM + b"\n"
+    with pytest.raises(ImageError, match=f"no image for {other}, only for {own}"):
+        read_attachments(f"oci:{layout}", SBOM_TYPE, platform=other)
+    refused = command("provenance", f"oci:{layout}", "--platform", other)
+    assert refused.returncode == 2
+    assert f"no image for {other}".encode() in refused.stderr
+    with pytest.raises(ImageError, match=f"no image for {other}"):
+        read_attachments(f"oci:{tmp_path}/plain", SBOM_TYPE, platform=other)
+
+
 def test_a_document_that_was_tampered_with_is_refused(attached: tuple[Path, Descriptor]) -> None:
     layout, _ = attached
     blob = layout / "blobs/sha256" / hashlib.sha256(SBOM).hexdigest()
@@ -636,7 +726,7 @@ def test_attachments_of_a_registry_are_found_and_not_sent_twice(
 
 @pytest.mark.usefixtures("no_login")
 def test_an_image_that_a_registry_does_not_know_has_no_attachments(oci_registry: str) -> None:
-    with pytest.raises(ImageError, match="There is no image"):
+    with pytest.raises(ImageError, match="nobody:v1: HTTP 404"):
         read_attachments(f"{oci_registry}/attached/nobody:v1", SBOM_TYPE)
 
 
