@@ -164,6 +164,7 @@ def install(lock: Lock, target: Path, platform: Platform) -> None:
         *("--python-platform", _UV_PLATFORMS[platform.architecture]),
         *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--link-mode", "hardlink"),
         *("-r", str(lock.file.absolute())),
+        *_cache_options(target.absolute().parent),
     ]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     done = subprocess.run(
@@ -177,6 +178,24 @@ def install(lock: Lock, target: Path, platform: Platform) -> None:
         hint="All packages must exist as wheels for the image's platform and Python. uv needs the "
         "package index or a warm cache, and SSL_CERT_FILE for certificates of your own.",
     )
+
+
+def _cache_options(scratch: Path) -> list[str]:
+    """Gives uv a cache in the scratch directory where its usual place cannot be written.
+
+    A random uid has no home, or ``/``; without any, uv would take the working directory, which
+    is the bento.
+    """
+    if "UV_CACHE_DIR" in os.environ:
+        return []
+    home = os.environ.get("HOME")
+    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    place = Path(usual or "/nowhere", "uv")
+    while not place.exists():
+        place = place.parent
+    if os.access(place, os.W_OK | os.X_OK):
+        return []
+    return ["--cache-dir", str(scratch / "uv-cache")]
 
 
 def settle(target: Path) -> int:
