@@ -20,7 +20,13 @@ from kfp_bento.runtime.images.image import (
     Placement,
     descriptor_from,
 )
-from kfp_bento.runtime.storage import put_in_place, scratch_beside
+from kfp_bento.runtime.storage import (
+    JSON_LIMIT,
+    parse_json,
+    put_in_place,
+    read_small_file,
+    scratch_beside,
+)
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
@@ -50,11 +56,7 @@ class LayoutSource:
         Raises:
             ImageError: There is no such layout or no such tag, or several images and no tag.
         """
-        found = [
-            item
-            for item in self._index().get("manifests", [])
-            if not tag or item.get("annotations", {}).get(REF_NAME) == tag
-        ]
+        found = [item for item in self._manifests() if not tag or _name(item) == tag]
         if len(found) != 1:
             which = f"image tagged '{tag}'" if tag else "image"
             count = f"{len(found)} images" if found else f"no {which}"
@@ -62,18 +64,31 @@ class LayoutSource:
                 f"The OCI layout {self.directory} holds {count}.",
                 hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
             )
-        item = found[0]
-        return descriptor_from(item)
+        return descriptor_from(found[0])
 
-    def _index(self) -> dict[str, Any]:
+    def _manifests(self) -> list[Any]:
         try:
-            index: dict[str, Any] = json.loads((self.directory / "index.json").read_bytes())
+            index = _read_index(self.directory)
         except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ImageError(
-                f"{self.directory} is no OCI layout: its index.json cannot be read.",
+                f"{self.directory} is no OCI layout: its index.json cannot be read ({reason}).",
                 hint="An OCI layout directory holds oci-layout, index.json and blobs/.",
             ) from error
-        return index
+        manifests = index.get("manifests", [])
+        if not isinstance(manifests, list):
+            raise ImageError(f"The index.json of {self.directory} lists no manifests.")
+        return manifests
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
+
+
+def _name(item: Any) -> Any:
+    """The name that an entry of an index gives its image."""
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    return annotations.get(REF_NAME) if isinstance(annotations, dict) else None
 
 
 class LayoutSink:
@@ -171,8 +186,8 @@ def check_replaceable(directory: Path) -> None:
     if not found:
         return
     with contextlib.suppress(OSError, ValueError):
-        index = json.loads((directory / "index.json").read_bytes())
-        if found <= _PARTS and WRITER in index.get("annotations", {}):
+        written = _read_index(directory).get("annotations")
+        if found <= _PARTS and isinstance(written, dict) and WRITER in written:
             return
     raise ImageError(
         f"{directory} already holds something that kfp-bento did not write; it was left alone.",

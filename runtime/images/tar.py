@@ -10,6 +10,7 @@ specification, ``layer.md``, and those that make a layer reproducible.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tarfile
@@ -23,7 +24,14 @@ from kfp_bento.runtime.errors import ImageError, InvalidInput
 # 1980-01-01, the earliest date that a zip file can hold: older ones upset some programs.
 DEFAULT_EPOCH = 315532800
 CHUNK = 1 << 20
+# A sparse file can claim exbibytes; no registry takes a blob of this size.
+LARGEST = 1 << 40
 _RECORD = 20 * 512
+# PATH_MAX and NAME_MAX of Linux: longer ones could not be unpacked.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+# O_PATH goes through directories that can be passed but not listed; only Linux has it.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REPLACED = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,8 @@ class TarEntry:
         file: Where the content is read from, or
         content: the content itself.
         target: Where a symlink points.
+        below: The directory that the way to ``file`` may not leave, through no symlink either;
+            empty for a file that was chosen one by one.
     """
 
     path: str
@@ -49,6 +59,7 @@ class TarEntry:
     file: bytes | None = None
     content: bytes | None = None
     target: str = ""
+    below: bytes = b""
 
 
 def source_date_epoch() -> int:
@@ -114,57 +125,84 @@ def walk_tree(
 
     Raises:
         ImageError: The tree holds something that no image may hold: a device, socket or pipe,
-            a ``.wh.`` name, a setuid or setgid file, or a symlink that leaves the boundary.
+            a ``.wh.`` name, a setuid or setgid file, a file of more than a tebibyte, a path that
+            is too long, or a symlink that leaves the boundary.
     """
+    top = os.fsencode(root)
     limit = os.path.realpath(os.fsencode(boundary or root))
     yield directory_entry(prefix, owner)
-    yield from _walk(os.fsencode(root), "", prefix, owner, limit, skip)
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        for found, status in _listing(top, inside.encode("utf-8", "surrogateescape")):
+            name = found.decode("utf-8", "surrogateescape")
+            relative = f"{inside}/{name}" if inside else name
+            if skip(relative):
+                continue
+            path = f"{prefix}/{relative}"
+            _check_path(path)
+            file = top + b"/" + relative.encode("utf-8", "surrogateescape")
+            if stat.S_ISDIR(status.st_mode):
+                yield directory_entry(path, owner)
+                pending.append(relative)
+            elif stat.S_ISLNK(status.st_mode):
+                yield symlink_entry(path, _checked_target(file, limit), owner)
+            else:
+                yield _regular(file, path, owner, status, top)
 
 
-def _walk(
-    directory: bytes,
-    inside: str,
-    prefix: str,
-    owner: int,
-    limit: bytes,
-    skip: Callable[[str], bool],
-) -> Iterator[TarEntry]:
-    with _reading(directory), os.scandir(directory) as listing:
-        found = sorted(listing, key=lambda item: item.name)
-    for item in found:
-        name = item.name.decode("utf-8", "surrogateescape")
-        relative = f"{inside}/{name}" if inside else name
-        if skip(relative):
-            continue
-        path = f"{prefix}/{relative}"
-        with _reading(item.path):
-            status = item.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield directory_entry(path, owner)
-            yield from _walk(item.path, relative, prefix, owner, limit, skip)
-        elif stat.S_ISLNK(status.st_mode):
-            yield symlink_entry(path, _checked_target(item.path, limit), owner)
-        else:
-            yield _regular(item.path, path, owner, status)
+def _listing(top: bytes, inside: bytes) -> list[tuple[bytes, os.stat_result]]:
+    """Names and status of what a directory holds, in order."""
+    with _reading(top + b"/" + inside):
+        handle = _open_below(top, inside, os.O_DIRECTORY)
+        try:
+            with os.scandir(handle) as listing:
+                return sorted(
+                    (os.fsencode(item.name), item.stat(follow_symlinks=False)) for item in listing
+                )
+        finally:
+            os.close(handle)
 
 
-def _regular(file: bytes, path: str, owner: int, status: os.stat_result) -> TarEntry:
+def _open_below(top: bytes, inside: bytes, flags: int = 0) -> int:
+    """Opens what lies at a path below a directory; no symlink on the way is followed.
+
+    Between listing and opening somebody may have put a symlink, or a pipe, in a file's place.
+    """
+    handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = inside.split(b"/") if inside else [b"."]
+    last_flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | flags
+    for part, how in (*((folder, _PASS) for folder in folders), (last, last_flags)):
+        above = handle
+        try:
+            handle = os.open(part, how, dir_fd=above)
+        finally:
+            os.close(above)
+    return handle
+
+
+def _regular(file: bytes, path: str, owner: int, status: os.stat_result, top: bytes) -> TarEntry:
     if not stat.S_ISREG(status.st_mode):
         raise _refused(file, "is a device, socket or pipe")
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise _refused(file, "has a setuid or setgid bit")
+    if status.st_size > LARGEST:
+        raise _refused(file, f"claims a size of {status.st_size} bytes, more than a tebibyte")
     mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-    return TarEntry(path=path, kind="file", mode=mode, owner=owner, size=status.st_size, file=file)
+    return TarEntry(path, "file", mode, owner, status.st_size, file=file, below=top)
 
 
 def _checked_target(link: bytes, limit: bytes) -> str:
-    target = os.readlink(link)
-    # Both readings must stay inside: the container may lack what the link passes through here.
-    literal = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(link)), target))
-    for reached in (literal, os.path.realpath(link)):
-        if target.startswith(b"/") or not (reached + b"/").startswith(limit + b"/"):
-            shown = target.decode("utf-8", "replace")
-            raise _refused(link, f"is a symlink that leaves the tree (to '{shown}')")
+    with _reading(link):
+        target = os.readlink(link)
+    try:
+        # Both readings must stay inside: the container may lack what the link passes through here.
+        literal = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(link)), target))
+        reached = (literal, os.path.realpath(link))
+    except RecursionError:
+        raise _refused(link, "is a symlink through too many others") from None
+    if target.startswith(b"/") or not all((x + b"/").startswith(limit + b"/") for x in reached):
+        raise _refused(link, f"is a symlink that leaves the tree (to '{_shown(target)}')")
     return target.decode("utf-8", "surrogateescape")
 
 
@@ -174,17 +212,15 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     Files are read once, when their turn comes. Order is that of the paths' bytes.
 
     Raises:
-        ImageError: Two entries share a path, a path leaves the root or has a whiteout name, or
-            a file is not what it was when it was listed.
+        ImageError: Two entries share a path, a path leaves the root, has a whiteout name or goes
+            through something that is no directory, or a file is not what it was when it was
+            listed.
     """
-    keyed = sorted(((_path_bytes(entry), entry) for entry in entries), key=lambda pair: pair[0])
+    keyed = sorted(((_check_path(entry.path), entry) for entry in entries), key=lambda x: x[0])
+    _check_tree(keyed)
     buffer = bytearray()
     total = 0
-    before = b""
-    for path, entry in keyed:
-        if path == before:
-            raise ImageError(f"A layer would hold '{entry.path}' twice.")
-        before = path
+    for _, entry in keyed:
         for piece in _member(entry, epoch):
             buffer += piece
             if len(buffer) >= CHUNK:
@@ -195,16 +231,43 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     yield bytes(buffer) + bytes(1024 + -total % _RECORD)
 
 
-def _path_bytes(entry: TarEntry) -> bytes:
-    parts = entry.path.split("/")
-    if "" in parts or "." in parts or ".." in parts:
-        raise ImageError(f"'{entry.path}' is no path inside an image.")
+def _check_path(path: str) -> bytes:
+    """The path as bytes, if an image may hold it."""
+    parts = path.split("/")
+    raw = path.encode("utf-8", "surrogateescape")
+    if "" in parts or "." in parts or ".." in parts or "\0" in path:
+        raise ImageError(f"'{_shown(raw)}' is no path inside an image.")
     if any(part.startswith(".wh.") for part in parts):
         raise ImageError(
-            f"'{entry.path}' cannot be put into an image: '.wh.' names stand for deleted files.",
+            f"'{_shown(raw)}' cannot be put into an image: '.wh.' names stand for deleted files.",
             hint="Rename it.",
         )
-    return entry.path.encode("utf-8", "surrogateescape")
+    if len(raw) > _LONGEST_PATH or max(map(len, raw.split(b"/"))) > _LONGEST_NAME:
+        raise ImageError(
+            f"The path '{_shown(raw[:100])}…' is too long for an image ({len(raw)} bytes).",
+            hint=f"Paths have at most {_LONGEST_PATH} bytes, names {_LONGEST_NAME}.",
+        )
+    return raw
+
+
+def _check_tree(keyed: list[tuple[bytes, TarEntry]]) -> None:
+    """Makes sure that no path comes twice, or leads through a file or a symlink."""
+    before = b""
+    others: set[bytes] = set()
+    for path, entry in keyed:
+        if path == before:
+            raise ImageError(f"A layer would hold '{_shown(path)}' twice.")
+        before = path
+        parent = path
+        while parent := parent.rpartition(b"/")[0]:
+            if parent in others:
+                raise ImageError(
+                    f"A layer would hold '{_shown(path)}', but '{_shown(parent)}' is no directory."
+                )
+        if entry.kind != "directory":
+            others.add(path)
+        if entry.mode & (stat.S_ISUID | stat.S_ISGID):
+            raise _refused(path, "has a setuid or setgid bit")
 
 
 def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
@@ -236,8 +299,9 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
 def _file_chunks(entry: TarEntry) -> Iterator[bytes]:
     assert entry.file is not None  # noqa: S101
     with _reading(entry.file):
-        handle = os.open(entry.file, os.O_RDONLY | os.O_CLOEXEC)
+        handle = _open_file(entry.file, entry.below)
     try:
+        _check_unchanged(handle, entry)
         left = entry.size
         while left:
             with _reading(entry.file):
@@ -246,10 +310,22 @@ def _file_chunks(entry: TarEntry) -> Iterator[bytes]:
                 raise _changed(entry.file)
             left -= len(piece)
             yield piece
-        if os.fstat(handle).st_size != entry.size:
-            raise _changed(entry.file)
+        _check_unchanged(handle, entry)
     finally:
         os.close(handle)
+
+
+def _open_file(file: bytes, below: bytes) -> int:
+    if below:
+        return _open_below(below, file[len(below) + 1 :])
+    return os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _check_unchanged(handle: int, entry: TarEntry) -> None:
+    # Neither inode nor time: file systems behind a network change them while nobody writes.
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+        raise _changed(entry.file or b"")
 
 
 @contextlib.contextmanager
@@ -257,6 +333,8 @@ def _reading(file: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _REPLACED:
+            raise _changed(file) from error
         raise ImageError(f"'{_shown(file)}' cannot be read: {error.strerror}.") from error
 
 
@@ -275,4 +353,6 @@ def _refused(file: bytes, why: str) -> ImageError:
 
 
 def _shown(file: bytes) -> str:
-    return file.decode("utf-8", "replace")
+    """The name for people: a line break or a terminal's control sequence shows as what it is."""
+    text = file.decode("utf-8", "replace")
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
