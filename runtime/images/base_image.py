@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,6 @@ from kfp_bento.runtime.images.host import host_base
 from kfp_bento.runtime.images.image import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
-    OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
@@ -27,6 +24,7 @@ from kfp_bento.runtime.images.image import (
     Layer,
     Platform,
     descriptor_from,
+    is_digest,
 )
 from kfp_bento.runtime.images.layers import Codec
 from kfp_bento.runtime.images.layout import LayoutSource
@@ -37,6 +35,7 @@ from kfp_bento.runtime.images.reference import (
     parse_reference,
 )
 from kfp_bento.runtime.images.registry import Patience, Repository
+from kfp_bento.runtime.storage import JSON_LIMIT, parse_json
 
 HOST = "host"
 BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
@@ -51,8 +50,19 @@ _LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{OCI_LAYER}+gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{OCI_LAYER}+zstd",
 }
-_CONFIG_LIMIT = 4 << 20
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# containerd and Docker take 127 layers in all; a bento needs some of them.
+_MOST_LAYERS = 107
+_CONFIG_SHAPES: dict[str, type] = {
+    **{"Cmd": list, "Entrypoint": list, "Env": list, "OnBuild": list, "Shell": list},
+    **{"ExposedPorts": dict, "Healthcheck": dict, "Labels": dict, "Volumes": dict},
+    **{"ArgsEscaped": bool, "Image": str, "StopSignal": str, "User": str, "WorkingDir": str},
+}
+_CONFIG_NAMES = {name.casefold(): name for name in _CONFIG_SHAPES}
+_HISTORY_SHAPES: dict[str, type] = {
+    **{"author": str, "comment": str, "created": str, "created_by": str, "empty_layer": bool}
+}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+_PYTHON = re.compile(r"\d+(?:\.\d+)+[a-z0-9.+]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -202,19 +212,26 @@ def _from_layout(where: LayoutReference, python_version: str, platform: Platform
 
     found = source.find(where.tag)
     descriptor, manifest = _for_platform(found, read(found), read, platform, str(where))
-    return _base(f"{where}@{descriptor.digest}", descriptor, manifest, source, python_version)
+    title = f"{where}@{descriptor.digest}"
+    return _base(title, descriptor, manifest, source, python_version, platform)
 
 
 def _from_registry(reference: Reference, python_version: str, platform: Platform) -> BaseImage:
     repository = Repository(reference)
 
     def read(descriptor: Descriptor) -> dict[str, Any]:
-        return repository.read_manifest(descriptor.digest)[1]
+        given, document = repository.read_manifest(descriptor.digest)
+        if given.size != descriptor.size:
+            raise ImageError(
+                f"{reference} names {descriptor.digest} with {descriptor.size} bytes, "
+                f"but it has {given.size}."
+            )
+        return document
 
     found, manifest = repository.read_manifest(reference.identifier)
     descriptor, manifest = _for_platform(found, manifest, read, platform, str(reference))
     title = str(Reference(reference.host, reference.repository, reference.tag, descriptor.digest))
-    return _base(title, descriptor, manifest, repository, python_version)
+    return _base(title, descriptor, manifest, repository, python_version, platform)
 
 
 def _for_platform(
@@ -224,23 +241,51 @@ def _for_platform(
     platform: Platform,
     title: str,
 ) -> tuple[Descriptor, dict[str, Any]]:
-    """Follows a multi-platform index to the manifest for the platform."""
-    if descriptor.media_type in _MANIFESTS or "layers" in document:
+    """Follows a multi-platform index to the manifest for the platform; one step, no more."""
+    if not _is_index(descriptor, document, title):
         return descriptor, document
-    if descriptor.media_type not in _INDEXES and "manifests" not in document:
-        raise ImageError(f"{title} is no image but '{descriptor.media_type}'.")
-    offered = []
-    for item in document.get("manifests", ()):
-        described = item.get("platform") or {}
+    offered = set()
+    for item in document["manifests"]:
+        described = item.get("platform") if isinstance(item, dict) else None
+        if not isinstance(described, dict):
+            continue
         name = f"{described.get('os')}/{described.get('architecture')}"
-        if name == str(platform) and described.get("variant", "") in {"", "v8"}:
+        if name == str(platform) and described.get("variant", "") in ("", "v8"):
             found = descriptor_from(item)
-            return found, read(found)
-        offered.append(name)
+            manifest = read(found)
+            if _is_index(found, manifest, title):
+                raise ImageError(f"{title} is an index of indexes, which is not supported.")
+            return found, manifest
+        offered.add(name[:60])
+    shown = ", ".join(sorted(offered)[:10]) or "none that it names"
     raise ImageError(
-        f"{title} has no image for {platform}, only for {', '.join(sorted(set(offered)))}.",
+        f"{title} has no image for {platform}, only for {shown}.",
         hint="Choose another base image or another platform.",
     )
+
+
+def _is_index(descriptor: Descriptor, document: object, title: str) -> bool:
+    """Whether it is an index and not a manifest; anything that could be read as both is refused.
+
+    What one program takes for an index and another for a manifest is two images under one digest
+    (the manifest confusion that OCI image specification 1.0.1 warns of).
+    """
+    if not isinstance(document, dict) or not {"layers", "manifests"} & document.keys():
+        raise ImageError(f"{title} is no image but '{descriptor.media_type}'.")
+    said = document.get("mediaType", descriptor.media_type)
+    known = _INDEXES | _MANIFESTS
+    if descriptor.media_type in known and said != descriptor.media_type:
+        raise ImageError(
+            f"{title} is named as '{descriptor.media_type}' but says '{str(said)[:100]}'."
+        )
+    index = isinstance(document.get("manifests"), list)
+    manifest = isinstance(document.get("layers"), list) and "config" in document
+    one = index is not manifest and not ("manifests" in document and "layers" in document)
+    if not one or document.get("schemaVersion") != 2:
+        raise ImageError(f"{title} is neither an image manifest nor an index of images.")
+    if descriptor.media_type in (_MANIFESTS if index else _INDEXES):
+        raise ImageError(f"{title} is named as '{descriptor.media_type}' but is none.")
+    return index
 
 
 def _base(
@@ -249,13 +294,20 @@ def _base(
     manifest: dict[str, Any],
     blobs: BlobSource,
     python_version: str,
+    platform: Platform,
 ) -> BaseImage:
+    config = _parse(blobs, descriptor_from(manifest["config"]))
     try:
-        packed = manifest["config"]
-        config = _parse(blobs, descriptor_from({**packed, "mediaType": OCI_CONFIG}))
+        _check_config(config)
         layers = _layers(manifest["layers"], config["rootfs"]["diff_ids"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ImageError(f"The base image {title} has a malformed manifest: {error}.") from error
+        raise ImageError(f"The base image {title} is malformed: {error}.") from error
+    own = f"{config.get('os')}/{config.get('architecture')}"
+    if own != str(platform):
+        raise ImageError(
+            f"The base image {title} is for {own}, not for {platform}.",
+            hint="Choose another base image or another platform.",
+        )
     environment = dict(
         pair.partition("=")[::2] for pair in (config.get("config") or {}).get("Env") or ()
     )
@@ -269,37 +321,85 @@ def _base(
         layers=layers,
         blobs=blobs,
         interpreter=f"{folder}/python{python_version}",
-        python=version,
+        python=version if _PYTHON.fullmatch(version) else "",
     )
 
 
-def _layers(items: list[dict[str, Any]], diff_ids: list[str]) -> tuple[Layer, ...]:
+def _check_config(config: dict[str, Any]) -> None:
+    """Makes sure that what is taken over into our own configuration has the specified types.
+
+    Programs in Go take ``user`` for ``User``, and the last one wins: a base could so undo what we
+    set. Hence no name may come in another spelling.
+    """
+    inner = config.get("config")
+    if not isinstance(inner, dict | None):
+        raise TypeError("its configuration's 'config' is no object")
+    for name, value in (inner or {}).items():
+        proper = _CONFIG_NAMES.get(name.casefold(), name)
+        if name != proper:
+            raise ValueError(f"its configuration spells '{proper}' as {name!a}")
+        if not isinstance(value, _CONFIG_SHAPES.get(name, object) | None):
+            raise TypeError(f"its configuration's '{name}' has a wrong type")
+    for name in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
+        _check_texts(name, (inner or {}).get(name) or [])
+    _check_texts("Labels", ((inner or {}).get("Labels") or {}).values())
+    history = config.get("history")
+    if not isinstance(history, list | None):
+        raise TypeError("its history is no list")
+    for item in history or ():
+        _check_history(item)
+
+
+def _check_texts(name: str, values: Iterable[object]) -> None:
+    if not all(isinstance(value, str) and "\0" not in value for value in values):
+        raise TypeError(f"its configuration's '{name}' holds something that is no text")
+
+
+def _check_history(item: object) -> None:
+    if not isinstance(item, dict):
+        raise TypeError("its history holds something that is no object")
+    for name, value in item.items():
+        if not isinstance(value, _HISTORY_SHAPES.get(name, object) | None):
+            raise TypeError(f"its history's '{name}' has a wrong type")
+    if item.get("created") and not _MOMENT.fullmatch(item["created"]):
+        raise ValueError("its history holds a malformed time")
+
+
+def _layers(items: list[Any], diff_ids: list[Any]) -> tuple[Layer, ...]:
+    if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
+        raise ValueError("it has a diff id that is no SHA-256 digest")
     if len(items) != len(diff_ids):
-        raise ValueError(f"{len(items)} layers but {len(diff_ids)} diff ids")
-    if not all(_DIGEST.fullmatch(diff_id) for diff_id in diff_ids):
-        raise ValueError("a diff id that is no SHA-256 digest")
-    unknown = [item["mediaType"] for item in items if item["mediaType"] not in _LAYER_TYPES]
+        raise ValueError(f"it has {len(items)} layers but {len(diff_ids)} diff ids")
+    if len(items) > _MOST_LAYERS:
+        raise ValueError(
+            f"it has {len(items)} layers, and containers have at most 127 with the bento's own"
+        )
+    blobs = [descriptor_from(item) for item in items]
+    unknown = [blob.media_type for blob in blobs if blob.media_type not in _LAYER_TYPES]
     if unknown:
-        raise ValueError(f"a layer of type {unknown[0]}")
+        raise ValueError(f"it has a layer of type '{unknown[0]}'")
     return tuple(
         Layer(
             kind="base",
-            digest=descriptor_from(item).digest,
+            digest=blob.digest,
             diff_id=diff_id,
-            size=descriptor_from(item).size,
-            media_type=_LAYER_TYPES[item["mediaType"]],
+            size=blob.size,
+            media_type=_LAYER_TYPES[blob.media_type],
             origin="base",
             title=f"base layer {number}",
         )
-        for number, (item, diff_id) in enumerate(zip(items, diff_ids, strict=True), start=1)
+        for number, (blob, diff_id) in enumerate(zip(blobs, diff_ids, strict=True), start=1)
     )
 
 
 def _parse(blobs: BlobSource, descriptor: Descriptor) -> dict[str, Any]:
-    if descriptor.size > _CONFIG_LIMIT:
+    """A manifest, index or configuration; `open_blob` has checked its digest."""
+    if descriptor.size > JSON_LIMIT:
         raise ImageError(f"{descriptor.digest} is too large for a manifest or configuration.")
     content = b"".join(blobs.open_blob(descriptor))
-    if f"sha256:{hashlib.sha256(content).hexdigest()}" != descriptor.digest:
-        raise ImageError(f"{descriptor.digest} does not hold what its name says.")
-    parsed: dict[str, Any] = json.loads(content)
-    return parsed
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise ImageError(
+            f"{descriptor.digest} cannot be read as a manifest or configuration: {error}."
+        ) from error

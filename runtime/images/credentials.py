@@ -12,6 +12,7 @@ from typing import Any
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images.reference import DOCKER_HUB
+from kfp_bento.runtime.storage import JSON_LIMIT, read_small_file
 
 MOUNTED_SECRET = Path("/etc/kfp-bento/registry/.dockerconfigjson")
 _HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
@@ -44,8 +45,10 @@ def find_credentials(host: str, repository: str = "") -> Credentials | None:
     """
     for file, required in _files():
         try:
-            auths = json.loads(file.read_bytes()).get("auths", {})
-        except (OSError, ValueError, AttributeError) as error:
+            auths = json.loads(read_small_file(file, JSON_LIMIT)).get("auths") or {}
+            if not isinstance(auths, dict):
+                raise ValueError("auths is no object")
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             if not required and isinstance(error, OSError):
                 continue
             raise RegistryError(
@@ -88,7 +91,7 @@ def _parse(entry: Any, file: Path, key: str) -> Credentials | None:
             return Credentials(user, password)
         if "username" in entry:
             return Credentials(str(entry["username"]), str(entry.get("password", "")))
-    except (ValueError, AttributeError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, binascii.Error):
         # The cause is left out on purpose: its text can hold the secret.
         raise RegistryError(
             f"The entry for {key} in {file} is malformed.",

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kfp_bento.runtime.errors import BentoError, ImageError
+from kfp_bento.runtime.images.requirements import check_requirements
+from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 # What BentoML itself puts in front of every Debian image; wheels need none of it.
 _DEFAULT_COMMAND = re.compile(
@@ -23,6 +23,9 @@ _DEFAULT_COMMAND = re.compile(
 )
 _DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
+_MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
+_VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
+_PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
 _WAY_OUT = (
     "Let the cluster build this bento (request_bento), or put the command into a base image "
     "once and pass that image as the base."
@@ -54,27 +57,41 @@ def qualify(directory: Path) -> Wishes:
         BentoError: The directory holds no readable ``bento.yaml``.
     """
     facts = _read(directory)
-    reasons = [*_image_reasons(facts), *_model_reasons(facts, directory)]
+    try:
+        wanted = str((facts.get("image") or facts.get("docker") or {}).get("base_image") or "")
+        environment = _environment(facts)
+        reasons = [
+            *_image_reasons(facts),
+            *_model_reasons(facts, directory),
+            *_environment_reasons(environment),
+            *_base_reasons(facts, wanted),
+            *_wheel_reasons(directory),
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BentoError(
+            f"{directory / 'bento.yaml'} is not one that BentoML wrote ({type(error).__name__}).",
+            hint="Build the bento again.",
+        ) from error
     if reasons:
         raise ImageError(
             f"The bento in {directory} cannot become an image without running commands:\n"
             + "\n".join(f"- {reason}" for reason in reasons),
             hint=_WAY_OUT,
         )
-    wanted = str((facts.get("image") or facts.get("docker") or {}).get("base_image") or "")
     return Wishes(
         base="" if _DEFAULT_BASE.fullmatch(wanted) else wanted,
-        environment=_environment(facts),
+        environment=environment,
         requirements=_requirements(directory),
     )
 
 
 def _read(directory: Path) -> dict[str, Any]:
     try:
-        facts = yaml.safe_load((directory / "bento.yaml").read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+        facts = parse_yaml(read_small_file(directory / "bento.yaml", YAML_LIMIT))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BentoError(
-            f"{directory} is no bento: its bento.yaml cannot be read.",
+            f"{directory} is no bento: its bento.yaml cannot be read ({reason}).",
             hint="Build one with `kfp-bento bento build MODEL_DIR --to DIR`.",
         ) from error
     if not isinstance(facts, dict):
@@ -112,6 +129,8 @@ def _model_reasons(facts: dict[str, Any], directory: Path) -> Iterator[str]:
         tag, registry = str(model.get("tag", "")), model.get("registry") or "bentoml"
         if registry != "bentoml":
             yield f"model {tag} is fetched from {registry} while the image is built"
+        elif not _MODEL_TAG.fullmatch(tag):
+            yield f"model {tag!a} has no name that BentoML gives"
         elif not (directory / "models" / tag.replace(":", "/")).is_dir():
             yield f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
 
@@ -120,8 +139,39 @@ def _environment(facts: dict[str, Any]) -> dict[str, str]:
     found = {}
     for variable in facts.get("envs") or ():
         if variable.get("stage", "all") == "all" and variable.get("value"):
+            if not isinstance(variable["value"], str | int | float):
+                raise TypeError("the value of a variable is no text")
             found[str(variable["name"])] = str(variable["value"])
     return found
+
+
+def _environment_reasons(environment: dict[str, str]) -> Iterator[str]:
+    for name, value in environment.items():
+        if not _VARIABLE.fullmatch(name):
+            yield f"envs: {name!a} is no name of an environment variable"
+        elif name == "PATH":
+            yield "envs: PATH is made of the base's and the virtual environment's"
+        elif "\0" in value:
+            yield f"envs: the value of {name} holds a NUL"
+
+
+def _base_reasons(facts: dict[str, Any], wanted: str) -> Iterator[str]:
+    """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
+    if wanted == "host" or wanted.startswith(("oci:", "docker-archive:")):
+        yield f"image.base_image is {wanted!a}, which only who builds the image can choose"
+    python = (facts.get("image") or facts.get("docker") or {}).get("python_version")
+    if python and not _PYTHON_VERSION.fullmatch(str(python)):
+        yield f"image.python_version is {str(python)!a}"
+
+
+def _wheel_reasons(directory: Path) -> Iterator[str]:
+    root = directory.resolve()
+    for wheel in sorted((*directory.glob("src/wheels/*"), *directory.glob("env/python/wheels/*"))):
+        place = wheel.relative_to(directory).as_posix()
+        if not wheel.resolve().is_relative_to(root):
+            yield f"{place!a} is a symlink that leaves the bento"
+        elif not wheel.is_file():
+            yield f"{place!a} is no file"
 
 
 def _requirements(directory: Path) -> Path:
@@ -129,21 +179,8 @@ def _requirements(directory: Path) -> Path:
     for name in ("requirements.lock.txt", "requirements.txt"):
         file = folder / name
         if file.is_file():
-            _check_hashes(file)
+            check_requirements(file)
             return file
     raise ImageError(
         f"The bento in {directory} lists no Python requirements (env/python/requirements.txt)."
     )
-
-
-def _check_hashes(file: Path) -> None:
-    """Every requirement must carry a hash; uv would say so too, but not which line or why."""
-    joined = file.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in joined.splitlines():
-        text = line.strip()
-        if text and not text.startswith(("#", "-")) and "--hash=" not in text:
-            raise ImageError(
-                f"The bento's requirements are not locked with hashes: '{text}'.",
-                hint="Build the bento with kfp-bento, or lock it with "
-                "`uv pip compile --generate-hashes` into env/python/requirements.txt.",
-            )
