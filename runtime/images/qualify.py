@@ -23,6 +23,7 @@ _DEFAULT_COMMAND = re.compile(
 )
 _DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
 _VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 _PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
@@ -157,6 +158,8 @@ def _environment_reasons(environment: dict[str, str]) -> Iterator[str]:
 
 def _base_reasons(facts: dict[str, Any], wanted: str) -> Iterator[str]:
     """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
+    if not _NAME.fullmatch(str(facts.get("name"))):
+        yield f"name is {str(facts.get('name'))[:100]!a}"
     if wanted == "host" or wanted.startswith(("oci:", "docker-archive:")):
         yield f"image.base_image is {wanted!a}, which only who builds the image can choose"
     python = (facts.get("image") or facts.get("docker") or {}).get("python_version")

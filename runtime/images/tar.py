@@ -128,38 +128,47 @@ def walk_tree(
             a ``.wh.`` name, a setuid or setgid file, a file of more than a tebibyte, a path that
             is too long, or a symlink that leaves the boundary.
     """
-    top = os.fsencode(root)
-    limit = os.path.realpath(os.fsencode(boundary or root))
+    top = boundary or root
+    limit = os.path.realpath(os.fsencode(top))
+    # Everything is opened from the boundary on, so that no symlink on the way is followed.
+    start = "" if boundary is None else f"{root.relative_to(boundary).as_posix()}/"
     yield directory_entry(prefix, owner)
     pending = [""]
     while pending:
         inside = pending.pop()
-        for found, status in _listing(top, inside.encode("utf-8", "surrogateescape")):
-            name = found.decode("utf-8", "surrogateescape")
+        for name, status in _listing(os.fsencode(top), _raw(f"{start}{inside}".rstrip("/"))):
             relative = f"{inside}/{name}" if inside else name
             if skip(relative):
                 continue
             path = f"{prefix}/{relative}"
             _check_path(path)
-            file = top + b"/" + relative.encode("utf-8", "surrogateescape")
+            file = os.fsencode(top) + b"/" + _raw(f"{start}{relative}")
             if stat.S_ISDIR(status.st_mode):
                 yield directory_entry(path, owner)
                 pending.append(relative)
             elif stat.S_ISLNK(status.st_mode):
                 yield symlink_entry(path, _checked_target(file, limit), owner)
             else:
-                yield _regular(file, path, owner, status, top)
+                yield _regular(file, path, owner, status, os.fsencode(top))
 
 
-def _listing(top: bytes, inside: bytes) -> list[tuple[bytes, os.stat_result]]:
-    """Names and status of what a directory holds, in order."""
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _listing(top: bytes, inside: bytes) -> list[tuple[str, os.stat_result]]:
+    """Names and status of what a directory holds, in no order: the stream sorts them."""
     with _reading(top + b"/" + inside):
         handle = _open_below(top, inside, os.O_DIRECTORY)
         try:
             with os.scandir(handle) as listing:
-                return sorted(
-                    (os.fsencode(item.name), item.stat(follow_symlinks=False)) for item in listing
-                )
+                return [
+                    (
+                        os.fsencode(item.name).decode("utf-8", "surrogateescape"),
+                        item.stat(follow_symlinks=False),
+                    )
+                    for item in listing
+                ]
         finally:
             os.close(handle)
 
@@ -234,7 +243,7 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
 def _check_path(path: str) -> bytes:
     """The path as bytes, if an image may hold it."""
     parts = path.split("/")
-    raw = path.encode("utf-8", "surrogateescape")
+    raw = _raw(path)
     if "" in parts or "." in parts or ".." in parts or "\0" in path:
         raise ImageError(f"'{_shown(raw)}' is no path inside an image.")
     if any(part.startswith(".wh.") for part in parts):

@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import tarfile
 import time
+import urllib.request
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
 from kfp_bento.runtime.images import build_image, tar
 from kfp_bento.runtime.images.base_image import open_base
 from kfp_bento.runtime.images.blobs import BlobDirectory
+from kfp_bento.runtime.images.build import model_entries
 from kfp_bento.runtime.images.credentials import find_credentials
 from kfp_bento.runtime.images.image import Descriptor, parse_platform
 from kfp_bento.runtime.images.layers import codec_named
@@ -99,6 +102,14 @@ def test_a_directory_swapped_while_the_tree_is_listed_is_not_followed(tree: Path
         list(listing)
 
 
+def test_a_model_swapped_for_a_symlink_is_not_followed(bento: Bento) -> None:
+    model = bento.directory / "models/factor/0123456789abcdef"
+    model.rename(bento.directory.parent / "elsewhere")
+    model.symlink_to(bento.directory.parent / "elsewhere")
+    with pytest.raises(ImageError, match="changed while"):
+        list(model_entries(bento.directory, model))
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,36 +162,45 @@ def test_an_error_shows_no_control_characters(tree: Path) -> None:
     assert "\x1b" not in str(caught.value) and "gone\\n" in str(caught.value)
 
 
-def make_deep(folder: Path, depth: int, name: str = "d") -> None:
-    """Directories in directories, deeper than a path can say."""
-    here = os.open(folder, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir(name, dir_fd=here)
-        below = os.open(name, os.O_RDONLY, dir_fd=here)
+@pytest.fixture
+def make_deep(tmp_path: Path) -> Iterator[Callable[[Path, int, str], None]]:
+    """Makes directories in directories, and takes them away again: pytest could not."""
+
+    def make(folder: Path, depth: int, name: str) -> None:
+        here = os.open(folder, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
         os.close(here)
-        here = below
-    os.close(here)
+
+    yield make
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
-def test_directories_deeper_than_a_path_can_be_are_refused(tree: Path) -> None:
+def test_directories_deeper_than_a_path_can_be_are_refused(
+    tree: Path, make_deep: Callable[[Path, int, str], None]
+) -> None:
     make_deep(tree, 60, "d" * 100)
     with pytest.raises(ImageError, match="too long for an image"):
         list(walk_tree(tree, "x"))
-    subprocess.run(["rm", "-rf", str(tree)], check=True)
 
 
-def test_a_thousand_directories_deep_is_not_too_deep(tree: Path) -> None:
-    make_deep(tree, 1200)
+def test_a_thousand_directories_deep_is_not_too_deep(
+    tree: Path, make_deep: Callable[[Path, int, str], None]
+) -> None:
+    make_deep(tree, 1200, "d")
     deepest = max(len(entry.path.split("/")) for entry in walk_tree(tree, "x"))
     assert deepest == 1201
-    subprocess.run(["rm", "-rf", str(tree)], check=True)
 
 
-def test_a_bento_nested_too_deeply_is_refused(bento: Bento) -> None:
-    make_deep(bento.directory / "src", 1300)
-    with pytest.raises(KfpBentoError, match="nested too deeply|too long"):
+def test_a_bento_nested_too_deeply_is_refused(
+    bento: Bento, make_deep: Callable[[Path, int, str], None]
+) -> None:
+    make_deep(bento.directory / "src", 1300, "d")
+    with pytest.raises(KfpBentoError, match=r"nested too deeply|too long"):
         load_bento(bento.directory)
-    subprocess.run(["rm", "-rf", str(bento.directory)], check=True)
 
 
 def test_a_chain_of_symlinks_ends(tree: Path) -> None:
@@ -329,6 +349,13 @@ def test_a_python_version_that_is_a_path_is_refused(bento: Bento, version: str) 
         bento, lambda text: text.replace(f"python_version: '{MINOR}'", f"python_version: {version}")
     )
     with pytest.raises(ImageError, match="python_version"):
+        qualify(bento.directory)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "two words", "a\\nb", "UPPER", ""])
+def test_a_name_that_is_no_bentos_is_refused(bento: Bento, name: str) -> None:
+    with_yaml(bento, lambda text: text.replace("name: tiny", f'name: "{name}"'))
+    with pytest.raises(ImageError, match="name is"):
         qualify(bento.directory)
 
 
@@ -713,6 +740,28 @@ def test_an_index_with_very_many_entries_is_read_or_refused_quickly(tmp_path: Pa
     assert time.monotonic() - started < 20
 
 
+def test_an_index_in_a_registry_that_lies_about_a_size_is_refused(
+    tmp_path: Path, oci_registry: str
+) -> None:
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed")
+    base = Base()
+    name = base.write(tmp_path / "base")
+    copy_all = ["skopeo", "copy", "--quiet", "--all", "--dest-tls-verify=false", name]
+    subprocess.run([*copy_all, f"docker://{oci_registry}/liar:good"], check=True)
+    base.index["manifests"][0]["size"] += 1
+    request = urllib.request.Request(
+        f"http://{oci_registry}/v2/liar/manifests/bad",
+        data=json.dumps(base.index).encode(),
+        headers={"Content-Type": f"{OCI}.index.v1+json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request).close()
+    assert opened(f"{oci_registry}/liar:good", tmp_path / "work").digest
+    with pytest.raises(ImageError, match=r"with \d+ bytes, but it has \d+"):
+        opened(f"{oci_registry}/liar:bad", tmp_path / "work")
+
+
 def test_addresses_of_other_hosts_in_a_base_are_neither_asked_nor_taken_over(
     tmp_path: Path, bento: Bento
 ) -> None:
@@ -884,12 +933,9 @@ def outcome(action: Callable[[], Any]) -> str:
 
 @pytest.mark.parametrize("part", ["config", "manifest", "index"])
 @pytest.mark.parametrize("how", ["mutated", "garbled"])
-def test_a_base_changed_by_chance_is_taken_or_refused(
-    tmp_path: Path, part: str, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_base_changed_by_chance_is_taken_or_refused(tmp_path: Path, part: str, how: str) -> None:
     chance = random.Random(f"{part} {how}")
     outcomes = []
-    started = time.monotonic()
     for _ in range(MUTATIONS):
         base = Base()
         base.write(tmp_path / "base")  # completes its documents
@@ -905,10 +951,9 @@ def test_a_base_changed_by_chance_is_taken_or_refused(
             del base.index["manifests"]
         setattr(base, part, changed)
         name = base.write(tmp_path / "base")
-        outcomes.append(outcome(lambda name=name: opened(name, tmp_path / "work")))  # type: ignore[misc]
+        outcomes.append(outcome(partial(opened, name, tmp_path / "work")))
         shutil.rmtree(tmp_path / "base")
     assert "refused" in outcomes
-    assert time.monotonic() - started < 60
 
 
 def test_a_layout_index_changed_by_chance_is_taken_or_refused(tmp_path: Path) -> None:
@@ -922,7 +967,7 @@ def test_a_layout_index_changed_by_chance_is_taken_or_refused(tmp_path: Path) ->
         changed = garbled(good, chance) if number % 2 else json.dumps(document).encode()
         index.write_bytes(changed)
         tag = "v1" if number % 3 else ""
-        outcomes.append(outcome(lambda tag=tag: LayoutSource(tmp_path / "base").find(tag)))  # type: ignore[misc]
+        outcomes.append(outcome(partial(LayoutSource(tmp_path / "base").find, tag)))
     assert {"refused", "taken"} == set(outcomes)
 
 
@@ -954,6 +999,6 @@ def test_a_bento_yaml_changed_by_chance_is_taken_or_refused(bento: Bento) -> Non
     outcomes = []
     for _ in range(60):  # the YAML parser is slow
         file.write_bytes(garbled(good, chance))
-        outcomes.append(outcome(lambda: qualify(bento.directory)))
-        outcomes.append(outcome(lambda: load_bento(bento.directory)))
+        outcomes.append(outcome(partial(qualify, bento.directory)))
+        outcomes.append(outcome(partial(load_bento, bento.directory)))
     assert {"refused", "taken"} == set(outcomes)
