@@ -58,6 +58,9 @@ _CONFIG_SHAPES: dict[str, type] = {
     **{"ArgsEscaped": bool, "Image": str, "StopSignal": str, "User": str, "WorkingDir": str},
 }
 _CONFIG_NAMES = {name.casefold(): name for name in _CONFIG_SHAPES}
+_KEPT_SHAPES: dict[str, type] = {
+    **{"author": str, "os.features": list, "os.version": str, "variant": str}
+}
 _HISTORY_SHAPES: dict[str, type] = {
     **{"author": str, "comment": str, "created": str, "created_by": str, "empty_layer": bool}
 }
@@ -334,20 +337,31 @@ def _check_config(config: dict[str, Any]) -> None:
     inner = config.get("config")
     if not isinstance(inner, dict | None):
         raise TypeError("its configuration's 'config' is no object")
-    for name, value in (inner or {}).items():
+    inner = inner or {}
+    for name in inner:
         proper = _CONFIG_NAMES.get(name.casefold(), name)
         if name != proper:
             raise ValueError(f"its configuration spells '{proper}' as {name!a}")
-        if not isinstance(value, _CONFIG_SHAPES.get(name, object) | None):
-            raise TypeError(f"its configuration's '{name}' has a wrong type")
+    _check_shapes("configuration", inner, _CONFIG_SHAPES)
+    _check_shapes("configuration", config, _KEPT_SHAPES)
     for name in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
-        _check_texts(name, (inner or {}).get(name) or [])
-    _check_texts("Labels", ((inner or {}).get("Labels") or {}).values())
+        _check_texts(name, inner.get(name) or [])
+    _check_texts("Labels", (inner.get("Labels") or {}).values())
+    _check_texts("os.features", config.get("os.features") or [])
+    for name in ("ExposedPorts", "Volumes"):
+        if not all(value == {} for value in (inner.get(name) or {}).values()):
+            raise TypeError(f"its configuration's '{name}' holds more than names")
     history = config.get("history")
     if not isinstance(history, list | None):
         raise TypeError("its history is no list")
     for item in history or ():
         _check_history(item)
+
+
+def _check_shapes(where: str, found: dict[str, Any], shapes: dict[str, type]) -> None:
+    for name, shape in shapes.items():
+        if not isinstance(found.get(name), shape | None):
+            raise TypeError(f"its {where}'s '{name}' has a wrong type")
 
 
 def _check_texts(name: str, values: Iterable[object]) -> None:
@@ -358,9 +372,7 @@ def _check_texts(name: str, values: Iterable[object]) -> None:
 def _check_history(item: object) -> None:
     if not isinstance(item, dict):
         raise TypeError("its history holds something that is no object")
-    for name, value in item.items():
-        if not isinstance(value, _HISTORY_SHAPES.get(name, object) | None):
-            raise TypeError(f"its history's '{name}' has a wrong type")
+    _check_shapes("history", item, _HISTORY_SHAPES)
     if item.get("created") and not _MOMENT.fullmatch(item["created"]):
         raise ValueError("its history holds a malformed time")
 

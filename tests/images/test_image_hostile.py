@@ -29,6 +29,7 @@ from kfp_bento.runtime.images import build_image, tar
 from kfp_bento.runtime.images.base_image import open_base
 from kfp_bento.runtime.images.blobs import BlobDirectory
 from kfp_bento.runtime.images.build import model_entries
+from kfp_bento.runtime.images.config import image_config
 from kfp_bento.runtime.images.credentials import find_credentials
 from kfp_bento.runtime.images.image import Descriptor, parse_platform
 from kfp_bento.runtime.images.layers import codec_named
@@ -41,6 +42,7 @@ from kfp_bento.runtime.images.tar import (
     tar_stream,
     walk_tree,
 )
+from kfp_bento.runtime.storage import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -683,6 +685,9 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         (spoil_inner(Labels={"a": 1}), "'Labels' holds something"),
         (spoil_inner(Volumes=["/x"]), "'Volumes' has a wrong type"),
         (spoil_inner(ExposedPorts="80"), "'ExposedPorts' has a wrong type"),
+        (spoil_inner(Volumes={"/x": 1}), "'Volumes' holds more than names"),
+        (spoil_config(author=[]), "'author' has a wrong type"),
+        (spoil_config(**{"os.features": [1]}), "'os.features' holds something"),
         (spoil_inner(user="0"), "spells 'User' as 'user'"),
         (spoil_inner(ENTRYPOINT=["/evil"]), "spells 'Entrypoint' as"),
         (spoil_inner(**{"u\u017fer": "0"}), "spells 'User' as"),
@@ -922,6 +927,17 @@ def garbled(content: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
+def composed(base: str, workspace: Path) -> None:
+    """A base that is taken must give a configuration that is valid again."""
+    found = opened(base, workspace)
+    content = image_config(
+        found.config, found.layers, parse_platform(), environment={}, labels={}, epoch=0
+    )
+    parsed = parse_json(content)
+    assert parsed["config"]["User"] == "1034:1034"
+    assert len({name.casefold() for name in parsed["config"]}) == len(parsed["config"])
+
+
 def outcome(action: Callable[[], Any]) -> str:
     try:
         action()
@@ -951,7 +967,7 @@ def test_a_base_changed_by_chance_is_taken_or_refused(tmp_path: Path, part: str,
             del base.index["manifests"]
         setattr(base, part, changed)
         name = base.write(tmp_path / "base")
-        outcomes.append(outcome(partial(opened, name, tmp_path / "work")))
+        outcomes.append(outcome(partial(composed, name, tmp_path / "work")))
         shutil.rmtree(tmp_path / "base")
     assert "refused" in outcomes
 
