@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
+# What `make image` builds on, and where it goes.
+BASE ?= host
+TO ?= oci:build/image
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # The interpreter may have been told not to keep bytecode; every start would then compile anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,7 +16,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools lint compile lock bench clean
+.PHONY: help demo test test-tools lint compile lock image bench clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +39,22 @@ lint: $(VENV)/.dev ## Check style and types
 compile: $(VENV)/.runtime ## Compile components and pipelines to YAML
 	@$(BIN)/kfp-bento compile --to pipelines/compiled --components components
 
-lock: $(VENV)/.uv ## Resolve the dependencies anew into requirements.txt and requirements-dev.txt
+lock: $(VENV)/.uv ## Resolve the dependencies anew into the requirements files
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra local -o requirements.txt pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --python-version 3.11 --extra runtime -c requirements.txt \
+	  -o requirements-runtime.txt pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
+
+image: $(VENV)/.runtime ## Build the image that the components run in: make image [BASE=…] [TO=…]
+	@rm -rf build/wheel
+	@SOURCE_DATE_EPOCH=315532800 $(BIN)/uv build --quiet --wheel --out-dir build/wheel .
+	@$(BIN)/kfp-bento image pack requirements-runtime.txt --build-wheel kfp-server-api \
+	  --wheel build/wheel/*.whl --name runtime-python --version $(VERSION) --base $(BASE) \
+	  --to $(TO) --cache build/image-cache
 
 bench: $(VENV)/.runtime ## Measure the image builder
 	@$(BIN)/python bench/image_builds.py

@@ -37,7 +37,17 @@ class ImageError(KfpBentoError):
 
 
 class RegistryError(ImageError):
-    """An OCI registry refused or failed a request."""
+    """An OCI registry refused or failed a request.
+
+    Args:
+        message: What failed and why.
+        hint: What the reader can do next.
+        codes: The registry's own error codes, such as ``MANIFEST_BLOB_UNKNOWN``.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.codes = codes
 
 
 class DeploymentError(KfpBentoError):

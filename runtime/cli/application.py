@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import KfpBentoError
-from . import bento, deploy, image, model, pipelines
+from . import bento, deploy, image, image_documents, image_moves, model, pipelines
 from .output import print_error
 
 FAILURE = 2
@@ -53,7 +53,9 @@ app.command("run")(pipelines.run)
 app.command("compile")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 app.add_typer(bento.app, name="bento")
+image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")
+image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.table import Table
@@ -12,61 +12,184 @@ from ..reports import human_bytes
 from .extras import require_extra
 from .output import Json, out, print_facts, print_json, stopwatch, working
 
+if TYPE_CHECKING:
+    from .. import images
+
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 
 
-@app.callback()
-def group() -> None:
-    """Keep build a subcommand, though it is the only one."""
+Base = Annotated[
+    str,
+    typer.Option(
+        help="Base image: a reference, oci:DIR, docker-archive:FILE, or host (this machine).",
+        envvar="KFP_BENTO_BASE_IMAGE",
+    ),
+]
+ImagePlatform = Annotated[
+    str, typer.Option(help="linux/amd64 or linux/arm64; this machine's by default.")
+]
+Cache = Annotated[
+    Optional[Path],  # noqa: UP045 - typer evaluates it
+    typer.Option(help="Directory that keeps layers for the next build.", envvar="KFP_BENTO_CACHE"),
+]
+CacheRepository = Annotated[
+    str,
+    typer.Option(
+        help="Repository of the same registry through which images share layers.",
+        envvar="KFP_BENTO_CACHE_REPOSITORY",
+    ),
+]
+Compression = Annotated[str, typer.Option(help="zstd, gzip or none.")]
 
 
 @app.command()
 def build(
     bento_directory: Annotated[Path, typer.Argument(metavar="BENTO_DIR", help="A bento folder.")],
-    to: Annotated[str, typer.Option("--to", help="registry/repository[:tag], or oci:DIRECTORY.")],
-    base: Annotated[
+    to: Annotated[
         str,
-        typer.Option(
-            help="Base image, oci:DIRECTORY, or host (this machine; for trying out).",
-            envvar="KFP_BENTO_BASE_IMAGE",
-        ),
-    ] = "",
-    cache: Annotated[
-        Optional[Path],  # noqa: UP045 - typer evaluates it
-        typer.Option(
-            help="Directory that keeps layers for the next build.", envvar="KFP_BENTO_CACHE"
-        ),
-    ] = None,
-    compression: Annotated[str, typer.Option(help="zstd, gzip or none.")] = "zstd",
+        typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
+    ],
+    base: Base = "",
+    platform: ImagePlatform = "",
+    cache: Cache = None,
+    cache_repository: CacheRepository = "",
+    compression: Compression = "zstd",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be made and sent, and stop.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Assemble an image and write it to a registry or an OCI layout directory."""
+    """Assemble an image and write it to a registry, an OCI layout or a docker archive."""
     from .. import bentos, images
 
     require_extra("runtime")
     elapsed = stopwatch()
-    with working("assembling the image", quiet=json) as progress:
+    options: dict[str, Any] = {
+        "base": base,
+        "platform": platform,
+        "cache": cache,
+        "cache_repository": cache_repository,
+        "compression": compression,
+    }
+    task = "planning the image" if dry_run else "assembling the image"
+    with working(task, quiet=json) as progress:
         bento = bentos.load_bento(bento_directory)
-        image = images.build_image(
-            bento, to, base=base, cache=cache, compression=compression, progress=progress
+        options["progress"] = progress
+        made = (images.plan_image if dry_run else images.build_image)(bento, to, **options)
+    if json:
+        print_json(made.to_dict())
+    elif isinstance(made, images.ImagePlan):
+        _show_plan(made)
+    else:
+        _show_image(made, elapsed())
+
+
+@app.command()
+def pack(
+    requirements: Annotated[
+        Path, typer.Argument(metavar="LOCK", help="Requirements, each with a hash.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
+    ],
+    name: Annotated[str, typer.Option(help="What the image is called.")],
+    version: Annotated[str, typer.Option(help="Its version, and its tag if --to has none.")],
+    wheel: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="A wheel of your own, in a layer on top; may be repeated."),
+    ] = None,
+    build_wheel: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option(
+            metavar="NAME",
+            help="A locked distribution without a wheel: run its build code here; may be repeated.",
+        ),
+    ] = None,
+    python: Annotated[str, typer.Option(help="Minor version of Python.")] = "",
+    base: Base = "",
+    platform: ImagePlatform = "",
+    cache: Cache = None,
+    cache_repository: CacheRepository = "",
+    compression: Compression = "zstd",
+    json: Json = False,
+) -> None:
+    """Assemble an image of a locked Python environment, for the steps of pipelines."""
+    import sys
+
+    from .. import images
+
+    require_extra("runtime")
+    elapsed = stopwatch()
+    with working("assembling the image", quiet=json) as progress:
+        image = images.pack_image(
+            requirements,
+            to,
+            name=name,
+            version=version,
+            python=python or f"{sys.version_info.major}.{sys.version_info.minor}",
+            wheels=wheel or (),
+            built_here=build_wheel or (),
+            base=base,
+            platform=platform,
+            cache=cache,
+            cache_repository=cache_repository,
+            compression=compression,
+            progress=progress,
         )
     if json:
         print_json(image.to_dict())
-        return
+    else:
+        _show_image(image, elapsed())
+
+
+# What became of a layer, in words that fit a directory or a file.
+_LOCAL = {"present": "there", "mounted": "linked", "sent": "written"}
+
+
+def _show_image(image: images.Image, seconds: float) -> None:
+    remote = image.location.startswith("docker://")
     table = Table(box=None, padding=(0, 2))
-    for heading in ("layer", "content", "size", "", "digest"):
+    for heading in ("layer", "content", "size", "", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for layer in image.layers:
-        table.add_row(
-            layer.kind, layer.title, human_bytes(layer.size), layer.origin, layer.digest[:19]
-        )
+        size = human_bytes(layer.size)
+        origin = "" if layer.kind == "base" else layer.origin
+        digest = layer.digest[:19]
+        placement = layer.placement if remote else _LOCAL.get(layer.placement, "")
+        table.add_row(layer.kind, layer.title, size, origin, placement, digest)
     out.print(table)
+    sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
     print_facts(
-        f"{'Already there, seen' if image.reused else 'Built'} in {elapsed():.1f} s",
+        f"{'Already there, seen' if image.reused else 'Built'} in {seconds:.1f} s",
         {
             "image": image.reference,
             "base": image.base,
-            "size": human_bytes(image.size),
+            "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
+            + ("sent" if remote else "written"),
             "location": image.location,
+        },
+    )
+
+
+def _show_plan(plan: images.ImagePlan) -> None:
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("layer", "content", "what happens", "size", "key"):
+        table.add_column(heading, justify="right" if heading == "size" else "left")
+    for layer in plan.layers:
+        size = human_bytes(layer.size) if layer.size else "unknown"
+        about = "" if layer.exact or not layer.size else "about "
+        key = layer.key.removeprefix("sha256:")[:12]
+        table.add_row(layer.kind, layer.title, layer.action, about + size, key)
+    out.print(table)
+    unknown = any(layer.action == "build" and not layer.size for layer in plan.layers)
+    outcome = f"at most {human_bytes(plan.bytes_to_send)}" + (", and more" if unknown else "")
+    print_facts(
+        "Nothing to do: the image is there" if plan.unchanged else "Would be built and sent",
+        {
+            "destination": plan.destination,
+            "base": plan.base,
+            **({"image": plan.unchanged} if plan.unchanged else {"to send": outcome}),
+            **({"notes": "; ".join(plan.notes)} if plan.notes else {}),
         },
     )

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,7 +23,9 @@ from rich.progress import (
 from rich.table import Table
 
 from ..errors import KfpBentoError
-from ..local.runs import Step
+
+if TYPE_CHECKING:  # the whole local run hangs on it, which most commands have no use for
+    from ..local.runs import Step
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of text for people.")

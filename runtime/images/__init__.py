@@ -1,21 +1,34 @@
 """Images: from a bento directory to an OCI image, without Docker, root or a daemon.
 
 `build_image` puts base, dependencies, models and source together as layers whose bytes depend on
-content only, and writes them to an OCI layout directory or a registry.
+content only, and writes them to an OCI layout directory, a docker archive or a registry.
+`copy_image` moves whole images between these, and `rebase_image` exchanges what lies below one.
 """
 
 from kfp_bento.runtime.images.base_image import choose_base
-from kfp_bento.runtime.images.build import build_image
+from kfp_bento.runtime.images.build import build_image, plan_image
+from kfp_bento.runtime.images.copy import CopiedImage, copy_image
 from kfp_bento.runtime.images.image import Image, Layer
+from kfp_bento.runtime.images.pack import pack_image
+from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.qualify import qualify
+from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
 from kfp_bento.runtime.images.reference import parse_destination, parse_reference
 
 __all__ = [
+    "CopiedImage",
     "Image",
+    "ImagePlan",
     "Layer",
+    "PlannedLayer",
+    "RebasedImage",
     "build_image",
     "choose_base",
+    "copy_image",
+    "pack_image",
     "parse_destination",
     "parse_reference",
+    "plan_image",
     "qualify",
+    "rebase_image",
 ]

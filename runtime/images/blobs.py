@@ -157,6 +157,21 @@ class BlobDirectory:
         return Descriptor(media_type=media_type, digest=writer.digest, size=writer.size)
 
 
+@dataclass(frozen=True)
+class BytesSource:
+    """A source of one small blob that is at hand."""
+
+    content: bytes
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yields the bytes."""
+        yield from verified(iter([self.content]), blob, "memory")
+
+    def local_path(self, blob: Descriptor) -> Path | None:
+        """None: there is no file."""
+        return None
+
+
 def _write_all(file: int, data: bytes, place: Path) -> None:
     view = memoryview(data)
     with storage_errors(place):

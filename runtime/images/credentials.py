@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
+import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images.reference import DOCKER_HUB
-from kfp_bento.runtime.storage import JSON_LIMIT, read_small_file
+from kfp_bento.runtime.storage import JSON_LIMIT, parse_json, read_small_file
 
 MOUNTED_SECRET = Path("/etc/kfp-bento/registry/.dockerconfigjson")
-_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
+
+_HUB_ADDRESS = "https://index.docker.io/v1/"
+_HUB_KEYS = (_HUB_ADDRESS, "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HELPER_SECONDS = 20.0
+# The user name by which a credential helper says that its secret is an identity token.
+_TOKEN_USER = "<token>"  # noqa: S105
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user name and a password or token; the secret never shows in a repr."""
+    """A user name and a password, or an identity token; the secrets never show in a repr.
+
+    Attributes:
+        user: The user name; may be empty with an identity token.
+        password: The password or access token.
+        identity_token: What an OAuth2 token endpoint takes as a refresh token.
+    """
 
     user: str
     password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
 
     @property
     def basic(self) -> str:
@@ -37,27 +51,17 @@ def find_credentials(host: str, repository: str = "") -> Credentials | None:
 
     Read in this order: ``$REGISTRY_AUTH_FILE``, the Secret that the pipelines mount at
     ``/etc/kfp-bento/registry``, ``$DOCKER_CONFIG/config.json``, ``~/.docker/config.json``.
-    A key may name the host alone or, as podman allows, a part of the repository's path; the
+    Inside a file ``credHelpers`` wins over ``auths``, and that over ``credsStore``. A key of
+    ``auths`` may name the host alone or, as podman allows, a part of the repository's path; the
     longest that fits wins. Hosts are compared whole, never by suffix.
 
     Raises:
-        RegistryError: A file named by the environment cannot be read, or an entry is malformed.
+        RegistryError: A file cannot be read, an entry is malformed or a helper fails.
     """
     for file, required in _files():
-        try:
-            auths = json.loads(read_small_file(file, JSON_LIMIT)).get("auths") or {}
-            if not isinstance(auths, dict):
-                raise ValueError("auths is no object")
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            if not required and isinstance(error, OSError):
-                continue
-            raise RegistryError(
-                f"The registry credentials in {file} cannot be read.",
-                hint="It must be JSON as `docker login` or `podman login` writes it.",
-            ) from error
-        for key in _keys(host, repository):
-            if entry := auths.get(key):
-                return _parse(entry, file, key)
+        config = _read(file, required)
+        if config and (found := _look_up(config, file, host, repository)):
+            return found
     return None
 
 
@@ -74,27 +78,95 @@ def _files() -> list[tuple[Path, bool]]:
     return files
 
 
+def _read(file: Path, required: bool) -> dict[str, Any]:
+    try:
+        return parse_json(read_small_file(file, JSON_LIMIT))
+    except (OSError, ValueError) as error:
+        if not required and isinstance(error, OSError):
+            return {}
+        raise RegistryError(
+            f"The registry credentials in {file} cannot be read.",
+            hint="It must be JSON as `docker login` or `podman login` writes it.",
+        ) from error
+
+
+def _look_up(config: dict[str, Any], file: Path, host: str, repository: str) -> Credentials | None:
+    auths, helpers = (config.get(part) or {} for part in ("auths", "credHelpers"))
+    if not isinstance(auths, dict) or not isinstance(helpers, dict):
+        raise _malformed(host, file)
+    for key in _HUB_KEYS if host == DOCKER_HUB else (host,):
+        if helper := helpers.get(key):
+            return _ask(str(helper), host, file)
+    for key in _keys(host, repository):
+        # A store leaves empty entries behind for what it keeps itself.
+        if entry := auths.get(key):
+            return _parse(entry, file, key)
+    store = config.get("credsStore")
+    return _ask(str(store), host, file) if store else None
+
+
 def _keys(host: str, repository: str) -> list[str]:
     if host == DOCKER_HUB:
         return list(_HUB_KEYS)
     parts = [host, *(repository.split("/") if repository else [])]
     paths = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return [*paths, f"https://{host}", f"https://{host}/", f"https://{host}/v2/", f"http://{host}"]
+    addresses = [f"https://{host}{end}" for end in ("", "/", "/v1/", "/v2/")]
+    return [*paths, *addresses, f"http://{host}"]
 
 
 def _parse(entry: Any, file: Path, key: str) -> Credentials | None:
     try:
+        user = password = ""
         if packed := entry.get("auth"):
             user, colon, password = base64.b64decode(packed, validate=True).decode().partition(":")
             if not colon:
                 raise ValueError("no colon")
-            return Credentials(user, password)
-        if "username" in entry:
-            return Credentials(str(entry["username"]), str(entry.get("password", "")))
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+        elif "username" in entry:
+            user, password = str(entry["username"]), str(entry.get("password", ""))
+        token = str(entry.get("identitytoken") or "")
+    except (ValueError, AttributeError, TypeError, binascii.Error):
         # The cause is left out on purpose: its text can hold the secret.
+        raise _malformed(key, file) from None
+    return Credentials(user, password, token) if user or token else None
+
+
+def _malformed(key: str, file: Path) -> RegistryError:
+    return RegistryError(
+        f"The entry for {key} in {file} is malformed.",
+        hint="Log in again, for example with `podman login`.",
+    )
+
+
+def _ask(helper: str, host: str, file: Path) -> Credentials | None:
+    """Asks ``docker-credential-<helper> get``; what it prints is never shown."""
+    program = f"docker-credential-{helper}"
+    hint = f"{file} names it. Install it, log in anew, or put the login itself into the file."
+    if not _HELPER.fullmatch(helper):
+        raise RegistryError(f"{file} names a credential helper by '{helper}'.", hint=hint)
+    try:
+        done = subprocess.run(
+            [program, "get"],
+            input=(_HUB_ADDRESS if host == DOCKER_HUB else host).encode(),
+            capture_output=True,
+            timeout=_HELPER_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        slow = isinstance(error, subprocess.TimeoutExpired)
+        why = f"gave no answer in {_HELPER_SECONDS:g} seconds" if slow else "cannot be run"
+        reason = f": {error.strerror}" if isinstance(error, OSError) else ""
+        # No cause: that of a time-out holds what the program printed.
+        raise RegistryError(f"{program} {why}{reason}.", hint=hint) from None
+    if done.returncode:
+        if b"credentials not found" in done.stdout + done.stderr:
+            return None
         raise RegistryError(
-            f"The entry for {key} in {file} is malformed.",
-            hint="Log in again, for example with `podman login`.",
-        ) from None
-    return None
+            f"{program} failed for {host} (exit status {done.returncode}).", hint=hint
+        )
+    try:
+        answer = parse_json(done.stdout)
+        user, secret = str(answer["Username"]), str(answer["Secret"])
+    except (ValueError, KeyError, TypeError):
+        raise RegistryError(f"{program} gave no credentials for {host}.", hint=hint) from None
+    if user == _TOKEN_USER:
+        return Credentials("", "", secret)
+    return Credentials(user, secret) if user or secret else None

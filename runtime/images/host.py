@@ -40,11 +40,12 @@ from kfp_bento.runtime.images.tar import (
 
 TITLE = "this machine's own Python (for trying out, not for production)"
 
-# bash and env are what BentoML's entrypoint needs; the rest makes a shell in the image usable.
+# BentoML's entrypoint needs bash and env, a pipeline's step needs mktemp; the rest makes a shell
+# in the image usable.
 _COMMANDS = (
     *("bash", "env"),
-    *("basename", "cat", "chmod", "cp", "dirname", "head", "id", "ls", "mkdir", "mv", "readlink"),
-    *("rm", "sleep", "tail", "uname"),
+    *("basename", "cat", "chmod", "cp", "dirname", "head", "id", "ls", "mkdir", "mktemp", "mv"),
+    *("readlink", "rm", "sleep", "tail", "uname"),
 )
 # What wheels may expect of any Linux (PEP 600), and what name resolution loads at run time.
 _LIBRARIES = (

@@ -28,6 +28,9 @@ LARGEST_BLOB = 1 << 40
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
+# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
+Placement = Literal["present", "mounted", "sent"]
+
 
 @dataclass(frozen=True)
 class Descriptor:
@@ -69,6 +72,13 @@ def descriptor_from(item: object) -> Descriptor:
     return Descriptor(media_type, str(digest), size)
 
 
+def referrer_type(manifest: dict[str, Any]) -> str:
+    """What a manifest says that it holds; the configuration's media type stands in for it."""
+    config = manifest.get("config")
+    other = config.get("mediaType") if isinstance(config, dict) else None
+    return str(manifest.get("artifactType") or other or "")
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer of an image.
@@ -81,6 +91,7 @@ class Layer:
         media_type: OCI media type of the blob.
         origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
         title: What it holds, for people: ``dependencies (41 wheels)``.
+        placement: How it came to its destination, or an empty string before it did.
     """
 
     kind: str
@@ -90,15 +101,39 @@ class Layer:
     media_type: str
     origin: str
     title: str
+    placement: Placement | Literal[""] = field(default="", compare=False)
 
     @property
     def descriptor(self) -> Descriptor:
         """The blob this layer is stored as."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
+    @classmethod
+    def from_dict(cls, data: object) -> Layer:
+        """Reads a layer that was written down as plain JSON values, by whomever.
+
+        Raises:
+            ValueError: It is none.
+        """
+        names = {item.name for item in fields(cls)} - {"placement"}
+        if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
+            raise ValueError("a layer with other fields")
+        texts = [value for name, value in data.items() if name != "size"]
+        if not all(isinstance(value, str) for value in texts) or not is_digest(data["diff_id"]):
+            raise ValueError("a layer with wrong values")
+        try:
+            descriptor_from({**data, "mediaType": data["media_type"]})
+        except ImageError as error:
+            raise ValueError(error.message) from error
+        return cls(**data)
+
     def with_origin(self, origin: str) -> Layer:
         """The same layer, said to come from elsewhere."""
         return replace(self, origin=origin)
+
+    def placed(self, placement: Placement) -> Layer:
+        """The same layer, arrived at its destination."""
+        return replace(self, placement=placement)
 
 
 @dataclass(frozen=True)
@@ -202,15 +237,16 @@ class BlobStream(Protocol):
         """Number of the bytes, once the last `open` was read to its end."""
 
 
-# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
-Placement = Literal["present", "mounted", "sent"]
-
-
 class ImageSink(Protocol):
     """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
 
     Only `tag` makes an image visible; until then nothing that could be pulled has changed.
+
+    Attributes:
+        carries_referrers: Whether what `put_referrer` takes can be found again.
     """
+
+    carries_referrers: bool
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores the blob unless it is there already."""

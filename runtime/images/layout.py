@@ -30,6 +30,7 @@ from kfp_bento.runtime.storage import (
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
+INPUTS = "kfp-bento.inputs"
 _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
@@ -56,7 +57,15 @@ class LayoutSource:
         Raises:
             ImageError: There is no such layout or no such tag, or several images and no tag.
         """
-        found = [item for item in self._manifests() if not tag or _name(item) == tag]
+        return self.find_named(tag)[0]
+
+    def find_named(self, tag: str = "") -> tuple[Descriptor, str]:
+        """What `find` finds, and the name that the layout gives it (may be empty)."""
+        found = [
+            item
+            for item in self._manifests()
+            if (_name(item) == tag if tag else not _is_referrer(item))
+        ]
         if len(found) != 1:
             which = f"image tagged '{tag}'" if tag else "image"
             count = f"{len(found)} images" if found else f"no {which}"
@@ -64,7 +73,19 @@ class LayoutSource:
                 f"The OCI layout {self.directory} holds {count}.",
                 hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
             )
-        return descriptor_from(found[0])
+        return descriptor_from(found[0]), _name(found[0])
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        listed = [item for item in self._manifests() if _is_referrer(item)]
+        return [item for item in listed if self._subject(descriptor_from(item)) == digest]
+
+    def _subject(self, referrer: Descriptor) -> Any:
+        try:
+            subject = parse_json(_small_blob(self, referrer)).get("subject")
+        except ValueError as error:
+            raise ImageError(f"{referrer.digest} is no manifest: {error}.") from error
+        return subject.get("digest") if isinstance(subject, dict) else None
 
     def _manifests(self) -> list[Any]:
         try:
@@ -85,10 +106,21 @@ def _read_index(directory: Path) -> dict[str, Any]:
     return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
 
 
-def _name(item: Any) -> Any:
-    """The name that an entry of an index gives its image."""
+def _small_blob(blobs: BlobSource, blob: Descriptor) -> bytes:
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
+def _is_referrer(item: Any) -> bool:
+    return isinstance(item, dict) and "artifactType" in item
+
+
+def _name(item: Any) -> str:
+    """The name that an entry of an index gives its image; empty if it gives none."""
     annotations = item.get("annotations") if isinstance(item, dict) else None
-    return annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 class LayoutSink:
@@ -97,10 +129,14 @@ class LayoutSink:
     Everything is written into a directory beside it, which `tag` renames into place.
     """
 
+    carries_referrers = True
+
     def __init__(self, directory: Path, partial: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._partial = partial
         self.blobs = BlobDirectory(partial)
+        # What the image follows from, for whoever asks whether it is up to date.
+        self.inputs = ""
         self._referrers: list[dict[str, Any]] = []
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
@@ -118,7 +154,7 @@ class LayoutSink:
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Stores the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
-        kind = json.loads(content).get("artifactType", "")
+        kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
@@ -128,23 +164,32 @@ class LayoutSink:
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
             "manifests": [entry, *self._referrers],
-            "annotations": {WRITER: "1"},
+            "annotations": {WRITER: "1", INPUTS: self.inputs},
         }
-        with storage_errors(self._directory):
+        with storage_errors(self.directory):
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
             if self._is_there():
                 return False
-            put_in_place(self._partial, self._directory)
-        return True
+            changed = _image_named(self.directory, tag) != manifest.digest
+            put_in_place(self._partial, self.directory)
+        return changed
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""
-        fresh, present = (_listing(folder) for folder in (self._partial, self._directory))
-        index = self._directory / "index.json"
+        fresh, present = (_listing(folder) for folder in (self._partial, self.directory))
+        index = self.directory / "index.json"
         return (
             fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
         )
+
+
+def _image_named(directory: Path, tag: str) -> str:
+    """Digest of the image with this tag; empty if there is none."""
+    try:
+        return LayoutSource(directory).find(tag).digest
+    except ImageError:
+        return ""
 
 
 def _listing(folder: Path) -> dict[str, int]:
@@ -153,6 +198,37 @@ def _listing(folder: Path) -> dict[str, int]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def recorded_image(
+    directory: Path, inputs: str, tag: str
+) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
+    """The image that a layout holds under this tag, if it was made of these inputs and is whole.
+
+    Args:
+        directory: The layout.
+        inputs: Key of the inputs, as `LayoutSink.inputs` says it.
+        tag: The image's name in the layout.
+
+    Returns:
+        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. Blobs
+        are looked at by size only.
+    """
+    blobs = BlobDirectory(directory)
+    try:
+        index = _read_index(directory)
+        if index["annotations"].get(INPUTS) != inputs:
+            return None
+        (entry,) = [item for item in index["manifests"] if _name(item) == tag]
+        found = descriptor_from(entry)
+        content = _small_blob(blobs, found)
+        manifest = parse_json(content)
+        needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
+        if not all(blobs.local_path(blob) for blob in needed):
+            return None
+        return found, content, parse_json(_small_blob(blobs, needed[0]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
+        return None
 
 
 @contextlib.contextmanager

@@ -63,6 +63,29 @@ class LayoutReference:
         return f"oci:{self.directory}" + (f":{self.tag}" if self.tag else "")
 
 
+@dataclass(frozen=True)
+class ArchiveReference:
+    """A file as `docker save` writes it, with the name of an image inside it.
+
+    Attributes:
+        file: The archive.
+        repository: ``host/path`` of the image, written out, or an empty string.
+        tag: Its tag, or an empty string.
+    """
+
+    file: Path
+    repository: str = ""
+    tag: str = ""
+
+    def __str__(self) -> str:
+        name = ":".join(part for part in (self.repository, self.tag) if part)
+        return f"docker-archive:{self.file}" + (f":{name}" if name else "")
+
+
+# Where an image can be read from or written to.
+Place = Reference | LayoutReference | ArchiveReference
+
+
 def parse_reference(text: str) -> Reference:
     """Parses ``[host[:port]/]path[:tag][@digest]``, with Docker's rules for a missing host.
 
@@ -108,22 +131,57 @@ def parse_layout(text: str) -> LayoutReference:
     return LayoutReference(directory=Path(directory), tag=tag)
 
 
-def parse_destination(text: str) -> Reference | LayoutReference:
-    """Parses where an image is to be written: ``oci:DIR[:TAG]`` or ``host[:port]/path[:tag]``.
+def parse_archive(text: str) -> ArchiveReference:
+    """Parses ``docker-archive:FILE``, ``…:FILE:TAG`` and ``…:FILE:[host/]path[:tag]``.
+
+    The file ends at the first colon, as it does for skopeo.
 
     Raises:
-        InvalidInput: Neither form fits, or a registry destination names no registry host or
-            asks for a digest (a digest follows from the content).
+        InvalidInput: There is no file, or what follows it is neither tag nor image name.
+    """
+    file, _, name = text.removeprefix("docker-archive:").partition(":")
+    if not file:
+        raise _invalid(text, "a file must follow 'docker-archive:'")
+    if not name or _TAG.fullmatch(name):
+        return ArchiveReference(Path(file), tag=name)
+    named = parse_reference(name)
+    if named.digest:
+        raise _invalid(text, "an archive knows images by tag, not by digest")
+    return ArchiveReference(Path(file), named.name, named.tag)
+
+
+def parse_source(text: str) -> Place:
+    """Parses where an image is: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a reference.
+
+    Raises:
+        InvalidInput: No form fits.
     """
     if text.startswith("oci:"):
         return parse_layout(text)
+    if text.startswith("docker-archive:"):
+        return parse_archive(text)
+    return parse_reference(text)
+
+
+def parse_destination(text: str) -> Place:
+    """Parses where an image is to be written.
+
+    That is ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or ``host[:port]/path[:tag]``.
+
+    Raises:
+        InvalidInput: No form fits, or a registry destination names no registry host or asks for
+            a digest (a digest follows from the content).
+    """
+    if text.startswith(("oci:", "docker-archive:")):
+        return parse_source(text)
     reference = parse_reference(text)
     if reference.digest:
         raise _invalid(text, "a destination cannot name a digest")
     if not text.removeprefix("docker://").startswith(f"{reference.host}/"):
         raise InvalidInput(
             f"The image destination '{text}' names no registry host.",
-            hint=f"Write the host out, for example docker.io/{text}, or oci:DIR for a directory.",
+            hint=f"Write the host out, for example docker.io/{text}, or use oci:DIR for a "
+            "directory or docker-archive:FILE for a file.",
         )
     return reference
 
@@ -145,5 +203,6 @@ def check_tag(tag: str) -> str:
 def _invalid(text: str, why: str) -> InvalidInput:
     return InvalidInput(
         f"'{text}' is no image reference: {why}.",
-        hint="Use host[:port]/path[:tag][@sha256:…], or oci:DIR for an OCI layout directory.",
+        hint="Use host[:port]/path[:tag][@sha256:…], oci:DIR for an OCI layout directory, or "
+        "docker-archive:FILE for a file as `docker save` writes it.",
     )

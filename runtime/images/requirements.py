@@ -1,7 +1,8 @@
-"""Requirements lists that somebody else wrote: what the installer may be told by them.
+"""Requirements lists: how they are read, and what the installer may be told by those of others.
 
 uv follows ``-r`` to any file and quotes it in its errors, puts the builder's environment variables
-into ``${NAME}``, and the list itself goes into the image. So only plain, locked requirements pass.
+into ``${NAME}``, and a bento's list goes into its image. So of a bento only plain, locked
+requirements pass; a list of one's own may also name folders, accounts and variables.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ _OPTIONS = {
     *("--hash", "--require-hashes", "--only-binary", "--no-binary", "--prefer-binary", "--pre"),
     *("-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host"),
 }
-_OPTION = re.compile(r"--[A-Za-z-]+|-.")
+_OWN_OPTIONS = {"-f", "--find-links"}
+_OPTION = re.compile(r"(--[A-Za-z-]+|-.)[= ]*(.*)")
+_ONE_LIST = "One list must hold all packages; local wheels go into the bento's wheels/ folder."
 _CREDENTIALS = re.compile(
     r"://[^/\s]*@|[?&](?:access|key|password|secret|sig|token|x-amz-)[^=\s]*=", re.I
 )
@@ -33,15 +36,11 @@ def check_requirements(file: Path) -> None:
         ImageError: It cannot be read, a requirement has no hash, or a line includes another file,
             points out of the bento, holds credentials or names environment variables.
     """
-    try:
-        text = read_small_file(file, _LIMIT).decode()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ImageError(f"The bento's requirements cannot be read: {reason}.") from None
+    text = _read(file)
     for number, line in enumerate(text.splitlines(), start=1):
         for why, hint in _objections(_COMMENT.sub("", line).strip()):
             raise ImageError(f"Line {number} of the bento's requirements {why}.", hint=hint)
-    for requirement in _logical_lines(text):
+    for requirement in _joined(text):
         if not requirement.startswith("-") and "--hash=" not in requirement:
             raise ImageError(
                 f"The bento's requirements are not locked with hashes: '{requirement}'.",
@@ -50,14 +49,42 @@ def check_requirements(file: Path) -> None:
             )
 
 
+def requirement_lines(file: Path) -> Iterator[str]:
+    """The lines of a list, continued ones joined, without comments and empty ones.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    yield from _joined(_read(file))
+
+
+def option_in(line: str) -> tuple[str, str] | None:
+    """The option that a line is, and its value; None for a requirement.
+
+    Raises:
+        ImageError: It is none that a list may have: it includes another one, for example.
+    """
+    option = _OPTION.match(line)
+    if option is None:
+        return None
+    if option[1] not in _OPTIONS | _OWN_OPTIONS:
+        raise ImageError(f"The lock has the option {option[1]}.", hint=_ONE_LIST)
+    return option[1], option[2]
+
+
+def _read(file: Path) -> str:
+    try:
+        return read_small_file(file, _LIMIT).decode()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"The requirements in {file} cannot be read: {reason}.") from None
+
+
 def _objections(line: str) -> Iterator[tuple[str, str]]:
     """Why a line is refused; its text is not told, since it may hold a secret."""
     option = _OPTION.match(line)
-    if option and option[0] not in _OPTIONS:
-        yield (
-            f"has the option {option[0]}",
-            "One list must hold all packages; local wheels go into the bento's wheels/ folder.",
-        )
+    if option and option[1] not in _OPTIONS:
+        yield f"has the option {option[1]}", _ONE_LIST
     if "${" in line:
         yield (
             "names an environment variable, which would be that of the builder",
@@ -75,8 +102,8 @@ def _objections(line: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def _logical_lines(text: str) -> Iterator[str]:
-    """Requirements with their continuation lines; comments end where their line ends."""
+def _joined(text: str) -> Iterator[str]:
+    """Lines with those that continue them; comments end where their line ends."""
     pending = ""
     for line in text.splitlines():
         plain = _COMMENT.sub("", line).strip()

@@ -133,44 +133,45 @@ def walk_tree(
     # Everything is opened from the boundary on, so that no symlink on the way is followed.
     start = "" if boundary is None else f"{root.relative_to(boundary).as_posix()}/"
     yield directory_entry(prefix, owner)
-    pending = [""]
+    above = os.fsencode(top)
+    # No recursion: directories may be nested more deeply than Python can call.
+    pending = [_listing(above, _raw(start.rstrip("/")), "")]
     while pending:
-        inside = pending.pop()
-        for name, status in _listing(os.fsencode(top), _raw(f"{start}{inside}".rstrip("/"))):
-            relative = f"{inside}/{name}" if inside else name
-            if skip(relative):
-                continue
-            path = f"{prefix}/{relative}"
-            _check_path(path)
-            file = os.fsencode(top) + b"/" + _raw(f"{start}{relative}")
-            if stat.S_ISDIR(status.st_mode):
-                yield directory_entry(path, owner)
-                pending.append(relative)
-            elif stat.S_ISLNK(status.st_mode):
-                yield symlink_entry(path, _checked_target(file, limit), owner)
-            else:
-                yield _regular(file, path, owner, status, os.fsencode(top))
+        relative, status = next(pending[-1], ("", None))
+        if status is None:
+            pending.pop()
+            continue
+        if skip(relative):
+            continue
+        path = f"{prefix}/{relative}"
+        _check_path(path)
+        file = above + b"/" + _raw(f"{start}{relative}")
+        if stat.S_ISDIR(status.st_mode):
+            yield directory_entry(path, owner)
+            pending.append(_listing(above, _raw(f"{start}{relative}"), f"{relative}/"))
+        elif stat.S_ISLNK(status.st_mode):
+            yield symlink_entry(path, _checked_target(file, limit), owner)
+        else:
+            yield _regular(file, path, owner, status, above)
 
 
 def _raw(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _listing(top: bytes, inside: bytes) -> list[tuple[str, os.stat_result]]:
-    """Names and status of what a directory holds, in no order: the stream sorts them."""
+def _listing(top: bytes, inside: bytes, start: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What a directory holds, by name: paths that begin with ``start``, and their status."""
     with _reading(top + b"/" + inside):
         handle = _open_below(top, inside, os.O_DIRECTORY)
         try:
             with os.scandir(handle) as listing:
-                return [
-                    (
-                        os.fsencode(item.name).decode("utf-8", "surrogateescape"),
-                        item.stat(follow_symlinks=False),
-                    )
-                    for item in listing
+                found = [
+                    (os.fsencode(item.name), item.stat(follow_symlinks=False)) for item in listing
                 ]
         finally:
             os.close(handle)
+    for name, status in sorted(found, key=lambda item: item[0]):
+        yield start + name.decode("utf-8", "surrogateescape"), status
 
 
 def _open_below(top: bytes, inside: bytes, flags: int = 0) -> int:
@@ -215,21 +216,40 @@ def _checked_target(link: bytes, limit: bytes) -> str:
     return target.decode("utf-8", "surrogateescape")
 
 
+class InOrder:
+    """Entries that come in the order of a tar already: the last may not exist yet.
+
+    Args:
+        entries: In the order of their paths' bytes.
+    """
+
+    def __init__(self, entries: Iterable[TarEntry]) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        return iter(self._entries)
+
+
 def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     """Writes the entries as a tar in chunks of about a mebibyte.
 
-    Files are read once, when their turn comes. Order is that of the paths' bytes.
+    Files are read once, when their turn comes. Order is that of the paths' bytes; entries that
+    are `InOrder` are written, and checked, as they come.
 
     Raises:
         ImageError: Two entries share a path, a path leaves the root, has a whiteout name or goes
             through something that is no directory, or a file is not what it was when it was
             listed.
     """
-    keyed = sorted(((_check_path(entry.path), entry) for entry in entries), key=lambda x: x[0])
-    _check_tree(keyed)
+    keyed: Iterable[tuple[bytes, TarEntry]]
+    keyed = ((_check_path(entry.path), entry) for entry in entries)
+    if isinstance(entries, InOrder):
+        checked: Iterable[TarEntry] = _checked_tree(keyed)
+    else:
+        checked = list(_checked_tree(sorted(keyed, key=lambda pair: pair[0])))
     buffer = bytearray()
     total = 0
-    for _, entry in keyed:
+    for entry in checked:
         for piece in _member(entry, epoch):
             buffer += piece
             if len(buffer) >= CHUNK:
@@ -238,6 +258,16 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
                 buffer.clear()
     total += len(buffer) + 1024
     yield bytes(buffer) + bytes(1024 + -total % _RECORD)
+
+
+def tar_size(entries: Iterable[TarEntry], epoch: int) -> int:
+    """Bytes of the tar that `tar_stream` makes of the entries, without reading a file."""
+    total = 1024
+    for entry in entries:
+        total += len(_header(entry, epoch))
+        if entry.kind == "file":
+            total += entry.size + -entry.size % 512
+    return total + -total % _RECORD
 
 
 def _check_path(path: str) -> bytes:
@@ -259,24 +289,32 @@ def _check_path(path: str) -> bytes:
     return raw
 
 
-def _check_tree(keyed: list[tuple[bytes, TarEntry]]) -> None:
-    """Makes sure that no path comes twice, or leads through a file or a symlink."""
+def _checked_tree(keyed: Iterable[tuple[bytes, TarEntry]]) -> Iterator[TarEntry]:
+    """Makes sure that no path comes twice, or leads through a file or a symlink.
+
+    Only those above that the path begins with, letter by letter, are remembered: in the order of
+    bytes nothing below any other one can still come.
+    """
     before = b""
-    others: set[bytes] = set()
+    others: list[bytes] = []
     for path, entry in keyed:
         if path == before:
             raise ImageError(f"A layer would hold '{_shown(path)}' twice.")
+        if path < before:
+            raise ValueError(f"{entry.path} comes too late in a layer")
         before = path
-        parent = path
-        while parent := parent.rpartition(b"/")[0]:
-            if parent in others:
+        while others and not path.startswith(others[-1]):
+            others.pop()
+        for other in others:
+            if path.startswith(other + b"/"):
                 raise ImageError(
-                    f"A layer would hold '{_shown(path)}', but '{_shown(parent)}' is no directory."
+                    f"A layer would hold '{_shown(path)}', but '{_shown(other)}' is no directory."
                 )
         if entry.kind != "directory":
-            others.add(path)
+            others.append(path)
         if entry.mode & (stat.S_ISUID | stat.S_ISGID):
             raise _refused(path, "has a setuid or setgid bit")
+        yield entry
 
 
 def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
@@ -286,7 +324,7 @@ def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
     if entry.content is not None:
         yield entry.content
     else:
-        yield from _file_chunks(entry)
+        yield from file_chunks(entry)
     yield bytes(-entry.size % 512)
 
 
@@ -305,7 +343,12 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _file_chunks(entry: TarEntry) -> Iterator[bytes]:
+def file_chunks(entry: TarEntry) -> Iterator[bytes]:
+    """The bytes of the file that an entry is read from, on a way that no symlink can turn.
+
+    Raises:
+        ImageError: It cannot be read, or is not what it was when it was listed.
+    """
     assert entry.file is not None  # noqa: S101
     with _reading(entry.file):
         handle = _open_file(entry.file, entry.below)
@@ -316,7 +359,7 @@ def _file_chunks(entry: TarEntry) -> Iterator[bytes]:
             with _reading(entry.file):
                 piece = os.read(handle, min(left, CHUNK))
             if not piece:
-                raise _changed(entry.file)
+                raise changed_while_packed(entry.file)
             left -= len(piece)
             yield piece
         _check_unchanged(handle, entry)
@@ -334,7 +377,7 @@ def _check_unchanged(handle: int, entry: TarEntry) -> None:
     # Neither inode nor time: file systems behind a network change them while nobody writes.
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
-        raise _changed(entry.file or b"")
+        raise changed_while_packed(entry.file or b"")
 
 
 @contextlib.contextmanager
@@ -343,11 +386,12 @@ def _reading(file: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _REPLACED:
-            raise _changed(file) from error
+            raise changed_while_packed(file) from error
         raise ImageError(f"'{_shown(file)}' cannot be read: {error.strerror}.") from error
 
 
-def _changed(file: bytes) -> ImageError:
+def changed_while_packed(file: bytes) -> ImageError:
+    """What to raise for a file that is not what it was when it was listed."""
     return ImageError(
         f"'{_shown(file)}' changed while it was being read.",
         hint="Let nothing write to the directory while the image is built.",

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -28,22 +28,45 @@ def read_small_file(file: Path, limit: int) -> bytes:
         OSError: It cannot be opened or read.
         ValueError: It is larger, or no regular file.
     """
-    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("it is no regular file")
+    with open_plain_file(file) as opened:
         content = opened.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit} bytes")
     return content
 
 
+def open_plain_file(file: Path) -> BinaryIO:
+    """Opens a regular file for reading; never waits for a pipe.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is no regular file.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("it is no regular file")
+    return os.fdopen(handle, "rb")
+
+
 def parse_json(content: bytes) -> dict[str, Any]:
     """Parses a JSON object.
 
     Raises:
-        ValueError: It is no UTF-8, no JSON, no object, nested too deeply, or holds a key twice or
-            a value that JSON does not have.
+        ValueError: As `parse_json_value` says, or it is no object.
+    """
+    parsed = parse_json_value(content)
+    if not isinstance(parsed, dict):
+        raise ValueError("it is no JSON object")
+    return parsed
+
+
+def parse_json_value(content: bytes) -> Any:
+    """Parses any JSON value.
+
+    Raises:
+        ValueError: It is no UTF-8, no JSON, nested too deeply, or holds a key twice or a value
+            that JSON does not have.
     """
     try:
         parsed = json.loads(content.decode(), object_pairs_hook=_unique)
@@ -51,8 +74,6 @@ def parse_json(content: bytes) -> dict[str, Any]:
         json.dumps(parsed, allow_nan=False, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("it is no JSON object")
     return parsed
 
 

@@ -106,6 +106,31 @@ def write_wheel(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def make_wheel(
+    folder: Path,
+    name: str,
+    *,
+    tag: str = "py3-none-any",
+    version: str = "1.0",
+    members: dict[str, str | bytes] | None = None,
+) -> str:
+    """A wheel with any members; returns its line for a lock."""
+    info = f"{name}-{version}.dist-info"
+    contents = {
+        **(members if members is not None else {f"{name}.py": "there = True\n"}),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
+    }
+    record = "".join(f"{path},,{len(content)}\n" for path, content in contents.items())
+    contents[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    file = folder / f"{name}-{version}-{tag}.whl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(path), content)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
 def write_bento(directory: Path, requirements: str = "") -> Bento:
     """A bento as BentoML 1.4 lays it out, with one model and, by default, one local wheel."""
     import bentoml

@@ -160,29 +160,6 @@ print(build_image(load_bento(Path(sys.argv[1])), sys.argv[2], base=sys.argv[3]).
 """
 
 
-def test_path_umask_time_zone_locale_and_hash_seed_do_not_show(
-    bento: Bento, base: str, tmp_path: Path
-) -> None:
-    def build(number: int, umask: int, **environment: str) -> str:
-        folder = tmp_path / f"{'x' * 40 * number}{number}"
-        shutil.copytree(bento.directory, folder / "bento", symlinks=True)
-        for path in (folder / "bento").rglob("*"):
-            path.chmod(path.stat().st_mode & ~umask)
-        done = subprocess.run(
-            [sys.executable, "-c", BUILD, folder / "bento", f"oci:{folder}/out", base],
-            env={**os.environ, **environment},
-            umask=umask,
-            text=True,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        return done.stdout
-
-    first = build(1, 0o022, TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="1")
-    second = build(2, 0o077, TZ="Asia/Tokyo", LC_ALL="POSIX", PYTHONHASHSEED="2")
-    assert first == second
-
-
 def test_unpacked_by_another_tool_it_is_what_was_packed(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
@@ -337,7 +314,7 @@ def test_what_we_did_not_write_is_never_replaced(
 
 def test_an_interrupted_build_leaves_nothing(bento: Bento, base: str, tmp_path: Path) -> None:
     def interrupt(sentence: str) -> None:
-        if sentence.startswith("storing"):
+        if sentence.startswith("packing"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -433,7 +410,8 @@ def test_what_uv_says_is_passed_on(bento: Bento, base: str, tmp_path: Path) -> N
     requirements.write_text(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
     with pytest.raises(ImageError, match=r"absent-1\.0"):
         build_image(bento, f"oci:{tmp_path}/out", base=base, cache=tmp_path / "cache")
-    assert [x for x in (tmp_path / "cache").rglob("*") if x.is_file()] == []
+    assert not (tmp_path / "cache/records").exists()
+    assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
 from kfp_bento.runtime.images import build_image, tar
 from kfp_bento.runtime.images.base_image import open_base
 from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.build import model_entries
 from kfp_bento.runtime.images.config import image_config
 from kfp_bento.runtime.images.credentials import find_credentials
 from kfp_bento.runtime.images.image import Descriptor, parse_platform
 from kfp_bento.runtime.images.layers import codec_named
 from kfp_bento.runtime.images.layout import LayoutSource
 from kfp_bento.runtime.images.qualify import qualify
+from kfp_bento.runtime.images.recipes import _model_entries
 from kfp_bento.runtime.images.tar import (
     content_entry,
     directory_entry,
@@ -109,7 +109,7 @@ def test_a_model_swapped_for_a_symlink_is_not_followed(bento: Bento) -> None:
     model.rename(bento.directory.parent / "elsewhere")
     model.symlink_to(bento.directory.parent / "elsewhere")
     with pytest.raises(ImageError, match="changed while"):
-        list(model_entries(bento.directory, model))
+        list(_model_entries(bento.directory, model))
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(
@@ -661,7 +661,7 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         (spoil("manifest", []), "no JSON object"),
         (spoil("manifest", b"[" * 100_000), "nested too deeply"),
         (spoil("manifest", TWICE), "a key twice"),
-        (spoil("manifest", b"\xff\xfe"), "cannot be read as a manifest"),
+        (spoil("manifest", b"\xff\xfe"), "cannot be read: "),
         (spoil("manifest", b'{"layers": NaN}'), "not JSON compliant"),
         (spoil("config", []), "no JSON object"),
         (spoil("config", b'{"a": "\\ud800"}'), "surrogates"),
@@ -676,8 +676,8 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         (spoil_config(history=[None]), "no object"),
         (spoil_config(history=[{"created": "yesterday"}]), "malformed time"),
         (spoil_config(history=[{"empty_layer": "no"}]), "'empty_layer' has a wrong type"),
-        (spoil_config(architecture="riscv64"), "is for linux/riscv64"),
-        (drop("config", "os"), "is for None/"),
+        (spoil_config(architecture="riscv64"), "only for linux/riscv64"),
+        (drop("config", "os"), "only for unknown/"),
         (spoil_inner(Env={"A": "b"}), "'Env' has a wrong type"),
         (spoil_inner(Env=[None]), "'Env' holds something"),
         (spoil_inner(Env=["A=\0"]), "'Env' holds something"),
@@ -931,7 +931,13 @@ def composed(base: str, workspace: Path) -> None:
     """A base that is taken must give a configuration that is valid again."""
     found = opened(base, workspace)
     content = image_config(
-        found.config, found.layers, parse_platform(), environment={}, labels={}, epoch=0
+        found.config,
+        found.layers,
+        parse_platform(),
+        environment={},
+        labels={},
+        interpreter=found.interpreter,
+        epoch=0,
     )
     parsed = parse_json(content)
     assert parsed["config"]["User"] == "1034:1034"

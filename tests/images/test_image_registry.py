@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import email.utils
 import hashlib
 import http.server
 import json
 import shutil
+import socket
+import ssl
 import subprocess
-import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from handmade import write_base
-from servers import docker_registry_binary, free_port, running
+from registries import (
+    NAMED,
+    QUICK,
+    FakeRegistry,
+    Stream,
+    certificate,
+    describe,
+    log_in,
+    named,
+    no_login,
+    noise,
+    registry,
+    scripted,
+)
+from servers import free_port
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images import build_image, choose_base
-from kfp_bento.runtime.images.credentials import find_credentials
+from kfp_bento.runtime.images.connections import is_plain
 from kfp_bento.runtime.images.image import Descriptor
 from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.registry import Patience, Repository, is_loopback
+from kfp_bento.runtime.images.transport import Transport
+
+__all__ = ["certificate", "named", "no_login"]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kfp_bento.runtime.bentos import Bento
-
-
-@pytest.fixture(autouse=True)
-def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
-@contextlib.contextmanager
-def registry(folder: Path, *, storage: str = "", more: str = "") -> Iterator[str]:
-    """Debian's docker-registry with settings of its own."""
-    binary = docker_registry_binary()
-    if binary is None:
-        pytest.skip("no registry binary: install Debian's docker-registry")
-    folder.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: warn}\n"
-        f"storage:\n  filesystem: {{rootdirectory: {folder}/blobs}}\n{storage}"
-        f"http: {{addr: '{address}', relativeurls: false}}\n{more}"
-    )
-    with running([binary, "serve", str(config)], f"http://{address}/", folder / "log"):
-        yield address
 
 
 def test_an_image_is_pushed_by_digest_and_then_tagged(
@@ -164,12 +158,6 @@ def guarded(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def log_in(folder: Path, host: str, password: str) -> None:
-    packed = base64.b64encode(f"ali:{password}".encode()).decode()
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": packed}}}))
-
-
 def test_a_login_of_docker_is_used(bento: Bento, base: str, guarded: str, tmp_path: Path) -> None:
     log_in(tmp_path / "docker", guarded, "open sesame")
     image = build_image(bento, f"{guarded}/demo/tiny", base=base)
@@ -193,71 +181,6 @@ def test_a_wrong_password_never_shows_in_the_error(
     assert base64.b64encode(b"ali:guessed-secret").decode() not in shown
 
 
-def test_credentials_are_found_where_podman_and_docker_keep_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log_in(tmp_path / "docker", "quay.io", "from docker")
-    log_in(tmp_path / "podman", "quay.io/team", "from podman")
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "podman/config.json"))
-    team, other = find_credentials("quay.io", "team/app"), find_credentials("quay.io", "other/app")
-    assert team is not None and team.password == "from podman"
-    assert other is not None and other.password == "from docker"
-    assert "podman" not in repr(team)
-
-
-@pytest.mark.parametrize("host", ["evil-quay.io", "quay.io.evil.org", "quay.io:444"])
-def test_credentials_are_for_their_own_host_only(tmp_path: Path, host: str) -> None:
-    log_in(tmp_path / "docker", "quay.io", "secret")
-    assert find_credentials(host, "a") is None
-
-
-def test_a_malformed_login_is_named_without_its_content(tmp_path: Path) -> None:
-    (tmp_path / "docker").mkdir()
-    content = {"auths": {"quay.io": {"auth": "c2VjcmV0LXdpdGhvdXQtY29sb24="}}}
-    (tmp_path / "docker/config.json").write_text(json.dumps(content))
-    with pytest.raises(RegistryError, match=r"entry for quay\.io") as failure:
-        find_credentials("quay.io")
-    assert "c2Vj" not in str(failure.value)
-
-
-@contextlib.contextmanager
-def scripted(
-    answer: Callable[[http.server.BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]],
-) -> Iterator[str]:
-    """A server that answers as told: for faults that a real registry does not show."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _answer(self) -> None:
-            if self.headers.get("Transfer-Encoding") == "chunked":
-                while int(self.rfile.readline(), 16):
-                    self.rfile.readline()
-            else:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, headers, body = answer(self)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(b"" if self.command == "HEAD" else body)
-
-        do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-QUICK = Patience(attempts=3, backoff=0.01)
 MANIFEST = b'{"schemaVersion": 2, "layers": []}'
 
 
@@ -336,16 +259,6 @@ def test_a_token_is_fetched_for_what_is_asked_and_used(
     ]
 
 
-def test_a_login_is_not_sent_where_there_is_no_tls(tmp_path: Path) -> None:
-    log_in(tmp_path / "docker", "127.0.0.1", "secret")
-    challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example/token"'}
-    with (
-        scripted(lambda request: (401, challenge, b"")) as host,
-        pytest.raises(RegistryError, match="without TLS"),
-    ):
-        Repository(parse_reference(f"{host}/a"), QUICK).head_manifest("v1")
-
-
 def test_a_redirect_takes_no_authorisation_along(tmp_path: Path) -> None:
     seen: list[str | None] = []
     content = b"blob"
@@ -409,3 +322,187 @@ def test_a_second_push_of_the_same_image_says_that_nothing_changed(
     other = build_image(bento, f"{oci_registry}/demo/again:other", base=base)
     assert not other.reused
     assert first.digest == second.digest == other.digest
+
+
+# --- without TLS, and with it --------------------------------------------------------------------
+
+
+def repository(host: str, patience: Patience = QUICK) -> Repository:
+    return Repository(parse_reference(f"{host}/a"), patience)
+
+
+def test_a_registry_without_tls_needs_to_be_listed(
+    oci_registry: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = f"{named}:{oci_registry.rpartition(':')[2]}"
+    with pytest.raises(RegistryError, match="cannot be reached") as failure:
+        repository(host).head_manifest("v1")
+    assert f"add '{host}' to KFP_BENTO_INSECURE_REGISTRIES" in failure.value.hint
+    monkeypatch.setenv("KFP_BENTO_INSECURE_REGISTRIES", f"other.svc, {host}")
+    assert repository(host).head_manifest("v1") is None
+
+
+@pytest.mark.parametrize("listed", ["registry.images.svc", "images.svc:5000", "*", "5000"])
+def test_a_registry_is_listed_by_its_whole_name(
+    listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_BENTO_INSECURE_REGISTRIES", listed)
+    assert not is_plain("registry.images.svc:5000")
+
+
+def test_a_certificate_of_ones_own_is_trusted_when_named(
+    tmp_path: Path, named: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = f", tls: {{certificate: {certificate[0]}, key: {certificate[1]}}}"
+    with registry(tmp_path / "tls", tls=tls) as address:
+        host = f"{named}:{address.rpartition(':')[2]}"
+        with pytest.raises(RegistryError, match="certificate verify failed") as failure:
+            repository(host, Patience(attempts=3, backoff=60)).head_manifest("v1")
+        assert "SSL_CERT_FILE" in failure.value.hint
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        stream = Stream(noise(3 << 20))
+        repository(host).put_stream(stream)
+        blob = Descriptor("x", stream.digest, stream.size)
+        assert b"".join(repository(host).open_blob(blob)) == stream.content
+
+
+@pytest.fixture
+def encrypted(
+    named: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> ssl.SSLContext:
+    """What a scripted server needs to be believed to be `NAMED`."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+def test_an_answer_that_ends_an_upload_early_is_heard_with_tls_too(
+    encrypted: ssl.SSLContext,
+) -> None:
+    fake = FakeRegistry()
+
+    def fault(request: Any) -> Any:
+        if request.command == "PATCH" and not request.headers.get("Content-Range"):
+            return 413, {}, b""
+        return None
+
+    fake.fault = fault
+    with scripted(fake, tls=encrypted, unread={"PATCH"}) as address:
+        target = repository(f"{NAMED}:{address.rpartition(':')[2]}")
+        target.put_stream(stream := Stream(noise(9 << 20)))
+    assert set(fake.blobs) == {stream.digest}
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("http://elsewhere.example/blob", "without TLS"),
+        ("https://127.0.0.1:1/blob", "this machine"),
+        ("https://localhost:1/blob", "this machine"),
+        ("file:///etc/passwd", "without TLS"),
+    ],
+)
+def test_a_redirect_does_not_lead_to_where_a_registry_has_no_business(
+    encrypted: ssl.SSLContext, place: str, words: str
+) -> None:
+    with scripted(lambda request: (307, {"Location": place}, b""), tls=encrypted) as address:
+        target = repository(f"{NAMED}:{address.rpartition(':')[2]}")
+        with pytest.raises(RegistryError, match=words):
+            list(target.open_blob(describe(b"x")))
+
+
+ADDRESSES = {"quay.io": "8.8.8.8", "cdn.example": "8.8.4.4", "inside.example": "10.1.2.3"}
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolved(host: Any, *arguments: Any, **options: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ADDRESSES[host], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["10.0.0.1", "169.254.169.254", "[fd00::1]", "[fe80::1]", "192.168.1.1:8443", "inside.example"],
+)
+@pytest.mark.usefixtures("addresses")
+def test_a_public_registry_does_not_lead_into_our_own_network(place: str) -> None:
+    with pytest.raises(RegistryError, match="own network"):
+        Transport("quay.io", "a", QUICK).check_address(f"https://{place}/blob", "redirects")
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [("quay.io", "cdn.example"), ("inside.example", "10.9.9.9"), ("quay.io", "quay.io")],
+)
+@pytest.mark.usefixtures("addresses")
+def test_other_redirects_are_followed(host: str, place: str) -> None:
+    Transport(host, "a", QUICK).check_address(f"https://{place}/blob", "redirects")
+
+
+# --- manifests and waiting -----------------------------------------------------------------------
+
+
+def test_a_manifest_is_given_byte_for_byte(bento: Bento, base: str, oci_registry: str) -> None:
+    image = build_image(bento, f"{oci_registry}/demo/bytes", base=base)
+    found = Repository(parse_reference(f"{oci_registry}/demo/bytes")).read_manifest_bytes("v1")
+    assert found is not None
+    assert found[0].digest == image.digest == describe(found[1]).digest
+
+
+def test_a_manifest_that_is_not_there_is_none(oci_registry: str) -> None:
+    assert repository(oci_registry).read_manifest_bytes("nothing") is None
+
+
+def test_a_registry_that_says_no_digest_has_its_manifest_read() -> None:
+    with scripted(lambda request: (200, {"Content-Type": "m; x=y"}, MANIFEST)) as host:
+        assert repository(host).head_manifest("v1") == describe(MANIFEST, "m")
+
+
+def test_a_manifest_that_is_too_large_is_refused_in_both_directions() -> None:
+    large = b" " * ((4 << 20) + 1)
+    with scripted(lambda request: (200, {}, large)) as host:
+        with pytest.raises(RegistryError, match="larger than 4 MiB"):
+            repository(host).read_manifest_bytes("v1")
+        with pytest.raises(RegistryError, match="4 MiB at most"):
+            repository(host).put_manifest(describe(large), large)
+
+
+def test_a_manifest_that_breaks_off_is_read_again() -> None:
+    broken = [True]
+
+    def answer(request: Any) -> Any:
+        if broken:
+            broken.clear()
+            request.close_connection = True
+            return 200, {"Content-Length": str(len(MANIFEST))}, MANIFEST[:5]
+        return 200, {}, MANIFEST
+
+    with scripted(answer) as host:
+        assert repository(host).read_manifest_bytes("v1") == (describe(MANIFEST, ""), MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("wish", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("3600", 60, 60),
+        ("{date}", 18, 21),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0.05),
+        ("soon", 0, 0.05),
+    ],
+)
+def test_a_registry_says_how_long_to_wait(
+    wish: str, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    date = email.utils.formatdate(time.time() + 20, usegmt=True)
+    answers = [(429, {"Retry-After": wish.format(date=date)}, b""), (200, {}, MANIFEST)]
+    with scripted(lambda request: answers.pop(0)) as host:
+        repository(host).read_manifest("v1")
+    ours = [wait for wait in waits if wait != 0.02]
+    assert len(ours) == 1
+    assert least <= ours[0] <= most

@@ -1,0 +1,252 @@
+"""Documents about an image, stored beside it and found from it (OCI 1.1, ``subject``).
+
+A document is a blob; a small manifest says which image it is about. A registry lists such manifests
+by their subject (distribution specification 1.1, referrers; older registries keep the list under
+a tag), and an OCI layout names them in its index. The image itself does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.blobs import BlobDirectory
+from kfp_bento.runtime.images.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.image import (
+    OCI_MANIFEST,
+    BlobSource,
+    Descriptor,
+    ImageSink,
+    descriptor_from,
+    referrer_type,
+)
+from kfp_bento.runtime.images.layout import LayoutSource
+from kfp_bento.runtime.images.provenance import PREDICATE, STATEMENT_TYPE
+from kfp_bento.runtime.images.reference import Reference, parse_layout, parse_reference
+from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.sbom import SBOM_TYPE
+from kfp_bento.runtime.images.source import ReferrerSource, parse_document, read_small
+from kfp_bento.runtime.storage import JSON_LIMIT, parse_json
+
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+EMPTY = b"{}"
+# BuildKit's annotation, by which others find a statement without fetching every document.
+PREDICATE_TYPE = "in-toto.io/predicate-type"
+
+_ARTIFACT_TYPE = "artifactType"
+_TITLE = "org.opencontainers.image.title"
+_DOCUMENT_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to attach to an image.
+
+    Attributes:
+        media_type: What it is; also the ``artifactType`` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+def sbom_document(content: bytes) -> Document:
+    """The document that `cyclonedx_sbom` wrote, ready to be attached."""
+    return Document(SBOM_TYPE, content, "sbom.cdx.json")
+
+
+def provenance_document(content: bytes) -> Document:
+    """The statement that `slsa_provenance` wrote, ready to be attached."""
+    return Document(
+        STATEMENT_TYPE, content, "provenance.intoto.json", ((PREDICATE_TYPE, PREDICATE),)
+    )
+
+
+def attachment_manifest(
+    subject: Descriptor,
+    artifact_type: str,
+    content: Descriptor,
+    annotations: Mapping[str, str],
+    *,
+    filename: str = "",
+) -> tuple[Descriptor, bytes]:
+    """Composes the manifest that attaches a document to an image.
+
+    Args:
+        subject: The image's manifest.
+        artifact_type: What kind of document it is.
+        content: The document's blob.
+        annotations: Put on the manifest, where a registry copies them into its list, and on the
+            document, where BuildKit's readers look for them.
+        filename: What a client that downloads the document calls it.
+    """
+    layer = content.to_dict()
+    named = {**annotations, **({_TITLE: filename} if filename else {})}
+    if named:
+        layer["annotations"] = named
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        _ARTIFACT_TYPE: artifact_type,
+        "config": descriptor_of(EMPTY, EMPTY_TYPE).to_dict(),
+        "layers": [layer],
+        "subject": subject.to_dict(),
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    manifest = canonical_json(document)
+    return descriptor_of(manifest, OCI_MANIFEST), manifest
+
+
+def attach(
+    sink: ImageSink,
+    workspace: BlobDirectory,
+    subject: Descriptor,
+    documents: Sequence[Document],
+) -> tuple[Descriptor, ...]:
+    """Attaches documents to an image that the sink holds already.
+
+    What is attached already is left alone, which for a registry takes one request to find out.
+    For a layout or archive this must come before the image's tag, which puts it into place.
+
+    Args:
+        sink: Where the image is.
+        workspace: Where the documents' blobs are written first.
+        subject: The image's manifest.
+        documents: What to attach.
+
+    Returns:
+        The manifests that attach the documents, in the same order.
+
+    Raises:
+        RegistryError: The registry refused or failed.
+        ImageError: The disk is full.
+    """
+    listed = sink.referrers(subject.digest) if isinstance(sink, ReferrerSource) else []
+    present = {item.get("digest") for item in listed}
+    attached = []
+    for document in documents:
+        blob = descriptor_of(document.content, document.media_type)
+        manifest, text = attachment_manifest(
+            subject,
+            document.media_type,
+            blob,
+            dict(document.annotations),
+            filename=document.filename,
+        )
+        if manifest.digest not in present:
+            sink.put_blob(workspace.put_bytes(EMPTY, EMPTY_TYPE), workspace)
+            sink.put_blob(workspace.put_bytes(document.content, document.media_type), workspace)
+            sink.put_referrer(manifest, text, subject)
+        attached.append(manifest)
+    return tuple(attached)
+
+
+def read_attachments(image: str, artifact_type: str, *, predicate: str = "") -> tuple[bytes, ...]:
+    """Reads the documents of one kind that are attached to an image, every digest checked.
+
+    Args:
+        image: ``oci:DIR[:TAG]``, or a registry reference with a tag or digest.
+        artifact_type: Which kind.
+        predicate: Of in-toto statements, only those with this predicate type.
+
+    Returns:
+        The documents, in the order of their manifests' digests; there may be none, and several
+        where the image was built more than once.
+
+    Raises:
+        InvalidInput: The name is none of an image.
+        ImageError: The image cannot be read, or a document is not what its digest says.
+        RegistryError: The registry refused or failed.
+    """
+    place = _open(image)
+    found: dict[str, bytes] = {}
+    for item in place.listed:
+        if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
+            continue
+        described = descriptor_from(item)
+        _check_size(described, JSON_LIMIT)
+        manifest = place.read_manifest(described)
+        if _is_about(manifest, place.subject) and referrer_type(manifest) == artifact_type:
+            content = _document(place.blobs, manifest, described)
+            if not predicate or _predicate(content) == predicate:
+                found[described.digest] = content
+    return tuple(found[digest] for digest in sorted(found))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an image and what is attached to it are read from."""
+
+    blobs: BlobSource
+    subject: str
+    listed: list[dict[str, Any]]
+    read_manifest: Callable[[Descriptor], dict[str, Any]]
+
+
+def _open(image: str) -> _Place:
+    if image.startswith("oci:"):
+        where = parse_layout(image)
+        layout = LayoutSource(where.directory)
+        subject = layout.find(where.tag).digest
+        return _Place(
+            layout, subject, layout.referrers(subject), lambda found: _parse(layout, found)
+        )
+    reference = parse_reference(image)
+    repository = Repository(reference)
+    subject = reference.digest or _resolve(repository, reference)
+    return _Place(
+        repository,
+        subject,
+        repository.referrers(subject),
+        lambda found: repository.read_manifest(found.digest)[1],
+    )
+
+
+def _resolve(repository: Repository, reference: Reference) -> str:
+    found = repository.head_manifest(reference.identifier)
+    if found is None:
+        raise ImageError(
+            f"There is no image {reference}.",
+            hint="Check the repository's name and tag; private ones want a login.",
+        )
+    return found.digest
+
+
+def _parse(source: BlobSource, blob: Descriptor) -> dict[str, Any]:
+    return parse_document(read_small(source, blob), f"The manifest {blob.digest}")
+
+
+def _is_about(manifest: dict[str, Any], subject: str) -> bool:
+    named = manifest.get("subject")
+    return isinstance(named, dict) and named.get("digest") == subject
+
+
+def _document(source: BlobSource, manifest: dict[str, Any], described: Descriptor) -> bytes:
+    layers = manifest.get("layers")
+    if not isinstance(layers, list) or len(layers) != 1:
+        raise ImageError(f"{described.digest} attaches no document, or more than one.")
+    blob = descriptor_from(layers[0])
+    _check_size(blob, _DOCUMENT_LIMIT)
+    return b"".join(source.open_blob(blob))
+
+
+def _predicate(content: bytes) -> str:
+    try:
+        return str(parse_json(content).get("predicateType", ""))
+    except ValueError:
+        return ""
+
+
+def _check_size(blob: Descriptor, limit: int) -> None:
+    if blob.size > limit:
+        raise ImageError(
+            f"{blob.digest} is too large for a document about an image: {blob.size} bytes."
+        )

@@ -1,0 +1,223 @@
+"""An image of a locked Python environment: what a pipeline's steps run in.
+
+The same builder as for bentos, without a bento: a base, the locked wheels, and on top, where they
+change most often, wheels of one's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.assembly import Contents
+from kfp_bento.runtime.images.blobs import storage_errors
+from kfp_bento.runtime.images.config import STEP, image_config
+from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
+from kfp_bento.runtime.images.environment import dependency_groups
+from kfp_bento.runtime.images.image import Image
+from kfp_bento.runtime.images.papers import Papers
+from kfp_bento.runtime.images.recipes import Progress, dependency_recipe
+from kfp_bento.runtime.images.tar import source_date_epoch
+from kfp_bento.runtime.images.wheels import Lock
+
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def pack_image(
+    requirements: Path,
+    destination: str,
+    *,
+    name: str,
+    version: str,
+    python: str,
+    wheels: Sequence[Path] = (),
+    built_here: Sequence[str] = (),
+    base: str = "",
+    repository: str = "",
+    tag: str = "",
+    platform: str = "",
+    cache: Path | None = None,
+    cache_repository: str = "",
+    compression: str = "zstd",
+    progress: Progress | None = None,
+) -> Image:
+    """Builds an image of a Python environment, for the steps of pipelines.
+
+    Containers find ``python3`` on their path and start without an entrypoint, as user 1034 or
+    whichever user they are given.
+
+    Args:
+        requirements: A list with a hash for every requirement (`uv pip compile
+            --generate-hashes`).
+        destination: ``oci:DIR``, ``docker-archive:FILE`` or ``host[:port]/path[:tag]``.
+        name: What the image is called.
+        version: Its version, and its tag unless one is given.
+        python: Minor version of Python: ``3.11``.
+        wheels: Wheels of one's own, in a layer of their own on top.
+        built_here: Names of distributions that have no wheel, whose wheels pip is to build first.
+            That runs their build code in this process's environment, and its result depends on
+            the build tools of the day. They go on top, too.
+        base: See `build_image`, as for all that follows.
+        repository: The repository the image is to be known by when it goes to a directory or file.
+        tag: The tag.
+        platform: ``linux/amd64`` or ``linux/arm64``; this machine's if empty.
+        cache: A directory where costly layers are kept between builds.
+        cache_repository: A repository of the destination's registry where layers are recorded.
+        compression: ``zstd``, ``gzip`` or ``none``.
+        progress: Called with a short sentence at each step.
+
+    Raises:
+        InvalidInput: A parameter cannot be used.
+        ImageError: A dependency cannot be installed, the base does not fit, the destination is
+            taken or the disk is full.
+        RegistryError: A registry refused or failed.
+    """
+    options = build_options(
+        name,
+        version,
+        python,
+        destination,
+        base=base,
+        repository=repository,
+        tag=tag,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        compression=compression,
+    )
+    tell = progress or (lambda sentence: None)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch())
+        lock, sources = _divided(
+            Lock(requirements, requirements.parent, python), built_here, scratch
+        )
+        if sources is not None:
+            tell(f"building wheels: {', '.join(built_here)}")
+            wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
+        own = _own_lock(wheels, python, scratch) if wheels else None
+        context = stack.enter_context(open_context(options, tell))
+        return context.build(_contents(context, lock, own))
+
+
+def _contents(context: BuildContext, lock: Lock, own: Lock | None) -> Contents:
+    options, base = context.options, context.base
+    chosen = [context.select(lock), *([context.select(own)] if own else [])]
+    groups = [
+        group
+        for number, selection in enumerate(chosen)
+        for group in dependency_groups(
+            selection.lock,
+            options.platform,
+            interpreter=base.interpreter,
+            wheels=selection.wheels,
+            own_files=number == 0,
+        )
+    ]
+    wheels = tuple(wheel for selection in chosen for wheel in selection.wheels)
+    papers = Papers(options=options, base=base, digest="", models=(), wheels=wheels)
+    return Contents(
+        base=base,
+        recipes=tuple(
+            dependency_recipe(group, options.codec, options.epoch, context.tell) for group in groups
+        ),
+        platform=options.platform,
+        settings={"profile": STEP.name, "epoch": options.epoch},
+        annotations=context.annotations,
+        configure=lambda layers: image_config(
+            base.config,
+            layers,
+            options.platform,
+            environment={},
+            labels=context.annotations,
+            interpreter=base.interpreter,
+            epoch=options.epoch,
+            profile=STEP,
+        ),
+        documents=papers.documents,
+        facts=papers.facts,
+        kept={key: facts for selection in chosen for key, facts in selection.kept.items()},
+    )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with storage_errors(tempfile.gettempdir()):
+        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-pack-")
+    with scratch as folder:
+        yield Path(folder)
+
+
+def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Path | None]:
+    """The lock without the named distributions, and a list of these."""
+    if not names:
+        return lock, None
+    wanted = {canonicalize_name(name) for name in names}
+    rest, sources = [], {}
+    for line in lock.lines():
+        found = _REQUIREMENT.match(line)
+        name = canonicalize_name(found[0]) if found else ""
+        if name in wanted:
+            sources[name] = line
+        else:
+            rest.append(line)
+    if missing := sorted(wanted - sources.keys()):
+        raise InvalidInput(f"{lock.file.name} does not list {', '.join(missing)}.")
+    shorter, listed = scratch / "requirements.txt", scratch / "sources.txt"
+    shorter.write_text("\n".join(rest) + "\n")
+    listed.write_text("\n".join(sources.values()) + "\n")
+    return Lock(shorter, lock.folder, lock.python), listed
+
+
+def _wheels_of(sources: Path, folder: Path) -> list[Path]:
+    """Builds wheels with pip; their files' times are those of every wheel built so."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--require-hashes", "-r", str(sources), "-w", str(folder)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(source_date_epoch())},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+        raise ImageError(
+            f"A wheel could not be built. pip says:\n{said}",
+            hint="Build the wheel yourself and give it with --wheel.",
+        )
+    return sorted(folder.iterdir())
+
+
+def _own_lock(wheels: Sequence[Path], python: str, scratch: Path) -> Lock:
+    """A lock of wheel files."""
+    folder = scratch / "own"
+    (folder / "wheels").mkdir(parents=True)
+    lines = [_linked(wheel, folder / "wheels") for wheel in wheels]
+    lock = folder / "requirements.txt"
+    lock.write_text("\n".join(sorted(lines)) + "\n")
+    return Lock(lock, folder, python)
+
+
+def _linked(wheel: Path, folder: Path) -> str:
+    try:
+        parse_wheel_filename(wheel.name)
+        with wheel.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (InvalidWheelFilename, OSError) as error:
+        raise InvalidInput(
+            f"{wheel} is no wheel that can be read.",
+            hint="Build one with `uv build --wheel` or `python -m build --wheel`.",
+        ) from error
+    (folder / wheel.name).symlink_to(os.path.abspath(wheel))  # noqa: PTH100 - links stay links
+    return f"./wheels/{wheel.name} --hash=sha256:{digest}"

@@ -1,0 +1,68 @@
+"""What a build would do, found out without making or sending anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Action = Literal["present", "mount", "upload", "build"]
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What would happen to one layer.
+
+    Attributes:
+        kind: ``base``, ``system``, ``dependencies``, ``model`` or ``source``.
+        title: What it holds, for people.
+        key: What it is recognised by: SHA-256 of its inputs; the digest for a base layer.
+        action: ``present`` (the destination has it), ``mount`` (a neighbour repository has it),
+            ``upload`` (it is at hand and would be sent or copied) or ``build``.
+        size: Bytes of the blob; for a layer to be built, of its content before compression.
+        exact: Whether the size is known and not an estimate.
+        digest: Digest of the blob where it is known.
+    """
+
+    kind: str
+    title: str
+    key: str
+    action: Action
+    size: int
+    exact: bool
+    digest: str
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """What a build would do.
+
+    Attributes:
+        destination: Where the image would go, with its tag.
+        base: The base image for people, with its digest.
+        platform: ``linux/amd64`` or ``linux/arm64``.
+        unchanged: Digest of the image, where these very inputs gave it before and the destination
+            still has it; empty if there is something to do.
+        layers: From the lowest to the highest.
+        notes: What else there is to know: what was left out and why.
+    """
+
+    destination: str
+    base: str
+    platform: str
+    unchanged: str
+    layers: tuple[PlannedLayer, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_to_send(self) -> int:
+        """Bytes that would be sent or written at most."""
+        return sum(layer.size for layer in self.layers if layer.action in {"upload", "build"})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {
+            **asdict(self),
+            "layers": [asdict(layer) for layer in self.layers],
+            "notes": list(self.notes),
+            "bytes_to_send": self.bytes_to_send,
+        }

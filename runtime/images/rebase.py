@@ -1,0 +1,375 @@
+"""Another base below an image that kfp-bento built, without its bento and without a build.
+
+Layers are independent of what lies below them, so the own ones stay as they are and only the
+configuration is composed anew, as a build on the new base would compose it: the same digest
+comes out. Where a build might come out otherwise, this refuses.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.base_image import BaseImage, open_base
+from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.config import (
+    INTERPRETER,
+    OWN_ENVIRONMENT,
+    config_descriptor,
+    image_config,
+    image_manifest,
+)
+from kfp_bento.runtime.images.copy import repository_of
+from kfp_bento.runtime.images.destination import check_destination, location, open_sink
+from kfp_bento.runtime.images.host import TITLE as HOST_TITLE
+from kfp_bento.runtime.images.image import Descriptor, Layer, parse_platform
+from kfp_bento.runtime.images.layers import codec_named
+from kfp_bento.runtime.images.reference import (
+    Place,
+    Reference,
+    check_tag,
+    parse_destination,
+    parse_source,
+)
+from kfp_bento.runtime.images.source import OpenedImage, check_texts, open_image, well_formed
+from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
+
+_ANNOTATION = "org.opencontainers.image"
+_BASE_DIGEST = f"{_ANNOTATION}.base.digest"
+_OWN_LABELS = (f"{_ANNOTATION}.title", f"{_ANNOTATION}.version", _BASE_DIGEST)
+_HISTORY = "kfp-bento: "
+_KINDS = {"dependencies": "dependencies", "model ": "model", "source of ": "source"}
+_MINOR = re.compile(r"python(3\.\d+)")
+# How Docker's Debian images begin, and all that are made from them.
+_DEBIAN = re.compile(r"debian\.sh\b.* '(?P<suite>[a-z]+)' '@\d+'")
+_REBUILD = "Build the image again from its bento, with the new base."
+
+
+@dataclass(frozen=True)
+class RebasedImage:
+    """An image that has been put on another base.
+
+    Attributes:
+        image: What was read, with its digest.
+        base: The new base, with its digest.
+        location: Where to read the result: ``oci:DIR``, ``docker-archive:FILE``, ``docker://…``.
+        digest: Digest of the result's manifest.
+        tag: The tag that points to it.
+        changed: False when it stood on this base already, or the destination held the result.
+        transfers: What became of each blob; empty when there was nothing to do.
+    """
+
+    image: str
+    base: str
+    location: str
+    digest: str
+    tag: str
+    changed: bool
+    transfers: tuple[Transfer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        facts = {name: value for name, value in vars(self).items() if name != "transfers"}
+        return {**facts, **transfers_to_dict(self.transfers)}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What an image of ours is made of, read from the image alone.
+
+    Attributes:
+        below: The layers of its base.
+        own: The layers above it.
+        labels: The labels and the annotations that the build gave it, those of the base left out.
+        annotations: The latter.
+        environment: The bento's own variables, in their order.
+        interpreter: The Python of the base that the virtual environment links to.
+        epoch: Seconds since 1970 of every timestamp in it.
+    """
+
+    below: tuple[Layer, ...]
+    own: tuple[Layer, ...]
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    environment: dict[str, str]
+    interpreter: str
+    epoch: int
+
+    @property
+    def python(self) -> str:
+        """Minor version of the interpreter."""
+        found = _MINOR.fullmatch(PurePosixPath(self.interpreter).name)
+        if found is None:
+            raise ImageError(f"The image's Python is '{self.interpreter}', which has no version.")
+        return found[1]
+
+
+def rebase_image(
+    image: str,
+    base: str,
+    *,
+    destination: str = "",
+    tag: str = "",
+    platform: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> RebasedImage:
+    """Puts an image that kfp-bento built on another base image.
+
+    What refers to the old image (SBOM, provenance, signatures) speaks of the old base and does
+    not come along.
+
+    Args:
+        image: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
+        base: The new base, in the same forms, or ``host``.
+        destination: Where the result goes; the image's own place, where its tag moves, if empty.
+        tag: The tag; that of the destination, or the image's own, if empty.
+        platform: Which image of a multi-platform index; then a destination or tag is needed.
+        progress: Called with a short sentence at each step.
+
+    Returns:
+        The result, and what became of each blob.
+
+    Raises:
+        InvalidInput: A parameter cannot be used.
+        ImageError: kfp-bento did not build the image, or it needs a build: another Python or
+            platform, or Debian packages whose release is not certain to be the new base's.
+        RegistryError: A registry refused or failed.
+    """
+    tell = progress or (lambda sentence: None)
+    tell(f"reading {image}")
+    opened = open_image(image, parse_platform(platform) if platform else None)
+    target = _target(image, destination, tag, opened)
+    tag = check_tag(tag or target.tag or opened.tag or "latest")
+    with well_formed(opened.title):
+        parts = _take_apart(opened)
+    check_destination(target)
+    with storage_errors(tempfile.gettempdir()):
+        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-rebase-")
+    with scratch as folder:
+        workspace = BlobDirectory(Path(folder))
+        found = open_base(
+            base,
+            parts.python,
+            opened.platform,
+            workspace=workspace,
+            codec=codec_named("zstd"),
+            cache=None,
+            epoch=parts.epoch,
+            progress=tell,
+        )
+        _check_fit(opened, parts, found)
+        # A digest says what to read, not what its tag stands for by now.
+        in_place = not destination and tag == opened.tag and "@" not in image
+        if in_place and _stands_on(parts, found):
+            tell(f"{opened.title} stands on {found.title} already")
+            return _result(opened, found, target, opened.descriptor, tag, False, ())
+        return _put(opened, parts, found, target, tag, workspace, tell)
+
+
+def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Place:
+    if destination:
+        return parse_destination(destination)
+    where = parse_source(image)
+    if opened.from_index and not tag:
+        raise InvalidInput(
+            f"{image} names images for several platforms; a rebase would leave one in their place.",
+            hint="Say where the result goes (--to) or which tag it gets (--tag).",
+        )
+    if isinstance(where, Reference):
+        if where.digest and not where.tag and not tag:
+            raise InvalidInput(
+                f"{image} names a digest, which always stands for the same image.",
+                hint="Say where the result goes (--to) or which tag it gets (--tag).",
+            )
+        return replace(where, digest="")
+    return where
+
+
+def _put(
+    opened: OpenedImage,
+    parts: _Parts,
+    base: BaseImage,
+    target: Place,
+    tag: str,
+    workspace: BlobDirectory,
+    progress: Callable[[str], None],
+) -> RebasedImage:
+    layers = (*base.layers, *parts.own)
+    content = image_config(
+        base.config,
+        layers,
+        opened.platform,
+        environment=parts.environment,
+        labels=_on_base(parts.labels, base),
+        interpreter=base.interpreter,
+        epoch=parts.epoch,
+    )
+    config = config_descriptor(content)
+    workspace.put_bytes(content, config.media_type)
+    manifest, text = image_manifest(config, layers, _on_base(parts.annotations, base))
+    loads = [Load(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
+    loads += [Load(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
+    loads.append(Load("configuration", config, workspace))
+    with open_sink(target, repository_of(opened)) as sink:
+        transfers = put_blobs(sink, loads, progress)
+        sink.put_manifest(manifest, text)
+        changed = sink.tag(manifest, text, tag)
+    return _result(opened, base, target, manifest, tag, changed, transfers)
+
+
+def _result(
+    opened: OpenedImage,
+    base: BaseImage,
+    target: Place,
+    manifest: Descriptor,
+    tag: str,
+    changed: bool,
+    transfers: tuple[Transfer, ...],
+) -> RebasedImage:
+    return RebasedImage(
+        image=opened.title,
+        base=base.title,
+        location=location(target),
+        digest=manifest.digest,
+        tag=tag,
+        changed=changed,
+        transfers=transfers,
+    )
+
+
+def _on_base(names: Mapping[str, str], base: BaseImage) -> dict[str, str]:
+    kept = {name: value for name, value in names.items() if name != _BASE_DIGEST}
+    return {**kept, _BASE_DIGEST: base.digest} if base.digest else kept
+
+
+def _stands_on(parts: _Parts, base: BaseImage) -> bool:
+    same = [layer.diff_id for layer in parts.below] == [layer.diff_id for layer in base.layers]
+    return same and parts.labels.get(_BASE_DIGEST, "") == base.digest
+
+
+def _take_apart(image: OpenedImage) -> _Parts:
+    below, own = _split(image)
+    inside = image.config.get("config") or {}
+    labels = {str(name): str(value) for name, value in (inside.get("Labels") or {}).items()}
+    missing = [name for name in (INTERPRETER, OWN_ENVIRONMENT) if name not in labels]
+    if missing:
+        raise ImageError(
+            f"{image.title} does not say how it was put together: it has no label {missing[0]}.",
+            hint=_REBUILD,
+        )
+    values = dict(pair.partition("=")[::2] for pair in inside.get("Env") or ())
+    names = [name for name in labels[OWN_ENVIRONMENT].split(",") if name]
+    if not values.keys() >= set(names):
+        raise ImageError(
+            f"{image.title} lacks variables that its label {OWN_ENVIRONMENT} names.", hint=_REBUILD
+        )
+    annotations = dict(image.manifest.get("annotations") or {})
+    check_texts("its 'annotations'", annotations.values())
+    mine = {
+        name: value
+        for name, value in labels.items()
+        if name in annotations or name in _OWN_LABELS or name.startswith("kfp-bento.")
+    }
+    return _Parts(
+        below=below,
+        own=own,
+        labels=mine,
+        # An archive has no annotations: those that every build gives are labels too.
+        annotations=annotations or {name: mine[name] for name in _OWN_LABELS if name in mine},
+        environment={name: values[name] for name in names},
+        interpreter=labels[INTERPRETER],
+        epoch=_epoch(image),
+    )
+
+
+def _split(image: OpenedImage) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """The layers of the base and those above it, by their annotations or else the history."""
+    layers = image.layers
+    if all(layer.kind == "base" for layer in layers):
+        layers = _named_by_history(image)
+    count = next((n for n, layer in enumerate(layers) if layer.kind != "base"), len(layers))
+    below, own = layers[:count], layers[count:]
+    kinds = [layer.kind for layer in own]
+    if not own:
+        raise ImageError(
+            f"{image.title} was not built by kfp-bento: no layer of it says what it holds.",
+            hint="Only such images can be put on another base.",
+        )
+    if "base" in kinds or kinds.count("source") != 1 or kinds[-1] != "source":
+        raise ImageError(
+            f"{image.title} has been changed since kfp-bento built it: its layers are "
+            f"{', '.join(layer.kind for layer in layers)}.",
+            hint=_REBUILD,
+        )
+    return below, own
+
+
+def _named_by_history(image: OpenedImage) -> tuple[Layer, ...]:
+    """The layers by what the history says of each, for an image without annotations."""
+    history = [x for x in image.config.get("history") or () if not x.get("empty_layer")]
+    if len(history) != len(image.layers):
+        return image.layers
+    return tuple(
+        _named(layer, str(entry.get("created_by", "")))
+        for layer, entry in zip(image.layers, history, strict=True)
+    )
+
+
+def _named(layer: Layer, made_by: str) -> Layer:
+    if not made_by.startswith(_HISTORY) or made_by == f"{_HISTORY}{HOST_TITLE}":
+        return layer
+    title = made_by.removeprefix(_HISTORY)
+    # What is not known by its title is taken for the kind that is hardest to move.
+    kind = next((kind for start, kind in _KINDS.items() if title.startswith(start)), "system")
+    return replace(layer, kind=kind, title=title)
+
+
+def _epoch(image: OpenedImage) -> int:
+    text = str(image.config.get("created", ""))
+    try:
+        moment = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError as error:
+        raise ImageError(
+            f"{image.title} has no creation time as kfp-bento writes it ('{text}').", hint=_REBUILD
+        ) from error
+    return int(moment.replace(tzinfo=datetime.UTC).timestamp())
+
+
+def _check_fit(image: OpenedImage, parts: _Parts, base: BaseImage) -> None:
+    """Refuses a base on which the image's layers would not work as they are.
+
+    The Python version and the platform have been compared when the base was opened.
+    """
+    if base.interpreter != parts.interpreter:
+        raise ImageError(
+            f"The base {base.title} has its Python at {base.interpreter}, but {image.title} "
+            f"links to {parts.interpreter}.",
+            hint=f"Choose a base of the same kind. {_REBUILD}",
+        )
+    if not any(layer.kind == "system" for layer in parts.own):
+        return
+    before, after = (_debian_release(config) for config in (image.config, base.config))
+    if not before or before != after:
+        raise ImageError(
+            f"{image.title} holds Debian packages, which fit one release of Debian only; the old "
+            f"base is {_said(before)}, and the new one, {base.title}, is {_said(after)}.",
+            hint=_REBUILD,
+        )
+
+
+def _debian_release(config: Mapping[str, Any]) -> str:
+    """The release that Docker's Debian images note in their history; empty if there is none."""
+    for entry in config.get("history") or ():
+        if found := _DEBIAN.search(str(entry.get("created_by", ""))):
+            return found["suite"]
+    return ""
+
+
+def _said(release: str) -> str:
+    return f"Debian {release}" if release else "of a release that its history does not tell"
