@@ -16,16 +16,19 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools lint compile lock image bench clean
+.PHONY: help demo test test-slow test-tools lint compile lock image bench clean
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serve, check, promote
 	@$(BIN)/kfp-bento demo --to $(DEMO)
 
 test: $(VENV)/.dev test-tools ## Run the tests, with real services
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.dev test-tools ## Run the tests that take minutes
+	@$(BIN)/python -m pytest -n 2 -m slow
 
 test-tools: # As root on Debian the tests bring the real services that they use
 	@./tests/install-tools
@@ -56,8 +59,9 @@ image: $(VENV)/.runtime ## Build the image that the components run in: make imag
 	  --wheel build/wheel/*.whl --name runtime-python --version $(VERSION) --base $(BASE) \
 	  --to $(TO) --cache build/image-cache
 
-bench: $(VENV)/.runtime ## Measure the image builder
-	@$(BIN)/python bench/image_builds.py
+bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH=--quick: ours only)
+	@./bench/install-tools
+	@$(BIN)/python -m bench.image_builds $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info

@@ -24,6 +24,8 @@ def serve_model(
     mlflow_secret: str = "kfp-bento-mlflow",
     bento_name: str = "",
     image_base: str = "",
+    image_platform: str = "",
+    image_cache_repository: str = "",
     image_secret: str = "kfp-bento-registry",
     deploy_mode: str = "auto",
     deploy_name: str = "",
@@ -47,6 +49,8 @@ def serve_model(
             tracking_uri that they are for; may be absent.
         bento_name: Name of the bento; empty takes the model's name.
         image_base: Base image; empty takes python:<minor>-slim.
+        image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
+        image_cache_repository: Repository of the same registry through which images share layers.
         image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
         deploy_mode: auto, apply, render or local.
         deploy_name: Name of the BentoDeployment; empty takes the bento's name.
@@ -66,7 +70,11 @@ def serve_model(
     bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
 
     image = build_image(
-        bento=bento.outputs["bento"], destination=image_destination, base=image_base
+        bento=bento.outputs["bento"],
+        destination=image_destination,
+        base=image_base,
+        platform=image_platform,
+        cache_repository=image_cache_repository,
     )
     with_registry_credentials(image, image_secret)
 

@@ -18,11 +18,16 @@ def build_image(
     record: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
+    sbom: dsl.Output[dsl.Artifact],
+    provenance: dsl.Output[dsl.Artifact],
     base: str = "",
+    platform: str = "",
+    cache_repository: str = "",
 ) -> NamedTuple("Outputs", [("image", str), ("location", str)]):
     """Assemble an OCI image and write it to a registry or an OCI layout directory.
 
-    The same bento on the same base gives the same digest on any machine and any day.
+    The same bento on the same base gives the same digest on any machine and any day. Layers that
+    the registry knows from earlier builds are neither made nor sent again.
 
     Args:
         bento: A bento directory from build_bento.
@@ -30,8 +35,13 @@ def build_image(
         record: JSON record of the image: reference, digest, base, layers.
         metrics: Bytes and number of layers, built and reused.
         summary: The layers as a table.
+        sbom: What is in the image, as CycloneDX; also attached to the image.
+        provenance: How it came about, as in-toto statements, one a line; also attached.
         base: Base image reference, oci:DIRECTORY or host; empty takes KFP_BENTO_BASE_IMAGE,
             else python:<minor>-slim.
+        platform: linux/amd64 or linux/arm64; empty takes the one this step runs on.
+        cache_repository: Repository of the same registry through which images share layers;
+            empty takes KFP_BENTO_CACHE_REPOSITORY, else the image's own repository.
 
     Returns:
         image: The image by digest, repository@sha256:...
@@ -41,7 +51,16 @@ def build_image(
 
     from kfp_bento.runtime import bentos, images, reports
 
-    built = images.build_image(bentos.load_bento(Path(bento.path)), destination, base=base)
+    built = images.build_image(
+        bentos.load_bento(Path(bento.path)),
+        destination,
+        base=base,
+        platform=platform,
+        cache_repository=cache_repository,
+    )
+    papers = images.read_papers(built)
+    Path(sbom.path).write_bytes(papers.sbom)
+    Path(provenance.path).write_bytes(papers.provenance)
     reports.write_json(built.to_dict(), Path(record.path))
     reports.write_text(reports.image_summary(built), Path(summary.path))
     metrics.metadata.update(reports.image_metrics(built))

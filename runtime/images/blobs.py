@@ -7,7 +7,6 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from kfp_bento.runtime.images.image import (
     is_digest,
 )
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.storage.directories import scratch_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -120,8 +120,7 @@ class BlobDirectory:
         folder = self.root / "blobs" / "sha256"
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".partial-", dir=folder)
-        partial = Path(name)
+            handle, partial = scratch_file(folder, ".partial-")
         try:
             yield handle, partial
         finally:

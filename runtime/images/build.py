@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.assembly import Contents
 from kfp_bento.runtime.images.config import BENTO, MODELS, image_config
 from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
+from kfp_bento.runtime.images.debian import resolve_packages
 from kfp_bento.runtime.images.environment import dependency_groups
 from kfp_bento.runtime.images.image import Image
 from kfp_bento.runtime.images.papers import Papers
@@ -16,10 +19,13 @@ from kfp_bento.runtime.images.plan import ImagePlan
 from kfp_bento.runtime.images.qualify import Wishes, qualify
 from kfp_bento.runtime.images.recipes import (
     Progress,
+    Recipe,
     dependency_recipe,
     model_recipes,
     source_recipe,
+    system_recipe,
 )
+from kfp_bento.runtime.images.sbom import DebFact
 from kfp_bento.runtime.images.wheels import Lock
 
 if TYPE_CHECKING:
@@ -164,7 +170,9 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
     groups = dependency_groups(
         chosen.lock, options.platform, interpreter=base.interpreter, wheels=chosen.wheels
     )
+    system, remembered = _system(wishes, context)
     recipes = (
+        *system.recipes,
         *(dependency_recipe(group, codec, epoch, context.tell) for group in groups),
         *model_recipes(bento.directory, epoch),
         source_recipe(bento.directory, bento.name, codec, epoch),
@@ -176,7 +184,10 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
         digest=bento.digest,
         models=bento.models,
         wheels=chosen.wheels,
+        debs=system.debs,
     )
+    for note in wishes.notes:
+        context.tell(note)
     return Contents(
         base=base,
         recipes=recipes,
@@ -194,8 +205,41 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
         ),
         documents=papers.documents,
         facts=papers.facts,
-        kept=chosen.kept,
+        kept={**chosen.kept, **remembered},
+        notes=wishes.notes,
     )
+
+
+@dataclass(frozen=True)
+class _System:
+    """The Debian packages that a bento asks for and its base lacks."""
+
+    recipes: tuple[Recipe, ...] = ()
+    debs: tuple[DebFact, ...] = ()
+
+
+def _system(wishes: Wishes, context: BuildContext) -> tuple[_System, Mapping[str, Any]]:
+    """Resolves them against the base; and what to remember of the base."""
+    if not wishes.system_packages:
+        return _System(), {}
+    options = context.options
+    facts, remembered = context.base_facts()
+    chosen = resolve_packages(wishes.system_packages, facts, options.platform, context.tell)
+    if not chosen.packages:
+        return _System(), remembered
+    base = context.base.digest or [layer.diff_id for layer in context.base.layers]
+    recipe = system_recipe(chosen, facts, base, options.codec, options.epoch, context.tell)
+    debs = tuple(
+        DebFact(
+            deb.name,
+            deb.version,
+            deb.architecture,
+            deb.sha256,
+            facts.os_release.get("VERSION_CODENAME", ""),
+        )
+        for deb in chosen.packages
+    )
+    return _System((recipe,), debs), remembered
 
 
 def _listed_models(bento: Bento) -> str:

@@ -101,16 +101,33 @@ class Compilation:
 
     def feed(self, worker: subprocess.Popen[bytes]) -> None:
         """Gives batches to one process until there are no more; runs in a thread of its own."""
+        asked: list[str] = []
         try:
-            while (batch := self._jobs.get()) is not None:
-                outcomes = _ask(worker, batch)
-                with self._news:
-                    self._outcomes.update(zip(batch, outcomes, strict=True))
-                    self._news.notify_all()
+            while True:
+                batch = self._next(wait=not asked)
+                if batch:
+                    _ask(worker, batch)
+                # One batch ahead where there is one, so that the process need not wait for us.
+                if asked:
+                    self._note(asked, _answer(worker, asked))
+                if batch is None:
+                    return
+                asked = batch
         except OSError as error:
             with self._news:
                 self._failure = self._failure or error
                 self._news.notify_all()
+
+    def _next(self, *, wait: bool) -> list[str] | None:
+        try:
+            return self._jobs.get(block=wait)
+        except queue.Empty:
+            return []
+
+    def _note(self, batch: Sequence[str], outcomes: Sequence[bool]) -> None:
+        with self._news:
+            self._outcomes.update(zip(batch, outcomes, strict=True))
+            self._news.notify_all()
 
     def stop(self) -> None:
         """Lets one feeding thread end once the batches before have been given out."""
@@ -229,12 +246,16 @@ def _processors() -> int:
     return min(available, _MOST_PROCESSES)
 
 
-def _ask(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> list[bool]:
-    assert worker.stdin is not None and worker.stdout is not None  # noqa: S101
+def _ask(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> None:
+    assert worker.stdin is not None  # noqa: S101
     message = "\0".join(batch).encode("utf-8", "surrogateescape")
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):  # the answer says why
         worker.stdin.write(len(message).to_bytes(4, "big") + message)
         worker.stdin.flush()
+
+
+def _answer(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> list[bool]:
+    assert worker.stdout is not None  # noqa: S101
     answer = worker.stdout.read(len(batch))
     if len(answer) < len(batch):
         raise _complaint(worker)

@@ -13,6 +13,7 @@ from typing import Any
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.assembly import Assembly, Contents
 from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_base
+from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.cache import LayerCache
 from kfp_bento.runtime.images.destination import check_destination, location, open_sink
@@ -34,6 +35,7 @@ from kfp_bento.runtime.images.reference import (
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock, Wheel, locked, select_wheels, selection_inputs
+from kfp_bento.runtime.storage.directories import scratch_inside
 
 CACHE_VARIABLE = "KFP_BENTO_CACHE"
 CACHE_REPOSITORY_VARIABLE = "KFP_BENTO_CACHE_REPOSITORY"
@@ -162,16 +164,35 @@ class BuildContext:
             ImageError: A requirement has no fitting wheel.
         """
         key = key_of(selection_inputs(lock, self.options.platform))
-        places: tuple[Records | None, ...] = (self.options.cache, self.shared)
-        for records in places:
+        for records in self._records:
             with contextlib.suppress(TypeError, ValueError):
-                if facts := records and records.find_facts(key):
+                if facts := records.find_facts(key):
                     wheels = tuple(Wheel.from_dict(item) for item in facts)
                     if locked(wheels, lock):
                         return Selection(lock, wheels, {})
         self.tell("choosing the wheels")
         wheels = select_wheels(lock, self.options.platform)
         return Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
+
+    def base_facts(self) -> tuple[BaseFacts, Mapping[str, Any]]:
+        """What files the base holds, read from its layers once; and what to remember of it.
+
+        Raises:
+            ImageError: A layer cannot be read.
+        """
+        key = key_of({"kind": "base", "layers": [layer.diff_id for layer in self.base.layers]})
+        for records in self._records:
+            with contextlib.suppress(TypeError, ValueError, KeyError):
+                if found := records.find_facts(key):
+                    return BaseFacts.from_dict(found), {}
+        self.tell("reading what the base holds")
+        facts = probe_base(self.base.layers, self.base.blobs)
+        return facts, {key: facts.to_dict()}
+
+    @property
+    def _records(self) -> list[Records]:
+        both: tuple[Records | None, ...] = (self.options.cache, self.shared)
+        return [records for records in both if records is not None]
 
     def build(self, contents: Contents) -> Image:
         """Makes what is missing and writes the image; see `Assembly.carry_out`."""
@@ -232,10 +253,12 @@ def _open_sink(options: BuildOptions) -> Iterator[tuple[ImageSink, BlobDirectory
         with layout_sink(options.target.directory) as layout:
             yield layout, layout.blobs
         return
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-image-")
-    with scratch as folder, open_sink(options.target, options.repository) as sink:
-        yield sink, BlobDirectory(Path(folder))
+    with contextlib.ExitStack() as stack:
+        near = Path(tempfile.gettempdir())
+        with storage_errors(near):
+            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-image-"))
+        sink = stack.enter_context(open_sink(options.target, options.repository))
+        yield sink, BlobDirectory(scratch)
 
 
 def _open_base(options: BuildOptions, workspace: BlobDirectory, tell: Progress) -> BaseImage:

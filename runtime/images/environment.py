@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +52,7 @@ from kfp_bento.runtime.images.wheels import (
     wheel_groups,
 )
 from kfp_bento.runtime.storage import read_small_file
+from kfp_bento.runtime.storage.directories import scratch_inside
 
 # Notes of the installer about this machine's cache, and where a wheel came from: a path here, or
 # an address that the wheel's hash says nothing about.
@@ -351,13 +351,11 @@ def _release() -> str:
 @contextlib.contextmanager
 def _scratch(near: Path) -> Iterator[Path]:
     """A directory that goes away, on the disk of the blobs if need be."""
-    with storage_errors(near):
-        near.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".environment-", dir=near))
-    try:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(near):
+            near.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(scratch_inside(near, ".environment-"))
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _damaged(tree: Path) -> set[str]:

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -29,6 +29,7 @@ from kfp_bento.runtime.images.papers import Papers
 from kfp_bento.runtime.images.recipes import Progress, dependency_recipe
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock
+from kfp_bento.runtime.storage.directories import scratch_inside
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -97,7 +98,9 @@ def pack_image(
     )
     tell = progress or (lambda sentence: None)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(_scratch())
+        near = Path(tempfile.gettempdir())
+        with storage_errors(near):
+            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-pack-"))
         lock, sources = _divided(
             Lock(requirements, requirements.parent, python), built_here, scratch
         )
@@ -147,14 +150,6 @@ def _contents(context: BuildContext, lock: Lock, own: Lock | None) -> Contents:
         facts=papers.facts,
         kept={key: facts for selection in chosen for key, facts in selection.kept.items()},
     )
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-pack-")
-    with scratch as folder:
-        yield Path(folder)
 
 
 def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Path | None]:

@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.images.attachments import Document, provenance_document, sbom_document
+from kfp_bento.runtime.images.attachments import (
+    Document,
+    provenance_document,
+    read_attachments,
+    sbom_document,
+)
 from kfp_bento.runtime.images.base_image import HOST, BaseImage
 from kfp_bento.runtime.images.context import BuildOptions
-from kfp_bento.runtime.images.image import Descriptor
+from kfp_bento.runtime.images.image import Descriptor, Image
 from kfp_bento.runtime.images.provenance import (
+    PREDICATE,
+    STATEMENT_TYPE,
     BaseOrigin,
     ImageBuild,
     ModelOrigin,
@@ -21,6 +28,7 @@ from kfp_bento.runtime.images.provenance import (
 from kfp_bento.runtime.images.recipes import BUILDER_FORMAT
 from kfp_bento.runtime.images.reference import parse_reference
 from kfp_bento.runtime.images.sbom import (
+    SBOM_TYPE,
     BaseFact,
     DebFact,
     ModelFact,
@@ -114,6 +122,38 @@ class Papers:
             return found
         reference = parse_reference(asked)
         return replace(found, repository=reference.name, tag=reference.tag)
+
+
+@dataclass(frozen=True)
+class AttachedPapers:
+    """What is attached to an image.
+
+    Attributes:
+        sbom: CycloneDX JSON; empty if none is attached.
+        provenance: in-toto statements, one a line; several where the image was built again from
+            models that came from elsewhere.
+    """
+
+    sbom: bytes
+    provenance: bytes
+
+
+def read_papers(image: Image) -> AttachedPapers:
+    """Reads what `build_image` attached; an archive carries nothing.
+
+    Raises:
+        ImageError: The image cannot be read, or a document is not what its digest says.
+        RegistryError: The registry refused or failed.
+    """
+    if image.location.startswith("docker-archive:"):
+        return AttachedPapers(b"", b"")
+    local = image.location.startswith("oci:")
+    where = f"{image.location}:{image.tags[0]}" if local else image.reference
+    bills = read_attachments(where, SBOM_TYPE)
+    statements = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
+    return AttachedPapers(
+        sbom=bills[0] if bills else b"", provenance=b"".join(text + b"\n" for text in statements)
+    )
 
 
 def _model_fact(model: BentoModel) -> ModelFact:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kfp_bento.runtime.images.base_probe import BaseFacts
 from kfp_bento.runtime.images.config import (
     BENTO_PATH,
     BENTOML_DIRECTORIES,
@@ -18,8 +19,10 @@ from kfp_bento.runtime.images.config import (
     USER_ID,
     canonical_json,
 )
+from kfp_bento.runtime.images.debian import SystemPackages
 from kfp_bento.runtime.images.environment import DependencyGroup
 from kfp_bento.runtime.images.layers import Codec, LayerStream, codec_named
+from kfp_bento.runtime.images.system_layer import package_entries
 from kfp_bento.runtime.images.tar import (
     TarEntry,
     directory_entry,
@@ -250,5 +253,42 @@ def dependency_recipe(group: DependencyGroup, codec: Codec, epoch: int, tell: Pr
         epoch=epoch,
         size=group.download_size,
         prepare=lambda scratch: group.prepared(scratch, tell),
+        costly=True,
+    )
+
+
+def system_recipe(
+    chosen: SystemPackages,
+    facts: BaseFacts,
+    base: str | list[str],
+    codec: Codec,
+    epoch: int,
+    tell: Progress,
+) -> Recipe:
+    """Debian packages on top of the base.
+
+    Args:
+        chosen: Which packages.
+        facts: What the base holds.
+        base: Its digest, or those of its layers: where files may go depends on it.
+        codec: How the layer is compressed.
+        epoch: Seconds since 1970 for every timestamp.
+        tell: Told what is going on.
+    """
+
+    @contextlib.contextmanager
+    def prepare(scratch: Path) -> Iterator[Listing]:
+        entries = package_entries(chosen, facts, scratch, tell)
+        yield lambda: entries
+
+    count = len(chosen.packages)
+    return Recipe(
+        kind="system",
+        title=f"system packages ({count} for {chosen.release})",
+        inputs={**chosen.inputs(), "base": base},
+        codec=codec,
+        epoch=epoch,
+        size=sum(package.size for package in chosen.packages),
+        prepare=prepare,
         costly=True,
     )

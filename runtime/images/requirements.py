@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
@@ -25,28 +26,42 @@ _ONE_LIST = "One list must hold all packages; local wheels go into the bento's w
 _CREDENTIALS = re.compile(
     r"://[^/\s]*@|[?&](?:access|key|password|secret|sig|token|x-amz-)[^=\s]*=", re.I
 )
+_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
+_SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
+_SHOWN = 3
+_WHEEL = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
+LOCK = (
+    "Build the bento with kfp-bento, or lock it with `uv pip compile --generate-hashes` into "
+    "env/python/requirements.txt."
+)
+"""What to do about a list that is not locked."""
+
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _OUTSIDE = re.compile(r"(?:^|[\s@=])(?:(?:git\+)?file:|/|~/|(?:\S*/)?\.\.(?:/|\s|$))", re.I)
 
 
-def check_requirements(file: Path) -> None:
-    """Makes sure that a list is locked with hashes and asks for nothing but packages.
+def objections(file: Path) -> Iterator[tuple[int, str, str]]:
+    """What in a bento's list is no wheel that is locked with a hash.
+
+    Yields:
+        The number of the line, or 0; what is wrong with it; and a way out. What may hold a secret
+        is not quoted.
 
     Raises:
-        ImageError: It cannot be read, a requirement has no hash, or a line includes another file,
-            points out of the bento, holds credentials or names environment variables.
+        ImageError: It cannot be read.
     """
-    text = _read(file)
-    for number, line in enumerate(text.splitlines(), start=1):
-        for why, hint in _objections(_COMMENT.sub("", line).strip()):
-            raise ImageError(f"Line {number} of the bento's requirements {why}.", hint=hint)
-    for requirement in _joined(text):
-        if not requirement.startswith("-") and "--hash=" not in requirement:
-            raise ImageError(
-                f"The bento's requirements are not locked with hashes: '{requirement}'.",
-                hint="Build the bento with kfp-bento, or lock it with "
-                "`uv pip compile --generate-hashes` into env/python/requirements.txt.",
-            )
+    unlocked = []
+    for requirement in _joined(_read(file)):
+        number, text = requirement.number, requirement.text
+        refused = [*_no_wheel(text), *_dangers(requirement)]
+        if refused:
+            yield number, *refused[0]
+        elif not text.startswith("-") and "--hash=" not in text:
+            what = f"the requirements are not locked with hashes: {_quoted(text)}"
+            unlocked.append((number, what, LOCK))
+    yield from unlocked[:_SHOWN]
+    if (more := len(unlocked) - _SHOWN) > 0:
+        yield 0, f"{more} more requirements are not locked with hashes", LOCK
 
 
 def requirement_lines(file: Path) -> Iterator[str]:
@@ -55,7 +70,8 @@ def requirement_lines(file: Path) -> Iterator[str]:
     Raises:
         ImageError: It cannot be read.
     """
-    yield from _joined(_read(file))
+    for line in _joined(_read(file)):
+        yield line.text
 
 
 def option_in(line: str) -> tuple[str, str] | None:
@@ -80,37 +96,76 @@ def _read(file: Path) -> str:
         raise ImageError(f"The requirements in {file} cannot be read: {reason}.") from None
 
 
-def _objections(line: str) -> Iterator[tuple[str, str]]:
-    """Why a line is refused; its text is not told, since it may hold a secret."""
-    option = _OPTION.match(line)
-    if option and option[1] not in _OPTIONS:
-        yield f"has the option {option[1]}", _ONE_LIST
-    if "${" in line:
-        yield (
-            "names an environment variable, which would be that of the builder",
-            "Set UV_INDEX_URL where the image is built instead.",
-        )
-    if _CREDENTIALS.search(line):
-        yield (
-            "holds credentials, which would end in the image",
-            "Take them out; give them to the builder in UV_INDEX_URL or a netrc file.",
-        )
-    if _OUTSIDE.search(line):
-        yield (
-            "points to a file outside the bento",
-            "Put the wheel into the bento's wheels/ folder and write ./wheels/NAME.whl.",
-        )
+def _no_wheel(text: str) -> Iterator[tuple[str, str]]:
+    """Why there is no wheel of a requirement."""
+    target = text.partition(" --hash")[0].partition(" ;")[0].partition("#")[0].strip()
+    if re.match(r"(-e|--editable)\b", text):
+        yield f"{_quoted(text)} is editable, so there is no wheel of it", _WHEEL
+    elif text.startswith("-"):
+        return
+    elif _VERSION_CONTROL.search(target):
+        yield f"{_quoted(text)} comes from version control, not as a wheel", _WHEEL
+    elif target.endswith(_SOURCE_SUFFIXES) or (
+        target.startswith((".", "/")) and not target.endswith(".whl")
+    ):
+        yield f"{_quoted(text)} is a source distribution, which would have to be built", _WHEEL
 
 
-def _joined(text: str) -> Iterator[str]:
-    """Lines with those that continue them; comments end where their line ends."""
-    pending = ""
-    for line in text.splitlines():
+def _quoted(text: str) -> str:
+    if _CREDENTIALS.search(text) or "${" in text:
+        return "a requirement"
+    return f"'{text.partition(' --hash')[0].strip()}'"
+
+
+def _dangers(requirement: _Line) -> Iterator[tuple[str, str]]:
+    """Why a line is refused, whole or as it was continued."""
+    for line in (*requirement.pieces, requirement.text):
+        option = _OPTION.match(line)
+        if option and option[1] not in _OPTIONS:
+            yield f"it has the option {option[1]}", _ONE_LIST
+        if "${" in line:
+            yield (
+                "it names an environment variable, which would be that of the builder",
+                "Set UV_INDEX_URL where the image is built instead.",
+            )
+        if _CREDENTIALS.search(line):
+            yield (
+                "it holds credentials, which would end in the image",
+                "Take them out; give them to the builder in UV_INDEX_URL or a netrc file.",
+            )
+        if _OUTSIDE.search(line):
+            yield (
+                "it points to a file outside the bento",
+                "Put the wheel into the bento's wheels/ folder and write ./wheels/NAME.whl.",
+            )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line with those that continue it.
+
+    Attributes:
+        number: Of the first, counted from one.
+        pieces: Each of them, without comments and backslashes.
+    """
+
+    number: int
+    pieces: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.pieces).strip()
+
+
+def _joined(text: str) -> Iterator[_Line]:
+    """The lines that are not empty; comments end where their line ends."""
+    held: list[str] = []
+    for number, line in enumerate((*text.splitlines(), ""), start=1):
         plain = _COMMENT.sub("", line).strip()
-        pending = f"{pending} {plain.removesuffix(chr(92)).strip()}".strip()
-        if not plain.endswith("\\"):
-            if pending:
-                yield pending
-            pending = ""
-    if pending:
-        yield pending
+        held.append(plain.removesuffix("\\").strip())
+        if plain.endswith("\\"):
+            continue
+        found = _Line(number - len(held) + 1, tuple(held))
+        if found.text:
+            yield found
+        held = []

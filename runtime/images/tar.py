@@ -46,13 +46,13 @@ class TarEntry:
         size: Bytes of the content, for a file.
         file: Where the content is read from, or
         content: the content itself.
-        target: Where a symlink points.
+        target: Where a symlink points; for a hard link, the path of a file that sorts before it.
         below: The directory that the way to ``file`` may not leave, through no symlink either;
             empty for a file that was chosen one by one.
     """
 
     path: str
-    kind: Literal["file", "directory", "symlink"]
+    kind: Literal["file", "directory", "symlink", "hardlink"]
     mode: int = 0o755
     owner: int = 0
     size: int = 0
@@ -312,6 +312,8 @@ def _checked_tree(keyed: Iterable[tuple[bytes, TarEntry]]) -> Iterator[TarEntry]
                 )
         if entry.kind != "directory":
             others.append(path)
+        if entry.kind == "hardlink" and _raw(entry.target) >= path:
+            raise ImageError(f"The hard link '{_shown(path)}' would come before what it links to.")
         if entry.mode & (stat.S_ISUID | stat.S_ISGID):
             raise _refused(path, "has a setuid or setgid bit")
         yield entry
@@ -334,6 +336,7 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
         "file": tarfile.REGTYPE,
         "directory": tarfile.DIRTYPE,
         "symlink": tarfile.SYMTYPE,
+        "hardlink": tarfile.LNKTYPE,
     }[entry.kind]
     info.mode = entry.mode
     info.uid = info.gid = entry.owner

@@ -218,10 +218,18 @@ class Transport:
     def location(self, answer: Answer, default: str = "") -> str:
         """Where to go on with an upload; never another host, since it carries our authorisation."""
         given = answer.headers.get("Location") or default
+        if not given:
+            # As when the connection broke in the middle of the answer's headers.
+            raise Passing(
+                RegistryError(
+                    f"{self.host} wanted to send the upload to nowhere: it gave no Location.",
+                    hint="Run this again, or look at what stands between here and the registry.",
+                )
+            )
         place = urllib.parse.urlsplit(self._joined(answer.url, given))
-        if not given or place.hostname != urllib.parse.urlsplit(self.base).hostname:
+        if place.hostname != urllib.parse.urlsplit(self.base).hostname:
             raise RegistryError(
-                f"{self.host} wanted to send the upload to '{place.hostname if given else ''}'.",
+                f"{self.host} wanted to send the upload to '{place.hostname}'.",
                 hint="Set the registry's external URL right, or push to that host directly.",
             )
         # Registries behind a proxy name the wrong scheme or port: ours is the one that works.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
-import glob
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import KfpBentoError
 
 MARK = ".partial-"
+_OLD = "-old"
+_HERE = -100  # AT_FDCWD
+_EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 @contextmanager
@@ -31,23 +35,53 @@ def scratch_beside(destination: Path) -> Iterator[Path]:
         KfpBentoError: This process is already writing the same destination.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(destination)
+    _restore(destination)
+    _sweep(destination.parent, f"{destination.name}{MARK}")
     scratch = _beside(destination)
-    try:
-        scratch.mkdir()
-    except FileExistsError:
-        raise KfpBentoError(
-            f"Something else is writing {scratch}.",
-            hint="Wait for the other run, or remove that directory if none is running.",
-        ) from None
-    lock = os.open(scratch, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks: then nothing is swept there either
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def make() -> Path:
+        try:
+            scratch.mkdir()
+        except FileExistsError:
+            raise KfpBentoError(
+                f"Something else is writing {scratch}.",
+                hint="Wait for the other run, or remove that directory if none is running.",
+            ) from None
+        return scratch
+
+    with _locked(make):
         yield scratch
-    finally:
-        remove_tree(scratch)
-        os.close(lock)
+
+
+@contextmanager
+def scratch_inside(folder: Path, prefix: str) -> Iterator[Path]:
+    """Give an empty directory `<folder>/<prefix>…`, gone at the end in every case.
+
+    What killed processes left there under the same prefix is removed first.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    _sweep(folder, prefix)
+    with _locked(lambda: Path(tempfile.mkdtemp(prefix=prefix, dir=folder))) as scratch:
+        yield scratch
+
+
+def scratch_file(folder: Path, prefix: str) -> tuple[int, Path]:
+    """Make an empty file `<folder>/<prefix>…`; what killed processes left there is removed first.
+
+    Returns:
+        The open file, which the caller closes once it was renamed or removed, and its path.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    _sweep(folder, prefix)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+        if _take(handle):
+            return handle, Path(name)
+        os.close(handle)
 
 
 def put_in_place(made: Path, destination: Path) -> None:
@@ -60,7 +94,11 @@ def put_in_place(made: Path, destination: Path) -> None:
     if not destination.exists():
         made.rename(destination)
         return
-    old = _beside(destination, "-old")
+    if _exchange(made, destination):
+        remove_tree(made)
+        return
+    # A kill between the two renames leaves no destination: the next run restores the old one.
+    old = _beside(destination, _OLD)
     destination.rename(old)
     try:
         made.rename(destination)
@@ -79,9 +117,30 @@ def remove_tree(directory: Path) -> None:
         time.sleep(0.05)
 
 
-def _sweep(destination: Path) -> None:
-    for path in destination.parent.glob(f"{glob.escape(destination.name)}{MARK}*"):
-        if path.is_symlink():
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in one step; False where the system or its disk cannot do that."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def _restore(destination: Path) -> None:
+    """Put back what a process had moved away when it was killed before the new one came."""
+    if os.path.lexists(destination):
+        return
+    for path in _named(destination.parent, f"{destination.name}{MARK}"):
+        if path.name.endswith(_OLD) and not _has_maker(path):
+            with suppress(OSError):
+                path.rename(destination)
+            return
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left: its lock is free."""
+    for path in _named(folder, prefix):
+        if path.is_symlink() or (path.name.endswith(_OLD) and _has_maker(path)):
             continue
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY)
@@ -90,6 +149,52 @@ def _sweep(destination: Path) -> None:
                 remove_tree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(lock)
+
+
+def _has_maker(old: Path) -> bool:
+    """Whether the process that moved a directory away is alive: it has locked the new one."""
+    try:
+        lock = os.open(old.with_name(old.name.removesuffix(_OLD)), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _take(lock)
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _locked(make: Callable[[], Path]) -> Iterator[Path]:
+    """Make a directory, anew if somebody sweeps it away before it is locked; gone at the end."""
+    while True:
+        scratch = make()
+        with suppress(FileNotFoundError):
+            lock = os.open(scratch, os.O_RDONLY)
+            if _take(lock):
+                break
+            os.close(lock)
+    try:
+        yield scratch
+    finally:
+        remove_tree(scratch)
+        os.close(lock)
+
+
+def _named(folder: Path, prefix: str) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
+    return []
+
+
+def _take(handle: int) -> bool:
+    """Lock what was just made; False if somebody swept it away before that."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: then nothing is swept there either
+        return True
+    return os.fstat(handle).st_nlink > 0
 
 
 def _beside(destination: Path, purpose: str = "") -> Path:

@@ -394,8 +394,8 @@ HASH = "--hash=sha256:" + "0" * 64
         ("-r/etc/passwd", "option -r"),
         ("--requirement=/etc/passwd", "option --requirement"),
         ("-c /etc/passwd", "option -c"),
-        ("-e .", "option -e"),
-        ("--editable .", "option --editable"),
+        ("-e .", "is editable"),
+        ("--editable .", "is editable"),
         ("--find-links /var", "option --find-links"),
         ("# a comment does not go on \\\n-r /etc/passwd", "option -r"),
         (f"idna==3.10 {HASH} # nor does this one \\\n-r /etc/passwd", "option -r"),
@@ -441,13 +441,13 @@ def test_plain_requirements_pass(bento: Bento, text: str) -> None:
 def test_a_wheel_that_is_a_symlink_out_of_the_bento_is_refused(bento: Bento) -> None:
     outside = write(bento.directory.parent / "secret.whl", "secret")
     (bento.directory / "src/wheels/other.whl").symlink_to(outside)
-    with pytest.raises(ImageError, match=r"other\.whl' is a symlink that leaves the bento"):
+    with pytest.raises(ImageError, match=r"other\.whl': it is a symlink that leaves the bento"):
         qualify(bento.directory)
 
 
 def test_a_pipe_among_the_wheels_keeps_nobody_waiting(bento: Bento) -> None:
     os.mkfifo(bento.directory / "src/wheels/other.whl")
-    with pytest.raises(ImageError, match=r"other\.whl' is no file"):
+    with pytest.raises(ImageError, match=r"other\.whl': it is no file"):
         qualify(bento.directory)
 
 

@@ -31,7 +31,6 @@ envs:
 - {name: GREETING, value: hello}
 - {name: FLAVOUR, value: own}
 - {name: HOME, value: /elsewhere}
-- {name: PATH, value: /own/bin}
 """
 
 

@@ -1,0 +1,120 @@
+"""The components' own image: built by this builder, and a component really runs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from containers import run
+
+from kfp_bento.runtime.images import pack_image
+from kfp_bento.runtime.models import ModelVersion
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.images import Image
+
+ROOT = Path(__file__).parents[2]
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's own wheel, as `make image` builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    wanted = ("components", "pipelines", "runtime")
+    for name in wanted:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--out-dir", folder]
+    done = subprocess.run(
+        [*command, source],
+        env={**os.environ, "SOURCE_DATE_EPOCH": "315532800"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "setuptools" in done.stderr:
+        pytest.skip(f"no build tools can be fetched: {done.stderr.strip()[-300:]}")
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return pack_image(
+        ROOT / "requirements-runtime.txt",
+        f"oci:{tmp_path_factory.mktemp('suite')}/image",
+        name="runtime-python",
+        version="0",
+        python=MINOR,
+        wheels=[wheel],
+        built_here=["kfp-server-api"],
+        base="host",
+    )
+
+
+def executor_input(outputs: Path, **parameters: str) -> dict[str, Any]:
+    """What the launcher of Kubeflow Pipelines hands to a step."""
+    model = {
+        "name": "model",
+        "type": {"schemaTitle": "system.Model", "schemaVersion": "0.0.1"},
+        "uri": f"{outputs}/model",
+        "metadata": {},
+    }
+    return {
+        "inputs": {"parameterValues": parameters},
+        "outputs": {
+            "parameters": {"Output": {"outputFile": f"{outputs}/Output"}},
+            "artifacts": {"model": {"artifacts": [model]}},
+            "outputFile": f"{outputs}/executor_output.json",
+        },
+    }
+
+
+def test_a_component_runs_in_it_as_kubeflow_runs_it(
+    podman: list[str], image: Image, wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
+) -> None:
+    text = (ROOT / "components/pull_model/component.yaml").read_text()
+    (executor,) = yaml.safe_load(text)["deploymentSpec"]["executors"].values()
+    container = executor["container"]
+    outputs = tmp_path / "outputs"
+    outputs.mkdir(mode=0o777)
+    outputs.chmod(0o777)
+    given = executor_input(outputs, model_uri="models:/wine@champion", tracking_uri=mlflow_server)
+    arguments = [text.replace("{{$}}", json.dumps(given)) for text in container["args"]]
+    options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL"]
+    options += ["--security-opt", "no-new-privileges", "--volume", f"{outputs}:{outputs}"]
+    shell, *rest = container["command"]
+    run(podman, *options, f"{image.location}:0", shell, *rest, *arguments)
+    result = json.loads((outputs / "executor_output.json").read_text())
+    assert result["parameterValues"] == {"Output": "1"}
+    (model,) = result["artifacts"]["model"]["artifacts"]
+    assert model["metadata"]["digest"] == wine_model.digest
+    assert (outputs / "model/MLmodel").is_file()
+
+
+def test_it_has_what_a_step_needs_and_no_service(podman: list[str], image: Image) -> None:
+    probe = (
+        "import bentoml, boto3, kfp, kubernetes, mlflow, os, sys, uv; "
+        "import kfp_bento.components, kfp_bento.runtime.images; "
+        "print(sys.prefix, os.getuid(), os.environ['HOME'], uv.find_uv_bin())"
+    )
+    done = run(podman, "--rm", f"{image.location}:0", "python3", "-c", probe)
+    assert done.stdout.split() == ["/app/.venv", "1034", "/tmp", "/app/.venv/bin/uv"]
+
+
+def test_own_wheels_lie_in_a_layer_on_top(image: Image, wheel: Path) -> None:
+    kinds = [layer.kind for layer in image.layers]
+    assert kinds == ["base", "dependencies", "dependencies"]
+    assert image.layers[-1].title == "own wheels (2 wheels)"
+    assert image.layers[-1].size < image.layers[-2].size / 20
