@@ -182,7 +182,7 @@ class BuildContext:
         """
         key = key_of({"kind": "base", "layers": [layer.diff_id for layer in self.base.layers]})
         for records in self._records:
-            with contextlib.suppress(TypeError, ValueError, KeyError):
+            with contextlib.suppress(ValueError):
                 if found := records.find_facts(key):
                     return BaseFacts.from_dict(found), {}
         self.tell("reading what the base holds")

@@ -16,6 +16,7 @@ import tarfile
 import time
 import urllib.request
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +28,35 @@ from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
 from kfp_bento.runtime.images import build_image, tar
 from kfp_bento.runtime.images.base_image import open_base
+from kfp_bento.runtime.images.base_probe import probe_base
 from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.config import image_config
+from kfp_bento.runtime.images.cache import LayerCache
+from kfp_bento.runtime.images.config import image_config, image_manifest
+from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.credentials import find_credentials
-from kfp_bento.runtime.images.image import Descriptor, parse_platform
+from kfp_bento.runtime.images.environment import settle
+from kfp_bento.runtime.images.image import Descriptor, Layer, parse_platform
 from kfp_bento.runtime.images.layers import codec_named
 from kfp_bento.runtime.images.layout import LayoutSource
 from kfp_bento.runtime.images.qualify import qualify
-from kfp_bento.runtime.images.recipes import _model_entries
+from kfp_bento.runtime.images.recipes import (
+    _content_digest,
+    _model_entries,
+    _source_entries,
+)
 from kfp_bento.runtime.images.tar import (
+    InOrder,
     content_entry,
     directory_entry,
     symlink_entry,
     tar_stream,
     walk_tree,
 )
+from kfp_bento.runtime.images.wheels import Lock, Wheel, locked
 from kfp_bento.runtime.storage import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from kfp_bento.runtime.bentos import Bento
 
@@ -57,7 +68,7 @@ MUTATIONS = 120  # of each kind of document
 # --- trees
 
 
-def packed(entries: Iterator[tar.TarEntry] | list[tar.TarEntry]) -> bytes:
+def packed(entries: Iterable[tar.TarEntry]) -> bytes:
     return b"".join(tar_stream(entries, 0))
 
 
@@ -245,6 +256,28 @@ def test_no_layer_holds_a_setuid_or_setgid_bit(mode: int) -> None:
 def test_nothing_is_written_through_a_symlink_or_a_file(below: tar.TarEntry) -> None:
     with pytest.raises(ImageError, match="'a' is no directory"):
         packed([below, directory_entry("a/b"), content_entry("a/b/passwd", b"")])
+
+
+@pytest.mark.parametrize("below", [symlink_entry("a", "/etc"), content_entry("a", b"")])
+def test_members_that_come_in_order_are_checked_as_well(below: tar.TarEntry) -> None:
+    # In the order of bytes "a-b" and "a.b" stand between "a" and what is below it.
+    between = [content_entry("a-b", b""), directory_entry("a.b"), content_entry("a.b/c", b"")]
+    assert packed(InOrder([below, *between]))
+    with pytest.raises(ImageError, match="'a' is no directory"):
+        packed(InOrder([below, *between, content_entry("a/b", b"")]))
+    with pytest.raises(ImageError, match="twice"):
+        packed(InOrder([below, below]))
+
+
+def test_a_file_of_the_bento_swapped_for_a_symlink_is_not_hashed(bento: Bento) -> None:
+    listed = {entry.path: entry for entry in _source_entries(bento.directory)}
+    entry = listed["home/bentoml/bento/bento.yaml"]
+    assert len(_content_digest(entry)) == 64
+    secret = write(bento.directory.parent / "secret", bytes(entry.size))
+    (bento.directory / "bento.yaml").unlink()
+    (bento.directory / "bento.yaml").symlink_to(secret)
+    with pytest.raises(ImageError, match="changed while"):
+        _content_digest(entry)
 
 
 def test_modes_of_the_tree_do_not_show(tree: Path) -> None:
@@ -436,6 +469,48 @@ def test_requirements_that_reach_beyond_packages_are_refused(
 def test_plain_requirements_pass(bento: Bento, text: str) -> None:
     (bento.directory / "env/python/requirements.txt").write_text(f"{text}\n")
     assert qualify(bento.directory).requirements.name == "requirements.txt"
+
+
+def test_a_list_of_ones_own_includes_nothing_either(tmp_path: Path) -> None:
+    file = write(tmp_path / "lock.txt", "# a comment \\\n-r /etc/passwd\nidna==3.10\n")
+    lock = Lock(file, tmp_path, MINOR)
+    assert list(lock.lines()) == ["-r /etc/passwd", "idna==3.10"]
+    with pytest.raises(ImageError, match="option -r"):
+        list(lock.options())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "3.10\n-r /etc/passwd"},
+        {"source": "./x.whl --find-links /"},
+        {"sha256": "00"},
+        {"size": "7"},
+        {"more": ""},
+    ],
+)
+def test_a_remembered_wheel_is_one_line_of_a_list_or_none(change: dict[str, Any]) -> None:
+    wheel = Wheel("idna", "3.10", "idna-3.10-py3-none-any.whl", "0" * 64, 70_000)
+    assert Wheel.from_dict(wheel.to_dict()) == wheel
+    with pytest.raises(ValueError, match="wheel"):
+        Wheel.from_dict({**wheel.to_dict(), **change})
+
+
+def test_wheels_that_the_lock_does_not_hold_are_not_remembered(tmp_path: Path) -> None:
+    lock = Lock(write(tmp_path / "lock.txt", f"idna==3.10 {HASH}\n"), tmp_path, MINOR)
+    wheel = Wheel("idna", "3.10", "idna-3.10-py3-none-any.whl", "0" * 64, 70_000)
+    assert locked([wheel], lock)
+    assert not locked([wheel, replace(wheel, sha256="1" * 64)], lock)
+
+
+@pytest.mark.parametrize("record", [b"\xff", b"a,b\n", b'a,b,"c', b"a\0,,7\n"])
+def test_a_record_that_is_none_is_refused_or_harmless(tmp_path: Path, record: bytes) -> None:
+    info = write(tmp_path / f"lib/python{MINOR}/site-packages/x-1.dist-info/RECORD", record).parent
+    try:
+        settle(tmp_path, MINOR)
+    except ImageError as error:
+        assert "RECORD of x-1.dist-info cannot be read" in error.message
+    assert info.is_dir()
 
 
 def test_a_wheel_that_is_a_symlink_out_of_the_bento_is_refused(bento: Bento) -> None:
@@ -712,6 +787,87 @@ def test_a_base_that_lies_is_refused(
     change(base)
     with pytest.raises(ImageError, match=reason):
         opened(base.write(tmp_path / "base"), tmp_path / "work")
+
+
+def odd(base: Base) -> None:
+    many_layers(base)
+    spoil_inner(user="0", Odd={"x": 1})(base)
+    base.manifest["layers"][0]["annotations"] = {"kfp-bento.kind": "\x1b"}
+
+
+def test_an_odd_image_that_is_no_base_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    base = Base()
+    odd(base)
+    name = base.write(tmp_path / "base")
+    with pytest.raises(ImageError, match="spells 'User'"):
+        opened(name, tmp_path / "work")
+    copied = copy_image(name, f"oci:{tmp_path}/copy:v1")
+    assert copied.digest == base.index["manifests"][0]["digest"]
+    assert not copied.converted
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (spoil_manifest(manifests=[]), "neither an image manifest nor"),
+        (spoil_manifest(mediaType=f"{OCI}.index.v1+json"), "but says"),
+        (spoil("manifest", TWICE), "a key twice"),
+        (spoil_layer(digest="sha256:../../x"), "no SHA-256 digest"),
+        (lambda base: base.entry.update(size=1), "bytes that are not"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_not_even_copied(
+    tmp_path: Path, change: Callable[[Base], None], reason: str
+) -> None:
+    base = Base()
+    change(base)
+    name = base.write(tmp_path / "base")
+    for everything in (False, True):
+        with pytest.raises(ImageError, match=reason):
+            copy_image(name, f"oci:{tmp_path}/copy:v1", all_platforms=everything)
+        assert not (tmp_path / "copy").exists()
+
+
+def test_an_image_has_no_more_layers_than_a_container_may(tmp_path: Path) -> None:
+    found = opened(Base().write(tmp_path / "base"), tmp_path / "work")
+    config = Descriptor("x", "sha256:" + "0" * 64, 1)
+    assert image_manifest(config, found.layers * 127, {})
+    with pytest.raises(ImageError, match="128 layers; containers have at most 127"):
+        image_manifest(config, found.layers * 128, {})
+
+
+def test_a_base_whose_tar_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    for name, reason in (("x" * (3 << 20), "absurd size"), ("d/" * 1000 + "x", "too long")):
+        plain = io.BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(name))
+        blobs = BlobDirectory(tmp_path)
+        blob = blobs.put_bytes(plain.getvalue(), f"{OCI}.layer.v1.tar")
+        layer = Layer("base", blob.digest, blob.digest, blob.size, blob.media_type, "base", "")
+        with pytest.raises(ImageError, match=reason):
+            probe_base([layer], blobs)
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": "../x"}, {"diff_id": "x"}, {"size": True}, {"title": 7}, {"more": ""}]
+)
+def test_a_record_of_a_layer_that_was_planted_is_as_good_as_none(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    found = opened(Base().write(tmp_path / "base"), tmp_path / "work")
+    cache = LayerCache(tmp_path / "cache")
+    cache.keep_layer("key", found.layers[0], found.blobs)
+    facts = cache.find_facts("layer-key")
+    assert cache.find_layer("key") == found.layers[0].with_origin("reused")
+    cache.keep_facts("layer-key", {**facts, **change})
+    assert cache.find_layer("key") is None
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"[]", b"7", b'{"a": 1, "a": 2}'])
+def test_a_record_that_is_damaged_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    cache = LayerCache(tmp_path)
+    write(tmp_path / "records/layer-key.json", content)
+    assert cache.find_layer("key") is None
 
 
 def test_what_may_be_null_in_a_base_may_be_null(tmp_path: Path) -> None:
