@@ -14,6 +14,7 @@ from kfp_bento.runtime.images.image import OCI_LAYER, Layer
 from kfp_bento.runtime.images.tar import TarEntry, tar_stream
 
 ZSTD_LEVEL = 3
+ZSTD_JOB = 2 << 20
 GZIP_LEVEL = 6
 
 
@@ -48,9 +49,13 @@ class Codec:
         if self.name == "zstd":
             import zstandard
 
-            # The bytes are the same for any number of threads from one up, but not for none.
+            # The bytes are the same for any number of threads from one up, not for none. Jobs of
+            # the default size would cost 45 MB more memory and save 3 % of the layer.
+            parameters = zstandard.ZstdCompressionParameters.from_level(
+                ZSTD_LEVEL, threads=2, job_size=ZSTD_JOB, write_checksum=True
+            )
             compressor: Compressor = zstandard.ZstdCompressor(
-                level=ZSTD_LEVEL, threads=2, write_checksum=True
+                compression_params=parameters
             ).compressobj()
             return compressor
         return _Uncompressed()
@@ -74,7 +79,7 @@ def codec_named(name: str) -> Codec:
         import zstandard
 
         version = ".".join(map(str, zstandard.ZSTD_VERSION))
-        return Codec(name, f"zstd-{ZSTD_LEVEL}-{version}", f"{OCI_LAYER}+zstd")
+        return Codec(name, f"zstd-{ZSTD_LEVEL}-{ZSTD_JOB}-{version}", f"{OCI_LAYER}+zstd")
     if name == "gzip":
         return Codec(name, f"gzip-{GZIP_LEVEL}-{zlib.ZLIB_RUNTIME_VERSION}", f"{OCI_LAYER}+gzip")
     if name == "none":
