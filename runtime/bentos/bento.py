@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.models import RECORD_NAME, FileDigest, file_digests, model_files, set_digest
+from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,6 +126,10 @@ def load_bento(directory: Path) -> Bento:
             f"The {BENTO_FILE} in {directory} is not one that BentoML wrote: {error!r}.",
             hint="Build the bento again.",
         ) from error
+    except RecursionError:
+        raise BentoError(
+            f"The directories in {directory} are nested too deeply.", hint="Build the bento again."
+        ) from None
 
 
 def write_record(bento: Bento) -> None:
@@ -144,10 +147,11 @@ def _read_bento_file(directory: Path) -> Mapping[str, Any]:
             hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
         )
     try:
-        info = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError) as error:
+        info = parse_yaml(read_small_file(path, YAML_LIMIT))
+    except ValueError as error:
         raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not valid YAML.", hint="Build the bento again."
+            f"The {BENTO_FILE} in {directory} is not valid YAML: {error}.",
+            hint="Build the bento again.",
         ) from error
     if not isinstance(info, dict):
         raise BentoError(

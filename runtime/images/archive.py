@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import posixpath
 import re
 import shutil
@@ -36,13 +35,19 @@ from kfp_bento.runtime.images.image import (
 from kfp_bento.runtime.images.reference import ArchiveReference, parse_reference
 from kfp_bento.runtime.images.tar import CHUNK, DEFAULT_EPOCH
 from kfp_bento.runtime.images.tar_index import Stretch, TarIndex
-from kfp_bento.runtime.storage import scratch_beside
+from kfp_bento.runtime.storage import (
+    JSON_LIMIT,
+    open_plain_file,
+    parse_json,
+    parse_json_value,
+    read_small_file,
+    scratch_beside,
+)
 
 # The first member of every archive of ours; only a file that begins with it is ever replaced.
 MARKER = "kfp-bento.json"
 
 _MANIFEST = "manifest.json"
-_JSON_LIMIT = 4 << 20
 _NAMED_BY_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
 _RECORD = 20 * 512
 
@@ -132,7 +137,7 @@ def _choose(images: Any, where: ArchiveReference) -> tuple[Mapping[str, Any], st
     """The entry of ``manifest.json`` that is asked for, and the name that it was found by."""
     if not isinstance(images, list) or not all(isinstance(item, dict) for item in images):
         raise _unusable(where.file, "its manifest.json is no list of images")
-    named = [(item, [str(tag) for tag in item.get("RepoTags") or ()]) for item in images]
+    named = [(item, _tags(item)) for item in images]
     if not where.tag and not where.repository:
         if len(named) == 1:
             return named[0][0], next(iter(named[0][1]), "")
@@ -149,6 +154,11 @@ def _choose(images: Any, where: ArchiveReference) -> tuple[Mapping[str, Any], st
         else f"The archive {where.file} holds {len(named)} images: {offered}.",
         hint="Name one as docker-archive:FILE:REPOSITORY:TAG.",
     )
+
+
+def _tags(item: Mapping[str, Any]) -> list[str]:
+    tags = item.get("RepoTags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _is_meant(name: str, where: ArchiveReference) -> bool:
@@ -205,12 +215,12 @@ def _check_name(file: Path, path: str, digest: str) -> None:
 
 def _json(index: TarIndex, name: str) -> Any:
     found = index.find(name)
-    if found.size > _JSON_LIMIT:
+    if found.size > JSON_LIMIT:
         raise _unusable(index.file, f"'{name}' is larger than 4 MiB")
     try:
-        return json.loads(b"".join(found.read()))
-    except (ValueError, RecursionError) as error:
-        raise _unusable(index.file, f"'{name}' is no JSON") from error
+        return parse_json_value(b"".join(found.read()))
+    except ValueError as error:
+        raise _unusable(index.file, f"'{name}' is no JSON ({error})") from error
 
 
 def _unusable(file: Path, why: str) -> ImageError:
@@ -285,7 +295,7 @@ class ArchiveSink:
             ImageError: It is no image but an index, a layer is not what the configuration says,
                 or the disk is full.
         """
-        members = self._members(manifest, json.loads(content), tag)
+        members = self._members(manifest, parse_json(content), tag)
         with storage_errors(self._file):
             if _holds(self._file, members):
                 return False
@@ -308,8 +318,7 @@ class ArchiveSink:
             )
         config = self._path(descriptor_from(document["config"]).digest)
         layers = [self._path(descriptor_from(item).digest) for item in document["layers"]]
-        diff_ids = json.loads(config.read_bytes()).get("rootfs", {}).get("diff_ids", [])
-        if [f"sha256:{layer.name}" for layer in layers] != diff_ids:
+        if [f"sha256:{layer.name}" for layer in layers] != _diff_ids(config):
             raise ImageError(
                 f"The layers of {manifest.digest} are not those that its configuration names.",
                 hint="The image is damaged or was tampered with: do not use it.",
@@ -331,6 +340,14 @@ class ArchiveSink:
         if digest not in self._kept:
             raise ImageError(f"The image names {digest}, which was never stored.")
         return self._unpacked.path(self._kept[digest])
+
+
+def _diff_ids(config: Path) -> Any:
+    try:
+        rootfs = parse_json(read_small_file(config, JSON_LIMIT)).get("rootfs")
+    except ValueError as error:
+        raise ImageError(f"The image's configuration cannot be read: {error}.") from error
+    return rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
 
 
 @contextlib.contextmanager
@@ -360,10 +377,11 @@ def check_archive_replaceable(file: Path) -> None:
     if not file.is_symlink() and not file.exists():
         return
     try:
-        with file.open("rb") as stream:
+        with open_plain_file(file) as stream:
             start = stream.read(len(MARKER) + 1)
-    except OSError as error:
-        raise ImageError(f"The image cannot be written to {file}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"The image cannot be written to {file}: {reason}.") from error
     if start not in {b"", f"{MARKER}\0".encode()}:
         raise ImageError(
             f"{file} already holds something that kfp-bento did not write; it was left alone.",

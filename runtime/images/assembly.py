@@ -6,7 +6,6 @@ Nothing that could be pulled changes before the very last step, which moves the 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from kfp_bento.runtime.images.image import (
     Layer,
     Platform,
     descriptor_from,
+    is_digest,
 )
 from kfp_bento.runtime.images.layers import LayerStream
 from kfp_bento.runtime.images.layout import LayoutSink, recorded_image
@@ -36,6 +36,8 @@ from kfp_bento.runtime.images.plan import Action, ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.recipes import Progress, Recipe, key_of
 from kfp_bento.runtime.images.records import RegistryRecords
 from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.source import read_small
+from kfp_bento.runtime.storage import parse_json
 
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
@@ -195,7 +197,7 @@ class Assembly:
             return None
         manifest, content, config = found
         try:
-            layers = self._recorded_layers(json.loads(content), config)
+            layers = self._recorded_layers(parse_json(content), config)
         except (ValueError, KeyError, TypeError, ImageError):
             return None
         if not self._confirmed(layers):
@@ -215,8 +217,13 @@ class Assembly:
         if found is None:
             return None
         manifest, content = found
-        descriptor = descriptor_from(json.loads(content)["config"])
-        return manifest, content, json.loads(b"".join(self._sink.open_blob(descriptor)))
+        try:
+            descriptor = descriptor_from(parse_json(content).get("config"))
+            return manifest, content, parse_json(read_small(self._sink, descriptor))
+        except RegistryError:
+            raise
+        except (ValueError, ImageError):
+            return None  # somebody else's: as good as none
 
     def _recorded_layers(
         self, manifest: dict[str, Any], config: dict[str, Any]
@@ -225,6 +232,8 @@ class Assembly:
         above = len(diff_ids) - len(self._contents.base.layers)
         if above != len(self._contents.recipes):
             raise ValueError("another number of layers")
+        if not all(map(is_digest, diff_ids)):
+            raise ValueError("a diff id that is no SHA-256 digest")
         layers = list(self._contents.base.layers)
         for recipe, item, diff_id in zip(
             self._contents.recipes, manifest["layers"][-above:], diff_ids[-above:], strict=True

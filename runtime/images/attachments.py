@@ -7,7 +7,6 @@ a tag), and an OCI layout names them in its index. The image itself does not cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from kfp_bento.runtime.images.image import (
     ImageSink,
     descriptor_from,
     parse_platform,
+    referrer_type,
 )
 from kfp_bento.runtime.images.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.reference import ArchiveReference, parse_source
@@ -32,6 +32,7 @@ from kfp_bento.runtime.images.source import (
     open_image,
     parse_document,
 )
+from kfp_bento.runtime.storage import parse_json
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -199,7 +200,7 @@ def documents_of(
             continue
         described = descriptor_from(item)
         manifest = parse_document(image.read(described), f"The manifest {described.digest}")
-        if _is_about(manifest, subject) and _kind(manifest) == artifact_type:
+        if _is_about(manifest, subject) and referrer_type(manifest) == artifact_type:
             content = _document(image.blobs, manifest, described)
             if not predicate or _predicate(content) == predicate:
                 found[described.digest] = content
@@ -209,13 +210,6 @@ def documents_of(
 def _is_about(manifest: dict[str, Any], subject: str) -> bool:
     named = manifest.get("subject")
     return isinstance(named, dict) and named.get("digest") == subject
-
-
-def _kind(manifest: dict[str, Any]) -> str:
-    """The artifact type; the configuration's media type stands in for it."""
-    config = manifest.get("config")
-    other = config.get("mediaType", "") if isinstance(config, dict) else ""
-    return str(manifest.get(_ARTIFACT_TYPE) or other)
 
 
 def _document(source: BlobSource, manifest: dict[str, Any], described: Descriptor) -> bytes:
@@ -232,6 +226,6 @@ def _document(source: BlobSource, manifest: dict[str, Any], described: Descripto
 
 def _predicate(content: bytes) -> str:
     try:
-        return str(json.loads(content)["predicateType"])
-    except (ValueError, KeyError, TypeError):
+        return str(parse_json(content).get("predicateType", ""))
+    except ValueError:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,15 +12,27 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError, KfpBentoError
 from kfp_bento.runtime.images.blobs import BlobDirectory
 from kfp_bento.runtime.images.cache import LayerCache
+from kfp_bento.runtime.images.config import MOST_LAYERS
 from kfp_bento.runtime.images.host import host_base
 from kfp_bento.runtime.images.image import BlobSource, Layer, Platform
 from kfp_bento.runtime.images.layers import Codec
 from kfp_bento.runtime.images.reference import Reference, parse_reference
 from kfp_bento.runtime.images.registry import Patience, Repository
-from kfp_bento.runtime.images.source import OpenedImage, open_image, require_platform
+from kfp_bento.runtime.images.source import (
+    CONFIG_NAMES,
+    OpenedImage,
+    open_image,
+    require_platform,
+    well_formed,
+)
 
 HOST = "host"
 BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
+
+# A bento needs some layers of its own.
+_MOST_BASE_LAYERS = MOST_LAYERS - 20
+_CONFIG_NAMES = {name.casefold(): name for name in CONFIG_NAMES}
+_PYTHON = re.compile(r"\d+(?:\.\d+)+[a-z0-9.+]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ def open_base(
         return _host(python_version, platform, workspace, codec, cache, epoch, progress)
     image = open_image(text, platform)
     require_platform(image, platform)
+    with well_formed(image.title):
+        _check_limits(image)
     base = _base(image, python_version)
     if base.python and not f"{base.python}.".startswith(f"{python_version}."):
         raise ImageError(
@@ -156,8 +171,25 @@ def _host(
         layers=(layer,),
         blobs=workspace,
         interpreter=f"/usr/local/bin/python{minor}",
-        python=version,
+        python=version if _PYTHON.fullmatch(version) else "",
     )
+
+
+def _check_limits(image: OpenedImage) -> None:
+    """Refuses what a copy may carry along, but nothing can be built on.
+
+    Programs in Go take ``user`` for ``User``, and the last one wins: a base could so undo what we
+    set. Hence no name may come in another spelling.
+    """
+    for name in image.config.get("config") or {}:
+        proper = _CONFIG_NAMES.get(name.casefold(), name)
+        if name != proper:
+            raise ValueError(f"its configuration spells '{proper}' as {name!a}")
+    if len(image.layers) > _MOST_BASE_LAYERS:
+        raise ValueError(
+            f"it has {len(image.layers)} layers, and containers have at most {MOST_LAYERS} with "
+            "the bento's own"
+        )
 
 
 def _base(image: OpenedImage, python_version: str) -> BaseImage:
@@ -178,5 +210,5 @@ def _base(image: OpenedImage, python_version: str) -> BaseImage:
         ),
         blobs=image.blobs,
         interpreter=f"{folder}/python{python_version}",
-        python=version,
+        python=version if _PYTHON.fullmatch(version) else "",
     )

@@ -30,6 +30,15 @@ _WANTED = re.compile(
     r"|etc/apt/trusted\.gpg|(etc/apt/trusted\.gpg\.d|etc/apt/keyrings|usr/share/keyrings)/[^/]+"
 )
 _LIMIT = 32 << 20
+# No image of a distribution comes near; a few kilobytes of gzip could otherwise fill the memory.
+_MOST_MEMBERS = 2_000_000
+_MOST_CONTENT = 256 << 20
+_LONGEST_PATH, _DEEPEST = 4095, 200
+_HEADER_LIMIT = 1 << 20
+_LONG_HEADERS = {
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+}
 _KEYRINGS = ("etc/apt/trusted.gpg", "etc/apt/keyrings/", "usr/share/keyrings/")
 _TRUSTED = re.compile(
     r"etc/apt/trusted\.gpg|etc/apt/trusted\.gpg\.d/.*"
@@ -129,18 +138,25 @@ class BaseFacts:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> BaseFacts:
-        """Reads what `to_dict` wrote."""
-        return cls(
-            os_release=data["os_release"],
-            status=data["status"],
-            sources=data["sources"],
-            preferences=data["preferences"],
-            keyrings={path: base64.b64decode(text) for path, text in data["keyrings"].items()},
-            alternatives=data["alternatives"],
-            directories=frozenset(_flat(data["directories"])),
-            links=data["links"],
-        )
+    def from_dict(cls, data: Any) -> BaseFacts:
+        """Reads what `to_dict` wrote, or somebody else in its name.
+
+        Raises:
+            ValueError: These are no facts.
+        """
+        try:
+            texts = {
+                name: {str(key): str(value) for key, value in data[name].items()}
+                for name in ("os_release", "sources", "preferences", "alternatives", "links")
+            }
+            return cls(
+                **texts,
+                status=str(data["status"]),
+                keyrings={path: base64.b64decode(text) for path, text in data["keyrings"].items()},
+                directories=frozenset(_flat(data["directories"])),
+            )
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError("no facts about a base") from error
 
 
 def release_of(facts: BaseFacts) -> str:
@@ -167,8 +183,11 @@ def probe_base(layers: Sequence[Layer], blobs: BlobSource) -> BaseFacts:
         upper = _Tree()
         removed: list[str] = []
         with _opened(layer, blobs) as archive:
-            for member in _members(archive, layer):
-                upper.add(member, archive, removed)
+            try:
+                for member in _members(archive):
+                    upper.add(member, archive, removed)
+            except _damages() as error:
+                raise _damaged(layer, error) from error
         for path in removed:
             tree.remove(path)
         tree.merge(upper)
@@ -181,9 +200,12 @@ class _Tree:
     links: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)  # what hides a directory or link of below
+    room: int = _MOST_CONTENT
 
     def add(self, member: tarfile.TarInfo, archive: tarfile.TarFile, removed: list[str]) -> None:
         path = posixpath.normpath(f"/{member.name}").lstrip("/")
+        if len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST:
+            raise ValueError("it holds a path that is far too long")
         folder, _, name = path.rpartition("/")
         if name == ".wh..wh..opq":
             removed.append(f"{folder}/")
@@ -197,6 +219,9 @@ class _Tree:
         else:
             self.others.add(path)
             if _WANTED.fullmatch(path) and member.isreg() and member.size <= _LIMIT:
+                self.room -= member.size
+                if self.room < 0:
+                    raise ValueError("its package records are far too large")
                 content = archive.extractfile(member)
                 self.files[path] = content.read() if content else b""
 
@@ -357,25 +382,37 @@ def _opened(layer: Layer, blobs: BlobSource) -> tarfile.TarFile:
 
         packed = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
     try:
-        return tarfile.open(fileobj=packed, mode="r|", bufsize=1 << 20)
+        return tarfile.open(fileobj=packed, mode="r|", bufsize=1 << 20, tarinfo=_Header)
     except _damages() as error:
         raise _damaged(layer, error) from error
 
 
-def _members(archive: tarfile.TarFile, layer: Layer) -> Iterator[tarfile.TarInfo]:
+class _Header(tarfile.TarInfo):
+    """A header that is read into memory only if it is no absurdly long one."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _LONG_HEADERS and self.size > _HEADER_LIMIT:
+            raise tarfile.ReadError("a header in it has an absurd size")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members one by one, without tarfile's growing list of them."""
-    try:
-        while (member := archive.next()) is not None:
-            yield member
-            archive.members = []  # type: ignore[attr-defined]
-    except _damages() as error:
-        raise _damaged(layer, error) from error
+    for _ in range(_MOST_MEMBERS):
+        member = archive.next()
+        if member is None:
+            return
+        yield member
+        archive.members = []  # type: ignore[attr-defined]
+    raise ValueError(f"it has more than {_MOST_MEMBERS} members")
 
 
 def _damages() -> tuple[type[Exception], ...]:
     import zstandard
 
-    return (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError)
+    shapes = (ValueError, OverflowError, RecursionError)
+    return (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError, *shapes)
 
 
 def _damaged(layer: Layer, error: Exception) -> ImageError:

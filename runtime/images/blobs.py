@@ -6,12 +6,19 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.image import BlobSource, BlobStream, Descriptor, Placement
+from kfp_bento.runtime.images.image import (
+    BlobSource,
+    BlobStream,
+    Descriptor,
+    Placement,
+    is_digest,
+)
 from kfp_bento.runtime.images.tar import CHUNK
 from kfp_bento.runtime.storage.directories import scratch_file
 
@@ -46,17 +53,24 @@ class BlobDirectory:
     root: Path
 
     def path(self, digest: str) -> Path:
-        """Where the blob with this digest lies, or would lie."""
+        """Where the blob with this digest lies, or would lie.
+
+        Raises:
+            ImageError: It is no SHA-256 digest, and could lead anywhere.
+        """
+        if not is_digest(digest):
+            raise ImageError(f"'{digest}' is no SHA-256 digest.")
         algorithm, _, value = digest.partition(":")
         return self.root / "blobs" / algorithm / value
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The blob's file, if it is there and has the right size."""
+        """The blob's file, if it is there, is a plain file and has the right size."""
         path = self.path(blob.digest)
         try:
-            return path if path.stat().st_size == blob.size else None
+            status = path.lstat()
         except OSError:
             return None
+        return path if stat.S_ISREG(status.st_mode) and status.st_size == blob.size else None
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields a blob's bytes and checks them.
@@ -66,7 +80,11 @@ class BlobDirectory:
         """
         path = self.path(blob.digest)
         try:
-            with path.open("rb") as file:
+            # A pipe in its place must not keep anybody waiting.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(handle, "rb") as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise ImageError(f"The blob {path} is no file.")
                 yield from verified(iter(lambda: file.read(CHUNK), b""), blob, str(path))
         except OSError as error:
             raise ImageError(f"The blob {path} cannot be read: {error.strerror}.") from error

@@ -17,10 +17,13 @@ from typing import Any
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.image import BlobSource, Descriptor, Layer
 from kfp_bento.runtime.images.recipes import key_of
-from kfp_bento.runtime.images.tar import TarEntry
+from kfp_bento.runtime.images.tar import TarEntry, changed_while_packed
+from kfp_bento.runtime.storage import parse_json_value, read_small_file
 
 # A file that changed this shortly before it was read may change again without a new time stamp.
 _SETTLED_SECONDS = 2.0
+# Enough for the files of the largest models; other records are far smaller.
+_RECORD_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,10 @@ class LayerCache:
         The blob's bytes are not looked at: whoever reads them sees whether they are right.
         """
         try:
-            layer = Layer(**self.find_facts(f"layer-{key}"))
-            there = self.blobs.local_path(layer.descriptor) is not None
-        except (ValueError, TypeError):
+            layer = Layer.from_dict(self.find_facts(f"layer-{key}"))
+        except ValueError:
             return None
-        return layer if there else None
+        return layer if self.blobs.local_path(layer.descriptor) else None
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
         """Remembers that these inputs gave this layer."""
@@ -54,7 +56,7 @@ class LayerCache:
     def find_facts(self, key: str) -> Any:
         """JSON values kept under this key; None if there are none."""
         try:
-            return json.loads(self._record(key).read_bytes())
+            return parse_json_value(read_small_file(self._record(key), _RECORD_LIMIT))
         except (OSError, ValueError):
             return None
 
@@ -95,7 +97,10 @@ def _fingerprint(entries: Sequence[TarEntry]) -> list[list[Any]]:
     found = []
     for entry in entries:
         if entry.file is not None:
-            status = os.stat(entry.file)  # noqa: PTH116 - the path is bytes
+            try:
+                status = os.lstat(entry.file)
+            except OSError as error:
+                raise changed_while_packed(entry.file) from error
             where = [entry.path, status.st_dev, status.st_ino, status.st_size]
             found.append([*where, status.st_mtime_ns, status.st_ctime_ns])
     return found

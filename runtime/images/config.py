@@ -34,6 +34,8 @@ BENTO = "kfp-bento.bento"
 MODELS = "kfp-bento.models"
 INTERPRETER = "kfp-bento.interpreter"
 OWN_ENVIRONMENT = "kfp-bento.environment"
+# What containerd and Docker take (the limit of lower directories in overlayfs mounts).
+MOST_LAYERS = 127
 DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENTRYPOINT = f"{BENTO_PATH}/env/docker/entrypoint.sh"
 # BentoML creates these when it starts, which a read-only root would not let it do.
@@ -164,7 +166,16 @@ def image_config(
 def image_manifest(
     config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
 ) -> tuple[Descriptor, bytes]:
-    """Composes the image manifest; only OCI media types, whatever the base used."""
+    """Composes the image manifest; only OCI media types, whatever the base used.
+
+    Raises:
+        ImageError: There are more layers than a container may have.
+    """
+    if len(layers) > MOST_LAYERS:
+        raise ImageError(
+            f"The image would have {len(layers)} layers; containers have at most {MOST_LAYERS}.",
+            hint="Choose a base image with fewer layers.",
+        )
     content = canonical_json(
         {
             "schemaVersion": 2,

@@ -34,7 +34,7 @@ from kfp_bento.runtime.images.reference import (
 )
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import source_date_epoch
-from kfp_bento.runtime.images.wheels import Lock, Wheel, select_wheels, selection_inputs
+from kfp_bento.runtime.images.wheels import Lock, Wheel, locked, select_wheels, selection_inputs
 from kfp_bento.runtime.storage.directories import scratch_inside
 
 CACHE_VARIABLE = "KFP_BENTO_CACHE"
@@ -167,7 +167,9 @@ class BuildContext:
         for records in self._records:
             with contextlib.suppress(TypeError, ValueError):
                 if facts := records.find_facts(key):
-                    return Selection(lock, tuple(Wheel.from_dict(item) for item in facts), {})
+                    wheels = tuple(Wheel.from_dict(item) for item in facts)
+                    if locked(wheels, lock):
+                        return Selection(lock, wheels, {})
         self.tell("choosing the wheels")
         wheels = select_wheels(lock, self.options.platform)
         return Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
@@ -180,7 +182,7 @@ class BuildContext:
         """
         key = key_of({"kind": "base", "layers": [layer.diff_id for layer in self.base.layers]})
         for records in self._records:
-            with contextlib.suppress(TypeError, ValueError, KeyError):
+            with contextlib.suppress(ValueError):
                 if found := records.find_facts(key):
                     return BaseFacts.from_dict(found), {}
         self.tell("reading what the base holds")

@@ -35,6 +35,7 @@ from kfp_bento.runtime.images.reference import (
 from kfp_bento.runtime.images.source import (
     OpenedImage,
     ReferrerSource,
+    is_index,
     oci_layer_type,
     open_image,
     open_manifest,
@@ -102,7 +103,7 @@ class _Copy:
         for child in children:
             content = self.source.read(child)
             document = parse_document(content, f"The manifest {child.digest}")
-            if "manifests" in document:
+            if is_index(child, document, f"{child.digest} in {self.source.title}"):
                 raise ImageError(
                     f"{title} holds an index within an index.",
                     hint="Such images cannot be copied; copy one of the inner ones by its digest.",

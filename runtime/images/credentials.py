@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images.reference import DOCKER_HUB
+from kfp_bento.runtime.storage import JSON_LIMIT, parse_json, read_small_file
 
 MOUNTED_SECRET = Path("/etc/kfp-bento/registry/.dockerconfigjson")
 
@@ -80,18 +80,14 @@ def _files() -> list[tuple[Path, bool]]:
 
 def _read(file: Path, required: bool) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_bytes())
-        if isinstance(config, dict):
-            return config
-        failure: Exception | None = None
+        return parse_json(read_small_file(file, JSON_LIMIT))
     except (OSError, ValueError) as error:
         if not required and isinstance(error, OSError):
             return {}
-        failure = error
-    raise RegistryError(
-        f"The registry credentials in {file} cannot be read.",
-        hint="It must be JSON as `docker login` or `podman login` writes it.",
-    ) from failure
+        raise RegistryError(
+            f"The registry credentials in {file} cannot be read.",
+            hint="It must be JSON as `docker login` or `podman login` writes it.",
+        ) from error
 
 
 def _look_up(config: dict[str, Any], file: Path, host: str, repository: str) -> Credentials | None:
@@ -167,7 +163,7 @@ def _ask(helper: str, host: str, file: Path) -> Credentials | None:
             f"{program} failed for {host} (exit status {done.returncode}).", hint=hint
         )
     try:
-        answer = json.loads(done.stdout)
+        answer = parse_json(done.stdout)
         user, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         raise RegistryError(f"{program} gave no credentials for {host}.", hint=hint) from None

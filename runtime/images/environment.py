@@ -51,11 +51,13 @@ from kfp_bento.runtime.images.wheels import (
     select_wheels,
     wheel_groups,
 )
+from kfp_bento.runtime.storage import read_small_file
 from kfp_bento.runtime.storage.directories import scratch_inside
 
 # Notes of the installer about this machine's cache, and where a wheel came from: a path here, or
 # an address that the wheel's hash says nothing about.
 _LOCAL_NOTES = {"uv_cache.json", "uv_build.json", "direct_url.json"}
+_RECORD_LIMIT = 64 << 20
 _SCRIPT = re.compile(rb"\A#!(?:/bin/sh\n'''exec' .*\n' '''|[^\n]*python[^\n]*)\n")
 _PYTHON_FOLDER = re.compile(r"python3\.\d+")
 
@@ -208,9 +210,9 @@ def install_group(
         return
     arguments = _installation(group.wheels, lock, tree)
     try:
-        run_uv(lock, platform, *arguments, offline=True)
+        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent)
     except ImageError:
-        run_uv(lock, platform, *arguments)
+        run_uv(lock, platform, *arguments, scratch=tree.parent)
     if damaged := _damaged(tree):
         names = " ".join(sorted(damaged))
         progress(f"uv's cache was changed by another program (uv cache clean {names})")
@@ -369,15 +371,29 @@ def _damaged(tree: Path) -> set[str]:
 
 
 def _recorded_sizes(record: Path) -> Iterator[tuple[str, str]]:
-    for row in csv.reader(record.read_text(encoding="utf-8").splitlines()):
-        if len(row) == 3 and row[2] and not row[0].endswith(".dist-info/RECORD"):
-            yield row[0], row[2]
+    for name, _, size in _rows(record):
+        if size and not name.endswith(".dist-info/RECORD"):
+            yield name, size
+
+
+def _rows(record: Path) -> Iterator[list[str]]:
+    """Path, hash and size of each file of a wheel, as the wheel says them."""
+    try:
+        for row in csv.reader(read_small_file(record, _RECORD_LIMIT).decode().splitlines()):
+            if row:
+                name, digest, size = row
+                yield [name, digest, size]
+    except (ValueError, csv.Error) as error:
+        raise ImageError(
+            f"The RECORD of {record.parent.name} cannot be read: {error}.",
+            hint="The wheel is damaged: build or publish it anew, and lock it again.",
+        ) from error
 
 
 def _size(path: str) -> str:
     try:
         return str(os.stat(path).st_size)  # noqa: PTH116
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
@@ -434,10 +450,9 @@ def _rewrite_record(
     """Makes RECORD agree with the tree: rewritten scripts, what was left out, folder names."""
     headers = re.compile(r"(\.\./\.\./\.\./include/site/)python3\.\d+/")
     rows = []
-    for row in csv.reader(record.read_text(encoding="utf-8").splitlines()):
-        if not row or row[0] in dropped or "__pycache__" in row[0].split("/"):
+    for name, digest, size in _rows(record):
+        if name in dropped or "__pycache__" in name.split("/"):
             continue
-        name, digest, size = row
         if name in scripts:
             value = base64.urlsafe_b64encode(hashlib.sha256(scripts[name]).digest())
             digest, size = f"sha256={value.decode().rstrip('=')}", str(len(scripts[name]))

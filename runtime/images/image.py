@@ -22,6 +22,9 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
+# A descriptor that claims more is a lie or a mistake.
+LARGEST_BLOB = 1 << 40
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -42,18 +45,38 @@ class Descriptor:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
-def descriptor_from(item: dict[str, Any]) -> Descriptor:
+def is_digest(value: object) -> bool:
+    """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def descriptor_from(item: object) -> Descriptor:
     """Reads a descriptor from a manifest or index that somebody else wrote.
 
+    ``urls`` and ``data`` are not looked at: blobs come from where the image comes from.
+
     Raises:
-        ImageError: A field is missing, or the digest is no SHA-256 digest (it names a file).
+        ImageError: A field is missing or has a wrong type, the digest is no SHA-256 digest (it
+            names a file), or the size is none.
     """
-    digest, size = item.get("digest"), item.get("size")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise ImageError(f"An image names a blob by '{digest}', which is no SHA-256 digest.")
-    if not isinstance(size, int) or size < 0:
-        raise ImageError(f"An image gives no size for {digest}.")
-    return Descriptor(str(item.get("mediaType", "")), digest, size)
+    if not isinstance(item, dict):
+        raise ImageError("An image has something else where a descriptor must be.")
+    digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
+    if not is_digest(digest):
+        shown = str(digest)[:100] if isinstance(digest, str) else type(digest).__name__
+        raise ImageError(f"An image names a blob by '{shown}', which is no SHA-256 digest.")
+    if type(size) is not int or not 0 <= size <= LARGEST_BLOB:
+        raise ImageError(f"An image gives no size for {digest}, or one that cannot be.")
+    if not isinstance(media_type, str):
+        raise ImageError(f"An image gives no media type for {digest}.")
+    return Descriptor(media_type, str(digest), size)
+
+
+def referrer_type(manifest: dict[str, Any]) -> str:
+    """What a manifest says that it holds; the configuration's media type stands in for it."""
+    config = manifest.get("config")
+    other = config.get("mediaType") if isinstance(config, dict) else None
+    return str(manifest.get("artifactType") or other or "")
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,25 @@ class Layer:
     def descriptor(self) -> Descriptor:
         """The blob this layer is stored as."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Layer:
+        """Reads a layer that was written down as plain JSON values, by whomever.
+
+        Raises:
+            ValueError: It is none.
+        """
+        names = {item.name for item in fields(cls)} - {"placement"}
+        if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
+            raise ValueError("a layer with other fields")
+        texts = [value for name, value in data.items() if name != "size"]
+        if not all(isinstance(value, str) for value in texts) or not is_digest(data["diff_id"]):
+            raise ValueError("a layer with wrong values")
+        try:
+            descriptor_from({**data, "mediaType": data["media_type"]})
+        except ImageError as error:
+            raise ValueError(error.message) from error
+        return cls(**data)
 
     def with_origin(self, origin: str) -> Layer:
         """The same layer, said to come from elsewhere."""

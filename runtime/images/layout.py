@@ -20,13 +20,18 @@ from kfp_bento.runtime.images.image import (
     Placement,
     descriptor_from,
 )
-from kfp_bento.runtime.storage import put_in_place, scratch_beside
+from kfp_bento.runtime.storage import (
+    JSON_LIMIT,
+    parse_json,
+    put_in_place,
+    read_small_file,
+    scratch_beside,
+)
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
 INPUTS = "kfp-bento.inputs"
 _PARTS = {"oci-layout", "index.json", "blobs"}
-_MANIFEST_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class LayoutSource:
         """What `find` finds, and the name that the layout gives it (may be empty)."""
         found = [
             item
-            for item in self._index().get("manifests", [])
-            if (_name(item) == tag if tag else "artifactType" not in item)
+            for item in self._manifests()
+            if (_name(item) == tag if tag else not _is_referrer(item))
         ]
         if len(found) != 1:
             which = f"image tagged '{tag}'" if tag else "image"
@@ -72,24 +77,50 @@ class LayoutSource:
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Descriptors of the manifests whose ``subject`` is the image with this digest."""
-        listed = [x for x in self._index().get("manifests", []) if "artifactType" in x]
+        listed = [item for item in self._manifests() if _is_referrer(item)]
         return [item for item in listed if self._subject(descriptor_from(item)) == digest]
 
-    def _subject(self, referrer: Descriptor) -> str:
-        if referrer.size > _MANIFEST_LIMIT:
-            raise ImageError(f"{referrer.digest} is too large for a manifest.")
-        document = json.loads(b"".join(self.open_blob(referrer)))
-        return str((document.get("subject") or {}).get("digest", ""))
-
-    def _index(self) -> dict[str, Any]:
+    def _subject(self, referrer: Descriptor) -> Any:
         try:
-            index: dict[str, Any] = json.loads((self.directory / "index.json").read_bytes())
+            subject = parse_json(_small_blob(self, referrer)).get("subject")
+        except ValueError as error:
+            raise ImageError(f"{referrer.digest} is no manifest: {error}.") from error
+        return subject.get("digest") if isinstance(subject, dict) else None
+
+    def _manifests(self) -> list[Any]:
+        try:
+            index = _read_index(self.directory)
         except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ImageError(
-                f"{self.directory} is no OCI layout: its index.json cannot be read.",
+                f"{self.directory} is no OCI layout: its index.json cannot be read ({reason}).",
                 hint="An OCI layout directory holds oci-layout, index.json and blobs/.",
             ) from error
-        return index
+        manifests = index.get("manifests", [])
+        if not isinstance(manifests, list):
+            raise ImageError(f"The index.json of {self.directory} lists no manifests.")
+        return manifests
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
+
+
+def _small_blob(blobs: BlobSource, blob: Descriptor) -> bytes:
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
+def _is_referrer(item: Any) -> bool:
+    return isinstance(item, dict) and "artifactType" in item
+
+
+def _name(item: Any) -> str:
+    """The name that an entry of an index gives its image; empty if it gives none."""
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 class LayoutSink:
@@ -123,7 +154,7 @@ class LayoutSink:
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Stores the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
-        kind = json.loads(content).get("artifactType", "")
+        kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
@@ -161,10 +192,6 @@ def _image_named(directory: Path, tag: str) -> str:
         return ""
 
 
-def _name(item: dict[str, Any]) -> str:
-    return str((item.get("annotations") or {}).get(REF_NAME, ""))
-
-
 def _listing(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -189,18 +216,17 @@ def recorded_image(
     """
     blobs = BlobDirectory(directory)
     try:
-        index = json.loads((directory / "index.json").read_bytes())
+        index = _read_index(directory)
         if index["annotations"].get(INPUTS) != inputs:
             return None
-        named = [item for item in index["manifests"] if REF_NAME in item.get("annotations", {})]
-        (entry,) = [item for item in named if item["annotations"][REF_NAME] == tag]
+        (entry,) = [item for item in index["manifests"] if _name(item) == tag]
         found = descriptor_from(entry)
-        content = b"".join(blobs.open_blob(found))
-        manifest = json.loads(content)
+        content = _small_blob(blobs, found)
+        manifest = parse_json(content)
         needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
         if not all(blobs.local_path(blob) for blob in needed):
             return None
-        return found, content, json.loads(b"".join(blobs.open_blob(needed[0])))
+        return found, content, parse_json(_small_blob(blobs, needed[0]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return None
 
@@ -236,8 +262,8 @@ def check_replaceable(directory: Path) -> None:
     if not found:
         return
     with contextlib.suppress(OSError, ValueError):
-        index = json.loads((directory / "index.json").read_bytes())
-        if found <= _PARTS and WRITER in index.get("annotations", {}):
+        written = _read_index(directory).get("annotations")
+        if found <= _PARTS and isinstance(written, dict) and WRITER in written:
             return
     raise ImageError(
         f"{directory} already holds something that kfp-bento did not write; it was left alone.",

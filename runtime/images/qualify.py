@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 
 from kfp_bento.runtime.errors import BentoError, ImageError
+from kfp_bento.runtime.images.requirements import LOCK, objections
+from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 # The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
 _DEFAULT_COMMAND = re.compile(
@@ -30,9 +32,10 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
 _OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
 _SCRIPT = "env/docker/script__"
-_SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
-_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
-_SHOWN = 3
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
+_MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
+_VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
+_PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
 
 _CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
 _PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
@@ -43,12 +46,11 @@ _NO_CUDA = (
 )
 _DEBIAN = f"Build the bento for Debian (distro debian, the default), or {_CLUSTER}"
 _BRING_MODELS = f"Build the bento with its models inside (`kfp-bento bento build`), or {_CLUSTER}"
-_LOCK = (
-    "Build the bento with kfp-bento, or lock it with `uv pip compile --generate-hashes` into "
-    "env/python/requirements.txt."
-)
-_WHEEL = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
 _SAY_PYTHON = "Build the bento again with python_version set."
+_BUILD_AGAIN = "Build the bento again."
+_RENAME = "Build the bento again with other envs."
+_SAY_BASE = "Give the base where the image is built (--base)."
+_PLAIN_WHEEL = "Put the wheel itself into the bento's wheels/ folder."
 
 
 @dataclass(frozen=True)
@@ -110,20 +112,38 @@ def qualify(directory: Path) -> Wishes:
     """
     file = _read(directory)
     requirements = _requirements(directory)
-    reasons = [
-        *_python_reasons(file),
-        *_command_reasons(file),
-        *_old_style_reasons(file),
-        *_model_reasons(file, directory),
-        *_requirement_reasons(requirements, directory),
-    ]
+    try:
+        reasons = list(_reasons(file, directory, requirements))
+        wishes = _wishes(file, requirements)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BentoError(
+            f"{directory / 'bento.yaml'} is not one that BentoML wrote ({type(error).__name__}).",
+            hint=_BUILD_AGAIN,
+        ) from error
     if reasons:
         raise ImageError(
             f"The bento in {directory} cannot become an image without running commands:\n"
             + "\n".join(f"- {reason.place}: {reason.what}" for reason in reasons),
             hint="\n".join(dict.fromkeys(reason.way_out for reason in reasons)),
         )
-    wanted = str((file.section("image") or file.section("docker")).get("base_image") or "")
+    return wishes
+
+
+def _reasons(file: _File, directory: Path, requirements: Path) -> Iterator[_Reason]:
+    yield from _python_reasons(file)
+    yield from _name_reasons(file)
+    yield from _command_reasons(file)
+    yield from _old_style_reasons(file)
+    yield from _model_reasons(file, directory)
+    yield from _environment_reasons(file)
+    yield from _wheel_reasons(directory)
+    name = requirements.relative_to(directory).as_posix()
+    for line, what, way_out in objections(requirements):
+        yield _Reason(f"{name} line {line}" if line else name, what, way_out)
+
+
+def _wishes(file: _File, requirements: Path) -> Wishes:
+    wanted = _base_image(file)
     return Wishes(
         base="" if _DEFAULT_BASE.fullmatch(wanted) else wanted,
         environment=_environment(file),
@@ -135,29 +155,39 @@ def qualify(directory: Path) -> Wishes:
 
 def _read(directory: Path) -> _File:
     try:
-        text = (directory / "bento.yaml").read_bytes()
-        facts = yaml.safe_load(text)
+        text = read_small_file(directory / "bento.yaml", YAML_LIMIT)
+        facts = parse_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BentoError(
-            f"{directory} is no bento: its bento.yaml cannot be read.",
+            f"{directory} is no bento: its bento.yaml cannot be read ({reason}).",
             hint="Build one with `kfp-bento bento build MODEL_DIR --to DIR`.",
         ) from error
     if not isinstance(facts, dict):
         raise BentoError(f"{directory / 'bento.yaml'} holds no mapping.")
-    return _File(facts, dict(_lines(node, ())))
+    return _File(facts, dict(_lines(node, (), set())))
 
 
-def _lines(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Path and line, counted from one, of every value below a YAML node."""
+def _lines(
+    node: Any, path: tuple[str | int, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Path and line, counted from one, of every value below a YAML node; of aliases only once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield (*path, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*path, key.value))
+            yield (*path, str(key.value)), key.start_mark.line + 1
+            yield from _lines(value, (*path, str(key.value)), seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*path, index), value.start_mark.line + 1
-            yield from _lines(value, (*path, index))
+            yield from _lines(value, (*path, index), seen)
+
+
+def _base_image(file: _File) -> str:
+    return str((file.section("image") or file.section("docker")).get("base_image") or "")
 
 
 # --- what stands in the way ----------------------------------------------------------------------
@@ -165,10 +195,25 @@ def _lines(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
 
 def _python_reasons(file: _File) -> Iterator[_Reason]:
     section = "image" if file.section("image") else "docker"
-    if not file.section(section).get("python_version"):
+    python = file.section(section).get("python_version")
+    if not python:
         yield _Reason(
             file.at(section), f"{section}.python_version is missing: which Python?", _SAY_PYTHON
         )
+    elif not _PYTHON_VERSION.fullmatch(str(python)):
+        what = f"{section}.python_version is {str(python)[:100]!a}"
+        yield _Reason(file.at(section, "python_version"), what, _SAY_PYTHON)
+
+
+def _name_reasons(file: _File) -> Iterator[_Reason]:
+    """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
+    name, wanted = str(file.facts.get("name")), _base_image(file)
+    if not _NAME.fullmatch(name):
+        yield _Reason(file.at("name"), f"name is {name[:100]!a}", _BUILD_AGAIN)
+    if wanted == "host" or wanted.startswith(("oci:", "docker-archive:")):
+        section = "image" if file.section("image") else "docker"
+        what = f"{section}.base_image is {wanted!a}, which only who builds the image can choose"
+        yield _Reason(file.at(section, "base_image"), what, _SAY_BASE)
 
 
 def _command_reasons(file: _File) -> Iterator[_Reason]:
@@ -208,7 +253,7 @@ def _old_style_reasons(file: _File) -> Iterator[_Reason]:
             yield _Reason(file.at("conda", key), f"conda.{key}: {value}", _NO_CONDA)
     if wheels := file.section("python").get("wheels"):
         what = f"python.wheels: {wheels}, which no lock names"
-        yield _Reason(file.at("python", "wheels"), what, _LOCK)
+        yield _Reason(file.at("python", "wheels"), what, LOCK)
 
 
 def _is_default(command: str) -> bool:
@@ -242,9 +287,34 @@ def _model_reasons(file: _File, directory: Path) -> Iterator[_Reason]:
         if registry != "bentoml":
             what = f"model {tag} is fetched from {registry} while the image is built"
             yield _Reason(file.at(*path), what, _BRING_MODELS)
+        elif not _MODEL_TAG.fullmatch(tag):
+            what = f"model {tag[:100]!a} has no name that BentoML gives"
+            yield _Reason(file.at(*path), what, _BUILD_AGAIN)
         elif not (directory / "models" / tag.replace(":", "/")).is_dir():
             what = f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
             yield _Reason(file.at(*path), what, _BRING_MODELS)
+
+
+def _environment_reasons(file: _File) -> Iterator[_Reason]:
+    place = file.at("envs" if file.facts.get("envs") else "docker", "env")
+    for name, value in _environment(file).items():
+        if not _VARIABLE.fullmatch(name):
+            yield _Reason(place, f"{name!a} is no name of an environment variable", _RENAME)
+        elif name == "PATH":
+            what = "PATH is made of the base's and the virtual environment's"
+            yield _Reason(place, what, _RENAME)
+        elif "\0" in value:
+            yield _Reason(place, f"the value of {name} holds a NUL", _RENAME)
+
+
+def _wheel_reasons(directory: Path) -> Iterator[_Reason]:
+    root = directory.resolve()
+    for wheel in sorted((*directory.glob("src/wheels/*"), *directory.glob("env/python/wheels/*"))):
+        place = f"{wheel.relative_to(directory).as_posix()!a}"
+        if not wheel.resolve().is_relative_to(root):
+            yield _Reason(place, "it is a symlink that leaves the bento", _PLAIN_WHEEL)
+        elif not wheel.is_file():
+            yield _Reason(place, "it is no file", _PLAIN_WHEEL)
 
 
 def _requirements(directory: Path) -> Path:
@@ -254,50 +324,8 @@ def _requirements(directory: Path) -> Path:
             return folder / name
     raise ImageError(
         f"The bento in {directory} lists no Python requirements (env/python/requirements.txt).",
-        hint=_LOCK,
+        hint=LOCK,
     )
-
-
-def _requirement_reasons(file: Path, directory: Path) -> Iterator[_Reason]:
-    """Every requirement must be a wheel with a hash; uv would say so too, but not where or why."""
-    name = file.relative_to(directory).as_posix()
-    unlocked = []
-    for line, text in _logical_lines(file):
-        place = f"{name} line {line}"
-        shown = text.partition(" --hash")[0].strip()
-        target = shown.partition(" ;")[0].partition("#")[0].strip()
-        if re.match(r"(-e|--editable)\b", text):
-            yield _Reason(place, f"'{shown}' is editable, so there is no wheel of it", _WHEEL)
-        elif text.startswith("-"):
-            continue
-        elif _VERSION_CONTROL.search(target):
-            yield _Reason(place, f"'{shown}' comes from version control, not as a wheel", _WHEEL)
-        elif target.endswith(_SOURCE_SUFFIXES) or (
-            target.startswith((".", "/")) and not target.endswith(".whl")
-        ):
-            what = f"'{shown}' is a source distribution, which would have to be built"
-            yield _Reason(place, what, _WHEEL)
-        elif "--hash=" not in text:
-            unlocked.append(
-                _Reason(place, f"the requirements are not locked with hashes: '{shown}'", _LOCK)
-            )
-    yield from unlocked[:_SHOWN]
-    if (more := len(unlocked) - _SHOWN) > 0:
-        yield _Reason(name, f"{more} more requirements are not locked with hashes", _LOCK)
-
-
-def _logical_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Requirements with the line they begin on; a backslash joins a line to the next one."""
-    start, held = 0, ""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        start = start if held else number
-        held += line.removesuffix("\\").strip() + " "
-        if line.endswith("\\"):
-            continue
-        text = held.strip()
-        held = ""
-        if text and not text.startswith("#"):
-            yield start, text
 
 
 # --- what can be had -----------------------------------------------------------------------------
@@ -328,8 +356,14 @@ def _notes(file: _File) -> Iterator[str]:
 
 def _environment(file: _File) -> dict[str, str]:
     options = file.section("docker").get("env")
-    found = {str(name): str(value) for name, value in (options or {}).items() if value}
+    found = {str(name): _text(value) for name, value in (options or {}).items() if value}
     for variable in file.facts.get("envs") or ():
         if variable.get("stage", "all") == "all" and variable.get("value"):
-            found[str(variable["name"])] = str(variable["value"])
+            found[str(variable["name"])] = _text(variable["value"])
     return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise TypeError("the value of a variable is no text")
+    return str(value)

@@ -58,6 +58,7 @@ from kfp_bento.runtime.images.sbom import SBOM_TYPE, sbom_on_base
 from kfp_bento.runtime.images.source import (
     OpenedImage,
     ReferrerSource,
+    check_texts,
     open_image,
     well_formed,
 )
@@ -384,6 +385,7 @@ def _take_apart(image: OpenedImage) -> _Parts:
             f"{image.title} lacks variables that its label {OWN_ENVIRONMENT} names.", hint=_REBUILD
         )
     annotations = dict(image.manifest.get("annotations") or {})
+    check_texts("its 'annotations'", annotations.values())
     mine = {
         name: value
         for name, value in labels.items()

@@ -24,9 +24,9 @@ from kfp_bento.runtime.images.environment import DependencyGroup
 from kfp_bento.runtime.images.layers import Codec, LayerStream, codec_named
 from kfp_bento.runtime.images.system_layer import package_entries
 from kfp_bento.runtime.images.tar import (
-    CHUNK,
     TarEntry,
     directory_entry,
+    file_chunks,
     tar_size,
     walk_tree,
 )
@@ -238,9 +238,8 @@ def _content_digest(entry: TarEntry) -> str:
         return ""
     digest = hashlib.sha256(entry.content or b"")
     if entry.file is not None:
-        with open(entry.file, "rb") as file:  # noqa: PTH123 - the path is bytes
-            while piece := file.read(CHUNK):
-                digest.update(piece)
+        for piece in file_chunks(entry):
+            digest.update(piece)
     return digest.hexdigest()
 
 

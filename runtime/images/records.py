@@ -7,7 +7,7 @@ the same bytes.
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from kfp_bento.runtime.images.image import (
     Layer,
 )
 from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.storage import parse_json, parse_json_value
 
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
@@ -64,8 +65,10 @@ class RegistryRecords:
         """The recorded layer; its blob is in this repository."""
         manifest = self._read(f"layer-{key[:_KEY_DIGITS]}")
         try:
-            return None if manifest is None else Layer(**_facts(manifest)).with_origin("reused")
-        except (TypeError, ValueError, KeyError):
+            if manifest is None:
+                return None
+            return Layer.from_dict(_facts(manifest)).with_origin("reused")
+        except ValueError:
             return None  # another version's record: as good as none
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
@@ -79,7 +82,7 @@ class RegistryRecords:
         manifest = self._read(f"facts-{key[:_KEY_DIGITS]}")
         try:
             return None if manifest is None else _facts(manifest)
-        except (ValueError, KeyError):
+        except ValueError:
             return None
 
     def keep_facts(self, key: str, facts: Any) -> None:
@@ -98,8 +101,9 @@ class RegistryRecords:
         found = self.repository.read_manifest_bytes(f"kfp-bento.{name}")
         if found is None:
             return None
-        parsed = json.loads(found[1])
-        return parsed if isinstance(parsed, dict) else None
+        with contextlib.suppress(ValueError):
+            return parse_json(found[1])
+        return None
 
     def _write(self, name: str, facts: Any, blobs: Sequence[Descriptor]) -> None:
         empty = descriptor_of(_EMPTY, EMPTY_CONFIG)
@@ -119,4 +123,8 @@ class RegistryRecords:
 
 
 def _facts(manifest: dict[str, Any]) -> Any:
-    return json.loads(manifest["annotations"][_ANNOTATION])
+    notes = manifest.get("annotations")
+    text = notes.get(_ANNOTATION) if isinstance(notes, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("it is no record")
+    return parse_json_value(text.encode())

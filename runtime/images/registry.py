@@ -32,9 +32,18 @@ from kfp_bento.runtime.images.image import (
     BlobStream,
     Descriptor,
     Placement,
+    is_digest,
+    referrer_type,
 )
 from kfp_bento.runtime.images.reference import Reference
-from kfp_bento.runtime.images.transport import CONTENT_LIMIT, Answer, Passing, Transport
+from kfp_bento.runtime.images.transport import (
+    CONTENT_LIMIT,
+    Answer,
+    Passing,
+    Transport,
+    whole_number,
+)
+from kfp_bento.runtime.storage import parse_json
 
 __all__ = ["INSECURE_VARIABLE", "Patience", "Repository", "is_loopback"]
 
@@ -49,7 +58,7 @@ _LEAST = 256 << 10
 _PROGRESS = 64 << 20
 _REFERRER_ROUNDS = 8
 _REFERRER_PAGES = 1000
-_RANGE = re.compile(r"(?:bytes[= ])?\s*(\d+)-(\d+)(?:/(\d+|\*))?")
+_RANGE = re.compile(r"(?:bytes[= ])?\s*(\d{1,19})-(\d{1,19})(?:/(\d{1,19}|\*))?", re.ASCII)
 _NO_REFERRERS = {400, 404, 405, 406, 501}
 
 # How a blob is sent: one PATCH of yet unknown length, one PUT of known length, or many PATCHes.
@@ -88,7 +97,7 @@ class Repository:
             return None
         self._expect(answer, {200}, f"look up {self.reference.name}:{identifier}")
         digest = answer.headers.get("Docker-Content-Digest", "")
-        if not digest or answer.length is None:
+        if not is_digest(digest) or answer.length is None:
             found = self.read_manifest_bytes(identifier)
             return found[0] if found else None
         return Descriptor(_media_type(answer), digest, answer.length)
@@ -232,11 +241,12 @@ class Repository:
         return Descriptor(_media_type(answer), digest, len(answer.content))
 
     def _parsed(self, content: bytes) -> dict[str, Any]:
-        with contextlib.suppress(ValueError):
-            manifest = json.loads(content)
-            if isinstance(manifest, dict):
-                return manifest
-        raise RegistryError(f"The manifest of {self.reference.name} is no JSON.")
+        try:
+            return parse_json(content)
+        except ValueError as error:
+            raise RegistryError(
+                f"The manifest of {self.reference.name} cannot be read: {error}."
+            ) from error
 
     def _put_manifest(self, manifest: Descriptor, content: bytes, identifier: str) -> Answer:
         if len(content) > CONTENT_LIMIT:
@@ -348,9 +358,7 @@ class Repository:
         if started.status == 201:
             return "mounted"
         least = started.headers.get("OCI-Chunk-Min-Length", "")
-        session = _Session(
-            self._http.location(started), max(_PIECE, int(least) if least.isdecimal() else 0)
-        )
+        session = _Session(self._http.location(started), max(_PIECE, whole_number(least) or 0))
         content.begun = True
         try:
             if route == "stream":
@@ -631,8 +639,8 @@ def _media_type(answer: Answer) -> str:
 
 def _referrer_entry(manifest: Descriptor, content: bytes) -> dict[str, Any]:
     """How the index of referrers describes a manifest (distribution specification)."""
-    document = json.loads(content)
-    kind = document.get("artifactType") or document.get("config", {}).get("mediaType")
+    document = parse_json(content)
+    kind = referrer_type(document)
     more = {"artifactType": kind, "annotations": document.get("annotations")}
     return {**manifest.to_dict(), **{name: value for name, value in more.items() if value}}
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +24,7 @@ from kfp_bento.runtime.images.image import (
     Layer,
     Platform,
     descriptor_from,
+    is_digest,
     parse_platform,
 )
 from kfp_bento.runtime.images.layout import LayoutSource
@@ -35,6 +35,7 @@ from kfp_bento.runtime.images.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.storage import JSON_LIMIT, parse_json
 
 _INDEXES = {OCI_INDEX, DOCKER_INDEX}
 _MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
@@ -46,8 +47,21 @@ _LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{OCI_LAYER}+gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{OCI_LAYER}+zstd",
 }
-_DOCUMENT_LIMIT = 4 << 20
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_CONFIG_SHAPES: dict[str, type] = {
+    **{"Cmd": list, "Entrypoint": list, "Env": list, "OnBuild": list, "Shell": list},
+    **{"ExposedPorts": dict, "Healthcheck": dict, "Labels": dict, "Volumes": dict},
+    **{"ArgsEscaped": bool, "Image": str, "StopSignal": str, "User": str, "WorkingDir": str},
+}
+CONFIG_NAMES = frozenset(_CONFIG_SHAPES)
+"""What a configuration may tell a container runtime (image specification, ``config.md``)."""
+
+_KEPT_SHAPES: dict[str, type] = {
+    **{"author": str, "os.features": list, "os.version": str, "variant": str}
+}
+_HISTORY_SHAPES: dict[str, type] = {
+    **{"author": str, "comment": str, "created": str, "created_by": str, "empty_layer": bool}
+}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @runtime_checkable
@@ -91,23 +105,29 @@ class OpenedImage:
         """
         return parse_document(self.content, f"The manifest of {self.title}")
 
-    @property
+    @cached_property
     def is_index(self) -> bool:
-        """Whether this is an index of images rather than an image."""
-        kind = self.descriptor.media_type
-        return kind in _INDEXES or (kind not in _MANIFESTS and "manifests" in self.manifest)
+        """Whether this is an index of images rather than an image.
+
+        Raises:
+            ImageError: It is neither, or could be read as both.
+        """
+        return is_index(self.descriptor, self.manifest, self.title)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The configuration file, parsed.
+        """The configuration file, parsed; every field that it has is of the specified type.
 
         Raises:
-            ImageError: It is missing, too large or no JSON object.
+            ImageError: It is missing, too large, no JSON object or malformed.
         """
         with well_formed(self.title):
             packed = descriptor_from(self.manifest["config"])
         content = read_small(self.blobs, Descriptor(OCI_CONFIG, packed.digest, packed.size))
-        return parse_document(content, f"The configuration of {self.title}")
+        config = parse_document(content, f"The configuration of {self.title}")
+        with well_formed(self.title):
+            _check_config(config)
+        return config
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -123,7 +143,7 @@ class OpenedImage:
     def platform(self) -> Platform:
         """What its configuration says that it is for."""
         os, architecture = self.config.get("os"), self.config.get("architecture")
-        return Platform(str(os or "linux"), str(architecture or "unknown"))
+        return Platform(str(os or "unknown")[:60], str(architecture or "unknown")[:60])
 
 
 def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
@@ -140,8 +160,6 @@ def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
     """
     found = open_manifest(text)
     if not found.is_index:
-        if "layers" not in found.manifest:
-            raise ImageError(f"{text} is no image but '{found.descriptor.media_type}'.")
         if platform is not None:
             require_platform(found, platform)
         return found
@@ -182,7 +200,7 @@ def read_small(blobs: BlobSource, descriptor: Descriptor) -> bytes:
     Raises:
         ImageError: It is too large for what it is, missing or not what its digest says.
     """
-    if descriptor.size > _DOCUMENT_LIMIT:
+    if descriptor.size > JSON_LIMIT:
         raise ImageError(f"{descriptor.digest} is too large for a manifest or configuration.")
     return b"".join(blobs.open_blob(descriptor))
 
@@ -194,12 +212,40 @@ def parse_document(content: bytes, what: str) -> dict[str, Any]:
         ImageError: It is none.
     """
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{what} is no JSON.") from error
-    if not isinstance(parsed, dict):
-        raise ImageError(f"{what} is no JSON object.")
-    return parsed
+        return parse_json(content)
+    except ValueError as error:
+        raise ImageError(f"{what} cannot be read: {error}.") from error
+
+
+def is_index(descriptor: Descriptor, document: dict[str, Any], title: str) -> bool:
+    """Whether it is an index and not a manifest; anything that could be read as both is refused.
+
+    What one program takes for an index and another for a manifest is two images under one digest
+    (the manifest confusion that OCI image specification 1.0.1 warns of).
+
+    Args:
+        descriptor: How the document is named.
+        document: The manifest or index.
+        title: What it belongs to, for people.
+
+    Raises:
+        ImageError: It is neither, or both.
+    """
+    if not {"layers", "manifests"} & document.keys():
+        raise ImageError(f"{title} is no image but '{descriptor.media_type[:100]}'.")
+    said = document.get("mediaType", descriptor.media_type)
+    if descriptor.media_type in _INDEXES | _MANIFESTS and said != descriptor.media_type:
+        raise ImageError(
+            f"{title} is named as '{descriptor.media_type}' but says '{str(said)[:100]}'."
+        )
+    index = isinstance(document.get("manifests"), list)
+    manifest = isinstance(document.get("layers"), list) and "config" in document
+    one = index is not manifest and not {"layers", "manifests"} <= document.keys()
+    if not one or document.get("schemaVersion") != 2:
+        raise ImageError(f"{title} is neither an image manifest nor an index of images.")
+    if isinstance(said, str) and said in (_MANIFESTS if index else _INDEXES):
+        raise ImageError(f"{title} says that it is '{said}', but it is none.")
+    return index
 
 
 @contextlib.contextmanager
@@ -212,7 +258,17 @@ def well_formed(title: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImageError(f"The image {title} has a malformed manifest: {error}.") from error
+        raise ImageError(f"The image {title} is malformed: {error}.") from error
+
+
+def check_texts(what: str, values: Iterable[object]) -> None:
+    """Makes sure that every value is a text that a container can be given.
+
+    Raises:
+        TypeError: One is not.
+    """
+    if not all(isinstance(value, str) and "\0" not in value for value in values):
+        raise TypeError(f"{what} holds something that is no text")
 
 
 def oci_layer_type(media_type: str) -> str:
@@ -222,19 +278,28 @@ def oci_layer_type(media_type: str) -> str:
         ValueError: There is none.
     """
     if media_type not in _LAYER_TYPES:
-        raise ValueError(f"a layer of type {media_type}")
+        raise ValueError(f"it has a layer of type '{media_type}'")
     return _LAYER_TYPES[media_type]
 
 
 def _from_registry(where: Reference) -> OpenedImage:
     repository = Repository(where)
     descriptor, content = repository.fetch_manifest(where.identifier)
+
+    def read(other: Descriptor) -> bytes:
+        found, manifest = repository.fetch_manifest(other.digest)
+        if found.size != other.size:
+            raise ImageError(
+                f"{where} names {other.digest} with {other.size} bytes, but it has {found.size}."
+            )
+        return manifest
+
     return OpenedImage(
         title=str(Reference(where.host, where.repository, where.tag, descriptor.digest)),
         descriptor=descriptor,
         content=content,
         blobs=repository,
-        read=lambda other: repository.fetch_manifest(other.digest)[1],
+        read=read,
         repository=where.name,
         tag=where.tag or ("" if where.digest else "latest"),
     )
@@ -268,12 +333,13 @@ def _from_archive(where: ArchiveReference) -> OpenedImage:
 
 
 def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
-    """Follows a multi-platform index to the manifest for the platform."""
-    with well_formed(text):
-        offered = [_offer(item) for item in index.manifest.get("manifests") or ()]
-    for name, found in offered:
+    """Follows a multi-platform index to the manifest for the platform; one step, no more."""
+    offered = set()
+    for item in index.manifest["manifests"]:
+        name = _offer(item)
         if name == str(platform):
-            return OpenedImage(
+            found = descriptor_from(item)
+            chosen = OpenedImage(
                 title=index.title.replace(index.descriptor.digest, found.digest),
                 descriptor=found,
                 content=index.read(found),
@@ -283,33 +349,78 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
                 tag=index.tag,
                 from_index=True,
             )
+            if chosen.is_index:
+                raise ImageError(f"{text} is an index of indexes, which is not supported.")
+            return chosen
+        if name:
+            offered.add(name[:60])
+    shown = ", ".join(sorted(offered)[:10]) or "none that it names"
     raise ImageError(
-        f"{text} has no image for {platform}, only for "
-        f"{', '.join(sorted({name for name, _ in offered}))}.",
+        f"{text} has no image for {platform}, only for {shown}.",
         hint="Choose another image or another platform.",
     )
 
 
-def _offer(item: dict[str, Any]) -> tuple[str, Descriptor]:
-    """A platform, and its manifest; variants that we do not build for keep theirs in the name."""
-    described = item.get("platform") or {}
+def _offer(item: object) -> str:
+    """A platform; variants that we do not build for keep theirs in the name."""
+    described = item.get("platform") if isinstance(item, dict) else None
+    if not isinstance(described, dict):
+        return ""
     name = f"{described.get('os')}/{described.get('architecture')}"
     variant = described.get("variant", "")
-    return name if variant in {"", "v8"} else f"{name}/{variant}", descriptor_from(item)
+    return name if variant in ("", "v8") else f"{name}/{variant}"
 
 
-def _layers(items: list[dict[str, Any]], diff_ids: list[str]) -> tuple[Layer, ...]:
+def _check_config(config: dict[str, Any]) -> None:
+    """Makes sure that what may be taken over from a configuration has the specified types."""
+    inner = config.get("config")
+    if not isinstance(inner, dict | None):
+        raise TypeError("its configuration's 'config' is no object")
+    inner = inner or {}
+    _check_shapes("configuration", inner, _CONFIG_SHAPES)
+    _check_shapes("configuration", config, _KEPT_SHAPES)
+    for name in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
+        check_texts(f"its configuration's '{name}'", inner.get(name) or [])
+    check_texts("its configuration's 'Labels'", (inner.get("Labels") or {}).values())
+    check_texts("its configuration's 'os.features'", config.get("os.features") or [])
+    for name in ("ExposedPorts", "Volumes"):
+        if not all(value == {} for value in (inner.get(name) or {}).values()):
+            raise TypeError(f"its configuration's '{name}' holds more than names")
+    history = config.get("history")
+    if not isinstance(history, list | None):
+        raise TypeError("its history is no list")
+    for item in history or ():
+        _check_history(item)
+
+
+def _check_shapes(where: str, found: dict[str, Any], shapes: dict[str, type]) -> None:
+    for name, shape in shapes.items():
+        if not isinstance(found.get(name), shape | None):
+            raise TypeError(f"its {where}'s '{name}' has a wrong type")
+
+
+def _check_history(item: object) -> None:
+    if not isinstance(item, dict):
+        raise TypeError("its history holds something that is no object")
+    _check_shapes("history", item, _HISTORY_SHAPES)
+    if item.get("created") and not _MOMENT.fullmatch(item["created"]):
+        raise ValueError("its history holds a malformed time")
+
+
+def _layers(items: list[Any], diff_ids: list[Any]) -> tuple[Layer, ...]:
+    if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
+        raise ValueError("it has a diff id that is no SHA-256 digest")
     if len(items) != len(diff_ids):
-        raise ValueError(f"{len(items)} layers but {len(diff_ids)} diff ids")
-    if not all(_DIGEST.fullmatch(diff_id) for diff_id in diff_ids):
-        raise ValueError("a diff id that is no SHA-256 digest")
+        raise ValueError(f"it has {len(items)} layers but {len(diff_ids)} diff ids")
     return tuple(
-        _layer(descriptor_from(item), item.get("annotations") or {}, diff_id, number)
+        _layer(item, diff_id, number)
         for number, (item, diff_id) in enumerate(zip(items, diff_ids, strict=True), start=1)
     )
 
 
-def _layer(blob: Descriptor, notes: dict[str, str], diff_id: str, number: int) -> Layer:
+def _layer(item: Any, diff_id: str, number: int) -> Layer:
+    blob = descriptor_from(item)
+    notes = item.get("annotations") or {}
     return Layer(
         kind=str(notes.get(KIND, "base")),
         digest=blob.digest,

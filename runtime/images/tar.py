@@ -10,6 +10,7 @@ specification, ``layer.md``, and those that make a layer reproducible.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tarfile
@@ -23,7 +24,14 @@ from kfp_bento.runtime.errors import ImageError, InvalidInput
 # 1980-01-01, the earliest date that a zip file can hold: older ones upset some programs.
 DEFAULT_EPOCH = 315532800
 CHUNK = 1 << 20
+# A sparse file can claim exbibytes; no registry takes a blob of this size.
+LARGEST = 1 << 40
 _RECORD = 20 * 512
+# PATH_MAX and NAME_MAX of Linux: longer ones could not be unpacked.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+# O_PATH goes through directories that can be passed but not listed; only Linux has it.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REPLACED = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,8 @@ class TarEntry:
         file: Where the content is read from, or
         content: the content itself.
         target: Where a symlink points; for a hard link, the path of a file that sorts before it.
+        below: The directory that the way to ``file`` may not leave, through no symlink either;
+            empty for a file that was chosen one by one.
     """
 
     path: str
@@ -49,6 +59,7 @@ class TarEntry:
     file: bytes | None = None
     content: bytes | None = None
     target: str = ""
+    below: bytes = b""
 
 
 def source_date_epoch() -> int:
@@ -114,57 +125,94 @@ def walk_tree(
 
     Raises:
         ImageError: The tree holds something that no image may hold: a device, socket or pipe,
-            a ``.wh.`` name, a setuid or setgid file, or a symlink that leaves the boundary.
+            a ``.wh.`` name, a setuid or setgid file, a file of more than a tebibyte, a path that
+            is too long, or a symlink that leaves the boundary.
     """
-    limit = os.path.realpath(os.fsencode(boundary or root))
+    top = boundary or root
+    limit = os.path.realpath(os.fsencode(top))
+    # Everything is opened from the boundary on, so that no symlink on the way is followed.
+    start = "" if boundary is None else f"{root.relative_to(boundary).as_posix()}/"
     yield directory_entry(prefix, owner)
-    yield from _walk(os.fsencode(root), "", prefix, owner, limit, skip)
-
-
-def _walk(
-    directory: bytes,
-    inside: str,
-    prefix: str,
-    owner: int,
-    limit: bytes,
-    skip: Callable[[str], bool],
-) -> Iterator[TarEntry]:
-    with _reading(directory), os.scandir(directory) as listing:
-        found = sorted(listing, key=lambda item: item.name)
-    for item in found:
-        name = item.name.decode("utf-8", "surrogateescape")
-        relative = f"{inside}/{name}" if inside else name
+    above = os.fsencode(top)
+    # No recursion: directories may be nested more deeply than Python can call.
+    pending = [_listing(above, _raw(start.rstrip("/")), "")]
+    while pending:
+        relative, status = next(pending[-1], ("", None))
+        if status is None:
+            pending.pop()
+            continue
         if skip(relative):
             continue
         path = f"{prefix}/{relative}"
-        with _reading(item.path):
-            status = item.stat(follow_symlinks=False)
+        _check_path(path)
+        file = above + b"/" + _raw(f"{start}{relative}")
         if stat.S_ISDIR(status.st_mode):
             yield directory_entry(path, owner)
-            yield from _walk(item.path, relative, prefix, owner, limit, skip)
+            pending.append(_listing(above, _raw(f"{start}{relative}"), f"{relative}/"))
         elif stat.S_ISLNK(status.st_mode):
-            yield symlink_entry(path, _checked_target(item.path, limit), owner)
+            yield symlink_entry(path, _checked_target(file, limit), owner)
         else:
-            yield _regular(item.path, path, owner, status)
+            yield _regular(file, path, owner, status, above)
 
 
-def _regular(file: bytes, path: str, owner: int, status: os.stat_result) -> TarEntry:
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _listing(top: bytes, inside: bytes, start: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What a directory holds, by name: paths that begin with ``start``, and their status."""
+    with _reading(top + b"/" + inside):
+        handle = _open_below(top, inside, os.O_DIRECTORY)
+        try:
+            with os.scandir(handle) as listing:
+                found = [
+                    (os.fsencode(item.name), item.stat(follow_symlinks=False)) for item in listing
+                ]
+        finally:
+            os.close(handle)
+    for name, status in sorted(found, key=lambda item: item[0]):
+        yield start + name.decode("utf-8", "surrogateescape"), status
+
+
+def _open_below(top: bytes, inside: bytes, flags: int = 0) -> int:
+    """Opens what lies at a path below a directory; no symlink on the way is followed.
+
+    Between listing and opening somebody may have put a symlink, or a pipe, in a file's place.
+    """
+    handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = inside.split(b"/") if inside else [b"."]
+    last_flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | flags
+    for part, how in (*((folder, _PASS) for folder in folders), (last, last_flags)):
+        above = handle
+        try:
+            handle = os.open(part, how, dir_fd=above)
+        finally:
+            os.close(above)
+    return handle
+
+
+def _regular(file: bytes, path: str, owner: int, status: os.stat_result, top: bytes) -> TarEntry:
     if not stat.S_ISREG(status.st_mode):
         raise _refused(file, "is a device, socket or pipe")
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise _refused(file, "has a setuid or setgid bit")
+    if status.st_size > LARGEST:
+        raise _refused(file, f"claims a size of {status.st_size} bytes, more than a tebibyte")
     mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-    return TarEntry(path=path, kind="file", mode=mode, owner=owner, size=status.st_size, file=file)
+    return TarEntry(path, "file", mode, owner, status.st_size, file=file, below=top)
 
 
 def _checked_target(link: bytes, limit: bytes) -> str:
-    target = os.readlink(link)
-    # Both readings must stay inside: the container may lack what the link passes through here.
-    literal = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(link)), target))
-    for reached in (literal, os.path.realpath(link)):
-        if target.startswith(b"/") or not (reached + b"/").startswith(limit + b"/"):
-            shown = target.decode("utf-8", "replace")
-            raise _refused(link, f"is a symlink that leaves the tree (to '{shown}')")
+    with _reading(link):
+        target = os.readlink(link)
+    try:
+        # Both readings must stay inside: the container may lack what the link passes through here.
+        literal = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(link)), target))
+        reached = (literal, os.path.realpath(link))
+    except RecursionError:
+        raise _refused(link, "is a symlink through too many others") from None
+    if target.startswith(b"/") or not all((x + b"/").startswith(limit + b"/") for x in reached):
+        raise _refused(link, f"is a symlink that leaves the tree (to '{_shown(target)}')")
     return target.decode("utf-8", "surrogateescape")
 
 
@@ -186,26 +234,22 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     """Writes the entries as a tar in chunks of about a mebibyte.
 
     Files are read once, when their turn comes. Order is that of the paths' bytes; entries that
-    are `InOrder` are written as they come.
+    are `InOrder` are written, and checked, as they come.
 
     Raises:
-        ImageError: Two entries share a path, a path leaves the root or has a whiteout name, or
-            a file is not what it was when it was listed.
+        ImageError: Two entries share a path, a path leaves the root, has a whiteout name or goes
+            through something that is no directory, or a file is not what it was when it was
+            listed.
     """
-    keyed: Iterator[tuple[bytes, TarEntry]] = ((_path_bytes(entry), entry) for entry in entries)
-    if not isinstance(entries, InOrder):
-        keyed = iter(sorted(keyed, key=lambda pair: pair[0]))
+    keyed: Iterable[tuple[bytes, TarEntry]]
+    keyed = ((_check_path(entry.path), entry) for entry in entries)
+    if isinstance(entries, InOrder):
+        checked: Iterable[TarEntry] = _checked_tree(keyed)
+    else:
+        checked = list(_checked_tree(sorted(keyed, key=lambda pair: pair[0])))
     buffer = bytearray()
     total = 0
-    before = b""
-    for path, entry in keyed:
-        if path < before:
-            raise ValueError(f"{entry.path} comes too late in a layer")
-        if path == before:
-            raise ImageError(f"A layer would hold '{entry.path}' twice.")
-        before = path
-        if entry.kind == "hardlink" and entry.target.encode("utf-8", "surrogateescape") >= path:
-            raise ImageError(f"The hard link '{entry.path}' would come before what it links to.")
+    for entry in checked:
         for piece in _member(entry, epoch):
             buffer += piece
             if len(buffer) >= CHUNK:
@@ -226,16 +270,53 @@ def tar_size(entries: Iterable[TarEntry], epoch: int) -> int:
     return total + -total % _RECORD
 
 
-def _path_bytes(entry: TarEntry) -> bytes:
-    parts = entry.path.split("/")
-    if "" in parts or "." in parts or ".." in parts:
-        raise ImageError(f"'{entry.path}' is no path inside an image.")
+def _check_path(path: str) -> bytes:
+    """The path as bytes, if an image may hold it."""
+    parts = path.split("/")
+    raw = _raw(path)
+    if "" in parts or "." in parts or ".." in parts or "\0" in path:
+        raise ImageError(f"'{_shown(raw)}' is no path inside an image.")
     if any(part.startswith(".wh.") for part in parts):
         raise ImageError(
-            f"'{entry.path}' cannot be put into an image: '.wh.' names stand for deleted files.",
+            f"'{_shown(raw)}' cannot be put into an image: '.wh.' names stand for deleted files.",
             hint="Rename it.",
         )
-    return entry.path.encode("utf-8", "surrogateescape")
+    if len(raw) > _LONGEST_PATH or max(map(len, raw.split(b"/"))) > _LONGEST_NAME:
+        raise ImageError(
+            f"The path '{_shown(raw[:100])}…' is too long for an image ({len(raw)} bytes).",
+            hint=f"Paths have at most {_LONGEST_PATH} bytes, names {_LONGEST_NAME}.",
+        )
+    return raw
+
+
+def _checked_tree(keyed: Iterable[tuple[bytes, TarEntry]]) -> Iterator[TarEntry]:
+    """Makes sure that no path comes twice, or leads through a file or a symlink.
+
+    Only those above that the path begins with, letter by letter, are remembered: in the order of
+    bytes nothing below any other one can still come.
+    """
+    before = b""
+    others: list[bytes] = []
+    for path, entry in keyed:
+        if path == before:
+            raise ImageError(f"A layer would hold '{_shown(path)}' twice.")
+        if path < before:
+            raise ValueError(f"{entry.path} comes too late in a layer")
+        before = path
+        while others and not path.startswith(others[-1]):
+            others.pop()
+        for other in others:
+            if path.startswith(other + b"/"):
+                raise ImageError(
+                    f"A layer would hold '{_shown(path)}', but '{_shown(other)}' is no directory."
+                )
+        if entry.kind != "directory":
+            others.append(path)
+        if entry.kind == "hardlink" and _raw(entry.target) >= path:
+            raise ImageError(f"The hard link '{_shown(path)}' would come before what it links to.")
+        if entry.mode & (stat.S_ISUID | stat.S_ISGID):
+            raise _refused(path, "has a setuid or setgid bit")
+        yield entry
 
 
 def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
@@ -245,7 +326,7 @@ def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
     if entry.content is not None:
         yield entry.content
     else:
-        yield from _file_chunks(entry)
+        yield from file_chunks(entry)
     yield bytes(-entry.size % 512)
 
 
@@ -265,23 +346,41 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _file_chunks(entry: TarEntry) -> Iterator[bytes]:
+def file_chunks(entry: TarEntry) -> Iterator[bytes]:
+    """The bytes of the file that an entry is read from, on a way that no symlink can turn.
+
+    Raises:
+        ImageError: It cannot be read, or is not what it was when it was listed.
+    """
     assert entry.file is not None  # noqa: S101
     with _reading(entry.file):
-        handle = os.open(entry.file, os.O_RDONLY | os.O_CLOEXEC)
+        handle = _open_file(entry.file, entry.below)
     try:
+        _check_unchanged(handle, entry)
         left = entry.size
         while left:
             with _reading(entry.file):
                 piece = os.read(handle, min(left, CHUNK))
             if not piece:
-                raise _changed(entry.file)
+                raise changed_while_packed(entry.file)
             left -= len(piece)
             yield piece
-        if os.fstat(handle).st_size != entry.size:
-            raise _changed(entry.file)
+        _check_unchanged(handle, entry)
     finally:
         os.close(handle)
+
+
+def _open_file(file: bytes, below: bytes) -> int:
+    if below:
+        return _open_below(below, file[len(below) + 1 :])
+    return os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _check_unchanged(handle: int, entry: TarEntry) -> None:
+    # Neither inode nor time: file systems behind a network change them while nobody writes.
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+        raise changed_while_packed(entry.file or b"")
 
 
 @contextlib.contextmanager
@@ -289,10 +388,13 @@ def _reading(file: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _REPLACED:
+            raise changed_while_packed(file) from error
         raise ImageError(f"'{_shown(file)}' cannot be read: {error.strerror}.") from error
 
 
-def _changed(file: bytes) -> ImageError:
+def changed_while_packed(file: bytes) -> ImageError:
+    """What to raise for a file that is not what it was when it was listed."""
     return ImageError(
         f"'{_shown(file)}' changed while it was being read.",
         hint="Let nothing write to the directory while the image is built.",
@@ -307,4 +409,6 @@ def _refused(file: bytes, why: str) -> ImageError:
 
 
 def _shown(file: bytes) -> str:
-    return file.decode("utf-8", "replace")
+    """The name for people: a line break or a terminal's control sequence shows as what it is."""
+    text = file.decode("utf-8", "replace")
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.storage import open_plain_file
 
 # An archive has a few entries for each of at most 127 layers.
 _MEMBERS = 10_000
@@ -64,13 +65,14 @@ class TarIndex:
         self.file = file
         self._found: dict[str, Stretch | str] = {}
         try:
-            with file.open("rb") as stream:
+            with open_plain_file(file) as stream:
                 end = stream.seek(0, 2)
                 stream.seek(0)
                 for member in _members(stream, file):
                     self._add(member, end)
-        except OSError as error:
-            raise ImageError(f"{file} cannot be read: {error.strerror or error}.") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else ""
+            raise ImageError(f"{file} cannot be read: {reason or error}.") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._found

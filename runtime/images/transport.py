@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import itertools
-import json
+import math
 import random
 import re
 import threading
@@ -30,6 +30,7 @@ from kfp_bento.runtime.images.connections import (
 from kfp_bento.runtime.images.credentials import Credentials, find_credentials
 from kfp_bento.runtime.images.reference import DOCKER_HUB
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.storage import parse_json
 
 # Answers longer than this are read only as streams; no manifest may be larger.
 CONTENT_LIMIT = 4 << 20
@@ -43,6 +44,9 @@ _LONGEST_WAIT = 60.0
 _TOKEN_LIFE = 60.0
 _KINDS = re.compile(r"(?:^|,)\s*(bearer|basic)(?=[\s,]|$)", re.IGNORECASE)
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
+# What may stand in an Authorization header (RFC 6750, 2.1), and nothing that would end it.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_LONGEST_DETAIL = 1000
 _NO_SPACE = re.compile(rb'no space|"err":28\b', re.IGNORECASE)
 
 Result = TypeVar("Result")
@@ -87,8 +91,7 @@ class Answer:
     @property
     def length(self) -> int | None:
         """The length that the registry gives, where it gives one."""
-        text = self.headers.get("Content-Length", "")
-        return int(text) if text.isdecimal() else None
+        return whole_number(self.headers.get("Content-Length", ""))
 
     @property
     def codes(self) -> set[str]:
@@ -97,16 +100,18 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The registry's own words; they never hold what we sent."""
+        """The registry's own words, without control characters; they never hold what we sent."""
         said = (f"{item.get('code', '')} {item.get('message', '')}" for item in self._errors())
-        return "; ".join(text.strip() for text in said)
+        text = "; ".join(text.strip() for text in said)
+        return "".join(letter if letter.isprintable() else " " for letter in text)[:_LONGEST_DETAIL]
 
     def _errors(self) -> list[dict[str, Any]]:
         try:
-            errors = list(json.loads(self.content)["errors"])
-        except (ValueError, KeyError, TypeError):
+            errors = parse_json(self.content).get("errors")
+        except ValueError:
             return []
-        return [item for item in errors if isinstance(item, dict)]
+        listed = errors if isinstance(errors, list) else []
+        return [item for item in listed if isinstance(item, dict)]
 
 
 class Transport:
@@ -221,7 +226,7 @@ class Transport:
                     hint="Run this again, or look at what stands between here and the registry.",
                 )
             )
-        place = urllib.parse.urlsplit(urllib.parse.urljoin(answer.url, given))
+        place = urllib.parse.urlsplit(self._joined(answer.url, given))
         if place.hostname != urllib.parse.urlsplit(self.base).hostname:
             raise RegistryError(
                 f"{self.host} wanted to send the upload to '{place.hostname}'.",
@@ -270,6 +275,15 @@ class Transport:
                 hint="Do not use this registry until its administrator has looked at it.",
             )
 
+    def _joined(self, url: str, location: str) -> str:
+        """The address that a registry gave, if it is one."""
+        try:
+            joined = urllib.parse.urljoin(url, location)
+            urllib.parse.urlsplit(joined).port  # noqa: B018 - parsed when it is looked at
+        except ValueError:
+            raise RegistryError(f"{self.host} names an address that is none.") from None
+        return joined
+
     def _follow(
         self,
         method: str,
@@ -285,7 +299,7 @@ class Transport:
             answer = self._send(method, url, body, signed, stream=stream)
             if answer.status not in _REDIRECTS or method not in {"GET", "HEAD"}:
                 return answer
-            target = urllib.parse.urljoin(url, answer.headers.get("Location", ""))
+            target = self._joined(url, answer.headers.get("Location", ""))
             self.check_address(target, "redirects to an address")
             if _origin(target) != _origin(url):
                 authorization = None
@@ -324,7 +338,7 @@ class Transport:
 
     def token(self, challenge: dict[str, str], scopes: Scopes) -> tuple[str, float]:
         """Gets a token from the place that the registry names; with the seconds it lives."""
-        realm = challenge.get("realm", "")
+        realm = self._joined("", challenge.get("realm", ""))
         self.check_address(realm, "asks for a login")
         fields = [("service", challenge["service"])] if challenge.get("service") else []
         wanted = scopes + _further(challenge.get("scope", ""), scopes)
@@ -343,13 +357,15 @@ class Transport:
             answer = self._send("GET", url._replace(query=query).geturl(), None, signed)
         self.check_passing(answer, "give a token")
         try:
-            data = json.loads(answer.content)
-            token = data.get("token") or data["access_token"]
+            data = parse_json(answer.content)
+            token = str(data.get("token") or data["access_token"])
             life = float(data.get("expires_in") or _TOKEN_LIFE)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if not _TOKEN.fullmatch(token) or not math.isfinite(life):
+                raise ValueError("no token")
+        except (ValueError, KeyError, TypeError, OverflowError):
             # The cause is left out on purpose: its text can hold the token.
             raise self.failure(answer, "give a token") from None
-        return str(token), life
+        return token, life
 
     def _scopes(self, method: str, also: Scopes) -> Scopes:
         own = f"repository:{self._repository}:"
@@ -423,6 +439,11 @@ class _Login:
         return f"Bearer {token}"
 
 
+def whole_number(text: str) -> int | None:
+    """What a header counts; None for what is no number, or for one that nothing here can have."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+
+
 def _content(raw: urllib3.BaseHTTPResponse) -> bytes:
     """All of an answer, or a little more than the limit. A single read would hide a short one."""
     content = bytearray()
@@ -467,7 +488,7 @@ def _retry_after(answer: Answer) -> float:
         return float(text)
     try:
         return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

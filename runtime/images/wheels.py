@@ -18,10 +18,11 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import tomllib
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -38,7 +39,9 @@ from packaging.utils import (
 )
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.image import Platform
+from kfp_bento.runtime.images.blobs import storage_errors
+from kfp_bento.runtime.images.image import Platform, is_digest
+from kfp_bento.runtime.images.requirements import option_in, requirement_lines
 
 BIG_WHEEL = 64_000_000
 """From this size on, in bytes of the wheel file, a wheel gets a layer of its own."""
@@ -58,7 +61,6 @@ _OLDEST_GLIBC = {"x86_64": (2, 5), "aarch64": (2, 17)}
 _HASH = re.compile(r"\s--hash[= ](\w+):([0-9a-fA-F]+)")
 _VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
 _SOURCES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
-_INCLUDES = {"-r", "--requirement", "-c", "--constraint", "-e", "--editable"}
 _CONNECTIONS = 16
 _SECONDS = 10.0
 
@@ -92,30 +94,19 @@ class Lock:
         Raises:
             ImageError: It cannot be read.
         """
-        try:
-            text = self.file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ImageError(f"The lock {self.file} cannot be read: {error}.") from error
-        for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-            if stripped := re.sub(r"(?:^|\s)#.*", "", line).strip():
-                yield stripped
+        return requirement_lines(self.file)
 
     def options(self) -> Iterator[str]:
         """Its options (indexes and the like), with paths made absolute.
 
         Raises:
-            ImageError: It includes another file.
+            ImageError: It includes another file, or has another option that no list may have.
         """
         for line in self.lines():
-            parts = re.fullmatch(r"(--[\w-]+|-\w)[= ]*(.*)", line)
-            if parts is None:
+            found = option_in(line)
+            if found is None:
                 continue
-            option, value = parts.groups()
-            if option in _INCLUDES:
-                raise ImageError(
-                    f"The lock {self.file.name} includes something else: '{line}'.",
-                    hint="Put everything into one list: `uv pip compile --generate-hashes`.",
-                )
+            option, value = found
             if option in {"-f", "--find-links"} and "://" not in value:
                 value = str((self.file.parent / value).absolute())
             yield f"{option} {value}".rstrip()
@@ -147,8 +138,19 @@ class Wheel:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Wheel:
-        """Reads what `to_dict` wrote."""
+    def from_dict(cls, data: Any) -> Wheel:
+        """Reads what `to_dict` wrote, or somebody else in its name.
+
+        Raises:
+            ValueError: It is no wheel, or would be more than one line of a requirements list.
+        """
+        if not isinstance(data, dict) or type(data.get("size")) is not int:
+            raise ValueError("no wheel")
+        texts = [value for name, value in data.items() if name != "size"]
+        if not all(isinstance(text, str) and len(text.split()) <= 1 for text in texts):
+            raise ValueError("a wheel with wrong values")
+        if data.keys() != cls.__annotations__.keys() or not is_digest(f"sha256:{data['sha256']}"):
+            raise ValueError("a wheel with other fields")
         return cls(**data)
 
 
@@ -247,6 +249,16 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     return tuple(sorted(_sized(found, lock), key=lambda wheel: wheel.name))
 
 
+def locked(wheels: Iterable[Wheel], lock: Lock) -> bool:
+    """Whether the lock holds the hash of every wheel, as of all that `select_wheels` gives.
+
+    Raises:
+        ImageError: The lock cannot be read.
+    """
+    known = _locked_hashes(lock)
+    return all(wheel.sha256 in known.get(wheel.name, frozenset()) for wheel in wheels)
+
+
 def wheel_groups(wheels: Sequence[Wheel], *, own_files: bool = True) -> tuple[WheelGroup, ...]:
     """Shares wheels out to layers: each big one alone, largest first, then all others.
 
@@ -267,12 +279,54 @@ def wheel_groups(wheels: Sequence[Wheel], *, own_files: bool = True) -> tuple[Wh
     return tuple(groups)
 
 
-def run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool = False) -> str:
+def run_uv(
+    lock: Lock,
+    platform: Platform,
+    *arguments: str,
+    offline: bool = False,
+    scratch: Path | None = None,
+) -> str:
     """Runs uv for the lock's Python and the image's platform; gives what it prints.
 
+    Args:
+        lock: Whose Python, and from whose folder.
+        platform: The image's.
+        arguments: The command and its options.
+        offline: Whether uv's cache must do.
+        scratch: Where uv gets a cache if its own place cannot be written and none is among the
+            arguments; a temporary directory if not given.
+
     Raises:
-        ImageError: uv is missing or fails; its last lines are in the message.
+        ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
     """
+    if "--cache-dir" in arguments or _has_cache():
+        return _run_uv(lock, platform, *arguments, offline=offline)
+    if scratch:
+        cache = str(scratch.absolute() / "uv-cache")
+        return _run_uv(lock, platform, *arguments, "--cache-dir", cache, offline=offline)
+    with storage_errors(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="kfp-bento-uv-")
+    with temporary as cache:
+        return _run_uv(lock, platform, *arguments, "--cache-dir", cache, offline=offline)
+
+
+def _has_cache() -> bool:
+    """Whether uv's usual cache can be written.
+
+    A random uid has no home, or ``/``; without any, uv would take the working directory, which
+    is the bento.
+    """
+    if "UV_CACHE_DIR" in os.environ:
+        return True
+    home = os.environ.get("HOME")
+    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    place = Path(usual or "/nowhere", "uv")
+    while not place.exists():
+        place = place.parent
+    return os.access(place, os.W_OK | os.X_OK)
+
+
+def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool) -> str:
     command = [
         *(_uv(), *arguments, "--quiet", "--no-config", "--no-progress", "--no-deps"),
         *("--python", sys.executable, "--python-version", lock.python),

@@ -35,7 +35,6 @@ envs:
 - {name: GREETING, value: hello}
 - {name: FLAVOUR, value: own}
 - {name: HOME, value: /elsewhere}
-- {name: PATH, value: /own/bin}
 """
 
 

@@ -274,13 +274,13 @@ def test_a_model_is_read_once_when_it_is_new(
     from kfp_bento.runtime.images import tar
 
     opened: list[bytes] = []
-    original = tar._file_chunks
+    original = tar.file_chunks
 
     def counted(entry: Any) -> Any:
         opened.append(entry.file)
         return original(entry)
 
-    monkeypatch.setattr(tar, "_file_chunks", counted)
+    monkeypatch.setattr(tar, "file_chunks", counted)
     build_image(bento, registry.image("team/tiny"), base=pushed_base)
     assert len([file for file in opened if file.endswith(b"factor.txt")]) == 1
 
