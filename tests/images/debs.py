@@ -8,6 +8,7 @@ import io
 import lzma
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,9 +113,14 @@ def compressed(data: bytes, how: str) -> bytes:
 
 def make_archive(folder: Path, debs: Iterable[Path]) -> tuple[str, bytes]:
     """Signs an apt repository of these packages; gives its source and the public key."""
-    home = folder / "gnupg"
-    home.mkdir(parents=True, mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--yes"]
+    folder.mkdir(parents=True, exist_ok=True)
+    # The agent listens on a socket in its home, whose path must be short.
+    with tempfile.TemporaryDirectory(prefix="gpg") as home:
+        return _signed_archive(folder, debs, home)
+
+
+def _signed_archive(folder: Path, debs: Iterable[Path], home: str) -> tuple[str, bytes]:
+    gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--yes"]
     parameters = ["--passphrase", "", "--quick-generate-key", "archive", "ed25519", "sign"]
     subprocess.run([*gpg, *parameters, "never"], check=True, capture_output=True)
     pool = folder / "repository"
@@ -140,7 +146,7 @@ def make_archive(folder: Path, debs: Iterable[Path]) -> tuple[str, bytes]:
     sign = ["--clearsign", "--output", str(pool / "InRelease"), str(folder / "Release")]
     subprocess.run([*gpg, *sign], check=True, capture_output=True)
     key = subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout
-    agent = ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"]
+    agent = ["gpgconf", "--homedir", home, "--kill", "gpg-agent"]
     subprocess.run(agent, check=False, capture_output=True)
     return f"deb file:{pool} ./\n", key
 

@@ -49,6 +49,8 @@ EVERYTHING: dict[str, str | bytes] = {
     "datum-1.0.dist-info/entry_points.txt": "[console_scripts]\ndat = datum:x\n",
 }
 
+UV = (sys.executable, "-m", "uv")
+
 
 @pytest.fixture(autouse=True)
 def uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -98,10 +100,10 @@ def test_the_tree_is_what_uv_puts_into_a_real_environment(tmp_path: Path, shelf:
     lock = lock_of(tmp_path, make_wheel(shelf, "datum", members=EVERYTHING))
     layer = only_layer(lock, tmp_path)
     real = tmp_path / "real"
-    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, real], check=True)
+    subprocess.run([*UV, "venv", "--quiet", "--python", sys.executable, real], check=True)
     before = set(real.rglob("*"))
     wheel = shelf / "datum-1.0-py3-none-any.whl"
-    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", real / "bin/python"]
+    command = [*UV, "pip", "install", "--quiet", "--no-deps", "--python", real / "bin/python"]
     subprocess.run([*command, wheel], check=True)
     expected = {
         path.relative_to(real).as_posix()

@@ -66,6 +66,7 @@ found = {{
 }}
 print(json.dumps(found))
 """
+COMMAND = (sys.executable, "-m", "kfp_bento.runtime.cli")
 # A real wheel from the package index: 70 kB, no dependencies.
 IDNA = "idna==3.10 --hash=sha256:946d195a0d259cbba61165e88e65941f16e9b36ea6ddb97f00452bae8b1287d3\n"
 
@@ -92,7 +93,7 @@ def build_in(
 ) -> dict[str, Any]:
     inside = replace(jail, readable=(bento.directory,))
     done = inside.run(
-        *(*before, "kfp-bento", "image", "build", bento.directory),
+        *(*before, *COMMAND, "image", "build", bento.directory),
         *("--to", to, "--base", base, "--json"),
         **environment,
     )
@@ -191,7 +192,7 @@ def test_a_directory_that_cannot_be_written_is_named(
 ) -> None:
     inside = replace(jail, readable=(bento.directory,))
     done = inside.run(
-        *("kfp-bento", "image", "build", bento.directory),
+        *(*COMMAND, "image", "build", bento.directory),
         *("--to", "oci:/usr/image", "--base", registry_base),
     )
     assert done.returncode != 0

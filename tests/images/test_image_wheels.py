@@ -270,6 +270,7 @@ def test_the_chosen_wheel_is_the_one_installed_though_others_fit(
     assert module.read_text() == "# the locked one"
 
 
+UV = (sys.executable, "-m", "uv")
 REAL = ["iniconfig==2.0.0", "markupsafe==3.0.2"]
 
 
@@ -279,7 +280,7 @@ def real_lock(tmp_path_factory: pytest.TempPathFactory) -> Lock:
     folder = tmp_path_factory.mktemp("real")
     wanted = write(folder / "wanted.txt", "\n".join(REAL))
     file = folder / "requirements.txt"
-    command = ["uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"]
+    command = [*UV, "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"]
     done = subprocess.run(
         [*command, "--python", sys.executable, "-o", file, wanted], capture_output=True, check=False
     )
@@ -297,7 +298,7 @@ def test_a_real_lock_gives_the_wheels_that_uv_itself_would_take(
     assert all(wheel.size > 1000 for wheel in chosen)
     target = ["--target", tmp_path, "--python-platform", "x86_64-manylinux_2_28"]
     version = ["--python", sys.executable, "--python-version", MINOR]
-    command = ["uv", "pip", "install", "--quiet", *target, *version, "-r", real_lock.file]
+    command = [*UV, "pip", "install", "--quiet", *target, *version, "-r", real_lock.file]
     subprocess.run(command, check=True)
     (markup,) = tmp_path.glob("[Mm]arkup[Ss]afe-*.dist-info/WHEEL")
     python, abi, platforms = chosen[1].filename.removesuffix(".whl").rsplit("-", 3)[1:]
