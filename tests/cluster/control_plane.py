@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
 START_SECONDS = 90.0
+GOODBYE_SECONDS = 3.0
 
 # user, its groups: who may talk to the API server from the start
 _IDENTITIES = {
@@ -34,7 +35,6 @@ _IDENTITIES = {
     "system:kube-controller-manager": "",
     "system:kube-scheduler": "",
 }
-_CONTROLLERS = "*,-cloud-node-lifecycle,-node-ipam,-service-lb-controller,-node-route-controller"
 
 
 class ToolsMissing(Exception):
@@ -89,12 +89,11 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={self.folder}/service-accounts.key",
             f"--root-ca-file={self.ca}",
-            f"--controllers={_CONTROLLERS}",
             # Nodes here are only told about; a busy machine must not make them look dead.
             "--node-monitor-grace-period=10m",
             "--leader-elect=false",
             "--secure-port=0",
-            "--use-service-account-credentials=false",
+            "--use-service-account-credentials=true",
         )
         self._run(
             "kube-scheduler",
@@ -104,8 +103,8 @@ class ControlPlane:
         )
 
     def stop(self) -> None:
-        for name in reversed(list(self._processes)):
-            self._stop(name)
+        for name in list(self._processes):
+            self._stop(name, abruptly=True)  # nothing is kept, so nothing has to be tidied
 
     def start_api_server(self) -> None:
         certificate, key = self.server_certificate
@@ -190,8 +189,12 @@ class ControlPlane:
         process = self._processes.pop(name, None)
         if process is None:
             return
-        if abruptly:
-            process.kill()
+        if not abruptly:
+            process.terminate()
+            # It says goodbye to nobody who watches over HTTP/1.1, and waits for them instead.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GOODBYE_SECONDS)
+        process.kill()
         stop_group(process)
 
     def _wait_for(self, name: str, url: str, *, token: str = "") -> None:
