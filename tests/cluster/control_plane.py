@@ -84,23 +84,7 @@ class ControlPlane:
         _write_private(self.folder / "tokens.csv", "".join(tokens))
         self._start_etcd()
         self.start_api_server()
-        self._run(
-            "kube-controller-manager",
-            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
-            f"--service-account-private-key-file={self.folder}/service-accounts.key",
-            f"--root-ca-file={self.ca}",
-            # Nodes here are only told about; a busy machine must not make them look dead.
-            "--node-monitor-grace-period=10m",
-            "--leader-elect=false",
-            "--secure-port=0",
-            "--use-service-account-credentials=true",
-        )
-        self._run(
-            "kube-scheduler",
-            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
-            "--leader-elect=false",
-            "--secure-port=0",
-        )
+        self._start_controllers()
 
     def stop(self) -> None:
         for name in list(self._processes):
@@ -132,6 +116,12 @@ class ControlPlane:
     def stop_api_server(self, *, abruptly: bool = False) -> None:
         self._stop("kube-apiserver", abruptly=abruptly)
 
+    def restart_controllers(self) -> None:
+        """Starts them anew; by themselves they would wait half a minute before they try again."""
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._stop(name, abruptly=True)
+        self._start_controllers()
+
     def kubeconfig(self, user: str, token: str = "", namespace: str = "") -> Path:
         """A kubeconfig for one of the known users, or for anybody with a token."""
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -156,6 +146,25 @@ class ControlPlane:
 
     def logs(self) -> list[Path]:
         return sorted(self.folder.glob("*.log"))
+
+    def _start_controllers(self) -> None:
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
+            f"--service-account-private-key-file={self.folder}/service-accounts.key",
+            f"--root-ca-file={self.ca}",
+            # Nodes here are only told about; a busy machine must not make them look dead.
+            "--node-monitor-grace-period=10m",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--use-service-account-credentials=true",
+        )
+        self._run(
+            "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        )
 
     def _start_etcd(self) -> None:
         peer = f"http://127.0.0.1:{free_port()}"

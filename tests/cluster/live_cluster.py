@@ -106,12 +106,13 @@ class LiveCluster:
 
     @contextlib.contextmanager
     def api_server_down(self, *, abruptly: bool = False) -> Iterator[None]:
-        """No API server listens inside; afterwards it does again."""
+        """No API server listens inside; afterwards it does again, and controllers work."""
         self.plane.stop_api_server(abruptly=abruptly)
         try:
             yield
         finally:
             self.plane.start_api_server()
+            self.plane.restart_controllers()
 
     @contextlib.contextmanager
     def cordoned(self) -> Iterator[None]:
@@ -171,6 +172,7 @@ def live_cluster_in(folder: Path, programs: Path) -> Iterator[LiveCluster]:
             _wait_until_usable(cluster)
             yield cluster
         finally:
+            plane.stop()  # which also ends the watch that the nodes hang on
             cluster.pods.stop()
 
 
