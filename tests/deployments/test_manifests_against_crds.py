@@ -14,21 +14,24 @@ import yaml
 from sample_bentos import make_bento, make_model
 
 from kfp_bento.runtime.deployments import manifest_problems, render_bento_deployment
-from kfp_bento.runtime.deployments.portable_subset import (
-    PORTABLE_SUBSET,
-    Fields,
-    Items,
-    Pairs,
-    Shape,
-    Value,
-)
+from kfp_bento.runtime.deployments.portable_subset import PORTABLE_SUBSET, crd_subset
+from kfp_bento.runtime.deployments.shapes import Fields, Items, Pairs, Shape, Value
 
 CRDS = Path(__file__).resolve().parents[3] / "shared" / "crds"
 BENTO, DEPLOYMENT = "resources.yatai.ai_bentoes.yaml", "serving.yatai.ai_bentodeployments.yaml"
+REQUEST = "resources.yatai.ai_bentorequests.yaml"
 GENERATIONS = {
-    "1.1.4 and 1.1.3": (f"image-builder-v1.1.3/{BENTO}", f"deployment-v1.1.4/{DEPLOYMENT}"),
-    "1.1.21 and 1.2.28": (f"image-builder-v1.2.28/{BENTO}", DEPLOYMENT),
-    "newest": (BENTO, DEPLOYMENT),
+    "kubeflow-1.7": (
+        f"image-builder-v1.1.3/{BENTO}",
+        f"image-builder-v1.1.3/{REQUEST}",
+        f"deployment-v1.1.4/{DEPLOYMENT}",
+    ),
+    "kubeflow-1.9": (
+        f"image-builder-v1.2.28/{BENTO}",
+        f"image-builder-v1.2.28/{REQUEST}",
+        DEPLOYMENT,
+    ),
+    "newest": (BENTO, REQUEST, DEPLOYMENT),
 }
 needs_crds = pytest.mark.skipif(
     not (CRDS / BENTO).is_file(), reason="the CRDs are not in ../shared/crds; own check only"
@@ -154,19 +157,21 @@ def test_the_walk_by_the_crds_refuses_unknown_fields_and_wrong_types() -> None:
 def test_every_field_that_our_check_allows_exists_in_every_generation(
     generation: str, kind: tuple[str, str]
 ) -> None:
-    schema = served_schemas(generation)[kind]
-    shape = PORTABLE_SUBSET[kind]
-    assert list(disagreements(shape.fields["spec"], schema["properties"]["spec"], "spec")) == []
+    spec = served_schemas(generation)[kind]["properties"]["spec"]
+    for shape in (PORTABLE_SUBSET[kind], crd_subset(generation)[kind]):
+        assert list(disagreements(shape.fields["spec"], spec, "spec")) == []
 
 
 def disagreements(shape: Shape, schema: dict[str, Any], path: str) -> Iterator[str]:
     names = {str: "string", int: "integer", bool: "boolean"}
     if isinstance(shape, Value):
-        text_or_number = schema.get("x-kubernetes-int-or-string") and shape.type in (str, int)
-        if not text_or_number and schema.get("type") != names[shape.type]:
-            yield f"{path}: {schema.get('type')} is not {names[shape.type]}"
+        types = shape.type if isinstance(shape.type, tuple) else (shape.type,)
+        text_or_number = schema.get("x-kubernetes-int-or-string") and bool not in types
+        if not text_or_number and [schema.get("type")] != [names[one] for one in types]:
+            yield f"{path}: {schema.get('type')} is not {types}"
     elif isinstance(shape, Pairs):
-        if schema.get("additionalProperties") != {"type": "string"}:
+        free = schema.get("additionalProperties") or {}
+        if free != {"type": "string"} and not free.get("x-kubernetes-int-or-string"):
             yield f"{path} has no free keys with strings"
     elif isinstance(shape, Items):
         yield from disagreements(shape.item, schema["items"], f"{path}[]")
