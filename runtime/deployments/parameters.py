@@ -7,8 +7,7 @@ field by field, or refused by the field's name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self, get_type_hints
 
 from kfp_bento.runtime.errors import InvalidInput
@@ -30,7 +29,7 @@ class Options:
     """The options of one target; each is checked against its type when it is given."""
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
+        hints = get_type_hints(type(self))
         for one in fields(self):
             value = _typed(one.name, getattr(self, one.name), hints[one.name])
             object.__setattr__(self, one.name, value)
@@ -50,6 +49,10 @@ class Options:
                     hint=f"It has {', '.join(sorted(known))}.",
                 )
         return cls(**{name: value for name, value in parameters.items() if value is not None})
+
+    def replaced(self, **changes: Any) -> Self:
+        """Give the same options with some changed."""
+        return replace(self, **changes)
 
 
 def text(field: str, value: Any) -> str:
@@ -109,11 +112,6 @@ def choice(field: str, value: str, known: Sequence[str]) -> str:
 def without_empty(block: Mapping[str, Any]) -> dict[str, Any]:
     """Give an object without the keys that say nothing."""
     return {key: value for key, value in block.items() if value not in (None, "", {}, [])}
-
-
-@cache
-def _hints(options: type) -> dict[str, Any]:
-    return get_type_hints(options)
 
 
 def _typed(field: str, value: Any, wanted: Any) -> Any:
