@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.errors import InvalidInput
+
 from .parameters import Options
 
 if TYPE_CHECKING:
@@ -80,15 +82,17 @@ class Target:
             object where only its status tells.
         watcher: Gives the Deployments that must serve the new revision.
         inspector: Gives what the conditions of live objects have against the release.
+        needs_bento: Whether nothing can be rendered without a bento.
     """
 
     kind: str
     options_type: type[Options]
-    renderer: Callable[[str, Bento, Any], tuple[Manifest, ...]]
+    renderer: Callable[[str, Any, Any], tuple[Manifest, ...]]
     primary_kind: str
     address: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any] | None], str]
     watcher: Callable[[Sequence[Mapping[str, Any]]], tuple[Workload, ...]]
     inspector: Callable[[Sequence[Mapping[str, Any]]], tuple[Problem, ...]]
+    needs_bento: bool = True
 
     def options(self, parameters: Mapping[str, Any] | None = None) -> Options:
         """Give typed options out of a component's or a command's parameters.
@@ -99,9 +103,18 @@ class Target:
         return self.options_type.of(self.kind, parameters or {})
 
     def render(
-        self, image: str, bento: Bento, options: Options | Mapping[str, Any] | None = None
+        self,
+        image: str,
+        bento: Bento | None,
+        options: Options | Mapping[str, Any] | None = None,
     ) -> tuple[Manifest, ...]:
         """Give the manifests; the same arguments give the same manifests.
+
+        Args:
+            image: Image by digest; for a BentoRequest the tag to build, and "" where a stored
+                model is served.
+            bento: The bento inside; None where a stored model is served.
+            options: What `options` gave, or the parameters that it takes.
 
         Raises:
             InvalidInput: An argument that cannot be honoured; the message names the field.
@@ -109,6 +122,10 @@ class Target:
         chosen = options if isinstance(options, Options) else self.options(options)
         if not isinstance(chosen, self.options_type):
             raise TypeError(f"{self.kind} takes {self.options_type.__name__}")
+        if bento is None and self.needs_bento:
+            raise InvalidInput(
+                f"bento: the target {self.kind} serves bentos only.", hint="Give the bento."
+            )
         return self.renderer(image, bento, chosen)
 
     def primary(self, manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
