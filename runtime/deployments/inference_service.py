@@ -65,6 +65,7 @@ KIND = "inference-service"
 CONTAINER = "kserve-container"
 MODE = "serving.kserve.io/deploymentMode"
 PROTOCOL = "kfp-bento/protocol"
+FACTS_SUFFIX = "-kfp-bento"
 
 # Names since KServe 0.16, and those before it.
 STANDARD_MODES = ("Standard", "RawDeployment")
@@ -196,7 +197,7 @@ class InferenceServiceOptions(PodOptions):
 def inference_service_manifests(
     image: str, bento: Bento | None, options: InferenceServiceOptions
 ) -> tuple[Manifest, ...]:
-    """Give the InferenceService of an image, or of a stored model.
+    """Give the InferenceService of an image, or of a stored model, and a ConfigMap of facts.
 
     Args:
         image: Image by digest; "" with `storage_uri`.
@@ -215,9 +216,7 @@ def inference_service_manifests(
     protocol = _protocol(bento, options)
     annotations: dict[str, str] = {
         **metadata_annotations("annotations", options.annotations, _misplaced(options)),
-        **(provenance(bento) if bento else {}),
         MODE: options.mode,
-        PROTOCOL: protocol,
     }
     if options.standard and (options.autoscaling or {}).get("scaleMetric"):
         # Without it KServe's webhook checks the metric as if it were Knative's.
@@ -235,6 +234,7 @@ def inference_service_manifests(
         "canary": _canary(image, name, protocol, options),
     }
     return (
+        _facts(metadata, {**(provenance(bento) if bento else {}), PROTOCOL: protocol}),
         {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
@@ -242,6 +242,21 @@ def inference_service_manifests(
             "spec": without_empty(spec),
         },
     )
+
+
+def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
+    """A ConfigMap that says what serves.
+
+    On the InferenceService itself KServe would hand the annotations on to the pods, and each
+    change of them would start those again, a canary's stable neighbours too.
+    """
+    place = {
+        "name": f"{metadata['name']}{FACTS_SUFFIX}",
+        "namespace": metadata["namespace"],
+        "labels": metadata["labels"],
+        "annotations": dict(facts),
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": without_empty(place)}
 
 
 def canary_name(image: str) -> str:
@@ -263,7 +278,7 @@ def inference_service_url(
         if address:
             parts = urlsplit(str(address))
             return f"{parts.scheme}://{parts.netloc}"
-    (service,) = manifests
+    service = _service_of(manifests)
     metadata, spec = service["metadata"], service["spec"]
     first = "transformer" if "transformer" in spec else "predictor"
     middle = f"-{spec[first]['name']}" if spec[first].get("name") else ""
@@ -272,7 +287,7 @@ def inference_service_url(
 
 def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
     """Give the Deployments that KServe or Knative will make, and how they are recognised."""
-    (service,) = manifests
+    service = _service_of(manifests)
     name, spec = service["metadata"]["name"], service["spec"]
     standard = service["metadata"]["annotations"][MODE] in STANDARD_MODES
     parts = [
@@ -321,6 +336,10 @@ def inference_service_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Pr
         elif (condition(live, "CanaryReady") or {}).get("status") in ("False", "Unknown"):
             found += _unready(subject, [condition(live, "CanaryReady") or {}])
     return tuple(found)
+
+
+def _service_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(one for one in manifests if one["kind"] == "InferenceService")
 
 
 def _unready(subject: str, conditions: Sequence[Mapping[str, Any]]) -> list[Problem]:
@@ -595,15 +614,14 @@ def _pods(
     labels = {"serving.kserve.io/inferenceservice": name, "component": component}
     container = (subject.get("containers") or [{}])[0]
     spec = pod_spec(container, options, labels)
-    if "model" in subject:
-        # The runtime brings containers and identity; credentials come by the account's token.
-        del spec["containers"], spec["automountServiceAccountToken"], spec["volumes"]
-        return {**spec, **subject}
-    if options.standard:
-        spec["securityContext"] = dict(POD_SECURITY)
-    else:
+    if not options.standard:
         # Knative ends a pod by the request's timeout, and has no field for it.
         del spec["terminationGracePeriodSeconds"]
+    if "model" in subject:
+        # The runtime brings containers, volumes and identity.
+        del spec["containers"], spec["volumes"], spec["automountServiceAccountToken"]
+    elif options.standard:
+        spec["securityContext"] = dict(POD_SECURITY)
     return {**spec, **subject}
 
 

@@ -123,7 +123,9 @@ BUILDER_POD_SPEC = Fields({**SCHEDULING, "serviceAccountName": NAME})
 _REQUESTED_MODEL = Fields({"tag": TEXT, "downloadUrl": TEXT}, frozenset({"tag"}))
 
 
-def _object(api_version: str, kind: str, name_problem: Callable[[str], str], spec: Shape) -> Fields:
+def _object(
+    api_version: str, kind: str, name_problem: Callable[[str], str], spec: Shape | None
+) -> Fields:
     metadata = Fields(
         {
             "name": Value(str, name_problem),
@@ -139,7 +141,7 @@ def _object(api_version: str, kind: str, name_problem: Callable[[str], str], spe
         ),
         "kind": Value(str, lambda text: "" if text == kind else f"is not {kind}"),
         "metadata": metadata,
-        "spec": spec,
+        **({"spec": spec} if spec else {}),
     }
     return Fields(shape, frozenset(shape))
 
@@ -240,16 +242,19 @@ PORTABLE_SUBSET: Mapping[tuple[str, str], Fields] = crd_subset()
 
 # Objects of Kubernetes, KServe and others: their API server is strict about them by itself.
 OTHER_KINDS: Mapping[tuple[str, str], Fields] = {
-    (version, kind): _object(version, kind, resource_name_problem, Free())
-    for version, kind in (
-        ("v1", "Service"),
-        ("apps/v1", "Deployment"),
-        ("autoscaling/v2", "HorizontalPodAutoscaler"),
-        ("policy/v1", "PodDisruptionBudget"),
-        ("monitoring.coreos.com/v1", "ServiceMonitor"),
-        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-        ("serving.kserve.io/v1beta1", "InferenceService"),
-    )
+    **{
+        (version, kind): _object(version, kind, resource_name_problem, Free())
+        for version, kind in (
+            ("v1", "Service"),
+            ("apps/v1", "Deployment"),
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            ("policy/v1", "PodDisruptionBudget"),
+            ("monitoring.coreos.com/v1", "ServiceMonitor"),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+            ("serving.kserve.io/v1beta1", "InferenceService"),
+        )
+    },
+    ("v1", "ConfigMap"): _object("v1", "ConfigMap", resource_name_problem, None),
 }
 
 
