@@ -125,7 +125,10 @@ def _text_key(field_name: str, key: Any) -> str:
 
 
 def _known(shape: Shape) -> str:
-    return f"Known: {', '.join(sorted(shape.fields))}." if isinstance(shape, Fields) else ""
+    inner = shape.item if isinstance(shape, Items) else shape
+    if isinstance(inner, Fields):
+        return f"Known: {', '.join(sorted(inner.fields))}."
+    return "Write strings, in the form that Kubernetes gives them."
 
 
 def _field_problems(value: Mapping[Any, Any], shape: Fields, path: str) -> Iterator[str]:
@@ -135,7 +138,7 @@ def _field_problems(value: Mapping[Any, Any], shape: Fields, path: str) -> Itera
         if key in shape.fields:
             yield from shape_problems(item, shape.fields[key], f"{path}.{key}")
         else:
-            yield f"{path}.{key} is no field that every generation of the CRDs has"
+            yield f"{path}.{key} is no field that every version has"
 
 
 def _value_problems(value: Any, shape: Value, path: str) -> Iterator[str]:

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from crd_schemas import GENERATIONS, needs_crds, schema_problems, served_schemas
 from sample_bentos import make_bento, make_model
 
 from kfp_bento.runtime.deployments import manifest_problems, render_bento_deployment
 from kfp_bento.runtime.deployments.portable_subset import PORTABLE_SUBSET, crd_subset
 from kfp_bento.runtime.deployments.shapes import Fields, Items, Pairs, Shape, Value
-
-CRDS = Path(__file__).resolve().parents[3] / "shared" / "crds"
-BENTO, DEPLOYMENT = "resources.yatai.ai_bentoes.yaml", "serving.yatai.ai_bentodeployments.yaml"
-REQUEST = "resources.yatai.ai_bentorequests.yaml"
-GENERATIONS = {
-    "kubeflow-1.7": (
-        f"image-builder-v1.1.3/{BENTO}",
-        f"image-builder-v1.1.3/{REQUEST}",
-        f"deployment-v1.1.4/{DEPLOYMENT}",
-    ),
-    "kubeflow-1.9": (
-        f"image-builder-v1.2.28/{BENTO}",
-        f"image-builder-v1.2.28/{REQUEST}",
-        DEPLOYMENT,
-    ),
-    "newest": (BENTO, REQUEST, DEPLOYMENT),
-}
-needs_crds = pytest.mark.skipif(
-    not (CRDS / BENTO).is_file(), reason="the CRDs are not in ../shared/crds; own check only"
-)
 
 METRIC = {
     "type": "Resource",
@@ -73,54 +50,6 @@ def every_rendering() -> Iterator[Any]:
     yield pytest.param(image, two, {}, id="two models")
     yield pytest.param(image, plain, {}, id="no models")
     yield pytest.param(image, make_bento("x" * 63, "1" * 60), {}, id="long names")
-
-
-@cache
-def served_schemas(generation: str) -> dict[tuple[str, str], Any]:
-    schemas = {}
-    for path in GENERATIONS[generation]:
-        crd = yaml.load((CRDS / path).read_text(), Loader=yaml.CSafeLoader)["spec"]
-        for version in crd["versions"]:
-            api_version = f"{crd['group']}/{version['name']}"
-            schema = version["schema"]["openAPIV3Schema"]
-            schemas[(api_version, crd["names"]["kind"])] = schema
-    return schemas
-
-
-def schema_problems(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Walk a value by a structural schema, refusing what the API server would prune."""
-    if schema.get("x-kubernetes-int-or-string"):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            yield f"{path}: {value!r} is neither integer nor string"
-        elif "pattern" in schema and not re.match(schema["pattern"], str(value)):
-            yield f"{path}: {value!r} does not match {schema['pattern']}"
-        return
-    types = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
-    wanted = types[schema["type"]]
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        yield f"{path}: {value!r} is no {schema['type']}"
-    elif wanted is list:
-        for index, item in enumerate(value):
-            yield from schema_problems(item, schema["items"], f"{path}[{index}]")
-    elif wanted is dict:
-        yield from object_problems(value, schema, path)
-    elif "enum" in schema and value not in schema["enum"]:
-        yield f"{path}: {value!r} is none of {schema['enum']}"
-
-
-def object_problems(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    yield from (
-        f"{path}.{key} is missing" for key in schema.get("required", ()) if key not in value
-    )
-    for key, item in value.items():
-        if key in schema.get("properties", {}):
-            if path == "" and key == "metadata":  # its schema is the API server's own
-                continue
-            yield from schema_problems(item, schema["properties"][key], f"{path}.{key}")
-        elif isinstance(schema.get("additionalProperties"), dict):
-            yield from schema_problems(item, schema["additionalProperties"], f"{path}.{key}")
-        else:
-            yield f"{path}.{key} is unknown"
 
 
 @needs_crds
