@@ -18,7 +18,7 @@ AFFINITY = {
         ]
     }
 }
-TOLERATION = {"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5.0}
+TOLERATION = {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5.0}
 SPREAD = {"maxSkew": 1.0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 METRIC = {
     "type": "Resource",

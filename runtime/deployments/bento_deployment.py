@@ -29,6 +29,7 @@ from .settings import (
     Envs,
     annotation_settings,
     autoscaling_settings,
+    check_scheduling,
     control_settings,
     env_settings,
     label_settings,
@@ -472,10 +473,25 @@ def _pod_settings(
                 "operator; sidecars are appended and never merged.",
                 hint="Choose another name.",
             )
+    check_pod_placement(field, spec)
     for spread in spec.get("topologySpreadConstraints", []):
         # Without a selector it would count no pod, and spread nothing.
         spread.setdefault("labelSelector", {"matchLabels": dict(pods)})
     return {"extraPodMetadata": metadata, "extraPodSpec": spec}
+
+
+def check_pod_placement(field: str, spec: Mapping[str, Any]) -> None:
+    """Refuse placements in an extra pod spec that no pod can have.
+
+    Raises:
+        InvalidInput: A toleration or a spread that Kubernetes would refuse.
+    """
+    check_scheduling(
+        spec.get("tolerations", []),
+        spec.get("topologySpreadConstraints", []),
+        f"{field}.tolerations",
+        f"{field}.topologySpreadConstraints",
+    )
 
 
 def _use_account(pod_spec: dict[str, Any], account: str) -> None:

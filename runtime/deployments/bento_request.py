@@ -19,6 +19,7 @@ from kfp_bento.runtime.errors import InvalidInput
 from .bento_deployment import (
     BentoDeploymentOptions,
     bento_deployment_problems,
+    check_pod_placement,
     common_metadata,
     runner_entries,
     service_url,
@@ -164,6 +165,14 @@ def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dic
     shape = _spec_shape(options)
     metadata = pod_metadata("builder_pod_metadata", options.builder_pod_metadata)
     annotations = {"sidecar.istio.io/inject": "false", **metadata.get("annotations", {})}
+    placement = settled(
+        "builder_pod_spec",
+        options.builder_pod_spec or {},
+        shape.fields["imageBuilderExtraPodSpec"],
+        "priorityClassName needs crd_generation='kubeflow-1.9' or newer; volumes and "
+        "security contexts are not among the builder's fields.",
+    )
+    check_pod_placement("builder_pod_spec", placement)
     spec = {
         "bentoTag": bento.tag,
         "downloadUrl": _archive_url("archive_url", options.archive_url),
@@ -174,13 +183,7 @@ def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dic
         "buildArgs": _build_args(options),
         "imageBuildTimeout": _nanoseconds(options.build_timeout),
         "imageBuilderExtraPodMetadata": {**metadata, "annotations": annotations},
-        "imageBuilderExtraPodSpec": settled(
-            "builder_pod_spec",
-            options.builder_pod_spec or {},
-            shape.fields["imageBuilderExtraPodSpec"],
-            "priorityClassName needs crd_generation='kubeflow-1.9' or newer; volumes and "
-            "security contexts are not among the builder's fields.",
-        ),
+        "imageBuilderExtraPodSpec": placement,
         "imageBuilderExtraContainerEnv": container_env("builder_envs", options.builder_envs, {}),
         "imageBuilderContainerResources": _builder_resources(options),
         "dockerConfigJsonSecretName": options.registry_secret,

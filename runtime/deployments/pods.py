@@ -18,7 +18,7 @@ from .core_shapes import AFFINITY, ENV_FROM, NODE_SELECTOR, TOLERATIONS, TOPOLOG
 from .names import image_problem, namespace_problem, resource_name_problem
 from .parameters import Listing, Object, ObjectOrListing, Options, listing, text, without_empty
 from .quantities import quantity_text
-from .settings import container_env, secret_names
+from .settings import check_scheduling, container_env, secret_names
 from .shapes import settled
 
 PORT = 3000
@@ -224,6 +224,8 @@ def pod_spec(
         InvalidInput: A setting that Kubernetes does not have.
     """
     spread = settled("topology_spread", options.topology_spread or [], TOPOLOGY_SPREAD)
+    tolerations = settled("tolerations", options.tolerations or [], TOLERATIONS)
+    check_scheduling(tolerations, spread, "tolerations", "topology_spread")
     for constraint in spread:
         # Without a selector it would count no pod, and spread nothing.
         constraint.setdefault("labelSelector", {"matchLabels": dict(pods)})
@@ -234,7 +236,7 @@ def pod_spec(
         "imagePullSecrets": [{"name": name} for name in secrets],
         "volumes": [volume for _, volume in _volumes(options)],
         "nodeSelector": settled("node_selector", options.node_selector or {}, NODE_SELECTOR),
-        "tolerations": settled("tolerations", options.tolerations or [], TOLERATIONS),
+        "tolerations": tolerations,
         "affinity": settled("affinity", options.affinity or {}, AFFINITY),
         "topologySpreadConstraints": spread,
         "priorityClassName": options.priority_class,

@@ -14,7 +14,7 @@ from kfp_bento.runtime.errors import InvalidInput
 
 from .core_shapes import VALUE_FROM
 from .names import label_value_problem, metadata_key_problem, resource_name_problem
-from .parameters import LARGEST_INT32, listing, mapping, without_empty
+from .parameters import LARGEST_INT32, listing, mapping, whole_number, without_empty
 from .quantities import quantity_text
 from .shapes import settled
 
@@ -316,6 +316,45 @@ def _refuse_misplaced(field: str, key: str, misplaced: Mapping[str, str]) -> Non
     for prefix, instead in misplaced.items():
         if key.startswith(prefix):
             raise InvalidInput(f"{field}[{key}]: nothing reads it in this place.", hint=instead)
+
+
+def check_scheduling(tolerations: Sequence[Any], spread: Sequence[Any], *fields: str) -> None:
+    """Refuse what has the right shape and no pod can have.
+
+    Args:
+        tolerations: Settled tolerations.
+        spread: Settled topologySpreadConstraints.
+        *fields: The names of both parameters, for error messages.
+
+    Raises:
+        InvalidInput: A toleration that contradicts itself, or a skew that is none.
+    """
+    for index, toleration in enumerate(tolerations):
+        place = f"{fields[0]}[{index}]"
+        if "tolerationSeconds" in toleration and toleration.get("effect") != "NoExecute":
+            raise InvalidInput(
+                f"{place}.tolerationSeconds: it goes with the effect NoExecute only.",
+                hint="Set effect to NoExecute, or leave it out.",
+            )
+        exists = toleration.get("operator") == "Exists"
+        if exists and toleration.get("value"):
+            raise InvalidInput(
+                f"{place}.value: the operator Exists takes none.", hint="Use the operator Equal."
+            )
+        if not exists and not toleration.get("key"):
+            raise InvalidInput(
+                f"{place}.key: only the operator Exists goes without one.", hint="Name the taint."
+            )
+    seen = set()
+    for index, constraint in enumerate(spread):
+        whole_number(f"{fields[1]}[{index}].maxSkew", constraint["maxSkew"], 1)
+        pair = constraint["topologyKey"], constraint["whenUnsatisfiable"]
+        if pair in seen:
+            raise InvalidInput(
+                f"{fields[1]}[{index}]: topologyKey and whenUnsatisfiable are given before.",
+                hint="Keep one of them.",
+            )
+        seen.add(pair)
 
 
 def secret_names(field: str, given: Sequence[str]) -> list[str]:

@@ -378,6 +378,18 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     (MADE_HERE, {"tolerations": [{"operator": "In"}]}, "tolerations[0].operator ", "none of"),
     (
         MADE_HERE,
+        {"tolerations": [{"key": "a", "tolerationSeconds": 5, "effect": "NoSchedule"}]},
+        "tolerations[0].tolerationSeconds: ",
+        "NoExecute only",
+    ),
+    (
+        YATAI,
+        {"extra_pod_spec": {"tolerations": [{"operator": "Exists", "value": "x"}]}},
+        "extra_pod_spec.tolerations[0].value: ",
+        "takes none",
+    ),
+    (
+        MADE_HERE,
         {"topology_spread": [{"maxSkew": 1}]},
         "topology_spread[0].topologyKey ",
         "missing",
@@ -561,7 +573,9 @@ def test_integral_floats_are_integers_wherever_integers_are_meant() -> None:
         {
             "autoscaling": {"minReplicas": 2.0, "maxReplicas": 3.0},
             "startup_seconds": 60.0,
-            "tolerations": [{"operator": "Exists", "tolerationSeconds": 3.0}],
+            "tolerations": [
+                {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3.0}
+            ],
             "disruption_budget": {"maxUnavailable": 1.0},
         },
     )
