@@ -35,6 +35,11 @@ _IDENTITIES = {
     "system:kube-controller-manager": "",
     "system:kube-scheduler": "",
 }
+# Reads lists of process groups; when nobody can write any more it ends those of the last.
+_GUARDIAN = """
+while read -r line; do groups=$line; done
+for group in $groups; do kill -s KILL -- "-$group"; done
+"""
 
 
 class ToolsMissing(Exception):
@@ -63,7 +68,13 @@ class ControlPlane:
         self.programs = programs
         self._tokens = {user: secrets.token_hex(16) for user in _IDENTITIES}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._guardian: subprocess.Popen[bytes] | None = None
         self._etcd = f"http://127.0.0.1:{free_port()}"
+
+    @property
+    def process_groups(self) -> list[int]:
+        """Ids of what runs."""
+        return [process.pid for process in self._processes.values()]
 
     @property
     def ca(self) -> Path:
@@ -89,6 +100,10 @@ class ControlPlane:
     def stop(self) -> None:
         for name in list(self._processes):
             self._stop(name, abruptly=True)  # nothing is kept, so nothing has to be tidied
+        if self._guardian and self._guardian.stdin:
+            self._guardian.stdin.close()
+            self._guardian.wait(timeout=10)
+            self._guardian = None
 
     def start_api_server(self) -> None:
         certificate, key = self.server_certificate
@@ -193,6 +208,21 @@ class ControlPlane:
                 env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
                 start_new_session=True,
             )
+        self._tell_guardian()
+
+    def _tell_guardian(self) -> None:
+        """A process that outlives this one, however it ends, and then ends all it was told of."""
+        if self._guardian is None:
+            self._guardian = subprocess.Popen(
+                ["sh", "-c", _GUARDIAN],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        assert self._guardian.stdin
+        self._guardian.stdin.write(f"{' '.join(map(str, self.process_groups))}\n".encode())
+        self._guardian.stdin.flush()
 
     def _stop(self, name: str, *, abruptly: bool = False) -> None:
         process = self._processes.pop(name, None)
@@ -205,6 +235,7 @@ class ControlPlane:
                 process.wait(timeout=GOODBYE_SECONDS)
         process.kill()
         stop_group(process)
+        self._tell_guardian()
 
     def _wait_for(self, name: str, url: str, *, token: str = "") -> None:
         request = urllib.request.Request(url)

@@ -67,9 +67,7 @@ class InstalledCrds:
         definitions = [crd for path in FAMILIES[family][name] for crd in _read(path)]
         for crd in definitions:
             self._api.apply(crd, manager="crd-installer")
-        for crd in definitions:
-            for path in _served(crd):
-                self._wait(path, answers=True)
+        self._wait(definitions, served=True)
         self._installed[family] = name
 
     def remove(self, family: str) -> None:
@@ -78,31 +76,51 @@ class InstalledCrds:
         definitions = [crd for path in FAMILIES[family].get(name, []) for crd in _read(path)]
         for crd in definitions:
             self._api.delete(*CRD, crd["metadata"]["name"])
-        for crd in definitions:
-            for path in _served(crd):
-                self._wait(path, answers=False)
+        self._wait(definitions, served=False)
 
-    def _wait(self, path: str, *, answers: bool) -> None:
-        """A kind that answers is served by its new schema: before, there was none at all."""
+    def _wait(self, definitions: list[dict[str, Any]], *, served: bool) -> None:
+        """Waits for discovery and for the kinds themselves, which are not of one mind at first.
+
+        A kind that answers does so by its new schema, since before it was gone.
+        """
         deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            try:
-                self._api.request("GET", path, limit=1)
-                answered = True
-            except Refused as refusal:
-                if refusal.status not in (404, 503):
-                    raise
-                answered = False
-            if answered == answers:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"{path} is {'not ' if answers else 'still '}served")
+        for group, version, plural in [key for crd in definitions for key in _served(crd)]:
+            path = f"/apis/{group}/{version}/{plural}"
+            while {self._discovered(group, version, plural), self._answers(path)} != {served}:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{path} is {'not' if served else 'still'} served")
+                time.sleep(0.1)
+
+    def _discovered(self, group: str, version: str, plural: str) -> bool:
+        groups = {entry["name"]: entry for entry in self._api.request("GET", "/apis")["groups"]}
+        versions = groups.get(group, {}).get("versions", [])
+        if version not in [entry["version"] for entry in versions]:
+            return False
+        try:
+            resources = self._api.request("GET", f"/apis/{group}/{version}")["resources"]
+        except Refused as refusal:
+            return _not_there(refusal)
+        return plural in [entry["name"] for entry in resources]
+
+    def _answers(self, path: str) -> bool:
+        try:
+            self._api.request("GET", path, limit=1)
+        except Refused as refusal:
+            return _not_there(refusal)
+        return True
 
 
-def _served(crd: dict[str, Any]) -> list[str]:
+def _not_there(refusal: Refused) -> bool:
+    """False where that is what the refusal says."""
+    if refusal.status not in (404, 503):
+        raise refusal
+    return False
+
+
+def _served(crd: dict[str, Any]) -> list[tuple[str, str, str]]:
     spec = crd["spec"]
     return [
-        f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}"
+        (spec["group"], version["name"], spec["names"]["plural"])
         for version in spec["versions"]
         if version["served"]
     ]

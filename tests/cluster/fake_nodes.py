@@ -9,6 +9,7 @@ configuration of a process, chosen by fields of the pod, and race with its defau
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -167,13 +168,18 @@ class FakeNodes:
             try:
                 listed = self._api.request("GET", "/api/v1/pods")
                 present = {pod["metadata"]["uid"] for pod in listed["items"]}
-                for uid in set(self._runs) - present:
+                with self._lock:
+                    gone = set(self._runs) - present
+                for uid in gone:
                     self._seen.put(("DELETED", {"metadata": {"uid": uid}}))
                 for pod in listed["items"]:
                     self._seen.put(("ADDED", pod))
                 self._follow(listed["metadata"]["resourceVersion"])
             except (urllib3.exceptions.HTTPError, Refused, ValueError):
                 self._ending.wait(RETRY_SECONDS)  # the API server is away; list anew
+            except Exception as error:  # whatever it is, the next list starts afresh
+                self.troubles.append(repr(error))
+                self._ending.wait(RETRY_SECONDS)
 
     def _follow(self, version: str) -> None:
         for event in self._api.watch("/api/v1/pods", version, seconds=20):
@@ -188,16 +194,12 @@ class FakeNodes:
             with self._lock:
                 wait = self._timers[0][0] - time.monotonic() if self._timers else 0.2
             try:
-                kind, pod = self._seen.get(timeout=min(max(wait, 0.001), 0.2))
-            except queue.Empty:
-                pass
-            else:
-                self._meet(kind, pod)
-            while due := self._due():
-                try:
+                with contextlib.suppress(queue.Empty):
+                    self._meet(*self._seen.get(timeout=min(max(wait, 0.001), 0.2)))
+                while due := self._due():
                     due()
-                except Exception as error:  # one bad step must not end all nodes
-                    self.troubles.append(repr(error))
+            except Exception as error:  # one odd pod must not end all nodes
+                self.troubles.append(repr(error))
 
     def _due(self) -> Callable[[], None] | None:
         with self._lock:

@@ -88,16 +88,18 @@ class LiveCluster:
                 "subjects": [{"kind": "ServiceAccount", **metadata}],
             }
         )
-        path = self.api.path("v1", "ServiceAccount", namespace, name)
+        account = self.api.path("v1", "ServiceAccount", namespace, name)
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"expirationSeconds": 3600},
         }
-        answer = self.api.request("POST", f"{path}/token", request)
-        return self.plane.kubeconfig(
+        answer = self.api.request("POST", f"{account}/token", request)
+        path = self.plane.kubeconfig(
             f"{namespace}.{name}", answer["status"]["token"], namespace=namespace
         )
+        self.until(f"the rights of {name}", lambda: _has_rights(KubeApi(path), namespace, rules))
+        return path
 
     def restart_api_server(self, *, abruptly: bool = False) -> None:
         """Stops the API server, with or without its goodbyes, and starts it at the same address."""
@@ -174,6 +176,28 @@ def live_cluster_in(folder: Path, programs: Path) -> Iterator[LiveCluster]:
         finally:
             plane.stop()  # which also ends the watch that the nodes hang on
             cluster.pods.stop()
+
+
+def _has_rights(api: KubeApi, namespace: str, rules: Sequence[dict[str, Any]]) -> bool:
+    """Whether the authorizer has heard of all rules of resources; it lags behind the Role."""
+    for rule in rules:
+        wanted = {
+            "namespace": namespace,
+            "group": rule["apiGroups"][0],
+            "resource": rule["resources"][0].partition("/")[0],
+            "subresource": rule["resources"][0].partition("/")[2],
+            "verb": rule["verbs"][0],
+            "name": next(iter(rule.get("resourceNames", [])), ""),
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": wanted},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        if not api.request("POST", path, review)["status"]["allowed"]:
+            return False
+    return True
 
 
 def _wait_until_usable(cluster: LiveCluster) -> None:

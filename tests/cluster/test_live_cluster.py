@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -330,3 +334,35 @@ def test_the_product_s_client_library_talks_to_it(cluster: LiveCluster, namespac
 
 def test_secrets_of_the_cluster_are_for_its_owner_only(cluster: LiveCluster) -> None:
     assert Path(cluster.kubeconfig).stat().st_mode & 0o077 == 0
+
+
+def test_nothing_outlives_a_test_run_that_is_killed(cluster: LiveCluster, tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from control_plane import ControlPlane\n"
+        "plane = ControlPlane(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "plane.start(); print(*plane.process_groups, flush=True); time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(cluster.plane.programs), str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout
+    groups = [int(word) for word in process.stdout.readline().split()]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert len(groups) == 4
+    try:
+        cluster.until("nothing is left", lambda: not any(map(is_alive, groups)), seconds=20)
+    finally:
+        for group in filter(is_alive, groups):
+            os.killpg(group, signal.SIGKILL)
+
+
+def is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
