@@ -326,6 +326,7 @@ def inference_service_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Pr
             told = "KServe has not seen this generation"
             found.append(Problem(subject, "NotObserved", told))
             continue
+        found += _other_mode(subject, live)
         model = status.get("modelStatus") or {}
         if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
             failure = model.get("lastFailureInfo") or {}
@@ -336,6 +337,16 @@ def inference_service_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Pr
         elif (condition(live, "CanaryReady") or {}).get("status") in ("False", "Unknown"):
             found += _unready(subject, [condition(live, "CanaryReady") or {}])
     return tuple(found)
+
+
+def _other_mode(subject: str, live: Mapping[str, Any]) -> list[Problem]:
+    """KServe takes its default for a mode whose name it does not know, and says nothing."""
+    asked = str((live["metadata"].get("annotations") or {}).get(MODE) or "")
+    made = str((live.get("status") or {}).get("deploymentMode") or "")
+    if not asked or not made or (asked in STANDARD_MODES) == (made in STANDARD_MODES):
+        return []
+    told = f"KServe deployed in mode {made}, not in {asked}; before 0.16 the modes have other names"
+    return [Problem(subject, "OtherDeploymentMode", told, final=True)]
 
 
 def _service_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -425,6 +425,15 @@ LIVE = [
 ]
 
 
+def test_a_mode_that_kserve_did_not_know_is_told() -> None:
+    found = live("InferenceService", ("Ready", "True", "", ""), deploymentMode="Serverless")
+    found["metadata"]["annotations"] = {"serving.kserve.io/deploymentMode": "Standard"}
+    (problem,) = TARGETS["inference-service"].problems([found])
+    assert (problem.reason, problem.final) == ("OtherDeploymentMode", True)
+    found["status"]["deploymentMode"] = "RawDeployment"
+    assert TARGETS["inference-service"].problems([found]) == ()
+
+
 @pytest.mark.parametrize(("target", "found", "reason", "final"), LIVE, ids=[e[2] for e in LIVE])
 def test_conditions_against_a_release_are_told(
     target: str, found: Any, reason: str, final: bool
