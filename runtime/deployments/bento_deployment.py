@@ -1,13 +1,18 @@
-"""Yatai's way to serve a bento: a Bento that names the image and a BentoDeployment of it."""
+"""Yatai's way to serve a bento: a Bento that names the image and a BentoDeployment of it.
+
+What yatai-deployment 1.1.4 and 1.1.21 do with the fields was read in their
+`controllers/bentodeployment_controller.go`; what it drops is refused here.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
+from .core_shapes import ANNOTATIONS, LABELS
 from .names import (
     bento_resource_name,
     deployment_name,
@@ -16,23 +21,89 @@ from .names import (
     namespace_problem,
     resource_name_problem,
 )
+from .parameters import Listing, Object, ObjectOrListing, Options, choice, mapping, without_empty
+from .portable_subset import CRD_GENERATIONS, EXTRA_POD_SPEC, GENERATION, crd_subset
+from .provenance import check_tag, pod_revision, provenance
 from .quantities import container_resources
 from .settings import (
     Envs,
     annotation_settings,
     autoscaling_settings,
+    check_scheduling,
+    control_settings,
     env_settings,
     label_settings,
+    pod_metadata,
     secret_names,
 )
+from .shapes import Fields, settled
+from .target import POD_REVISION, Manifest, Problem, Target, Workload, condition, subject_of
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 TARGET = "bentodeployment"
+KIND = "bento-deployment"
 PORT = 3000
 
-_RUNNER_SETTINGS = {"name", "resources", "autoscaling", "envs"}
+_RUNNER_SETTINGS = (
+    "name",
+    "resources",
+    "autoscaling",
+    "envs",
+    "annotations",
+    "extra_pod_metadata",
+    "extra_pod_spec",
+)
+# The operator's own containers in every pod.
+_OWN_CONTAINERS = ("main", "proxy", "metrics-transformer", "monitor-exporter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BentoDeploymentOptions(Options):
+    """How an image becomes a BentoDeployment.
+
+    Attributes:
+        name: Name of the BentoDeployment and its Service: DNS-1035, at most 50 characters;
+            derived from the bento's name when empty.
+        namespace: Namespace of both resources; the operator must watch it.
+        resources: Requests and limits of the API server's container; see
+            `container_resources`.
+        autoscaling: `minReplicas`, `maxReplicas`, `metrics`; one replica when None.
+        envs: Literal environment variables, as a mapping or a list of name and value.
+        runners: Overrides for runners that the bento has, each with its `name` and any of
+            `resources`, `autoscaling`, `envs`, `annotations`, `extra_pod_metadata`,
+            `extra_pod_spec`; only bentos of BentoML 1.1 and before have runners.
+        image_pull_secrets: Names of registry Secrets in the namespace.
+        labels: Labels for both resources and the pods, never for Service selectors.
+        annotations: Annotations for both resources; `yatai.ai/...` switches steer the
+            operator and go to the spec, where alone it reads them.
+        service_account: ServiceAccount of the pods.
+        ingress: `enabled`, `annotations`, `labels`, `tls` ({"secretName": ...}). The operator's
+            Ingress carries a snippet that ingress-nginx refuses by default since 1.9.
+        extra_pod_metadata: `labels` and `annotations` of the pods.
+        extra_pod_spec: `schedulerName`, `nodeSelector`, `affinity`, `tolerations`,
+            `topologySpreadConstraints`, `containers` (sidecars), `serviceAccountName`.
+        monitor_exporter: `enabled`, `output`, `options`; `structureOptions` and `mounts` with a
+            `crd_generation` that has them.
+        crd_generation: One of `CRD_GENERATIONS`; only fields that all have when empty.
+    """
+
+    name: str = ""
+    namespace: str = "default"
+    resources: Object | None = None
+    autoscaling: Object | None = None
+    envs: ObjectOrListing | None = None
+    runners: Listing | None = None
+    image_pull_secrets: Listing = ()
+    labels: Object | None = None
+    annotations: Object | None = None
+    service_account: str = ""
+    ingress: Object | None = None
+    extra_pod_metadata: Object | None = None
+    extra_pod_spec: Object | None = None
+    monitor_exporter: Object | None = None
+    crd_generation: str = ""
 
 
 def render_bento_deployment(
@@ -49,6 +120,7 @@ def render_bento_deployment(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
     service_account: str = "",
+    **more: Any,
 ) -> list[dict[str, Any]]:
     """Render the two resources that make yatai-deployment serve an image.
 
@@ -59,20 +131,17 @@ def render_bento_deployment(
     Args:
         image: Image reference by digest; a tag alone is refused.
         bento: The bento inside the image: its tag, its runners, where its models came from.
-        name: Name of the BentoDeployment and its Service: DNS-1035, at most 50 characters;
-            derived from the bento's name when empty.
-        namespace: Namespace of both resources; the operator must watch it.
-        resources: Requests and limits of the API server's container; see
-            `container_resources`.
-        autoscaling: `minReplicas`, `maxReplicas`, `metrics`; one replica when None.
-        envs: Literal environment variables, as a mapping or a list of name and value.
-        runners: Overrides (`name`, `resources`, `autoscaling`, `envs`) for runners that the
-            bento has; only bentos of BentoML 1.1 and before have any.
-        image_pull_secrets: Names of registry Secrets in the namespace.
-        labels: Labels for both resources and the pods, never for Service selectors.
-        annotations: Annotations for both resources; `yatai.ai/...` switches steer the
-            operator.
+        name: See `BentoDeploymentOptions`, as for all that follow.
+        namespace: Namespace of both resources.
+        resources: Requests and limits.
+        autoscaling: Replicas and metrics.
+        envs: Literal environment variables.
+        runners: Overrides for the runners of an old-style bento.
+        image_pull_secrets: Names of registry Secrets.
+        labels: Labels for resources and pods.
+        annotations: Annotations; `yatai.ai/...` switches steer the operator.
         service_account: ServiceAccount of the pods.
+        **more: The other options.
 
     Returns:
         The Bento and the BentoDeployment, in this order.
@@ -80,43 +149,136 @@ def render_bento_deployment(
     Raises:
         InvalidInput: An argument that cannot be honoured; the message names the field.
     """
-    _check_place(image, namespace, service_account)
-    plain_annotations, control_annotations = annotation_settings("annotations", annotations)
-    own_labels = label_settings("labels", labels)
+    options = BentoDeploymentOptions.of(
+        KIND,
+        {
+            "name": name,
+            "namespace": namespace,
+            "resources": resources,
+            "autoscaling": autoscaling,
+            "envs": envs,
+            "runners": runners,
+            "image_pull_secrets": image_pull_secrets,
+            "labels": labels,
+            "annotations": annotations,
+            "service_account": service_account,
+            **more,
+        },
+    )
+    return list(bento_deployment_manifests(image, bento, options))
+
+
+def bento_deployment_manifests(
+    image: str, bento: Bento, options: BentoDeploymentOptions
+) -> tuple[Manifest, ...]:
+    """Give the Bento of an image and the BentoDeployment of it.
+
+    Raises:
+        InvalidInput: An option that cannot be honoured; the message names the field.
+    """
+    if problem := image_problem(image):
+        raise InvalidInput(
+            f"image: {image!r} {problem}.",
+            hint="Give repository@sha256:..., as build_image returns it.",
+        )
+    metadata, control = common_metadata(bento, options)
+    spec = _bento_spec(image, bento, options.image_pull_secrets)
+    resource = {
+        "apiVersion": "resources.yatai.ai/v1alpha1",
+        "kind": "Bento",
+        "metadata": {**metadata, "name": bento_resource_name(bento.tag)},
+        "spec": spec,
+    }
+    return resource, serving_manifest(bento, options, metadata, control, spec)
+
+
+def common_metadata(
+    bento: Bento, options: BentoDeploymentOptions
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Give the metadata that all resources of a release share, and the operator's switches.
+
+    Raises:
+        InvalidInput: A label, an annotation, the namespace or the generation is none.
+    """
+    if problem := namespace_problem(options.namespace):
+        raise InvalidInput(
+            f"namespace: {options.namespace!r} {problem}.", hint="For example 'serving'."
+        )
+    check_tag(bento)
+    plain, control = annotation_settings("annotations", options.annotations)
+    if options.crd_generation:
+        choice("crd_generation", options.crd_generation, CRD_GENERATIONS)
+        plain[GENERATION] = options.crd_generation
+    own_labels = label_settings("labels", options.labels)
     metadata = {
-        "namespace": namespace,
-        "annotations": {**plain_annotations, **provenance(bento)},
+        "namespace": options.namespace,
+        "annotations": {**plain, **provenance(bento)},
         **({"labels": own_labels} if own_labels else {}),
     }
-    bento_name = bento_resource_name(bento.tag)
-    deployment_spec: dict[str, Any] = {
-        "bento": bento_name,
-        # The operator's Ingress carries a snippet that ingress-nginx refuses since 1.9.
-        "ingress": {"enabled": False},
-        **_workload("", resources, autoscaling, envs),
-        "runners": _runner_overrides(bento, runners),
-        "annotations": control_annotations,
-        "extraPodMetadata": {"labels": own_labels} if own_labels else {},
-        "extraPodSpec": {"serviceAccountName": service_account} if service_account else {},
+    return metadata, control
+
+
+def serving_manifest(
+    bento: Bento,
+    options: BentoDeploymentOptions,
+    metadata: Mapping[str, Any],
+    control: Mapping[str, str],
+    made_of: Mapping[str, Any],
+) -> Manifest:
+    """Give the BentoDeployment.
+
+    Args:
+        bento: The bento that it serves.
+        options: Everything about it that users choose.
+        metadata: Labels, annotations and the namespace.
+        control: The switches that steer the operator.
+        made_of: What the image is made of; a change of it is another revision of the pods.
+
+    Raises:
+        InvalidInput: An option that cannot be honoured.
+    """
+    name = deployment_name(bento.name, options.name)
+    own_labels = dict(metadata.get("labels") or {})
+    extra = _pod_settings("", options, {"yatai.ai/bento-deployment": name})
+    if options.service_account:
+        _use_account(extra["extraPodSpec"], options.service_account)
+    main = {
+        **_scaled("", options.resources, options.autoscaling, options.envs),
+        "annotations": dict(control),
+        "monitorExporter": _monitor_exporter(options),
+        **extra,
     }
-    return [
-        {
-            "apiVersion": "resources.yatai.ai/v1alpha1",
-            "kind": "Bento",
-            "metadata": {**metadata, "name": bento_name},
-            "spec": _bento_spec(image, bento, image_pull_secrets),
-        },
-        {
-            "apiVersion": "serving.yatai.ai/v2alpha1",
-            "kind": "BentoDeployment",
-            "metadata": {**metadata, "name": deployment_name(bento.name, name)},
-            "spec": _without_empty(deployment_spec),
-        },
-    ]
+    spec = {
+        "bento": bento_resource_name(bento.tag),
+        "ingress": _ingress(options, name),
+        **_with_revision(main, own_labels, made_of),
+        "runners": [
+            _with_revision(runner, own_labels, made_of)
+            for runner in _runner_overrides(bento, options, name)
+        ],
+    }
+    return {
+        "apiVersion": "serving.yatai.ai/v2alpha1",
+        "kind": "BentoDeployment",
+        "metadata": {**metadata, "name": name},
+        "spec": without_empty(spec),
+    }
 
 
-def service_url(manifests: Sequence[Mapping[str, Any]]) -> str:
+def runner_entries(bento: Bento) -> list[dict[str, Any]]:
+    """Give the bento's runners as the Bento and BentoRequest resources list them.
+
+    Raises:
+        InvalidInput: A runner's name cannot be a label, which the operator makes of it.
+    """
+    return [_runner(index, runner) for index, runner in enumerate(bento.runners)]
+
+
+def service_url(
+    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
+) -> str:
     """Give the URL that the rendered BentoDeployment has inside the cluster."""
+    del live
     metadata = bento_deployment_of(manifests)["metadata"]
     return f"http://{metadata['name']}.{metadata['namespace']}.svc:{PORT}"
 
@@ -126,64 +288,92 @@ def bento_deployment_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, 
     return next(manifest for manifest in manifests if manifest["kind"] == "BentoDeployment")
 
 
-def provenance(bento: Bento) -> dict[str, str]:
-    """Give annotations that say which registry models the bento was made of.
-
-    They sit on the metadata, where a change starts no new rollout. One model gets plain
-    keys (`kfp-bento/model-uri`, ...); several share one JSON list in `kfp-bento/models`.
-    """
-    facts = {"kfp-bento/bento-version": bento.version}
-    models = [
-        {
-            "model-uri": str(model.provenance.get("uri") or ""),
-            "model-name": str(model.provenance.get("name") or ""),
-            "model-version": str(model.provenance.get("version") or ""),
-            "model-digest": str(model.provenance.get("digest") or ""),
-            "model-content-digest": model.digest,
-            "run-id": str(model.provenance.get("run_id") or ""),
-        }
-        for model in bento.models
+def watched_deployments(manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
+    """Give the API server's Deployment and one for each runner, as the operator names them."""
+    deployment = bento_deployment_of(manifests)
+    made = next(one for one in manifests if one["kind"] in ("Bento", "BentoRequest"))
+    tag = str(made["spec"].get("tag") or made["spec"].get("bentoTag"))
+    name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
+    image = str(made["spec"]["image"]) if made["kind"] == "Bento" else ""
+    runners = [runner["name"] for runner in made["spec"].get("runners", [])]
+    settings = {one["name"]: one for one in deployment["spec"].get("runners", [])}
+    parts = [(name, deployment["spec"])]
+    # The operator counts the runners in the order of the Bento.
+    parts += [
+        (f"{name}-runner-{index}", settings.get(runner, {})) for index, runner in enumerate(runners)
     ]
-    if len(models) > 1:
-        facts["kfp-bento/models"] = json.dumps(models, sort_keys=True, separators=(",", ":"))
-    for model in models if len(models) == 1 else ():
-        facts.update({f"kfp-bento/{key}": value for key, value in model.items() if value})
-    return facts
+    return tuple(
+        Workload(
+            namespace=namespace,
+            name=each,
+            labels={"yatai.ai/selector": each},
+            container="main",
+            image=image,
+            template_annotations=_revision_of(block),
+            template_labels={"yatai.ai/bento-version": tag.partition(":")[2]},
+            minimum=int(block.get("autoscaling", {}).get("minReplicas", 1)),
+        )
+        for each, block in parts
+    )
 
 
-def _check_place(image: str, namespace: str, service_account: str) -> None:
-    if problem := image_problem(image):
-        raise InvalidInput(
-            f"image: {image!r} {problem}.",
-            hint="Give repository@sha256:..., as build_image returns it.",
+def bento_deployment_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
+    """Give what the conditions of a live BentoDeployment have against the release.
+
+    `Available` says that its objects were written, nothing about pods. False or Unknown may
+    last although the pods serve: without a `domain-suffix` the operator fails after all else
+    is done. So none of it is final, and none of it means that the Deployments are not ready.
+    """
+    found = []
+    for live in (one for one in objects if one.get("kind") == "BentoDeployment"):
+        subject = subject_of(live)
+        available, bento = condition(live, "Available"), condition(live, "BentoFound")
+        if available is None and bento is None:
+            namespace = (live.get("metadata") or {}).get("namespace")
+            found.append(
+                Problem(
+                    subject,
+                    "NotReconciled",
+                    f"no operator has written a condition; does yatai-deployment run, and does "
+                    f"it watch the namespace {namespace}?",
+                )
+            )
+        elif bento is not None and bento.get("status") == "False":
+            found.append(Problem(subject, "BentoMissing", str(bento.get("message") or "")))
+        elif available is not None and available.get("status") != "True":
+            found.append(_unavailable(subject, available))
+    return tuple(found)
+
+
+def _unavailable(subject: str, available: Mapping[str, Any]) -> Problem:
+    message = str(available.get("message") or "")
+    if any(word in message.lower() for word in ("domain", "ingress", "network")):
+        return Problem(
+            subject,
+            "DomainSuffix",
+            f"{message}; the ConfigMap 'network' of the operator's namespace needs any non-empty "
+            "domain-suffix, with or without an Ingress",
         )
-    if problem := namespace_problem(namespace):
-        raise InvalidInput(f"namespace: {namespace!r} {problem}.", hint="For example 'serving'.")
-    if service_account and (problem := resource_name_problem(service_account)):
-        raise InvalidInput(
-            f"service_account: {service_account!r} {problem}.",
-            hint="Give the name of a ServiceAccount in the namespace.",
+    if available.get("status") == "False":
+        return Problem(
+            subject,
+            "ReconcileFailed",
+            f"{message}; the operator tries again only when something changes",
         )
+    return Problem(subject, "Reconciling", message)
 
 
 def _bento_spec(image: str, bento: Bento, image_pull_secrets: Sequence[str]) -> dict[str, Any]:
-    for part, value in (("name", bento.name), ("version", bento.version)):
-        # The operator writes both parts into labels of everything it creates.
-        if not value or (problem := label_value_problem(value)):
-            raise InvalidInput(
-                f"bento {part}: {value!r} {problem if value else 'is empty'}.",
-                hint=f"Build the bento with another {part}.",
-            )
     spec = {
         "tag": bento.tag,
         "image": image,
         "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
-        "runners": [_runner(index, runner) for index, runner in enumerate(bento.runners)],
+        "runners": runner_entries(bento),
         "imagePullSecrets": [
             {"name": secret} for secret in secret_names("image_pull_secrets", image_pull_secrets)
         ],
     }
-    return _without_empty(spec)
+    return without_empty(spec)
 
 
 def _runner(index: int, runner: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,22 +389,22 @@ def _runner(index: int, runner: Mapping[str, Any]) -> dict[str, Any]:
         "runnableType": str(runner.get("runnableType") or runner.get("runnable_type") or ""),
         "modelTags": [str(tag) for tag in models],
     }
-    return _without_empty(entry)
+    return without_empty(entry)
 
 
 def _runner_overrides(
-    bento: Bento, given: Sequence[Mapping[str, Any]] | None
+    bento: Bento, options: BentoDeploymentOptions, deployment: str
 ) -> list[dict[str, Any]]:
     """One entry per runner of the bento, so that its resources are said and not guessed."""
     known = [str(runner.get("name")) for runner in bento.runners]
-    if given and not known:
+    if options.runners and not known:
         raise InvalidInput(
             f"runners: {bento.tag} is a new-style bento and has none; with runners the operator "
             "would start commands that it cannot run.",
             hint="Leave runners out: all its services run in one container; use resources.",
         )
     overrides: dict[str, Mapping[str, Any]] = {}
-    for index, override in enumerate(given or ()):
+    for index, override in enumerate(options.runners or ()):
         name = str(override.get("name") or "") if isinstance(override, Mapping) else ""
         if name not in known:
             raise InvalidInput(
@@ -222,28 +412,35 @@ def _runner_overrides(
                 "would ignore the entry.",
                 hint=f"The bento's runners: {', '.join(known)}.",
             )
-        for key in override:
-            if key not in _RUNNER_SETTINGS:
-                raise InvalidInput(
-                    f"runners[{index}].{key}: no such setting.",
-                    hint=f"Known: {', '.join(sorted(_RUNNER_SETTINGS))}.",
-                )
-        overrides[name] = override
-    return [
-        {
-            "name": name,
-            **_workload(
-                f"runners[{name}].",
-                overrides.get(name, {}).get("resources"),
-                overrides.get(name, {}).get("autoscaling"),
-                overrides.get(name, {}).get("envs"),
-            ),
-        }
-        for name in known
-    ]
+        if name in overrides:
+            raise InvalidInput(
+                f"runners[{index}].name: {name!r} is overridden twice.", hint="Keep one entry."
+            )
+        overrides[name] = mapping(f"runners[{index}]", override, _RUNNER_SETTINGS)
+    return [_runner_override(name, overrides.get(name, {}), options, deployment) for name in known]
 
 
-def _workload(
+def _runner_override(
+    name: str, override: Mapping[str, Any], options: BentoDeploymentOptions, deployment: str
+) -> dict[str, Any]:
+    prefix = f"runners[{name}]."
+    own = BentoDeploymentOptions.of(
+        KIND, {key: override.get(key) for key in ("extra_pod_metadata", "extra_pod_spec")}
+    )
+    extra = _pod_settings(prefix, own, {"yatai.ai/bento-deployment": deployment})
+    if options.service_account and "serviceAccountName" not in extra["extraPodSpec"]:
+        _use_account(extra["extraPodSpec"], options.service_account)
+    return {
+        "name": name,
+        **_scaled(
+            prefix, override.get("resources"), override.get("autoscaling"), override.get("envs")
+        ),
+        "annotations": control_settings(f"{prefix}annotations", override.get("annotations")),
+        **extra,
+    }
+
+
+def _scaled(
     prefix: str,
     resources: Mapping[str, Any] | None,
     autoscaling: Mapping[str, Any] | None,
@@ -254,8 +451,130 @@ def _workload(
         "autoscaling": autoscaling_settings(f"{prefix}autoscaling", autoscaling),
         "envs": env_settings(f"{prefix}envs", envs),
     }
-    return _without_empty(settings)
+    return without_empty(settings)
 
 
-def _without_empty(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in block.items() if value not in (None, "", {}, [])}
+def _pod_settings(
+    prefix: str, options: BentoDeploymentOptions, pods: Mapping[str, str]
+) -> dict[str, Any]:
+    metadata = pod_metadata(f"{prefix}extra_pod_metadata", options.extra_pod_metadata)
+    field = f"{prefix}extra_pod_spec"
+    spec: dict[str, Any] = settled(
+        field,
+        options.extra_pod_spec or {},
+        EXTRA_POD_SPEC,
+        hint=f"The CRDs know {', '.join(sorted(EXTRA_POD_SPEC.fields))}; volumes, init "
+        "containers and security contexts are not among them.",
+    )
+    for index, sidecar in enumerate(spec.get("containers", [])):
+        if sidecar["name"] in _OWN_CONTAINERS:
+            raise InvalidInput(
+                f"{field}.containers[{index}].name: {sidecar['name']!r} is a container of the "
+                "operator; sidecars are appended and never merged.",
+                hint="Choose another name.",
+            )
+    check_pod_placement(field, spec)
+    for spread in spec.get("topologySpreadConstraints", []):
+        # Without a selector it would count no pod, and spread nothing.
+        spread.setdefault("labelSelector", {"matchLabels": dict(pods)})
+    return {"extraPodMetadata": metadata, "extraPodSpec": spec}
+
+
+def check_pod_placement(field: str, spec: Mapping[str, Any]) -> None:
+    """Refuse placements in an extra pod spec that no pod can have.
+
+    Raises:
+        InvalidInput: A toleration or a spread that Kubernetes would refuse.
+    """
+    check_scheduling(
+        spec.get("tolerations", []),
+        spec.get("topologySpreadConstraints", []),
+        f"{field}.tolerations",
+        f"{field}.topologySpreadConstraints",
+    )
+
+
+def _use_account(pod_spec: dict[str, Any], account: str) -> None:
+    if problem := resource_name_problem(account):
+        raise InvalidInput(
+            f"service_account: {account!r} {problem}.",
+            hint="Give the name of a ServiceAccount in the namespace.",
+        )
+    if pod_spec.setdefault("serviceAccountName", account) != account:
+        raise InvalidInput(
+            f"service_account: {account!r} is not extra_pod_spec.serviceAccountName "
+            f"{pod_spec['serviceAccountName']!r}.",
+            hint="Give one of the two.",
+        )
+
+
+def _ingress(options: BentoDeploymentOptions, name: str) -> dict[str, Any]:
+    """No Ingress unless asked: its snippet is one that ingress-nginx refuses since 1.9."""
+    given = options.ingress or {}
+    mapping("ingress", given, ("enabled", "annotations", "labels", "tls"))
+    shape = _deployment_spec_shape(options).fields["ingress"]
+    ingress: dict[str, Any] = settled("ingress", {"enabled": False, **given}, shape)
+    settled("ingress.annotations", ingress.get("annotations", {}), ANNOTATIONS)
+    settled("ingress.labels", ingress.get("labels", {}), LABELS)
+    ignored = sorted(key for key in ingress if key != "enabled")
+    if ignored and not ingress["enabled"]:
+        raise InvalidInput(
+            f"ingress.{ignored[0]}: without ingress.enabled the operator makes no Ingress.",
+            hint="Set ingress.enabled to true, or leave the rest out.",
+        )
+    if ingress["enabled"] and len(f"{name}-{options.namespace}") > 63:
+        raise InvalidInput(
+            f"name: {name}-{options.namespace} becomes one label of the Ingress's host name and "
+            "is longer than 63 characters.",
+            hint="Choose a shorter name.",
+        )
+    return without_empty(ingress)
+
+
+def _monitor_exporter(options: BentoDeploymentOptions) -> dict[str, Any]:
+    if not options.monitor_exporter:
+        return {}
+    shape = _deployment_spec_shape(options).fields["monitorExporter"]
+    given = {"enabled": True, **options.monitor_exporter}
+    hint = (
+        "structureOptions and mounts need crd_generation='kubeflow-1.9' or newer; otherwise "
+        "write enabled, output and options."
+    )
+    exporter: dict[str, Any] = settled("monitor_exporter", given, shape, hint)
+    return exporter
+
+
+def _deployment_spec_shape(options: BentoDeploymentOptions) -> Fields:
+    kind = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
+    spec = crd_subset(options.crd_generation)[kind].fields["spec"]
+    assert isinstance(spec, Fields)  # noqa: S101 - a fact about our own table
+    return spec
+
+
+def _with_revision(
+    block: Mapping[str, Any], labels: Mapping[str, str], made_of: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Mark the pods, so that a change of anything in them can be told from what ran before."""
+    extra = dict(block.get("extraPodMetadata") or {})
+    if labels:
+        extra["labels"] = {**labels, **extra.get("labels", {})}
+    made = {key: value for key, value in block.items() if key != "autoscaling"}
+    revision = pod_revision(without_empty({**made, "extraPodMetadata": extra}), made_of)
+    extra["annotations"] = {**extra.get("annotations", {}), POD_REVISION: revision}
+    return without_empty({**block, "extraPodMetadata": extra})
+
+
+def _revision_of(block: Mapping[str, Any]) -> dict[str, str]:
+    annotations = block.get("extraPodMetadata", {}).get("annotations", {})
+    return {key: value for key, value in annotations.items() if key == POD_REVISION}
+
+
+BENTO_DEPLOYMENT = Target(
+    kind=KIND,
+    options_type=BentoDeploymentOptions,
+    renderer=bento_deployment_manifests,
+    primary_kind="BentoDeployment",
+    address=service_url,
+    watcher=watched_deployments,
+    inspector=bento_deployment_problems,
+)

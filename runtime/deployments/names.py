@@ -21,6 +21,11 @@ _IMAGE = re.compile(
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64}"
 )
 
+_TAGGED = re.compile(
+    r"[a-z0-9]+([._:-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+    r":[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+)
+
 
 def deployment_name_problem(name: str) -> str:
     """Say why a BentoDeployment cannot have this name; empty when it can."""
@@ -50,6 +55,38 @@ def namespace_problem(name: str) -> str:
     """Say why a namespace cannot have this name; empty when it can."""
     if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
         return "is no DNS-1123 label (lower-case letters, digits and '-', at most 63 characters)"
+    return ""
+
+
+def volume_name_problem(name: str) -> str:
+    """Say why a container or volume cannot have this name; empty when it can.
+
+    Yatai's image builder makes a volume named like the registry Secret.
+    """
+    if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
+        return (
+            "is no DNS-1123 label (lower-case letters, digits and '-', no dots, at most 63 "
+            "characters)"
+        )
+    return ""
+
+
+def host_problem(host: str) -> str:
+    """Say why a route cannot serve this host name; empty when it can."""
+    name = host.removeprefix("*.")
+    if len(host) > 253 or not _DNS_SUBDOMAIN.fullmatch(name):
+        return "is no host name (lower-case, perhaps with a leading '*.', no port and no path)"
+    return ""
+
+
+def destination_problem(image: str) -> str:
+    """Say why an image cannot be pushed to this reference; empty when it can."""
+    if "@" in image:
+        return "names a digest, and the image is not built yet"
+    if not _TAGGED.fullmatch(image):
+        return "is no image reference of the form registry/repository:tag"
+    if image.endswith(":latest"):
+        return "has the tag latest, which the builder takes for built already the next time"
     return ""
 
 

@@ -8,65 +8,65 @@ intersection of yatai-deployment 1.1.4 and 1.1.21 and yatai-image-builder 1.1.3,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from .core_shapes import (
+    ANNOTATIONS,
+    CONTAINER,
+    COUNT,
+    ENV,
+    ENV_FROM,
+    LABELS,
+    NAME,
+    RESOURCE_REQUIREMENTS,
+    SCHEDULING,
+    TEXT,
+    TEXTS,
+    TRUTH,
+    VALUE_FROM,
+)
 from .names import (
     deployment_name_problem,
+    destination_problem,
     image_problem,
     label_value_problem,
-    metadata_key_problem,
     namespace_problem,
     resource_name_problem,
+    volume_name_problem,
 )
+from .shapes import Fields, Free, Items, Pairs, Shape, Value, shape_problems
 
+__all__ = [
+    "CRD_GENERATIONS",
+    "GENERATION",
+    "PORTABLE_SUBSET",
+    "Fields",
+    "Items",
+    "Pairs",
+    "Shape",
+    "Value",
+    "crd_subset",
+    "manifest_problems",
+]
 
-@dataclass(frozen=True)
-class Value:
-    """A single value: its JSON type and, where Kubernetes cares, what it may say."""
+CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
+"""yatai-deployment 1.1.4 and image builder 1.1.3; 1.1.21 and 1.2.28; 1.1.21 and 3.0.42."""
 
-    type: type
-    problem: Callable[[str], str] | None = None
+GENERATION = "kfp-bento/crd-generation"
+"""Annotation of manifests that are not portable: the generation that they were rendered for."""
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """A mapping with free keys and string values."""
-
-    key_problem: Callable[[str], str] | None = None
-    value_problem: Callable[[str], str] | None = None
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list of equal things."""
-
-    item: Shape
-
-
-@dataclass(frozen=True)
-class Fields:
-    """An object with exactly these fields, some of them required."""
-
-    fields: Mapping[str, Shape]
-    required: frozenset[str] = field(default_factory=frozenset)
-
-
-Shape = Value | Pairs | Items | Fields
-
-_TEXT = Value(str)
-_COUNT = Value(int)
-_SIDE = Fields({"cpu": _TEXT, "memory": _TEXT, "gpu": _TEXT, "custom": Pairs()})
+_SIDE = Fields({"cpu": TEXT, "memory": TEXT, "gpu": TEXT, "custom": Pairs()})
 _RESOURCES = Fields({"requests": _SIDE, "limits": _SIDE}, frozenset({"requests", "limits"}))
 _METRIC = Fields(
     {
-        "type": _TEXT,
+        "type": TEXT,
         "resource": Fields(
             {
-                "name": _TEXT,
+                "name": TEXT,
                 "target": Fields(
-                    {"type": _TEXT, "averageUtilization": _COUNT, "averageValue": _TEXT},
+                    {"type": TEXT, "averageUtilization": COUNT, "averageValue": TEXT},
                     frozenset({"type"}),
                 ),
             },
@@ -76,25 +76,62 @@ _METRIC = Fields(
     frozenset({"type", "resource"}),
 )
 _AUTOSCALING = Fields(
-    {"minReplicas": _COUNT, "maxReplicas": _COUNT, "metrics": Items(_METRIC)},
+    {"minReplicas": COUNT, "maxReplicas": COUNT, "metrics": Items(_METRIC)},
     frozenset({"minReplicas", "maxReplicas"}),
 )
-_ENVS = Items(Fields({"name": _TEXT, "value": _TEXT}, frozenset({"name", "value"})))
-_LABELS = Pairs(metadata_key_problem, label_value_problem)
-_ANNOTATIONS = Pairs(metadata_key_problem)
-_POD_METADATA = Fields({"labels": _LABELS, "annotations": _ANNOTATIONS})
-_POD_SPEC = Fields({"serviceAccountName": Value(str, resource_name_problem)})
+_ENVS = Items(Fields({"name": TEXT, "value": TEXT}, frozenset({"name", "value"})))
+POD_METADATA = Fields({"labels": LABELS, "annotations": ANNOTATIONS})
+EXTRA_POD_SPEC = Fields({**SCHEDULING, "containers": Items(CONTAINER), "serviceAccountName": NAME})
+_INGRESS = Fields(
+    {
+        "enabled": TRUTH,
+        "annotations": ANNOTATIONS,
+        "labels": LABELS,
+        "tls": Fields({"secretName": NAME}, frozenset({"secretName"})),
+    },
+    frozenset({"enabled"}),
+)
+MONITOR_EXPORTER = Fields(
+    {"enabled": TRUTH, "output": TEXT, "options": Pairs()}, frozenset({"enabled", "output"})
+)
+_VOLUME_SOURCES: dict[str, Shape] = {
+    "secret": Fields({"secretName": NAME, "optional": TRUTH}, frozenset({"secretName"})),
+    "configMap": Fields({"name": NAME, "optional": TRUTH}, frozenset({"name"})),
+    "emptyDir": Fields({"medium": TEXT, "sizeLimit": TEXT}),
+    "persistentVolumeClaim": Fields(
+        {"claimName": NAME, "readOnly": TRUTH}, frozenset({"claimName"})
+    ),
+}
+_NEWER_MONITOR_EXPORTER: dict[str, Shape] = {
+    "structureOptions": Items(
+        Fields({"name": TEXT, "value": TEXT, "valueFrom": VALUE_FROM}, frozenset({"name"}))
+    ),
+    "mounts": Items(
+        Fields({"path": TEXT, "readOnly": TRUTH, **_VOLUME_SOURCES}, frozenset({"path"}))
+    ),
+}
+_RUNNER = Fields(
+    {
+        "name": Value(str, label_value_problem),
+        "runnableType": TEXT,
+        "modelTags": TEXTS,
+    },
+    frozenset({"name"}),
+)
+_CONTEXT = Fields({"bentomlVersion": TEXT})
+BUILDER_POD_SPEC = Fields({**SCHEDULING, "serviceAccountName": NAME})
+_REQUESTED_MODEL = Fields({"tag": TEXT, "downloadUrl": TEXT}, frozenset({"tag"}))
 
 
-def _resource(
-    api_version: str, kind: str, name_problem: Callable[[str], str], spec: Shape
+def _object(
+    api_version: str, kind: str, name_problem: Callable[[str], str], spec: Shape | None
 ) -> Fields:
     metadata = Fields(
         {
             "name": Value(str, name_problem),
             "namespace": Value(str, namespace_problem),
-            "labels": _LABELS,
-            "annotations": _ANNOTATIONS,
+            "labels": LABELS,
+            "annotations": ANNOTATIONS,
         },
         frozenset({"name", "namespace"}),
     )
@@ -104,67 +141,120 @@ def _resource(
         ),
         "kind": Value(str, lambda text: "" if text == kind else f"is not {kind}"),
         "metadata": metadata,
-        "spec": spec,
+        **({"spec": spec} if spec else {}),
     }
     return Fields(shape, frozenset(shape))
 
 
-PORTABLE_SUBSET: Mapping[tuple[str, str], Fields] = {
-    ("resources.yatai.ai/v1alpha1", "Bento"): _resource(
-        "resources.yatai.ai/v1alpha1",
-        "Bento",
-        resource_name_problem,
-        Fields(
+_BENTO = Fields(
+    {
+        "tag": TEXT,
+        "image": Value(str, image_problem),
+        "context": _CONTEXT,
+        "runners": Items(_RUNNER),
+        "imagePullSecrets": Items(Fields({"name": NAME}, frozenset({"name"}))),
+    },
+    frozenset({"tag", "image"}),
+)
+_BENTO_REQUEST = Fields(
+    {
+        "bentoTag": TEXT,
+        "downloadUrl": TEXT,
+        "image": Value(str, destination_problem),
+        "context": _CONTEXT,
+        "runners": Items(_RUNNER),
+        "models": Items(_REQUESTED_MODEL),
+        "imageBuildTimeout": COUNT,
+        "imageBuilderExtraPodMetadata": POD_METADATA,
+        "imageBuilderExtraPodSpec": BUILDER_POD_SPEC,
+        "imageBuilderExtraContainerEnv": ENV,
+        "imageBuilderContainerResources": RESOURCE_REQUIREMENTS,
+        "dockerConfigJsonSecretName": Value(str, volume_name_problem),
+        "ociRegistryInsecure": TRUTH,
+        "downloaderContainerEnvFrom": ENV_FROM,
+    },
+    # Without a URL the builder asks a Yatai server, which nobody has.
+    frozenset({"bentoTag", "downloadUrl", "ociRegistryInsecure"}),
+)
+_RUNNER_OVERRIDE = Fields(
+    {
+        "name": TEXT,
+        "resources": _RESOURCES,
+        "autoscaling": _AUTOSCALING,
+        "envs": _ENVS,
+        "annotations": ANNOTATIONS,
+        "extraPodMetadata": POD_METADATA,
+        "extraPodSpec": EXTRA_POD_SPEC,
+    },
+    frozenset({"name", "resources"}),
+)
+_BENTO_DEPLOYMENT = Fields(
+    {
+        "bento": NAME,
+        "resources": _RESOURCES,
+        "autoscaling": _AUTOSCALING,
+        "envs": _ENVS,
+        "annotations": ANNOTATIONS,
+        "ingress": _INGRESS,
+        "monitorExporter": MONITOR_EXPORTER,
+        "extraPodMetadata": POD_METADATA,
+        "extraPodSpec": EXTRA_POD_SPEC,
+        "runners": Items(_RUNNER_OVERRIDE),
+    },
+    frozenset({"bento", "resources", "ingress"}),
+)
+_RESOURCES_GROUP, _SERVING_GROUP = "resources.yatai.ai/v1alpha1", "serving.yatai.ai/v2alpha1"
+
+
+@cache
+def crd_subset(generation: str = "") -> Mapping[tuple[str, str], Fields]:
+    """Give the fields that may be rendered: for one generation of the CRDs, or for all of them.
+
+    Args:
+        generation: One of `CRD_GENERATIONS`; "" for the fields that all of them have.
+    """
+    bento_request, bento_deployment = _BENTO_REQUEST, _BENTO_DEPLOYMENT
+    if generation in ("kubeflow-1.9", "newest"):
+        bento_request = bento_request.with_fields(
             {
-                "tag": _TEXT,
-                "image": Value(str, image_problem),
-                "context": Fields({"bentomlVersion": _TEXT}),
-                "runners": Items(
-                    Fields(
-                        {
-                            "name": Value(str, label_value_problem),
-                            "runnableType": _TEXT,
-                            "modelTags": Items(_TEXT),
-                        },
-                        frozenset({"name"}),
-                    )
+                "buildArgs": TEXTS,
+                "serviceName": TEXT,
+                "models": Items(_REQUESTED_MODEL.with_fields({"size": TEXT})),
+                "imageBuilderExtraPodSpec": BUILDER_POD_SPEC.with_fields(
+                    {"priorityClassName": NAME}
                 ),
-                "imagePullSecrets": Items(
-                    Fields({"name": Value(str, resource_name_problem)}, frozenset({"name"}))
-                ),
-            },
-            frozenset({"tag", "image"}),
-        ),
-    ),
-    ("serving.yatai.ai/v2alpha1", "BentoDeployment"): _resource(
-        "serving.yatai.ai/v2alpha1",
-        "BentoDeployment",
-        deployment_name_problem,
-        Fields(
-            {
-                "bento": Value(str, resource_name_problem),
-                "resources": _RESOURCES,
-                "autoscaling": _AUTOSCALING,
-                "envs": _ENVS,
-                "annotations": _ANNOTATIONS,
-                "ingress": Fields({"enabled": Value(bool)}, frozenset({"enabled"})),
-                "extraPodMetadata": _POD_METADATA,
-                "extraPodSpec": _POD_SPEC,
-                "runners": Items(
-                    Fields(
-                        {
-                            "name": _TEXT,
-                            "resources": _RESOURCES,
-                            "autoscaling": _AUTOSCALING,
-                            "envs": _ENVS,
-                        },
-                        frozenset({"name", "resources"}),
-                    )
-                ),
-            },
-            frozenset({"bento", "resources", "ingress"}),
-        ),
-    ),
+            }
+        )
+        bento_deployment = bento_deployment.with_fields(
+            {"monitorExporter": MONITOR_EXPORTER.with_fields(_NEWER_MONITOR_EXPORTER)}
+        )
+    kinds = (
+        (_RESOURCES_GROUP, "Bento", resource_name_problem, _BENTO),
+        (_RESOURCES_GROUP, "BentoRequest", resource_name_problem, bento_request),
+        (_SERVING_GROUP, "BentoDeployment", deployment_name_problem, bento_deployment),
+    )
+    return {
+        (group, kind): _object(group, kind, problem, spec) for group, kind, problem, spec in kinds
+    }
+
+
+PORTABLE_SUBSET: Mapping[tuple[str, str], Fields] = crd_subset()
+
+# Objects of Kubernetes, KServe and others: their API server is strict about them by itself.
+OTHER_KINDS: Mapping[tuple[str, str], Fields] = {
+    **{
+        (version, kind): _object(version, kind, resource_name_problem, Free())
+        for version, kind in (
+            ("v1", "Service"),
+            ("apps/v1", "Deployment"),
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            ("policy/v1", "PodDisruptionBudget"),
+            ("monitoring.coreos.com/v1", "ServiceMonitor"),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+            ("serving.kserve.io/v1beta1", "InferenceService"),
+        )
+    },
+    ("v1", "ConfigMap"): _object("v1", "ConfigMap", resource_name_problem, None),
 }
 
 
@@ -179,52 +269,10 @@ def manifest_problems(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
         kind = (str(manifest.get("apiVersion")), str(manifest.get("kind")))
         metadata = manifest.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        shape = PORTABLE_SUBSET.get(kind)
+        annotations = (metadata if isinstance(metadata, Mapping) else {}).get("annotations") or {}
+        shape = crd_subset(str(annotations.get(GENERATION, ""))).get(kind) or OTHER_KINDS.get(kind)
         if shape is None:
             found.append(f"{kind[1]} {name}: {kind[0]} {kind[1]} is no kind that we render")
             continue
-        found += [f"{kind[1]} {name}: {problem}" for problem in _problems(manifest, shape, "")]
+        found += [f"{kind[1]} {name}: {problem}" for problem in shape_problems(manifest, shape, "")]
     return found
-
-
-def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
-    if isinstance(shape, Value):
-        yield from _value_problems(value, shape, path)
-    elif isinstance(shape, Items):
-        if not isinstance(value, list):
-            yield f"{path} is {type(value).__name__}, not a list"
-            return
-        for index, item in enumerate(value):
-            yield from _problems(item, shape.item, f"{path}[{index}]")
-    elif not isinstance(value, Mapping):
-        yield f"{path or 'the manifest'} is {type(value).__name__}, not a mapping"
-    elif isinstance(shape, Pairs):
-        yield from _pair_problems(value, shape, path)
-    else:
-        for key in sorted(shape.required - value.keys()):
-            yield f"{path}.{key} is missing"
-        for key, item in value.items():
-            if key in shape.fields:
-                yield from _problems(item, shape.fields[key], f"{path}.{key}")
-            else:
-                yield f"{path}.{key} is no field that every generation of the CRDs has"
-
-
-def _value_problems(value: Any, shape: Value, path: str) -> Iterator[str]:
-    # bool is an int in Python and is none in JSON.
-    if type(value) is not shape.type:
-        yield f"{path} is {type(value).__name__} {value!r}, not {shape.type.__name__}"
-    elif shape.problem and (problem := shape.problem(str(value))):
-        yield f"{path} {value!r} {problem}"
-
-
-def _pair_problems(value: Mapping[Any, Any], shape: Pairs, path: str) -> Iterator[str]:
-    for key, item in value.items():
-        place = f"{path}[{key}]"
-        if not isinstance(key, str) or not isinstance(item, str):
-            yield f"{place} is {type(item).__name__} {item!r}, not str"
-            continue
-        if shape.key_problem and (problem := shape.key_problem(key)):
-            yield f"{place} {problem}"
-        if shape.value_problem and (problem := shape.value_problem(item)):
-            yield f"{place} {item!r} {problem}"

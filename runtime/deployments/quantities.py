@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +24,8 @@ _SUFFIXES = {
 }
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|[MGTPE]|[KMGTPE]i)?")
 _SMALLEST_MEMORY = Decimal(2**20)
+_YATAI_KEYS = frozenset({"cpu", "memory", "gpu", "custom"})
+_POD_KEYS = _YATAI_KEYS | {"ephemeral-storage"}
 
 
 def quantity_text(field: str, value: Any) -> str:
@@ -82,12 +84,62 @@ def container_resources(field: str, given: Mapping[str, Any] | None) -> dict[str
     return sides
 
 
-def _one_side(field: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def pod_resources(
+    field: str,
+    given: Mapping[str, Any] | None,
+    defaults: Mapping[str, Mapping[str, str]],
+    *,
+    filled_by: str = "",
+) -> dict[str, dict[str, str]]:
+    """Give requests and limits in Kubernetes' own form, all strings.
+
+    Args:
+        field: Name of the parameter, for error messages.
+        given: As for `container_resources`, and `ephemeral-storage`; `gpu` stands for
+            `nvidia.com/gpu`, `custom` holds other devices by their full names.
+        defaults: Used when nothing is given at all.
+        filled_by: The controller that fills in `defaults` key by key where something is given;
+            "" where what is given stands alone.
+
+    Raises:
+        InvalidInput: As for `container_resources`.
+    """
+    given = given or {}
+    _refuse_unknown(field, given, {"requests", "limits"})
+    own = {
+        side: _one_side(f"{field}.{side}", given.get(side) or {}, _POD_KEYS)
+        for side in ("requests", "limits")
+    }
+    if "gpu" in own["requests"]:
+        raise InvalidInput(
+            f"{field}.requests.gpu: Kubernetes takes GPUs from the limits only.",
+            hint=f"Set {field}.limits.gpu; the request is the same number.",
+        )
+    _check_custom(field, own)
+    fill = filled_by or not any(own.values())
+    sides = {side: {**(defaults[side] if fill else {}), **own[side]} for side in own}
+    for key in ("cpu", "memory", "ephemeral-storage"):
+        if key in sides["requests"] and key in sides["limits"]:
+            _check_limit(field, key, sides, given, filled_by or "the default")
+    flat = {side: _flat(block) for side, block in sides.items()}
+    return {side: block for side, block in flat.items() if block}
+
+
+def _flat(side: Mapping[str, Any]) -> dict[str, str]:
+    plain = {key: value for key, value in side.items() if key not in ("gpu", "custom")}
+    if "gpu" in side:
+        plain["nvidia.com/gpu"] = side["gpu"]
+    return {**plain, **side.get("custom", {})}
+
+
+def _one_side(
+    field: str, given: Mapping[str, Any], known: frozenset[str] = _YATAI_KEYS
+) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise InvalidInput(
             f"{field}: {given!r} is no mapping.", hint="Write {'cpu': '500m', 'memory': '1Gi'}."
         )
-    _refuse_unknown(field, given, {"cpu", "memory", "gpu", "custom"})
+    _refuse_unknown(field, given, known)
     side: dict[str, Any] = {}
     for key, value in given.items():
         if key == "custom":
@@ -101,7 +153,7 @@ def _one_side(field: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in side.items() if value != {}}
 
 
-def _refuse_unknown(field: str, given: Any, known: set[str]) -> None:
+def _refuse_unknown(field: str, given: Any, known: Collection[str]) -> None:
     if not isinstance(given, Mapping):
         raise InvalidInput(f"{field}: {given!r} is no mapping.", hint=f"Keys: {sorted(known)}.")
     for key in given:
@@ -152,14 +204,12 @@ def _check_limit(
     key: str,
     sides: Mapping[str, Mapping[str, Any]],
     given: Mapping[str, Any],
+    filled_by: str = "the operator's default",
 ) -> None:
     request, limit = sides["requests"][key], sides["limits"][key]
     if quantity_value(limit) >= quantity_value(request):
         return
-    origin = {
-        side: "" if key in (given.get(side) or {}) else " (the operator's default)"
-        for side in sides
-    }
+    origin = {side: "" if key in (given.get(side) or {}) else f" ({filled_by})" for side in sides}
     raise InvalidInput(
         f"{field}.limits.{key}: {limit}{origin['limits']} is below {field}.requests.{key}: "
         f"{request}{origin['requests']}; Kubernetes refuses such a pod.",

@@ -3,85 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from crd_schemas import GENERATIONS, needs_crds, schema_problems, served_schemas
 from sample_bentos import make_bento
 from sample_renderings import every_rendering
 
 from kfp_bento.runtime.deployments import manifest_problems, render_bento_deployment
-from kfp_bento.runtime.deployments.portable_subset import (
-    PORTABLE_SUBSET,
-    Fields,
-    Items,
-    Pairs,
-    Shape,
-    Value,
-)
-
-CRDS = Path(__file__).resolve().parents[3] / "shared" / "crds"
-BENTO, DEPLOYMENT = "resources.yatai.ai_bentoes.yaml", "serving.yatai.ai_bentodeployments.yaml"
-GENERATIONS = {
-    "1.1.4 and 1.1.3": (f"image-builder-v1.1.3/{BENTO}", f"deployment-v1.1.4/{DEPLOYMENT}"),
-    "1.1.21 and 1.2.28": (f"image-builder-v1.2.28/{BENTO}", DEPLOYMENT),
-    "newest": (BENTO, DEPLOYMENT),
-}
-needs_crds = pytest.mark.skipif(
-    not (CRDS / BENTO).is_file(), reason="the CRDs are not in ../shared/crds; own check only"
-)
-
-
-@cache
-def served_schemas(generation: str) -> dict[tuple[str, str], Any]:
-    schemas = {}
-    for path in GENERATIONS[generation]:
-        crd = yaml.load((CRDS / path).read_text(), Loader=yaml.CSafeLoader)["spec"]
-        for version in crd["versions"]:
-            api_version = f"{crd['group']}/{version['name']}"
-            schema = version["schema"]["openAPIV3Schema"]
-            schemas[(api_version, crd["names"]["kind"])] = schema
-    return schemas
-
-
-def schema_problems(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Walk a value by a structural schema, refusing what the API server would prune."""
-    if schema.get("x-kubernetes-int-or-string"):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            yield f"{path}: {value!r} is neither integer nor string"
-        elif "pattern" in schema and not re.match(schema["pattern"], str(value)):
-            yield f"{path}: {value!r} does not match {schema['pattern']}"
-        return
-    types = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
-    wanted = types[schema["type"]]
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        yield f"{path}: {value!r} is no {schema['type']}"
-    elif wanted is list:
-        for index, item in enumerate(value):
-            yield from schema_problems(item, schema["items"], f"{path}[{index}]")
-    elif wanted is dict:
-        yield from object_problems(value, schema, path)
-    elif "enum" in schema and value not in schema["enum"]:
-        yield f"{path}: {value!r} is none of {schema['enum']}"
-
-
-def object_problems(value: Any, schema: dict[str, Any], path: str) -> Iterator[str]:
-    yield from (
-        f"{path}.{key} is missing" for key in schema.get("required", ()) if key not in value
-    )
-    for key, item in value.items():
-        if key in schema.get("properties", {}):
-            if path == "" and key == "metadata":  # its schema is the API server's own
-                continue
-            yield from schema_problems(item, schema["properties"][key], f"{path}.{key}")
-        elif isinstance(schema.get("additionalProperties"), dict):
-            yield from schema_problems(item, schema["additionalProperties"], f"{path}.{key}")
-        else:
-            yield f"{path}.{key} is unknown"
+from kfp_bento.runtime.deployments.portable_subset import PORTABLE_SUBSET, crd_subset
+from kfp_bento.runtime.deployments.shapes import Fields, Items, Pairs, Shape, Value
 
 
 @needs_crds
@@ -118,19 +50,21 @@ def test_the_walk_by_the_crds_refuses_unknown_fields_and_wrong_types() -> None:
 def test_every_field_that_our_check_allows_exists_in_every_generation(
     generation: str, kind: tuple[str, str]
 ) -> None:
-    schema = served_schemas(generation)[kind]
-    shape = PORTABLE_SUBSET[kind]
-    assert list(disagreements(shape.fields["spec"], schema["properties"]["spec"], "spec")) == []
+    spec = served_schemas(generation)[kind]["properties"]["spec"]
+    for shape in (PORTABLE_SUBSET[kind], crd_subset(generation)[kind]):
+        assert list(disagreements(shape.fields["spec"], spec, "spec")) == []
 
 
 def disagreements(shape: Shape, schema: dict[str, Any], path: str) -> Iterator[str]:
     names = {str: "string", int: "integer", bool: "boolean"}
     if isinstance(shape, Value):
-        text_or_number = schema.get("x-kubernetes-int-or-string") and shape.type in (str, int)
-        if not text_or_number and schema.get("type") != names[shape.type]:
-            yield f"{path}: {schema.get('type')} is not {names[shape.type]}"
+        types = shape.type if isinstance(shape.type, tuple) else (shape.type,)
+        text_or_number = schema.get("x-kubernetes-int-or-string") and bool not in types
+        if not text_or_number and [schema.get("type")] != [names[one] for one in types]:
+            yield f"{path}: {schema.get('type')} is not {types}"
     elif isinstance(shape, Pairs):
-        if schema.get("additionalProperties") != {"type": "string"}:
+        free = schema.get("additionalProperties") or {}
+        if free != {"type": "string"} and not free.get("x-kubernetes-int-or-string"):
             yield f"{path} has no free keys with strings"
     elif isinstance(shape, Items):
         yield from disagreements(shape.item, schema["items"], f"{path}[]")

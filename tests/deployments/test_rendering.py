@@ -37,6 +37,9 @@ def test_the_bento_names_the_image_by_digest(bento: Bento, image: str) -> None:
 
 def test_the_deployment_names_the_bento_and_says_what_will_run(bento: Bento) -> None:
     resource, deployment = render(bento)
+    assert deployment["spec"].pop("extraPodMetadata")["annotations"].keys() == {
+        "kfp-bento/pod-revision"
+    }
     assert deployment["spec"] == {
         "bento": resource["metadata"]["name"],
         "ingress": {"enabled": False},
@@ -102,7 +105,7 @@ def test_switches_of_the_operator_go_where_it_reads_them(bento: Bento) -> None:
 
 def test_labels_reach_the_pods_but_no_selector(bento: Bento) -> None:
     _, deployment = render(bento, labels={"team": "wine"})
-    assert deployment["spec"]["extraPodMetadata"] == {"labels": {"team": "wine"}}
+    assert deployment["spec"]["extraPodMetadata"]["labels"] == {"team": "wine"}
     assert "labels" not in deployment["spec"]
 
 

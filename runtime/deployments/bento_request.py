@@ -1,0 +1,330 @@
+"""Yatai's other way: the cluster's own image builder makes the image out of an archive.
+
+A BentoRequest asks yatai-image-builder for the image; it then writes the Bento, under the same
+name and owned by the request, and the BentoDeployment that names it starts. So a Bento is never
+rendered here: the builder would overwrite it. Behaviour was read in versions 1.1.3, 1.2.28 and
+3.0.42 (`bentorequest_controller.go`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kfp_bento.runtime.errors import InvalidInput
+
+from .bento_deployment import (
+    BentoDeploymentOptions,
+    bento_deployment_problems,
+    check_pod_placement,
+    common_metadata,
+    runner_entries,
+    service_url,
+    serving_manifest,
+    watched_deployments,
+)
+from .core_shapes import ENV_FROM, RESOURCE_REQUIREMENTS
+from .names import bento_resource_name, destination_problem, volume_name_problem
+from .parameters import (
+    Listing,
+    Object,
+    ObjectOrListing,
+    listing,
+    mapping,
+    text,
+    whole_number,
+    without_empty,
+)
+from .portable_subset import crd_subset
+from .quantities import pod_resources
+from .settings import container_env, pod_metadata, split_build_annotations
+from .shapes import Fields, Shape, settled
+from .target import Manifest, Problem, Target, condition, subject_of
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
+
+KIND = "bento-request"
+
+_SCHEMES = ("http", "https", "s3")
+# The builder hands the URL to a shell.
+_PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_LONGEST_BUILD = 24 * 3600
+_BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BentoRequestOptions(BentoDeploymentOptions):
+    """How a cluster builds and serves a bento: all of a BentoDeployment, and the build.
+
+    Attributes:
+        archive_url: Where the builder gets the bento: http, https or s3, a tar archive (plain,
+            gzip, xz or bzip2) with bento.yaml at its top.
+        models: Models that the archive lacks: `tag` and `url` (and `size` with a
+            `crd_generation` that has it).
+        build_args: Arguments of the image build, KEY=VALUE or a mapping; "kubeflow-1.9" on.
+        build_timeout: As in "30m" or in seconds; the builder's own default when empty.
+        registry_secret: Secret with `.dockerconfigjson` that may push; the image is then needed.
+        registry_insecure: Push and look for the image by plain http.
+        download_env_from: Secrets and ConfigMaps of the downloader, as `envFrom` has them; a
+            plain string names a Secret.
+        builder_resources: Requests and limits of the build container.
+        builder_envs: Variables of the build containers, `valueFrom` included.
+        builder_pod_metadata: `labels` and `annotations` of the build's pods; Istio's sidecar is
+            off unless said otherwise, since a build with it never ends.
+        builder_pod_spec: Where the build's pods run; `priorityClassName` from "kubeflow-1.9" on.
+    """
+
+    archive_url: str = ""
+    models: Listing | None = None
+    build_args: ObjectOrListing | None = None
+    build_timeout: str = ""
+    registry_secret: str = ""
+    registry_insecure: bool = False
+    download_env_from: Listing | None = None
+    builder_resources: Object | None = None
+    builder_envs: ObjectOrListing | None = None
+    builder_pod_metadata: Object | None = None
+    builder_pod_spec: Object | None = None
+
+
+def bento_request_manifests(
+    image: str, bento: Bento, options: BentoRequestOptions
+) -> tuple[Manifest, ...]:
+    """Give the BentoRequest of a bento and the BentoDeployment that will serve it.
+
+    Args:
+        image: Where the builder pushes to, by tag; "" for the name that its registry
+            settings give.
+        bento: The bento in the archive: tag, BentoML version and runners are its own.
+        options: The build and the deployment.
+
+    Raises:
+        InvalidInput: An option that cannot be honoured; the message names the field.
+    """
+    serving, building = split_build_annotations("annotations", options.annotations)
+    shared, control = common_metadata(bento, options.replaced(annotations=serving))
+    metadata = {**shared, "annotations": {**shared["annotations"], **building}}
+    spec = _request_spec(image, bento, options)
+    request = {
+        "apiVersion": "resources.yatai.ai/v1alpha1",
+        "kind": "BentoRequest",
+        "metadata": {**metadata, "name": bento_resource_name(bento.tag)},
+        "spec": spec,
+    }
+    if options.image_pull_secrets:
+        raise InvalidInput(
+            "image_pull_secrets: the builder writes the Bento, and gives it the registry Secret "
+            "of the request only.",
+            hint="Set registry_secret, or let the pods' service account pull.",
+        )
+    made_of = {key: spec.get(key) for key in ("bentoTag", "downloadUrl", "image", "runners")}
+    # A presigned URL is another one each day, for the same archive.
+    made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
+    return request, serving_manifest(bento, options, shared, control, made_of)
+
+
+def bento_request_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
+    """Give what the conditions of a live BentoRequest and BentoDeployment say against it.
+
+    `BentoAvailable=False` is reported and not final: the builder sets it to Unknown and tries
+    again, so a client waits until it stayed False. The build's own time-out is final.
+    """
+    found = []
+    for live in (one for one in objects if one.get("kind") == "BentoRequest"):
+        subject, ready = subject_of(live), condition(live, "BentoAvailable")
+        building = condition(live, "ImageBuilding") or {}
+        if ready is None:
+            found.append(
+                Problem(
+                    subject,
+                    "NotReconciled",
+                    "no operator has written a condition; does yatai-image-builder run, and does "
+                    f"it watch the namespace {(live.get('metadata') or {}).get('namespace')}?",
+                )
+            )
+        elif ready.get("status") == "True":
+            continue
+        elif building.get("reason") == "Timeout":
+            told = str(building.get("message") or "the build took too long")
+            found.append(Problem(subject, "BuildTimeout", told, final=True))
+        elif ready.get("status") == "False":
+            found.append(Problem(subject, "BuildFailed", str(ready.get("message") or "")))
+        else:
+            found.append(Problem(subject, "Building", str(building.get("message") or "")))
+    return (*found, *bento_deployment_problems(objects))
+
+
+def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
+    _check_destination(image, bento, options)
+    shape = _spec_shape(options)
+    metadata = pod_metadata("builder_pod_metadata", options.builder_pod_metadata)
+    annotations = {"sidecar.istio.io/inject": "false", **metadata.get("annotations", {})}
+    placement = settled(
+        "builder_pod_spec",
+        options.builder_pod_spec or {},
+        shape.fields["imageBuilderExtraPodSpec"],
+        "priorityClassName needs crd_generation='kubeflow-1.9' or newer; volumes and "
+        "security contexts are not among the builder's fields.",
+    )
+    check_pod_placement("builder_pod_spec", placement)
+    spec = {
+        "bentoTag": bento.tag,
+        "downloadUrl": _archive_url("archive_url", options.archive_url),
+        "image": image,
+        "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
+        "runners": runner_entries(bento),
+        "models": _models(options, shape),
+        "buildArgs": _build_args(options),
+        "imageBuildTimeout": _nanoseconds(options.build_timeout),
+        "imageBuilderExtraPodMetadata": {**metadata, "annotations": annotations},
+        "imageBuilderExtraPodSpec": placement,
+        "imageBuilderExtraContainerEnv": container_env("builder_envs", options.builder_envs, {}),
+        "imageBuilderContainerResources": _builder_resources(options),
+        "dockerConfigJsonSecretName": options.registry_secret,
+        "downloaderContainerEnvFrom": _download_env(options),
+    }
+    # Said even where it is false: with a registry Secret the builder would assume http.
+    return {**without_empty(spec), "ociRegistryInsecure": options.registry_insecure}
+
+
+def _check_destination(image: str, bento: Bento, options: BentoRequestOptions) -> None:
+    if image and (problem := destination_problem(image)):
+        raise InvalidInput(
+            f"image: {image!r} {problem}.",
+            hint=f"Name what is to be built, for example registry/{bento.name}:{bento.version}.",
+        )
+    if options.registry_secret:
+        if problem := volume_name_problem(options.registry_secret):
+            raise InvalidInput(
+                f"registry_secret: {options.registry_secret!r} {problem}; the builder names a "
+                "volume after it.",
+                hint="Copy the Secret to a name without dots.",
+            )
+        if not image:
+            raise InvalidInput(
+                "image: with a registry_secret the builder knows no registry of its own.",
+                hint=f"Name it, for example registry/{bento.name}:{bento.version}.",
+            )
+
+
+def _archive_url(field: str, url: str) -> str:
+    parts = urlsplit(url)
+    if not url or parts.scheme not in _SCHEMES or not parts.netloc or not parts.path.strip("/"):
+        raise InvalidInput(
+            f"{field}: {_without_query(url)!r} is no archive that every builder can download.",
+            hint="Give an https://, http:// or s3:// URL of a tar archive of the bento.",
+        )
+    if parts.username or parts.password:
+        raise InvalidInput(
+            f"{field}: it holds a user name or a password, which everybody can read there.",
+            hint="Use a presigned URL, or s3:// with download_env_from.",
+        )
+    if parts.path.endswith(".zip"):
+        raise InvalidInput(
+            f"{field}: the builder unpacks with tar, which cannot read zip.",
+            hint="Export the bento as .tar.gz.",
+        )
+    if not _PLAIN_URL.fullmatch(url):
+        raise InvalidInput(
+            f"{field}: {_without_query(url)!r} has a character that the builder's shell would "
+            "read as its own.",
+            hint="Percent-encode it.",
+        )
+    return url
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
+
+
+def _models(options: BentoRequestOptions, shape: Fields) -> list[dict[str, Any]]:
+    models = []
+    for index, given in enumerate(options.models or ()):
+        field = f"models[{index}]"
+        mapping(field, given, ("tag", "url", "size"))
+        tag = text(f"{field}.tag", given.get("tag"))
+        if not _TAG.fullmatch(tag):
+            raise InvalidInput(f"{field}.tag: {tag!r} is no tag.", hint="Write name:version.")
+        # Without a URL the builder asks a Yatai server and otherwise skips the model.
+        model = {"tag": tag, "downloadUrl": _archive_url(f"{field}.url", given.get("url") or "")}
+        if given.get("size"):
+            model["size"] = text(f"{field}.size", given["size"])
+        models.append(model)
+    hint = "size needs crd_generation='kubeflow-1.9' or newer."
+    settled("models", models, shape.fields["models"], hint)
+    return models
+
+
+def _build_args(options: BentoRequestOptions) -> list[str]:
+    given = options.build_args or []
+    if isinstance(given, Mapping):
+        given = [f"{name}={value}" for name, value in given.items()]
+    if given and options.crd_generation not in ("kubeflow-1.9", "newest"):
+        raise InvalidInput(
+            "build_args: image builder 1.1.3 has no such field, and would ignore it.",
+            hint="Set crd_generation='kubeflow-1.9' or newer where the cluster has it.",
+        )
+    for index, argument in enumerate(given):
+        if not isinstance(argument, str) or not _BUILD_ARG.fullmatch(argument):
+            raise InvalidInput(
+                f"build_args[{index}]: {argument!r} is not of the form KEY=VALUE.",
+                hint="Write one string per argument.",
+            )
+    return list(given)
+
+
+def _nanoseconds(given: str) -> int | None:
+    """Go's time.Duration as the CRD stores it: an integer of nanoseconds."""
+    if not given:
+        return None
+    match = _DURATION.fullmatch(given)
+    if given.isdigit():
+        seconds = int(given)
+    elif match is None:
+        raise InvalidInput(
+            f"build_timeout: {given!r} is no duration.", hint="Write 30m, 1h30m or seconds."
+        )
+    else:
+        hours, minutes, rest = (int(part or 0) for part in match.groups())
+        seconds = hours * 3600 + minutes * 60 + rest
+    return whole_number("build_timeout", seconds, 60, _LONGEST_BUILD) * 10**9
+
+
+def _builder_resources(options: BentoRequestOptions) -> dict[str, Any]:
+    none: Mapping[str, Mapping[str, str]] = {"requests": {}, "limits": {}}
+    resources = pod_resources("builder_resources", options.builder_resources, none)
+    settled("builder_resources", resources, RESOURCE_REQUIREMENTS)
+    return dict(resources)
+
+
+def _download_env(options: BentoRequestOptions) -> list[Any]:
+    given = [
+        {"secretRef": {"name": one}} if isinstance(one, str) else one
+        for one in listing("download_env_from", options.download_env_from or [])
+    ]
+    sources: list[Any] = settled("download_env_from", given, ENV_FROM)
+    return sources
+
+
+def _spec_shape(options: BentoRequestOptions) -> Fields:
+    kinds: Mapping[tuple[str, str], Fields] = crd_subset(options.crd_generation)
+    spec: Shape = kinds[("resources.yatai.ai/v1alpha1", "BentoRequest")].fields["spec"]
+    assert isinstance(spec, Fields)  # noqa: S101 - a fact about our own table
+    return spec
+
+
+BENTO_REQUEST = Target(
+    kind=KIND,
+    options_type=BentoRequestOptions,
+    renderer=bento_request_manifests,
+    primary_kind="BentoDeployment",
+    address=service_url,
+    watcher=watched_deployments,
+    inspector=bento_request_problems,
+)
