@@ -4,8 +4,9 @@
 `apply_manifests` hands them to a cluster, `deploy_bento` does what is possible here.
 """
 
+from .apply import apply_manifests
 from .bento_deployment import render_bento_deployment
-from .cluster import apply_manifests, cluster_configured
+from .cluster import cluster_configured
 from .deploy import choose_mode, deploy_bento
 from .manifests import write_manifests
 from .names import bento_resource_name, deployment_name
