@@ -16,10 +16,10 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tools lint compile lock image bench clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock image bench clean
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serve, check, promote
 	@$(BIN)/kfp-bento demo --to $(DEMO)
@@ -29,6 +29,10 @@ test: $(VENV)/.dev test-tools ## Run the tests, with real services
 
 test-slow: $(VENV)/.dev test-tools ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -n 2 -m slow
+
+test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control plane (needs Go)
+	@./tests/cluster/build-tools >/dev/null || [ $$? -eq 69 ]
+	@$(BIN)/python -m pytest tests/cluster -m cluster
 
 test-tools: # As root on Debian the tests bring the real services that they use
 	@./tests/install-tools

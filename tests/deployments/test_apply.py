@@ -1,8 +1,8 @@
 """Server-side apply, against a stub.
 
-The stub speaks just enough discovery and PATCH to see what is sent; it validates and merges
-nothing. A real kube-apiserver with the real CRDs takes its place in tests/cluster/ once the
-cluster suite is there.
+The stub speaks just enough discovery and PATCH to see what is sent and to give answers that a
+real API server gives seldom; it validates and merges nothing. tests/cluster/ does, with a real
+kube-apiserver and the real CRDs.
 """
 
 from __future__ import annotations

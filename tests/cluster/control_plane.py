@@ -1,0 +1,265 @@
+"""A Kubernetes control plane on loopback: etcd, API server, controllers, scheduler.
+
+The programs are the real ones, built by `build-tools` from their Go modules. Certificates and
+tokens are made for one run and die with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servers import free_port, stop_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
+START_SECONDS = 90.0
+
+# user, its groups: who may talk to the API server from the start
+_IDENTITIES = {
+    "admin": "system:masters",
+    "kubelet": "system:masters",
+    "system:kube-controller-manager": "",
+    "system:kube-scheduler": "",
+}
+_CONTROLLERS = "*,-cloud-node-lifecycle,-node-ipam,-service-lb-controller,-node-route-controller"
+
+
+class ToolsMissing(Exception):
+    """The programs are not here and cannot be built here."""
+
+
+def built_programs() -> Path:
+    """The folder with the programs; builds what is missing in it."""
+    if shutil.which("openssl") is None:
+        raise ToolsMissing("not installed: openssl")
+    script = Path(__file__).with_name("build-tools")
+    done = subprocess.run([str(script)], capture_output=True, text=True, check=False)
+    if done.returncode == NO_TOOLS:
+        raise ToolsMissing(done.stderr.strip())
+    if done.returncode != 0:
+        raise RuntimeError(f"build-tools failed:\n{done.stderr}")
+    return Path(done.stdout.strip())
+
+
+class ControlPlane:
+    """The processes of one cluster, their files and their addresses."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"https://127.0.0.1:{free_port()}"
+        self.programs = programs
+        self._tokens = {user: secrets.token_hex(16) for user in _IDENTITIES}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._etcd = f"http://127.0.0.1:{free_port()}"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that vouches for the API server."""
+        return self.folder / "ca.crt"
+
+    @property
+    def server_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key for any server on loopback."""
+        return self.folder / "server.crt", self.folder / "server.key"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _make_certificates(self.folder)
+        tokens = [
+            f'{token},{user},{user},"{_IDENTITIES[user]}"\n' for user, token in self._tokens.items()
+        ]
+        _write_private(self.folder / "tokens.csv", "".join(tokens))
+        self._start_etcd()
+        self.start_api_server()
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
+            f"--service-account-private-key-file={self.folder}/service-accounts.key",
+            f"--root-ca-file={self.ca}",
+            f"--controllers={_CONTROLLERS}",
+            # Nodes here are only told about; a busy machine must not make them look dead.
+            "--node-monitor-grace-period=10m",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--use-service-account-credentials=false",
+        )
+        self._run(
+            "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        )
+
+    def stop(self) -> None:
+        for name in reversed(list(self._processes)):
+            self._stop(name)
+
+    def start_api_server(self) -> None:
+        certificate, key = self.server_certificate
+        self._run(
+            "kube-apiserver",
+            f"--etcd-servers={self._etcd}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.url.rpartition(':')[2]}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}",
+            f"--token-auth-file={self.folder}/tokens.csv",
+            "--authorization-mode=RBAC",
+            "--anonymous-auth=false",
+            f"--service-account-key-file={self.folder}/service-accounts.key",
+            f"--service-account-signing-key-file={self.folder}/service-accounts.key",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            # It writes its own address into a Service, and refuses loopback there.
+            "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--profiling=false",
+        )
+        self._wait_for("kube-apiserver", f"{self.url}/readyz", token=self._tokens["admin"])
+
+    def stop_api_server(self, *, abruptly: bool = False) -> None:
+        self._stop("kube-apiserver", abruptly=abruptly)
+
+    def kubeconfig(self, user: str, token: str = "", namespace: str = "") -> Path:
+        """A kubeconfig for one of the known users, or for anybody with a token."""
+        path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
+        context = {"cluster": "test", "user": user} | (
+            {"namespace": namespace} if namespace else {}
+        )
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "test",
+                    "cluster": {"server": self.url, "certificate-authority": str(self.ca)},
+                }
+            ],
+            "users": [{"name": user, "user": {"token": token or self._tokens[user]}}],
+            "contexts": [{"name": "test", "context": context}],
+            "current-context": "test",
+        }
+        _write_private(path, json.dumps(config))
+        return path
+
+    def logs(self) -> list[Path]:
+        return sorted(self.folder.glob("*.log"))
+
+    def _start_etcd(self) -> None:
+        peer = f"http://127.0.0.1:{free_port()}"
+        self._run(
+            "etcd",
+            f"--data-dir={self.folder}/etcd",
+            f"--listen-client-urls={self._etcd}",
+            f"--advertise-client-urls={self._etcd}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            # Nothing here has to outlive a power cut.
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        )
+        self._wait_for("etcd", f"{self._etcd}/health")
+
+    def _run(self, name: str, *options: str) -> None:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                [str(self.programs / name), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
+                start_new_session=True,
+            )
+
+    def _stop(self, name: str, *, abruptly: bool = False) -> None:
+        process = self._processes.pop(name, None)
+        if process is None:
+            return
+        if abruptly:
+            process.kill()
+        stop_group(process)
+
+    def _wait_for(self, name: str, url: str, *, token: str = "") -> None:
+        request = urllib.request.Request(url)
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        trust = ssl.create_default_context(cafile=str(self.ca))
+        process = self._processes[name]
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended at once:\n{tail(self.folder / f'{name}.log')}")
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(request, timeout=2, context=trust),
+            ):
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"{name} gave no answer:\n{tail(self.folder / f'{name}.log')}")
+
+
+@contextlib.contextmanager
+def control_plane_in(folder: Path, programs: Path) -> Iterator[ControlPlane]:
+    plane = ControlPlane(programs, folder)
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
+
+
+def tail(log: Path, characters: int = 3000) -> str:
+    return log.read_text(errors="replace")[-characters:] if log.is_file() else "(no log)"
+
+
+def _make_certificates(folder: Path) -> None:
+    """One authority, one certificate for all servers on loopback, one key for tokens."""
+    ca, server = folder / "ca", folder / "server"
+    _openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test-ca"),
+        *("-addext", "keyUsage=critical,keyCertSign,digitalSignature"),
+        *("-keyout", f"{ca}.key", "-out", f"{ca}.crt"),
+    )
+    _openssl(
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+        *("-keyout", f"{server}.key", "-out", f"{server}.csr"),
+    )
+    extensions = folder / "server.ext"
+    extensions.write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+        "extendedKeyUsage=serverAuth\n"
+        "subjectKeyIdentifier=hash\n"
+        "authorityKeyIdentifier=keyid\n"
+    )
+    _openssl(
+        *("x509", "-req", "-days", "2", "-in", f"{server}.csr", "-out", f"{server}.crt"),
+        *("-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial"),
+        *("-extfile", str(extensions)),
+    )
+    _openssl("genrsa", "-out", str(folder / "service-accounts.key"), "2048")
+
+
+def _openssl(*arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"openssl {arguments[0]} failed: {done.stderr}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
