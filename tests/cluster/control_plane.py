@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
 START_SECONDS = 90.0
+GOODBYE_SECONDS = 3.0
 
 # user, its groups: who may talk to the API server from the start
 _IDENTITIES = {
@@ -34,7 +35,6 @@ _IDENTITIES = {
     "system:kube-controller-manager": "",
     "system:kube-scheduler": "",
 }
-_CONTROLLERS = "*,-cloud-node-lifecycle,-node-ipam,-service-lb-controller,-node-route-controller"
 
 
 class ToolsMissing(Exception):
@@ -84,28 +84,11 @@ class ControlPlane:
         _write_private(self.folder / "tokens.csv", "".join(tokens))
         self._start_etcd()
         self.start_api_server()
-        self._run(
-            "kube-controller-manager",
-            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
-            f"--service-account-private-key-file={self.folder}/service-accounts.key",
-            f"--root-ca-file={self.ca}",
-            f"--controllers={_CONTROLLERS}",
-            # Nodes here are only told about; a busy machine must not make them look dead.
-            "--node-monitor-grace-period=10m",
-            "--leader-elect=false",
-            "--secure-port=0",
-            "--use-service-account-credentials=false",
-        )
-        self._run(
-            "kube-scheduler",
-            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
-            "--leader-elect=false",
-            "--secure-port=0",
-        )
+        self._start_controllers()
 
     def stop(self) -> None:
-        for name in reversed(list(self._processes)):
-            self._stop(name)
+        for name in list(self._processes):
+            self._stop(name, abruptly=True)  # nothing is kept, so nothing has to be tidied
 
     def start_api_server(self) -> None:
         certificate, key = self.server_certificate
@@ -133,6 +116,12 @@ class ControlPlane:
     def stop_api_server(self, *, abruptly: bool = False) -> None:
         self._stop("kube-apiserver", abruptly=abruptly)
 
+    def restart_controllers(self) -> None:
+        """Starts them anew; by themselves they would wait half a minute before they try again."""
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._stop(name, abruptly=True)
+        self._start_controllers()
+
     def kubeconfig(self, user: str, token: str = "", namespace: str = "") -> Path:
         """A kubeconfig for one of the known users, or for anybody with a token."""
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -157,6 +146,25 @@ class ControlPlane:
 
     def logs(self) -> list[Path]:
         return sorted(self.folder.glob("*.log"))
+
+    def _start_controllers(self) -> None:
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
+            f"--service-account-private-key-file={self.folder}/service-accounts.key",
+            f"--root-ca-file={self.ca}",
+            # Nodes here are only told about; a busy machine must not make them look dead.
+            "--node-monitor-grace-period=10m",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--use-service-account-credentials=true",
+        )
+        self._run(
+            "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        )
 
     def _start_etcd(self) -> None:
         peer = f"http://127.0.0.1:{free_port()}"
@@ -190,8 +198,12 @@ class ControlPlane:
         process = self._processes.pop(name, None)
         if process is None:
             return
-        if abruptly:
-            process.kill()
+        if not abruptly:
+            process.terminate()
+            # It says goodbye to nobody who watches over HTTP/1.1, and waits for them instead.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GOODBYE_SECONDS)
+        process.kill()
         stop_group(process)
 
     def _wait_for(self, name: str, url: str, *, token: str = "") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from control_plane import ControlPlane, control_plane_in
+from control_plane import ControlPlane, control_plane_in, tail
 from crd_sets import InstalledCrds
 from fake_nodes import FakeNodes
 from kube_api import KubeApi
@@ -106,12 +106,13 @@ class LiveCluster:
 
     @contextlib.contextmanager
     def api_server_down(self, *, abruptly: bool = False) -> Iterator[None]:
-        """No API server listens inside; afterwards it does again."""
+        """No API server listens inside; afterwards it does again, and controllers work."""
         self.plane.stop_api_server(abruptly=abruptly)
         try:
             yield
         finally:
             self.plane.start_api_server()
+            self.plane.restart_controllers()
 
     @contextlib.contextmanager
     def cordoned(self) -> Iterator[None]:
@@ -168,12 +169,20 @@ def live_cluster_in(folder: Path, programs: Path) -> Iterator[LiveCluster]:
         cluster = LiveCluster(plane)
         cluster.pods.start()
         try:
-            cluster.until(
-                "nodes without taints",
-                lambda: all(
-                    not node["spec"].get("taints") for node in cluster.api.list("v1", "Node")
-                ),
-            )
+            _wait_until_usable(cluster)
             yield cluster
         finally:
+            plane.stop()  # which also ends the watch that the nodes hang on
             cluster.pods.stop()
+
+
+def _wait_until_usable(cluster: LiveCluster) -> None:
+    def no_taints() -> bool:
+        nodes = cluster.api.list("v1", "Node")
+        return not any(node["spec"].get("taints") for node in nodes)
+
+    try:
+        cluster.until("nodes without taints", no_taints)
+    except TimeoutError as late:
+        ends = [f"{log}:\n{tail(log)}" for log in cluster.plane.logs()]
+        raise RuntimeError("\n".join([str(late), *cluster.pods.troubles, *ends])) from late
