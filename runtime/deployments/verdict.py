@@ -185,8 +185,10 @@ class Judge:
                     yield Problem("Deleted", message, _OPERATOR)
                 continue
             yield from _deployment_problems(wanted, live, primary)
-            for pod in _new_pods(live, snapshot):
-                yield from self._pod(pod)
+            # Until then the newest pods are those of the revision before.
+            if _arrived(wanted, live) and _observed(live):
+                for pod in _new_pods(live, snapshot):
+                    yield from self._pod(pod)
 
     def _identity(self, snapshot: Snapshot) -> Iterator[Problem]:
         """The object is the one that was applied, and still what was applied."""
@@ -325,7 +327,7 @@ def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
     if not _same_image(wanted.image, image := _image(wanted, live)):
         yield f"Deployment {wanted.name} still has image {image}"
         return
-    if not _has_template(wanted, live):
+    if not _marked(wanted, live):
         yield f"Deployment {wanted.name} still has the pods of another revision"
         return
     if not _observed(live):
@@ -355,19 +357,16 @@ def _deployment_problems(
         yield Problem("Deleted", f"Deployment {name} is being deleted", _FLICKER)
     if live["spec"].get("paused"):
         yield Problem("Paused", f"Deployment {name} is paused: nothing is rolled out")
-    labels = live["metadata"].get("labels") or {}
-    settled_by_us = primary["kind"] == "Deployment"
-    arrived = all(labels.get(key) == value for key, value in wanted.labels)
-    arrived = arrived and (settled_by_us or _has_template(wanted, live))
-    # Before the operator came by, another image is just the old one.
-    settled = bool(wanted.labels or wanted.template) or settled_by_us
-    if arrived and settled and not _same_image(wanted.image, image := _image(wanted, live)):
+    # Before an operator came by, another image is just the old one.
+    told_apart = bool(wanted.labels or wanted.template) and _marked(wanted, live)
+    right = _same_image(wanted.image, image := _image(wanted, live))
+    if not right and (told_apart or primary["kind"] == "Deployment"):
         yield Problem(
             "WrongImage",
             f"Deployment {name} has image {image or 'none'} instead of {wanted.image}",
             _FLICKER,
         )
-    if not arrived or not _observed(live):
+    if not _arrived(wanted, live) or not _observed(live):
         return
     conditions = _conditions(live)
     progressing = conditions.get("Progressing") or {}
@@ -471,10 +470,18 @@ def _component(wanted: WatchedDeployment, primary: Manifest) -> Mapping[str, Any
     return components.get(wanted.name.rpartition("-")[2]) or {}
 
 
-def _has_template(wanted: WatchedDeployment, live: Manifest) -> bool:
+def _arrived(wanted: WatchedDeployment, live: Manifest) -> bool:
+    return _marked(wanted, live) and _same_image(wanted.image, _image(wanted, live))
+
+
+def _marked(wanted: WatchedDeployment, live: Manifest) -> bool:
+    """Say whether a Deployment carries what only the wanted revision carries."""
+    labels = live["metadata"].get("labels") or {}
     metadata = live["spec"]["template"].get("metadata") or {}
     annotations = metadata.get("annotations") or {}
-    return all(annotations.get(key) == value for key, value in wanted.template)
+    return all(labels.get(key) == value for key, value in wanted.labels) and all(
+        annotations.get(key) == value for key, value in wanted.template
+    )
 
 
 def _image(wanted: WatchedDeployment, live: Manifest) -> str:
