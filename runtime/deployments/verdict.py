@@ -137,7 +137,9 @@ class Judge:
             if problem.reason not in self.tolerated
         ]
         self._remember(snapshot)
-        current = {(problem.reason, _subject(problem)): problem for problem in problems}
+        current: dict[tuple[str, str], Problem] = {}
+        for problem in problems:
+            current.setdefault((problem.reason, _subject(problem)), problem)
         self._since = {key: self._since.get(key, now) for key in current}
         for key, problem in current.items():
             if now - self._since[key] >= problem.patience:
