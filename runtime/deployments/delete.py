@@ -73,7 +73,7 @@ def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
         DeploymentError: No such target.
     """
     found = TARGET_KINDS.get(target)
-    for api_version, kind in TARGET_KINDS.values():
+    for api_version, kind in RENDERED_KINDS:
         if kind == target:
             found = (api_version, kind)
     if found is None:

@@ -339,7 +339,7 @@ def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
     target = live["spec"].get("replicas", 1)
     counts = [status.get(f"{kind}Replicas") or 0 for kind in ("updated", "available")]
     total = status.get("replicas") or 0
-    if target == 0 and not created:
+    if target == 0 and not created and wanted.minimum:
         yield f"Deployment {wanted.name} is scaled to 0"
     elif [*counts, total] != [target] * 3:
         updated, available = counts

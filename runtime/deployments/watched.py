@@ -24,6 +24,7 @@ class WatchedDeployment:
         container: The container that serves; the first when empty.
         labels: Labels that it carries once the operator has brought it to the new revision.
         template: Annotations that its pod template carries then, and at no other revision.
+        minimum: Pods that must be available; 0 where scaling to zero is allowed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class WatchedDeployment:
     container: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     template: tuple[tuple[str, str], ...] = ()
+    minimum: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,22 @@ def _bento_deployment(primary: Manifest, manifests: Sequence[Manifest]) -> Watch
 
 def _inference_service(primary: Manifest, manifests: Sequence[Manifest]) -> Watched:
     ref = ObjectRef.of(primary)
-    parts = [part for part in ("predictor", "transformer") if primary["spec"].get(part)]
+    spec = primary["spec"]
+    kinds = [kind for kind in ("predictor", "transformer", "explainer") if spec.get(kind)]
+    parts = [(kind, spec[kind]) for kind in kinds]
+    parts += [("predictor", entry["predictor"]) for entry in spec.get("canary") or ()]
     deployments = []
-    for part in parts:
+    for kind, part in parts:
+        middle = f"-{part['name']}" if part.get("name") else ""
         # A model format leaves the image to the serving runtime.
-        containers = primary["spec"][part].get("containers") or [{}]
+        container = (part.get("containers") or [{}])[0]
         deployments.append(
             WatchedDeployment(
-                f"{ref.name}-{part}",
-                image=str(containers[0].get("image") or ""),
-                container=str(containers[0].get("name") or "kserve-container"),
-                template=_pod_revision(primary["spec"][part]),
+                f"{ref.name}{middle}-{kind}",
+                image=str(container.get("image") or ""),
+                container=str(container.get("name") or "kserve-container"),
+                template=_pod_revision(part),
+                minimum=int(part.get("minReplicas", 1)),
             )
         )
     return Watched(
@@ -131,7 +138,7 @@ def _inference_service(primary: Manifest, manifests: Sequence[Manifest]) -> Watc
         revision=_revision(ref, manifests),
         deployments=tuple(deployments),
         pods=f"serving.kserve.io/inferenceservice={ref.name}",
-        conditions=(*(f"{part.capitalize()}Ready" for part in parts), "Ready"),
+        conditions=(*(f"{kind.capitalize()}Ready" for kind in kinds), "Ready"),
     )
 
 
