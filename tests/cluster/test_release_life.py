@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from api_proxy import Answer, ApiProxy, Asked, serve_proxy
 from live_cluster import LiveCluster
 from pod_behaviour import becomes_ready, crash_loop, image_pull_backoff
 from workload_releases import FIRST, SECOND, THIRD, workload, yatai_pair
 from yatai_operator import YataiOperator, running
 
+from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import (
     Rollout,
     apply_manifests,
@@ -452,6 +454,14 @@ def test_runners_that_the_bento_no_longer_has_are_removed(
 
 
 # -- rights ----------------------------------------------------------------------------------
+
+
+def test_the_shipped_role_and_bindings_are_accepted(cluster: LiveCluster, namespace: str) -> None:
+    folder = Path(deployments.__file__).with_name("rbac")
+    for name in ("role.yaml", "rolebinding.yaml"):
+        for manifest in yaml.safe_load_all((folder / name).read_text()):
+            manifest["metadata"]["namespace"] = namespace
+            cluster.api.apply(manifest)
 
 
 def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
