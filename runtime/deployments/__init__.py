@@ -1,30 +1,50 @@
 """Deployments: from an image by digest to a release.
 
 `TARGETS` are the ways to serve one: each renders manifests out of its options, and tells which
-Deployments must serve them. `write_manifests` keeps manifests as files, `apply_manifests` hands
-them to a cluster, `deploy_bento` does what is possible here.
+Deployments must serve them. `write_manifests` keeps manifests as files, `diff_manifests` says what
+they would change, `apply_manifests` hands them to a cluster, `roll_out` does that and waits,
+`roll_back` and `delete_release` undo it; `deploy_bento` does what is possible here.
 """
 
+from .apply import Applied, apply_manifests
 from .bento_deployment import BentoDeploymentOptions, render_bento_deployment
 from .bento_request import BentoRequestOptions
-from .cluster import apply_manifests, cluster_configured
+from .cluster import ObjectRef, cluster_configured
+from .delete import Deleted, delete_release
 from .deploy import choose_mode, deploy_bento
+from .diff import ObjectDiff, ReleaseDiff, diff_manifests
 from .inference_service import InferenceServiceOptions, canary_name
 from .manifests import write_manifests
 from .names import bento_resource_name, deployment_name
+from .permissions import Permission, needed_permissions, role_rules
 from .portable_subset import manifest_problems
+from .record import record_release
 from .release import Release
+from .rollback import Rollout, roll_back, roll_out
+from .status import ReleaseStatus, release_status
 from .targets import TARGETS, Problem, Target, Workload, target_of
+from .wait import Verdict, Watched, WatchedDeployment, wait_until_ready, watched_release
 from .workload import WorkloadOptions
 
 __all__ = [
     "TARGETS",
+    "Applied",
     "BentoDeploymentOptions",
     "BentoRequestOptions",
+    "Deleted",
     "InferenceServiceOptions",
+    "ObjectDiff",
+    "ObjectRef",
+    "Permission",
     "Problem",
     "Release",
+    "ReleaseDiff",
+    "ReleaseStatus",
+    "Rollout",
     "Target",
+    "Verdict",
+    "Watched",
+    "WatchedDeployment",
     "Workload",
     "WorkloadOptions",
     "apply_manifests",
@@ -32,10 +52,20 @@ __all__ = [
     "canary_name",
     "choose_mode",
     "cluster_configured",
+    "delete_release",
     "deploy_bento",
     "deployment_name",
+    "diff_manifests",
     "manifest_problems",
+    "needed_permissions",
+    "record_release",
+    "release_status",
     "render_bento_deployment",
+    "role_rules",
+    "roll_back",
+    "roll_out",
     "target_of",
+    "wait_until_ready",
+    "watched_release",
     "write_manifests",
 ]

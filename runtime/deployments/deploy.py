@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
+from .apply import apply_manifests
 from .bento_deployment import TARGET, bento_deployment_of, render_bento_deployment, service_url
-from .cluster import apply_manifests, cluster_configured
+from .cluster import cluster_configured
 from .local_target import VARIABLE, local_target, start_locally
 from .manifests import write_manifests
 from .release import Release

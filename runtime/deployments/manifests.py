@@ -20,6 +20,21 @@ _BARE = re.compile(r"[A-Za-z/][A-Za-z0-9_./@-]*([:][A-Za-z0-9_./@-]+)*")
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
 
 
+# Written by the API server or by controllers, never by an apply.
+_NOT_OURS = frozenset(
+    (
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    )
+)
+
+
 class _ManifestDumper(yaml.SafeDumper):
     """PyYAML's safe dumper, with every string quoted that a parser could take for a number."""
 
@@ -45,6 +60,15 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
         default_flow_style=False,
         width=10**6,
     )
+
+
+def normalised(live: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an object without what neither a user nor an apply writes."""
+    metadata = {
+        key: value for key, value in live.get("metadata", {}).items() if key not in _NOT_OURS
+    }
+    kept = {key: value for key, value in live.items() if key not in ("status", "metadata")}
+    return {**kept, "metadata": metadata}
 
 
 def write_manifests(manifests: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:

@@ -30,6 +30,11 @@ class ApiServer:
     patches: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict)
     url: str = ""
+    # Answered one by one before anything else: status, reason and headers; 0 cuts the connection.
+    passing: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    # The only token that is taken; any when empty.
+    token: str = ""
+    versions: dict[str, int] = field(default_factory=dict)
 
     def discovery(self, path: str) -> dict[str, Any] | None:
         if path == "/version":
@@ -65,9 +70,23 @@ class ApiServer:
         refusal = self.refusals.get((plural, trial))
         if refusal and not (refusal[0] == 409 and query.get("force") == "True"):
             return refusal
+        key = f"{plural}/{name}"
         if not trial:
-            self.objects[f"{plural}/{name}"] = content
-        return 200, content
+            if self.objects.get(key) != content:
+                self.versions[key] = self.versions.get(key, 0) + 1
+            self.objects[key] = content
+        return 200, self.live(key, content)
+
+    def live(self, key: str, content: dict[str, Any]) -> dict[str, Any]:
+        """An object as the server gives it: with a version that moves when it changes."""
+        version = str(self.versions.get(key, 0))
+        return {**content, "metadata": {**content["metadata"], "resourceVersion": version}}
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        key = "/".join(path.split("/")[-2:])
+        if key in self.objects:
+            return self.live(key, self.objects[key])
+        return self.discovery(path)
 
 
 def conflict(*causes: tuple[str, str]) -> tuple[int, dict[str, Any]]:
@@ -94,16 +113,36 @@ def refusal(
 def serve_api(server: ApiServer) -> Iterator[ApiServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = server.discovery(urlsplit(self.path).path)
+            if self._struck():
+                return
+            found = server.get(urlsplit(self.path).path)
             self._answer(200 if found else 404, found or refusal(404, "NotFound", "no such")[1])
 
         def do_PATCH(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self._struck():
+                return
             self._answer(*server.patch(self.path, self.headers["Content-Type"], body))
 
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
+        def _struck(self) -> bool:
+            given = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            if server.token and given != server.token:
+                self._answer(*refusal(401, "Unauthorized", "Unauthorized"))
+                return True
+            if not server.passing:
+                return False
+            status, headers = server.passing.pop(0)
+            if status:
+                self._answer(*refusal(status, "Passing", "it will pass"), headers)
+            return True
+
+        def _answer(
+            self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None
+        ) -> None:
             raw = json.dumps(body).encode()
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -124,13 +163,13 @@ def serve_api(server: ApiServer) -> Iterator[ApiServer]:
         thread.join()
 
 
-def write_kubeconfig(path: Path, url: str) -> Path:
+def write_kubeconfig(path: Path, url: str, token: str = "none") -> Path:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "stub",
         "clusters": [{"name": "stub", "cluster": {"server": url}}],
-        "users": [{"name": "me", "user": {"token": "none"}}],
+        "users": [{"name": "me", "user": {"token": token}}],
         "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "me"}}],
     }
     path.write_text(yaml.safe_dump(config))

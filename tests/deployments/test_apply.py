@@ -143,7 +143,7 @@ def test_a_refusal_says_what_the_server_said_and_what_to_do(
 ) -> None:
     api.refusals[(BENTOES, True)] = refusal(status, reason, message)
     with pytest.raises(DeploymentError) as refused:
-        apply_manifests(manifests)
+        apply_manifests(manifests, patience_seconds=0.5)
     assert f"({status}): {message}" in refused.value.message
     assert hint in refused.value.hint
 
@@ -166,7 +166,7 @@ def test_a_silent_cluster_is_an_error_with_its_address(
     config = write_kubeconfig(tmp_path / "kubeconfig", f"http://{address}")
     monkeypatch.setenv("KUBECONFIG", str(config))
     with pytest.raises(DeploymentError, match=f"{address} does not answer"):
-        apply_manifests(manifests)
+        apply_manifests(manifests, patience_seconds=0.5)
 
 
 def test_a_context_that_does_not_exist_is_an_error(

@@ -1,0 +1,170 @@
+"""Server-side apply: everything is tried first, then applied in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kfp_bento.runtime.errors import DeploymentError
+
+from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
+from .manifests import normalised
+from .portable_subset import PORTABLE_SUBSET, manifest_problems
+
+# What others refer to comes first; what starts pods comes last.
+_FIRST = ("ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Service")
+PRIMARY_KINDS = ("BentoDeployment", "InferenceService", "Deployment")
+
+Change = Literal["created", "changed", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an apply did to one object.
+
+    Attributes:
+        ref: The object.
+        change: `created`, `changed`, or `unchanged` when its resource version stayed.
+        uid: The object's uid.
+        generation: The generation of its spec; 0 for kinds without one.
+    """
+
+    ref: ObjectRef
+    change: Change
+    uid: str = ""
+    generation: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ref} {self.change}"
+
+
+def apply_manifests(
+    manifests: Sequence[Manifest],
+    *,
+    dry_run: bool = False,
+    context: str = "",
+    force: bool = False,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> tuple[Applied, ...]:
+    """Hand manifests to the cluster by server-side apply, as field manager `kfp-bento`.
+
+    All of them are tried as a dry run first, so that a refusal changes nothing. Applying
+    the same manifests again changes nothing either, and the result says so.
+
+    Args:
+        manifests: What a target rendered.
+        dry_run: Stop after the dry run.
+        context: Context of the kubeconfig; the current one, or the pod's own, when empty.
+        force: Take over fields that another field manager owns instead of failing.
+        patience_seconds: How long one request is tried again on 409, 429, 5xx and silence.
+
+    Returns:
+        One entry per object in the order of applying; of a dry run, what would happen.
+
+    Raises:
+        DeploymentError: The manifests are not portable; no cluster answers; it lacks the
+            CRDs, the namespace or the permission; another field manager owns a field.
+    """
+    check_portable(manifests)
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        return apply_all(cluster, manifests, dry_run=dry_run, force=force)
+
+
+def apply_all(
+    cluster: ClusterConnection,
+    manifests: Sequence[Manifest],
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+) -> tuple[Applied, ...]:
+    """`apply_manifests` over a connection that is open already."""
+    ordered = in_order(manifests)
+    before = [_settled(cluster, ObjectRef.of(manifest)) for manifest in ordered]
+    after = [cluster.apply(manifest, trial=True, force=force) for manifest in ordered]
+    if not dry_run:
+        after = [cluster.apply(manifest, force=force) for manifest in ordered]
+    same = _same_content if dry_run else _same_version
+    return tuple(
+        _applied(ObjectRef.of(manifest), old, new, same)
+        for manifest, old, new in zip(ordered, before, after, strict=True)
+    )
+
+
+def check_portable(manifests: Sequence[Manifest]) -> None:
+    """Refuse manifests of Yatai's kinds with a field that some generation would drop.
+
+    Raises:
+        DeploymentError: One sentence per field.
+    """
+    ours = {group_version for group_version, _ in PORTABLE_SUBSET}
+    checked = [manifest for manifest in manifests if manifest.get("apiVersion") in ours]
+    if problems := manifest_problems(checked):
+        raise DeploymentError(
+            "The manifests were not sent: " + "; ".join(problems) + ".",
+            hint="Render them with render_bento_deployment, which refuses what cannot work.",
+        )
+
+
+def in_order(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """Give manifests in the order of applying: configuration first, what starts pods last."""
+
+    def rank(manifest: Manifest) -> int:
+        kind = manifest["kind"]
+        if kind in _FIRST:
+            return _FIRST.index(kind)
+        return len(_FIRST) + (kind in PRIMARY_KINDS)
+
+    return sorted(manifests, key=rank)
+
+
+def primary_of(manifests: Sequence[Manifest]) -> Manifest:
+    """Give the object whose name is the release's: what starts the pods.
+
+    Raises:
+        DeploymentError: None of the manifests starts pods.
+    """
+    last = in_order(manifests)[-1] if manifests else {}
+    for kind in PRIMARY_KINDS:
+        if found := [manifest for manifest in manifests if manifest["kind"] == kind]:
+            return found[0]
+    if last:
+        return last
+    raise DeploymentError("There are no manifests.", hint="Render a target first.")
+
+
+def _settled(cluster: ClusterConnection, ref: ObjectRef) -> dict[str, Any] | None:
+    """Give the live object; one that is going away would take the applied fields with it."""
+    live = cluster.get(ref)
+    if live is not None and live["metadata"].get("deletionTimestamp"):
+        raise DeploymentError(
+            f"{ref} is being deleted.", hint="Wait until it is gone, then apply again."
+        )
+    return live
+
+
+def _applied(
+    ref: ObjectRef,
+    old: Manifest | None,
+    new: Manifest,
+    same: Callable[[Manifest, Manifest], bool],
+) -> Applied:
+    change: Change = "created"
+    if old is not None:
+        change = "unchanged" if same(old, new) else "changed"
+    metadata = new.get("metadata") or {}
+    return Applied(
+        ref,
+        change,
+        uid=str(metadata.get("uid") or ""),
+        generation=int(metadata.get("generation") or 0),
+    )
+
+
+def _same_version(old: Manifest, new: Manifest) -> bool:
+    return bool(old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"])
+
+
+def _same_content(old: Manifest, new: Manifest) -> bool:
+    # A dry run stores nothing, so its result has no resource version of its own.
+    return normalised(old) == normalised(new)

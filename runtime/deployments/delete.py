@@ -1,0 +1,219 @@
+"""Removing a release, or what an earlier revision of it left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_bento.runtime.errors import DeploymentError
+
+from .cluster import (
+    PATIENCE_SECONDS,
+    ClusterConnection,
+    ClusterSilent,
+    Manifest,
+    ObjectRef,
+    connect,
+)
+from .record import applied_by_us, release_labels
+
+# Every kind that a target renders. Those that a cluster does not know cannot be there.
+RENDERED_KINDS = (
+    ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
+    ("resources.yatai.ai/v1alpha1", "Bento"),
+    ("resources.yatai.ai/v1alpha1", "BentoRequest"),
+    ("serving.kserve.io/v1beta1", "InferenceService"),
+    ("apps/v1", "Deployment"),
+    ("v1", "Service"),
+    ("v1", "ConfigMap"),
+    ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+)
+# What yatai-deployment makes per runner and never removes.
+_RUNNER_KINDS = (
+    ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    ("apps/v1", "Deployment"),
+    ("v1", "Service"),
+)
+TARGET_KINDS = {
+    "bento-deployment": ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
+    "bento-request": ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
+    "inference-service": ("serving.kserve.io/v1beta1", "InferenceService"),
+    "workload": ("apps/v1", "Deployment"),
+}
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What a deletion did.
+
+    Attributes:
+        removed: Objects that were there and are gone; empty when there were none.
+        kept: Objects with the release's labels that our field manager never applied.
+    """
+
+    removed: tuple[ObjectRef, ...]
+    kept: tuple[ObjectRef, ...] = ()
+
+
+def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
+    """Give the primary object of a release.
+
+    Args:
+        name: Name of the release.
+        target: A kind of target (`workload`, ...) or of a primary object (`Deployment`, ...).
+        namespace: Its namespace.
+
+    Raises:
+        DeploymentError: No such target.
+    """
+    found = TARGET_KINDS.get(target)
+    for api_version, kind in RENDERED_KINDS:
+        if kind == target:
+            found = (api_version, kind)
+    if found is None:
+        raise DeploymentError(
+            f"target: {target!r} is no target.", hint=f"One of {', '.join(TARGET_KINDS)}."
+        )
+    return ObjectRef(*found, namespace, name)
+
+
+def delete_release(
+    name: str,
+    *,
+    target: str,
+    namespace: str = "default",
+    context: str = "",
+    seconds: float = 120.0,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Deleted:
+    """Delete a release with all that belongs to it, and wait until it is gone.
+
+    Exactly the objects are deleted that have the release's labels and that our field
+    manager applied, after what they own. Deleting again finds nothing and is no error.
+
+    Args:
+        name: Name of the release.
+        target: See `release_ref`.
+        namespace: Its namespace.
+        context: Context of the kubeconfig.
+        seconds: How long to wait for the objects to go.
+        patience_seconds: How long one request is tried again.
+
+    Raises:
+        DeploymentError: Something is still there when the time is up, with its finalizers.
+    """
+    primary = release_ref(name, target, namespace)
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        found = list(release_objects(cluster, primary))
+        ours = [live for live in found if applied_by_us(live)]
+        kept = tuple(ObjectRef.of(live) for live in found if not applied_by_us(live))
+        for live in ours:
+            cluster.delete(live)
+        await_gone(cluster, ours, seconds)
+        return Deleted(tuple(ObjectRef.of(live) for live in ours), kept)
+
+
+def release_objects(cluster: ClusterConnection, primary: ObjectRef) -> Iterator[dict[str, Any]]:
+    """Give the live objects with a release's labels, the primary one first."""
+    labels = ",".join(f"{key}={value}" for key, value in release_labels(primary).items())
+    for api_version, kind in RENDERED_KINDS:
+        if cluster.knows(api_version, kind):
+            yield from cluster.select(api_version, kind, primary.namespace, labels=labels)
+
+
+def delete_stale_objects(
+    cluster: ClusterConnection,
+    primary: ObjectRef,
+    wanted: Collection[ObjectRef],
+    *,
+    seconds: float = 120.0,
+) -> tuple[ObjectRef, ...]:
+    """Delete what earlier revisions of a release left: objects no longer rendered.
+
+    Called once the new revision serves, so that nothing is taken from an old one in use.
+    """
+    stale = [
+        live
+        for live in release_objects(cluster, primary)
+        if applied_by_us(live) and ObjectRef.of(live) not in wanted
+    ]
+    stale += stale_runner_objects(cluster, primary)
+    for live in stale:
+        cluster.delete(live)
+    await_gone(cluster, stale, seconds)
+    return tuple(ObjectRef.of(live) for live in stale)
+
+
+def stale_runner_objects(cluster: ClusterConnection, primary: ObjectRef) -> list[dict[str, Any]]:
+    """Find runner objects of a BentoDeployment that its bento no longer has.
+
+    yatai-deployment prunes nothing: fewer runners leave `<bd>-runner-<i>` behind, and every
+    version of a bento leaves one Service per runner. Only what the BentoDeployment owns counts.
+    """
+    if primary.kind != "BentoDeployment":
+        return []
+    live = cluster.get(primary)
+    if live is None:
+        return []
+    place = ObjectRef(
+        "resources.yatai.ai/v1alpha1", "Bento", primary.namespace, live["spec"]["bento"]
+    )
+    bento = cluster.get(place)
+    if bento is None:
+        return []
+    version = str(bento["spec"]["tag"]).partition(":")[2]
+    runners = [entry["name"] for entry in bento["spec"].get("runners") or ()]
+    labels = f"yatai.ai/bento-deployment={primary.name}"
+    found = []
+    for api_version, kind in _RUNNER_KINDS:
+        for entry in cluster.select(api_version, kind, primary.namespace, labels=labels):
+            owners = entry["metadata"].get("ownerReferences") or []
+            owned = any(owner.get("uid") == live["metadata"]["uid"] for owner in owners)
+            if owned and _is_stale(entry, primary.name, version, runners):
+                found.append(entry)
+    return found
+
+
+def _is_stale(entry: Manifest, name: str, version: str, runners: Collection[str]) -> bool:
+    labels = entry["metadata"].get("labels") or {}
+    if labels.get("yatai.ai/bento-deployment-component-type") != "runner":
+        return False
+    if entry["kind"] == "Service":
+        runner = labels.get("yatai.ai/bento-deployment-component-name")
+        return labels.get("yatai.ai/bento-version") != version or runner not in runners
+    index = entry["metadata"]["name"].removeprefix(f"{name}-runner-")
+    return index.isdigit() and int(index) >= len(runners)
+
+
+def await_gone(cluster: ClusterConnection, objects: Collection[Manifest], seconds: float) -> None:
+    """Wait until objects are gone, by uid.
+
+    Raises:
+        DeploymentError: Some are still there when the time is up.
+    """
+    left = {ObjectRef.of(live): live["metadata"]["uid"] for live in objects}
+    deadline = time.monotonic() + seconds
+    while left:
+        for ref, uid in list(left.items()):
+            try:
+                live = cluster.get(ref)
+            except ClusterSilent:
+                if time.monotonic() >= deadline:
+                    raise
+                continue
+            if live is None or live["metadata"]["uid"] != uid:
+                del left[ref]
+            elif time.monotonic() >= deadline:
+                holding = ", ".join(live["metadata"].get("finalizers") or ()) or "none"
+                raise DeploymentError(
+                    f"{ref} is still there after {seconds:g} s (finalizers: {holding}).",
+                    hint="Its controller has to let go; deleting again is safe.",
+                )
+        if left:
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,202 @@
+"""The wait for a release: looks again and again until a verdict, for as long as asked."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from .cluster import ClusterConnection, ClusterSilent, ObjectRef, connect
+from .evidence import gather_evidence
+from .record import holder_of
+from .verdict import Judge, Snapshot, Verdict
+from .watched import Watched, WatchedDeployment, watched_release
+
+__all__ = [
+    "Verdict",
+    "Watched",
+    "WatchedDeployment",
+    "look_at",
+    "wait_on",
+    "wait_until_ready",
+    "watched_release",
+]
+
+POLL_SECONDS = 2.0
+# Pods may change many times a second; the API server is not asked as often.
+_BREATH = 0.5
+# One look must not hide a restart of the API server behind its own retries.
+_LOOK_PATIENCE = 3.0
+_REQUEST_SECONDS = 5.0
+_REQUEST_PATIENCE = 10.0
+
+
+def wait_until_ready(
+    watched: Watched,
+    seconds: float = 600.0,
+    *,
+    context: str = "",
+    steady_seconds: float = 2.0,
+    unschedulable_seconds: float = 30.0,
+    unwatched_seconds: float = 20.0,
+    request: bool = True,
+    tolerated: Collection[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Wait until a release serves, or until it is known that it will not.
+
+    Ready means: the revision is still ours, its generation was observed, its conditions
+    are true, every Deployment has all its replicas updated and available with our image,
+    this holds for `steady_seconds`, and `/readyz` answers where it can be reached.
+    Restarts of the API server, cut watches, 429 and 5xx are survived.
+
+    Args:
+        watched: What `watched_release` or a target says of the manifests.
+        seconds: The deadline.
+        context: Context of the kubeconfig.
+        steady_seconds: How long all must hold.
+        unschedulable_seconds: How long the scheduler may find no node.
+        unwatched_seconds: How long an operator may show no sign of life.
+        request: Ask `/readyz` of the service at the end; skipped where its name is unknown.
+        tolerated: Reasons of `Verdict` that are no failure here, such as `DomainSuffix`.
+        progress: Called with a sentence whenever what is waited for changes.
+
+    Returns:
+        The verdict; a failure has the evidence with it.
+
+    Raises:
+        DeploymentError: No cluster is configured, it never answers, or it refuses to be read.
+    """
+    judge = Judge(
+        watched,
+        steady_seconds=steady_seconds,
+        unschedulable_seconds=unschedulable_seconds,
+        unwatched_seconds=unwatched_seconds,
+        tolerated=frozenset(tolerated),
+    )
+    with connect(context, patience_seconds=_LOOK_PATIENCE) as cluster:
+        return wait_on(cluster, judge, seconds, request=request, progress=progress)
+
+
+def wait_on(
+    cluster: ClusterConnection,
+    judge: Judge,
+    seconds: float,
+    *,
+    request: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """`wait_until_ready` over a connection that is open already, by a judge of one's own."""
+    watched = judge.watched
+    begun, told, snapshot = time.monotonic(), "", Snapshot(None)
+    asked_since = 0.0
+    while True:
+        looked = time.monotonic()
+        version = ""
+        try:
+            snapshot, version = look_at(cluster, watched)
+            verdict = judge.look(snapshot, looked)
+        except ClusterSilent as silent:
+            if not cluster.answered:
+                raise
+            verdict, judge.waiting_for = None, silent.message
+        if verdict and verdict.ready and request and (problem := not_answering(watched.url)):
+            asked_since = asked_since or looked
+            judge.waiting_for = problem
+            answered = looked - asked_since < _REQUEST_PATIENCE
+            verdict = None if answered else Verdict(False, "NotAnswering", problem)
+        left = begun + seconds - time.monotonic()
+        if verdict is None and left <= 0:
+            verdict = judge.give_up(seconds)
+        if verdict and verdict.ready:
+            return verdict
+        if verdict:
+            evidence = gather_evidence(cluster, watched, snapshot, judge.culprits)
+            return replace(verdict, evidence=evidence)
+        if progress and judge.waiting_for != told:
+            told = judge.waiting_for
+            progress(told)
+        _pause(cluster, watched, version, min(POLL_SECONDS, left))
+
+
+def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str]:
+    """Take one snapshot of a release, with the version of the pods for a watch."""
+    ref = watched.primary
+    primary = cluster.get(ref)
+    holder = holder_of(ref)
+    build = None
+    if watched.build:
+        build = cluster.get(
+            ObjectRef("resources.yatai.ai/v1alpha1", "BentoRequest", ref.namespace, watched.build)
+        )
+    if ref.kind == "InferenceService":
+        # In Serverless mode Knative chooses the names.
+        deployments = cluster.select("apps/v1", "Deployment", ref.namespace, labels=watched.pods)
+    else:
+        places = [
+            ObjectRef("apps/v1", "Deployment", ref.namespace, wanted.name)
+            for wanted in watched.deployments
+        ]
+        found = [primary if place == ref else cluster.get(place) for place in places]
+        deployments = [live for live in found if live is not None]
+    replica_sets: list[dict[str, Any]] = []
+    pods: list[dict[str, Any]] = []
+    version = ""
+    if watched.pods:
+        replica_sets = cluster.select("apps/v1", "ReplicaSet", ref.namespace, labels=watched.pods)
+        pods, version = cluster.select_at("v1", "Pod", ref.namespace, labels=watched.pods)
+    snapshot = Snapshot(
+        primary,
+        holder=primary if holder == ref else cluster.get(holder),
+        build=build,
+        deployments=deployments,
+        replica_sets=replica_sets,
+        pods=pods,
+    )
+    return snapshot, version
+
+
+def not_answering(url: str) -> str:
+    """Ask `/readyz` and say what is wrong with the answer; empty when all is well.
+
+    A name that nobody here can resolve is no finding: the service's name is known inside
+    the cluster only.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return ""
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port or 80)
+    except OSError:
+        return ""
+    connection = http.client.HTTPConnection(
+        parts.hostname, parts.port or 80, timeout=_REQUEST_SECONDS
+    )
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"all pods are ready, but {url}/readyz does not answer: {error}"
+    finally:
+        connection.close()
+    return "" if status < 300 else f"all pods are ready, but {url}/readyz answers {status}"
+
+
+def _pause(cluster: ClusterConnection, watched: Watched, version: str, seconds: float) -> None:
+    """Wait for a pod to change, `seconds` at most; what changed is found by looking again."""
+    begun = time.monotonic()
+    if version and seconds >= 1:
+        cluster.watch_once(
+            "v1",
+            "Pod",
+            watched.primary.namespace,
+            labels=watched.pods,
+            version=version,
+            seconds=seconds,
+        )
+    pause = min(_BREATH, seconds) if version else seconds
+    time.sleep(max(0.0, pause - (time.monotonic() - begun)))

@@ -1,0 +1,503 @@
+"""The life of a release on a real API server: apply, again, change, wait, roll back, delete."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from api_proxy import Answer, ApiProxy, Asked, serve_proxy
+from live_cluster import LiveCluster
+from pod_behaviour import becomes_ready, crash_loop, image_pull_backoff
+from workload_releases import FIRST, SECOND, THIRD, workload, yatai_pair
+from yatai_operator import YataiOperator, running
+
+from kfp_bento.runtime import deployments
+from kfp_bento.runtime.deployments import (
+    Rollout,
+    apply_manifests,
+    delete_release,
+    diff_manifests,
+    needed_permissions,
+    release_status,
+    role_rules,
+    roll_back,
+    roll_out,
+)
+from kfp_bento.runtime.errors import DeploymentError
+
+Render = Callable[..., list[dict[str, Any]]]
+DEPLOYMENT = ("apps/v1", "Deployment")
+
+
+class Release:
+    """One target in one namespace."""
+
+    def __init__(self, target: str, namespace: str, primary: tuple[str, str]) -> None:
+        self.target, self.namespace, self.primary = target, namespace, primary
+
+    @property
+    def place(self) -> dict[str, str]:
+        return {"target": self.target, "namespace": self.namespace}
+
+    def manifests(self, image: str = FIRST, **options: Any) -> list[dict[str, Any]]:
+        if self.target == "workload":
+            return workload(self.namespace, image, **options)
+        versions = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}
+        return yatai_pair(self.namespace, image, version=versions[image], **options)
+
+    def out(self, image: str = FIRST, **options: Any) -> Rollout:
+        options = {"seconds": 60.0, "steady_seconds": 0.5, **options}
+        return roll_out(self.manifests(image), image=image, bento="wine:v", **options)
+
+
+@pytest.fixture(params=["workload", "bento-deployment"])
+def release(
+    request: pytest.FixtureRequest, cluster: LiveCluster, namespace: str, kubeconfig: Path
+) -> Iterator[Release]:
+    if request.param == "workload":
+        yield Release("workload", namespace, DEPLOYMENT)
+        return
+    request.getfixturevalue("yatai")
+    with running(YataiOperator(cluster.api, namespace)):
+        primary = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
+        yield Release("bento-deployment", namespace, primary)
+
+
+@pytest.fixture
+def proxy(
+    cluster: LiveCluster, kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ApiProxy]:
+    with serve_proxy(ApiProxy(kubeconfig)) as served:
+        path = served.write_kubeconfig(tmp_path / "proxied")
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        yield served
+
+
+def served_image(cluster: LiveCluster, namespace: str) -> str:
+    live = cluster.api.get(*DEPLOYMENT, namespace, "wine")
+    assert live is not None
+    return str(live["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def served_kinds(cluster: LiveCluster) -> set[str]:
+    found = cluster.api.list("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    return {entry["spec"]["names"]["kind"] for entry in found}
+
+
+def everything(cluster: LiveCluster, namespace: str) -> list[str]:
+    kinds = [
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "ReplicaSet"),
+        ("v1", "Pod"),
+        ("v1", "Service"),
+        ("v1", "ConfigMap"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    ]
+    if "BentoDeployment" in served_kinds(cluster):
+        kinds += [
+            ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
+            ("resources.yatai.ai/v1alpha1", "Bento"),
+        ]
+    return sorted(
+        f"{kind}/{live['metadata']['name']}"
+        for api_version, kind in kinds
+        for live in cluster.api.list(api_version, kind, namespace)
+        if live["metadata"]["name"] != "kube-root-ca.crt"
+    )
+
+
+def test_a_release_serves_and_says_so(cluster: LiveCluster, release: Release) -> None:
+    done = release.out()
+    assert done.verdict.ready, done.verdict
+    assert {entry.change for entry in done.applied} == {"created"}
+    status = release_status("wine", **release.place)
+    assert status.ready
+    assert (status.revision, status.image, status.bento) == (done.revision, FIRST, "wine:v")
+    assert status.last_good == done.revision
+
+
+def test_the_same_release_again_is_no_change_and_no_new_revision(
+    cluster: LiveCluster, release: Release
+) -> None:
+    first = release.out()
+    before = cluster.api.get(*release.primary, release.namespace, "wine")
+    again = release.out()
+    after = cluster.api.get(*release.primary, release.namespace, "wine")
+    assert not again.changed
+    assert again.revision == first.revision
+    assert before is not None and after is not None
+    assert before["metadata"]["generation"] == after["metadata"]["generation"]
+    assert before["metadata"]["annotations"] == after["metadata"]["annotations"]
+    assert len(cluster.api.list("apps/v1", "ReplicaSet", release.namespace)) == 1
+
+
+def test_a_dry_run_says_what_would_happen(cluster: LiveCluster, release: Release) -> None:
+    told = apply_manifests(release.manifests(), dry_run=True)
+    assert {entry.change for entry in told} == {"created"}
+    assert everything(cluster, release.namespace) == []
+    apply_manifests(release.manifests())
+    assert {entry.change for entry in apply_manifests(release.manifests(), dry_run=True)} == {
+        "unchanged"
+    }
+    told = apply_manifests(release.manifests(SECOND), dry_run=True)
+    assert "changed" in {entry.change for entry in told}
+
+
+def test_a_change_serves_the_new_image_and_removes_what_the_old_left(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    changed = release.out(SECOND)
+    assert changed.verdict.ready, changed.verdict
+    assert served_image(cluster, release.namespace) == SECOND
+    if release.target == "bento-deployment":
+        assert [ref.name for ref in changed.removed] == ["wine--v1"]
+    assert release_status("wine", **release.place).last_good == changed.revision
+
+
+def test_a_failed_release_rolls_back_by_itself(cluster: LiveCluster, release: Release) -> None:
+    good = release.out()
+    cluster.pods.behave(release.namespace, image_pull_backoff(), image="b2b2")
+    failed = release.out(SECOND, roll_back_on_failure=True)
+    assert failed.verdict.reason in ("ErrImagePull", "ImagePullBackOff"), failed.verdict
+    assert failed.rolled_back_to == good.revision
+    assert failed.restored is not None and failed.restored.ready, failed.restored
+    assert served_image(cluster, release.namespace) == FIRST
+    status = release_status("wine", **release.place)
+    assert (status.revision, status.ready) == (good.revision, True)
+
+
+def test_a_failed_release_stays_for_looking_at_when_nobody_asked(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    cluster.pods.behave(release.namespace, crash_loop(), image="b2b2")
+    failed = release.out(SECOND)
+    assert failed.verdict.reason == "CrashLoopBackOff"
+    assert any("ModuleNotFoundError" in line for line in failed.verdict.evidence)
+    assert any("BackOff" in line for line in failed.verdict.evidence)
+    assert served_image(cluster, release.namespace) == SECOND
+    restored = roll_back("wine", **release.place, seconds=60)
+    assert restored.verdict.ready
+    assert served_image(cluster, release.namespace) == FIRST
+
+
+def test_rolling_back_to_what_serves_changes_nothing(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    assert not roll_back("wine", **release.place, seconds=60).changed
+
+
+def test_without_a_good_release_there_is_nothing_to_roll_back_to(
+    cluster: LiveCluster, release: Release
+) -> None:
+    apply_manifests(release.manifests())
+    with pytest.raises(DeploymentError, match="no good release on record"):
+        roll_back("wine", **release.place)
+
+
+def test_deleting_leaves_nothing_and_can_be_done_twice(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    bystander = workload(release.namespace, THIRD, name="other")
+    for manifest in bystander:
+        cluster.api.apply(manifest)
+    gone = delete_release("wine", **release.place)
+    assert {ref.name.partition("--")[0] for ref in gone.removed} == {"wine"}
+    left = {entry for entry in everything(cluster, release.namespace) if "other" not in entry}
+    assert left == set()
+    assert cluster.api.get(*DEPLOYMENT, release.namespace, "other") is not None
+    assert delete_release("wine", **release.place).removed == ()
+
+
+def test_what_another_manager_made_under_our_labels_is_kept(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    labels = {"kfp-bento/release": "wine", "kfp-bento/kind": release.primary[1].lower()}
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "stranger", "namespace": release.namespace, "labels": labels},
+    }
+    cluster.api.apply(stranger)
+    gone = delete_release("wine", **release.place)
+    assert [ref.name for ref in gone.kept] == ["stranger"]
+    assert cluster.api.get("v1", "ConfigMap", release.namespace, "stranger") is not None
+
+
+def test_a_field_of_somebody_else_is_a_conflict_with_the_owner_s_name(
+    cluster: LiveCluster, release: Release
+) -> None:
+    release.out()
+    mine = {"workload": {"replicas": 3}, "bento-deployment": {"bento": "mine"}}[release.target]
+    cluster.api.apply(
+        {
+            "apiVersion": release.primary[0],
+            "kind": release.primary[1],
+            "metadata": {"name": "wine", "namespace": release.namespace},
+            "spec": mine,
+        },
+        manager="somebody-else",
+        force=True,
+    )
+    with pytest.raises(DeploymentError, match=rf"somebody-else owns \.spec\.{next(iter(mine))}"):
+        release.out(SECOND)
+    if release.target == "workload":
+        assert served_image(cluster, release.namespace) == FIRST
+    assert release.out(SECOND, force=True).verdict.ready
+
+
+def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Release) -> None:
+    new = diff_manifests(release.manifests())
+    assert {entry.change for entry in new.objects} == {"created"}
+    apply_manifests(release.manifests())
+    cluster.until(
+        "the controllers are done",
+        lambda: release_status("wine", **release.place).ready,
+    )
+    same = diff_manifests(release.manifests())
+    assert not same.changed, same.text
+    other = diff_manifests(release.manifests(SECOND))
+    assert SECOND.rpartition(":")[2] in other.markdown
+    assert "managedFields" not in other.text and "status" not in other.text
+
+
+def test_secrets_are_masked_in_the_diff(
+    cluster: LiveCluster, namespace: str, kubeconfig: Path
+) -> None:
+    metadata = {"name": "wine", "namespace": namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+    apply_manifests([{**secret, "data": {"password": "aHVudGVyMg=="}}])
+    told = diff_manifests([{**secret, "data": {"password": "aHVudGVyMw=="}}])
+    assert told.changed
+    assert "password" in told.text and "aHVudGVy" not in told.markdown
+
+
+# -- faults ----------------------------------------------------------------------------------
+
+
+FAULTS: dict[str, Answer] = {
+    "409": Answer(409, "Conflict"),
+    "429": Answer(429, "TooManyRequests", (("Retry-After", "1"),)),
+    "500": Answer(500, "InternalError"),
+    "503": Answer(503, "ServiceUnavailable"),
+    "cut": Answer(0),
+    "answer lost": Answer(0, after=True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_passing_failures_lose_nothing_and_double_nothing(
+    cluster: LiveCluster, release: Release, proxy: ApiProxy, fault: Answer
+) -> None:
+    struck: dict[tuple[str, str, bool], int] = {}
+
+    def harm(asked: Asked) -> Answer | None:
+        if asked.verb == "watch":
+            return None
+        key = (asked.verb, asked.resource, asked.is_trial)
+        struck[key] = struck.get(key, 0) + 1
+        return fault if struck[key] == 1 else None
+
+    proxy.harm = harm
+    done = release.out()
+    assert done.verdict.ready, done.verdict
+    assert {entry.change for entry in done.applied} == {"created"}
+    assert len(cluster.api.list("apps/v1", "ReplicaSet", release.namespace)) == 1
+    assert sum(count > 1 for count in struck.values()) >= 4
+
+
+def test_a_server_that_fails_for_good_is_given_up(
+    cluster: LiveCluster, release: Release, proxy: ApiProxy
+) -> None:
+    proxy.harm = lambda asked: Answer(500) if asked.method == "PATCH" else None
+    begun = time.monotonic()
+    with pytest.raises(DeploymentError, match=r"refused \(500\)"):
+        release.out(patience_seconds=2.0)
+    assert time.monotonic() - begun < 10
+    assert everything(cluster, release.namespace) == []
+
+
+def test_an_expired_token_is_read_again(
+    cluster: LiveCluster,
+    release: Release,
+    proxy: ApiProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy.token = "first"
+    path = proxy.write_kubeconfig(tmp_path / "expiring", token="first")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    cluster.pods.behave(release.namespace, becomes_ready(after=3))
+
+    def expire() -> None:
+        proxy.write_kubeconfig(path, token="second")
+        proxy.token = "second"
+
+    timer = threading.Timer(1.5, expire)
+    timer.start()
+    done = release.out()
+    timer.join()
+    assert done.verdict.ready, done.verdict
+    assert proxy.tokens_refused == 1
+
+
+def test_a_token_that_stays_refused_is_an_error(
+    cluster: LiveCluster,
+    release: Release,
+    proxy: ApiProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = proxy.write_kubeconfig(tmp_path / "expired", token="old")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    proxy.token = "new"
+    with pytest.raises(DeploymentError, match="401") as refused:
+        release.out()
+    assert "Log in again" in refused.value.hint
+    assert "old" not in str(refused.value)
+
+
+def test_watches_that_are_cut_every_second_change_nothing(
+    cluster: LiveCluster, release: Release, proxy: ApiProxy
+) -> None:
+    proxy.watch_seconds = 1.0
+    cluster.pods.behave(release.namespace, becomes_ready(after=5))
+    done = release.out()
+    assert done.verdict.ready, done.verdict
+    assert proxy.watches_cut >= 2
+
+
+def test_a_restart_of_the_api_server_is_waited_out(cluster: LiveCluster, release: Release) -> None:
+    cluster.pods.behave(release.namespace, becomes_ready(after=2))
+    with ThreadPoolExecutor(1) as pool:
+        rolling = pool.submit(release.out, seconds=120.0)
+        cluster.until(
+            "the Deployment",
+            lambda: cluster.api.get(*DEPLOYMENT, release.namespace, "wine"),
+        )
+        cluster.restart_api_server(abruptly=True)
+        done = rolling.result(timeout=150)
+    assert done.verdict.ready, done.verdict
+
+
+def test_two_runs_of_the_same_release_at_once_both_succeed(
+    cluster: LiveCluster, release: Release
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: release.out(), range(2)))
+    assert [done.verdict.ready for done in both] == [True, True], both
+    assert len(cluster.api.list("apps/v1", "ReplicaSet", release.namespace)) == 1
+
+
+def test_of_two_different_releases_at_once_one_wins_whole(
+    cluster: LiveCluster, release: Release
+) -> None:
+    cluster.pods.behave(release.namespace, becomes_ready(after=1))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(release.out, (FIRST, SECOND)))
+    reasons = sorted(done.verdict.reason for done in both)
+    assert reasons in (["Ready", "Superseded"], ["Ready", "Ready"]), both
+    status = release_status("wine", **release.place)
+    assert status.ready
+    assert status.image == served_image(cluster, release.namespace)
+    for ref in status.objects:
+        live = cluster.api.get(ref.api_version, ref.kind, release.namespace, ref.name)
+        assert live is not None
+        if ref.kind != "Bento" or ref.name.endswith({FIRST: "v1", SECOND: "v2"}[status.image]):
+            assert live["metadata"]["annotations"]["kfp-bento/revision"] == status.revision
+
+
+# -- yatai's own -----------------------------------------------------------------------------
+
+
+def test_runners_that_the_bento_no_longer_has_are_removed(
+    cluster: LiveCluster, yatai: str, namespace: str, kubeconfig: Path
+) -> None:
+    options = {"bento": "wine:v", "seconds": 60.0, "steady_seconds": 0.5}
+    with running(YataiOperator(cluster.api, namespace)):
+        old = roll_out(yatai_pair(namespace, FIRST, runners=2), image=FIRST, **options)
+        assert old.verdict.ready, old.verdict
+        assert "wine-runner-1 1/1" in old.verdict.message
+        stray = workload(namespace, FIRST, name="wine-runner-7")
+        for manifest in stray:
+            manifest["metadata"]["labels"] = {
+                "yatai.ai/bento-deployment": "wine",
+                "yatai.ai/bento-deployment-component-type": "runner",
+            }
+            cluster.api.apply(manifest)
+        new = roll_out(yatai_pair(namespace, SECOND, version="v2"), image=SECOND, **options)
+        assert new.verdict.ready, new.verdict
+    removed = [f"{ref.kind}/{ref.name.partition('-runner-')[0]}" for ref in new.removed]
+    assert sorted(removed) == [
+        "Bento/wine--v1",
+        "Deployment/wine",
+        "Deployment/wine",
+        "HorizontalPodAutoscaler/wine",
+        "HorizontalPodAutoscaler/wine",
+        "Service/wine",
+        "Service/wine",
+    ]
+    left = everything(cluster, namespace)
+    assert "Deployment/wine-runner-7" in left, "it is not the BentoDeployment's"
+    assert "Deployment/wine-runner-0" not in left
+
+
+# -- rights ----------------------------------------------------------------------------------
+
+
+def test_the_shipped_role_and_bindings_are_accepted(cluster: LiveCluster, namespace: str) -> None:
+    folder = Path(deployments.__file__).with_name("rbac")
+    for name in ("role.yaml", "rolebinding.yaml"):
+        for manifest in yaml.safe_load_all((folder / name).read_text()):
+            manifest["metadata"]["namespace"] = namespace
+            cluster.api.apply(manifest)
+
+
+def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
+    cluster: LiveCluster,
+    release: Release,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed = needed_permissions(targets=[release.target])
+    limited = cluster.user(release.namespace, role_rules(needed))
+    config = ApiProxy(cluster.kubeconfig)
+    token = json.loads(limited.read_text())["users"][0]["user"]["token"]
+    with serve_proxy(config) as proxy:
+        path = proxy.write_kubeconfig(tmp_path / "limited", token=token)
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        diff_manifests(release.manifests())
+        assert release.out().verdict.ready
+        cluster.pods.behave(release.namespace, crash_loop(), image="b2b2")
+        assert not release.out(SECOND, roll_back_on_failure=True).verdict.ready
+        release_status("wine", **release.place)
+        roll_back("wine", **release.place, seconds=60)
+        delete_release("wine", **release.place)
+        used = proxy.permissions()
+    assert used <= {(one.group, one.resource, one.verb) for one in needed}
+    # Kinds that the release of this test has none of are listed at most.
+    own = {"deployments", "services", "pods", "events", "replicasets", "bentoes"}
+    own = own & {resource for _, resource, _ in used} | {"bentodeployments"}
+    unused = {
+        (one.group, one.resource, one.verb)
+        for one in needed
+        if one.resource in own and (one.group, one.resource, one.verb) not in used
+    }
+    # A PATCH of server-side apply needs `create` too, and never says so.
+    expected = {entry for entry in unused if entry[2] == "create"}
+    if release.target == "bento-deployment":
+        expected |= {entry for entry in unused if entry[1] in ("deployments", "services")}
+    else:
+        expected |= {entry for entry in unused if entry[1] == "bentodeployments"}
+    assert unused == expected

@@ -1,0 +1,175 @@
+"""A stand-in for yatai-deployment: makes the objects that the real one makes, no more.
+
+Names, labels, owners and conditions follow the controller of yatai-deployment 1.1.21; what it
+never does (removing runners that are gone, waiting for pods) is not done here either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import urllib3
+from kube_api import KubeApi, Refused
+
+MANAGER = "yatai-deployment"
+DEPLOYMENT = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
+
+
+@dataclass
+class YataiOperator:
+    """Reconciles the BentoDeployments of one namespace.
+
+    Attributes:
+        asleep: It does nothing at all.
+        suffix: The domain-suffix of ConfigMap `network`; empty makes it poll for an address.
+        image: What it deploys instead of the Bento's image.
+        failure: What every reconcile fails with.
+        runners: How many runners it gets to; all when None.
+    """
+
+    api: KubeApi
+    namespace: str
+    asleep: bool = False
+    suffix: str = "example.com"
+    image: str = ""
+    failure: str = ""
+    runners: int | None = None
+    done: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def reconcile(self, live: dict[str, Any]) -> None:
+        metadata, spec = live["metadata"], live["spec"]
+        name = metadata["name"]
+        bento = self.api.get("resources.yatai.ai/v1alpha1", "Bento", self.namespace, spec["bento"])
+        if bento is None:
+            self._say(name, "False", "Bento not found")
+            return
+        state = f"{metadata['generation']} {bento['metadata']['generation']} {self}"
+        if self.done.get(metadata["uid"]) == state:
+            return
+        self._say(name, "Unknown", "Reconciling")
+        if self.failure:
+            self._say(name, "False", self.failure)
+        else:
+            runners = bento["spec"].get("runners") or []
+            for index, runner in enumerate(runners[: self.runners]):
+                self._workload(live, bento, f"{name}-runner-{index}", runner["name"])
+            self._workload(live, bento, name, "")
+            if self.suffix:
+                self._say(name, "True", "Reconciling")
+        self.done[metadata["uid"]] = state
+
+    def _workload(
+        self, live: dict[str, Any], bento: dict[str, Any], name: str, runner: str
+    ) -> None:
+        spec = live["spec"]
+        repository, _, version = bento["spec"]["tag"].partition(":")
+        labels = {
+            "yatai.ai/bento-deployment": live["metadata"]["name"],
+            "yatai.ai/bento-repository": repository,
+            "yatai.ai/bento-version": version,
+            "yatai.ai/creator": MANAGER,
+            "yatai.ai/bento-deployment-component-type": "runner" if runner else "api-server",
+        }
+        if runner:
+            labels["yatai.ai/bento-deployment-component-name"] = runner
+        override = next((one for one in spec.get("runners") or [] if one["name"] == runner), {})
+        scaling = (override if runner else spec).get("autoscaling") or {}
+        selector = {"yatai.ai/selector": name}
+        digest = hashlib.md5(f"{repository}:{version}-{runner}".encode()).hexdigest()
+        service = f"{live['metadata']['name']}-runner-{digest}" if runner else name
+        pod = {
+            "metadata": {"labels": {**labels, **selector}},
+            "spec": {
+                "containers": [
+                    {"name": "main", "image": self.image or bento["spec"]["image"]},
+                    {"name": "metrics-transformer", "image": "quay.io/bentoml/metrics:1"},
+                ]
+            },
+        }
+        deployment = {"selector": {"matchLabels": selector}, "template": pod}
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+        low = scaling.get("minReplicas", 1)
+        scaler = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": max(low, 1)}
+        port = {"name": "http", "port": 3000}
+        for api_version, kind, called, made in (
+            ("apps/v1", "Deployment", name, {**deployment, "replicas": low}),
+            ("autoscaling/v2", "HorizontalPodAutoscaler", name, scaler),
+            ("v1", "Service", service, {"selector": labels, "ports": [port]}),
+        ):
+            self._apply(live, api_version, kind, called, labels, made)
+
+    def _apply(
+        self,
+        live: dict[str, Any],
+        api_version: str,
+        kind: str,
+        name: str,
+        labels: dict[str, str],
+        spec: dict[str, Any],
+    ) -> None:
+        owner = {
+            "apiVersion": live["apiVersion"],
+            "kind": live["kind"],
+            "name": live["metadata"]["name"],
+            "uid": live["metadata"]["uid"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        self.api.apply(
+            {
+                "apiVersion": api_version,
+                "kind": kind,
+                "metadata": {
+                    "name": name,
+                    "namespace": self.namespace,
+                    "labels": labels,
+                    "ownerReferences": [owner],
+                },
+                "spec": spec,
+            },
+            manager=MANAGER,
+            force=True,
+        )
+
+    def _say(self, name: str, status: str, message: str) -> None:
+        condition = {
+            "type": "Available",
+            "status": status,
+            "reason": "Reconciling",
+            "message": message,
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        found = {"conditions": [condition], "podSelector": {}}
+        change = {"status": found}
+        place = (*DEPLOYMENT, self.namespace, name)
+        self.api.merge(*place, change, subresource="status", manager=MANAGER)
+
+
+@contextmanager
+def running(operator: YataiOperator) -> Iterator[YataiOperator]:
+    ending = threading.Event()
+
+    def work() -> None:
+        while not ending.wait(0.1):
+            if operator.asleep:
+                continue
+            # What fails is tried again, as the API server may be away or the object changed.
+            with suppress(Refused, urllib3.exceptions.HTTPError, LookupError):
+                for live in operator.api.list(*DEPLOYMENT, operator.namespace):
+                    live = {"apiVersion": DEPLOYMENT[0], "kind": DEPLOYMENT[1], **live}
+                    if not live["metadata"].get("deletionTimestamp"):
+                        operator.reconcile(live)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield operator
+    finally:
+        ending.set()
+        thread.join(timeout=35)

@@ -1,0 +1,70 @@
+"""The Role that is shipped is the rights that are needed; tests/cluster/ checks these in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kfp_bento.runtime import deployments
+from kfp_bento.runtime.deployments import Permission, needed_permissions, role_rules
+from kfp_bento.runtime.deployments.permissions import RENDERED
+from kfp_bento.runtime.errors import InvalidInput
+
+RBAC = Path(deployments.__file__).with_name("rbac")
+
+
+def permissions_of(rules: list[dict[str, list[str]]]) -> set[Permission]:
+    return {
+        Permission(group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_role_grants_what_is_needed_and_no_more() -> None:
+    role = yaml.safe_load((RBAC / "role.yaml").read_text())
+    assert permissions_of(role["rules"]) == needed_permissions()
+
+
+def test_rules_say_the_same_as_permissions() -> None:
+    assert permissions_of(role_rules(needed_permissions())) == needed_permissions()
+
+
+def test_nothing_is_granted_that_could_raise_rights_or_read_secrets() -> None:
+    found = needed_permissions()
+    assert not {one.resource for one in found} & {"secrets", "roles", "rolebindings", "pods/exec"}
+    assert {one.verb for one in found} <= {"create", "delete", "get", "list", "patch", "watch"}
+    assert "*" not in {value for one in found for value in (one.group, one.resource, one.verb)}
+
+
+def test_looking_changes_nothing() -> None:
+    found = needed_permissions(["wait", "status"])
+    assert {one.verb for one in found} == {"get", "list", "watch"}
+
+
+def test_each_target_needs_only_its_own_kinds_to_be_written() -> None:
+    for target, kinds in RENDERED.items():
+        found = needed_permissions(["apply"], [target])
+        assert {(one.group, one.resource) for one in found} == set(kinds)
+
+
+@pytest.mark.parametrize(("operations", "targets"), [(["fly"], []), ([], ["moon"])])
+def test_what_does_not_exist_needs_nothing(operations: list[str], targets: list[str]) -> None:
+    with pytest.raises(InvalidInput, match=r"is no (operation|target)"):
+        needed_permissions(operations, targets)
+
+
+def test_both_identities_of_pipeline_steps_get_the_role() -> None:
+    bindings = list(yaml.safe_load_all((RBAC / "rolebinding.yaml").read_text()))
+    role = yaml.safe_load((RBAC / "role.yaml").read_text())
+    assert [entry["subjects"][0]["name"] for entry in bindings] == [
+        "pipeline-runner",
+        "default-editor",
+    ]
+    assert {entry["roleRef"]["name"] for entry in bindings} == {role["metadata"]["name"]}
+    listed = yaml.safe_load((RBAC / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == ["role.yaml", "rolebinding.yaml"]

@@ -1,0 +1,438 @@
+"""Verdicts over recorded states of objects; a real API server shows them in tests/cluster/."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from staged_objects import (
+    OTHER,
+    OURS,
+    bento_deployment,
+    condition,
+    deployment,
+    inference_service,
+    pod,
+    waiting,
+    workload,
+    yatai,
+)
+
+from kfp_bento.runtime.deployments import Verdict, Watched, WatchedDeployment
+from kfp_bento.runtime.deployments.cluster import ObjectRef
+from kfp_bento.runtime.deployments.verdict import Judge, Snapshot
+
+PLAIN = Watched(
+    ObjectRef("apps/v1", "Deployment", "serving", "wine"),
+    revision="r1",
+    deployments=(WatchedDeployment("wine", image=OURS, container="main"),),
+    pods="app=wine",
+)
+V1 = (("yatai.ai/bento-version", "v1"),)
+NEW = {"yatai.ai/bento-version": "v1"}
+OLD = {"yatai.ai/bento-version": "v0"}
+YATAI = Watched(
+    ObjectRef("serving.yatai.ai/v2alpha1", "BentoDeployment", "serving", "wine"),
+    revision="r1",
+    deployments=(WatchedDeployment("wine", image=OURS, container="main", labels=V1),),
+    pods="yatai.ai/bento-deployment=wine",
+)
+KSERVE = Watched(
+    ObjectRef("serving.kserve.io/v1beta1", "InferenceService", "serving", "wine"),
+    deployments=(WatchedDeployment("wine-predictor", image=OURS, container="main"),),
+    pods="serving.kserve.io/inferenceservice=wine",
+    conditions=("PredictorReady", "Ready"),
+)
+BOTH = (condition("PredictorReady", "True"), condition("Ready", "True"))
+AVAILABLE = condition("Available", "True")
+
+
+def verdict_after(
+    watched: Watched, *looks: tuple[float, Snapshot], **options: Any
+) -> tuple[Verdict | None, str]:
+    """The first verdict over looks at given moments, else what was waited for."""
+    judge = Judge(watched, **{"steady_seconds": 2.0, **options})
+    for now, snapshot in looks:
+        if verdict := judge.look(snapshot, now):
+            return verdict, verdict.message
+    return None, judge.waiting_for
+
+
+def lasting(snapshot: Snapshot, seconds: float) -> tuple[tuple[float, Snapshot], ...]:
+    return ((0.0, snapshot), (seconds, snapshot))
+
+
+# -- what is ready ---------------------------------------------------------------------------
+
+
+def test_what_stays_available_is_ready() -> None:
+    verdict, _ = verdict_after(PLAIN, *lasting(workload(), 2))
+    assert verdict == Verdict(True, "Ready", "Deployment serving/wine serves: wine 1/1.")
+
+
+def test_what_is_available_for_a_moment_is_not_ready_yet() -> None:
+    assert verdict_after(PLAIN, *lasting(workload(), 1.9))[0] is None
+
+
+def test_an_interruption_starts_the_steady_time_anew() -> None:
+    down = workload(deployment(available=0))
+    looks = ((0.0, workload()), (1.0, down), (2.0, workload()), (3.9, workload()))
+    assert verdict_after(PLAIN, *looks)[0] is None
+    verdict, _ = verdict_after(PLAIN, *looks, (4.0, workload()))
+    assert verdict is not None and verdict.ready
+
+
+def test_the_same_digest_from_a_mirror_is_our_image() -> None:
+    mirror = OURS.replace("registry.example.com", "mirror.internal:5000")
+    verdict, _ = verdict_after(PLAIN, *lasting(workload(deployment(image=mirror)), 2))
+    assert verdict is not None and verdict.ready
+
+
+def test_all_replicas_of_the_new_revision_are_wanted() -> None:
+    for counts in ({"updated": 1}, {"available": 1}, {"total": 3}):
+        part = workload(deployment(replicas=2, **counts))
+        verdict, told = verdict_after(PLAIN, *lasting(part, 100))
+        assert verdict is None
+        assert "of 2 replicas available" in told
+
+
+# -- what is not ready yet -------------------------------------------------------------------
+
+
+NOT_YET = {
+    "slow start": (workload(deployment(available=0), pod()), "0 of 1 replicas"),
+    "old revision still ready": (workload(deployment(updated=0)), "0 of the new revision"),
+    "generation not observed": (workload(deployment(observed=2)), "not observed"),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "told"), NOT_YET.values(), ids=NOT_YET)
+def test_what_may_still_come_is_waited_for(snapshot: Snapshot, told: str) -> None:
+    verdict, message = verdict_after(PLAIN, *lasting(snapshot, 500))
+    assert verdict is None
+    assert told in message
+
+
+def test_the_deadline_says_what_was_missing() -> None:
+    judge = Judge(PLAIN)
+    judge.look(workload(deployment(available=0)), 0)
+    verdict = judge.give_up(60)
+    assert (verdict.ready, verdict.reason) == (False, "DeadlineExceeded")
+    assert "Not ready after 60 s" in verdict.message and "0 of 1 replicas" in verdict.message
+
+
+# -- what will not become ready --------------------------------------------------------------
+
+
+CRASHED = {"exitCode": 1, "reason": "Error"}
+KILLED = {"exitCode": 137, "reason": "OOMKilled"}
+DOWN = deployment(available=0)
+
+
+def refused(message: str) -> dict[str, Any]:
+    return deployment(
+        total=0,
+        available=0,
+        updated=0,
+        conditions=[condition("ReplicaFailure", "True", "FailedCreate", message)],
+    )
+
+
+FAILS = {
+    "image missing": (
+        workload(DOWN, pod(waiting("ErrImagePull", "manifest unknown"))),
+        0,
+        "ErrImagePull",
+        "manifest unknown",
+    ),
+    "image missing for longer": (
+        workload(DOWN, pod(waiting("ImagePullBackOff"))),
+        0,
+        "ImagePullBackOff",
+        OURS,
+    ),
+    "image name": (workload(DOWN, pod(waiting("InvalidImageName"))), 0, "InvalidImageName", "main"),
+    "crash": (
+        workload(DOWN, pod(waiting("CrashLoopBackOff"), restarts=2, ended=CRASHED)),
+        0,
+        "CrashLoopBackOff",
+        "exit code 1 (Error), 2 restarts",
+    ),
+    "configuration": (
+        workload(DOWN, pod(waiting("CreateContainerConfigError", 'secret "x" not found'))),
+        0,
+        "CreateContainerConfigError",
+        'secret "x" not found',
+    ),
+    "memory": (workload(DOWN, pod(restarts=2, ended=KILLED)), 0, "OOMKilled", "memory"),
+    "paused": (workload(deployment(updated=0, paused=True)), 0, "Paused", "paused"),
+    "quota": (
+        workload(refused('pods "a" is forbidden: exceeded quota: none')),
+        2,
+        "Quota",
+        "exceeded quota",
+    ),
+    "webhook": (
+        workload(refused('admission webhook "p.example.com" denied the request: no')),
+        2,
+        "WebhookRejected",
+        "p.example.com",
+    ),
+    "pods refused": (
+        workload(refused("error looking up service account serving/wine: not found")),
+        2,
+        "PodsRefused",
+        "service account",
+    ),
+    "progress deadline": (
+        workload(
+            deployment(
+                available=0,
+                conditions=[
+                    condition("Progressing", "False", "ProgressDeadlineExceeded", "timed out")
+                ],
+            )
+        ),
+        1,
+        "ProgressDeadlineExceeded",
+        "timed out",
+    ),
+    "unschedulable": (
+        workload(
+            DOWN,
+            pod({}, conditions=[condition("PodScheduled", "False", "Unschedulable", "0/2 nodes")]),
+        ),
+        30,
+        "Unschedulable",
+        "0/2 nodes",
+    ),
+    "wrong image digest": (workload(deployment(image=OTHER)), 2, "WrongImage", OTHER),
+    "superseded": (workload(deployment(revision="r2")), 0, "Superseded", "r2 by now"),
+    "deleted": (Snapshot(None), 0, "Deleted", "not there"),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "after", "reason", "told"), FAILS.values(), ids=FAILS)
+def test_what_does_not_pass_by_itself_is_a_verdict(
+    snapshot: Snapshot, after: float, reason: str, told: str
+) -> None:
+    if after:
+        assert verdict_after(PLAIN, *lasting(snapshot, after - 0.1))[0] is None
+    verdict, message = verdict_after(PLAIN, *lasting(snapshot, after))
+    assert verdict is not None
+    assert (verdict.ready, verdict.reason) == (False, reason)
+    assert told in message
+
+
+def test_a_reason_that_is_gone_at_the_next_look_is_none() -> None:
+    quota = workload(refused("exceeded quota: none"))
+    looks = ((0.0, quota), (1.0, workload()), (1.5, quota), (3.0, quota))
+    assert verdict_after(PLAIN, *looks)[0] is None
+
+
+def test_a_release_that_is_being_deleted_is_no_release() -> None:
+    live = deployment()
+    live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    verdict, _ = verdict_after(PLAIN, (0.0, workload(live)))
+    assert verdict is not None and verdict.reason == "Deleted"
+
+
+def test_another_object_of_the_same_name_is_not_the_one_that_was_applied() -> None:
+    other = deployment()
+    other["metadata"]["uid"] = "another"
+    verdict, _ = verdict_after(PLAIN, (0.0, workload()), (1.0, workload(other)))
+    assert verdict is not None and verdict.reason == "Deleted"
+
+
+def test_a_crash_after_ready_is_told_before_the_back_off() -> None:
+    up = workload(deployment(), pod(ready=True))
+    crashed = pod({"terminated": CRASHED})
+    verdict, _ = verdict_after(PLAIN, (0.0, up), (1.0, workload(DOWN, crashed)))
+    assert verdict is not None and verdict.reason == "CrashedAfterReady"
+
+
+def test_a_restart_before_ready_is_no_crash_after_ready() -> None:
+    looks = (
+        (0.0, workload(DOWN, pod(restarts=1, ended=CRASHED))),
+        (1.0, workload(deployment(), pod(ready=True, restarts=1, ended=CRASHED))),
+        (2.0, workload(DOWN, pod(restarts=1, ended=CRASHED))),
+    )
+    assert verdict_after(PLAIN, *looks)[0] is None
+
+
+def test_pods_of_the_revision_before_are_not_held_against_the_new() -> None:
+    old = pod(waiting("CrashLoopBackOff"), owner="wine-1", name="old", ended=CRASHED)
+    assert verdict_after(PLAIN, *lasting(workload(DOWN, old), 100))[0] is None
+
+
+def test_pods_that_are_being_removed_do_not_count() -> None:
+    leaving = pod(waiting("CrashLoopBackOff"), ended=CRASHED)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert verdict_after(PLAIN, *lasting(workload(DOWN, leaving), 100))[0] is None
+
+
+def test_the_culprits_are_named_for_the_evidence() -> None:
+    judge = Judge(PLAIN)
+    judge.look(workload(DOWN, pod(waiting("ImagePullBackOff"))), 0)
+    assert judge.culprits == ("wine-2-abc",)
+
+
+# -- yatai-deployment ------------------------------------------------------------------------
+
+
+def test_available_of_a_bento_deployment_alone_is_no_readiness() -> None:
+    primary = bento_deployment(AVAILABLE)
+    verdict, told = verdict_after(YATAI, *lasting(yatai(primary), 500))
+    assert verdict is None
+    assert "no Deployment wine yet" in told
+    down = yatai(primary, deployment(available=0, labels=NEW))
+    assert verdict_after(YATAI, *lasting(down, 500))[0] is None
+
+
+def test_the_old_version_s_healthy_deployment_is_not_ours() -> None:
+    old = yatai(bento_deployment(AVAILABLE), deployment(labels=OLD, image=OTHER))
+    verdict, told = verdict_after(YATAI, *lasting(old, 500))
+    assert verdict is None
+    assert "still at yatai.ai/bento-version=v0, not v1" in told
+
+
+def test_our_version_with_another_image_is_wrong() -> None:
+    wrong = yatai(bento_deployment(AVAILABLE), deployment(labels=NEW, image=OTHER))
+    verdict, _ = verdict_after(YATAI, *lasting(wrong, 2))
+    assert verdict is not None and verdict.reason == "WrongImage"
+
+
+def test_every_runner_is_wanted() -> None:
+    runner = WatchedDeployment("wine-runner-0", image=OURS, container="main", labels=V1)
+    watched = Watched(YATAI.primary, "r1", (*YATAI.deployments, runner), YATAI.pods)
+    primary, api = bento_deployment(AVAILABLE), deployment(labels=NEW)
+    verdict, told = verdict_after(watched, *lasting(yatai(primary, api), 500))
+    assert verdict is None
+    assert "no Deployment wine-runner-0 yet" in told
+    both = yatai(primary, api, deployment("wine-runner-0", labels=NEW))
+    verdict, _ = verdict_after(watched, *lasting(both, 2))
+    assert verdict is not None and verdict.ready
+
+
+def test_a_namespace_nobody_watches_is_told() -> None:
+    silent = yatai(bento_deployment())
+    assert verdict_after(YATAI, *lasting(silent, 19))[0] is None
+    verdict, told = verdict_after(YATAI, *lasting(silent, 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+    assert "namespace serving" in told
+
+
+@pytest.mark.parametrize(
+    ("available", "after"),
+    [
+        (condition("Available", "Unknown", message="Reconciling"), 4.0),
+        (condition("Available", "False", message="get domain suffix: timed out"), 2.0),
+    ],
+    ids=["polling", "given up"],
+)
+def test_the_empty_domain_suffix_is_recognised(available: dict[str, Any], after: float) -> None:
+    healthy = yatai(bento_deployment(available), deployment(labels=NEW))
+    assert verdict_after(YATAI, *lasting(healthy, after - 0.1))[0] is None
+    verdict, told = verdict_after(YATAI, *lasting(healthy, after))
+    assert verdict is not None and verdict.reason == "DomainSuffix"
+    assert "domain-suffix" in told
+    tolerant, _ = verdict_after(
+        YATAI, *lasting(healthy, after), tolerated=frozenset(["DomainSuffix"])
+    )
+    assert tolerant is not None and tolerant.ready
+
+
+def test_an_operator_that_still_works_on_pods_is_no_trap() -> None:
+    busy = bento_deployment(condition("Available", "Unknown", message="Reconciling"))
+    starting = yatai(busy, deployment(labels=NEW, available=0))
+    assert verdict_after(YATAI, *lasting(starting, 500))[0] is None
+
+
+def test_the_operator_s_error_is_told_in_its_words() -> None:
+    failed = bento_deployment(condition("Available", "False", message="Bento not found"))
+    verdict, told = verdict_after(YATAI, *lasting(yatai(failed), 3))
+    assert verdict is not None and verdict.reason == "OperatorError"
+    assert "Bento not found" in told
+
+
+def test_an_image_that_is_still_built_is_waited_for_and_a_failed_build_told() -> None:
+    watched = Watched(YATAI.primary, "r1", YATAI.deployments, YATAI.pods, build="wine--v1")
+
+    def looking(status: str, message: str) -> Snapshot:
+        available = condition("BentoAvailable", status, message=message)
+        build = {"metadata": {"name": "wine--v1"}, "status": {"conditions": [available]}}
+        primary = bento_deployment(condition("Available", "False", message="not built"))
+        return Snapshot(primary, primary, build=build)
+
+    verdict, told = verdict_after(watched, *lasting(looking("Unknown", "building"), 500))
+    assert verdict is None and "being built" in told
+    failed = looking("False", "Image building job x is failed.")
+    flapping = ((0.0, failed), (2.0, looking("Unknown", "")), (2.5, failed), (5.0, failed))
+    assert verdict_after(watched, *flapping)[0] is None
+    verdict, told = verdict_after(watched, *lasting(failed, 3))
+    assert verdict is not None and verdict.reason == "BuildFailed"
+    assert "job x is failed" in told
+
+
+# -- KServe ----------------------------------------------------------------------------------
+
+
+def standard(primary: dict[str, Any], *deployments: dict[str, Any]) -> Snapshot:
+    return Snapshot(primary, None, deployments=deployments)
+
+
+def test_a_ready_condition_of_the_generation_before_is_stale() -> None:
+    stale = standard(inference_service(*BOTH, observed=1), deployment("wine-predictor"))
+    verdict, told = verdict_after(KSERVE, *lasting(stale, 500))
+    assert verdict is None
+    assert "not observed" in told
+
+
+def test_conditions_and_deployment_of_an_inference_service_are_both_wanted() -> None:
+    ready = inference_service(*BOTH)
+    verdict, _ = verdict_after(KSERVE, *lasting(standard(ready, deployment("wine-predictor")), 2))
+    assert verdict is not None and verdict.ready
+    other = standard(ready, deployment("wine-predictor", image=OTHER))
+    assert verdict_after(KSERVE, *lasting(other, 500))[0] is None
+    unready = inference_service(BOTH[0], condition("Ready", "False", message="no ingress"))
+    verdict, told = verdict_after(
+        KSERVE, *lasting(standard(unready, deployment("wine-predictor")), 500)
+    )
+    assert verdict is None and "no ingress" in told
+
+
+def test_in_serverless_mode_the_newest_revision_must_be_the_ready_one() -> None:
+    def looking(ready: str, image: str = OURS, replicas: int = 1) -> Snapshot:
+        part = {"latestCreatedRevision": "wine-00002", "latestReadyRevision": ready}
+        primary = inference_service(*BOTH, components={"predictor": part})
+        live = deployment(
+            "wine-00002-deployment",
+            image=image,
+            replicas=replicas,
+            labels={"serving.knative.dev/revision": "wine-00002"},
+        )
+        return standard(primary, live)
+
+    verdict, told = verdict_after(KSERVE, *lasting(looking("wine-00001"), 500))
+    assert verdict is None and "wine-00001 serves" in told
+    assert verdict_after(KSERVE, *lasting(looking("wine-00002", OTHER), 500))[0] is None
+    for replicas in (1, 0):
+        looks = lasting(looking("wine-00002", replicas=replicas), 2)
+        verdict, _ = verdict_after(KSERVE, *looks)
+        assert verdict is not None and verdict.ready, "scaled to zero is ready in this mode"
+
+
+def test_a_model_that_cannot_load_is_told() -> None:
+    status = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": {"message": "no model"}}
+    failed = standard(inference_service(modelStatus=status))
+    verdict, told = verdict_after(KSERVE, *lasting(failed, 2))
+    assert verdict is not None and verdict.reason == "BlockedByFailedLoad"
+    assert "no model" in told
+
+
+def test_looking_changes_no_snapshot() -> None:
+    snapshot = workload(DOWN, pod(waiting("CrashLoopBackOff"), ended=CRASHED))
+    before = copy.deepcopy(snapshot)
+    Judge(PLAIN).look(snapshot, 0)
+    assert snapshot == before
