@@ -58,9 +58,7 @@ def build_image(
         platform=platform,
         cache_repository=cache_repository,
     )
-    papers = images.read_papers(built)
-    Path(sbom.path).write_bytes(papers.sbom)
-    Path(provenance.path).write_bytes(papers.provenance)
+    images.write_papers(built, Path(sbom.path), Path(provenance.path))
     reports.write_json(built.to_dict(), Path(record.path))
     reports.write_text(reports.image_summary(built), Path(summary.path))
     metrics.metadata.update(reports.image_metrics(built))

@@ -10,14 +10,13 @@ from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.copy import CopiedImage, copy_image
 from kfp_bento.runtime.images.image import Image, Layer
 from kfp_bento.runtime.images.pack import pack_image
-from kfp_bento.runtime.images.papers import AttachedPapers, read_papers
+from kfp_bento.runtime.images.papers import write_papers
 from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.qualify import qualify
 from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
 from kfp_bento.runtime.images.reference import parse_destination, parse_reference
 
 __all__ = [
-    "AttachedPapers",
     "CopiedImage",
     "Image",
     "ImagePlan",
@@ -32,6 +31,6 @@ __all__ = [
     "parse_reference",
     "plan_image",
     "qualify",
-    "read_papers",
     "rebase_image",
+    "write_papers",
 ]

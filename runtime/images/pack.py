@@ -176,7 +176,16 @@ def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Pat
 def _wheels_of(sources: Path, folder: Path) -> list[Path]:
     """Builds wheels with pip; their files' times are those of every wheel built so."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--require-hashes", "-r", str(sources), "-w", str(folder)]
+    # Without PEP 517 an older pip wants the build tools in its own environment.
+    command += [
+        "--use-pep517",
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        str(sources),
+        "-w",
+        str(folder),
+    ]
     done = subprocess.run(
         command,
         env={**os.environ, "SOURCE_DATE_EPOCH": str(source_date_epoch())},

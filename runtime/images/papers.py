@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.images.attachments import (
@@ -14,6 +15,7 @@ from kfp_bento.runtime.images.attachments import (
     sbom_document,
 )
 from kfp_bento.runtime.images.base_image import HOST, BaseImage
+from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.context import BuildOptions
 from kfp_bento.runtime.images.image import Descriptor, Image, Platform
 from kfp_bento.runtime.images.provenance import (
@@ -135,36 +137,30 @@ def image_origin(asked: str, digest: str, platform: Platform) -> BaseOrigin:
     return replace(found, repository=reference.name, tag=reference.tag)
 
 
-@dataclass(frozen=True)
-class AttachedPapers:
-    """What is attached to an image.
+def write_papers(image: Image, sbom: Path, provenance: Path) -> None:
+    """Writes what `build_image` attached into files; an archive carries nothing.
 
-    Attributes:
-        sbom: CycloneDX JSON; empty if none is attached.
-        provenance: in-toto statements, one a line; several where the image was built again from
-            models that came from elsewhere.
-    """
-
-    sbom: bytes
-    provenance: bytes
-
-
-def read_papers(image: Image) -> AttachedPapers:
-    """Reads what `build_image` attached; an archive carries nothing.
+    Args:
+        image: The image.
+        sbom: For the bill of materials, CycloneDX JSON.
+        provenance: For in-toto statements, one a line; several where the image was built again
+            from models that came from elsewhere.
 
     Raises:
-        ImageError: The image cannot be read, or a document is not what its digest says.
+        ImageError: The image cannot be read, a document is not what its digest says, or a file
+            cannot be written.
         RegistryError: The registry refused or failed.
     """
-    if image.location.startswith("docker-archive:"):
-        return AttachedPapers(b"", b"")
-    local = image.location.startswith("oci:")
-    where = f"{image.location}:{image.tags[0]}" if local else image.reference
-    bills = read_attachments(where, SBOM_TYPE)
-    statements = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
-    return AttachedPapers(
-        sbom=bills[0] if bills else b"", provenance=b"".join(text + b"\n" for text in statements)
-    )
+    bills: tuple[bytes, ...] = ()
+    statements: tuple[bytes, ...] = ()
+    if not image.location.startswith("docker-archive:"):
+        local = image.location.startswith("oci:")
+        where = f"{image.location}:{image.tags[0]}" if local else image.reference
+        bills = read_attachments(where, SBOM_TYPE)
+        statements = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
+    with storage_errors(sbom):
+        sbom.write_bytes(b"".join(bills[:1]))
+        provenance.write_bytes(b"".join(text + b"\n" for text in statements))
 
 
 def _model_fact(model: BentoModel) -> ModelFact:
