@@ -61,7 +61,8 @@ _OLDEST_GLIBC = {"x86_64": (2, 5), "aarch64": (2, 17)}
 _HASH = re.compile(r"\s--hash[= ](\w+):([0-9a-fA-F]+)")
 _VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
 _SOURCES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
-_CONNECTIONS = 16
+# Servers of packages hold back clients that open more at once.
+_CONNECTIONS = 8
 _SECONDS = 10.0
 
 
