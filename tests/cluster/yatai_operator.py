@@ -83,8 +83,12 @@ class YataiOperator:
         selector = {"yatai.ai/selector": name}
         digest = hashlib.md5(f"{repository}:{version}-{runner}".encode()).hexdigest()
         service = f"{live['metadata']['name']}-runner-{digest}" if runner else name
+        extra = (override if runner else spec).get("extraPodMetadata") or {}
         pod = {
-            "metadata": {"labels": {**labels, **selector}},
+            "metadata": {
+                "labels": {**labels, **selector, **extra.get("labels", {})},
+                "annotations": dict(extra.get("annotations", {})),
+            },
             "spec": {
                 "containers": [
                     {"name": "main", "image": self.image or bento["spec"]["image"]},
