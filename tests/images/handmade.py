@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
+# How a list of requirements names its package index.
+INDEX_OPTION = "--index-url"
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 BENTO_YAML = f"""\

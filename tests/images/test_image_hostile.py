@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import MINOR, open_layer, read_json, read_manifest, write, write_base, write_bento
+from handmade import (
+    INDEX_OPTION,
+    MINOR,
+    open_layer,
+    read_json,
+    read_manifest,
+    write,
+    write_base,
+    write_bento,
+)
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
@@ -432,16 +441,16 @@ HASH = "--hash=sha256:" + "0" * 64
         ("--find-links /var", "option --find-links"),
         ("# a comment does not go on \\\n-r /etc/passwd", "option -r"),
         (f"idna==3.10 {HASH} # nor does this one \\\n-r /etc/passwd", "option -r"),
-        ("--index-url https://user:hunter2@index.example/simple", "credentials"),
+        (f"{INDEX_OPTION} https://user:hunter2@index.example/simple", "credentials"),
         (f"idna @ https://hunter2@index.example/idna.whl {HASH}", "credentials"),
         (f"idna @ https://index.example/idna.whl?token=hunter2 {HASH}", "credentials"),
-        ("--index-url https://index.example/${AWS_SECRET_ACCESS_KEY}/simple", "variable"),
+        (f"{INDEX_OPTION} https://index.example/${{AWS_SECRET_ACCESS_KEY}}/simple", "variable"),
         (f"idna @ https://index.example/${{TOKEN}}/idna.whl {HASH}", "variable"),
         (f"idna @ file:///etc/passwd {HASH}", "outside the bento"),
         (f"/etc/idna.whl {HASH}", "outside the bento"),
         (f"./wheels/../../../idna.whl {HASH}", "outside the bento"),
         (f"../idna.whl {HASH}", "outside the bento"),
-        ("--index-url=file:///etc", "outside the bento"),
+        (f"{INDEX_OPTION}=file:///etc", "outside the bento"),
         ("idna==3.10", "not locked with hashes"),
         ("idna==3.10 \\\n  # --hash=sha256:00", "not locked with hashes"),
         ("\udcff", "cannot be read"),
@@ -460,7 +469,7 @@ def test_requirements_that_reach_beyond_packages_are_refused(
 @pytest.mark.parametrize(
     "text",
     [
-        f"--index-url https://index.example/simple\nidna==3.10 {HASH}",
+        f"{INDEX_OPTION} https://index.example/simple\nidna==3.10 {HASH}",
         f"idna ~= 3.10 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\n# via x",
         f"./wheels/greeter-1.0-py3-none-any.whl {HASH}",
         f"idna @ https://files.example/a/idna-3.10-py3-none-any.whl#sha256=00 {HASH}",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from handmade import MINOR, make_wheel, write, write_wheel
+from handmade import INDEX_OPTION, MINOR, make_wheel, write, write_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.environment import install_group
@@ -239,7 +239,7 @@ def test_sizes_come_from_the_index_where_it_gives_them(
     tmp_path: Path, shelf: Path, index: PackageIndex
 ) -> None:
     index.lied_size = BIG_WHEEL
-    options = f"--index-url {index.address}/simple/"
+    options = f"{INDEX_OPTION} {index.address}/simple/"
     lock = lock_of(tmp_path, make_wheel(shelf, "sized"), options=options)
     assert [wheel.size for wheel in select_wheels(lock, AMD64)] == [BIG_WHEEL]
     assert index.asked == []
@@ -250,7 +250,7 @@ def test_sizes_come_from_the_index_where_it_gives_them(
 def test_sizes_are_asked_for_where_the_index_gives_none(
     tmp_path: Path, shelf: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = f"--index-url {index.address}/simple/"
+    options = f"{INDEX_OPTION} {index.address}/simple/"
     lock = lock_of(tmp_path, make_wheel(shelf, "unsized"), options=options)
     (wheel,) = select_wheels(lock, AMD64)
     assert wheel.size == (shelf / wheel.filename).stat().st_size
@@ -264,7 +264,7 @@ def test_the_chosen_wheel_is_the_one_installed_though_others_fit(
 ) -> None:
     first = make_wheel(shelf, "twin", tag="py3-none-any", members={"twin.py": "# the locked one"})
     make_wheel(shelf, "twin", tag="cp311-cp311-manylinux_2_28_x86_64", members={"twin.py": "# no"})
-    lock = lock_of(tmp_path, first, options=f"--index-url {index.address}/simple/")
+    lock = lock_of(tmp_path, first, options=f"{INDEX_OPTION} {index.address}/simple/")
     install_group(WheelGroup(select_wheels(lock, AMD64), last=True), lock, tmp_path / "t", AMD64)
     (module,) = (tmp_path / "t").rglob("twin.py")
     assert module.read_text() == "# the locked one"
