@@ -3,7 +3,7 @@
 `TARGETS` are the ways to serve one: each renders manifests out of its options, and tells which
 Deployments must serve them. `write_manifests` keeps manifests as files, `diff_manifests` says what
 they would change, `apply_manifests` hands them to a cluster, `roll_out` does that and waits,
-`roll_back` and `delete_release` undo it; `deploy_bento` does what is possible here.
+`roll_back` and `delete_release` undo it; `deploy` does what is possible here.
 """
 
 from .apply import Applied, apply_manifests
@@ -11,7 +11,7 @@ from .bento_deployment import BentoDeploymentOptions, render_bento_deployment
 from .bento_request import BentoRequestOptions
 from .cluster import ObjectRef, cluster_configured
 from .delete import Deleted, delete_release
-from .deploy import choose_mode, deploy_bento
+from .deploy import Deployed, choose_mode, deploy
 from .diff import ObjectDiff, ReleaseDiff, diff_manifests
 from .inference_service import InferenceServiceOptions, canary_name
 from .manifests import write_manifests
@@ -21,9 +21,18 @@ from .portable_subset import manifest_problems
 from .record import record_release
 from .release import Release
 from .rollback import Rollout, roll_back, roll_out
-from .status import ReleaseStatus, release_status
-from .targets import TARGETS, Problem, Target, Workload, target_of
-from .wait import Verdict, Watched, WatchedDeployment, wait_until_ready, watched_release
+from .status import (
+    ReleaseStatus,
+    find_release,
+    list_releases,
+    release_status,
+    wait_for_release,
+)
+from .target import Kind, Target
+from .targets import TARGETS, target_of, watched_release
+from .verdict import Verdict
+from .wait import wait_until_ready
+from .watched import Problem, Watched, WatchedDeployment
 from .workload import WorkloadOptions
 
 __all__ = [
@@ -32,7 +41,9 @@ __all__ = [
     "BentoDeploymentOptions",
     "BentoRequestOptions",
     "Deleted",
+    "Deployed",
     "InferenceServiceOptions",
+    "Kind",
     "ObjectDiff",
     "ObjectRef",
     "Permission",
@@ -45,7 +56,6 @@ __all__ = [
     "Verdict",
     "Watched",
     "WatchedDeployment",
-    "Workload",
     "WorkloadOptions",
     "apply_manifests",
     "bento_resource_name",
@@ -53,9 +63,11 @@ __all__ = [
     "choose_mode",
     "cluster_configured",
     "delete_release",
-    "deploy_bento",
+    "deploy",
     "deployment_name",
     "diff_manifests",
+    "find_release",
+    "list_releases",
     "manifest_problems",
     "needed_permissions",
     "record_release",
@@ -65,6 +77,7 @@ __all__ = [
     "roll_back",
     "roll_out",
     "target_of",
+    "wait_for_release",
     "wait_until_ready",
     "watched_release",
     "write_manifests",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kfp_bento.runtime.errors import DeploymentError
 
-from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
+from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, Refused, connect
 from .manifests import normalised
 from .portable_subset import PORTABLE_SUBSET, manifest_problems
+from .replicas import is_replicas_conflict, let_go_of_replicas, take_over_replicas
 
 # What others refer to comes first; what starts pods comes last.
 _FIRST = ("ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Service")
@@ -77,18 +78,55 @@ def apply_all(
     *,
     dry_run: bool = False,
     force: bool = False,
+    later: Collection[ObjectRef] = (),
 ) -> tuple[Applied, ...]:
-    """`apply_manifests` over a connection that is open already."""
+    """`apply_manifests` over a connection that is open already.
+
+    Args:
+        cluster: The connection.
+        manifests: What a target rendered.
+        dry_run: Stop after the dry run.
+        force: Take over fields that another field manager owns.
+        later: Objects that are tried with all others and not applied yet.
+    """
     ordered = in_order(manifests)
     before = [_settled(cluster, ObjectRef.of(manifest)) for manifest in ordered]
-    after = [cluster.apply(manifest, trial=True, force=force) for manifest in ordered]
+    taken = take_over_replicas(cluster, ordered, dry_run=True)
+    after = [try_one(cluster, manifest, force=force, taken=taken) for manifest in ordered]
     if not dry_run:
+        kept = [place for place, one in enumerate(ordered) if ObjectRef.of(one) not in later]
+        ordered, before = [ordered[place] for place in kept], [before[place] for place in kept]
+        taken = take_over_replicas(cluster, ordered)
         after = [cluster.apply(manifest, force=force) for manifest in ordered]
+        let_go_of_replicas(cluster, taken)
     same = _same_content if dry_run else _same_version
     return tuple(
         _applied(ObjectRef.of(manifest), old, new, same)
         for manifest, old, new in zip(ordered, before, after, strict=True)
     )
+
+
+def try_one(
+    cluster: ClusterConnection,
+    manifest: Manifest,
+    *,
+    force: bool = False,
+    taken: Collection[ObjectRef] = (),
+) -> Any:
+    """Give what an apply of one manifest would make of it.
+
+    Args:
+        cluster: The connection.
+        manifest: The manifest.
+        force: Take over fields that another field manager owns.
+        taken: Deployments whose number of replicas is going to change hands first.
+    """
+    try:
+        return cluster.apply(manifest, trial=True, force=force)
+    except Refused as refused:
+        if ObjectRef.of(manifest) not in taken or not is_replicas_conflict(refused):
+            raise
+        return cluster.apply(manifest, trial=True, force=True)
 
 
 def check_portable(manifests: Sequence[Manifest]) -> None:

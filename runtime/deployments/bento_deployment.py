@@ -37,14 +37,25 @@ from .settings import (
     secret_names,
 )
 from .shapes import Fields, settled
-from .target import POD_REVISION, Manifest, Problem, Target, Workload, condition, subject_of
+from .target import (
+    AUTOSCALER,
+    BENTO,
+    BENTO_DEPLOYMENT_KIND,
+    BENTO_REQUEST_KIND,
+    DEPLOYMENT,
+    SERVICE,
+    Manifest,
+    Target,
+)
+from .watch_yatai import service_url, watched_bento_deployment
+from .watched import POD_REVISION
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
-TARGET = "bentodeployment"
 KIND = "bento-deployment"
-PORT = 3000
+OWNED = (AUTOSCALER, DEPLOYMENT, SERVICE)
+"""What yatai-deployment makes per runner and never removes."""
 
 _RUNNER_SETTINGS = (
     "name",
@@ -274,95 +285,6 @@ def runner_entries(bento: Bento) -> list[dict[str, Any]]:
     return [_runner(index, runner) for index, runner in enumerate(bento.runners)]
 
 
-def service_url(
-    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
-) -> str:
-    """Give the URL that the rendered BentoDeployment has inside the cluster."""
-    del live
-    metadata = bento_deployment_of(manifests)["metadata"]
-    return f"http://{metadata['name']}.{metadata['namespace']}.svc:{PORT}"
-
-
-def bento_deployment_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Give the BentoDeployment among rendered manifests."""
-    return next(manifest for manifest in manifests if manifest["kind"] == "BentoDeployment")
-
-
-def watched_deployments(manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
-    """Give the API server's Deployment and one for each runner, as the operator names them."""
-    deployment = bento_deployment_of(manifests)
-    made = next(one for one in manifests if one["kind"] in ("Bento", "BentoRequest"))
-    tag = str(made["spec"].get("tag") or made["spec"].get("bentoTag"))
-    name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
-    image = str(made["spec"]["image"]) if made["kind"] == "Bento" else ""
-    runners = [runner["name"] for runner in made["spec"].get("runners", [])]
-    settings = {one["name"]: one for one in deployment["spec"].get("runners", [])}
-    parts = [(name, deployment["spec"])]
-    # The operator counts the runners in the order of the Bento.
-    parts += [
-        (f"{name}-runner-{index}", settings.get(runner, {})) for index, runner in enumerate(runners)
-    ]
-    return tuple(
-        Workload(
-            namespace=namespace,
-            name=each,
-            labels={"yatai.ai/selector": each},
-            container="main",
-            image=image,
-            template_annotations=_revision_of(block),
-            template_labels={"yatai.ai/bento-version": tag.partition(":")[2]},
-            minimum=int(block.get("autoscaling", {}).get("minReplicas", 1)),
-        )
-        for each, block in parts
-    )
-
-
-def bento_deployment_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    """Give what the conditions of a live BentoDeployment have against the release.
-
-    `Available` says that its objects were written, nothing about pods. False or Unknown may
-    last although the pods serve: without a `domain-suffix` the operator fails after all else
-    is done. So none of it is final, and none of it means that the Deployments are not ready.
-    """
-    found = []
-    for live in (one for one in objects if one.get("kind") == "BentoDeployment"):
-        subject = subject_of(live)
-        available, bento = condition(live, "Available"), condition(live, "BentoFound")
-        if available is None and bento is None:
-            namespace = (live.get("metadata") or {}).get("namespace")
-            found.append(
-                Problem(
-                    subject,
-                    "NotReconciled",
-                    f"no operator has written a condition; does yatai-deployment run, and does "
-                    f"it watch the namespace {namespace}?",
-                )
-            )
-        elif bento is not None and bento.get("status") == "False":
-            found.append(Problem(subject, "BentoMissing", str(bento.get("message") or "")))
-        elif available is not None and available.get("status") != "True":
-            found.append(_unavailable(subject, available))
-    return tuple(found)
-
-
-def _unavailable(subject: str, available: Mapping[str, Any]) -> Problem:
-    message = str(available.get("message") or "")
-    if any(word in message.lower() for word in ("domain", "ingress", "network")):
-        return Problem(
-            subject,
-            "DomainSuffix",
-            f"{message}; the ConfigMap 'network' of the operator's namespace needs any non-empty "
-            "domain-suffix, with or without an Ingress",
-        )
-    if available.get("status") == "False":
-        return Problem(
-            subject,
-            "ReconcileFailed",
-            f"{message}; the operator tries again only when something changes",
-        )
-    return Problem(subject, "Reconciling", message)
-
-
 def _bento_spec(image: str, bento: Bento, image_pull_secrets: Sequence[str]) -> dict[str, Any]:
     spec = {
         "tag": bento.tag,
@@ -564,17 +486,13 @@ def _with_revision(
     return without_empty({**block, "extraPodMetadata": extra})
 
 
-def _revision_of(block: Mapping[str, Any]) -> dict[str, str]:
-    annotations = block.get("extraPodMetadata", {}).get("annotations", {})
-    return {key: value for key, value in annotations.items() if key == POD_REVISION}
-
-
 BENTO_DEPLOYMENT = Target(
     kind=KIND,
     options_type=BentoDeploymentOptions,
     renderer=bento_deployment_manifests,
-    primary_kind="BentoDeployment",
+    kinds=(BENTO_DEPLOYMENT_KIND, BENTO),
     address=service_url,
-    watcher=watched_deployments,
-    inspector=bento_deployment_problems,
+    watcher=watched_bento_deployment,
+    leftovers=(BENTO_REQUEST_KIND,),
+    owned=OWNED,
 )

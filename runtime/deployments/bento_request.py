@@ -9,7 +9,7 @@ rendered here: the builder would overwrite it. Behaviour was read in versions 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,14 +17,12 @@ from urllib.parse import urlsplit
 from kfp_bento.runtime.errors import InvalidInput
 
 from .bento_deployment import (
+    OWNED,
     BentoDeploymentOptions,
-    bento_deployment_problems,
     check_pod_placement,
     common_metadata,
     runner_entries,
-    service_url,
     serving_manifest,
-    watched_deployments,
 )
 from .core_shapes import ENV_FROM, RESOURCE_REQUIREMENTS
 from .names import bento_resource_name, destination_problem, volume_name_problem
@@ -42,7 +40,8 @@ from .portable_subset import crd_subset
 from .quantities import pod_resources
 from .settings import container_env, pod_metadata, split_build_annotations
 from .shapes import Fields, Shape, settled
-from .target import Manifest, Problem, Target, condition, subject_of
+from .target import BENTO, BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND, Manifest, Target
+from .watch_yatai import service_url, watched_bento_deployment
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -127,37 +126,6 @@ def bento_request_manifests(
     # A presigned URL is another one each day, for the same archive.
     made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
     return request, serving_manifest(bento, options, shared, control, made_of)
-
-
-def bento_request_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    """Give what the conditions of a live BentoRequest and BentoDeployment say against it.
-
-    `BentoAvailable=False` is reported and not final: the builder sets it to Unknown and tries
-    again, so a client waits until it stayed False. The build's own time-out is final.
-    """
-    found = []
-    for live in (one for one in objects if one.get("kind") == "BentoRequest"):
-        subject, ready = subject_of(live), condition(live, "BentoAvailable")
-        building = condition(live, "ImageBuilding") or {}
-        if ready is None:
-            found.append(
-                Problem(
-                    subject,
-                    "NotReconciled",
-                    "no operator has written a condition; does yatai-image-builder run, and does "
-                    f"it watch the namespace {(live.get('metadata') or {}).get('namespace')}?",
-                )
-            )
-        elif ready.get("status") == "True":
-            continue
-        elif building.get("reason") == "Timeout":
-            told = str(building.get("message") or "the build took too long")
-            found.append(Problem(subject, "BuildTimeout", told, final=True))
-        elif ready.get("status") == "False":
-            found.append(Problem(subject, "BuildFailed", str(ready.get("message") or "")))
-        else:
-            found.append(Problem(subject, "Building", str(building.get("message") or "")))
-    return (*found, *bento_deployment_problems(objects))
 
 
 def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
@@ -323,8 +291,9 @@ BENTO_REQUEST = Target(
     kind=KIND,
     options_type=BentoRequestOptions,
     renderer=bento_request_manifests,
-    primary_kind="BentoDeployment",
+    kinds=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND),
     address=service_url,
-    watcher=watched_deployments,
-    inspector=bento_request_problems,
+    watcher=watched_bento_deployment,
+    leftovers=(BENTO,),
+    owned=OWNED,
 )

@@ -40,11 +40,15 @@ class Refused(DeploymentError):
         message: What was refused and the server's words.
         hint: What the reader can do next.
         status: HTTP status.
+        conflicts: Fields that other field managers own, where that was the reason.
     """
 
-    def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", status: int = 0, conflicts: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.conflicts = conflicts
 
 
 @dataclass(frozen=True, order=True)
@@ -163,11 +167,18 @@ class ClusterConnection:
         ]
         return items, str((found.get("metadata") or {}).get("resourceVersion") or "")
 
-    def apply(self, manifest: Manifest, *, trial: bool = False, force: bool = False) -> Any:
-        """Apply one manifest as field manager `kfp-bento` and give the result."""
+    def apply(
+        self,
+        manifest: Manifest,
+        *,
+        trial: bool = False,
+        force: bool = False,
+        manager: str = FIELD_MANAGER,
+    ) -> Any:
+        """Apply one manifest as a field manager, ours by default, and give the result."""
         ref = ObjectRef.of(manifest)
         query = [
-            ("fieldManager", FIELD_MANAGER),
+            ("fieldManager", manager),
             ("force", str(force)),
             # An API server that would prune a field says so instead (Kubernetes 1.25).
             ("fieldValidation", "Strict"),
@@ -471,17 +482,18 @@ def refusal(error: Any, subject: str) -> Refused:
     status = _status_body(error)
     message = str(status.get("message") or error.reason or "no reason given").strip()
     if error.status == HTTPStatus.CONFLICT and (owners := _conflicts(status)):
+        told = "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
         return Refused(
-            f"{subject} was not applied: other field managers own fields of it: {owners}.",
+            f"{subject} was not applied: other field managers own fields of it: {told}.",
             hint="Remove these fields from one of the two sides, or apply with force to take "
             "them over.",
             status=409,
+            conflicts=tuple(field for fields in owners.values() for field in fields),
         )
     hints = {
         400: "Check the CRDs' generation: the API server does not know a field.",
         401: "Log in again: the credentials of the kubeconfig or the service account are refused.",
-        403: "The identity needs more rights (get, create and patch on bentoes and "
-        "bentodeployments for a BentoDeployment); the kustomize base in "
+        403: "The identity needs more rights: the kustomize base in "
         "kfp_bento/runtime/deployments/rbac grants what every operation needs.",
         404: "Create the namespace first, and check that the CRDs are still installed.",
         422: "The API server names the field above.",
@@ -498,8 +510,16 @@ def is_apply_conflict(error: Any) -> bool:
     return error.status == HTTPStatus.CONFLICT and bool(_conflicts(_status_body(error)))
 
 
-def _conflicts(status: Mapping[str, Any]) -> str:
-    """Name each owner with the fields it holds, from the causes of a 409."""
+def applied_by_us(live: Manifest) -> bool:
+    """Say whether our field manager has applied an object."""
+    return any(
+        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        for entry in live["metadata"].get("managedFields") or []
+    )
+
+
+def _conflicts(status: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Give each owner with the fields it holds, from the causes of a 409."""
     owners: dict[str, list[str]] = {}
     for cause in (status.get("details") or {}).get("causes") or []:
         if cause.get("reason") != "FieldManagerConflict":
@@ -507,7 +527,7 @@ def _conflicts(status: Mapping[str, Any]) -> str:
         told = str(cause.get("message") or "")
         owner = told.split('"')[1] if told.count('"') >= 2 else told
         owners.setdefault(owner, []).append(str(cause.get("field") or "?"))
-    return "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
+    return owners
 
 
 def _retry_after(error: Any) -> float:

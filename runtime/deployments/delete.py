@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
 
+from .apply import primary_of
 from .cluster import (
     PATIENCE_SECONDS,
     ClusterConnection,
     ClusterSilent,
     Manifest,
     ObjectRef,
+    applied_by_us,
     connect,
 )
-from .record import applied_by_us, release_labels
+from .record import release_labels
+from .target import BENTO, Target
+from .targets import release_ref, target_for, target_of
 
-# Every kind that a target renders. Those that a cluster does not know cannot be there.
-RENDERED_KINDS = (
-    ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
-    ("resources.yatai.ai/v1alpha1", "Bento"),
-    ("resources.yatai.ai/v1alpha1", "BentoRequest"),
-    ("serving.kserve.io/v1beta1", "InferenceService"),
-    ("apps/v1", "Deployment"),
-    ("v1", "Service"),
-    ("v1", "ConfigMap"),
-    ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ("policy/v1", "PodDisruptionBudget"),
-    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-    ("monitoring.coreos.com/v1", "ServiceMonitor"),
-)
-# What yatai-deployment makes per runner and never removes.
-_RUNNER_KINDS = (
-    ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ("apps/v1", "Deployment"),
-    ("v1", "Service"),
-)
-TARGET_KINDS = {
-    "bento-deployment": ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
-    "bento-request": ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
-    "inference-service": ("serving.kserve.io/v1beta1", "InferenceService"),
-    "workload": ("apps/v1", "Deployment"),
-}
 _POLL_SECONDS = 0.5
 
 
@@ -59,28 +37,6 @@ class Deleted:
 
     removed: tuple[ObjectRef, ...]
     kept: tuple[ObjectRef, ...] = ()
-
-
-def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
-    """Give the primary object of a release.
-
-    Args:
-        name: Name of the release.
-        target: A kind of target (`workload`, ...) or of a primary object (`Deployment`, ...).
-        namespace: Its namespace.
-
-    Raises:
-        DeploymentError: No such target.
-    """
-    found = TARGET_KINDS.get(target)
-    for api_version, kind in RENDERED_KINDS:
-        if kind == target:
-            found = (api_version, kind)
-    if found is None:
-        raise DeploymentError(
-            f"target: {target!r} is no target.", hint=f"One of {', '.join(TARGET_KINDS)}."
-        )
-    return ObjectRef(*found, namespace, name)
 
 
 def delete_release(
@@ -99,7 +55,7 @@ def delete_release(
 
     Args:
         name: Name of the release.
-        target: See `release_ref`.
+        target: Kind of target, one of `TARGETS`.
         namespace: Its namespace.
         context: Context of the kubeconfig.
         seconds: How long to wait for the objects to go.
@@ -110,7 +66,7 @@ def delete_release(
     """
     primary = release_ref(name, target, namespace)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        found = list(release_objects(cluster, primary))
+        found = list(release_objects(cluster, primary, target_of(target)))
         ours = [live for live in found if applied_by_us(live)]
         kept = tuple(ObjectRef.of(live) for live in found if not applied_by_us(live))
         for live in ours:
@@ -119,60 +75,59 @@ def delete_release(
         return Deleted(tuple(ObjectRef.of(live) for live in ours), kept)
 
 
-def release_objects(cluster: ClusterConnection, primary: ObjectRef) -> Iterator[dict[str, Any]]:
+def release_objects(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target
+) -> Iterator[dict[str, Any]]:
     """Give the live objects with a release's labels, the primary one first."""
     labels = ",".join(f"{key}={value}" for key, value in release_labels(primary).items())
-    for api_version, kind in RENDERED_KINDS:
-        if cluster.knows(api_version, kind):
-            yield from cluster.select(api_version, kind, primary.namespace, labels=labels)
+    for kind in (*target.kinds, *target.leftovers):
+        if cluster.knows(kind.api_version, kind.name):
+            yield from cluster.select(kind.api_version, kind.name, primary.namespace, labels=labels)
 
 
 def delete_stale_objects(
-    cluster: ClusterConnection,
-    primary: ObjectRef,
-    wanted: Collection[ObjectRef],
-    *,
-    seconds: float = 120.0,
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, seconds: float = 120.0
 ) -> tuple[ObjectRef, ...]:
     """Delete what earlier revisions of a release left: objects no longer rendered.
 
     Called once the new revision serves, so that nothing is taken from an old one in use.
     """
+    wanted = {ObjectRef.of(entry) for entry in manifests}
+    primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
     stale = [
         live
-        for live in release_objects(cluster, primary)
+        for live in release_objects(cluster, primary, target)
         if applied_by_us(live) and ObjectRef.of(live) not in wanted
     ]
-    stale += stale_runner_objects(cluster, primary)
+    stale += stale_runner_objects(cluster, primary, target)
     for live in stale:
         cluster.delete(live)
     await_gone(cluster, stale, seconds)
     return tuple(ObjectRef.of(live) for live in stale)
 
 
-def stale_runner_objects(cluster: ClusterConnection, primary: ObjectRef) -> list[dict[str, Any]]:
+def stale_runner_objects(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target
+) -> list[dict[str, Any]]:
     """Find runner objects of a BentoDeployment that its bento no longer has.
 
     yatai-deployment prunes nothing: fewer runners leave `<bd>-runner-<i>` behind, and every
     version of a bento leaves one Service per runner. Only what the BentoDeployment owns counts.
     """
-    if primary.kind != "BentoDeployment":
-        return []
-    live = cluster.get(primary)
+    live = cluster.get(primary) if target.owned else None
     if live is None:
         return []
-    place = ObjectRef(
-        "resources.yatai.ai/v1alpha1", "Bento", primary.namespace, live["spec"]["bento"]
+    bento = cluster.get(
+        ObjectRef(BENTO.api_version, BENTO.name, primary.namespace, live["spec"]["bento"])
     )
-    bento = cluster.get(place)
     if bento is None:
         return []
     version = str(bento["spec"]["tag"]).partition(":")[2]
     runners = [entry["name"] for entry in bento["spec"].get("runners") or ()]
     labels = f"yatai.ai/bento-deployment={primary.name}"
     found = []
-    for api_version, kind in _RUNNER_KINDS:
-        for entry in cluster.select(api_version, kind, primary.namespace, labels=labels):
+    for kind in target.owned:
+        for entry in cluster.select(kind.api_version, kind.name, primary.namespace, labels=labels):
             owners = entry["metadata"].get("ownerReferences") or []
             owned = any(owner.get("uid") == live["metadata"]["uid"] for owner in owners)
             if owned and _is_stale(entry, primary.name, version, runners):

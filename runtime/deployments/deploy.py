@@ -1,121 +1,204 @@
-"""Deploying: render always, then apply, start locally or leave it at that."""
+"""Deploying: render always, then roll out, start locally or leave it at that."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
-from .apply import apply_manifests
-from .bento_deployment import TARGET, bento_deployment_of, render_bento_deployment, service_url
-from .cluster import cluster_configured
+from .cluster import ObjectRef, cluster_configured, connect
+from .diff import ReleaseDiff, diff_manifests
 from .local_target import VARIABLE, local_target, start_locally
 from .manifests import write_manifests
+from .record import record_release, revision_of
 from .release import Release
+from .rollback import Rollout, apply_release, roll_out
+from .served import served_image
+from .target import Target
+from .targets import target_of
+from .task_settings import merged_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from kfp_bento.runtime.bentos import Bento
 
-    from .settings import Envs
-
 MODES = ("auto", "apply", "render", "local")
 
 
-def deploy_bento(
+@dataclass(frozen=True)
+class Deployed:
+    """A release, and how it came about.
+
+    Attributes:
+        release: The release.
+        diff: What the cluster had before, object by object; None where none was asked.
+        rollout: What was applied and whether it serves; None where nothing was applied.
+        seconds: From the first request to the verdict.
+        waited: Whether the verdict was waited for; otherwise it only says that it was applied.
+    """
+
+    release: Release
+    diff: ReleaseDiff | None = None
+    rollout: Rollout | None = None
+    seconds: float = 0.0
+    waited: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the release was waited for and does not serve."""
+        return bool(self.waited and self.rollout and not self.rollout.verdict.ready)
+
+    def raise_if_failed(self) -> None:
+        """Raise what a wait found wrong; nothing where it passed or was not wanted.
+
+        Raises:
+            DeploymentError: The reason with its evidence, and what serves now.
+        """
+        if not self.failed or self.rollout is None:
+            return
+        verdict, back = self.rollout.verdict, self.rollout.restored
+        told = [f"{self.release.name} does not serve ({verdict.reason}): {verdict.message}"]
+        told += [f"  {line}" for line in verdict.evidence]
+        hint = "The release stays as it is: look at it (kfp-bento release status), then roll back."
+        if back is not None:
+            went = self.rollout.rolled_back_to
+            serves = "which serves" if back.ready else f"which does not serve: {back.message}"
+            hint = f"It was rolled back to revision {went}, {serves}."
+        raise DeploymentError("\n".join(told), hint=hint)
+
+
+def deploy(
+    target: str,
     image: str,
-    bento: Bento,
+    bento: Bento | None,
     directory: Path,
     *,
+    options: Mapping[str, Any] | None = None,
+    more_options: Mapping[str, Any] | None = None,
+    task_config: Any = None,
     mode: str = "auto",
     image_location: str = "",
-    context: str = "",
+    wait_seconds: float = 600.0,
+    roll_back_on_failure: bool = False,
     force: bool = False,
-    name: str = "",
-    namespace: str = "default",
-    resources: Mapping[str, Any] | None = None,
-    autoscaling: Mapping[str, Any] | None = None,
-    envs: Envs | None = None,
-    runners: Sequence[Mapping[str, Any]] | None = None,
-    image_pull_secrets: Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
-    annotations: Mapping[str, str] | None = None,
-    service_account: str = "",
-) -> Release:
-    """Deploy an image of a bento as a Yatai BentoDeployment and say where it answers.
+    tolerated: Collection[str] = (),
+    unschedulable_seconds: float = 30.0,
+    context: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Deployed:
+    """Deploy an image of a bento to one of the targets and say where it answers.
 
-    The manifests are written to `directory` whatever the mode. An applied release was
-    taken by the API server; whether its pods are ready is another question.
+    The manifests are written to `directory` whatever the mode, and nothing is applied before the
+    API server has tried all of it. A release that does not serve is no error here but a failed
+    `Deployed`, so that what was found can be written down first.
 
     Args:
-        image: Image reference by digest.
-        bento: The bento inside the image.
+        target: One of `TARGETS`.
+        image: Image reference by digest; a tag to build for a BentoRequest; "" for a stored model.
+        bento: The bento inside the image; None for a stored model.
         directory: Where the manifests go.
+        options: Rendering options of the target; an empty value stands for the default.
+        more_options: Further ones, by the same names; one that `options` has too is refused.
+        task_config: What Kubeflow Pipelines hands a component of its task's settings: resources,
+            tolerations, node selector and affinity go to the pods where `options` say nothing.
         mode: `apply` (to the configured cluster), `render` (files only), `local` (start the
             image on this machine through the server that `KFP_BENTO_LOCAL_TARGET` names) or
             `auto`: local when that variable is set, else apply when a cluster is configured
             and the image is in a registry, else render.
         image_location: Where the image lies, `oci:DIRECTORY` or `docker://...`.
-        context: Context of the kubeconfig.
+        wait_seconds: How long the release may take to serve; 0 applies it and does not wait.
+        roll_back_on_failure: Restore the last good release when this one does not serve.
         force: Take over fields that another field manager owns.
-        name: See `render_bento_deployment`, as for all that follow.
-        namespace: Namespace of both resources.
-        resources: Requests and limits.
-        autoscaling: Replicas and metrics.
-        envs: Literal environment variables.
-        runners: Overrides for the runners of an old-style bento.
-        image_pull_secrets: Names of registry Secrets.
-        labels: Labels for resources and pods.
-        annotations: Annotations; `yatai.ai/...` switches steer the operator.
-        service_account: ServiceAccount of the pods.
-
-    Returns:
-        The release; its `url` is empty when it was only rendered.
+        tolerated: Reasons of a verdict that are no failure here, such as `DomainSuffix`.
+        unschedulable_seconds: How long the scheduler may find no node.
+        context: Context of the kubeconfig.
+        progress: Called with a sentence whenever what is waited for changes.
 
     Raises:
-        InvalidInput: An argument that cannot be honoured.
+        InvalidInput: An argument that cannot be honoured, by its name.
         DeploymentError: The cluster or the local target refused or does not answer.
     """
     chosen = choose_mode(mode, image_location)
-    manifests = render_bento_deployment(
-        image,
-        bento,
-        name=name,
-        namespace=namespace,
-        resources=resources,
-        autoscaling=autoscaling,
-        envs=envs,
-        runners=runners,
-        image_pull_secrets=image_pull_secrets,
-        labels=labels,
-        annotations=annotations,
-        service_account=service_account,
-    )
+    kind = target_of(target)
+    if wait_seconds < 0:
+        raise InvalidInput(f"wait_seconds: {wait_seconds:g} is negative.", hint="0 does not wait.")
+    wanted = merged_options(kind, options or {}, more_options or {}, task_config)
+    manifests = kind.render(image, bento, wanted)
     write_manifests(manifests, directory)
-    url = ""
+    tag = bento.tag if bento is not None else ""
+    release = Release(
+        target=target,
+        mode={"apply": "applied", "render": "rendered", "local": "local"}[chosen],
+        name=kind.primary(manifests)["metadata"]["name"],
+        namespace=kind.primary(manifests)["metadata"]["namespace"],
+        revision=revision_of(manifests),
+        url="",
+        image=image,
+        bento_tag=tag,
+    )
+    if chosen == "render":
+        return Deployed(release)
     if chosen == "local":
-        url = start_locally(
-            local_target(),
+        return Deployed(
+            replace(release, url=_started(manifests, image, image_location, bento, target))
+        )
+    began = time.monotonic()
+    recorded = record_release(manifests, image=image, bento=tag)
+    diff = diff_manifests(recorded, context=context, force=force)
+    if wait_seconds:
+        rollout = roll_out(
             manifests,
             image=image,
-            image_location=image_location,
-            bento_directory=bento.directory,
+            bento=tag,
+            seconds=wait_seconds,
+            roll_back_on_failure=roll_back_on_failure,
+            context=context,
+            force=force,
+            tolerated=tolerated,
+            unschedulable_seconds=unschedulable_seconds,
+            progress=progress,
         )
-    elif chosen == "apply":
-        apply_manifests(manifests, context=context, force=force)
-        url = service_url(manifests)
-    return Release(
-        target=TARGET,
-        mode={"apply": "applied", "render": "rendered", "local": "local"}[chosen],
-        name=bento_deployment_of(manifests)["metadata"]["name"],
-        namespace=namespace,
-        revision=bento.version,
-        url=url,
+    else:
+        rollout = apply_release(recorded, context=context, force=force)
+    release = replace(release, revision=rollout.revision, **_live(kind, manifests, image, context))
+    return Deployed(release, diff, rollout, time.monotonic() - began, waited=bool(wait_seconds))
+
+
+def _started(
+    manifests: Sequence[Mapping[str, Any]],
+    image: str,
+    image_location: str,
+    bento: Bento | None,
+    target: str,
+) -> str:
+    if bento is None or not image or "@" not in image:
+        raise InvalidInput(
+            f"mode: 'local' starts an image by digest, which {target} has none of here.",
+            hint="Use mode 'render' or 'apply'.",
+        )
+    return start_locally(
+        local_target(),
+        manifests,
         image=image,
-        bento_tag=bento.tag,
+        image_location=image_location,
+        bento_directory=bento.directory,
     )
+
+
+def _live(
+    kind: Target, manifests: Sequence[Mapping[str, Any]], image: str, context: str
+) -> dict[str, str]:
+    """Give what only the cluster knows: the address, and the image that its builder made."""
+    with connect(context) as cluster:
+        primary = cluster.get(ObjectRef.of(kind.primary(manifests)))
+        return {
+            "url": kind.url(manifests, primary),
+            "image": served_image(cluster, manifests) or image,
+        }
 
 
 def choose_mode(mode: str, image_location: str = "") -> str:

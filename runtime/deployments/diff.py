@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .apply import check_portable, in_order
+from .apply import check_portable, in_order, try_one
 from .cluster import PATIENCE_SECONDS, Manifest, ObjectRef, connect
 from .manifests import manifest_text, normalised
+from .replicas import take_over_replicas
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
 _UNREADABLE = frozenset(
     (
         "deployment.kubernetes.io/revision",
         "kfp-bento/last-good",
+        "kfp-bento/previous-good",
+        "kfp-bento/rolled-back",
         "kubectl.kubernetes.io/last-applied-configuration",
     )
 )
@@ -95,12 +98,13 @@ def diff_manifests(
     """
     check_portable(manifests)
     with connect(context, patience_seconds=patience_seconds) as cluster:
+        taken = take_over_replicas(cluster, manifests, dry_run=True)
         return ReleaseDiff(
             tuple(
                 object_diff(
                     ObjectRef.of(manifest),
                     cluster.get(ObjectRef.of(manifest)),
-                    cluster.apply(manifest, trial=True, force=force),
+                    try_one(cluster, manifest, force=force, taken=taken),
                 )
                 for manifest in in_order(manifests)
             )

@@ -8,8 +8,7 @@ from typing import Any
 from kfp_bento.runtime.errors import DeploymentError
 
 from .cluster import ClusterConnection, Manifest, ObjectRef
-from .verdict import Snapshot
-from .watched import Watched
+from .watched import Snapshot, Watched
 
 EVENTS = 5
 LOG_LINES = 20

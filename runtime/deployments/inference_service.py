@@ -19,7 +19,7 @@ version has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -56,20 +56,24 @@ from .settings import (
     pod_metadata,
 )
 from .shapes import Fields, settled
-from .target import POD_REVISION, Manifest, Problem, Target, Workload, condition, subject_of
+from .target import CONFIG_MAP, INFERENCE_SERVICE_KIND, Manifest, Target
+from .watch_kserve import (
+    CONTAINER,
+    KNATIVE_MODES,
+    MODE,
+    STANDARD_MODES,
+    inference_service_url,
+    watched_inference_service,
+)
+from .watched import POD_REVISION
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 KIND = "inference-service"
-CONTAINER = "kserve-container"
-MODE = "serving.kserve.io/deploymentMode"
 PROTOCOL = "kfp-bento/protocol"
 FACTS_SUFFIX = "-kfp-bento"
 
-# Names since KServe 0.16, and those before it.
-STANDARD_MODES = ("Standard", "RawDeployment")
-KNATIVE_MODES = ("Knative", "Serverless")
 MODES = STANDARD_MODES + KNATIVE_MODES
 PROTOCOLS = ("bentoml", "v1", "v2")
 
@@ -262,107 +266,6 @@ def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
 def canary_name(image: str) -> str:
     """Give the name of an image's canary in Standard mode: `r` and 12 digits of its digest."""
     return f"r{image.rpartition(':')[2][:12]}"
-
-
-def inference_service_url(
-    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
-) -> str:
-    """Give the URL inside the cluster: what KServe wrote into the status, else what it will be.
-
-    KServe's Services are headless by default since 0.15, and then do not move port 80 to the
-    container's; only the status of the live object is sure.
-    """
-    for key in ("address", "url"):
-        told = ((live or {}).get("status") or {}).get(key)
-        address = told.get("url") if isinstance(told, Mapping) else told
-        if address:
-            parts = urlsplit(str(address))
-            return f"{parts.scheme}://{parts.netloc}"
-    service = _service_of(manifests)
-    metadata, spec = service["metadata"], service["spec"]
-    first = "transformer" if "transformer" in spec else "predictor"
-    middle = f"-{spec[first]['name']}" if spec[first].get("name") else ""
-    return f"http://{metadata['name']}{middle}-{first}.{metadata['namespace']}.svc"
-
-
-def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
-    """Give the Deployments that KServe or Knative will make, and how they are recognised."""
-    service = _service_of(manifests)
-    name, spec = service["metadata"]["name"], service["spec"]
-    standard = service["metadata"]["annotations"][MODE] in STANDARD_MODES
-    parts = [
-        (kind, spec[kind]) for kind in ("predictor", "transformer", "explainer") if kind in spec
-    ]
-    parts += [("predictor", one["predictor"]) for one in spec.get("canary", [])]
-    watched = []
-    for kind, part in parts:
-        middle = f"-{part['name']}" if part.get("name") else ""
-        containers = part.get("containers") or [{}]
-        watched.append(
-            Workload(
-                namespace=service["metadata"]["namespace"],
-                name=f"{name}{middle}-{kind}" if standard else "",
-                labels={"serving.kserve.io/inferenceservice": name, "component": kind},
-                container=CONTAINER,
-                image=containers[0].get("image", ""),
-                template_annotations={POD_REVISION: part["annotations"][POD_REVISION]},
-                minimum=part.get("minReplicas", 1),
-            )
-        )
-    return tuple(watched)
-
-
-def inference_service_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    """Give what the conditions of a live InferenceService have against the release."""
-    found: list[Problem] = []
-    for live in (one for one in objects if one.get("kind") == "InferenceService"):
-        subject, status = subject_of(live), live.get("status") or {}
-        generation = int((live.get("metadata") or {}).get("generation") or 0)
-        if not status.get("conditions"):
-            told = "no controller has written a condition; does KServe run?"
-            found.append(Problem(subject, "NotReconciled", told))
-            continue
-        if int(status.get("observedGeneration") or 0) < generation:
-            told = "KServe has not seen this generation"
-            found.append(Problem(subject, "NotObserved", told))
-            continue
-        found += _other_mode(subject, live)
-        model = status.get("modelStatus") or {}
-        if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-            failure = model.get("lastFailureInfo") or {}
-            reason = str(failure.get("reason") or model["transitionStatus"])
-            found.append(Problem(subject, reason, str(failure.get("message") or ""), final=True))
-        if (condition(live, "Ready") or {}).get("status") != "True":
-            found += _unready(subject, status["conditions"])
-        elif (condition(live, "CanaryReady") or {}).get("status") in ("False", "Unknown"):
-            found += _unready(subject, [condition(live, "CanaryReady") or {}])
-    return tuple(found)
-
-
-def _other_mode(subject: str, live: Mapping[str, Any]) -> list[Problem]:
-    """KServe takes its default for a mode whose name it does not know, and says nothing."""
-    asked = str((live["metadata"].get("annotations") or {}).get(MODE) or "")
-    made = str((live.get("status") or {}).get("deploymentMode") or "")
-    if not asked or not made or (asked in STANDARD_MODES) == (made in STANDARD_MODES):
-        return []
-    told = f"KServe deployed in mode {made}, not in {asked}; before 0.16 the modes have other names"
-    return [Problem(subject, "OtherDeploymentMode", told, final=True)]
-
-
-def _service_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next(one for one in manifests if one["kind"] == "InferenceService")
-
-
-def _unready(subject: str, conditions: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    return [
-        Problem(
-            subject,
-            str(one.get("reason") or one.get("type")),
-            str(one.get("message") or f"{one.get('type')} is {one.get('status')}"),
-        )
-        for one in conditions
-        if one.get("status") != "True" and one.get("severity") != "Info"
-    ]
 
 
 def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOptions) -> None:
@@ -779,9 +682,8 @@ INFERENCE_SERVICE = Target(
     kind=KIND,
     options_type=InferenceServiceOptions,
     renderer=inference_service_manifests,
-    primary_kind="InferenceService",
+    kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP),
     address=inference_service_url,
     watcher=watched_inference_service,
-    inspector=inference_service_problems,
     needs_bento=False,
 )

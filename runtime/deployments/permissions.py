@@ -8,31 +8,9 @@ from typing import Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
-# API group and plural name of what each target renders.
-RENDERED: dict[str, tuple[tuple[str, str], ...]] = {
-    "bento-deployment": (
-        ("resources.yatai.ai", "bentoes"),
-        ("serving.yatai.ai", "bentodeployments"),
-    ),
-    "bento-request": (
-        ("resources.yatai.ai", "bentoes"),
-        ("resources.yatai.ai", "bentorequests"),
-        ("serving.yatai.ai", "bentodeployments"),
-    ),
-    "inference-service": (
-        ("", "configmaps"),
-        ("serving.kserve.io", "inferenceservices"),
-    ),
-    "workload": (
-        ("", "configmaps"),
-        ("", "services"),
-        ("apps", "deployments"),
-        ("autoscaling", "horizontalpodautoscalers"),
-        ("gateway.networking.k8s.io", "httproutes"),
-        ("monitoring.coreos.com", "servicemonitors"),
-        ("policy", "poddisruptionbudgets"),
-    ),
-}
+from .target import AUTOSCALER, BENTO, CONFIG_MAP, Kind, Target
+from .targets import TARGETS
+
 OPERATIONS = ("apply", "diff", "wait", "status", "roll_back", "prune", "delete")
 
 # Server-side apply is a PATCH, and a create where there is nothing yet.
@@ -43,12 +21,6 @@ _LOOK = (
     ("", "pods/log", ("get",)),
     ("apps", "deployments", ("get", "list")),
     ("apps", "replicasets", ("list",)),
-)
-# What yatai-deployment makes per runner and leaves behind.
-_RUNNERS = (
-    ("", "services"),
-    ("apps", "deployments"),
-    ("autoscaling", "horizontalpodautoscalers"),
 )
 
 
@@ -62,7 +34,7 @@ class Permission:
 
 
 def needed_permissions(
-    operations: Collection[str] = OPERATIONS, targets: Collection[str] = tuple(RENDERED)
+    operations: Collection[str] = OPERATIONS, targets: Collection[str] = tuple(TARGETS)
 ) -> frozenset[Permission]:
     """Give what an identity must be allowed in the namespace of a release.
 
@@ -78,7 +50,7 @@ def needed_permissions(
     """
     for known, asked, what in (
         (OPERATIONS, operations, "operation"),
-        (RENDERED, targets, "target"),
+        (tuple(TARGETS), targets, "target"),
     ):
         for name in asked:
             if name not in known:
@@ -86,7 +58,7 @@ def needed_permissions(
     found: set[Permission] = set()
     for target in targets:
         for operation in operations:
-            found |= _of(operation, target)
+            found |= _of(operation, TARGETS[target])
     return frozenset(found)
 
 
@@ -104,31 +76,38 @@ def role_rules(permissions: Collection[Permission]) -> list[dict[str, Any]]:
     ]
 
 
-def _of(operation: str, target: str) -> set[Permission]:
-    rendered = RENDERED[target]
+def _of(operation: str, target: Target) -> set[Permission]:
     if operation in ("apply", "diff"):
-        return _grant(rendered, _APPLY)
+        found = _grant(target.kinds, _APPLY)
+        if AUTOSCALER in target.kinds:
+            # The number of replicas changes hands between a release and its autoscaler.
+            found |= _grant((AUTOSCALER,), ("list",))
+        if operation == "apply" and AUTOSCALER in target.kinds:
+            found |= _grant((AUTOSCALER,), ("delete",))
+        return found
     if operation in ("wait", "status"):
         found = {Permission(group, name, verb) for group, name, verbs in _LOOK for verb in verbs}
-        found |= _grant(rendered, ("get",))
+        found |= _grant(target.kinds, ("get",))
         if operation == "status":
-            found |= _grant(_every_kind(), ("list",))
+            found |= _grant((*target.kinds, *target.leftovers), ("list",))
+            if target.owned:
+                found |= _grant((BENTO,), ("get",))
         return found
     if operation == "roll_back":
         return _of("apply", target) | _of("wait", target) | _of("prune", target)
-    # Objects are found by label in every kind that any target renders, and deleted.
-    found = _grant(_every_kind(), ("list",)) | _grant(rendered, ("delete", "get"))
+    found = _grant((*target.kinds, *target.leftovers), ("delete", "get", "list"))
     if operation == "prune":
         # The last good release is written on the objects.
-        found |= _grant(rendered, ("patch",))
-        if target in ("bento-deployment", "bento-request"):
-            found |= _grant(_RUNNERS, ("delete", "get"))
+        found |= _grant(_holders(target), ("patch",))
+        found |= _grant(target.owned, ("delete", "get", "list"))
+        if target.owned:
+            found |= _grant((BENTO,), ("get",))
     return found
 
 
-def _every_kind() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted({kind for kinds in RENDERED.values() for kind in kinds}))
+def _holders(target: Target) -> tuple[Kind, ...]:
+    return (CONFIG_MAP,) if CONFIG_MAP in target.kinds else (target.primary_kind,)
 
 
-def _grant(kinds: Collection[tuple[str, str]], verbs: Collection[str]) -> set[Permission]:
-    return {Permission(group, name, verb) for group, name in kinds for verb in verbs}
+def _grant(kinds: Collection[Kind], verbs: Collection[str]) -> set[Permission]:
+    return {Permission(kind.group, kind.plural, verb) for kind in kinds for verb in verbs}

@@ -13,25 +13,27 @@ import binascii
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
 
 from .apply import primary_of
-from .cluster import FIELD_MANAGER, ClusterConnection, Manifest, ObjectRef, Refused
+from .cluster import ClusterConnection, Manifest, ObjectRef, Refused
 
 # Not the manager of the apply: a later apply without the annotation must not remove it.
 RECORDER = "kfp-bento-record"
 RELEASE_LABEL = "kfp-bento/release"
 KIND_LABEL = "kfp-bento/kind"
 IMAGE, BENTO, REVISION = "kfp-bento/image", "kfp-bento/bento", "kfp-bento/revision"
-LAST_GOOD = "kfp-bento/last-good"
-# All annotations of an object together may have 256 KiB.
-LARGEST_RECORD = 200_000
+LAST_GOOD, PREVIOUS_GOOD = "kfp-bento/last-good", "kfp-bento/previous-good"
+ROLLED_BACK = "kfp-bento/rolled-back"
+# All annotations of an object together may have 256 KiB, and there are two such records.
+LARGEST_RECORD = 100_000
 
-_OWN = frozenset((IMAGE, BENTO, REVISION, LAST_GOOD))
+_OWN = frozenset((IMAGE, BENTO, REVISION, LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK))
+_TRIES = 10
 # A ceiling for what a record may unpack to, against one that somebody else wrote.
 _LARGEST_UNPACKED = 20_000_000
 
@@ -45,16 +47,25 @@ class Record:
         image: Image reference by digest.
         bento: `name:version`.
         last_good: The last release whose wait passed; None when there is none.
+        previous_good: The one that was good before it.
+        rolled_back: Revision that was left by a roll back, until the next roll out.
     """
 
     revision: str = ""
     image: str = ""
     bento: str = ""
-    last_good: LastGood | None = None
+    last_good: GoodRelease | None = None
+    previous_good: GoodRelease | None = None
+    rolled_back: str = ""
+
+    def good(self, revision: str) -> GoodRelease | None:
+        """Give the good release of a revision, or of the digits it begins with."""
+        known = (one for one in (self.last_good, self.previous_good) if one)
+        return next((one for one in known if one.revision.startswith(revision)), None)
 
 
 @dataclass(frozen=True)
-class LastGood:
+class GoodRelease:
     """A release that was ready once.
 
     Attributes:
@@ -126,7 +137,9 @@ def read_record(holder: Manifest | None) -> Record:
         revision=told.get(REVISION, ""),
         image=told.get(IMAGE, ""),
         bento=told.get(BENTO, ""),
-        last_good=decode_last_good(told[LAST_GOOD]) if told.get(LAST_GOOD) else None,
+        last_good=decode_good(told[LAST_GOOD]) if told.get(LAST_GOOD) else None,
+        previous_good=decode_good(told[PREVIOUS_GOOD]) if told.get(PREVIOUS_GOOD) else None,
+        rolled_back=told.get(ROLLED_BACK, ""),
     )
 
 
@@ -135,7 +148,7 @@ def revision_on(live: Manifest | None) -> str:
     return _annotations(live or {}).get(REVISION, "")
 
 
-def encode_last_good(manifests: Sequence[Manifest]) -> str:
+def encode_good(manifests: Sequence[Manifest]) -> str:
     """Pack recorded manifests into the text of an annotation.
 
     More than `LARGEST_RECORD` characters are not kept: then only revision, image and
@@ -152,8 +165,8 @@ def encode_last_good(manifests: Sequence[Manifest]) -> str:
     return packed if len(packed) <= LARGEST_RECORD else _pack(facts)
 
 
-def decode_last_good(text: str) -> LastGood:
-    """Unpack what `encode_last_good` gave.
+def decode_good(text: str) -> GoodRelease:
+    """Unpack what `encode_good` gave.
 
     Raises:
         DeploymentError: Somebody else changed the annotation.
@@ -162,7 +175,7 @@ def decode_last_good(text: str) -> LastGood:
         unpacker = zlib.decompressobj()
         raw = unpacker.decompress(base64.b64decode(text, validate=True), _LARGEST_UNPACKED)
         told = json.loads(raw)
-        return LastGood(
+        return GoodRelease(
             revision=str(told["revision"]),
             image=str(told.get("image", "")),
             bento=str(told.get("bento", "")),
@@ -170,13 +183,22 @@ def decode_last_good(text: str) -> LastGood:
         )
     except (binascii.Error, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DeploymentError(
-            f"The annotation {LAST_GOOD} cannot be read: {error}",
+            f"The annotation {LAST_GOOD} (or {PREVIOUS_GOOD}) cannot be read: {error}",
             hint="Remove it, and apply the release that you want.",
         ) from error
 
 
-def mark_good(cluster: ClusterConnection, manifests: Sequence[Manifest]) -> bool:
+def mark_good(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
+) -> bool:
     """Record manifests as the last good release, if they are still what is applied.
+
+    What was the last good one becomes the previous one.
+
+    Args:
+        cluster: Where the release is.
+        manifests: As they were applied.
+        restored: Whether a roll back brought them; then it stays noted.
 
     Returns:
         False when another release has taken over in the meantime.
@@ -184,15 +206,67 @@ def mark_good(cluster: ClusterConnection, manifests: Sequence[Manifest]) -> bool
     primary = ObjectRef.of(primary_of(manifests))
     holder = holder_of(primary)
     revision = _holder_annotations(manifests, holder).get(REVISION, "")
-    packed = encode_last_good(manifests)
-    for _ in range(10):
+    packed = encode_good(manifests)
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != revision:
+            return None
+        marks: dict[str, str | None] = {}
+        before = told.get(LAST_GOOD, "")
+        if before != packed:
+            marks[LAST_GOOD] = packed
+            if _readable_revision(before) not in ("", revision):
+                marks[PREVIOUS_GOOD] = before
+        if ROLLED_BACK in told and not restored:
+            marks[ROLLED_BACK] = None
+        return marks
+
+    return _annotate(cluster, holder, changes)
+
+
+def mark_step_back(
+    cluster: ClusterConnection, primary: ObjectRef, good: GoodRelease, leaving: str
+) -> bool:
+    """Record that a release goes back to a good one, before anything is applied.
+
+    So a roll back that is killed anywhere goes the same way when it is tried again.
+
+    Args:
+        cluster: Where the release is.
+        primary: Its primary object.
+        good: Where it goes.
+        leaving: The revision that it leaves.
+
+    Returns:
+        False when that is not what is applied any more.
+    """
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != leaving:
+            return None
+        marks: dict[str, str | None] = {ROLLED_BACK: leaving}
+        if _readable_revision(told.get(PREVIOUS_GOOD, "")) == good.revision:
+            marks |= {LAST_GOOD: told[PREVIOUS_GOOD], PREVIOUS_GOOD: None}
+        return marks
+
+    return _annotate(cluster, holder_of(primary), changes)
+
+
+def _annotate(
+    cluster: ClusterConnection,
+    holder: ObjectRef,
+    changes: Callable[[Mapping[str, str]], Mapping[str, str | None] | None],
+) -> bool:
+    """Change annotations by what they are now, never over somebody else's change."""
+    for _ in range(_TRIES):
         live = cluster.get(holder)
-        if live is None or revision_on(live) != revision:
+        marks = changes(_annotations(live)) if live is not None else None
+        if live is None or marks is None:
             return False
-        if _annotations(live).get(LAST_GOOD) == packed:
+        if not marks:
             return True
         metadata = {
-            "annotations": {LAST_GOOD: packed},
+            "annotations": dict(marks),
             "resourceVersion": live["metadata"]["resourceVersion"],
         }
         try:
@@ -206,12 +280,12 @@ def mark_good(cluster: ClusterConnection, manifests: Sequence[Manifest]) -> bool
     return False
 
 
-def applied_by_us(live: Manifest) -> bool:
-    """Say whether our field manager has applied an object."""
-    return any(
-        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        for entry in live["metadata"].get("managedFields") or []
-    )
+def _readable_revision(text: str) -> str:
+    """Give the revision of a packed release; empty where there is none to be read."""
+    try:
+        return decode_good(text).revision if text else ""
+    except DeploymentError:
+        return ""
 
 
 def _pack(value: Any) -> str:

@@ -14,14 +14,14 @@ class Release:
     """One image of one bento, rendered for or running on one target.
 
     Attributes:
-        target: The kind of resource that serves it, for example `bentodeployment`.
+        target: The kind of target that serves it, for example `bento-deployment`.
         mode: `rendered` (manifests were written and nothing else happened), `applied`
             (a cluster took them) or `local` (the image runs on this machine).
         name: Name of the deployment and of its service.
         namespace: Kubernetes namespace the manifests name.
-        revision: Version of the bento, the same for the same content.
+        revision: Digest of the rendered manifests, the same for the same content.
         url: Root of the HTTP service; empty when the release was only rendered.
-        image: Image reference by digest.
+        image: Image reference by digest; for an image that the cluster builds what its pods run.
         bento_tag: `name:version` of the bento.
     """
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
 
 from .apply import Applied, apply_all, check_portable, in_order, primary_of
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
-from .delete import delete_stale_objects, release_ref
+from .delete import delete_stale_objects
 from .record import (
-    LastGood,
+    GoodRelease,
+    Record,
     holder_of,
     mark_good,
+    mark_step_back,
     read_record,
     record_release,
     revision_on,
 )
+from .targets import release_ref, watched_release
 from .verdict import Judge, Verdict
 from .wait import wait_on
-from .watched import Watched, watched_release
+from .watched import Watched
 
 # Two runs at once may both write the parts before one writes the primary object.
 _SETTLING = 3
+# What sends requests to pods, which have to be there first.
+_TRAFFIC_KINDS = ("HTTPRoute",)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Rollout:
         removed: Objects of earlier revisions that were removed.
         rolled_back_to: The revision that was restored after a failure; empty when none was.
         restored: Whether the restored one serves; None when none was restored.
+        image: The image that was rolled out, or went back to.
+        bento: Its bento.
     """
 
     revision: str
@@ -45,11 +54,29 @@ class Rollout:
     removed: tuple[ObjectRef, ...] = ()
     rolled_back_to: str = ""
     restored: Verdict | None = None
+    image: str = ""
+    bento: str = ""
 
     @property
     def changed(self) -> bool:
-        """Whether any object was created or changed."""
-        return any(entry.change != "unchanged" for entry in self.applied)
+        """Whether any object was created, changed or removed."""
+        return bool(self.removed) or any(entry.change != "unchanged" for entry in self.applied)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """How long and for what this run waits."""
+
+    seconds: float
+    request: bool = True
+    progress: Callable[[str], None] | None = None
+    judging: Mapping[str, Any] = field(default_factory=dict)
+
+    def on(self, cluster: ClusterConnection, watched: Watched, began: float) -> Verdict:
+        """Wait for what is left of the time since `began`."""
+        left = max(0.0, self.seconds - (time.monotonic() - began))
+        judge = Judge(watched, **self.judging)
+        return wait_on(cluster, judge, left, request=self.request, progress=self.progress)
 
 
 def roll_out(
@@ -57,7 +84,6 @@ def roll_out(
     *,
     image: str = "",
     bento: str = "",
-    watched: Watched | None = None,
     seconds: float = 600.0,
     roll_back_on_failure: bool = False,
     context: str = "",
@@ -73,13 +99,13 @@ def roll_out(
     """Apply manifests as a release, wait for it, and keep it as the last good one.
 
     A release that serves is recorded on its objects; what earlier revisions left is then
-    removed. One that fails stays as it is, or goes back to the last good one.
+    removed. One that fails stays as it is, or goes back to the last good one. A route sends
+    requests to new pods only once they serve.
 
     Args:
         manifests: What a target rendered.
         image: Image reference by digest, for the record.
         bento: `name:version`, for the record.
-        watched: What to wait for; from the manifests when None.
         seconds: Deadline of the wait; as long again for the restored release.
         roll_back_on_failure: Restore the last good release when this one fails, unless
             another run has applied something else by then.
@@ -101,37 +127,44 @@ def roll_out(
     """
     check_portable(manifests)
     recorded = record_release(manifests, image=image, bento=bento)
-    described = watched_release(recorded)
-    if watched is not None:
-        described = replace(watched, revision=described.revision)
-
-    def judge(of: Watched) -> Judge:
-        return Judge(
-            of,
-            steady_seconds=steady_seconds,
-            unschedulable_seconds=unschedulable_seconds,
-            unwatched_seconds=unwatched_seconds,
-            tolerated=frozenset(tolerated),
-        )
-
-    def wait(cluster: ClusterConnection, of: Watched) -> Verdict:
-        return wait_on(cluster, judge(of), seconds, request=request, progress=progress)
-
+    judging = {
+        "steady_seconds": steady_seconds,
+        "unschedulable_seconds": unschedulable_seconds,
+        "unwatched_seconds": unwatched_seconds,
+        "tolerated": frozenset(tolerated),
+    }
+    waiting = _Waiting(seconds, request, progress, judging)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        applied = _apply_whole(cluster, recorded, force=force)
-        verdict = wait(cluster, described)
-        made = Rollout(described.revision, applied, verdict)
-        if verdict.ready:
+        made = _bring_out(cluster, recorded, waiting, force=force)
+        if made.verdict.ready:
             return replace(made, removed=_settle(cluster, recorded))
-        if not roll_back_on_failure or verdict.reason in ("Superseded", "Deleted"):
+        if not roll_back_on_failure or made.verdict.reason in ("Superseded", "Deleted"):
             return made
-        good = _last_good(cluster, described.primary)
-        if good is None or good.revision == described.revision or not good.manifests:
-            return made
-        _apply_whole(cluster, good.manifests, force=force)
-        restored = wait(cluster, watched_release(good.manifests))
-        removed = _settle(cluster, good.manifests) if restored.ready else ()
-        return replace(made, rolled_back_to=good.revision, restored=restored, removed=removed)
+        return _fall_back(cluster, made, ObjectRef.of(primary_of(recorded)), waiting, force=force)
+
+
+def apply_release(
+    recorded: Sequence[Manifest], *, context: str = "", force: bool = False
+) -> Rollout:
+    """Apply manifests as a release and do not wait; nothing is kept as good or removed.
+
+    Args:
+        recorded: What `record_release` gave.
+        context: Context of the kubeconfig.
+        force: Take over fields that another field manager owns.
+
+    Returns:
+        What was applied, with a verdict `NotWaited`.
+
+    Raises:
+        DeploymentError: The manifests were refused, before or while they were applied.
+    """
+    check_portable(recorded)
+    watched = watched_release(recorded)
+    with connect(context) as cluster:
+        applied = _apply_whole(cluster, recorded, force=force)
+    message = f"{watched.primary} was applied; whether it serves was not waited for."
+    return Rollout(watched.revision, applied, Verdict(False, "NotWaited", message))
 
 
 def roll_back(
@@ -139,6 +172,8 @@ def roll_back(
     *,
     target: str,
     namespace: str = "default",
+    leaving: str = "",
+    to: str = "",
     context: str = "",
     seconds: float = 600.0,
     force: bool = False,
@@ -146,14 +181,19 @@ def roll_back(
     progress: Callable[[str], None] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Rollout:
-    """Restore the last good release from what is recorded on the objects.
+    """Restore a good release from what is recorded on the objects.
 
-    Restoring what is applied already changes nothing.
+    From a release that failed it goes to the last good one, from a good one to the one before.
+    Calling it again, also after it was killed anywhere, restores the same one; where there is
+    nothing to leave, nothing changes.
 
     Args:
         name: Name of the release.
-        target: See `release_ref`.
+        target: Kind of target, one of `TARGETS`.
         namespace: Its namespace.
+        leaving: Image by digest that is to be left; when another one is applied by now, nothing
+            changes. Whatever is applied when empty.
+        to: A good revision that is on record; chosen as above when empty.
         context: Context of the kubeconfig.
         seconds: Deadline of the wait.
         force: Take over fields that another field manager owns.
@@ -165,59 +205,140 @@ def roll_back(
         DeploymentError: No good release is recorded, or it was too large to be kept.
     """
     ref = release_ref(name, target, namespace)
+    waiting = _Waiting(seconds, request, progress)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        good = _last_good(cluster, ref)
-        if good is None:
-            raise DeploymentError(
-                f"{ref} has no good release on record.",
-                hint="A release is recorded once its wait has passed; deploy one.",
-            )
+        record = read_record(cluster.get(holder_of(ref)))
+        good = _destination(ref, record, leaving, to)
         if not good.manifests:
             raise DeploymentError(
                 f"The manifests of {ref} at revision {good.revision} were too large to keep.",
                 hint=f"Deploy image {good.image} of bento {good.bento} again.",
             )
-        applied = _apply_whole(cluster, good.manifests, force=force)
-        judge = Judge(watched_release(good.manifests))
-        verdict = wait_on(cluster, judge, seconds, request=request, progress=progress)
-        made = Rollout(good.revision, applied, verdict, rolled_back_to=good.revision)
-        if verdict.ready:
-            made = replace(made, removed=_settle(cluster, good.manifests))
+        if good.revision != record.revision and not mark_step_back(
+            cluster, ref, good, record.revision
+        ):
+            raise DeploymentError(
+                f"{ref} was changed by another run at the same time.",
+                hint="Look at it (kfp-bento release status), then try again.",
+            )
+        return _restore(cluster, good, waiting, force=force)
+
+
+def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodRelease:
+    """Choose the release to go back to.
+
+    Raises:
+        DeploymentError: There is none on record.
+    """
+    known = [one for one in (record.last_good, record.previous_good) if one]
+    if not known:
+        raise DeploymentError(
+            f"{ref} has no good release on record.",
+            hint="A release is recorded once its wait has passed; deploy one.",
+        )
+    if to:
+        chosen = record.good(to)
+        if chosen is None:
+            raise DeploymentError(
+                f"{ref} has no good release {to} on record.",
+                hint=f"On record: {', '.join(one.revision for one in known)}.",
+            )
+        return chosen
+    last = known[0]
+    serves_good = record.revision == last.revision
+    left_already = bool(record.rolled_back) or not _is_image(leaving, record.image)
+    if serves_good and record.previous_good and not left_already:
+        return record.previous_good
+    if not serves_good and not _is_image(leaving, record.image):
+        raise DeploymentError(
+            f"{ref} has image {record.image or 'unknown'} by now, and it is not the one to leave "
+            f"({leaving}).",
+            hint="Another release was applied in the meantime, and is not good yet: look at it.",
+        )
+    return last
+
+
+def _is_image(wanted: str, found: str) -> bool:
+    return not wanted or wanted.rpartition("@")[2] == found.rpartition("@")[2]
+
+
+def _bring_out(
+    cluster: ClusterConnection, recorded: Sequence[Manifest], waiting: _Waiting, *, force: bool
+) -> Rollout:
+    """Apply a release and wait for it; what sends it requests comes when its pods serve."""
+    began = time.monotonic()
+    watched = watched_release(recorded)
+    traffic = [entry for entry in recorded if entry["kind"] in _TRAFFIC_KINDS]
+    later = [ObjectRef.of(entry) for entry in traffic]
+    applied = _apply_whole(cluster, recorded, force=force, later=later)
+    verdict = waiting.on(cluster, replace(watched, routes=()), began)
+    if traffic and verdict.ready:
+        applied += apply_all(cluster, traffic, force=force)
+        verdict = waiting.on(cluster, watched, began)
+    holder = holder_of(watched.primary)
+    record = read_record(next(one for one in recorded if ObjectRef.of(one) == holder))
+    return Rollout(watched.revision, applied, verdict, image=record.image, bento=record.bento)
+
+
+def _fall_back(
+    cluster: ClusterConnection,
+    made: Rollout,
+    primary: ObjectRef,
+    waiting: _Waiting,
+    *,
+    force: bool,
+) -> Rollout:
+    """Leave a release that failed for the last good one, if there is another."""
+    good = read_record(cluster.get(holder_of(primary))).last_good
+    if good is None or good.revision == made.revision or not good.manifests:
         return made
+    if not mark_step_back(cluster, primary, good, made.revision):
+        return made  # another run has applied something else by now
+    back = _restore(cluster, good, waiting, force=force)
+    return replace(made, rolled_back_to=good.revision, restored=back.verdict, removed=back.removed)
 
 
-def _last_good(cluster: ClusterConnection, primary: ObjectRef) -> LastGood | None:
-    return read_record(cluster.get(holder_of(primary))).last_good
+def _restore(
+    cluster: ClusterConnection, good: GoodRelease, waiting: _Waiting, *, force: bool
+) -> Rollout:
+    made = _bring_out(cluster, good.manifests, waiting, force=force)
+    removed = _settle(cluster, good.manifests, restored=True) if made.verdict.ready else ()
+    return replace(made, rolled_back_to=good.revision, removed=removed)
 
 
-def _settle(cluster: ClusterConnection, manifests: Sequence[Manifest]) -> tuple[ObjectRef, ...]:
+def _settle(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
+) -> tuple[ObjectRef, ...]:
     """Keep a release that serves as the good one, and remove what others left."""
-    if not mark_good(cluster, manifests):
+    if not mark_good(cluster, manifests, restored=restored):
         return ()
-    primary = ObjectRef.of(primary_of(manifests))
-    return delete_stale_objects(cluster, primary, {ObjectRef.of(entry) for entry in manifests})
+    return delete_stale_objects(cluster, manifests)
 
 
 def _apply_whole(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, force: bool
+    cluster: ClusterConnection,
+    manifests: Sequence[Manifest],
+    *,
+    force: bool,
+    later: Collection[ObjectRef] = (),
 ) -> tuple[Applied, ...]:
     """Apply a release such that its parts are of one revision, even beside another run.
 
     The run whose primary object came last wins. It repairs parts that the other wrote in
     between; the other finds itself superseded.
     """
-    applied = apply_all(cluster, manifests, force=force)
-    primary = ObjectRef.of(primary_of(manifests))
-    holder = holder_of(primary)
+    applied = apply_all(cluster, manifests, force=force, later=later)
+    now = [entry for entry in manifests if ObjectRef.of(entry) not in later]
+    holder = holder_of(ObjectRef.of(primary_of(manifests)))
+    mine = {ObjectRef.of(entry): revision_on(entry) for entry in now}
     for _ in range(_SETTLING):
-        live = {ObjectRef.of(entry): cluster.get(ObjectRef.of(entry)) for entry in manifests}
-        mine = {ObjectRef.of(entry): revision_on(entry) for entry in manifests}
+        live = {ref: cluster.get(ref) for ref in mine}
         if revision_on(live[holder]) != mine[holder]:
             break
         strays = [ref for ref, found in live.items() if revision_on(found) != mine[ref]]
         if not strays:
             break
-        for entry in in_order(manifests):
+        for entry in in_order(now):
             if ObjectRef.of(entry) in strays:
                 cluster.apply(entry, force=force)
     return applied

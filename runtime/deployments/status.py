@@ -1,17 +1,22 @@
-"""How a release stands right now."""
+"""How releases stand right now."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from kfp_bento.runtime.errors import InvalidInput
+
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
-from .delete import release_objects, release_ref
-from .record import holder_of, read_record
-from .verdict import Judge
-from .wait import look_at
-from .watched import Watched, watched_release
+from .delete import release_objects
+from .record import KIND_LABEL, RELEASE_LABEL, holder_of, read_record
+from .target import BENTO, Target
+from .targets import TARGETS, release_ref, target_for, target_of, watched_release
+from .verdict import Judge, Verdict
+from .wait import look_at, wait_until_ready
+from .watched import Watched
 
 
 @dataclass(frozen=True)
@@ -21,20 +26,23 @@ class ReleaseStatus:
     Attributes:
         name: Its name.
         namespace: Its namespace.
-        kind: Kind of its primary object.
-        exists: Whether that object is there.
+        target: Its kind of target, one of `TARGETS`.
+        exists: Whether its primary object is there.
         ready: Whether it serves in this moment.
         message: What it serves, or what is missing.
         revision: The applied revision; empty when it was not applied as a release.
         image: The applied image.
         bento: The applied bento.
         last_good: The last revision whose wait passed; empty when there is none.
+        previous_good: The one that was good before it, to which a roll back goes.
+        rolled_back: The revision that a roll back has left.
+        url: Where it answers inside the cluster.
         objects: All objects of the release.
     """
 
     name: str
     namespace: str
-    kind: str
+    target: str
     exists: bool
     ready: bool
     message: str
@@ -42,7 +50,14 @@ class ReleaseStatus:
     image: str = ""
     bento: str = ""
     last_good: str = ""
+    previous_good: str = ""
+    rolled_back: str = ""
+    url: str = ""
     objects: tuple[ObjectRef, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the status as plain JSON values, objects as `Kind namespace/name`."""
+        return {**asdict(self), "objects": [str(ref) for ref in self.objects]}
 
 
 def release_status(
@@ -57,7 +72,7 @@ def release_status(
 
     Args:
         name: Name of the release.
-        target: See `release_ref`.
+        target: Kind of target, one of `TARGETS`.
         namespace: Its namespace.
         context: Context of the kubeconfig.
         patience_seconds: How long one request is tried again.
@@ -69,35 +84,158 @@ def release_status(
     with connect(context, patience_seconds=patience_seconds) as cluster:
         live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
         if live is None:
-            return ReleaseStatus(name, namespace, ref.kind, False, False, f"{ref} is not there.")
-        holder = holder_of(ref)
-        record = read_record(live if holder == ref else cluster.get(holder))
-        judge = Judge(watched_live(cluster, live), steady_seconds=0.0)
-        verdict = judge.look(look_at(cluster, judge.watched)[0], time.monotonic())
-        return ReleaseStatus(
-            name,
-            namespace,
-            ref.kind,
-            exists=True,
-            ready=bool(verdict and verdict.ready),
-            message=verdict.message if verdict else f"Not ready: {judge.waiting_for}.",
-            revision=record.revision,
-            image=record.image,
-            bento=record.bento,
-            last_good=record.last_good.revision if record.last_good else "",
-            objects=tuple(ObjectRef.of(entry) for entry in release_objects(cluster, ref)),
+            return ReleaseStatus(name, namespace, target, False, False, f"{ref} is not there.")
+        return _status(cluster, live, target_of(target))
+
+
+def list_releases(
+    namespace: str = "default",
+    *,
+    context: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> tuple[ReleaseStatus, ...]:
+    """Look at every release of a namespace once, in the order of their names.
+
+    Args:
+        namespace: Where to look.
+        context: Context of the kubeconfig.
+        patience_seconds: How long one request is tried again.
+
+    Raises:
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        found = [
+            _status(cluster, live, target)
+            for target in _targets_by_kind()
+            for live in _primaries(cluster, target, namespace)
+        ]
+    return tuple(sorted(found, key=lambda one: (one.name, one.target)))
+
+
+def find_release(
+    name: str,
+    *,
+    namespace: str = "default",
+    context: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> str:
+    """Give the kind of target of a release that is known by its name only.
+
+    Raises:
+        InvalidInput: There is none of that name, or there are several.
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        kinds = [
+            target.kind
+            for target in _targets_by_kind()
+            for live in _primaries(cluster, target, namespace)
+            if live["metadata"]["name"] == name
+        ]
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise InvalidInput(
+            f"{name}: namespace {namespace} has releases of that name on {', '.join(kinds)}.",
+            hint="Say which with the target.",
         )
+    raise InvalidInput(
+        f"{name}: namespace {namespace} has no release of that name.",
+        hint="kfp-bento release list shows those that are there.",
+    )
 
 
-def watched_live(cluster: ClusterConnection, primary: Manifest) -> Watched:
+def wait_for_release(
+    name: str,
+    *,
+    target: str,
+    namespace: str = "default",
+    seconds: float = 600.0,
+    context: str = "",
+    **options: Any,
+) -> Verdict:
+    """Wait until a release that is applied already serves.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Its namespace.
+        seconds: The deadline.
+        context: Context of the kubeconfig.
+        **options: Further arguments of `wait_until_ready`.
+
+    Raises:
+        InvalidInput: There is no such release.
+        DeploymentError: As for `wait_until_ready`.
+    """
+    ref = release_ref(name, target, namespace)
+    with connect(context) as cluster:
+        live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
+        if live is None:
+            raise InvalidInput(f"{ref} is not there.", hint="Deploy it first.")
+        watched = watched_live(cluster, live, target_of(target))
+    return wait_until_ready(watched, seconds, context=context, **options)
+
+
+def watched_live(cluster: ClusterConnection, primary: Manifest, target: Target) -> Watched:
     """Describe a release by its live objects, where its manifests are not at hand."""
+    return watched_release(_objects(cluster, primary, target))
+
+
+def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> list[Manifest]:
     ref = ObjectRef.of(primary)
-    objects: list[dict[str, Any]] = [dict(primary)]
-    places = [holder_of(ref)] if holder_of(ref) != ref else []
-    if ref.kind == "BentoDeployment":
-        group, name = "resources.yatai.ai/v1alpha1", primary["spec"]["bento"]
-        places += [ObjectRef(group, kind, ref.namespace, name) for kind in ("Bento",)]
-    for place in places:
-        if live := cluster.get(place):
+    objects: list[Manifest] = [primary]
+    objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
+    if target.owned:  # a Bento that the image builder wrote has no labels of ours
+        name = str(primary["spec"]["bento"])
+        bento = ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, name)
+        if bento not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(bento)):
             objects.append(live)
-    return watched_release(objects)
+    return objects
+
+
+def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> ReleaseStatus:
+    ref = ObjectRef.of(live)
+    holder = holder_of(ref)
+    record = read_record(live if holder == ref else cluster.get(holder))
+    objects = _objects(cluster, live, target)
+    judge = Judge(watched_release(objects), steady_seconds=0.0)
+    verdict = judge.look(look_at(cluster, judge.watched)[0], time.monotonic())
+    labelled = [one for one in objects if RELEASE_LABEL in (one["metadata"].get("labels") or {})]
+    return ReleaseStatus(
+        ref.name,
+        ref.namespace,
+        target_for(objects).kind,
+        exists=True,
+        ready=bool(verdict and verdict.ready),
+        message=verdict.message if verdict else f"Not ready: {judge.waiting_for}.",
+        revision=record.revision,
+        image=record.image,
+        bento=record.bento,
+        last_good=record.last_good.revision if record.last_good else "",
+        previous_good=record.previous_good.revision if record.previous_good else "",
+        rolled_back=record.rolled_back,
+        url=target.url(objects, live),
+        objects=tuple(ObjectRef.of(one) for one in labelled),
+    )
+
+
+def _targets_by_kind() -> Iterator[Target]:
+    """Give one target for each kind of primary object."""
+    seen = set()
+    for target in TARGETS.values():
+        if target.primary_kind not in seen:
+            seen.add(target.primary_kind)
+            yield target
+
+
+def _primaries(cluster: ClusterConnection, target: Target, namespace: str) -> Iterator[Manifest]:
+    kind = target.primary_kind
+    if not cluster.knows(kind.api_version, kind.name):
+        return
+    labels = f"{RELEASE_LABEL},{KIND_LABEL}={kind.name.lower()}"
+    for live in cluster.select(kind.api_version, kind.name, namespace, labels=labels):
+        metadata = live["metadata"]
+        if metadata["labels"][RELEASE_LABEL] == metadata["name"]:
+            yield live

@@ -3,67 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
 from .parameters import Options
+from .watched import Watched
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 Manifest = dict[str, Any]
 
-POD_REVISION = "kfp-bento/pod-revision"
-"""Annotation of pod templates: a digest of all that makes one pod differ from another."""
 
+@dataclass(frozen=True, order=True)
+class Kind:
+    """A kind of object: its API version, its name, and its plural in paths and in rights."""
 
-@dataclass(frozen=True)
-class Workload:
-    """One Deployment that must serve the new revision, and how its pods are recognised.
-
-    Attributes:
-        namespace: Where it is.
-        name: The Deployment's name; "" where its controller chooses one (Knative), and then it is
-            the one that `labels` select and whose pod template has `template_annotations`.
-        labels: Select the Deployment's pods (and the Deployment itself where `name` is empty).
-        container: The container that runs the image; "" where a controller names it.
-        image: The image by digest that this container must have; "" where a controller
-            chooses it.
-        template_annotations: What the pod template of the new revision has, and no other.
-        template_labels: The same for labels.
-        minimum: Pods that must be available: 0 where scaling to zero is allowed.
-        owned: Whether a controller makes it; otherwise it is one of the manifests.
-    """
-
-    namespace: str
+    api_version: str
     name: str
-    labels: Mapping[str, str]
-    container: str
-    image: str
-    template_annotations: Mapping[str, str] = field(default_factory=dict)
-    template_labels: Mapping[str, str] = field(default_factory=dict)
-    minimum: int = 1
-    owned: bool = True
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """The API group; empty for the core."""
+        return self.api_version.rpartition("/")[0]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What the conditions of a live object have against the release.
-
-    Attributes:
-        subject: Kind and name of the object.
-        reason: One word, the controller's own where it gives one.
-        message: The sentence behind it.
-        final: Whether waiting cannot help. Otherwise it is what the wait still waits for, or an
-            error that its controller retries.
-    """
-
-    subject: str
-    reason: str
-    message: str
-    final: bool = False
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+SERVICE = Kind("v1", "Service", "services")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
+BENTO = Kind("resources.yatai.ai/v1alpha1", "Bento", "bentoes")
+BENTO_REQUEST_KIND = Kind("resources.yatai.ai/v1alpha1", "BentoRequest", "bentorequests")
+BENTO_DEPLOYMENT_KIND = Kind("serving.yatai.ai/v2alpha1", "BentoDeployment", "bentodeployments")
+INFERENCE_SERVICE_KIND = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 
 
 @dataclass(frozen=True)
@@ -75,24 +53,32 @@ class Target:
     Attributes:
         kind: Its name, for example `workload`.
         options_type: The dataclass of its rendering options.
-        renderer: Gives the manifests of an image and its bento; the first raises `InvalidInput`
-            for whatever would be ignored.
-        primary_kind: Kind of the manifest whose name is the release's.
+        renderer: Gives the manifests of an image and its bento; raises `InvalidInput` for
+            whatever would be ignored.
+        kinds: What it renders or keeps beside it, the primary one first: the one whose name is
+            the release's.
         address: Gives the URL inside the cluster from the manifests, and from the live primary
             object where only its status tells.
-        watcher: Gives the Deployments that must serve the new revision.
-        inspector: Gives what the conditions of live objects have against the release.
+        watcher: Gives what a wait has to look at.
+        leftovers: Further kinds that an earlier revision of a release may have left.
+        owned: Kinds that its controller makes and never removes.
         needs_bento: Whether nothing can be rendered without a bento.
     """
 
     kind: str
     options_type: type[Options]
     renderer: Callable[[str, Any, Any], tuple[Manifest, ...]]
-    primary_kind: str
+    kinds: tuple[Kind, ...]
     address: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any] | None], str]
-    watcher: Callable[[Sequence[Mapping[str, Any]]], tuple[Workload, ...]]
-    inspector: Callable[[Sequence[Mapping[str, Any]]], tuple[Problem, ...]]
+    watcher: Callable[[Sequence[Mapping[str, Any]]], Watched]
+    leftovers: tuple[Kind, ...] = ()
+    owned: tuple[Kind, ...] = ()
     needs_bento: bool = True
+
+    @property
+    def primary_kind(self) -> Kind:
+        """The kind of the object whose name is the release's."""
+        return self.kinds[0]
 
     def options(self, parameters: Mapping[str, Any] | None = None) -> Options:
         """Give typed options out of a component's or a command's parameters.
@@ -130,7 +116,7 @@ class Target:
 
     def primary(self, manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Give the manifest whose name is the release's, and that carries its record."""
-        return next(one for one in manifests if one["kind"] == self.primary_kind)
+        return next(one for one in manifests if one["kind"] == self.primary_kind.name)
 
     def url(
         self, manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
@@ -143,32 +129,9 @@ class Target:
         """
         return self.address(manifests, live)
 
-    def watched(self, manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
-        """Give the Deployments that must serve the new revision."""
+    def watched(self, manifests: Sequence[Mapping[str, Any]]) -> Watched:
+        """Give what a wait has to look at, by the manifests or the live objects they became."""
         return self.watcher(manifests)
-
-    def problems(self, objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-        """Give what the conditions of live objects have against the release.
-
-        Args:
-            objects: The manifests' objects as the API server has them, with status.
-
-        Returns:
-            Nothing when the conditions have no objection. That alone is no readiness: the
-            Deployments of `watched` must serve.
-        """
-        return self.inspector(objects)
-
-
-def condition(live: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    """Give one condition of a live object, None where it has none of that type."""
-    conditions = (live.get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one.get("type") == kind), None)
-
-
-def subject_of(live: Mapping[str, Any]) -> str:
-    """Give kind and name, for messages."""
-    return f"{live.get('kind')} {(live.get('metadata') or {}).get('name')}"
 
 
 def first_of_kind(objects: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:

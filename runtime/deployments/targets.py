@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 from .bento_deployment import BENTO_DEPLOYMENT
 from .bento_request import BENTO_REQUEST
+from .cluster import ObjectRef
 from .inference_service import INFERENCE_SERVICE
-from .target import POD_REVISION, Manifest, Problem, Target, Workload
+from .record import holder_of, revision_on
+from .target import Target
+from .watched import Watched
 from .workload import WORKLOAD
-
-__all__ = [
-    "POD_REVISION",
-    "TARGETS",
-    "Manifest",
-    "Problem",
-    "Target",
-    "Workload",
-    "target_of",
-]
 
 TARGETS: Mapping[str, Target] = {
     target.kind: target for target in (BENTO_DEPLOYMENT, BENTO_REQUEST, INFERENCE_SERVICE, WORKLOAD)
@@ -38,3 +33,49 @@ def target_of(kind: str) -> Target:
             f"target: {kind!r} is no deployment target.", hint=f"One of {', '.join(TARGETS)}."
         )
     return TARGETS[kind]
+
+
+def target_for(manifests: Sequence[Mapping[str, Any]]) -> Target:
+    """Give the target that manifests, or the live objects that they became, belong to.
+
+    Raises:
+        DeploymentError: They are no target's.
+    """
+    kinds = {str(manifest.get("kind")) for manifest in manifests}
+    for target in (BENTO_REQUEST, BENTO_DEPLOYMENT, INFERENCE_SERVICE, WORKLOAD):
+        telling = {target.primary_kind.name}
+        if target is BENTO_REQUEST:
+            telling.add("BentoRequest")
+        if telling <= kinds:
+            return target
+    raise DeploymentError(
+        f"Nothing among {', '.join(sorted(kinds)) or 'no manifests'} starts pods.",
+        hint="Render a target first.",
+    )
+
+
+def watched_release(manifests: Sequence[Mapping[str, Any]]) -> Watched:
+    """Describe rendered manifests, or the live objects that they became, as a wait sees them.
+
+    Raises:
+        DeploymentError: They are no target's.
+    """
+    watched = target_for(manifests).watched(manifests)
+    holder = holder_of(watched.primary)
+    held = (revision_on(one) for one in manifests if ObjectRef.of(one) == holder)
+    return replace(watched, revision=next(held, ""))
+
+
+def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
+    """Give the primary object of a release.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target (`workload`, ...).
+        namespace: Its namespace.
+
+    Raises:
+        InvalidInput: No such target.
+    """
+    kind = target_of(target).primary_kind
+    return ObjectRef(kind.api_version, kind.name, namespace, name)

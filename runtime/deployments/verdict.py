@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .cluster import Manifest
 from .record import revision_on
-from .watched import Watched, WatchedDeployment
+from .watched import (
+    Look,
+    Problem,
+    Snapshot,
+    Watched,
+    WatchedDeployment,
+    conditions_of,
+    has_arrived,
+    image_of,
+    is_accepted,
+    is_marked,
+    is_observed,
+    is_same_image,
+    live_deployment,
+)
+
+__all__ = ["DEADLINE", "READY", "Judge", "Problem", "Snapshot", "Verdict"]
 
 READY = "Ready"
 DEADLINE = "DeadlineExceeded"
@@ -29,14 +44,11 @@ _LOOP = "CrashLoopBackOff"
 
 # Seconds that a problem must last which may be gone at the next look.
 _FLICKER = 2.0
-_OPERATOR = 3.0
-# yatai-deployment finishes its reconcile within a second unless it polls for an address.
-_POLLING = 4.0
+_GONE = 3.0
 _OOM_KILLS = 2
 
 _REVISION = "deployment.kubernetes.io/revision"
 _KNATIVE_REVISION = "serving.knative.dev/revision"
-_SUFFIX = re.compile(r"domain.?suffix|ingress|load.?balancer|\bnetwork\b.*config", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,44 +67,6 @@ class Verdict:
     reason: str
     message: str
     evidence: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What one look at the cluster found.
-
-    Attributes:
-        primary: The primary object; None when it is not there.
-        holder: The object with the release's facts; often the primary one.
-        build: The BentoRequest.
-        deployments: The release's Deployments.
-        replica_sets: Their ReplicaSets.
-        pods: Their pods, of every revision.
-    """
-
-    primary: Manifest | None
-    holder: Manifest | None = None
-    build: Manifest | None = None
-    deployments: Sequence[Manifest] = ()
-    replica_sets: Sequence[Manifest] = ()
-    pods: Sequence[Manifest] = ()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A reason to give up, once it has lasted.
-
-    Attributes:
-        reason: See `Verdict`.
-        message: See `Verdict`.
-        patience: Seconds that it must last; 0 gives up at once.
-        pods: Names of the pods that show it.
-    """
-
-    reason: str
-    message: str
-    patience: float = 0.0
-    pods: tuple[str, ...] = ()
 
 
 @dataclass
@@ -173,22 +147,19 @@ class Judge:
         yield from self._identity(snapshot)
         if primary is None:
             return
-        if watched.build:
-            yield from _build_problems(watched, snapshot.build, self.unwatched_seconds)
-        if primary["kind"] == "BentoDeployment":
-            yield from self._operator(snapshot, healthy=healthy)
-        elif primary["kind"] == "InferenceService":
-            yield from self._kserve(primary)
-        for wanted in watched.deployments:
-            live = _deployment(wanted, snapshot)
+        found = [(wanted, live_deployment(wanted, snapshot)) for wanted in watched.deployments]
+        arrived = all(live is not None and has_arrived(wanted, live) for wanted, live in found)
+        look = Look(snapshot, healthy, arrived, self.unwatched_seconds)
+        yield from watched.problems(watched, look)
+        for wanted, live in found:
             if live is None:
                 if wanted.name in self._seen:
                     message = f"Deployment {wanted.name} was deleted meanwhile"
-                    yield Problem("Deleted", message, _OPERATOR)
+                    yield Problem("Deleted", message, _GONE)
                 continue
             yield from _deployment_problems(wanted, live, primary)
             # Until then the newest pods are those of the revision before.
-            if _arrived(wanted, live) and _observed(live):
+            if has_arrived(wanted, live) and is_observed(live):
                 for pod in _new_pods(live, snapshot):
                     yield from self._pod(pod)
 
@@ -213,56 +184,11 @@ class Judge:
                 f"{self.watched.revision}: another release was applied",
             )
 
-    def _operator(self, snapshot: Snapshot, *, healthy: bool) -> Iterator[Problem]:
-        assert snapshot.primary is not None  # noqa: S101
-        ref = self.watched.primary
-        conditions = _conditions(snapshot.primary)
-        if not conditions and not snapshot.deployments:
-            yield Problem(
-                "NotWatched",
-                f"No operator has touched {ref}: yatai-deployment does not run, or does not "
-                f"watch namespace {ref.namespace} (BENTO_DEPLOYMENT_NAMESPACES)",
-                self.unwatched_seconds,
-            )
-        available = conditions.get("Available")
-        if available is None or available.get("status") == "True":
-            return
-        message = str(available.get("message") or "")
-        failed = available.get("status") == "False"
-        if healthy and (not failed or _SUFFIX.search(message)):
-            yield Problem(
-                "DomainSuffix",
-                f"All pods of {ref.name} are ready, but the operator does not finish "
-                f"(Available={available.get('status')}: {message or 'no message'}). So it looks "
-                "when ConfigMap network in the operator's namespace has no domain-suffix: the "
-                "operator then waits for an address up to 20 minutes; any value ends that",
-                _FLICKER if failed else _POLLING,
-            )
-        elif failed and not self.watched.build:
-            yield Problem("OperatorError", f"yatai-deployment failed: {message}", _OPERATOR)
-
-    def _kserve(self, primary: Manifest) -> Iterator[Problem]:
-        ref, status = self.watched.primary, primary.get("status") or {}
-        if not status:
-            yield Problem(
-                "NotWatched",
-                f"KServe has not touched {ref}: its controller does not run or does not watch "
-                f"namespace {ref.namespace}",
-                self.unwatched_seconds,
-            )
-        if not _observed(primary):
-            return
-        model = status.get("modelStatus") or {}
-        if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-            info = model.get("lastFailureInfo") or {}
-            told = info.get("message") or info.get("reason") or model["transitionStatus"]
-            yield Problem(model["transitionStatus"], f"{ref} cannot load: {told}", _FLICKER)
-
     def _pod(self, pod: Manifest) -> Iterator[Problem]:
         metadata = pod["metadata"]
         name, uid = metadata["name"], metadata["uid"]
         yield from _container_problems(pod)
-        scheduled = _conditions(pod).get("PodScheduled") or {}
+        scheduled = conditions_of(pod).get("PodScheduled") or {}
         if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
             yield Problem(
                 "Unschedulable",
@@ -293,84 +219,84 @@ def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
         yield f"{watched.primary} is not there"
         return
     if watched.build:
-        available = _conditions(snapshot.build or {}).get("BentoAvailable") or {}
+        available = conditions_of(snapshot.build or {}).get("BentoAvailable") or {}
         if available.get("status") != "True":
             told = available.get("message") or "no word from the builder yet"
             yield f"the image is being built ({told})"
             return
-    if watched.conditions:
-        if not _observed(primary):
-            yield f"{watched.primary} was not observed in its generation yet"
-        for name in watched.conditions:
-            condition = _conditions(primary).get(name) or {}
-            if condition.get("status") != "True":
-                told = condition.get("message") or condition.get("reason") or "no message"
-                yield f"{name} is {condition.get('status') or 'not there'} ({told})"
+    for name in watched.conditions:
+        condition = conditions_of(primary).get(name) or {}
+        if condition.get("status") != "True":
+            told = condition.get("message") or condition.get("reason") or "no message"
+            yield f"{name} is {condition.get('status') or 'not there'} ({told})"
     for wanted in watched.deployments:
         yield from _rollout(wanted, snapshot)
+    accepted = [_route_name(route) for route in snapshot.routes if is_accepted(route)]
+    for ref in watched.routes:
+        if ref.name not in accepted:
+            yield f"no Gateway has taken HTTPRoute {ref.name} yet"
 
 
 def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
-    assert snapshot.primary is not None  # noqa: S101
-    part = _component(wanted, snapshot.primary)
-    created, ready = part.get("latestCreatedRevision"), part.get("latestReadyRevision")
-    if created and created != ready:
-        yield f"revision {created} is not ready; {ready or 'none'} serves"
-        return
-    live = _deployment(wanted, snapshot)
+    live = live_deployment(wanted, snapshot)
     if live is None:
-        yield f"there is no Deployment {wanted.name} yet"
+        yield f"there is no Deployment {wanted.name or f'of the new {wanted.component}'} yet"
         return
+    name = live["metadata"]["name"]
     labels = live["metadata"].get("labels") or {}
     for key, value in wanted.labels:
         if labels.get(key) != value:
-            yield f"Deployment {wanted.name} is still at {key}={labels.get(key)}, not {value}"
+            yield f"Deployment {name} is still at {key}={labels.get(key)}, not {value}"
             return
-    if not _same_image(wanted.image, image := _image(wanted, live)):
-        yield f"Deployment {wanted.name} still has image {image}"
+    if not is_same_image(wanted.image, image := image_of(wanted, live)):
+        yield f"Deployment {name} still has image {image}"
         return
-    if not _marked(wanted, live):
-        yield f"Deployment {wanted.name} still has the pods of another revision"
+    if not is_marked(wanted, live):
+        yield f"Deployment {name} still has the pods of another revision"
         return
-    if not _observed(live):
-        yield f"Deployment {wanted.name} was not observed in its generation yet"
+    revision = labels.get(_KNATIVE_REVISION)
+    ready = _component(wanted, snapshot).get("latestReadyRevision")
+    if not wanted.name and revision != ready:
+        yield f"revision {revision} is not ready; {ready or 'none'} serves"
+    if not is_observed(live):
+        yield f"Deployment {name} was not observed in its generation yet"
         return
     status = live.get("status") or {}
     target = live["spec"].get("replicas", 1)
     counts = [status.get(f"{kind}Replicas") or 0 for kind in ("updated", "available")]
     total = status.get("replicas") or 0
-    if target == 0 and not created and wanted.minimum:
-        yield f"Deployment {wanted.name} is scaled to 0"
+    if target == 0 and wanted.minimum:
+        yield f"Deployment {name} is scaled to 0"
     elif [*counts, total] != [target] * 3:
         updated, available = counts
         yield (
-            f"Deployment {wanted.name} has {available} of {target} replicas available, "
+            f"Deployment {name} has {available} of {target} replicas available, "
             f"{updated} of the new revision, {total} in all"
         )
-    if (_conditions(live).get("Progressing") or {}).get("status") == "False":
-        yield f"Deployment {wanted.name} does not progress"
+    if (conditions_of(live).get("Progressing") or {}).get("status") == "False":
+        yield f"Deployment {name} does not progress"
 
 
 def _deployment_problems(
     wanted: WatchedDeployment, live: Manifest, primary: Manifest
 ) -> Iterator[Problem]:
-    name = wanted.name
+    name = live["metadata"]["name"]
     if live["metadata"].get("deletionTimestamp"):
         yield Problem("Deleted", f"Deployment {name} is being deleted", _FLICKER)
     if live["spec"].get("paused"):
         yield Problem("Paused", f"Deployment {name} is paused: nothing is rolled out")
     # Before an operator came by, another image is just the old one.
-    told_apart = bool(wanted.labels or wanted.template) and _marked(wanted, live)
-    right = _same_image(wanted.image, image := _image(wanted, live))
+    told_apart = bool(wanted.labels or wanted.template) and is_marked(wanted, live)
+    right = is_same_image(wanted.image, image := image_of(wanted, live))
     if not right and (told_apart or primary["kind"] == "Deployment"):
         yield Problem(
             "WrongImage",
             f"Deployment {name} has image {image or 'none'} instead of {wanted.image}",
             _FLICKER,
         )
-    if not _arrived(wanted, live) or not _observed(live):
+    if not has_arrived(wanted, live) or not is_observed(live):
         return
-    conditions = _conditions(live)
+    conditions = conditions_of(live)
     progressing = conditions.get("Progressing") or {}
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         yield Problem(
@@ -390,27 +316,6 @@ def _refusal_reason(message: str) -> str:
     if "admission webhook" in message or "calling webhook" in message:
         return "WebhookRejected"
     return "PodsRefused"
-
-
-def _build_problems(
-    watched: Watched, build: Manifest | None, unwatched_seconds: float
-) -> Iterator[Problem]:
-    if build is None:
-        yield Problem("Deleted", f"BentoRequest {watched.build} is not there", _OPERATOR)
-        return
-    conditions = _conditions(build)
-    if not conditions:
-        yield Problem(
-            "NotWatched",
-            f"No builder has touched BentoRequest {watched.build}: yatai-image-builder does not "
-            f"run, or does not watch namespace {watched.primary.namespace}",
-            unwatched_seconds,
-        )
-    available = conditions.get("BentoAvailable") or {}
-    if available.get("status") == "False":
-        told = available.get("message") or "no message"
-        # yatai-image-builder passes through Unknown at every reconcile; False must last.
-        yield Problem("BuildFailed", f"The image was not built: {told}", _OPERATOR)
 
 
 def _container_problems(pod: Manifest) -> Iterator[Problem]:
@@ -453,60 +358,14 @@ def _new_pods(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
     ]
 
 
-def _deployment(wanted: WatchedDeployment, snapshot: Snapshot) -> Manifest | None:
-    """Find a wanted Deployment; Knative has one per revision, told apart by a label."""
-    created = _component(wanted, snapshot.primary or {}).get("latestCreatedRevision")
-    for live in snapshot.deployments:
-        if created:
-            if (live["metadata"].get("labels") or {}).get(_KNATIVE_REVISION) == created:
-                return live
-        elif live["metadata"]["name"] == wanted.name:
-            return live
-    return None
+def _component(wanted: WatchedDeployment, snapshot: Snapshot) -> Mapping[str, Any]:
+    """Give what KServe in Knative mode says of a component's revisions."""
+    status = (snapshot.primary or {}).get("status") or {}
+    return (status.get("components") or {}).get(wanted.component) or {}
 
 
-def _component(wanted: WatchedDeployment, primary: Manifest) -> Mapping[str, Any]:
-    if primary.get("kind") != "InferenceService":
-        return {}
-    components = (primary.get("status") or {}).get("components") or {}
-    return components.get(wanted.name.rpartition("-")[2]) or {}
-
-
-def _arrived(wanted: WatchedDeployment, live: Manifest) -> bool:
-    return _marked(wanted, live) and _same_image(wanted.image, _image(wanted, live))
-
-
-def _marked(wanted: WatchedDeployment, live: Manifest) -> bool:
-    """Say whether a Deployment carries what only the wanted revision carries."""
-    labels = live["metadata"].get("labels") or {}
-    metadata = live["spec"]["template"].get("metadata") or {}
-    annotations = metadata.get("annotations") or {}
-    return all(labels.get(key) == value for key, value in wanted.labels) and all(
-        annotations.get(key) == value for key, value in wanted.template
-    )
-
-
-def _image(wanted: WatchedDeployment, live: Manifest) -> str:
-    containers = live["spec"]["template"]["spec"]["containers"]
-    named = [entry for entry in containers if entry["name"] == wanted.container] or containers
-    return str(named[0].get("image") or "")
-
-
-def _same_image(wanted: str, found: str) -> bool:
-    """Compare by digest where there is one: a mirror may have another name."""
-    if "@" in wanted:
-        return wanted.rpartition("@")[2] == found.rpartition("@")[2]
-    return not wanted or wanted == found
-
-
-def _observed(live: Manifest) -> bool:
-    generation = live["metadata"].get("generation") or 0
-    return ((live.get("status") or {}).get("observedGeneration") or 0) >= generation
-
-
-def _conditions(live: Manifest) -> dict[str, Mapping[str, Any]]:
-    found = (live.get("status") or {}).get("conditions") or []
-    return {condition["type"]: condition for condition in found}
+def _route_name(route: Manifest) -> str:
+    return str(route["metadata"]["name"])
 
 
 def _owned(live: Manifest, uid: Any) -> bool:
@@ -536,7 +395,7 @@ def _restarts(pod: Manifest) -> int:
 
 
 def _pod_is_ready(pod: Manifest) -> bool:
-    return (_conditions(pod).get("Ready") or {}).get("status") == "True"
+    return (conditions_of(pod).get("Ready") or {}).get("status") == "True"
 
 
 def _subject(problem: Problem) -> str:
@@ -547,7 +406,7 @@ def _subject(problem: Problem) -> str:
 def _ready_message(watched: Watched, snapshot: Snapshot) -> str:
     parts = []
     for wanted in watched.deployments:
-        if live := _deployment(wanted, snapshot):
+        if live := live_deployment(wanted, snapshot):
             count = (live.get("status") or {}).get("availableReplicas") or 0
             parts.append(f"{live['metadata']['name']} {count}/{count}")
     return f"{watched.primary} serves: {', '.join(parts) or 'all conditions are true'}."

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from .cluster import ClusterConnection, ClusterSilent, ObjectRef, connect
 from .evidence import gather_evidence
 from .record import holder_of
-from .verdict import Judge, Snapshot, Verdict
-from .watched import Watched, WatchedDeployment, watched_release
+from .targets import watched_release
+from .verdict import Judge, Verdict
+from .watched import Snapshot, Watched, WatchedDeployment
 
 __all__ = [
     "Verdict",
@@ -133,16 +134,13 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
         build = cluster.get(
             ObjectRef("resources.yatai.ai/v1alpha1", "BentoRequest", ref.namespace, watched.build)
         )
-    if ref.kind == "InferenceService":
-        # In Serverless mode Knative chooses the names.
+    deployments: list[dict[str, Any]] = []
+    if not all(wanted.name for wanted in watched.deployments):
         deployments = cluster.select("apps/v1", "Deployment", ref.namespace, labels=watched.pods)
-    else:
-        places = [
-            ObjectRef("apps/v1", "Deployment", ref.namespace, wanted.name)
-            for wanted in watched.deployments
-        ]
-        found = [primary if place == ref else cluster.get(place) for place in places]
-        deployments = [live for live in found if live is not None]
+    for wanted in watched.deployments:
+        place = ObjectRef("apps/v1", "Deployment", ref.namespace, wanted.name)
+        live = primary if place == ref else cluster.get(place) if wanted.name else None
+        deployments += [live] if live else []
     replica_sets: list[dict[str, Any]] = []
     pods: list[dict[str, Any]] = []
     version = ""
@@ -156,6 +154,7 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
         deployments=deployments,
         replica_sets=replica_sets,
         pods=pods,
+        routes=[live for route in watched.routes if (live := cluster.get(route))],
     )
     return snapshot, version
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from .apply import primary_of
 from .cluster import Manifest, ObjectRef
-from .record import holder_of, revision_on
 
-# A digest of all that makes one pod differ from another, where the target renders one.
 POD_REVISION = "kfp-bento/pod-revision"
+"""Annotation of pod templates: a digest of all that makes one pod differ from another."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,14 @@ class WatchedDeployment:
     """A Deployment that must serve the new revision.
 
     Attributes:
-        name: Its name. KServe in Serverless mode makes one per revision instead, which is
-            recognised by the revision's label.
+        name: Its name; "" where its controller chooses one (Knative, one per revision). Then it
+            is the one among those with `component` whose pod template is the wanted one.
         image: The image that `container` must have, compared by digest; any when empty.
         container: The container that serves; the first when empty.
         labels: Labels that it carries once the operator has brought it to the new revision.
         template: Annotations that its pod template carries then, and at no other revision.
         minimum: Pods that must be available; 0 where scaling to zero is allowed.
+        component: KServe's name of the part, in labels and in `status.components`.
     """
 
     name: str
@@ -33,20 +33,84 @@ class WatchedDeployment:
     labels: tuple[tuple[str, str], ...] = ()
     template: tuple[tuple[str, str], ...] = ()
     minimum: int = 1
+    component: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one look at the cluster found.
+
+    Attributes:
+        primary: The primary object; None when it is not there.
+        holder: The object with the release's facts; often the primary one.
+        build: The BentoRequest.
+        deployments: The release's Deployments.
+        replica_sets: Their ReplicaSets.
+        pods: Their pods, of every revision.
+        routes: The release's HTTPRoutes.
+    """
+
+    primary: Manifest | None
+    holder: Manifest | None = None
+    build: Manifest | None = None
+    deployments: Sequence[Manifest] = ()
+    replica_sets: Sequence[Manifest] = ()
+    pods: Sequence[Manifest] = ()
+    routes: Sequence[Manifest] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A reason to give up, once it has lasted.
+
+    Attributes:
+        reason: One word in the style of Kubernetes.
+        message: What was seen.
+        patience: Seconds that it must last; 0 gives up at once.
+        pods: Names of the pods that show it.
+    """
+
+    reason: str
+    message: str
+    patience: float = 0.0
+    pods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """A snapshot in the eyes of a judge.
+
+    Attributes:
+        snapshot: What the cluster shows.
+        healthy: Whether nothing is missing for readiness.
+        arrived: Whether all Deployments have been brought to the new revision.
+        unwatched_seconds: How long a controller may show no sign of life.
+    """
+
+    snapshot: Snapshot
+    healthy: bool
+    arrived: bool
+    unwatched_seconds: float
+
+
+def _no_problems(watched: Watched, look: Look) -> Iterable[Problem]:
+    return ()
 
 
 @dataclass(frozen=True)
 class Watched:
-    """One release as a wait sees it; each target can say it of its own manifests.
+    """One release as a wait sees it; its target says it of the manifests.
 
     Attributes:
         primary: The object whose name is the release's.
         revision: What `record_release` noted; not looked at when empty.
         deployments: All that must be rolled out.
         pods: Label selector of the release's pods, of every revision.
-        conditions: Conditions of the primary object that must be True for its generation.
+        conditions: Conditions of the primary object that must be True.
         build: Name of the BentoRequest that makes the image; empty when there is none.
+        routes: HTTPRoutes that a Gateway must have taken.
         url: Root of the HTTP service, for a last request; skipped when empty.
+        problems: What the target knows about its controller's own failures.
     """
 
     primary: ObjectRef
@@ -55,138 +119,84 @@ class Watched:
     pods: str = ""
     conditions: tuple[str, ...] = ()
     build: str = ""
+    routes: tuple[ObjectRef, ...] = ()
     url: str = ""
-
-
-def watched_release(manifests: Sequence[Manifest]) -> Watched:
-    """Describe rendered manifests, or the live objects that they became.
-
-    Args:
-        manifests: The objects of one release: a BentoDeployment with its Bento or
-            BentoRequest, an InferenceService, or a Deployment with its Service.
-    """
-    primary = primary_of(manifests)
-    if primary["kind"] == "BentoDeployment":
-        return _bento_deployment(primary, manifests)
-    if primary["kind"] == "InferenceService":
-        return _inference_service(primary, manifests)
-    if primary["kind"] == "BentoRequest":
-        ref = ObjectRef.of(primary)
-        return Watched(ref, revision=_revision(ref, manifests), build=ref.name)
-    return _workload(primary, manifests)
-
-
-def _bento_deployment(primary: Manifest, manifests: Sequence[Manifest]) -> Watched:
-    """yatai-deployment: `<bd>` and one `<bd>-runner-<i>` per runner, container `main`."""
-    ref = ObjectRef.of(primary)
-    named = primary["spec"]["bento"]
-    bentos = {
-        manifest["kind"]: manifest
-        for manifest in manifests
-        if manifest["kind"] in ("Bento", "BentoRequest") and manifest["metadata"]["name"] == named
-    }
-    request = bentos.get("BentoRequest")
-    spec = (bentos.get("Bento") or request or {}).get("spec") or {}
-    tag = str(spec.get("tag") or spec.get("bentoTag") or "")
-    version = tag.partition(":")[2]
-    overrides = {entry["name"]: entry for entry in primary["spec"].get("runners") or ()}
-    pods = {ref.name: primary["spec"].get("extraPodMetadata")}
-    for index, runner in enumerate(spec.get("runners") or ()):
-        override = overrides.get(runner["name"]) or {}
-        pods[f"{ref.name}-runner-{index}"] = override.get("extraPodMetadata")
-    return Watched(
-        ref,
-        revision=_revision(ref, manifests),
-        deployments=tuple(
-            WatchedDeployment(
-                name,
-                image=str(spec.get("image") or ""),
-                container="main",
-                labels=(("yatai.ai/bento-version", version),) if version else (),
-                template=_pod_revision(metadata),
-            )
-            for name, metadata in pods.items()
-        ),
-        pods=f"yatai.ai/bento-deployment={ref.name}",
-        build=named if request else "",
-        url=f"http://{ref.name}.{ref.namespace}.svc:3000",
+    problems: Callable[[Watched, Look], Iterable[Problem]] = field(
+        default=_no_problems, compare=False
     )
 
 
-def _inference_service(primary: Manifest, manifests: Sequence[Manifest]) -> Watched:
-    ref = ObjectRef.of(primary)
-    spec = primary["spec"]
-    kinds = [kind for kind in ("predictor", "transformer", "explainer") if spec.get(kind)]
-    parts = [(kind, spec[kind]) for kind in kinds]
-    parts += [("predictor", entry["predictor"]) for entry in spec.get("canary") or ()]
-    deployments = []
-    for kind, part in parts:
-        middle = f"-{part['name']}" if part.get("name") else ""
-        # A model format leaves the image to the serving runtime.
-        container = (part.get("containers") or [{}])[0]
-        deployments.append(
-            WatchedDeployment(
-                f"{ref.name}{middle}-{kind}",
-                image=str(container.get("image") or ""),
-                container=str(container.get("name") or "kserve-container"),
-                template=_pod_revision(part),
-                minimum=int(part.get("minReplicas", 1)),
-            )
-        )
-    return Watched(
-        ref,
-        revision=_revision(ref, manifests),
-        deployments=tuple(deployments),
-        pods=f"serving.kserve.io/inferenceservice={ref.name}",
-        conditions=(*(f"{kind.capitalize()}Ready" for kind in kinds), "Ready"),
-    )
-
-
-def _workload(primary: Manifest, manifests: Sequence[Manifest]) -> Watched:
-    ref = ObjectRef.of(primary)
-    deployments = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
-    selectors = [dict(entry["spec"]["selector"]["matchLabels"]) for entry in deployments]
-    shared = {
-        key: value
-        for key, value in selectors[0].items()
-        if all(selector.get(key) == value for selector in selectors)
-    }
-    watched = []
-    for entry in deployments:
-        template = entry["spec"]["template"]
-        container = template["spec"]["containers"][0]
-        watched.append(
-            WatchedDeployment(
-                entry["metadata"]["name"],
-                image=container["image"],
-                container=container["name"],
-                template=_pod_revision(template.get("metadata")),
-            )
-        )
-    return Watched(
-        ref,
-        revision=_revision(ref, manifests),
-        deployments=tuple(watched),
-        pods=",".join(f"{key}={value}" for key, value in sorted(shared.items())),
-        url=_service_url(ref, manifests),
-    )
-
-
-def _service_url(ref: ObjectRef, manifests: Sequence[Manifest]) -> str:
-    for manifest in manifests:
-        if manifest["kind"] == "Service" and manifest["metadata"]["name"] == ref.name:
-            return f"http://{ref.name}.{ref.namespace}.svc:{manifest['spec']['ports'][0]['port']}"
-    return ""
-
-
-def _pod_revision(metadata: Manifest | None) -> tuple[tuple[str, str], ...]:
+def pod_revision_of(metadata: Manifest | None) -> tuple[tuple[str, str], ...]:
+    """Give the mark of a pod template's metadata, in the form of `WatchedDeployment.template`."""
     found = ((metadata or {}).get("annotations") or {}).get(POD_REVISION)
-    return ((POD_REVISION, found),) if found else ()
+    return ((POD_REVISION, str(found)),) if found else ()
 
 
-def _revision(primary: ObjectRef, manifests: Sequence[Manifest]) -> str:
-    holder = holder_of(primary)
-    for manifest in manifests:
-        if ObjectRef.of(manifest) == holder:
-            return revision_on(manifest)
-    return ""
+def conditions_of(live: Manifest | None) -> dict[str, Mapping[str, Any]]:
+    """Give the conditions of a live object by type."""
+    found = ((live or {}).get("status") or {}).get("conditions") or []
+    return {condition["type"]: condition for condition in found}
+
+
+def is_observed(live: Manifest) -> bool:
+    """Say whether its controller has seen the generation of a live object."""
+    generation = live["metadata"].get("generation") or 0
+    return ((live.get("status") or {}).get("observedGeneration") or 0) >= generation
+
+
+def is_marked(wanted: WatchedDeployment, live: Manifest) -> bool:
+    """Say whether a Deployment carries what only the wanted revision carries."""
+    labels = live["metadata"].get("labels") or {}
+    annotations = (live["spec"]["template"].get("metadata") or {}).get("annotations") or {}
+    return all(labels.get(key) == value for key, value in wanted.labels) and all(
+        annotations.get(key) == value for key, value in wanted.template
+    )
+
+
+def image_of(wanted: WatchedDeployment, live: Manifest) -> str:
+    """Give the image of the container that serves in a live Deployment."""
+    containers = live["spec"]["template"]["spec"]["containers"]
+    named = [entry for entry in containers if entry["name"] == wanted.container] or containers
+    return str(named[0].get("image") or "")
+
+
+def is_same_image(wanted: str, found: str) -> bool:
+    """Compare by digest where there is one: a mirror may have another name."""
+    if "@" in wanted:
+        return wanted.rpartition("@")[2] == found.rpartition("@")[2]
+    return not wanted or wanted == found
+
+
+def has_arrived(wanted: WatchedDeployment, live: Manifest) -> bool:
+    """Say whether a Deployment was brought to the wanted revision, ready or not."""
+    return is_marked(wanted, live) and is_same_image(wanted.image, image_of(wanted, live))
+
+
+def live_deployment(wanted: WatchedDeployment, snapshot: Snapshot) -> Manifest | None:
+    """Find a wanted Deployment: by name, or among those of its component by the pods' mark."""
+    if wanted.name:
+        named = (one for one in snapshot.deployments if one["metadata"]["name"] == wanted.name)
+        return next(named, None)
+    return next(
+        (
+            live
+            for live in snapshot.deployments
+            if (live["metadata"].get("labels") or {}).get("component") == wanted.component
+            and has_arrived(wanted, live)
+        ),
+        None,
+    )
+
+
+def is_accepted(route: Manifest) -> bool:
+    """Say whether a Gateway has taken an HTTPRoute in its present generation."""
+    generation = route["metadata"].get("generation") or 0
+    parents = (route.get("status") or {}).get("parents") or []
+    return bool(parents) and all(
+        any(
+            (one.get("type"), one.get("status")) == ("Accepted", "True")
+            and (one.get("observedGeneration") or 0) >= generation
+            for one in parent.get("conditions") or []
+        )
+        for parent in parents
+    )

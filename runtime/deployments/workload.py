@@ -6,7 +6,7 @@ Gateway API HTTPRoute whose weights split requests between two images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,18 @@ from .settings import (
     pod_metadata,
 )
 from .shapes import Fields, Items, Pairs, settled
-from .target import POD_REVISION, Manifest, Problem, Target, Workload, condition, subject_of
+from .target import (
+    AUTOSCALER,
+    BUDGET,
+    DEPLOYMENT,
+    MONITOR,
+    ROUTE,
+    SERVICE,
+    Manifest,
+    Target,
+)
+from .watch_workload import watched_workload, workload_url
+from .watched import POD_REVISION
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -190,80 +201,6 @@ def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tu
             _service(beside, name, "canary", options, _facts(bento)),
         ]
     return (*manifests, *_route(name, options, facts))
-
-
-def workload_url(
-    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
-) -> str:
-    """Give the URL of the Service inside the cluster."""
-    del live
-    metadata = next(one for one in manifests if one["kind"] == "Service")["metadata"]
-    return f"http://{metadata['name']}.{metadata['namespace']}.svc:{PORT}"
-
-
-def watched_workloads(manifests: Sequence[Mapping[str, Any]]) -> tuple[Workload, ...]:
-    """Give the Deployments among the manifests; a canary is a second one."""
-    lowest = {
-        one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"]
-        for one in manifests
-        if one["kind"] == "HorizontalPodAutoscaler"
-    }
-    return tuple(
-        Workload(
-            namespace=one["metadata"]["namespace"],
-            name=one["metadata"]["name"],
-            labels=one["spec"]["selector"]["matchLabels"],
-            container=CONTAINER,
-            image=one["spec"]["template"]["spec"]["containers"][0]["image"],
-            template_annotations={
-                POD_REVISION: one["spec"]["template"]["metadata"]["annotations"][POD_REVISION]
-            },
-            minimum=lowest.get(one["metadata"]["name"], one["spec"].get("replicas", 1)),
-            owned=False,
-        )
-        for one in manifests
-        if one["kind"] == "Deployment"
-    )
-
-
-def workload_problems(objects: Sequence[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    """Give what the conditions of live Deployments and HTTPRoutes have against the release."""
-    found: list[Problem] = []
-    for live in objects:
-        if live.get("kind") == "Deployment":
-            found += _deployment_problems(live)
-        elif live.get("kind") == "HTTPRoute":
-            found += _route_problems(live)
-    return tuple(found)
-
-
-def _deployment_problems(live: Mapping[str, Any]) -> list[Problem]:
-    subject, found = subject_of(live), []
-    status = live.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(live["metadata"].get("generation") or 0):
-        return [Problem(subject, "NotObserved", "its controller has not seen this generation")]
-    progressing, failure = condition(live, "Progressing"), condition(live, "ReplicaFailure")
-    if progressing and progressing.get("status") == "False":
-        reason = str(progressing.get("reason") or "NotProgressing")
-        late = reason == "ProgressDeadlineExceeded"
-        found.append(Problem(subject, reason, str(progressing.get("message") or ""), final=late))
-    if failure and failure.get("status") == "True":
-        reason = str(failure.get("reason") or "ReplicaFailure")
-        found.append(Problem(subject, reason, str(failure.get("message") or "")))
-    return found
-
-
-def _route_problems(live: Mapping[str, Any]) -> list[Problem]:
-    subject = subject_of(live)
-    parents = (live.get("status") or {}).get("parents") or []
-    if not parents:
-        return [Problem(subject, "NotReconciled", "no Gateway controller has taken the route")]
-    return [
-        Problem(subject, str(one.get("reason") or one.get("type")), str(one.get("message") or ""))
-        for parent in parents
-        for one in parent.get("conditions") or []
-        if one.get("type") in ("Accepted", "ResolvedRefs") and one.get("status") == "False"
-    ]
 
 
 def _check_canary(image: str, options: WorkloadOptions) -> None:
@@ -698,8 +635,7 @@ WORKLOAD = Target(
     kind=KIND,
     options_type=WorkloadOptions,
     renderer=workload_manifests,
-    primary_kind="Deployment",
+    kinds=(DEPLOYMENT, SERVICE, AUTOSCALER, BUDGET, MONITOR, ROUTE),
     address=workload_url,
-    watcher=watched_workloads,
-    inspector=workload_problems,
+    watcher=watched_workload,
 )

@@ -1,0 +1,47 @@
+"""Which image the cluster itself built and serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .cluster import ClusterConnection, ObjectRef
+from .target import BENTO, first_of_kind
+from .targets import watched_release
+
+
+def served_image(cluster: ClusterConnection, manifests: Sequence[Mapping[str, Any]]) -> str:
+    """Give the image of a BentoRequest by the digest that its pods run.
+
+    A builder pushes by tag and tells no digest; the nodes know it, once pods run.
+
+    Returns:
+        `repository@sha256:...`; the builder's own reference while no pod runs, or pods differ;
+        empty where the cluster builds nothing.
+    """
+    request = first_of_kind(manifests, "BentoRequest")
+    if request is None:
+        return ""
+    metadata = request["metadata"]
+    place = ObjectRef(BENTO.api_version, BENTO.name, metadata["namespace"], metadata["name"])
+    bento = cluster.get(place)
+    if bento is None:
+        return ""
+    image = str(bento["spec"].get("image") or "")
+    watched = watched_release(manifests)
+    version = str(bento["spec"]["tag"]).partition(":")[2]
+    labels = f"{watched.pods},yatai.ai/bento-version={version}"
+    digests = {
+        str(status.get("imageID") or "").rpartition("@")[2]
+        for pod in cluster.select("v1", "Pod", place.namespace, labels=labels)
+        for status in (pod.get("status") or {}).get("containerStatuses") or []
+        if status.get("name") == "main" and "@sha256:" in str(status.get("imageID"))
+    }
+    return f"{_repository(image)}@{digests.pop()}" if len(digests) == 1 else image
+
+
+def _repository(image: str) -> str:
+    """Cut tag and digest off; a port before the first slash is no tag."""
+    name = image.partition("@")[0]
+    last = name.rpartition("/")[2]
+    return name[: len(name) - len(last)] + last.partition(":")[0]

@@ -1,0 +1,122 @@
+"""How an InferenceService is seen while KServe works on it, and what goes wrong there.
+
+`status.observedGeneration` is no help: KServe copies the generation of the Deployment or of the
+Knative service into it (`inferenceservice_status.go`: PropagateRawStatus, PropagateStatus). So
+the Deployments are judged, which carry our mark of the new revision in their pod templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from .cluster import ObjectRef
+from .target import first_of_kind
+from .watched import Look, Problem, Watched, WatchedDeployment, conditions_of, pod_revision_of
+
+CONTAINER = "kserve-container"
+MODE = "serving.kserve.io/deploymentMode"
+# Names since KServe 0.16, and those before it.
+STANDARD_MODES = ("Standard", "RawDeployment")
+KNATIVE_MODES = ("Knative", "Serverless")
+
+_COMPONENTS = ("predictor", "transformer", "explainer")
+_FAILED_LOADS = ("BlockedByFailedLoad", "InvalidSpec")
+# Seconds that a problem must last which may be gone at the next look.
+_FLICKER = 2.0
+# What KServe says may still be about the revision before.
+_RECONCILING = 5.0
+
+
+def inference_service_url(
+    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
+) -> str:
+    """Give the URL inside the cluster: what KServe wrote into the status, else what it will be.
+
+    KServe's Services are headless by default since 0.15, and then do not move port 80 to the
+    container's; only the status of the live object is sure.
+    """
+    for key in ("address", "url"):
+        told = ((live or {}).get("status") or {}).get(key)
+        address = told.get("url") if isinstance(told, Mapping) else told
+        if address:
+            parts = urlsplit(str(address))
+            return f"{parts.scheme}://{parts.netloc}"
+    service = _service_of(manifests)
+    metadata, spec = service["metadata"], service["spec"]
+    first = "transformer" if "transformer" in spec else "predictor"
+    middle = f"-{spec[first]['name']}" if spec[first].get("name") else ""
+    return f"http://{metadata['name']}{middle}-{first}.{metadata['namespace']}.svc"
+
+
+def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> Watched:
+    """Describe the Deployments that KServe or Knative will make, and how they are recognised."""
+    service = _service_of(manifests)
+    ref, spec = ObjectRef.of(service), service["spec"]
+    annotations = service["metadata"].get("annotations") or {}
+    standard = annotations.get(MODE, STANDARD_MODES[0]) in STANDARD_MODES
+    kinds = [kind for kind in _COMPONENTS if spec.get(kind)]
+    parts = [(kind, spec[kind]) for kind in kinds]
+    parts += [("predictor", one["predictor"]) for one in spec.get("canary") or ()]
+    return Watched(
+        ref,
+        deployments=tuple(_deployment(ref.name, kind, part, standard) for kind, part in parts),
+        pods=f"serving.kserve.io/inferenceservice={ref.name}",
+        conditions=(*(f"{kind.capitalize()}Ready" for kind in kinds), "Ready"),
+        problems=_problems,
+    )
+
+
+def _deployment(name: str, kind: str, part: Mapping[str, Any], standard: bool) -> WatchedDeployment:
+    middle = f"-{part['name']}" if part.get("name") else ""
+    # A model format leaves the image to the serving runtime.
+    container = (part.get("containers") or [{}])[0]
+    return WatchedDeployment(
+        f"{name}{middle}-{kind}" if standard else "",
+        image=str(container.get("image") or ""),
+        container=str(container.get("name") or CONTAINER),
+        template=pod_revision_of(part),
+        minimum=int(part.get("minReplicas", 1)),
+        component=kind,
+    )
+
+
+def _problems(watched: Watched, look: Look) -> Iterator[Problem]:
+    ref, live = watched.primary, look.snapshot.primary or {}
+    status = live.get("status") or {}
+    if not status:
+        yield Problem(
+            "NotWatched",
+            f"KServe has not touched {ref}: its controller does not run or does not watch "
+            f"namespace {ref.namespace}",
+            look.unwatched_seconds,
+        )
+    # KServe takes its default for a mode whose name it does not know, and says nothing.
+    asked = str((live["metadata"].get("annotations") or {}).get(MODE) or "")
+    made = str(status.get("deploymentMode") or "")
+    if asked and made and (asked in STANDARD_MODES) != (made in STANDARD_MODES):
+        yield Problem(
+            "OtherDeploymentMode",
+            f"KServe deployed {ref} in mode {made}, not in {asked}; before 0.16 the modes have "
+            "other names",
+            _FLICKER,
+        )
+    patience = _FLICKER if look.arrived else _RECONCILING
+    model = status.get("modelStatus") or {}
+    if model.get("transitionStatus") in _FAILED_LOADS:
+        info = model.get("lastFailureInfo") or {}
+        reason = str(info.get("reason") or model["transitionStatus"])
+        told = info.get("message") or reason
+        yield Problem(reason, f"{ref} cannot load its model: {told}", patience)
+    for name in ("Ready", *watched.conditions):
+        told = conditions_of(live).get(name) or {}
+        if told.get("status") == "False" and told.get("reason") in ("InvalidSpec", "Stopped"):
+            message = told.get("message") or told["reason"]
+            yield Problem(str(told["reason"]), f"{ref}: {message}", patience)
+
+
+def _service_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    found = first_of_kind(manifests, "InferenceService")
+    assert found is not None  # noqa: S101 - the target renders one
+    return found

@@ -1,0 +1,141 @@
+"""How a BentoDeployment is seen while Yatai's operators work on it, and what goes wrong there.
+
+Read in yatai-deployment 1.1.4 and 1.1.21 (`bentodeployment_controller.go`) and in
+yatai-image-builder 1.1.3, 1.2.28 and 3.0.42 (`bentorequest_controller.go`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .cluster import ObjectRef
+from .target import first_of_kind
+from .watched import Look, Problem, Watched, WatchedDeployment, conditions_of, pod_revision_of
+
+PORT = 3000
+
+# Seconds that a problem must last which may be gone at the next look.
+_FLICKER = 2.0
+_ERROR = 3.0
+# yatai-deployment finishes its reconcile within a second unless it polls for an address.
+_POLLING = 4.0
+_SUFFIX = re.compile(r"domain.?suffix|ingress|load.?balancer|\bnetwork\b.*config", re.IGNORECASE)
+
+
+def service_url(
+    manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
+) -> str:
+    """Give the URL that the rendered BentoDeployment has inside the cluster."""
+    del live
+    metadata = bento_deployment_of(manifests)["metadata"]
+    return f"http://{metadata['name']}.{metadata['namespace']}.svc:{PORT}"
+
+
+def bento_deployment_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Give the BentoDeployment among rendered manifests."""
+    return next(manifest for manifest in manifests if manifest["kind"] == "BentoDeployment")
+
+
+def watched_bento_deployment(manifests: Sequence[Mapping[str, Any]]) -> Watched:
+    """Describe a BentoDeployment: `<bd>` and one `<bd>-runner-<i>` per runner, container `main`.
+
+    Args:
+        manifests: It and its Bento or BentoRequest, rendered or live.
+    """
+    primary = bento_deployment_of(manifests)
+    ref, spec = ObjectRef.of(primary), primary["spec"]
+    named = [one for one in manifests if one["metadata"]["name"] == spec["bento"]]
+    bento = first_of_kind(named, "Bento")
+    request = first_of_kind(named, "BentoRequest")
+    made = (request or bento or {}).get("spec") or {}
+    version = str(made.get("tag") or made.get("bentoTag") or "").partition(":")[2]
+    settings = {one["name"]: one for one in spec.get("runners") or ()}
+    parts = {ref.name: spec}
+    # The operator counts the runners in the order of the Bento.
+    for index, runner in enumerate(made.get("runners") or ()):
+        parts[f"{ref.name}-runner-{index}"] = settings.get(runner["name"]) or {}
+    return Watched(
+        ref,
+        deployments=tuple(
+            WatchedDeployment(
+                name,
+                # The builder decides from where nodes pull what it built.
+                image="" if request else str(made.get("image") or ""),
+                container="main",
+                labels=(("yatai.ai/bento-version", version),) if version else (),
+                template=pod_revision_of(part.get("extraPodMetadata")),
+                minimum=int((part.get("autoscaling") or {}).get("minReplicas", 1)),
+            )
+            for name, part in parts.items()
+        ),
+        pods=f"yatai.ai/bento-deployment={ref.name}",
+        build=str(spec["bento"]) if request else "",
+        url=service_url(manifests),
+        problems=_problems,
+    )
+
+
+def _problems(watched: Watched, look: Look) -> Iterator[Problem]:
+    if watched.build:
+        yield from _build_problems(watched, look)
+    yield from _operator_problems(watched, look)
+
+
+def _operator_problems(watched: Watched, look: Look) -> Iterator[Problem]:
+    """Judge the conditions of a BentoDeployment.
+
+    `Available` says that its objects were written, nothing about pods. False or Unknown may
+    last although the pods serve: without a `domain-suffix` the operator fails after all else
+    is done.
+    """
+    ref, snapshot = watched.primary, look.snapshot
+    conditions = conditions_of(snapshot.primary)
+    if not conditions and not snapshot.deployments:
+        yield Problem(
+            "NotWatched",
+            f"No operator has touched {ref}: yatai-deployment does not run, or does not "
+            f"watch namespace {ref.namespace} (BENTO_DEPLOYMENT_NAMESPACES)",
+            look.unwatched_seconds,
+        )
+    available = conditions.get("Available")
+    if available is None or available.get("status") == "True":
+        return
+    message = str(available.get("message") or "")
+    failed = available.get("status") == "False"
+    if look.healthy and (not failed or _SUFFIX.search(message)):
+        yield Problem(
+            "DomainSuffix",
+            f"All pods of {ref.name} are ready, but the operator does not finish "
+            f"(Available={available.get('status')}: {message or 'no message'}). So it looks "
+            "when ConfigMap network in the operator's namespace has no domain-suffix: the "
+            "operator then waits for an address up to 20 minutes; any value ends that",
+            _FLICKER if failed else _POLLING,
+        )
+    elif failed and not watched.build:
+        yield Problem("OperatorError", f"yatai-deployment failed: {message}", _ERROR)
+
+
+def _build_problems(watched: Watched, look: Look) -> Iterator[Problem]:
+    build = look.snapshot.build
+    if build is None:
+        yield Problem("Deleted", f"BentoRequest {watched.build} is not there", _ERROR)
+        return
+    conditions = conditions_of(build)
+    if not conditions:
+        yield Problem(
+            "NotWatched",
+            f"No builder has touched BentoRequest {watched.build}: yatai-image-builder does not "
+            f"run, or does not watch namespace {watched.primary.namespace}",
+            look.unwatched_seconds,
+        )
+    building = conditions.get("ImageBuilding") or {}
+    available = conditions.get("BentoAvailable") or {}
+    if available.get("status") != "True" and building.get("reason") == "Timeout":
+        told = building.get("message") or "no message"
+        yield Problem("BuildTimeout", f"The image was not built in time: {told}")
+    elif available.get("status") == "False":
+        told = available.get("message") or "no message"
+        # yatai-image-builder passes through Unknown at every reconcile; False must last.
+        yield Problem("BuildFailed", f"The image was not built: {told}", _ERROR)
