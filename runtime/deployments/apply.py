@@ -16,6 +16,8 @@ from .replicas import is_replicas_conflict, let_go_of_replicas, take_over_replic
 # What others refer to comes first; what starts pods comes last.
 _FIRST = ("ServiceAccount", "Secret", "ConfigMap", "PersistentVolumeClaim", "Service")
 PRIMARY_KINDS = ("BentoDeployment", "InferenceService", "Deployment")
+# Of two Deployments in one release, the second is the canary.
+COMPONENT_LABEL, CANARY = "app.kubernetes.io/component", "canary"
 
 Change = Literal["created", "changed", "unchanged"]
 
@@ -157,18 +159,22 @@ def in_order(manifests: Sequence[Manifest]) -> list[Manifest]:
 
 
 def primary_of(manifests: Sequence[Manifest]) -> Manifest:
-    """Give the object whose name is the release's: what starts the pods.
+    """Give the object whose name is the release's: what starts the pods, and no canary.
 
     Raises:
-        DeploymentError: None of the manifests starts pods.
+        DeploymentError: There are no manifests.
     """
-    last = in_order(manifests)[-1] if manifests else {}
-    for kind in PRIMARY_KINDS:
-        if found := [manifest for manifest in manifests if manifest["kind"] == kind]:
-            return found[0]
-    if last:
-        return last
-    raise DeploymentError("There are no manifests.", hint="Render a target first.")
+    if not manifests:
+        raise DeploymentError("There are no manifests.", hint="Render a target first.")
+
+    def rank(manifest: Manifest) -> tuple[int, bool]:
+        kind = manifest["kind"]
+        place = PRIMARY_KINDS.index(kind) if kind in PRIMARY_KINDS else len(PRIMARY_KINDS)
+        labels = manifest["metadata"].get("labels") or {}
+        return place, labels.get(COMPONENT_LABEL) == CANARY
+
+    found = min(manifests, key=rank)
+    return found if found["kind"] in PRIMARY_KINDS else in_order(manifests)[-1]
 
 
 def _settled(cluster: ClusterConnection, ref: ObjectRef) -> dict[str, Any] | None:

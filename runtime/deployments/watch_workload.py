@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .apply import primary_of
 from .cluster import ObjectRef
-from .target import first_of_kind
 from .watched import Look, Problem, Watched, WatchedDeployment, pod_revision_of
 
 # Seconds that a Gateway may need to see the backends of a route.
@@ -18,10 +18,10 @@ def workload_url(
 ) -> str:
     """Give the URL of the release's own Service inside the cluster; empty without one."""
     del live
-    deployment = first_of_kind(manifests, "Deployment") or {"metadata": {"name": ""}}
+    name = primary_of(manifests)["metadata"]["name"]
     for manifest in manifests:
         metadata = manifest["metadata"]
-        if manifest["kind"] == "Service" and metadata["name"] == deployment["metadata"]["name"]:
+        if manifest["kind"] == "Service" and metadata["name"] == name:
             port = manifest["spec"]["ports"][0]["port"]
             return f"http://{metadata['name']}.{metadata['namespace']}.svc:{port}"
     return ""
@@ -29,7 +29,9 @@ def workload_url(
 
 def watched_workload(manifests: Sequence[Mapping[str, Any]]) -> Watched:
     """Describe the Deployments among the manifests; a canary is a second one."""
-    deployments = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
+    primary = primary_of(manifests)
+    others = [one for one in manifests if one["kind"] == "Deployment" and one != primary]
+    deployments = [primary, *others]
     selectors = [dict(entry["spec"]["selector"]["matchLabels"]) for entry in deployments]
     shared = {
         key: value

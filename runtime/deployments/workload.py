@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
+from .apply import CANARY, COMPONENT_LABEL
 from .core_shapes import COUNT, LABEL_SELECTOR, NUMBER_OR_TEXT, TEXT, one_of
 from .names import (
     deployment_name,
@@ -197,8 +198,8 @@ def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tu
         one = _Scaling(options.canary_replicas, options.canary_replicas, [], {})
         beside = f"{name}{CANARY_SUFFIX}"
         manifests += [
-            _deployment(name, "canary", image, options, resources, one, _facts(bento)),
-            _service(beside, name, "canary", options, _facts(bento)),
+            _deployment(name, CANARY, image, options, resources, one, _facts(bento)),
+            _service(beside, name, CANARY, options, _facts(bento)),
         ]
     return (*manifests, *_route(name, options, facts))
 
@@ -233,7 +234,7 @@ def _check_canary(image: str, options: WorkloadOptions) -> None:
 def _selector(release: str, component: str) -> dict[str, str]:
     """What never changes: a Deployment's selector is immutable."""
     return {
-        "app.kubernetes.io/component": component,
+        COMPONENT_LABEL: component,
         "app.kubernetes.io/instance": release,
         "app.kubernetes.io/managed-by": MANAGER,
     }

@@ -128,7 +128,7 @@ def test_missing_crds_are_named_with_what_to_install(
     ("status", "reason", "message", "hint"),
     [
         (401, "Unauthorized", "Unauthorized", "credentials"),
-        (403, "Forbidden", 'cannot patch resource "bentoes"', "patch on bentoes"),
+        (403, "Forbidden", 'cannot patch resource "bentoes"', "kustomize base"),
         (404, "NotFound", 'namespaces "serving" not found', "Create the namespace"),
         (503, "ServiceUnavailable", "shutting down", "again is safe"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,31 @@ import pytest
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
 from kfp_bento.runtime.bentos import Bento
-from kfp_bento.runtime.deployments import Release, cluster_configured, deploy_bento
+from kfp_bento.runtime.deployments import Release, cluster_configured, deploy
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 TARGET = "KFP_BENTO_LOCAL_TARGET"
+
+
+def deploy_bento(
+    image: str,
+    bento: Bento,
+    directory: Path,
+    *,
+    mode: str = "auto",
+    location: str = "",
+    **more: Any,
+) -> Release:
+    return deploy(
+        "bento-deployment",
+        image,
+        bento,
+        directory,
+        options=more,
+        mode=mode,
+        image_location=location,
+        wait_seconds=0,
+    ).release
 
 
 class LocalTarget:
@@ -80,15 +102,16 @@ def test_without_a_cluster_a_release_is_only_rendered_and_says_so(
 ) -> None:
     release = deploy_bento(image, bento, tmp_path / "out", namespace="serving")
     assert release == Release(
-        target="bentodeployment",
+        target="bento-deployment",
         mode="rendered",
         name="wine",
         namespace="serving",
-        revision="0123456789e12345",
+        revision=release.revision,
         url="",
         image=image,
         bento_tag="wine:0123456789e12345",
     )
+    assert re.fullmatch("[0-9a-f]{16}", release.revision)
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
@@ -111,7 +134,7 @@ def test_rendering_never_touches_the_configured_cluster(
 def test_a_local_run_comes_before_a_configured_cluster(
     image: str, bento: Bento, tmp_path: Path, api: ApiServer, target: LocalTarget
 ) -> None:
-    release = deploy_bento(image, bento, tmp_path, image_location="oci:build/image")
+    release = deploy_bento(image, bento, tmp_path, location="oci:build/image")
     assert (release.mode, release.url) == ("local", "http://127.0.0.1:3999")
     assert api.patches == []
     ((path, request),) = target.requests
@@ -131,9 +154,9 @@ def test_an_image_in_a_directory_is_not_sent_to_a_cluster(
     image: str, bento: Bento, tmp_path: Path, api: ApiServer
 ) -> None:
     location = "oci:build/image"
-    assert deploy_bento(image, bento, tmp_path, image_location=location).mode == "rendered"
+    assert deploy_bento(image, bento, tmp_path, location=location).mode == "rendered"
     with pytest.raises(DeploymentError, match="No cluster can pull the image"):
-        deploy_bento(image, bento, tmp_path, image_location=location, mode="apply")
+        deploy_bento(image, bento, tmp_path, location=location, mode="apply")
     assert api.patches == []
 
 

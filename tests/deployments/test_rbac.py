@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import Permission, needed_permissions, role_rules
-from kfp_bento.runtime.deployments.permissions import RENDERED
+from kfp_bento.runtime.deployments import TARGETS, Permission, needed_permissions, role_rules
 from kfp_bento.runtime.errors import InvalidInput
 
 RBAC = Path(deployments.__file__).with_name("rbac")
@@ -47,9 +46,10 @@ def test_looking_changes_nothing() -> None:
 
 
 def test_each_target_needs_only_its_own_kinds_to_be_written() -> None:
-    for target, kinds in RENDERED.items():
-        found = needed_permissions(["apply"], [target])
-        assert {(one.group, one.resource) for one in found} == set(kinds)
+    for target in TARGETS.values():
+        found = needed_permissions(["apply"], [target.kind])
+        kinds = {(kind.group, kind.plural) for kind in target.kinds}
+        assert {(one.group, one.resource) for one in found} == kinds
 
 
 @pytest.mark.parametrize(("operations", "targets"), [(["fly"], []), ([], ["moon"])])

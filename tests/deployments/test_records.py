@@ -19,8 +19,8 @@ from kfp_bento.runtime.deployments.apply import in_order, primary_of
 from kfp_bento.runtime.deployments.record import (
     LARGEST_RECORD,
     LAST_GOOD,
-    decode_last_good,
-    encode_last_good,
+    decode_good,
+    encode_good,
     read_record,
     revision_of,
 )
@@ -92,11 +92,11 @@ def test_an_inference_service_keeps_its_facts_beside_itself(again: int) -> None:
 
 def test_the_last_good_release_comes_back_whole(manifests: list[dict[str, Any]]) -> None:
     recorded = record_release(manifests, image=IMAGE, bento="wine:v1")
-    text = encode_last_good(recorded)
-    good = decode_last_good(text)
+    text = encode_good(recorded)
+    good = decode_good(text)
     assert good.manifests == recorded
     assert (good.revision, good.image, good.bento) == (revision_of(manifests), IMAGE, "wine:v1")
-    assert text == encode_last_good(recorded)
+    assert text == encode_good(recorded)
 
 
 def test_what_is_too_large_to_keep_leaves_image_and_revision(
@@ -104,9 +104,9 @@ def test_what_is_too_large_to_keep_leaves_image_and_revision(
 ) -> None:
     manifests[1]["metadata"]["annotations"]["noise"] = os.urandom(LARGEST_RECORD).hex()
     recorded = record_release(manifests, image=IMAGE, bento="wine:v1")
-    text = encode_last_good(recorded)
+    text = encode_good(recorded)
     assert len(text) < 1000
-    good = decode_last_good(text)
+    good = decode_good(text)
     assert (good.image, good.manifests) == (IMAGE, ())
     assert good.revision == revision_of(manifests)
 
@@ -114,7 +114,7 @@ def test_what_is_too_large_to_keep_leaves_image_and_revision(
 @pytest.mark.parametrize("text", ["no base64!", "aGVsbG8=", "eJyrrgUAAXUA+Q==", "eJwDAAAAAAE="])
 def test_a_record_that_somebody_changed_is_an_error(text: str) -> None:
     with pytest.raises(DeploymentError, match=LAST_GOOD):
-        decode_last_good(text)
+        decode_good(text)
 
 
 def test_configuration_comes_first_and_what_starts_pods_last() -> None:
@@ -149,4 +149,5 @@ def test_a_request_for_an_image_is_watched_too() -> None:
         "spec": {"bento": "wine--v1"},
     }
     watched = watched_release([request, serving])
-    assert (watched.build, watched.deployments[0].image) == ("wine--v1", "registry/wine:v1")
+    assert (watched.build, watched.deployments[0].image) == ("wine--v1", "")
+    assert watched.deployments[0].labels == (("yatai.ai/bento-version", "v1"),)

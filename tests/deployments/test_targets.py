@@ -111,18 +111,17 @@ def test_every_target_tells_its_url_its_primary_and_what_must_run(
     name = chosen.primary(manifests)["metadata"]["name"]
     assert chosen.url(manifests).startswith(f"http://{name}")
     watched = chosen.watched(manifests)
-    assert watched
-    for workload in watched:
-        assert workload.template_annotations["kfp-bento/pod-revision"]
-        assert workload.labels
+    assert watched.deployments and watched.pods
+    for workload in watched.deployments:
+        assert dict(workload.template)["kfp-bento/pod-revision"]
+    assert chosen.watched([*reversed(manifests)]).primary == watched.primary
 
 
 @pytest.mark.parametrize("change", [{"envs": {"A": "2"}}, {"service_account": "other"}])
 @pytest.mark.parametrize("target", ["bento-deployment", "workload", "inference-service"])
 def test_another_pod_is_another_pod_revision(target: str, change: dict[str, Any]) -> None:
     def revision(**options: Any) -> Any:
-        (first, *_) = TARGETS[target].watched(render(target, **options))
-        return first.template_annotations
+        return TARGETS[target].watched(render(target, **options)).deployments[0].template
 
     assert revision() != revision(**change)
     assert revision() == revision(autoscaling={"minReplicas": 1, "maxReplicas": 4})
@@ -155,9 +154,10 @@ def test_a_target_that_does_not_exist_is_refused() -> None:
 
 def test_runners_are_watched_in_the_order_of_the_bento() -> None:
     watched = TARGETS["bento-deployment"].watched(render("bento-deployment", bento=OLD))
-    assert [one.name for one in watched] == ["fraud", "fraud-runner-0", "fraud-runner-1"]
-    assert {one.image for one in watched} == {IMAGE}
-    assert watched[1].template_labels == {"yatai.ai/bento-version": "v1"}
+    names = [one.name for one in watched.deployments]
+    assert names == ["fraud", "fraud-runner-0", "fraud-runner-1"]
+    assert {one.image for one in watched.deployments} == {IMAGE}
+    assert watched.deployments[1].labels == (("yatai.ai/bento-version", "v1"),)
 
 
 def test_a_request_renders_no_bento_that_the_builder_would_overwrite() -> None:
@@ -172,7 +172,7 @@ def test_a_request_renders_no_bento_that_the_builder_would_overwrite() -> None:
 def test_a_new_signature_of_the_same_archive_is_no_new_revision() -> None:
     def revision(url: str) -> Any:
         manifests = render("bento-request", TAG, archive_url=url)
-        return TARGETS["bento-request"].watched(manifests)[0].template_annotations
+        return TARGETS["bento-request"].watched(manifests).deployments[0].template
 
     assert revision(ARCHIVE) == revision(ARCHIVE.replace("Signature=0", "Signature=1"))
 
@@ -254,7 +254,8 @@ def test_a_canary_splits_the_route_between_two_services() -> None:
     services = [one["metadata"]["name"] for one in of_kind(manifests, "Service")]
     assert services == ["wine", "wine-canary"]
     watched = TARGETS["workload"].watched(manifests)
-    assert [one.image for one in watched] == [OTHER, IMAGE]
+    assert [one.image for one in watched.deployments] == [OTHER, IMAGE]
+    assert [ref.name for ref in watched.routes] == ["wine"]
 
 
 def inference_service(image: str = IMAGE, **options: Any) -> Any:
@@ -289,13 +290,10 @@ def test_a_canary_in_knative_mode_is_a_percentage() -> None:
 
 def test_knative_scales_to_zero_and_finds_its_deployment_by_labels() -> None:
     manifests = render("inference-service", mode="Knative", autoscaling={"minReplicas": 0})
-    (watched,) = TARGETS["inference-service"].watched(manifests)
-    assert watched.minimum == 0
-    assert watched.name == ""
-    assert watched.labels == {
-        "serving.kserve.io/inferenceservice": "wine",
-        "component": "predictor",
-    }
+    watched = TARGETS["inference-service"].watched(manifests)
+    (predictor,) = watched.deployments
+    assert (predictor.minimum, predictor.name, predictor.component) == (0, "", "predictor")
+    assert watched.pods == "serving.kserve.io/inferenceservice=wine"
 
 
 def test_facts_about_the_bento_restart_no_predictor() -> None:
@@ -325,131 +323,3 @@ def test_the_url_of_an_inference_service_is_what_its_status_says() -> None:
     assert target.url(manifests) == "http://wine-predictor.serving.svc"
     live = {"status": {"address": {"url": "http://wine.serving.svc/v1/models/wine:predict"}}}
     assert target.url(manifests, live) == "http://wine.serving.svc"
-
-
-def live(kind: str, *conditions: tuple[str, str, str, str], **status: Any) -> dict[str, Any]:
-    told = [
-        {"type": name, "status": state, "reason": reason, "message": message}
-        for name, state, reason, message in conditions
-    ]
-    return {
-        "kind": kind,
-        "metadata": {"name": "wine", "namespace": "serving", "generation": 2},
-        "status": {"conditions": told, "observedGeneration": 2, **status},
-    }
-
-
-LIVE = [
-    ("bento-deployment", live("BentoDeployment"), "NotReconciled", False),
-    (
-        "bento-deployment",
-        live("BentoDeployment", ("Available", "False", "Reconciling", "get domain suffix: x")),
-        "DomainSuffix",
-        False,
-    ),
-    (
-        "bento-deployment",
-        live("BentoDeployment", ("Available", "False", "Reconciling", "quota")),
-        "ReconcileFailed",
-        False,
-    ),
-    (
-        "bento-deployment",
-        live("BentoDeployment", ("BentoFound", "False", "Reconciling", "")),
-        "BentoMissing",
-        False,
-    ),
-    ("bento-request", live("BentoRequest"), "NotReconciled", False),
-    (
-        "bento-request",
-        live("BentoRequest", ("BentoAvailable", "Unknown", "Reconciling", "")),
-        "Building",
-        False,
-    ),
-    (
-        "bento-request",
-        live("BentoRequest", ("BentoAvailable", "False", "Reconciling", "failed")),
-        "BuildFailed",
-        False,
-    ),
-    (
-        "bento-request",
-        live(
-            "BentoRequest",
-            ("BentoAvailable", "False", "Reconciling", ""),
-            ("ImageBuilding", "False", "Timeout", ""),
-        ),
-        "BuildTimeout",
-        True,
-    ),
-    ("workload", live("Deployment", observedGeneration=1), "NotObserved", False),
-    (
-        "workload",
-        live("Deployment", ("Progressing", "False", "ProgressDeadlineExceeded", "late")),
-        "ProgressDeadlineExceeded",
-        True,
-    ),
-    (
-        "workload",
-        live("Deployment", ("ReplicaFailure", "True", "FailedCreate", "exceeded quota")),
-        "FailedCreate",
-        False,
-    ),
-    ("workload", live("HTTPRoute"), "NotReconciled", False),
-    ("inference-service", live("InferenceService"), "NotReconciled", False),
-    (
-        "inference-service",
-        live("InferenceService", ("Ready", "True", "", ""), observedGeneration=1),
-        "NotObserved",
-        False,
-    ),
-    (
-        "inference-service",
-        live("InferenceService", ("Ready", "False", "PredictorNotReady", "m")),
-        "PredictorNotReady",
-        False,
-    ),
-    (
-        "inference-service",
-        live(
-            "InferenceService",
-            ("Ready", "True", "", ""),
-            modelStatus={
-                "transitionStatus": "BlockedByFailedLoad",
-                "lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no model"},
-            },
-        ),
-        "ModelLoadFailed",
-        True,
-    ),
-]
-
-
-def test_a_mode_that_kserve_did_not_know_is_told() -> None:
-    found = live("InferenceService", ("Ready", "True", "", ""), deploymentMode="Serverless")
-    found["metadata"]["annotations"] = {"serving.kserve.io/deploymentMode": "Standard"}
-    (problem,) = TARGETS["inference-service"].problems([found])
-    assert (problem.reason, problem.final) == ("OtherDeploymentMode", True)
-    found["status"]["deploymentMode"] = "RawDeployment"
-    assert TARGETS["inference-service"].problems([found]) == ()
-
-
-@pytest.mark.parametrize(("target", "found", "reason", "final"), LIVE, ids=[e[2] for e in LIVE])
-def test_conditions_against_a_release_are_told(
-    target: str, found: Any, reason: str, final: bool
-) -> None:
-    (problem,) = TARGETS[target].problems([found])
-    assert (problem.reason, problem.final) == (reason, final)
-
-
-@pytest.mark.parametrize(
-    ("target", "found"),
-    [
-        ("bento-deployment", live("BentoDeployment", ("Available", "True", "", ""))),
-        ("bento-request", live("BentoRequest", ("BentoAvailable", "True", "", ""))),
-        ("workload", live("Deployment", ("Progressing", "True", "NewReplicaSetAvailable", ""))),
-        ("inference-service", live("InferenceService", ("Ready", "True", "", ""))),
-    ],
-)
-def test_conditions_without_an_objection_are_silent(target: str, found: Any) -> None:
-    assert TARGETS[target].problems([found]) == ()

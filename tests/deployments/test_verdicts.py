@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sample_bentos import make_bento
 from staged_objects import (
     OTHER,
     OURS,
@@ -19,9 +21,16 @@ from staged_objects import (
     yatai,
 )
 
-from kfp_bento.runtime.deployments import Verdict, Watched, WatchedDeployment
+from kfp_bento.runtime.deployments import Verdict, Watched, WatchedDeployment, target_of
 from kfp_bento.runtime.deployments.cluster import ObjectRef
 from kfp_bento.runtime.deployments.verdict import Judge, Snapshot
+
+
+def watched_like(target: str, **options: Any) -> Watched:
+    chosen = target_of(target)
+    bento = make_bento("wine", "v1")
+    return chosen.watched(chosen.render(OURS, bento, {"namespace": "serving", **options}))
+
 
 PLAIN = Watched(
     ObjectRef("apps/v1", "Deployment", "serving", "wine"),
@@ -32,17 +41,21 @@ PLAIN = Watched(
 V1 = (("yatai.ai/bento-version", "v1"),)
 NEW = {"yatai.ai/bento-version": "v1"}
 OLD = {"yatai.ai/bento-version": "v0"}
-YATAI = Watched(
-    ObjectRef("serving.yatai.ai/v2alpha1", "BentoDeployment", "serving", "wine"),
+# What the targets say of their own manifests, with the parts that these tests set themselves.
+YATAI = replace(
+    watched_like("bento-deployment"),
     revision="r1",
     deployments=(WatchedDeployment("wine", image=OURS, container="main", labels=V1),),
-    pods="yatai.ai/bento-deployment=wine",
 )
-KSERVE = Watched(
-    ObjectRef("serving.kserve.io/v1beta1", "InferenceService", "serving", "wine"),
+KSERVE = replace(
+    watched_like("inference-service"),
     deployments=(WatchedDeployment("wine-predictor", image=OURS, container="main"),),
-    pods="serving.kserve.io/inferenceservice=wine",
-    conditions=("PredictorReady", "Ready"),
+)
+KNATIVE = replace(
+    watched_like("inference-service", mode="Knative", autoscaling={"minReplicas": 0}),
+    deployments=(
+        WatchedDeployment("", image=OURS, container="main", minimum=0, component="predictor"),
+    ),
 )
 BOTH = (condition("PredictorReady", "True"), condition("Ready", "True"))
 AVAILABLE = condition("Available", "True")
@@ -305,7 +318,7 @@ def test_our_version_with_another_image_is_wrong() -> None:
 
 def test_every_runner_is_wanted() -> None:
     runner = WatchedDeployment("wine-runner-0", image=OURS, container="main", labels=V1)
-    watched = Watched(YATAI.primary, "r1", (*YATAI.deployments, runner), YATAI.pods)
+    watched = replace(YATAI, deployments=(*YATAI.deployments, runner))
     primary, api = bento_deployment(AVAILABLE), deployment(labels=NEW)
     verdict, told = verdict_after(watched, *lasting(yatai(primary, api), 500))
     assert verdict is None
@@ -356,14 +369,35 @@ def test_the_operator_s_error_is_told_in_its_words() -> None:
     assert "Bento not found" in told
 
 
+def building(*conditions: dict[str, Any]) -> Snapshot:
+    build = {"metadata": {"name": "wine--v1"}, "status": {"conditions": [*conditions]}}
+    primary = bento_deployment(condition("Available", "False", message="not built"))
+    return Snapshot(primary, primary, build=build)
+
+
+def test_a_builder_that_does_not_come_by_is_told() -> None:
+    watched = replace(YATAI, build="wine--v1")
+    assert verdict_after(watched, *lasting(building(), 19))[0] is None
+    verdict, told = verdict_after(watched, *lasting(building(), 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+    assert "yatai-image-builder" in told
+
+
+def test_a_build_that_ran_out_of_time_is_told_at_once() -> None:
+    late = building(
+        condition("BentoAvailable", "Unknown"),
+        condition("ImageBuilding", "False", "Timeout", "after 30m"),
+    )
+    verdict, told = verdict_after(replace(YATAI, build="wine--v1"), (0.0, late))
+    assert verdict is not None and verdict.reason == "BuildTimeout"
+    assert "after 30m" in told
+
+
 def test_an_image_that_is_still_built_is_waited_for_and_a_failed_build_told() -> None:
-    watched = Watched(YATAI.primary, "r1", YATAI.deployments, YATAI.pods, build="wine--v1")
+    watched = replace(YATAI, build="wine--v1")
 
     def looking(status: str, message: str) -> Snapshot:
-        available = condition("BentoAvailable", status, message=message)
-        build = {"metadata": {"name": "wine--v1"}, "status": {"conditions": [available]}}
-        primary = bento_deployment(condition("Available", "False", message="not built"))
-        return Snapshot(primary, primary, build=build)
+        return building(condition("BentoAvailable", status, message=message))
 
     verdict, told = verdict_after(watched, *lasting(looking("Unknown", "building"), 500))
     assert verdict is None and "being built" in told
@@ -382,11 +416,40 @@ def standard(primary: dict[str, Any], *deployments: dict[str, Any]) -> Snapshot:
     return Snapshot(primary, None, deployments=deployments)
 
 
-def test_a_ready_condition_of_the_generation_before_is_stale() -> None:
-    stale = standard(inference_service(*BOTH, observed=1), deployment("wine-predictor"))
-    verdict, told = verdict_after(KSERVE, *lasting(stale, 500))
+def test_a_ready_condition_of_the_revision_before_is_stale() -> None:
+    marked = (("kfp-bento/pod-revision", "new"),)
+    watched = replace(KSERVE, deployments=(replace(KSERVE.deployments[0], template=marked),))
+    stale = standard(inference_service(*BOTH), deployment("wine-predictor"))
+    verdict, told = verdict_after(watched, *lasting(stale, 500))
     assert verdict is None
-    assert "not observed" in told
+    assert "pods of another revision" in told
+
+
+def test_kserve_counts_the_generations_of_its_deployment_and_not_its_own() -> None:
+    behind = standard(inference_service(*BOTH, observed=1), deployment("wine-predictor"))
+    verdict, _ = verdict_after(KSERVE, *lasting(behind, 2))
+    assert verdict is not None and verdict.ready
+
+
+def test_a_mode_that_kserve_did_not_know_is_told() -> None:
+    mode = {"serving.kserve.io/deploymentMode": "Standard"}
+    live = inference_service(*BOTH, deploymentMode="Serverless")
+    live["metadata"]["annotations"] = mode
+    other = standard(live, deployment("wine-predictor"))
+    verdict, told = verdict_after(KSERVE, *lasting(other, 2))
+    assert verdict is not None and verdict.reason == "OtherDeploymentMode"
+    assert "mode Serverless, not in Standard" in told
+    live["status"]["deploymentMode"] = "RawDeployment"
+    verdict, _ = verdict_after(KSERVE, *lasting(other, 2))
+    assert verdict is not None and verdict.ready
+
+
+def test_an_inference_service_that_nobody_touches_is_told() -> None:
+    silent = inference_service()
+    del silent["status"]
+    verdict, told = verdict_after(KSERVE, *lasting(standard(silent), 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+    assert "KServe has not touched" in told
 
 
 def test_conditions_and_deployment_of_an_inference_service_are_both_wanted() -> None:
@@ -410,25 +473,72 @@ def test_in_serverless_mode_the_newest_revision_must_be_the_ready_one() -> None:
             "wine-00002-deployment",
             image=image,
             replicas=replicas,
-            labels={"serving.knative.dev/revision": "wine-00002"},
+            labels={"serving.knative.dev/revision": "wine-00002", "component": "predictor"},
         )
         return standard(primary, live)
 
-    verdict, told = verdict_after(KSERVE, *lasting(looking("wine-00001"), 500))
+    verdict, told = verdict_after(KNATIVE, *lasting(looking("wine-00001"), 500))
     assert verdict is None and "wine-00001 serves" in told
-    assert verdict_after(KSERVE, *lasting(looking("wine-00002", OTHER), 500))[0] is None
+    verdict, told = verdict_after(KNATIVE, *lasting(looking("wine-00002", OTHER), 500))
+    assert verdict is None and "no Deployment of the new predictor" in told
     for replicas in (1, 0):
         looks = lasting(looking("wine-00002", replicas=replicas), 2)
-        verdict, _ = verdict_after(KSERVE, *looks)
+        verdict, _ = verdict_after(KNATIVE, *looks)
         assert verdict is not None and verdict.ready, "scaled to zero is ready in this mode"
 
 
 def test_a_model_that_cannot_load_is_told() -> None:
-    status = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": {"message": "no model"}}
-    failed = standard(inference_service(modelStatus=status))
-    verdict, told = verdict_after(KSERVE, *lasting(failed, 2))
-    assert verdict is not None and verdict.reason == "BlockedByFailedLoad"
+    failure = {"reason": "ModelLoadFailed", "message": "no model"}
+    status = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
+    failed = inference_service(modelStatus=status)
+    loaded = standard(failed, deployment("wine-predictor"))
+    verdict, told = verdict_after(KSERVE, *lasting(loaded, 2))
+    assert verdict is not None and verdict.reason == "ModelLoadFailed"
     assert "no model" in told
+    # Before its Deployment is there, it may be about the revision before.
+    assert verdict_after(KSERVE, *lasting(standard(failed), 4))[0] is None
+    verdict, _ = verdict_after(KSERVE, *lasting(standard(failed), 5))
+    assert verdict is not None and verdict.reason == "ModelLoadFailed"
+
+
+# -- routes ----------------------------------------------------------------------------------
+
+
+ROUTED = replace(
+    PLAIN,
+    routes=(ObjectRef("gateway.networking.k8s.io/v1", "HTTPRoute", "serving", "wine"),),
+    problems=watched_like("workload", route={"gateway": "public"}).problems,
+)
+
+
+def routed(*conditions: dict[str, Any], generation: int = 2) -> Snapshot:
+    told = [{**one, "observedGeneration": 2} for one in conditions]
+    route = {
+        "metadata": {"name": "wine", "namespace": "serving", "generation": generation},
+        "status": {"parents": [{"conditions": told}] if told else []},
+    }
+    return replace(workload(), routes=[route])
+
+
+def test_a_route_must_be_taken_by_its_gateway() -> None:
+    taken = routed(condition("Accepted", "True"))
+    verdict, _ = verdict_after(ROUTED, *lasting(taken, 2))
+    assert verdict is not None and verdict.ready
+    stale = routed(condition("Accepted", "True"), generation=3)
+    verdict, told = verdict_after(ROUTED, *lasting(stale, 500))
+    assert verdict is None and "no Gateway has taken HTTPRoute wine" in told
+    verdict, told = verdict_after(ROUTED, *lasting(routed(), 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+    assert "No Gateway controller" in told
+
+
+@pytest.mark.parametrize("kind", ["Accepted", "ResolvedRefs"])
+def test_a_route_that_the_gateway_refuses_is_told(kind: str) -> None:
+    accepted = condition("Accepted", "True")
+    refused = routed(accepted, condition(kind, "False", "BackendNotFound", "no Service x"))
+    verdict, told = verdict_after(ROUTED, *lasting(refused, 3))
+    assert verdict is not None and verdict.reason == "BackendNotFound"
+    assert "no Service x" in told
 
 
 def test_looking_changes_no_snapshot() -> None:
