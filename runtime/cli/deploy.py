@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Releases out of images: render, compare or apply them.", no_args_is_help=True
 )
 
-_TARGETS = "bento-deployment, bento-request, inference-service or workload"
+TARGETS = "bento-deployment, bento-request, inference-service or workload"
 
 Image = Annotated[
     str,
@@ -43,7 +43,7 @@ BentoDirectory = Annotated[
     Optional[Path],  # noqa: UP045 - typer evaluates it
     typer.Option("--bento", help="The bento folder that the image was made of."),
 ]
-TargetName = Annotated[str, typer.Option("--target", "-t", help=f"{_TARGETS}.")]
+TargetName = Annotated[str, typer.Option("--target", "-t", help=f"{TARGETS}.")]
 OptionsFile = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -241,7 +241,7 @@ def apply(
 
 @app.command("options")
 def options_(
-    target: Annotated[str, typer.Argument(help=f"{_TARGETS}.")],
+    target: Annotated[str, typer.Argument(help=f"{TARGETS}.")],
     json: Json = False,
 ) -> None:
     """List the options of a target: what --options and --set take."""

@@ -9,6 +9,8 @@ import typer
 
 from .output import Json, print_json
 
+OPERATIONS = "apply, diff, wait, status, roll-back, prune or delete"
+
 _RBAC = "rbac.authorization.k8s.io"
 _ROLE = "kfp-bento-deployer"
 # Where Kubeflow Pipelines is installed, and whom its steps run as there.
@@ -28,8 +30,8 @@ def rbac(
     operation: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="apply, diff, wait, status, roll-back, prune or delete; may be repeated; "
-            "default: all. deploy apply is apply, diff, wait and prune."
+            help=f"{OPERATIONS}; may be repeated; default: all. What deploy apply does is apply, "
+            "diff, wait and prune."
         ),
     ] = None,
     json: Json = False,
