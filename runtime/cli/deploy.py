@@ -33,7 +33,7 @@ TARGETS = "bento-deployment, bento-request, inference-service or workload"
 Image = Annotated[
     str,
     typer.Argument(
-        metavar="[IMAGE]",
+        metavar="IMAGE",
         help="The image by digest, repository@sha256:…; the tag to build for a bento-request, "
         "nothing for a stored model.",
         show_default=False,
@@ -77,6 +77,15 @@ Tolerated = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--tolerate", metavar="REASON", help="A verdict that is no failure; may be repeated."
+    ),
+]
+UnschedulableAfter = Annotated[
+    float,
+    typer.Option(
+        "--unschedulable-after",
+        min=0,
+        metavar="SECONDS",
+        help="How long the scheduler may find no node.",
     ),
 ]
 
@@ -196,15 +205,7 @@ def apply(
         bool, typer.Option("--roll-back", help="Restore the last good release if it does not.")
     ] = False,
     tolerate: Tolerated = None,
-    unschedulable_after: Annotated[
-        float,
-        typer.Option(
-            "--unschedulable-after",
-            min=0,
-            metavar="SECONDS",
-            help="How long the scheduler may find no node.",
-        ),
-    ] = 30.0,
+    unschedulable_after: UnschedulableAfter = 30.0,
     json: Json = False,
 ) -> None:
     """Apply a release to the configured cluster, server-side, and wait until it serves."""

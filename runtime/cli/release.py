@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidInput, KfpBentoError
-from .deploy import Context, Force, Tolerated
+from .deploy import Context, Force, Tolerated, UnschedulableAfter
 from .extras import require_extra
 from .output import Json, err, out, print_facts, print_json, print_table, waiting, working
 from .release_facts import (
@@ -35,7 +35,9 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace
 TargetName = Annotated[
     str, typer.Option("--target", "-t", help="Its kind of target; default: found by the name.")
 ]
-Seconds = Annotated[float, typer.Option("--seconds", min=0, help="How long it may take.")]
+Seconds = Annotated[
+    float, typer.Option("--seconds", min=0, metavar="SECONDS", help="How long it may take.")
+]
 
 
 @app.command("list")
@@ -105,6 +107,7 @@ def wait(
     target: TargetName = "",
     seconds: Seconds = 600.0,
     tolerate: Tolerated = None,
+    unschedulable_after: UnschedulableAfter = 30.0,
     context: Context = "",
     json: Json = False,
 ) -> None:
@@ -120,6 +123,7 @@ def wait(
             seconds=seconds,
             context=context,
             tolerated=tolerate or (),
+            unschedulable_seconds=unschedulable_after,
             progress=progress,
         )
     if json:
@@ -207,7 +211,8 @@ def delete(
     namespace: Namespace = "default",
     target: TargetName = "",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0, help="How long its objects may take to go.")
+        float,
+        typer.Option("--seconds", min=0, metavar="SECONDS", help="How long its objects may take."),
     ] = 120.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     context: Context = "",

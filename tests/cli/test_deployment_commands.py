@@ -1,4 +1,4 @@
-"""deploy and rbac: what they take, write, print and answer, without a cluster or with a stub."""
+"""deploy, release and rbac: what they take, write, print and answer, by a stub at most."""
 
 from __future__ import annotations
 
