@@ -44,7 +44,9 @@ def print_json(data: Any) -> None:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a two-column table of facts, empty ones left out."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(
+        title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():

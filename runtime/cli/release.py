@@ -50,6 +50,7 @@ def list_(
     from .. import deployments
 
     require_extra("runtime")
+    _check_place(namespace)
     with working("asking the cluster", quiet=json):
         found = deployments.list_releases(namespace, context=context)
     if json:
@@ -261,6 +262,19 @@ def _target(name: str, target: str, namespace: str, context: str) -> str:
     from .. import deployments
 
     require_extra("runtime")
+    _check_place(namespace, name)
     if target:
         return deployments.target_of(target).kind
     return deployments.find_release(name, namespace=namespace, context=context)
+
+
+def _check_place(namespace: str, name: str | None = None) -> None:
+    """Refuse names that are none: they become paths and selectors of requests."""
+    from ..deployments.names import namespace_problem, resource_name_problem
+
+    if problem := namespace_problem(namespace):
+        raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")
+    if name is not None and (problem := resource_name_problem(name)):
+        raise InvalidInput(
+            f"{name!r} {problem}.", hint="kfp-bento release list shows those that are there."
+        )

@@ -220,6 +220,12 @@ def test_nothing_is_deleted_unasked(api: ApiServer) -> None:
     assert "--yes" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["", "wine/status", "wine,other", "[/]"])
+def test_what_is_no_name_is_never_asked_for(api: ApiServer, name: str) -> None:
+    assert_refused(kfp_bento("release", "status", name, "-t", "workload"), "is no DNS-1123")
+    assert_refused(kfp_bento("release", "list", "-n", name), "--namespace")
+
+
 def test_a_target_that_does_not_exist(api: ApiServer) -> None:
     assert_refused(kfp_bento("release", "status", "wine", "-t", "moon"), "no deployment target")
 
