@@ -140,10 +140,13 @@ def test_a_diff_is_objects_for_a_machine_and_a_document_for_a_person(
     assert page.read_text().startswith("# What the release changes")
 
 
-def test_a_diff_answers_with_its_exit_code_only_when_asked(api: ApiServer, bento: Path) -> None:
+def test_a_diff_answers_with_its_exit_code_only_when_asked(
+    api: ApiServer, bento: Path, tmp_path: Path
+) -> None:
     asked = ("deploy", "diff", IMAGE, "--bento", bento, "--exit-code")
     assert kfp_bento(*asked).returncode == 1
-    assert kfp_bento("deploy", "apply", IMAGE, "--bento", bento, "--wait", 0).returncode == 0
+    place = ("--bento", bento, "--to", tmp_path / "m")
+    assert kfp_bento("deploy", "apply", IMAGE, *place, "--wait", 0).returncode == 0
     same = kfp_bento(*asked)
     assert (same.returncode, same.stdout, same.stderr) == (0, "", "Nothing would change.\n")
 
