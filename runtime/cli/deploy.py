@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from .extras import require_extra
-from .option_docs import option_docs
 from .option_values import mapping_of, option_values
 from .output import Json, out, print_json, print_table, waiting, working
 from .release_facts import (
@@ -127,11 +126,10 @@ def render(
         deployed = deployments.deploy(
             target, image, wanted.bento, to, more_options=wanted.options, mode="render"
         )
-        written = deployments.write_manifests(wanted.manifests(), to)
     if json:
         print_json(deployed_document(deployed) | {"directory": str(to)})
     else:
-        show_deployed(deployed, written)
+        show_deployed(deployed)
 
 
 @app.command()
@@ -214,7 +212,6 @@ def apply(
     with waiting("applying", quiet=json) as progress:
         named = _named(name, namespace, resources, autoscaling)
         wanted = _wanted(target, image, bento, options, set_, named, env)
-        written = deployments.write_manifests(wanted.manifests(), to)
         with stopped_before_the_verdict():
             deployed = deployments.deploy(
                 target,
@@ -234,7 +231,7 @@ def apply(
     if json:
         print_json(deployed_document(deployed) | {"directory": str(to)})
     else:
-        show_deployed(deployed, written)
+        show_deployed(deployed)
         if deployed.failed:
             out.print()
     deployed.raise_if_failed()
@@ -248,7 +245,7 @@ def options_(
     """List the options of a target: what --options and --set take."""
     from .. import deployments
 
-    documented = option_docs(deployments.target_of(target).options_type)
+    documented = deployments.option_docs(deployments.target_of(target).options_type)
     if json:
         print_json([one._asdict() for one in documented])
         return

@@ -19,7 +19,6 @@ from .release_facts import (
     show_applied,
     status_facts,
     stopped_before_the_verdict,
-    unready,
     verdict_document,
 )
 
@@ -133,7 +132,7 @@ def wait(
     elif verdict.ready:
         print_facts(f"{name} serves", {"verdict": verdict.message})
     if not verdict.ready:
-        raise unready(name, verdict, "kfp-bento release roll-back goes to the last good one.")
+        raise verdict.error(name, hint="kfp-bento release roll-back goes to the last good one.")
 
 
 @app.command("roll-back")
@@ -188,7 +187,7 @@ def roll_back(
     else:
         _show_way(name, (before.revision, before.image), rollout)
     if not rollout.verdict.ready:
-        raise unready(name, rollout.verdict, "Look at it: kfp-bento release status.")
+        raise rollout.verdict.error(name, hint="Look at it: kfp-bento release status.")
 
 
 def _show_way(name: str, left: tuple[str, str], rollout: Rollout) -> None:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..errors import DeploymentError, KfpBentoError
+from ..errors import KfpBentoError
 from .output import err, out, print_facts, print_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..deployments import (
         Applied,
         Deployed,
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     )
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
-_CHANGES = ("created", "changed", "unchanged")
+_CHANGES = ("created", "changed", "unchanged", "removed")
 
 
 def deployed_document(deployed: Deployed) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def diff_document(diff: ReleaseDiff) -> dict[str, Any]:
     }
 
 
-def show_deployed(deployed: Deployed, written: Iterable[Path]) -> None:
+def show_deployed(deployed: Deployed) -> None:
     """Print a release: what became of its objects, then the facts."""
     release, rollout = deployed.release, deployed.rollout
     if rollout is not None:
@@ -85,7 +83,7 @@ def show_deployed(deployed: Deployed, written: Iterable[Path]) -> None:
             "image": release.image,
             "bento": release.bento_tag,
             "URL": release.url,
-            "manifests": "\n".join(str(path) for path in written),
+            "manifests": "\n".join(str(path) for path in deployed.files),
         },
     )
 
@@ -156,14 +154,6 @@ def short_digest(image: str) -> str:
 def names(objects: Iterable[ObjectRef]) -> str:
     """Give objects of one namespace, a line each."""
     return "\n".join(f"{ref.kind} {ref.name}" for ref in objects)
-
-
-def unready(name: str, verdict: Verdict, hint: str) -> DeploymentError:
-    """Give the error for a release that does not serve, with its evidence."""
-    told = [f"{name} does not serve ({verdict.reason}): {verdict.message}"]
-    return DeploymentError(
-        "\n".join([*told, *(f"  {line}" for line in verdict.evidence)]), hint=hint
-    )
 
 
 @contextlib.contextmanager

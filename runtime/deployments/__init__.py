@@ -16,9 +16,10 @@ from .diff import ObjectDiff, ReleaseDiff, diff_manifests
 from .inference_service import InferenceServiceOptions, canary_name
 from .manifests import write_manifests
 from .names import bento_resource_name, deployment_name
-from .permissions import Permission, needed_permissions, role_rules
+from .option_docs import OptionDoc, option_docs
+from .permissions import OPERATIONS, Permission, needed_permissions, role_rules
 from .portable_subset import manifest_problems
-from .record import record_release
+from .record import record_release, revision_of
 from .release import Release
 from .rollback import Rollout, roll_back, roll_out
 from .status import (
@@ -36,6 +37,7 @@ from .watched import Problem, Watched, WatchedDeployment
 from .workload import WorkloadOptions
 
 __all__ = [
+    "OPERATIONS",
     "TARGETS",
     "Applied",
     "BentoDeploymentOptions",
@@ -46,6 +48,7 @@ __all__ = [
     "Kind",
     "ObjectDiff",
     "ObjectRef",
+    "OptionDoc",
     "Permission",
     "Problem",
     "Release",
@@ -70,9 +73,11 @@ __all__ = [
     "list_releases",
     "manifest_problems",
     "needed_permissions",
+    "option_docs",
     "record_release",
     "release_status",
     "render_bento_deployment",
+    "revision_of",
     "role_rules",
     "roll_back",
     "roll_out",

@@ -493,8 +493,8 @@ def refusal(error: Any, subject: str) -> Refused:
     hints = {
         400: "Check the CRDs' generation: the API server does not know a field.",
         401: "Log in again: the credentials of the kubeconfig or the service account are refused.",
-        403: "The identity needs more rights: the kustomize base in "
-        "kfp_bento/runtime/deployments/rbac grants what every operation needs.",
+        403: "The identity needs more rights: kfp-bento rbac prints "
+        "them, and the kustomize base in kfp_bento/runtime/deployments/rbac grants all of them.",
         404: "Create the namespace first, and check that the CRDs are still installed.",
         422: "The API server names the field above.",
     }

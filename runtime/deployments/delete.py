@@ -92,18 +92,26 @@ def delete_stale_objects(
 
     Called once the new revision serves, so that nothing is taken from an old one in use.
     """
-    wanted = {ObjectRef.of(entry) for entry in manifests}
     primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
-    stale = [
-        live
-        for live in release_objects(cluster, primary, target)
-        if applied_by_us(live) and ObjectRef.of(live) not in wanted
-    ]
+    stale = stale_objects(cluster, manifests)
     stale += stale_runner_objects(cluster, primary, target)
     for live in stale:
         cluster.delete(live)
     await_gone(cluster, stale, seconds)
     return tuple(ObjectRef.of(live) for live in stale)
+
+
+def stale_objects(
+    cluster: ClusterConnection, manifests: Sequence[Manifest]
+) -> list[dict[str, Any]]:
+    """Find what earlier revisions of a release applied and this one does not."""
+    wanted = {ObjectRef.of(entry) for entry in manifests}
+    primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
+    return [
+        live
+        for live in release_objects(cluster, primary, target)
+        if applied_by_us(live) and ObjectRef.of(live) not in wanted
+    ]
 
 
 def stale_runner_objects(

@@ -39,6 +39,7 @@ class Deployed:
         rollout: What was applied and whether it serves; None where nothing was applied.
         seconds: From the first request to the verdict.
         waited: Whether the verdict was waited for; otherwise it only says that it was applied.
+        files: The manifests as they were written.
     """
 
     release: Release
@@ -46,6 +47,7 @@ class Deployed:
     rollout: Rollout | None = None
     seconds: float = 0.0
     waited: bool = False
+    files: tuple[Path, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -60,15 +62,13 @@ class Deployed:
         """
         if not self.failed or self.rollout is None:
             return
-        verdict, back = self.rollout.verdict, self.rollout.restored
-        told = [f"{self.release.name} does not serve ({verdict.reason}): {verdict.message}"]
-        told += [f"  {line}" for line in verdict.evidence]
+        back = self.rollout.restored
         hint = "The release stays as it is: look at it (kfp-bento release status), then roll back."
         if back is not None:
             went = self.rollout.rolled_back_to
             serves = "which serves" if back.ready else f"which does not serve: {back.message}"
             hint = f"It was rolled back to revision {went}, {serves}."
-        raise DeploymentError("\n".join(told), hint=hint)
+        raise self.rollout.verdict.error(self.release.name, hint=hint)
 
 
 def deploy(
@@ -128,7 +128,7 @@ def deploy(
         raise InvalidInput(f"wait_seconds: {wait_seconds:g} is negative.", hint="0 does not wait.")
     wanted = merged_options(kind, options or {}, more_options or {}, task_config)
     manifests = kind.render(image, bento, wanted)
-    write_manifests(manifests, directory)
+    files = tuple(write_manifests(manifests, directory))
     tag = bento.tag if bento is not None else ""
     release = Release(
         target=target,
@@ -141,11 +141,10 @@ def deploy(
         bento_tag=tag,
     )
     if chosen == "render":
-        return Deployed(release)
+        return Deployed(release, files=files)
     if chosen == "local":
-        return Deployed(
-            replace(release, url=_started(manifests, image, image_location, bento, target))
-        )
+        url = _started(manifests, image, image_location, bento, target)
+        return Deployed(replace(release, url=url), files=files)
     began = time.monotonic()
     recorded = record_release(manifests, image=image, bento=tag)
     diff = diff_manifests(recorded, context=context, force=force)
@@ -165,7 +164,8 @@ def deploy(
     else:
         rollout = apply_release(recorded, context=context, force=force)
     release = replace(release, revision=rollout.revision, **_live(kind, manifests, image, context))
-    return Deployed(release, diff, rollout, time.monotonic() - began, waited=bool(wait_seconds))
+    seconds = time.monotonic() - began
+    return Deployed(release, diff, rollout, seconds, waited=bool(wait_seconds), files=files)
 
 
 def _started(

@@ -10,7 +10,9 @@ from typing import Any
 
 from .apply import check_portable, in_order, try_one
 from .cluster import PATIENCE_SECONDS, Manifest, ObjectRef, connect
+from .delete import stale_objects
 from .manifests import manifest_text, normalised
+from .record import RELEASE_LABEL
 from .replicas import take_over_replicas
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
@@ -31,7 +33,7 @@ class ObjectDiff:
 
     Attributes:
         ref: The object.
-        change: `created`, `changed` or `unchanged`.
+        change: `created`, `changed` or `unchanged`; `removed` once the release serves.
         text: A unified diff; empty when nothing changes.
     """
 
@@ -82,7 +84,9 @@ def diff_manifests(
     force: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> ReleaseDiff:
-    """Say what `apply_manifests` would change, object by object; nothing is changed.
+    """Say what an apply would change, object by object; nothing is changed.
+
+    For the manifests of a release (`record_release`) also what `roll_out` would remove then.
 
     The other side is the API server's own dry run, so defaults, webhooks and fields of
     other managers are in it.
@@ -99,16 +103,17 @@ def diff_manifests(
     check_portable(manifests)
     with connect(context, patience_seconds=patience_seconds) as cluster:
         taken = take_over_replicas(cluster, manifests, dry_run=True)
-        return ReleaseDiff(
-            tuple(
-                object_diff(
-                    ObjectRef.of(manifest),
-                    cluster.get(ObjectRef.of(manifest)),
-                    try_one(cluster, manifest, force=force, taken=taken),
-                )
-                for manifest in in_order(manifests)
+        found = [
+            object_diff(
+                ObjectRef.of(manifest),
+                cluster.get(ObjectRef.of(manifest)),
+                try_one(cluster, manifest, force=force, taken=taken),
             )
-        )
+            for manifest in in_order(manifests)
+        ]
+        if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
+            found += [_removal(live) for live in stale_objects(cluster, manifests)]
+        return ReleaseDiff(tuple(found))
 
 
 def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> ObjectDiff:
@@ -131,6 +136,14 @@ def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> Ob
         f"release/{path}",
     )
     return ObjectDiff(ref, "created" if live is None else "changed", "".join(lines))
+
+
+def _removal(live: Manifest) -> ObjectDiff:
+    ref = ObjectRef.of(live)
+    path = f"{ref.kind.lower()}/{ref.name}"
+    old = manifest_text(_readable(live)).splitlines(keepends=True)
+    lines = difflib.unified_diff(old, [], f"live/{path}", "/dev/null")
+    return ObjectDiff(ref, "removed", "".join(lines))
 
 
 def _readable(live: Manifest) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def _of(operation: str, target: Target) -> set[Permission]:
             found |= _grant((AUTOSCALER,), ("list",))
         if operation == "apply" and AUTOSCALER in target.kinds:
             found |= _grant((AUTOSCALER,), ("delete",))
+        if operation == "diff":
+            found |= _grant((*target.kinds, *target.leftovers), ("list",))
         return found
     if operation in ("wait", "status"):
         found = {Permission(group, name, verb) for group, name, verbs in _LOOK for verb in verbs}

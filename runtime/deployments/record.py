@@ -48,7 +48,7 @@ class Record:
         bento: `name:version`.
         last_good: The last release whose wait passed; None when there is none.
         previous_good: The one that was good before it.
-        rolled_back: Revision that was left by a roll back, until the next roll out.
+        rolled_back: Revision that the last roll back has left, until another release is good.
     """
 
     revision: str = ""
@@ -57,6 +57,11 @@ class Record:
     last_good: GoodRelease | None = None
     previous_good: GoodRelease | None = None
     rolled_back: str = ""
+
+    @property
+    def serves_good(self) -> bool:
+        """Whether the last good release is what is applied."""
+        return self.last_good is not None and self.revision == self.last_good.revision
 
     def good(self, revision: str) -> GoodRelease | None:
         """Give the good release of a revision, or of the digits it begins with."""

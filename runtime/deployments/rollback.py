@@ -74,9 +74,15 @@ class _Waiting:
 
     def on(self, cluster: ClusterConnection, watched: Watched, began: float) -> Verdict:
         """Wait for what is left of the time since `began`."""
-        left = max(0.0, self.seconds - (time.monotonic() - began))
         judge = Judge(watched, **self.judging)
-        return wait_on(cluster, judge, left, request=self.request, progress=self.progress)
+        return wait_on(
+            cluster,
+            judge,
+            self.seconds,
+            began=began,
+            request=self.request,
+            progress=self.progress,
+        )
 
 
 def roll_out(
@@ -245,11 +251,10 @@ def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodR
             )
         return chosen
     last = known[0]
-    serves_good = record.revision == last.revision
     left_already = bool(record.rolled_back) or not _is_image(leaving, record.image)
-    if serves_good and record.previous_good and not left_already:
+    if record.serves_good and record.previous_good and not left_already:
         return record.previous_good
-    if not serves_good and not _is_image(leaving, record.image):
+    if not record.serves_good and not _is_image(leaving, record.image):
         raise DeploymentError(
             f"{ref} has image {record.image or 'unknown'} by now, and it is not the one to leave "
             f"({leaving}).",
@@ -294,6 +299,8 @@ def _fall_back(
         return made
     if not mark_step_back(cluster, primary, good, made.revision):
         return made  # another run has applied something else by now
+    if waiting.progress:
+        waiting.progress(f"{made.verdict.reason}: rolling back to revision {good.revision}")
     back = _restore(cluster, good, waiting, force=force)
     return replace(made, rolled_back_to=good.revision, restored=back.verdict, removed=back.removed)
 

@@ -35,7 +35,7 @@ class ReleaseStatus:
         bento: The applied bento.
         last_good: The last revision whose wait passed; empty when there is none.
         previous_good: The one that was good before it, to which a roll back goes.
-        rolled_back: The revision that a roll back has left.
+        rolled_back: The revision that a roll back has left for the applied one.
         url: Where it answers inside the cluster.
         objects: All objects of the release.
     """
@@ -142,7 +142,8 @@ def find_release(
         )
     raise InvalidInput(
         f"{name}: namespace {namespace} has no release of that name.",
-        hint="kfp-bento release list shows those that are there.",
+        hint="kfp-bento release list shows those that are there; what a deletion that was stopped "
+        "has left is found by the target.",
     )
 
 
@@ -215,7 +216,7 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
         bento=record.bento,
         last_good=record.last_good.revision if record.last_good else "",
         previous_good=record.previous_good.revision if record.previous_good else "",
-        rolled_back=record.rolled_back,
+        rolled_back=record.rolled_back if record.serves_good else "",
         url=target.url(objects, live),
         objects=tuple(ObjectRef.of(one) for one in labelled),
     )

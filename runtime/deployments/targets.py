@@ -12,6 +12,7 @@ from .bento_deployment import BENTO_DEPLOYMENT
 from .bento_request import BENTO_REQUEST
 from .cluster import ObjectRef
 from .inference_service import INFERENCE_SERVICE
+from .names import namespace_problem, resource_name_problem
 from .record import holder_of, revision_on
 from .target import Target
 from .watched import Watched
@@ -75,7 +76,13 @@ def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
         namespace: Its namespace.
 
     Raises:
-        InvalidInput: No such target.
+        InvalidInput: No such target, or a name that no object can have.
     """
     kind = target_of(target).primary_kind
+    for field, value, problem in (
+        ("name", name, resource_name_problem(name)),
+        ("namespace", namespace, namespace_problem(namespace)),
+    ):
+        if problem:
+            raise InvalidInput(f"{field}: {value!r} {problem}.", hint="Give it as it was deployed.")
     return ObjectRef(kind.api_version, kind.name, namespace, name)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kfp_bento.runtime.errors import DeploymentError
+
 from .cluster import Manifest
 from .record import revision_on
 from .watched import (
@@ -67,6 +69,18 @@ class Verdict:
     reason: str
     message: str
     evidence: tuple[str, ...] = ()
+
+    def error(self, name: str, *, hint: str = "") -> DeploymentError:
+        """Give the error for a release that does not serve, with its evidence.
+
+        Args:
+            name: Name of the release.
+            hint: What to do next.
+        """
+        told = [f"{name} does not serve ({self.reason}): {self.message}"]
+        return DeploymentError(
+            "\n".join([*told, *(f"  {one}" for one in self.evidence)]), hint=hint
+        )
 
 
 @dataclass

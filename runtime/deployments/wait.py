@@ -89,13 +89,24 @@ def wait_on(
     judge: Judge,
     seconds: float,
     *,
+    began: float | None = None,
     request: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Verdict:
-    """`wait_until_ready` over a connection that is open already, by a judge of one's own."""
+    """`wait_until_ready` over a connection that is open already, by a judge of one's own.
+
+    Args:
+        cluster: The connection.
+        judge: Who decides.
+        seconds: The deadline, from `began` on.
+        began: A moment of `time.monotonic`; now when None.
+        request: Ask `/readyz` at the end.
+        progress: Called with what is waited for.
+    """
     watched = judge.watched
     request = request and NOT_ANSWERING not in judge.tolerated
-    begun, told, snapshot = time.monotonic(), "", Snapshot(None)
+    begun = time.monotonic() if began is None else began
+    told, snapshot = "", Snapshot(None)
     asked_since = 0.0
     while True:
         looked = time.monotonic()

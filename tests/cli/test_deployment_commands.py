@@ -15,8 +15,7 @@ from stub_api_server import ApiServer, conflict, refusal, serve_api, write_kubec
 
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.cli import deploy, rbac
-from kfp_bento.runtime.deployments import TARGETS
-from kfp_bento.runtime.deployments.permissions import OPERATIONS
+from kfp_bento.runtime.deployments import OPERATIONS, TARGETS
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from kfp_bento.runtime.deployments import (
     delete_release,
     diff_manifests,
     needed_permissions,
+    record_release,
     release_status,
     role_rules,
     roll_back,
@@ -316,6 +317,10 @@ def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Release
     other = diff_manifests(release.manifests(SECOND))
     assert release.image(SECOND).rpartition(":")[2] in other.markdown
     assert "managedFields" not in other.text and "status" not in other.text
+    recorded = record_release(release.manifests(SECOND))
+    apply_manifests(record_release(release.manifests()))
+    removed = [one.ref.name for one in diff_manifests(recorded).objects if one.change == "removed"]
+    assert removed == (["wine--v1"] if release.target.startswith("bento") else [])
 
 
 def test_secrets_are_masked_in_the_diff(

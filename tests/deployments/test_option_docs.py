@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kfp_bento.runtime.cli.option_docs import option_docs
 from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments.option_docs import option_docs
 
 
 @dataclass(frozen=True)
