@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ class Applied:
 
     Attributes:
         ref: The object.
-        change: `created`, `changed`, or `unchanged` when its resource version stayed.
+        change: `created`, `changed`, or `unchanged` when nothing but status and bookkeeping
+            differs.
         uid: The object's uid.
         generation: The generation of its spec; 0 for kinds without one.
     """
@@ -101,9 +102,8 @@ def apply_all(
         taken = take_over_replicas(cluster, ordered)
         after = [cluster.apply(manifest, force=force) for manifest in ordered]
         let_go_of_replicas(cluster, taken)
-    same = _same_content if dry_run else _same_version
     return tuple(
-        _applied(ObjectRef.of(manifest), old, new, same)
+        _applied(ObjectRef.of(manifest), old, new)
         for manifest, old, new in zip(ordered, before, after, strict=True)
     )
 
@@ -187,15 +187,11 @@ def _settled(cluster: ClusterConnection, ref: ObjectRef) -> dict[str, Any] | Non
     return live
 
 
-def _applied(
-    ref: ObjectRef,
-    old: Manifest | None,
-    new: Manifest,
-    same: Callable[[Manifest, Manifest], bool],
-) -> Applied:
+def _applied(ref: ObjectRef, old: Manifest | None, new: Manifest) -> Applied:
     change: Change = "created"
     if old is not None:
-        change = "unchanged" if same(old, new) else "changed"
+        # A dry run has no version of its own, and a controller's status makes new ones anytime.
+        change = "unchanged" if normalised(old) == normalised(new) else "changed"
     metadata = new.get("metadata") or {}
     return Applied(
         ref,
@@ -203,12 +199,3 @@ def _applied(
         uid=str(metadata.get("uid") or ""),
         generation=int(metadata.get("generation") or 0),
     )
-
-
-def _same_version(old: Manifest, new: Manifest) -> bool:
-    return bool(old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"])
-
-
-def _same_content(old: Manifest, new: Manifest) -> bool:
-    # A dry run stores nothing, so its result has no resource version of its own.
-    return normalised(old) == normalised(new)

@@ -22,6 +22,7 @@ _ERROR = 3.0
 # yatai-deployment finishes its reconcile within a second unless it polls for an address.
 _POLLING = 4.0
 _SUFFIX = re.compile(r"domain.?suffix|ingress|load.?balancer|\bnetwork\b.*config", re.IGNORECASE)
+_FAILED = re.compile(r"\bfailed\b", re.IGNORECASE)
 
 
 def service_url(
@@ -139,3 +140,6 @@ def _build_problems(watched: Watched, look: Look) -> Iterator[Problem]:
         told = available.get("message") or "no message"
         # yatai-image-builder passes through Unknown at every reconcile; False must last.
         yield Problem("BuildFailed", f"The image was not built: {told}", _ERROR)
+    elif available.get("status") != "True" and _FAILED.search(str(building.get("message") or "")):
+        # The newest builder makes BentoAvailable Unknown again in the same reconcile.
+        yield Problem("BuildFailed", f"The image was not built: {building['message']}", _ERROR)

@@ -50,6 +50,8 @@ class ApiProxy:
         harm: Gives what to say instead, None to forward.
         watch_seconds: After how long a watch is cut.
         token: The only token that is let through; any when empty.
+        asked: All requests, in the order in which they came.
+        created: Those of them, as PATCH, that the API server answered with 201.
     """
 
     kubeconfig: Path
@@ -57,6 +59,7 @@ class ApiProxy:
     watch_seconds: float = 0.0
     token: str = ""
     asked: list[Asked] = field(default_factory=list)
+    created: list[Asked] = field(default_factory=list)
     url: str = ""
     watches_cut: int = 0
     tokens_refused: int = 0
@@ -72,8 +75,12 @@ class ApiProxy:
         return path
 
     def permissions(self) -> set[tuple[str, str, str]]:
-        """Group, resource and verb of all that was asked, but for discovery."""
-        return {(one.group, one.resource, one.verb) for one in self.asked if one.resource}
+        """Group, resource and verb of all that was asked, but for discovery.
+
+        A server-side apply that made its object, or tried to, used the right to `create` too.
+        """
+        asked = {(one.group, one.resource, one.verb) for one in self.asked if one.resource}
+        return asked | {(one.group, one.resource, "create") for one in self.created}
 
 
 def understood(method: str, target: str) -> Asked:
@@ -134,6 +141,8 @@ def serve_proxy(proxy: ApiProxy) -> Iterator[ApiProxy]:
             except urllib3.exceptions.HTTPError:
                 self._say(Answer(0))
                 return
+            if asked.verb == "patch" and answer.status == 201:
+                proxy.created.append(asked)
             if harm:
                 answer.read()
                 answer.release_conn()

@@ -74,26 +74,28 @@ def yatai_generation(_each_yatai: str, cluster: LiveCluster) -> str:
 @pytest.fixture
 def yatai(cluster: LiveCluster) -> str:
     """The newest generation of Yatai's CRDs that is here; gives its name."""
-    newest = available("yatai")[-1]
-    cluster.crds.ensure("yatai", newest)
-    return newest
-
-
-def _family(cluster: LiveCluster, family: str) -> str:
-    sets = available(family)
-    if not sets:
-        pytest.skip(f"the CRDs of {family} are not in ../shared/crds")
-    cluster.crds.ensure(family, sets[-1])
-    return sets[-1]
+    return _newest(cluster, "yatai")
 
 
 @pytest.fixture
 def kserve(cluster: LiveCluster) -> str:
-    """KServe's CRDs."""
-    return _family(cluster, "kserve")
+    """KServe's newest CRDs that are here; gives the name of their set."""
+    return _newest(cluster, "kserve")
 
 
 @pytest.fixture
 def gateway_api(cluster: LiveCluster) -> str:
-    """The Gateway API's CRDs."""
-    return _family(cluster, "gateway-api")
+    """The Gateway API's newest CRDs that are here; gives the name of their set."""
+    return _newest(cluster, "gateway-api")
+
+
+@pytest.fixture
+def monitoring(cluster: LiveCluster) -> str:
+    """The Prometheus operator's newest CRDs that are here; gives the name of their set."""
+    return _newest(cluster, "monitoring")
+
+
+def _newest(cluster: LiveCluster, family: str) -> str:
+    newest = available(family)[-1]
+    cluster.crds.ensure(family, newest)
+    return newest

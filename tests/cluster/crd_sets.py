@@ -19,8 +19,8 @@ _BENTO = "resources.yatai.ai_bentoes.yaml"
 _REQUEST = "resources.yatai.ai_bentorequests.yaml"
 _DEPLOYMENT = "serving.yatai.ai_bentodeployments.yaml"
 
-# Each set of a family replaces the one before; `minimal` is our own, with only the fields that
-# all published generations share.
+# Each set of a family replaces the one before; `minimal` is our own, with the fields that we
+# render, as all published generations have them.
 YATAI: dict[str, list[Path]] = {
     "minimal": [OWN / "yatai.yaml"],
     "1.1.4 and 1.1.3": [
@@ -37,8 +37,13 @@ YATAI: dict[str, list[Path]] = {
 }
 FAMILIES: dict[str, dict[str, list[Path]]] = {
     "yatai": YATAI,
-    "kserve": {"newest": sorted((SHARED / "kserve").glob("*.yaml"))},
-    "gateway-api": {"newest": sorted((SHARED / "gateway-api").glob("*.yaml"))},
+    **{
+        family: {
+            "minimal": [OWN / f"{family}.yaml"],
+            "newest": sorted((SHARED / family).glob("*.yaml")),
+        }
+        for family in ("kserve", "gateway-api", "monitoring")
+    },
     "pipelines": {"newest": sorted((SHARED / "pipelines").glob("*.yaml"))},
 }
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from api_proxy import Answer, ApiProxy, Asked, serve_proxy
+from image_builder import ImageBuilder
+from kserve_controller import KServeController
 from live_cluster import LiveCluster
+from played_controller import running
 from pod_behaviour import becomes_ready, crash_loop, image_pull_backoff
-from workload_releases import FIRST, SECOND, THIRD, workload, yatai_pair
-from yatai_operator import YataiOperator, running
+from sample_bentos import make_bento
+from workload_releases import workload, yatai_pair
+from yatai_operator import YataiOperator
 
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import (
+    TARGETS,
     Rollout,
     apply_manifests,
     delete_release,
@@ -32,42 +38,83 @@ from kfp_bento.runtime.deployments import (
 )
 from kfp_bento.runtime.errors import DeploymentError
 
-Render = Callable[..., list[dict[str, Any]]]
 DEPLOYMENT = ("apps/v1", "Deployment")
+# What a release is made of, one after another: another bento in another image.
+FIRST, SECOND, THIRD = "a1", "b2", "c3"
+# API groups with a dot in their name that need no definition.
+BUILT_IN = ("autoscaling", "policy", "apps")
+VERSIONS = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}
+# A field that our manifests set and somebody else may want otherwise.
+CONTESTED: dict[str, dict[str, Any]] = {
+    "workload": {"replicas": 3},
+    "bento-deployment": {"bento": "mine"},
+    "bento-request": {"bento": "mine"},
+    "inference-service": {"predictor": {"timeout": 7}},
+}
 
 
 class Release:
     """One target in one namespace."""
 
-    def __init__(self, target: str, namespace: str, primary: tuple[str, str]) -> None:
-        self.target, self.namespace, self.primary = target, namespace, primary
+    def __init__(self, target: str, namespace: str) -> None:
+        self.target, self.namespace = target, namespace
+        kind = TARGETS[target].primary_kind
+        self.primary = (kind.api_version, kind.name)
 
     @property
     def place(self) -> dict[str, str]:
         return {"target": self.target, "namespace": self.namespace}
 
-    def manifests(self, image: str = FIRST, **options: Any) -> list[dict[str, Any]]:
+    @property
+    def deployment(self) -> str:
+        return "wine-predictor" if self.target == "inference-service" else "wine"
+
+    def image(self, which: str = FIRST) -> str:
+        if self.target == "bento-request":
+            return f"registry.example.com/team/wine:{which}{which}"
+        return f"registry.example.com/team/wine@sha256:{which * 32}"
+
+    def manifests(self, which: str = FIRST, **options: Any) -> list[dict[str, Any]]:
+        bento = make_bento("wine", VERSIONS[which])
+        given = {"namespace": self.namespace, **options}
+        if self.target == "bento-request":
+            given["archive_url"] = f"https://store.example.com/wine-{which}.tar.gz"
+        if self.target == "inference-service":
+            given["timeout"] = 5
+        return list(TARGETS[self.target].render(self.image(which), bento, given))
+
+    def largest(self) -> list[dict[str, Any]]:
+        """A release with parts that the others lack: an autoscaler, runners."""
         if self.target == "workload":
-            return workload(self.namespace, image, **options)
-        versions = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}
-        return yatai_pair(self.namespace, image, version=versions[image], **options)
+            return self.manifests(autoscaling={"minReplicas": 2, "maxReplicas": 3})
+        if self.target == "inference-service":
+            return self.manifests()
+        runners = tuple({"name": f"model-{index}"} for index in range(2))
+        bento = make_bento("wine", "v0", bentoml_version="1.1.11", runners=runners)
+        given = {"namespace": self.namespace}
+        if self.target == "bento-request":
+            given["archive_url"] = "https://store.example.com/wine-v0.tar.gz"
+        return list(TARGETS[self.target].render(self.image("d0"), bento, given))
 
-    def out(self, image: str = FIRST, **options: Any) -> Rollout:
+    def out(self, which: str = FIRST, **options: Any) -> Rollout:
         options = {"seconds": 60.0, "steady_seconds": 0.5, **options}
-        return roll_out(self.manifests(image), image=image, bento="wine:v", **options)
+        return roll_out(self.manifests(which), image=self.image(which), bento="wine:v", **options)
 
 
-@pytest.fixture(params=["workload", "bento-deployment"])
+@pytest.fixture(params=list(TARGETS))
 def release(
     request: pytest.FixtureRequest, cluster: LiveCluster, namespace: str, kubeconfig: Path
 ) -> Iterator[Release]:
-    if request.param == "workload":
-        yield Release("workload", namespace, DEPLOYMENT)
-        return
-    request.getfixturevalue("yatai")
-    with running(YataiOperator(cluster.api, namespace)):
-        primary = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
-        yield Release("bento-deployment", namespace, primary)
+    with ExitStack() as stack:
+        if request.param.startswith("bento"):
+            request.getfixturevalue("yatai")
+            stack.enter_context(running(YataiOperator(cluster.api, namespace)))
+        if request.param == "bento-request":
+            stack.enter_context(running(ImageBuilder(cluster.api, namespace)))
+        if request.param == "inference-service":
+            request.getfixturevalue("kserve")
+            stack.enter_context(running(KServeController(cluster.api, namespace)))
+        yield Release(request.param, namespace)
 
 
 @pytest.fixture
@@ -80,8 +127,8 @@ def proxy(
         yield served
 
 
-def served_image(cluster: LiveCluster, namespace: str) -> str:
-    live = cluster.api.get(*DEPLOYMENT, namespace, "wine")
+def served_image(cluster: LiveCluster, release: Release) -> str:
+    live = cluster.api.get(*DEPLOYMENT, release.namespace, release.deployment)
     assert live is not None
     return str(live["spec"]["template"]["spec"]["containers"][0]["image"])
 
@@ -92,22 +139,17 @@ def served_kinds(cluster: LiveCluster) -> set[str]:
 
 
 def everything(cluster: LiveCluster, namespace: str) -> list[str]:
-    kinds = [
-        ("apps/v1", "Deployment"),
-        ("apps/v1", "ReplicaSet"),
-        ("v1", "Pod"),
-        ("v1", "Service"),
-        ("v1", "ConfigMap"),
-        ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ]
-    if "BentoDeployment" in served_kinds(cluster):
-        kinds += [
-            ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
-            ("resources.yatai.ai/v1alpha1", "Bento"),
-        ]
+    served = served_kinds(cluster)
+    kinds = {kind for target in TARGETS.values() for kind in (*target.kinds, *target.leftovers)}
+    places = {
+        (kind.api_version, kind.name)
+        for kind in kinds
+        if "." not in kind.group or kind.name in served or kind.group in BUILT_IN
+    }
+    places |= {("apps/v1", "ReplicaSet"), ("v1", "Pod")}
     return sorted(
         f"{kind}/{live['metadata']['name']}"
-        for api_version, kind in kinds
+        for api_version, kind in places
         for live in cluster.api.list(api_version, kind, namespace)
         if live["metadata"]["name"] != "kube-root-ca.crt"
     )
@@ -119,7 +161,11 @@ def test_a_release_serves_and_says_so(cluster: LiveCluster, release: Release) ->
     assert {entry.change for entry in done.applied} == {"created"}
     status = release_status("wine", **release.place)
     assert status.ready
-    assert (status.revision, status.image, status.bento) == (done.revision, FIRST, "wine:v")
+    assert (status.revision, status.image, status.bento) == (
+        done.revision,
+        release.image(),
+        "wine:v",
+    )
     assert status.last_good == done.revision
 
 
@@ -156,9 +202,9 @@ def test_a_change_serves_the_new_image_and_removes_what_the_old_left(
     release.out()
     changed = release.out(SECOND)
     assert changed.verdict.ready, changed.verdict
-    assert served_image(cluster, release.namespace) == SECOND
-    if release.target == "bento-deployment":
-        assert [ref.name for ref in changed.removed] == ["wine--v1"]
+    assert served_image(cluster, release) == release.image(SECOND)
+    left = ["wine--v1"] if release.target.startswith("bento") else []
+    assert [ref.name for ref in changed.removed] == left
     assert release_status("wine", **release.place).last_good == changed.revision
 
 
@@ -169,7 +215,7 @@ def test_a_failed_release_rolls_back_by_itself(cluster: LiveCluster, release: Re
     assert failed.verdict.reason in ("ErrImagePull", "ImagePullBackOff"), failed.verdict
     assert failed.rolled_back_to == good.revision
     assert failed.restored is not None and failed.restored.ready, failed.restored
-    assert served_image(cluster, release.namespace) == FIRST
+    assert served_image(cluster, release) == release.image()
     status = release_status("wine", **release.place)
     assert (status.revision, status.ready) == (good.revision, True)
 
@@ -183,10 +229,10 @@ def test_a_failed_release_stays_for_looking_at_when_nobody_asked(
     assert failed.verdict.reason == "CrashLoopBackOff"
     assert any("ModuleNotFoundError" in line for line in failed.verdict.evidence)
     assert any("BackOff" in line for line in failed.verdict.evidence)
-    assert served_image(cluster, release.namespace) == SECOND
+    assert served_image(cluster, release) == release.image(SECOND)
     restored = roll_back("wine", **release.place, seconds=60)
     assert restored.verdict.ready
-    assert served_image(cluster, release.namespace) == FIRST
+    assert served_image(cluster, release) == release.image()
 
 
 def test_rolling_back_to_what_serves_changes_nothing(
@@ -208,7 +254,7 @@ def test_deleting_leaves_nothing_and_can_be_done_twice(
     cluster: LiveCluster, release: Release
 ) -> None:
     release.out()
-    bystander = workload(release.namespace, THIRD, name="other")
+    bystander = workload(release.namespace, name="other")
     for manifest in bystander:
         cluster.api.apply(manifest)
     gone = delete_release("wine", **release.place)
@@ -224,22 +270,20 @@ def test_what_another_manager_made_under_our_labels_is_kept(
 ) -> None:
     release.out()
     labels = {"kfp-bento/release": "wine", "kfp-bento/kind": release.primary[1].lower()}
-    stranger = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "stranger", "namespace": release.namespace, "labels": labels},
-    }
+    stranger = release.manifests()[-1]
+    stranger["metadata"] = {"name": "stranger", "namespace": release.namespace, "labels": labels}
     cluster.api.apply(stranger)
     gone = delete_release("wine", **release.place)
     assert [ref.name for ref in gone.kept] == ["stranger"]
-    assert cluster.api.get("v1", "ConfigMap", release.namespace, "stranger") is not None
+    place = (stranger["apiVersion"], stranger["kind"], release.namespace)
+    assert cluster.api.get(*place, "stranger") is not None
 
 
 def test_a_field_of_somebody_else_is_a_conflict_with_the_owner_s_name(
     cluster: LiveCluster, release: Release
 ) -> None:
     release.out()
-    mine = {"workload": {"replicas": 3}, "bento-deployment": {"bento": "mine"}}[release.target]
+    mine = CONTESTED[release.target]
     cluster.api.apply(
         {
             "apiVersion": release.primary[0],
@@ -252,8 +296,8 @@ def test_a_field_of_somebody_else_is_a_conflict_with_the_owner_s_name(
     )
     with pytest.raises(DeploymentError, match=rf"somebody-else owns \.spec\.{next(iter(mine))}"):
         release.out(SECOND)
-    if release.target == "workload":
-        assert served_image(cluster, release.namespace) == FIRST
+    if release.target in ("workload", "inference-service"):
+        assert served_image(cluster, release) == release.image()
     assert release.out(SECOND, force=True).verdict.ready
 
 
@@ -268,7 +312,7 @@ def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Release
     same = diff_manifests(release.manifests())
     assert not same.changed, same.text
     other = diff_manifests(release.manifests(SECOND))
-    assert SECOND.rpartition(":")[2] in other.markdown
+    assert release.image(SECOND).rpartition(":")[2] in other.markdown
     assert "managedFields" not in other.text and "status" not in other.text
 
 
@@ -384,7 +428,7 @@ def test_a_restart_of_the_api_server_is_waited_out(cluster: LiveCluster, release
         rolling = pool.submit(release.out, seconds=120.0)
         cluster.until(
             "the Deployment",
-            lambda: cluster.api.get(*DEPLOYMENT, release.namespace, "wine"),
+            lambda: cluster.api.get(*DEPLOYMENT, release.namespace, release.deployment),
         )
         cluster.restart_api_server(abruptly=True)
         done = rolling.result(timeout=150)
@@ -410,11 +454,14 @@ def test_of_two_different_releases_at_once_one_wins_whole(
     assert reasons in (["Ready", "Superseded"], ["Ready", "Ready"]), both
     status = release_status("wine", **release.place)
     assert status.ready
-    assert status.image == served_image(cluster, release.namespace)
+    assert status.image == served_image(cluster, release)
+    served = FIRST if status.image == release.image() else SECOND
     for ref in status.objects:
         live = cluster.api.get(ref.api_version, ref.kind, release.namespace, ref.name)
         assert live is not None
-        if ref.kind != "Bento" or ref.name.endswith({FIRST: "v1", SECOND: "v2"}[status.image]):
+        if "--" in ref.name and not ref.name.endswith(VERSIONS[served]):
+            continue  # the loser's Bento, which the next release removes
+        if ref.kind != "InferenceService":
             assert live["metadata"]["annotations"]["kfp-bento/revision"] == status.revision
 
 
@@ -426,17 +473,17 @@ def test_runners_that_the_bento_no_longer_has_are_removed(
 ) -> None:
     options = {"bento": "wine:v", "seconds": 60.0, "steady_seconds": 0.5}
     with running(YataiOperator(cluster.api, namespace)):
-        old = roll_out(yatai_pair(namespace, FIRST, runners=2), image=FIRST, **options)
+        old = roll_out(yatai_pair(namespace, runners=2), **options)
         assert old.verdict.ready, old.verdict
         assert "wine-runner-1 1/1" in old.verdict.message
-        stray = workload(namespace, FIRST, name="wine-runner-7")
+        stray = workload(namespace, name="wine-runner-7")
         for manifest in stray:
             manifest["metadata"]["labels"] = {
                 "yatai.ai/bento-deployment": "wine",
                 "yatai.ai/bento-deployment-component-type": "runner",
             }
             cluster.api.apply(manifest)
-        new = roll_out(yatai_pair(namespace, SECOND, version="v2"), image=SECOND, **options)
+        new = roll_out(yatai_pair(namespace, version="v2"), **options)
         assert new.verdict.ready, new.verdict
     removed = [f"{ref.kind}/{ref.name.partition('-runner-')[0]}" for ref in new.removed]
     assert sorted(removed) == [
@@ -477,7 +524,9 @@ def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
     with serve_proxy(config) as proxy:
         path = proxy.write_kubeconfig(tmp_path / "limited", token=token)
         monkeypatch.setenv("KUBECONFIG", str(path))
-        diff_manifests(release.manifests())
+        largest = release.largest()
+        diff_manifests(largest)
+        assert roll_out(largest, seconds=60.0, steady_seconds=0.5).verdict.ready
         assert release.out().verdict.ready
         cluster.pods.behave(release.namespace, crash_loop(), image="b2b2")
         assert not release.out(SECOND, roll_back_on_failure=True).verdict.ready
@@ -485,19 +534,9 @@ def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
         roll_back("wine", **release.place, seconds=60)
         delete_release("wine", **release.place)
         used = proxy.permissions()
-    assert used <= {(one.group, one.resource, one.verb) for one in needed}
-    # Kinds that the release of this test has none of are listed at most.
-    own = {"deployments", "services", "pods", "events", "replicasets", "bentoes"}
-    own = own & {resource for _, resource, _ in used} | {"bentodeployments"}
-    unused = {
-        (one.group, one.resource, one.verb)
-        for one in needed
-        if one.resource in own and (one.group, one.resource, one.verb) not in used
-    }
-    # A PATCH of server-side apply needs `create` too, and never says so.
-    expected = {entry for entry in unused if entry[2] == "create"}
-    if release.target == "bento-deployment":
-        expected |= {entry for entry in unused if entry[1] in ("deployments", "services")}
-    else:
-        expected |= {entry for entry in unused if entry[1] == "bentodeployments"}
-    assert unused == expected
+    granted = {(one.group, one.resource, one.verb) for one in needed}
+    assert used <= granted
+    kinds = (*TARGETS[release.target].kinds, *TARGETS[release.target].leftovers)
+    rendered = {manifest["kind"] for manifest in [*release.manifests(), *largest]}
+    absent = {(kind.group, kind.plural) for kind in kinds if kind.name not in rendered}
+    assert {entry for entry in granted - used if entry[:2] not in absent} == set()

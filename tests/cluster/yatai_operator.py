@@ -7,40 +7,33 @@ never does (removing runners that are gone, waiting for pods) is not done here e
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-import urllib3
-from kube_api import KubeApi, Refused
+from played_controller import PlayedController, now, running
 
-MANAGER = "yatai-deployment"
-DEPLOYMENT = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
+__all__ = ["YataiOperator", "running"]
 
 
 @dataclass
-class YataiOperator:
+class YataiOperator(PlayedController):
     """Reconciles the BentoDeployments of one namespace.
 
     Attributes:
-        asleep: It does nothing at all.
         suffix: The domain-suffix of ConfigMap `network`; empty makes it poll for an address.
         image: What it deploys instead of the Bento's image.
         failure: What every reconcile fails with.
         runners: How many runners it gets to; all when None.
     """
 
-    api: KubeApi
-    namespace: str
-    asleep: bool = False
     suffix: str = "example.com"
     image: str = ""
     failure: str = ""
     runners: int | None = None
     done: dict[str, str] = field(default_factory=dict, repr=False)
+
+    kind: ClassVar = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
+    manager: ClassVar = "yatai-deployment"
 
     def reconcile(self, live: dict[str, Any]) -> None:
         metadata, spec = live["metadata"], live["spec"]
@@ -73,7 +66,7 @@ class YataiOperator:
             "yatai.ai/bento-deployment": live["metadata"]["name"],
             "yatai.ai/bento-repository": repository,
             "yatai.ai/bento-version": version,
-            "yatai.ai/creator": MANAGER,
+            "yatai.ai/creator": self.manager,
             "yatai.ai/bento-deployment-component-type": "runner" if runner else "api-server",
         }
         if runner:
@@ -106,40 +99,11 @@ class YataiOperator:
             ("autoscaling/v2", "HorizontalPodAutoscaler", name, scaler),
             ("v1", "Service", service, {"selector": labels, "ports": [port]}),
         ):
-            self._apply(live, api_version, kind, called, labels, made)
-
-    def _apply(
-        self,
-        live: dict[str, Any],
-        api_version: str,
-        kind: str,
-        name: str,
-        labels: dict[str, str],
-        spec: dict[str, Any],
-    ) -> None:
-        owner = {
-            "apiVersion": live["apiVersion"],
-            "kind": live["kind"],
-            "name": live["metadata"]["name"],
-            "uid": live["metadata"]["uid"],
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-        self.api.apply(
-            {
-                "apiVersion": api_version,
-                "kind": kind,
-                "metadata": {
-                    "name": name,
-                    "namespace": self.namespace,
-                    "labels": labels,
-                    "ownerReferences": [owner],
-                },
-                "spec": spec,
-            },
-            manager=MANAGER,
-            force=True,
-        )
+            metadata = {"name": called, "labels": labels}
+            self.put(
+                live,
+                {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": made},
+            )
 
     def _say(self, name: str, status: str, message: str) -> None:
         condition = {
@@ -147,33 +111,9 @@ class YataiOperator:
             "status": status,
             "reason": "Reconciling",
             "message": message,
-            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTransitionTime": now(),
         }
         found = {"conditions": [condition], "podSelector": {}}
         change = {"status": found}
-        place = (*DEPLOYMENT, self.namespace, name)
-        self.api.merge(*place, change, subresource="status", manager=MANAGER)
-
-
-@contextmanager
-def running(operator: YataiOperator) -> Iterator[YataiOperator]:
-    ending = threading.Event()
-
-    def work() -> None:
-        while not ending.wait(0.1):
-            if operator.asleep:
-                continue
-            # What fails is tried again, as the API server may be away or the object changed.
-            with suppress(Refused, urllib3.exceptions.HTTPError, LookupError):
-                for live in operator.api.list(*DEPLOYMENT, operator.namespace):
-                    live = {"apiVersion": DEPLOYMENT[0], "kind": DEPLOYMENT[1], **live}
-                    if not live["metadata"].get("deletionTimestamp"):
-                        operator.reconcile(live)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield operator
-    finally:
-        ending.set()
-        thread.join(timeout=35)
+        place = (*self.kind, self.namespace, name)
+        self.api.merge(*place, change, subresource="status", manager=self.manager)
