@@ -207,6 +207,10 @@ def test_kfps_loader_of_yaml_forgets_what_is_handed_on(tmp_path: Path) -> None:
     assert "taskConfigPassthroughs" not in path.read_text()
 
 
+def test_every_target_has_its_component() -> None:
+    assert set(DEPLOYING) == set(TARGETS)
+
+
 # -- outputs ---------------------------------------------------------------------------------
 
 
