@@ -23,6 +23,14 @@ def make_bento(name: str = "wine", version: str = "0123456789e12345", **changes:
     return Bento(name=name, version=version, **{**facts, **changes})
 
 
+def write_bento(directory: Path, name: str = "wine", version: str = "v1") -> Path:
+    """A folder that loads as a bento, with nothing to serve inside."""
+    directory.mkdir(parents=True)
+    facts = [f"name: {name}", f"version: {version}", "service: service:Wine", "models: []"]
+    (directory / "bento.yaml").write_text("\n".join([*facts, "bentoml_version: 1.4.39", ""]))
+    return directory
+
+
 def make_model(**changes: str) -> BentoModel:
     provenance = {
         "uri": "models:/wine@champion",

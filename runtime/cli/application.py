@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import KfpBentoError
-from . import bento, deploy, image, image_documents, image_moves, model, pipelines
+from . import bento, deploy, image, image_documents, image_moves, model, pipelines, rbac, release
 from .output import print_error
 
 FAILURE = 2
@@ -57,6 +57,8 @@ image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")
+app.add_typer(release.app, name="release")
+app.command("rbac")(rbac.rbac)
 
 
 def main() -> NoReturn:

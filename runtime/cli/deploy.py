@@ -1,119 +1,287 @@
-"""kfp-bento deploy: releases out of images."""
+"""kfp-bento deploy: releases out of images, on any target."""
 
 from __future__ import annotations
 
-import json as jsonlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..errors import InvalidInput
 from .extras import require_extra
-from .output import Json, print_facts, print_json, working
+from .option_docs import option_docs
+from .option_values import mapping_of, option_values
+from .output import Json, out, print_json, print_table, waiting, working
+from .release_facts import (
+    deployed_document,
+    diff_document,
+    show_deployed,
+    show_diff,
+    stopped_before_the_verdict,
+)
 
-app = typer.Typer(help="Releases out of images: render or apply.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from ..bentos import Bento
+    from ..deployments import Target
 
-Image = Annotated[str, typer.Argument(help="The image by digest, repository@sha256:…")]
+app = typer.Typer(
+    help="Releases out of images: render, compare or apply them.", no_args_is_help=True
+)
+
+TARGETS = "bento-deployment, bento-request, inference-service or workload"
+
+Image = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE",
+        help="The image by digest, repository@sha256:…; the tag to build for a bento-request, "
+        "nothing for a stored model.",
+        show_default=False,
+    ),
+]
 BentoDirectory = Annotated[
-    Path, typer.Option("--bento", help="The bento folder that the image was made of.")
+    Optional[Path],  # noqa: UP045 - typer evaluates it
+    typer.Option("--bento", help="The bento folder that the image was made of."),
+]
+TargetName = Annotated[str, typer.Option("--target", "-t", help=f"{TARGETS}.")]
+OptionsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--options", help="YAML or JSON file with options of the target; see deploy options."
+    ),
+]
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One option: resources.limits.cpu=2, tolerations='\\[{key: gpu}]'; may be repeated.",
+    ),
 ]
 To = Annotated[Path, typer.Option("--to", help="Directory that receives the manifests.")]
-Name = Annotated[str, typer.Option(help="Name of the BentoDeployment; default: the bento's.")]
-Namespace = Annotated[str, typer.Option(help="Namespace of both resources.")]
+Name = Annotated[str, typer.Option(help="Name of the release; default: the bento's.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Its namespace; default: default.")
+]
 Resources = Annotated[
-    str, typer.Option(help='Requests and limits as JSON: {"limits": {"cpu": "1"}}.')
+    str, typer.Option(help="Requests and limits as a mapping: '{limits: {cpu: 1}}'.")
 ]
-Autoscaling = Annotated[str, typer.Option(help='As JSON: {"minReplicas": 1, "maxReplicas": 3}.')]
+Autoscaling = Annotated[str, typer.Option(help="As a mapping: '{minReplicas: 1, maxReplicas: 3}'.")]
 Env = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer evaluates it
-    typer.Option("--env", help="Literal variable NAME=VALUE; may be repeated."),
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--env", metavar="NAME=VALUE", help="Literal variable; may be repeated."),
 ]
+Context = Annotated[str, typer.Option(help="Context of the kubeconfig; default: the current one.")]
+Force = Annotated[bool, typer.Option("--force", help="Take over fields that others own.")]
+Tolerated = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--tolerate", metavar="REASON", help="A verdict that is no failure; may be repeated."
+    ),
+]
+UnschedulableAfter = Annotated[
+    float,
+    typer.Option(
+        "--unschedulable-after",
+        min=0,
+        metavar="SECONDS",
+        help="How long the scheduler may find no node.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the user wants released."""
+
+    target: Target
+    image: str
+    bento: Bento | None
+    options: dict[str, Any]
+
+    def manifests(self) -> tuple[dict[str, Any], ...]:
+        return self.target.render(self.image, self.bento, self.options)
 
 
 @app.command()
 def render(
-    image: Image,
-    bento: BentoDirectory,
+    image: Image = "",
+    bento: BentoDirectory = None,
+    target: TargetName = "bento-deployment",
     to: To = Path("manifests"),
+    options: OptionsFile = None,
+    set_: Settings = None,
     name: Name = "",
-    namespace: Namespace = "default",
-    resources: Resources = "{}",
-    autoscaling: Autoscaling = "{}",
+    namespace: Namespace = "",
+    resources: Resources = "",
+    autoscaling: Autoscaling = "",
     env: Env = None,
     json: Json = False,
 ) -> None:
-    """Write the Bento and BentoDeployment manifests; touch no cluster."""
-    options = _options(name, namespace, resources, autoscaling, env)
-    _deploy(image, bento, to, "render", options, json)
+    """Write the manifests of a release; touch no cluster."""
+    from .. import deployments
+
+    with working("rendering", quiet=json):
+        named = _named(name, namespace, resources, autoscaling)
+        wanted = _wanted(target, image, bento, options, set_, named, env)
+        deployed = deployments.deploy(
+            target, image, wanted.bento, to, more_options=wanted.options, mode="render"
+        )
+        written = deployments.write_manifests(wanted.manifests(), to)
+    if json:
+        print_json(deployed_document(deployed) | {"directory": str(to)})
+    else:
+        show_deployed(deployed, written)
+
+
+@app.command()
+def diff(
+    image: Image = "",
+    bento: BentoDirectory = None,
+    target: TargetName = "bento-deployment",
+    options: OptionsFile = None,
+    set_: Settings = None,
+    name: Name = "",
+    namespace: Namespace = "",
+    resources: Resources = "",
+    autoscaling: Autoscaling = "",
+    env: Env = None,
+    context: Context = "",
+    force: Force = False,
+    markdown: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--markdown", help="Also write it to this file, as Markdown."),
+    ] = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 if something would change.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what an apply would change, by a dry run of the cluster's own; change nothing."""
+    from .. import deployments
+
+    with working("asking the cluster", quiet=json):
+        named = _named(name, namespace, resources, autoscaling)
+        wanted = _wanted(target, image, bento, options, set_, named, env)
+        recorded = deployments.record_release(
+            wanted.manifests(), image=image, bento=wanted.bento.tag if wanted.bento else ""
+        )
+        found = deployments.diff_manifests(recorded, context=context, force=force)
+    if markdown:
+        markdown.write_text(found.markdown)
+    if json:
+        print_json(diff_document(found))
+    else:
+        show_diff(found)
+    if exit_code and found.changed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def apply(
-    image: Image,
-    bento: BentoDirectory,
+    image: Image = "",
+    bento: BentoDirectory = None,
+    target: TargetName = "bento-deployment",
     to: To = Path("manifests"),
+    options: OptionsFile = None,
+    set_: Settings = None,
     name: Name = "",
-    namespace: Namespace = "default",
-    resources: Resources = "{}",
-    autoscaling: Autoscaling = "{}",
+    namespace: Namespace = "",
+    resources: Resources = "",
+    autoscaling: Autoscaling = "",
     env: Env = None,
+    context: Context = "",
+    force: Force = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            min=0,
+            metavar="SECONDS",
+            help="How long it may take to serve; 0: do not wait.",
+        ),
+    ] = 600.0,
+    roll_back: Annotated[
+        bool, typer.Option("--roll-back", help="Restore the last good release if it does not.")
+    ] = False,
+    tolerate: Tolerated = None,
+    unschedulable_after: UnschedulableAfter = 30.0,
     json: Json = False,
 ) -> None:
-    """Write the manifests and apply them to the configured cluster, server-side."""
-    options = _options(name, namespace, resources, autoscaling, env)
-    _deploy(image, bento, to, "apply", options, json)
+    """Apply a release to the configured cluster, server-side, and wait until it serves."""
+    from .. import deployments
+
+    with waiting("applying", quiet=json) as progress:
+        named = _named(name, namespace, resources, autoscaling)
+        wanted = _wanted(target, image, bento, options, set_, named, env)
+        written = deployments.write_manifests(wanted.manifests(), to)
+        with stopped_before_the_verdict():
+            deployed = deployments.deploy(
+                target,
+                image,
+                wanted.bento,
+                to,
+                more_options=wanted.options,
+                mode="apply",
+                wait_seconds=wait,
+                roll_back_on_failure=roll_back,
+                force=force,
+                tolerated=tolerate or (),
+                unschedulable_seconds=unschedulable_after,
+                context=context,
+                progress=progress,
+            )
+    if json:
+        print_json(deployed_document(deployed) | {"directory": str(to)})
+    else:
+        show_deployed(deployed, written)
+        if deployed.failed:
+            out.print()
+    deployed.raise_if_failed()
 
 
-def _options(
-    name: str, namespace: str, resources: str, autoscaling: str, env: list[str] | None
-) -> dict[str, Any]:
+@app.command("options")
+def options_(
+    target: Annotated[str, typer.Argument(help=f"{TARGETS}.")],
+    json: Json = False,
+) -> None:
+    """List the options of a target: what --options and --set take."""
+    from .. import deployments
+
+    documented = option_docs(deployments.target_of(target).options_type)
+    if json:
+        print_json([one._asdict() for one in documented])
+        return
+    print_table(("option", "type", "default", "meaning"), documented)
+
+
+def _named(name: str, namespace: str, resources: str, autoscaling: str) -> dict[str, Any]:
     return {
         "name": name,
         "namespace": namespace,
-        "resources": _json_object("--resources", resources),
-        "autoscaling": _json_object("--autoscaling", autoscaling),
-        "envs": [_variable(text) for text in env or ()],
+        "resources": mapping_of("--resources", resources),
+        "autoscaling": mapping_of("--autoscaling", autoscaling),
     }
 
 
-def _json_object(option: str, text: str) -> dict[str, Any]:
-    try:
-        value = jsonlib.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{option} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{option} must be a JSON object, not {text}.")
-    return value
-
-
-def _variable(text: str) -> dict[str, str]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise InvalidInput(f"--env {text} is not NAME=VALUE.")
-    return {"name": name, "value": value}
-
-
-def _deploy(
-    image: str, bento: Path, to: Path, mode: str, options: dict[str, Any], as_json: bool
-) -> None:
+def _wanted(
+    target: str,
+    image: str,
+    bento: Path | None,
+    file: Path | None,
+    settings: list[str] | None,
+    named: dict[str, Any],
+    variables: list[str] | None,
+) -> _Wanted:
     from .. import bentos, deployments
 
     require_extra("runtime")
-    with working(f"{mode} {image}", quiet=as_json):
-        release = deployments.deploy_bento(
-            image, bentos.load_bento(bento), to, mode=mode, **options
-        )
-    if as_json:
-        print_json(release.to_dict() | {"directory": str(to)})
-        return
-    print_facts(
-        f"{release.mode.capitalize()} {release.name}",
-        {
-            "namespace": release.namespace,
-            "revision": release.revision,
-            "image": release.image,
-            "URL": release.url,
-            "manifests": ", ".join(str(path) for path in sorted(to.glob("*.yaml"))),
-        },
+    kind = deployments.target_of(target)
+    values = option_values(
+        kind.options_type,
+        file=file,
+        settings=settings or (),
+        named=named,
+        variables=variables or (),
     )
+    return _Wanted(kind, image, bentos.load_bento(bento) if bento else None, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +33,8 @@ Json = Annotated[
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
+# What goes to a file or another program is not folded to the width of a terminal.
+_UNFOLDED = 10_000
 
 
 def print_json(data: Any) -> None:
@@ -42,13 +44,37 @@ def print_json(data: Any) -> None:
 
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a two-column table of facts, empty ones left out."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(
+        title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value not in ("", None, (), []):
             table.add_row(name, escape(str(value)))
-    out.print(table)
+    _print(table)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of plain texts; the last column alone is folded."""
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
+    for heading in headings:
+        last = heading is headings[-1]
+        table.add_column(heading, no_wrap=not last, overflow="fold" if last else "ellipsis")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    if out.is_terminal:
+        out.print(table)
+        return
+    console = Console(highlight=False, width=_UNFOLDED)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def print_error(error: KfpBentoError, *, as_json: bool) -> None:
@@ -56,9 +82,10 @@ def print_error(error: KfpBentoError, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"error": error.message, "hint": error.hint}), err=True)
         return
-    err.print(f"[bold red]Error:[/] {escape(error.message)}")
+    whole = not err.is_terminal
+    err.print(f"[bold red]Error:[/] {escape(error.message)}", soft_wrap=whole)
     if error.hint:
-        err.print(f"[bold]Hint:[/]  {escape(error.hint)}")
+        err.print(f"[bold]Hint:[/]  {escape(error.hint)}", soft_wrap=whole)
 
 
 @contextlib.contextmanager
@@ -74,6 +101,24 @@ def working(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     with _progress() as progress:
         task = progress.add_task(text)
         yield lambda text: progress.update(task, description=text)
+
+
+@contextlib.contextmanager
+def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what a block waits for: a spinner on a terminal, elsewhere a line for each change.
+
+    Yields:
+        A function that takes what is waited for now.
+    """
+    if quiet:
+        yield lambda text: None
+        return
+    if not err.is_terminal:
+        yield lambda text: err.print(f"waiting: {text}", markup=False, soft_wrap=True)
+        return
+    with _progress() as progress:
+        task = progress.add_task(escape(text))
+        yield lambda text: progress.update(task, description=escape(f"waiting: {text}"))
 
 
 @contextlib.contextmanager

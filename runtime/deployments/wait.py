@@ -27,6 +27,7 @@ __all__ = [
     "watched_release",
 ]
 
+NOT_ANSWERING = "NotAnswering"
 POLL_SECONDS = 2.0
 # Pods may change many times a second; the API server is not asked as often.
 _BREATH = 0.5
@@ -93,6 +94,7 @@ def wait_on(
 ) -> Verdict:
     """`wait_until_ready` over a connection that is open already, by a judge of one's own."""
     watched = judge.watched
+    request = request and NOT_ANSWERING not in judge.tolerated
     begun, told, snapshot = time.monotonic(), "", Snapshot(None)
     asked_since = 0.0
     while True:
@@ -109,7 +111,7 @@ def wait_on(
             asked_since = asked_since or looked
             judge.waiting_for = problem
             answered = looked - asked_since < _REQUEST_PATIENCE
-            verdict = None if answered else Verdict(False, "NotAnswering", problem)
+            verdict = None if answered else Verdict(False, NOT_ANSWERING, problem)
         left = begun + seconds - time.monotonic()
         if verdict is None and left <= 0:
             verdict = judge.give_up(seconds)
@@ -182,7 +184,10 @@ def not_answering(url: str) -> str:
         return f"all pods are ready, but {url}/readyz does not answer: {error}"
     finally:
         connection.close()
-    return "" if status < 300 else f"all pods are ready, but {url}/readyz answers {status}"
+    if status < 300:
+        return ""
+    why = " (a mesh or a policy keeps this pod out)" if status in (401, 403) else ""
+    return f"all pods are ready, but {url}/readyz answers {status}{why}"
 
 
 def _pause(cluster: ClusterConnection, watched: Watched, version: str, seconds: float) -> None:

@@ -6,35 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kfp_bento_command import COMMAND, assert_refused, kfp_bento
 from servers import docker_registry_binary, free_port, oci_registry_in
 
 from kfp_bento.runtime.models import ModelVersion
-
-COMMAND = [sys.executable, "-m", "kfp_bento.runtime.cli"]
-
-
-def kfp_bento(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment | {"COLUMNS": "200"} | variables,
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("Error: "), done.stderr
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
 
 
 def names(directory: Path) -> list[str]:
@@ -230,7 +210,15 @@ def test_a_parameter_that_is_missing() -> None:
         "bento build",
         "image build",
         "deploy render",
+        "deploy diff",
         "deploy apply",
+        "deploy options",
+        "release list",
+        "release status",
+        "release wait",
+        "release roll-back",
+        "release delete",
+        "rbac",
     ],
 )
 def test_help_is_there(command: str) -> None:

@@ -1,9 +1,9 @@
 """A stand-in for yatai-image-builder: conditions of a BentoRequest, and then the Bento.
 
-Read in `controllers/resources/bentorequest_controller.go` of bentoml/yatai-image-builder, and
-described for 1.2.28 in the project's notes on Yatai: each reconcile of a request that is not
-Unknown makes it Unknown first; an error makes BentoAvailable False and is tried again; a Bento of
-the request's name is written, or overwritten, with what the request says. No Job is made here.
+Read in `controllers/resources/bentorequest_controller.go` of bentoml/yatai-image-builder (1.2.28
+and later): each reconcile of a request that is not Unknown makes it Unknown first; an error makes
+BentoAvailable False and is tried again; a Bento of the request's name is written, or overwritten,
+with what the request says. No Job is made here.
 """
 
 from __future__ import annotations
@@ -106,15 +106,18 @@ class ImageBuilder(PlayedController):
                 ImageBuilding=("Unknown", f"Image building job {self._job(build)} is waiting"),
                 BentoAvailable=("Unknown", "the image is being built"),
             )
-            build.enter("build")
+            build.enter("run")
+
+    def _run(self, live: Json, build: _Build) -> None:
+        self._say(
+            live,
+            ImageBuilding=("True", f"Image building job {self._job(build)} is running"),
+            BentoAvailable=("Unknown", "the image is being built"),
+        )
+        build.enter("build")
 
     def _build(self, live: Json, build: _Build) -> None:
         job = self._job(build)
-        self._say(
-            live,
-            ImageBuilding=("True", f"Image building job {job} is running"),
-            BentoAvailable=("Unknown", "the image is being built"),
-        )
         if not build.is_older(self.seconds):
             return
         if self.job_fails:
@@ -152,7 +155,7 @@ class ImageBuilder(PlayedController):
     def _late(self, live: Json, build: _Build) -> None:
         if build.is_older(self.retry_seconds):
             self._say(live, BentoAvailable=("Unknown", "Reconciling"))
-            build.enter("build")
+            build.enter("run")
 
     def _forget(self, live: Json, build: _Build) -> None:
         self._say(live, BentoAvailable=("Unknown", "the image is being built"))

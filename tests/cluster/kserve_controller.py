@@ -292,7 +292,7 @@ class KServeController(PlayedController):
             f"{KNATIVE}/revision": revision,
             "app": revision,
         }
-        proxy = {"name": "queue-proxy", "image": "gcr.io/knative-releases/queue:1"}
+        proxy = {"name": "queue-proxy", "image": "registry.example.com/knative/queue:1"}
         pod = {**template["spec"], "containers": [*template["spec"]["containers"], proxy]}
         annotations = template["annotations"]
         metadata = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from api_proxy import ApiProxy, serve_proxy
+from crd_sets import available
 from gateway import GatewayController
 from image_builder import BENTO, ImageBuilder
 from kserve_controller import SERVICE, KServeController
@@ -339,7 +340,7 @@ def test_a_build_that_fails_makes_no_bento(wanted: Request, forgets: bool) -> No
 
 
 def test_a_build_out_of_time_says_so(wanted: Request) -> None:
-    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, times_out=True)):
+    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, seconds=0.7, times_out=True)):
         wanted.apply(imageBuildTimeout=60 * 10**9)
         wanted.says("ImageBuilding", "False", "Timeout")
         wanted.says("BentoAvailable", "False")
@@ -363,14 +364,11 @@ def test_an_error_flickers_until_it_is_gone(wanted: Request) -> None:
 # -- the Gateway API -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("definitions", ["minimal", "newest"])
+@pytest.mark.parametrize("definitions", available("gateway-api"))
 def test_a_route_is_taken_and_its_missing_backends_told(
     cluster: LiveCluster, namespace: str, definitions: str
 ) -> None:
-    try:
-        cluster.crds.ensure("gateway-api", definitions)
-    except KeyError:
-        pytest.skip("it is not here")
+    cluster.crds.ensure("gateway-api", definitions)
     place = {"name": "wine", "namespace": namespace}
 
     def route(*services: str) -> None:

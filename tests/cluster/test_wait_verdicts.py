@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +397,43 @@ def test_a_server_that_is_away_is_waited_out(
         cluster.pods.change(namespace, becomes_ready())
         verdict, _ = waiting.result(timeout=120)
     assert verdict.ready, verdict
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """A service on this machine whose `/readyz` has one answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_ready_pods_must_answer_too(cluster: LiveCluster, namespace: str, pods: Any) -> None:
+    put(workload(namespace))
+    watched = watched_release(record_release(workload(namespace), image="i", bento="b"))
+    with answering(503) as url:
+        silent = wait_until_ready(replace(watched, url=url), 60, steady_seconds=0.5)
+        assert silent.reason == "NotAnswering", silent
+        assert "answers 503" in silent.message
+        for how in ({"request": False}, {"tolerated": ["NotAnswering"]}):
+            assert wait_until_ready(replace(watched, url=url), 60, **how).ready
+    with answering(200) as url:
+        assert wait_until_ready(replace(watched, url=url), 60, steady_seconds=0.5).ready
 
 
 # -- yatai-deployment ------------------------------------------------------------------------

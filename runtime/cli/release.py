@@ -1,0 +1,280 @@
+"""kfp-bento release: what runs on a cluster, looked at, rolled back, deleted."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InvalidInput, KfpBentoError
+from .deploy import Context, Force, Tolerated, UnschedulableAfter
+from .extras import require_extra
+from .output import Json, err, out, print_facts, print_json, print_table, waiting, working
+from .release_facts import (
+    names,
+    rollout_document,
+    rollout_facts,
+    short_digest,
+    show_applied,
+    status_facts,
+    stopped_before_the_verdict,
+    unready,
+    verdict_document,
+)
+
+if TYPE_CHECKING:
+    from ..deployments import Rollout
+
+app = typer.Typer(
+    help="Releases on a cluster: look at them, go back, delete.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the release.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")]
+TargetName = Annotated[
+    str, typer.Option("--target", "-t", help="Its kind of target; default: found by the name.")
+]
+Seconds = Annotated[
+    float, typer.Option("--seconds", min=0, metavar="SECONDS", help="How long it may take.")
+]
+
+
+@app.command("list")
+def list_(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to look.")] = "default",
+    context: Context = "",
+    json: Json = False,
+) -> None:
+    """List the releases of a namespace."""
+    from .. import deployments
+
+    require_extra("runtime")
+    _check_place(namespace)
+    with working("asking the cluster", quiet=json):
+        found = deployments.list_releases(namespace, context=context)
+    if json:
+        print_json([one.to_dict() for one in found])
+    elif found:
+        headings = ("name", "target", "ready", "image", "revision", "last good")
+        rows = [
+            (
+                one.name,
+                one.target,
+                "yes" if one.ready else "no",
+                short_digest(one.image),
+                one.revision,
+                one.last_good,
+            )
+            for one in found
+        ]
+        print_table(headings, rows)
+    else:
+        err.print(f"Namespace {namespace} has no releases.")
+
+
+@app.command()
+def status(
+    name: Name,
+    namespace: Namespace = "default",
+    target: TargetName = "",
+    context: Context = "",
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 if it does not serve.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say how a release stands right now."""
+    from .. import deployments
+
+    with working("asking the cluster", quiet=json):
+        target = _target(name, target, namespace, context)
+        found = deployments.release_status(
+            name, target=target, namespace=namespace, context=context
+        )
+    if json:
+        print_json(found.to_dict())
+    else:
+        state = "serves" if found.ready else "does not serve" if found.exists else "is not there"
+        print_facts(f"{name} {state}", status_facts(found))
+    if exit_code and not found.ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+def wait(
+    name: Name,
+    namespace: Namespace = "default",
+    target: TargetName = "",
+    seconds: Seconds = 600.0,
+    tolerate: Tolerated = None,
+    unschedulable_after: UnschedulableAfter = 30.0,
+    context: Context = "",
+    json: Json = False,
+) -> None:
+    """Wait until a release serves; fail as soon as it is known that it will not."""
+    from .. import deployments
+
+    with waiting("asking the cluster", quiet=json) as progress:
+        target = _target(name, target, namespace, context)
+        verdict = deployments.wait_for_release(
+            name,
+            target=target,
+            namespace=namespace,
+            seconds=seconds,
+            context=context,
+            tolerated=tolerate or (),
+            unschedulable_seconds=unschedulable_after,
+            progress=progress,
+        )
+    if json:
+        facts = {"name": name, "namespace": namespace, "target": target}
+        print_json(facts | verdict_document(verdict))
+    elif verdict.ready:
+        print_facts(f"{name} serves", {"verdict": verdict.message})
+    if not verdict.ready:
+        raise unready(name, verdict, "kfp-bento release roll-back goes to the last good one.")
+
+
+@app.command("roll-back")
+def roll_back(
+    name: Name,
+    namespace: Namespace = "default",
+    target: TargetName = "",
+    leaving: Annotated[
+        str,
+        typer.Option(metavar="IMAGE", help="Only if this image is the one applied, by its digest."),
+    ] = "",
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="REVISION", help="A good one on record, see release status."),
+    ] = "",
+    seconds: Seconds = 600.0,
+    force: Force = False,
+    context: Context = "",
+    json: Json = False,
+) -> None:
+    """Go back to the last good release; from a good one to the one before it."""
+    from .. import deployments
+
+    with waiting("asking the cluster", quiet=json) as progress:
+        target = _target(name, target, namespace, context)
+        before = deployments.release_status(
+            name, target=target, namespace=namespace, context=context
+        )
+        with stopped_before_the_verdict():
+            rollout = deployments.roll_back(
+                name,
+                target=target,
+                namespace=namespace,
+                leaving=leaving,
+                to=to,
+                context=context,
+                seconds=seconds,
+                force=force,
+                progress=progress,
+            )
+    if json:
+        print_json(
+            {
+                "name": name,
+                "namespace": namespace,
+                "target": target,
+                "from": {"revision": before.revision, "image": before.image},
+                "to": {"revision": rollout.revision, "image": rollout.image},
+                **rollout_document(rollout),
+            }
+        )
+    else:
+        _show_way(name, (before.revision, before.image), rollout)
+    if not rollout.verdict.ready:
+        raise unready(name, rollout.verdict, "Look at it: kfp-bento release status.")
+
+
+def _show_way(name: str, left: tuple[str, str], rollout: Rollout) -> None:
+    came = (rollout.revision, rollout.image)
+    title = f"{name} went back"
+    if left == came:
+        title = f"{name} was " + ("restored" if rollout.changed else "left as it is")
+    if rollout.changed:
+        show_applied(rollout.applied)
+    way = {"from": _place(*left), "to": _place(*came)}
+    print_facts(title, ({"at": _place(*came)} if left == came else way) | rollout_facts(rollout))
+
+
+def _place(revision: str, image: str) -> str:
+    return f"revision {revision or 'unknown'}\n{image}".rstrip()
+
+
+@app.command()
+def delete(
+    name: Name,
+    namespace: Namespace = "default",
+    target: TargetName = "",
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", min=0, metavar="SECONDS", help="How long its objects may take."),
+    ] = 120.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    context: Context = "",
+    json: Json = False,
+) -> None:
+    """Delete a release with all that belongs to it, and wait until it is gone."""
+    from .. import deployments
+
+    require_extra("runtime")
+    if not yes and not sys.stdin.isatty():
+        raise InvalidInput(
+            "Deleting is confirmed on a terminal, and this is none.",
+            hint="--yes deletes without asking.",
+        )
+    target = _target(name, target, namespace, context)
+    if not yes:
+        found = deployments.release_status(
+            name, target=target, namespace=namespace, context=context
+        )
+        _confirm(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
+    with working(f"deleting {name}", quiet=json):
+        deleted = deployments.delete_release(
+            name, target=target, namespace=namespace, context=context, seconds=seconds
+        )
+    if json:
+        print_json(
+            {
+                "removed": [str(ref) for ref in deleted.removed],
+                "kept": [str(ref) for ref in deleted.kept],
+            }
+        )
+    elif deleted.removed or deleted.kept:
+        facts = {"removed": names(deleted.removed), "kept, not ours": names(deleted.kept)}
+        print_facts(f"{name} is deleted" if deleted.removed else f"{name} is kept", facts)
+    else:
+        out.print(f"{name} was not there: nothing was deleted.")
+
+
+def _confirm(question: str) -> None:
+    if not typer.confirm(question, err=True):
+        raise KfpBentoError("Not confirmed: nothing was deleted.")
+
+
+def _target(name: str, target: str, namespace: str, context: str) -> str:
+    """Give the kind of target that was named, or that the cluster knows by the name."""
+    from .. import deployments
+
+    require_extra("runtime")
+    _check_place(namespace, name)
+    if target:
+        return deployments.target_of(target).kind
+    return deployments.find_release(name, namespace=namespace, context=context)
+
+
+def _check_place(namespace: str, name: str | None = None) -> None:
+    """Refuse names that are none: they become paths and selectors of requests."""
+    from ..deployments.names import namespace_problem, resource_name_problem
+
+    if problem := namespace_problem(namespace):
+        raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")
+    if name is not None and (problem := resource_name_problem(name)):
+        raise InvalidInput(
+            f"{name!r} {problem}.", hint="kfp-bento release list shows those that are there."
+        )

@@ -1,0 +1,179 @@
+"""What is told of a release: as JSON for machines, as facts for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from ..errors import DeploymentError, KfpBentoError
+from .output import err, out, print_facts, print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..deployments import (
+        Applied,
+        Deployed,
+        ObjectRef,
+        ReleaseDiff,
+        ReleaseStatus,
+        Rollout,
+        Verdict,
+    )
+
+_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+_CHANGES = ("created", "changed", "unchanged")
+
+
+def deployed_document(deployed: Deployed) -> dict[str, Any]:
+    """Give a deployment as plain JSON values."""
+    rollout = deployed.rollout
+    facts = deployed.release.to_dict()
+    if rollout is None:
+        return facts
+    return {
+        **facts,
+        "waited": deployed.waited,
+        "seconds": round(deployed.seconds, 2),
+        **rollout_document(rollout),
+    }
+
+
+def rollout_document(rollout: Rollout) -> dict[str, Any]:
+    """Give what was applied, removed and found as plain JSON values."""
+    return {
+        "changed": rollout.changed,
+        "objects": [{"object": str(one.ref), "change": one.change} for one in rollout.applied],
+        "removed": [str(ref) for ref in rollout.removed],
+        "verdict": verdict_document(rollout.verdict),
+        "rolled_back_to": rollout.rolled_back_to,
+        "restored": rollout.restored and verdict_document(rollout.restored),
+    }
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """Give a verdict as plain JSON values."""
+    return {**asdict(verdict), "evidence": list(verdict.evidence)}
+
+
+def diff_document(diff: ReleaseDiff) -> dict[str, Any]:
+    """Give a diff as plain JSON values."""
+    return {
+        "changed": diff.changed,
+        "objects": [
+            {"object": str(one.ref), "change": one.change, "text": one.text} for one in diff.objects
+        ],
+    }
+
+
+def show_deployed(deployed: Deployed, written: Iterable[Path]) -> None:
+    """Print a release: what became of its objects, then the facts."""
+    release, rollout = deployed.release, deployed.rollout
+    if rollout is not None:
+        show_applied(rollout.applied)
+    print_facts(
+        _title(deployed),
+        {
+            "target": release.target,
+            "namespace": release.namespace,
+            **(rollout_facts(rollout) if rollout is not None else {}),
+            "revision": release.revision,
+            "image": release.image,
+            "bento": release.bento_tag,
+            "URL": release.url,
+            "manifests": "\n".join(str(path) for path in written),
+        },
+    )
+
+
+def _title(deployed: Deployed) -> str:
+    release, took = deployed.release, f"{deployed.seconds:.1f} s"
+    if deployed.rollout is None:
+        return f"{release.mode.capitalize()} {release.name}"
+    if not deployed.waited:
+        return f"Applied {release.name} in {took}"
+    return f"{release.name} {'does not serve' if deployed.failed else 'serves'}, after {took}"
+
+
+def show_applied(applied: Iterable[Applied]) -> None:
+    """Print what became of each object."""
+    rows = [(one.ref.kind, one.ref.name, one.change) for one in applied]
+    print_table(("kind", "name", "change"), rows)
+    out.print()
+
+
+def rollout_facts(rollout: Rollout) -> dict[str, str]:
+    """Give the verdict and what came after it as facts."""
+    verdict, back = rollout.verdict, rollout.restored
+    # A failure is told in full by the error that follows.
+    told = verdict.message if verdict.ready or verdict.reason == "NotWaited" else verdict.reason
+    facts = {"verdict": told, "removed": names(rollout.removed)}
+    if back is not None:
+        serves = "serves" if back.ready else f"does not serve: {back.message}"
+        facts["rolled back to"] = f"{rollout.rolled_back_to}, which {serves}"
+    return facts
+
+
+def show_diff(diff: ReleaseDiff) -> None:
+    """Print a unified diff, coloured on a terminal; the summary goes to standard error."""
+    for line in diff.text.splitlines():
+        heading = line.startswith(("--- ", "+++ "))
+        style = "bold" if heading else _STYLES.get(line[:1], "")
+        out.print(Text(line, style=style), soft_wrap=True)
+    counts = dict.fromkeys(_CHANGES, 0)
+    for one in diff.objects:
+        counts[one.change] += 1
+    told = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
+    err.print(f"Would be: {told}." if diff.changed else "Nothing would change.")
+
+
+def status_facts(status: ReleaseStatus) -> dict[str, str]:
+    """Give how a release stands as facts."""
+    return {
+        "target": status.target,
+        "namespace": status.namespace,
+        "state": status.message,
+        "revision": status.revision,
+        "image": status.image,
+        "bento": status.bento,
+        "last good": status.last_good,
+        "good before": status.previous_good,
+        "rolled back": status.rolled_back and f"from {status.rolled_back}",
+        "URL": status.url,
+        "objects": names(status.objects),
+    }
+
+
+def short_digest(image: str) -> str:
+    """Give the first digits of an image's digest; the whole where it has none."""
+    return image.rpartition("@sha256:")[2][:12] if "@sha256:" in image else image
+
+
+def names(objects: Iterable[ObjectRef]) -> str:
+    """Give objects of one namespace, a line each."""
+    return "\n".join(f"{ref.kind} {ref.name}" for ref in objects)
+
+
+def unready(name: str, verdict: Verdict, hint: str) -> DeploymentError:
+    """Give the error for a release that does not serve, with its evidence."""
+    told = [f"{name} does not serve ({verdict.reason}): {verdict.message}"]
+    return DeploymentError(
+        "\n".join([*told, *(f"  {line}" for line in verdict.evidence)]), hint=hint
+    )
+
+
+@contextlib.contextmanager
+def stopped_before_the_verdict() -> Iterator[None]:
+    """Say what a Ctrl-C inside leaves: a release that is applied, and goes on without us."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KfpBentoError(
+            "Stopped before the verdict.",
+            hint="What was applied stays: kfp-bento release wait goes on, release roll-back goes "
+            "back.",
+        ) from None
