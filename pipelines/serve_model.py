@@ -7,6 +7,7 @@ from kfp_bento.components import (
     build_image,
     compare_predictions,
     deploy_bento,
+    deploy_workload,
     promote_model,
     pull_model,
     smoke_test,
@@ -15,106 +16,136 @@ from kfp_bento.components import (
 from .credentials import with_mlflow_credentials, with_registry_credentials
 
 
-@dsl.pipeline(name="serve-model")
-def serve_model(
-    model_uri: str,
-    image_destination: str,
-    promote_alias: str,
-    mlflow_tracking_uri: str = "",
-    mlflow_secret: str = "kfp-bento-mlflow",
-    bento_name: str = "",
-    image_base: str = "",
-    image_platform: str = "",
-    image_cache_repository: str = "",
-    image_secret: str = "kfp-bento-registry",
-    deploy_mode: str = "auto",
-    deploy_name: str = "",
-    deploy_namespace: str = "default",
-    deploy_resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
-    deploy_autoscaling: dict = {},  # noqa: B006
-    deploy_envs: list = [],  # noqa: B006
-    deploy_image_pull_secrets: list = [],  # noqa: B006
-    check_relative_tolerance: float = 1e-6,
-    check_absolute_tolerance: float = 1e-9,
-    check_timeout_seconds: int = 300,
-):
-    """Pull a model, build bento and image, deploy, check what is served, move the alias.
+def serve_with(deploy, *, name: str):
+    """Make the pipeline that takes a registry version to a service, on a target of one's choice.
 
     Args:
-        model_uri: MLflow model URI; an alias is resolved once, in the first step.
-        image_destination: registry/repository[:tag] that the image is pushed to.
-        promote_alias: Registry alias that moves to the version after its checks passed.
-        mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
-        mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
-            tracking_uri that they are for; may be absent.
-        bento_name: Name of the bento; empty takes the model's name.
-        image_base: Base image; empty takes python:<minor>-slim.
-        image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
-        image_cache_repository: Repository of the same registry through which images share layers.
-        image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
-        deploy_mode: auto, apply, render or local.
-        deploy_name: Name of the BentoDeployment; empty takes the bento's name.
-        deploy_namespace: Namespace of the release.
-        deploy_resources: Requests and limits of the served pods.
-        deploy_autoscaling: minReplicas and maxReplicas.
-        deploy_envs: Literal environment variables, a list of name and value.
-        deploy_image_pull_secrets: Names of image pull secrets.
-        check_relative_tolerance: Allowed relative difference between served and expected.
-        check_absolute_tolerance: Allowed absolute difference between served and expected.
-        check_timeout_seconds: How long to wait for readiness.
+        deploy: deploy_bento, deploy_workload, deploy_inference_service, or a component with the
+            same inputs and the output url.
+        name: Name of the pipeline.
+
+    Returns:
+        A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
-    pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
-    pulled.set_caching_options(False)  # an alias must be looked up anew in every run
-    with_mlflow_credentials(pulled, mlflow_secret)
 
-    bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
+    @dsl.pipeline(name=name)
+    def serve(
+        model_uri: str,
+        image_destination: str,
+        promote_alias: str,
+        mlflow_tracking_uri: str = "",
+        mlflow_secret: str = "kfp-bento-mlflow",
+        bento_name: str = "",
+        image_base: str = "",
+        image_platform: str = "",
+        image_cache_repository: str = "",
+        image_secret: str = "kfp-bento-registry",
+        deploy_mode: str = "auto",
+        deploy_name: str = "",
+        deploy_namespace: str = "default",
+        deploy_resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
+        deploy_autoscaling: dict = {},  # noqa: B006
+        deploy_envs: list = [],  # noqa: B006
+        deploy_image_pull_secrets: list = [],  # noqa: B006
+        deploy_options: dict = {},  # noqa: B006
+        deploy_wait_seconds: int = 600,
+        deploy_roll_back_on_failure: bool = True,
+        check_relative_tolerance: float = 1e-6,
+        check_absolute_tolerance: float = 1e-9,
+        check_timeout_seconds: int = 300,
+    ):
+        """Pull a model, build bento and image, deploy, check what is served, move the alias.
 
-    image = build_image(
-        bento=bento.outputs["bento"],
-        destination=image_destination,
-        base=image_base,
-        platform=image_platform,
-        cache_repository=image_cache_repository,
-    )
-    with_registry_credentials(image, image_secret)
+        Args:
+            model_uri: MLflow model URI; an alias is resolved once, in the first step.
+            image_destination: registry/repository[:tag] that the image is pushed to.
+            promote_alias: Registry alias that moves to the version after its checks passed.
+            mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
+            mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
+                tracking_uri that they are for; may be absent.
+            bento_name: Name of the bento; empty takes the model's name.
+            image_base: Base image; empty takes python:<minor>-slim.
+            image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
+            image_cache_repository: Repository of the same registry through which images share
+                layers.
+            image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be
+                absent.
+            deploy_mode: auto, apply, render or local.
+            deploy_name: Name of the release; empty takes the bento's name.
+            deploy_namespace: Namespace of the release.
+            deploy_resources: Requests and limits of the served pods.
+            deploy_autoscaling: minReplicas and maxReplicas.
+            deploy_envs: Literal environment variables, a list of name and value.
+            deploy_image_pull_secrets: Names of image pull secrets.
+            deploy_options: All other options of the deployment, by name.
+            deploy_wait_seconds: How long the release may take to serve; 0 does not wait.
+            deploy_roll_back_on_failure: Restore the last good release when the new one does not
+                serve.
+            check_relative_tolerance: Allowed relative difference between served and expected.
+            check_absolute_tolerance: Allowed absolute difference between served and expected.
+            check_timeout_seconds: How long to wait for readiness.
+        """
+        pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
+        pulled.set_caching_options(False)  # an alias must be looked up anew in every run
+        with_mlflow_credentials(pulled, mlflow_secret)
 
-    release = deploy_bento(
-        image=image.outputs["image"],
-        image_location=image.outputs["location"],
-        bento=bento.outputs["bento"],
-        mode=deploy_mode,
-        name=deploy_name,
-        namespace=deploy_namespace,
-        resources=deploy_resources,
-        autoscaling=deploy_autoscaling,
-        envs=deploy_envs,
-        image_pull_secrets=deploy_image_pull_secrets,
-    )
-    release.set_caching_options(False)
+        bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
 
-    smoke = smoke_test(
-        url=release.outputs["url"],
-        model=pulled.outputs["model"],
-        timeout_seconds=check_timeout_seconds,
-    )
-    smoke.set_caching_options(False)
+        image = build_image(
+            bento=bento.outputs["bento"],
+            destination=image_destination,
+            base=image_base,
+            platform=image_platform,
+            cache_repository=image_cache_repository,
+        )
+        with_registry_credentials(image, image_secret)
 
-    comparison = compare_predictions(
-        url=release.outputs["url"],
-        model=pulled.outputs["model"],
-        relative_tolerance=check_relative_tolerance,
-        absolute_tolerance=check_absolute_tolerance,
-    )
-    comparison.set_caching_options(False)
-    comparison.after(smoke)
+        release = deploy(
+            image=image.outputs["image"],
+            image_location=image.outputs["location"],
+            bento=bento.outputs["bento"],
+            mode=deploy_mode,
+            name=deploy_name,
+            namespace=deploy_namespace,
+            resources=deploy_resources,
+            autoscaling=deploy_autoscaling,
+            envs=deploy_envs,
+            image_pull_secrets=deploy_image_pull_secrets,
+            options=deploy_options,
+            wait_seconds=deploy_wait_seconds,
+            roll_back_on_failure=deploy_roll_back_on_failure,
+        )
+        release.set_caching_options(False)
 
-    promoted = promote_model(
-        model=pulled.outputs["model"],
-        smoke_report=smoke.outputs["report"],
-        comparison_report=comparison.outputs["report"],
-        alias=promote_alias,
-        image=image.outputs["image"],
-        tracking_uri=mlflow_tracking_uri,
-    )
-    promoted.set_caching_options(False)
-    with_mlflow_credentials(promoted, mlflow_secret)
+        smoke = smoke_test(
+            url=release.outputs["url"],
+            model=pulled.outputs["model"],
+            timeout_seconds=check_timeout_seconds,
+        )
+        smoke.set_caching_options(False)
+
+        comparison = compare_predictions(
+            url=release.outputs["url"],
+            model=pulled.outputs["model"],
+            relative_tolerance=check_relative_tolerance,
+            absolute_tolerance=check_absolute_tolerance,
+        )
+        comparison.set_caching_options(False)
+        comparison.after(smoke)
+
+        promoted = promote_model(
+            model=pulled.outputs["model"],
+            smoke_report=smoke.outputs["report"],
+            comparison_report=comparison.outputs["report"],
+            alias=promote_alias,
+            image=image.outputs["image"],
+            tracking_uri=mlflow_tracking_uri,
+        )
+        promoted.set_caching_options(False)
+        with_mlflow_credentials(promoted, mlflow_secret)
+
+    return serve
+
+
+serve_model = serve_with(deploy_bento, name="serve-model")
+serve_workload = serve_with(deploy_workload, name="serve-workload")

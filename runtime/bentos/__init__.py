@@ -1,7 +1,16 @@
 """Stop two: models, a service and a lock become one `Bento` in a directory."""
 
-from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento
+from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, load_given_bento
 from kfp_bento.runtime.bentos.build import build_bento
 from kfp_bento.runtime.bentos.requests import prediction_request
+from kfp_bento.runtime.bentos.service_source import sample_request
 
-__all__ = ["Bento", "BentoModel", "build_bento", "load_bento", "prediction_request"]
+__all__ = [
+    "Bento",
+    "BentoModel",
+    "build_bento",
+    "load_bento",
+    "load_given_bento",
+    "prediction_request",
+    "sample_request",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import BentoError
@@ -13,7 +13,6 @@ from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 BENTO_FILE = "bento.yaml"
 MODEL_FILE = "model.yaml"
@@ -130,6 +129,18 @@ def load_bento(directory: Path) -> Bento:
         raise BentoError(
             f"The directories in {directory} are nested too deeply.", hint="Build the bento again."
         ) from None
+
+
+def load_given_bento(artifact: Any) -> Bento | None:
+    """Reads the bento of an input artifact that may have been left out.
+
+    Args:
+        artifact: Has the directory as `path`; None gives None.
+
+    Raises:
+        BentoError: As `load_bento`.
+    """
+    return None if artifact is None else load_bento(Path(artifact.path))
 
 
 def write_record(bento: Bento) -> None:

@@ -6,7 +6,7 @@ import json
 import textwrap
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
 from kfp_bento.runtime.bentos.record_types import ServiceTypes, literal
@@ -17,11 +17,13 @@ from kfp_bento.runtime.models import MLMODEL_NAME, ModelSignature, read_mlmodel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kfp_bento.runtime.bentos.bento import BentoModel
+    from kfp_bento.runtime.bentos.bento import Bento, BentoModel
     from kfp_bento.runtime.models import ModelVersion
 
 SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
+
+EXAMPLE_FILE = "example{suffix}.json"
 
 LARGEST_EXAMPLE = 64 * 1024
 """Bytes; a longer input example stays out of the service's API page."""
@@ -48,7 +50,7 @@ class Route:
     @property
     def example_file(self) -> str:
         """Name of the file with one real request body."""
-        return f"example{self.suffix}.json"
+        return EXAMPLE_FILE.format(suffix=self.suffix)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class _Section:
     attribute: str
     load: str
     method: str
+
+
+def sample_request(bento: Bento | None) -> Any:
+    """Gives the request body that a generated service of one model has as its example.
+
+    Args:
+        bento: The bento; None where a stored model is served.
+
+    Returns:
+        The body of `POST /predict`; None where the service is not a generated one, or where its
+        model has no input example.
+    """
+    if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
+        return None
+    example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
+    return json.loads(example.read_text(encoding="utf-8")) if example.is_file() else None
 
 
 def service_class_name(name: str) -> str:

@@ -88,7 +88,7 @@ def run(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="serve_model, train_to_serve, a compiled YAML file, or module:attribute."
+            help="A shipped pipeline (serve_model, ...), a compiled YAML file, or module:attribute."
         ),
     ],
     param: Annotated[

@@ -7,6 +7,9 @@ from typing import Any
 
 import docstring_parser
 
+FILLED_IN = ("TaskConfig",)
+"""Types of inputs that Kubeflow Pipelines fills in itself."""
+
 
 def component_page(component: Any) -> str:
     """Write a component's README: what it does, its inputs and its outputs.
@@ -40,6 +43,8 @@ def _prose(function: Any) -> str:
 def _inputs(inputs: dict[str, Any]) -> str:
     rows = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key, spec in inputs.items():
+        if spec.type in FILLED_IN:
+            continue
         default = f"`{spec.default!r}`" if spec.optional else "required"
         rows.append(f"| `{key}` | {_type(spec)} | {default} | {_cell(spec.description)} |")
     return "\n".join(rows)

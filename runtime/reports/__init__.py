@@ -1,12 +1,21 @@
 """What people look at: Markdown summaries, metrics, and the report of a whole run."""
 
 from .files import write_json, write_text
-from .markdown import check_summary, image_summary, promotion_summary, release_summary
-from .metrics import check_metrics, image_metrics
+from .metrics import check_metrics, image_metrics, release_metrics, roll_back_metrics
 from .page import run_report
 from .quantities import human_bytes, human_seconds, short_digest
+from .releases import (
+    change_summary,
+    release_summary,
+    roll_back_summary,
+    tell,
+    write_deployment,
+    write_roll_back,
+)
+from .summaries import check_summary, image_summary, promotion_summary
 
 __all__ = [
+    "change_summary",
     "check_metrics",
     "check_summary",
     "human_bytes",
@@ -14,9 +23,15 @@ __all__ = [
     "image_metrics",
     "image_summary",
     "promotion_summary",
+    "release_metrics",
     "release_summary",
+    "roll_back_metrics",
+    "roll_back_summary",
     "run_report",
     "short_digest",
+    "tell",
+    "write_deployment",
     "write_json",
+    "write_roll_back",
     "write_text",
 ]

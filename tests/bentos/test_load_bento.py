@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from kfp_bento.runtime.bentos import load_bento
+from kfp_bento.runtime.bentos import load_bento, load_given_bento, sample_request
 from kfp_bento.runtime.errors import BentoError
 
 if TYPE_CHECKING:
@@ -49,6 +50,26 @@ def test_a_legacy_bento_has_runners(tmp_path: Path) -> None:
     assert (bento.tag, bento.python_version) == ("fraud:abc", "3.10")
     assert [runner["name"] for runner in bento.runners] == ["fraud_runner"]
     assert [model.tag for model in bento.models] == ["fraud_model:one"]
+
+
+def test_a_bento_that_was_left_out_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bento.yaml").write_text(CURRENT)
+    given = SimpleNamespace(path=str(tmp_path))
+    assert load_given_bento(given) == load_bento(tmp_path)
+    assert load_given_bento(None) is None
+
+
+def test_only_a_generated_service_has_a_sample_request(tmp_path: Path) -> None:
+    (tmp_path / "bento.yaml").write_text(CURRENT)
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "example.json").write_text('{"inputs": [1]}')
+    assert sample_request(load_bento(tmp_path)) is None
+    (source / "pyfunc_json.py").write_text("")
+    assert sample_request(load_bento(tmp_path)) == {"inputs": [1]}
+    (source / "example.json").unlink()
+    assert sample_request(load_bento(tmp_path)) is None
+    assert sample_request(None) is None
 
 
 def test_a_bento_of_today_has_models_under_its_services(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ OVERWRITTEN = {
     "Output",
 }
 EXAMPLE = "train_wine_model"  # stands for a user's own training code
+DEPLOYING = ["deploy_bento", "deploy_inference_service", "deploy_workload", "request_bento"]
 
 
 def tree(name: str) -> ast.FunctionDef:
@@ -74,5 +75,33 @@ def test_a_component_folder_is_complete(name: str) -> None:
 def test_the_readme_lists_every_input_and_output(name: str) -> None:
     specification = getattr(shipped, name).component_spec
     text = (ROOT / "components" / name / "README.md").read_text()
+    filled_in = {key for key, spec in specification.inputs.items() if spec.type == "TaskConfig"}
     for key in [*(specification.inputs or {}), *(specification.outputs or {})]:
-        assert f"| `{key}` |" in text, key
+        assert (f"| `{key}` |" in text) is (key not in filled_in), key
+
+
+@pytest.mark.parametrize("name", DEPLOYING)
+def test_what_is_set_on_a_deploying_task_is_meant_for_the_served_pods(name: str) -> None:
+    specification = getattr(shipped, name).component_spec
+    assert specification.inputs["task_config"].optional
+    handed_on = {
+        one.field.name: one.apply_to_task for one in specification.task_config_passthroughs
+    }
+    assert handed_on == {
+        "RESOURCES": False,
+        "KUBERNETES_TOLERATIONS": False,
+        "KUBERNETES_NODE_SELECTOR": False,
+        "KUBERNETES_AFFINITY": False,
+        "ENV": True,
+        "KUBERNETES_VOLUMES": True,
+    }
+
+
+def test_all_deploying_components_take_the_same_settings_of_a_deployment() -> None:
+    common = {"mode", "name", "namespace", "resources", "autoscaling", "envs", "wait_seconds"}
+    common |= {"roll_back_on_failure", "force", "tolerated", "unschedulable_seconds", "options"}
+    given = {"manifests", "record", "diff", "summary", "metrics", "url", "name"}
+    for name in DEPLOYING:
+        specification = getattr(shipped, name).component_spec
+        assert common <= set(specification.inputs), name
+        assert given <= set(specification.outputs), name

@@ -95,7 +95,7 @@ def test_the_summary_tells_every_stop(summary: dict[str, Any]) -> None:
     assert summary["image"]["reference"].endswith(summary["image"]["digest"])
     kinds = [layer["kind"] for layer in summary["image"]["layers"]]
     assert kinds == ["base", "dependencies", "model", "source"]
-    assert summary["release"]["target"] == "bentodeployment"
+    assert summary["release"]["target"] == "bento-deployment"
     assert summary["release"]["url"].startswith("http://127.0.0.1:")
     assert summary["seconds"]["total"] > summary["seconds"]["build-image"] > 0
 

@@ -134,3 +134,22 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
         run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
+
+
+def test_the_same_road_ends_at_a_plain_deployment(
+    wine_model: ModelVersion, mlflow_server: str, target: LocalTarget, tmp_path: Path
+) -> None:
+    arguments = {
+        "model_uri": "models:/wine/1",
+        "mlflow_tracking_uri": mlflow_server,
+        "image_base": "host",
+        "image_destination": f"oci:{tmp_path}/image",
+        "promote_alias": "plain",
+        "deploy_options": {"termination_seconds": 30},
+    }
+    run = run_pipeline("serve_workload", arguments, tmp_path, environment=environment(target))
+    assert run.record("deploy-workload")["url"] == target.services[-1].url
+    manifest = (run.output("deploy-workload", "manifests") / "deployment-wine.yaml").read_text()
+    assert "terminationGracePeriodSeconds: 30\n" in manifest
+    assert "/predict" in run.output("deploy-workload", "summary").read_text()
+    assert run.record("promote-model")["alias"] == "plain"

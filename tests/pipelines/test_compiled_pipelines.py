@@ -10,12 +10,15 @@ import pytest
 import yaml
 from kfp import components, dsl
 
-from kfp_bento.pipelines import serve_model, train_to_serve
+from kfp_bento.components import deploy_inference_service
+from kfp_bento.pipelines import serve_model, serve_with, train_to_serve
 from kfp_bento.runtime.local import compile_components, compile_pipelines
 
 ROOT = Path(__file__).parents[2]
+SERVING = ("serve_model", "serve_workload")
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
-ACTING = ("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model")
+ACTING = ("pull-model", "smoke-test", "compare-predictions", "promote-model")
+DEPLOYING = {"serve_workload.yaml": "deploy-workload"}
 
 pytestmark = pytest.mark.skipif(
     "KFP_BENTO_IMAGE" in os.environ, reason="KFP_BENTO_IMAGE changes what is compiled"
@@ -62,7 +65,7 @@ def test_compiled_yaml_is_ascii(path: Path) -> None:
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
 def test_steps_that_act_outside_the_pipeline_are_never_cached(path: Path) -> None:
     found = tasks(path)
-    for name in ACTING:
+    for name in (*ACTING, DEPLOYING.get(path.name, "deploy-bento")):
         assert not found[name].get("cachingOptions", {}).get("enableCache", False), name
 
 
@@ -79,6 +82,24 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     parameters = specification["root"]["inputDefinitions"]["parameters"]
     optional = {key: p for key, p in parameters.items() if p.get("isOptional")}
     assert all("defaultValue" in parameter for parameter in optional.values())
+
+
+def test_the_same_road_leads_to_every_target() -> None:
+    yatai, plain = (tasks(ROOT / f"pipelines/compiled/{name}.yaml") for name in SERVING)
+    assert plain.pop("deploy-workload")["inputs"] == yatai.pop("deploy-bento")["inputs"]
+    assert set(plain) == set(yatai)
+    pipeline = serve_with(deploy_inference_service, name="serve-with-kserve")
+    assert pipeline.component_spec.inputs.keys() == serve_model.component_spec.inputs.keys()
+
+
+def test_how_long_a_release_may_take_is_a_parameter() -> None:
+    inputs = serve_model.component_spec.inputs
+    assert inputs["deploy_wait_seconds"].default == 600
+    assert inputs["deploy_roll_back_on_failure"].default is True
+    given = tasks(ROOT / "pipelines/compiled/serve_model.yaml")["deploy-bento"]["inputs"]
+    for name in ("wait_seconds", "roll_back_on_failure", "options"):
+        found = given["parameters"][name]["componentInputParameter"]
+        assert found == f"deploy_{name}"
 
 
 def test_training_is_joined_to_serving() -> None:

@@ -68,7 +68,7 @@ _PROMOTED: dict[str, Any] = {
         ],
     },
     "release": {
-        "target": "bentodeployment",
+        "target": "bento-deployment",
         "mode": "local",
         "name": "wine",
         "namespace": "default",

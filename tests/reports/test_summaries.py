@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +13,16 @@ from sample_runs import IMAGE_DIGEST, MANIFESTS, MODEL_DIGEST, failed_run, promo
 
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.checks import CheckReport
-from kfp_bento.runtime.deployments import Release
+from kfp_bento.runtime.deployments import (
+    Applied,
+    Deployed,
+    ObjectDiff,
+    ObjectRef,
+    Release,
+    ReleaseDiff,
+    Rollout,
+    Verdict,
+)
 from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
@@ -29,6 +40,63 @@ def check(*, failed: bool = False) -> CheckReport:
 def release() -> Release:
     data = promoted_run()["release"]
     return Release(**{key: data[key] for key in data if not key.startswith("runtime")})
+
+
+SERVICE = ObjectRef("v1", "Service", "models", "wine")
+DEPLOYMENT = ObjectRef("apps/v1", "Deployment", "models", "wine")
+OLD_ROUTE = ObjectRef("gateway.networking.k8s.io/v1", "HTTPRoute", "models", "old")
+READY = Verdict(True, "Ready", "Deployment models/wine serves: wine 1/1.")
+CRASHED = Verdict(
+    False,
+    "CrashLoopBackOff",
+    "Container bento of pod wine-5f <x> keeps ending.",
+    ("Pod wine-5f: BackOff (3 times)", "wine-5f/bento: ```", "wine-5f/bento: # no heading"),
+)
+
+
+def deployed(verdict: Verdict = READY, **rollout: Any) -> Deployed:
+    """A release on a cluster: one object new, one changed, one removed."""
+    applied = (Applied(SERVICE, "unchanged"), Applied(DEPLOYMENT, "changed"))
+    done = Rollout("r2", applied, verdict, removed=(OLD_ROUTE,), **rollout)
+    found = Release.from_dict(
+        {
+            "target": "workload",
+            "mode": "applied",
+            "name": "wine",
+            "namespace": "models",
+            "revision": "r2",
+            "url": "http://wine.models.svc:3000",
+            "image": f"registry.example.com/wine@{IMAGE_DIGEST}",
+            "bento_tag": "wine:ff20",
+        }
+    )
+    change = ReleaseDiff((ObjectDiff(DEPLOYMENT, "changed", "-a\n+b\n"),))
+    return Deployed(found, change, done, seconds=12.34, waited=True)
+
+
+class Places:
+    """Where a deploying step writes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.manifests = directory / "manifests"
+        self.manifests.mkdir()
+        for name, text in MANIFESTS.items():
+            (self.manifests / name).write_text(text)
+        self.files = {name: directory / name for name in ("record", "diff", "summary")}
+        self.metrics: dict[str, Any] = {}
+
+    def write(self, written: Deployed, **more: Any) -> None:
+        reports.write_deployment(
+            written, self.manifests, **self.files, metrics=self.metrics, **more
+        )
+
+    def text(self, name: str) -> str:
+        return self.files[name].read_text()
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path)
 
 
 def promotion(**changes: object) -> Promotion:
@@ -54,7 +122,7 @@ def test_image_metrics_tell_built_from_reused() -> None:
 def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
     for name, text in MANIFESTS.items():
         (tmp_path / name).write_text(text)
-    summary = reports.release_summary(release(), tmp_path)
+    summary = reports.release_summary(Deployed(release()), tmp_path)
     blocks = [block.split("\n```")[0] for block in summary.split("```yaml\n")[1:]]
     assert [yaml.safe_load(block)["kind"] for block in blocks] == ["Bento", "BentoDeployment"]
     assert "no cluster was touched" in summary
@@ -62,7 +130,135 @@ def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
 
 def test_a_manifest_cannot_end_its_own_fence(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("note: |\n  ```\n  # no heading\n")
-    assert "````yaml\n" in reports.release_summary(release(), tmp_path)
+    assert "````yaml\n" in reports.release_summary(Deployed(release()), tmp_path)
+
+
+def test_a_release_that_serves_says_so_and_what_it_changed() -> None:
+    summary = reports.release_summary(deployed())
+    assert summary.startswith("# Release wine serves\n")
+    assert "- Answers at: `http://wine.models.svc:3000`" in summary
+    assert "- Waited: 12.3 s" in summary
+    assert [line for line in summary.splitlines() if line.startswith("| ")] == [
+        "| Object | Name | Change |",
+        "| Service | `wine` | unchanged |",
+        "| Deployment | `wine` | changed |",
+        "| HTTPRoute | `old` | removed |",
+    ]
+
+
+def test_a_release_that_was_not_waited_for_is_not_said_to_serve() -> None:
+    applied = Verdict(False, "NotWaited", "Whether it serves was not waited for.")
+    found = deployed(applied)
+    summary = reports.release_summary(Deployed(found.release, found.diff, found.rollout))
+    assert summary.startswith("# Release wine\n")
+    assert "not waited for" in summary
+
+
+def test_a_failed_release_is_a_headline_with_its_evidence() -> None:
+    summary = reports.release_summary(deployed(CRASHED))
+    assert summary.startswith("# Release wine: FAILED (CrashLoopBackOff)\n")
+    assert "wine-5f &lt;x&gt; keeps ending" in summary
+    evidence = summary.split("## Evidence\n\n")[1]
+    assert evidence.startswith("````text\nPod wine-5f: BackOff (3 times)\n")
+
+
+@pytest.mark.parametrize(("restored", "told"), [(READY, "serves"), (CRASHED, "does NOT serve")])
+def test_a_roll_back_by_itself_is_told_with_what_came_of_it(restored: Verdict, told: str) -> None:
+    summary = reports.release_summary(deployed(CRASHED, rolled_back_to="r1", restored=restored))
+    assert f"**Rolled back** to revision `r1`, which {told}: " in summary
+    assert ("## Evidence about the restored release" in summary) is not restored.ready
+
+
+def test_the_sample_request_can_be_pasted_into_a_shell(places: Places) -> None:
+    request = {"inputs": [{"name": "O'Brien $HOME", "hue": 1.5}]}
+    places.write(deployed(), request=request)
+    block = places.text("summary").split("```sh\n")[1].split("\n```")[0]
+    command = shlex.split(block)
+    assert command[:3] == ["curl", "-sS", "http://wine.models.svc:3000/predict"]
+    assert json.loads(command[-1]) == request
+    assert "From a pod of the cluster" in places.text("summary")
+
+
+def test_there_is_no_sample_request_to_what_does_not_serve_or_is_endless(places: Places) -> None:
+    places.write(deployed(CRASHED), request={"inputs": [1]})
+    assert "curl" not in places.text("summary")
+    assert "curl" not in reports.release_summary(deployed(), request={"inputs": [1] * 5000})
+    assert "curl" not in reports.release_summary(Deployed(release()), request=None)
+
+
+def test_a_deploying_step_leaves_record_diff_summary_and_metrics(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places.write(deployed())
+    assert Release.from_dict(json.loads(places.text("record"))) == deployed().release
+    assert places.text("diff").startswith("# What the release changes\n")
+    assert "```diff\n-a\n+b\n```" in places.text("diff")
+    assert "### bentodeployment-wine.yaml" in places.text("summary")
+    assert places.metrics == {
+        "seconds_to_serve": 12.3,
+        "objects_created": 0.0,
+        "objects_changed": 1.0,
+        "objects_unchanged": 1.0,
+        "objects_removed": 1.0,
+        "failed": 0.0,
+        "rolled_back": 0.0,
+    }
+    assert capsys.readouterr().out == ""
+
+
+def test_the_log_gets_what_kubeflow_does_not_keep_of_a_failed_task(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places.write(deployed(CRASHED, rolled_back_to="r1", restored=READY))
+    log = capsys.readouterr().out
+    assert "wine-5f/bento: # no heading" in log
+    assert "Rolled back" in log and "yaml" not in log
+    assert (places.metrics["failed"], places.metrics["rolled_back"]) == (1.0, 1.0)
+    assert "seconds_to_serve" not in places.metrics
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"), [("rendered", "Rendered only"), ("local", "Started on this machine")]
+)
+def test_where_nothing_was_compared_the_diff_says_why(places: Places, mode: str, why: str) -> None:
+    places.write(Deployed(Release.from_dict({**release().to_dict(), "mode": mode})))
+    assert "Nothing was compared with what runs." in places.text("diff")
+    assert why in places.text("diff")
+    assert places.metrics["objects_created"] == 0.0
+
+
+def test_a_roll_back_names_what_serves_now(tmp_path: Path) -> None:
+    metrics: dict[str, Any] = {}
+    done = Rollout("r1", (Applied(DEPLOYMENT, "changed"),), READY, rolled_back_to="r1", image="i")
+    reports.write_roll_back(done, "wine", summary=tmp_path / "summary", metrics=metrics)
+    summary = (tmp_path / "summary").read_text()
+    assert summary.startswith("# Release wine is back at revision r1\n")
+    assert "- Image: `i`" in summary
+    assert (metrics["objects_changed"], metrics["failed"]) == (1.0, 0.0)
+
+
+def test_a_roll_back_to_what_serves_already_says_that_it_changed_nothing() -> None:
+    done = Rollout("r1", (Applied(DEPLOYMENT, "unchanged"),), READY, rolled_back_to="r1")
+    assert "nothing was changed" in reports.roll_back_summary(done, "wine")
+
+
+def test_a_roll_back_that_failed_goes_to_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics: dict[str, Any] = {}
+    done = Rollout("r1", (Applied(DEPLOYMENT, "changed"),), CRASHED, rolled_back_to="r1")
+    reports.write_roll_back(done, "wine", summary=tmp_path / "summary", metrics=metrics)
+    assert "FAILED (CrashLoopBackOff)" in (tmp_path / "summary").read_text()
+    assert "wine-5f/bento: # no heading" in capsys.readouterr().out
+    assert metrics["failed"] == 1.0
+
+
+def test_names_of_a_release_are_taken_literally() -> None:
+    found = deployed(Verdict(False, "A|B", "x\n# y <b>"))
+    summary = reports.release_summary(found)
+    assert "<b>" not in summary
+    assert "\n# y" not in summary
+    assert summary.startswith("# Release wine: FAILED (A\\|B)\n")
 
 
 def test_a_failed_check_is_a_headline() -> None:

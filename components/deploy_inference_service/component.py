@@ -1,0 +1,138 @@
+"""Deploy an image, or a stored model, as a KServe InferenceService."""
+
+import os
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+@dsl.component(
+    base_image=os.environ.get(
+        "KFP_BENTO_IMAGE", "registry.example.com/kfp-bento/runtime-python:0.1.0"
+    ),
+    install_kfp_package=False,
+    task_config_passthroughs=[
+        dsl.TaskConfigField.RESOURCES,
+        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        dsl.TaskConfigField.KUBERNETES_AFFINITY,
+        # Not listed, KFP would refuse a task with variables or a mounted kubeconfig.
+        dsl.TaskConfigPassthrough(dsl.TaskConfigField.ENV, apply_to_task=True),
+        dsl.TaskConfigPassthrough(dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+    ],
+)
+def deploy_inference_service(
+    manifests: dsl.Output[dsl.Artifact],
+    record: dsl.Output[dsl.Artifact],
+    diff: dsl.Output[dsl.Markdown],
+    summary: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+    task_config: dsl.TaskConfig,
+    image: str = "",
+    bento: dsl.Input[dsl.Model] = None,
+    image_location: str = "",
+    mode: str = "auto",
+    deployment_mode: str = "Standard",
+    name: str = "",
+    namespace: str = "default",
+    resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
+    autoscaling: dict = {},  # noqa: B006
+    envs: list = [],  # noqa: B006
+    image_pull_secrets: list = [],  # noqa: B006
+    storage_uri: str = "",
+    model_format: str = "",
+    service_account: str = "",
+    wait_seconds: int = 600,
+    roll_back_on_failure: bool = True,
+    force: bool = False,
+    tolerated: list = [],  # noqa: B006
+    unschedulable_seconds: int = 30,
+    options: dict = {},  # noqa: B006
+) -> NamedTuple("Outputs", [("url", str), ("name", str)]):
+    """Serve an image or a stored model as KServe's InferenceService, and wait until it does.
+
+    Switch caching off for this step: it acts outside the pipeline. Resources, tolerations, node
+    selector and affinity that are set on the task go to the served pods, not to the step's own;
+    not so where the component was loaded from its YAML, since KFP's loader forgets that.
+
+    Args:
+        manifests: Directory with the rendered YAML, whatever the mode.
+        record: JSON record of the release: name, namespace, revision, URL, image.
+        diff: What the release changes on the cluster, object by object.
+        summary: The release: whether it serves, what changed, evidence of a failure.
+        metrics: Seconds until it served, objects by what happened to them, rolled back or not.
+        task_config: The settings of the task; KFP fills it in.
+        image: The image by digest, repository@sha256:...; empty with storage_uri.
+        bento: The bento directory that the image was made of; not needed with storage_uri.
+        image_location: Where the image's bytes are; needed for a local deployment only.
+        mode: apply (server-side apply), render (write the YAML only), local (start it on this
+            machine), or auto: local where a local run offers it, else apply where a cluster is
+            configured, else render.
+        deployment_mode: Standard or Knative (KServe 0.16 and later), RawDeployment or Serverless
+            (before).
+        name: Name of the InferenceService; empty takes the bento's name.
+        namespace: Namespace of all its resources.
+        resources: Requests and limits, for example {"limits": {"cpu": "1", "memory": "1Gi"}}.
+        autoscaling: For example {"minReplicas": 1, "maxReplicas": 3}.
+        envs: Environment variables, [{"name": "LOG_LEVEL", "value": "info"}], also with valueFrom.
+        image_pull_secrets: Names of image pull secrets in the namespace.
+        storage_uri: A stored model instead of an image, for KServe's own runtimes.
+        model_format: The stored model's format, such as "mlflow".
+        service_account: ServiceAccount of the pods; with storage_uri it brings the credentials.
+        wait_seconds: How long the release may take to serve, and as long again a roll back; 0
+            applies it and does not wait.
+        roll_back_on_failure: Restore the last good release when this one does not serve.
+        force: Take over fields that another field manager owns.
+        tolerated: Reasons of a wait that are no failure here, such as "DomainSuffix".
+        unschedulable_seconds: How long the scheduler may find no node; more where an autoscaler
+            has to bring one.
+        options: All other options of the target inference-service, by name.
+
+    Returns:
+        url: Where the release answers; empty when it was only rendered.
+        name: Name of the release, for roll_back.
+    """
+    from pathlib import Path
+
+    from kfp_bento.runtime import bentos, deployments, reports
+
+    found = bentos.load_given_bento(bento)
+    deployed = deployments.deploy(
+        "inference-service",
+        image,
+        found,
+        Path(manifests.path),
+        options={
+            "mode": deployment_mode,
+            "name": name,
+            "namespace": namespace,
+            "resources": resources,
+            "autoscaling": autoscaling,
+            "envs": envs,
+            "image_pull_secrets": image_pull_secrets,
+            "storage_uri": storage_uri,
+            "model_format": model_format,
+            "service_account": service_account,
+        },
+        more_options=options,
+        task_config=task_config,
+        mode=mode,
+        image_location=image_location,
+        wait_seconds=wait_seconds,
+        roll_back_on_failure=roll_back_on_failure,
+        force=force,
+        tolerated=tolerated,
+        unschedulable_seconds=unschedulable_seconds,
+        progress=reports.tell,
+    )
+    reports.write_deployment(
+        deployed,
+        Path(manifests.path),
+        record=Path(record.path),
+        diff=Path(diff.path),
+        summary=Path(summary.path),
+        metrics=metrics.metadata,
+        request=bentos.sample_request(found),
+    )
+    deployed.raise_if_failed()
+    return (deployed.release.url, deployed.release.name)

@@ -1,0 +1,5 @@
+"""The request_bento component."""
+
+from .component import request_bento
+
+__all__ = ["request_bento"]

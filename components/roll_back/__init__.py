@@ -1,0 +1,5 @@
+"""The roll_back component."""
+
+from .component import roll_back
+
+__all__ = ["roll_back"]

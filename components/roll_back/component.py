@@ -1,0 +1,69 @@
+"""Bring the last good release back."""
+
+import os
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+@dsl.component(
+    base_image=os.environ.get(
+        "KFP_BENTO_IMAGE", "registry.example.com/kfp-bento/runtime-python:0.1.0"
+    ),
+    install_kfp_package=False,
+)
+def roll_back(
+    name: str,
+    target: str,
+    summary: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+    namespace: str = "default",
+    image: str = "",
+    to_revision: str = "",
+    wait_seconds: int = 600,
+    force: bool = False,
+) -> NamedTuple("Outputs", [("image", str), ("revision", str)]):
+    """Restore a good release from what is recorded on its objects, and wait until it serves.
+
+    From a release that failed it goes to the last good one, from a good one to the one before.
+    Switch caching off for this step: it acts outside the pipeline.
+
+    Args:
+        name: Name of the release.
+        target: bento-deployment, bento-request, inference-service or workload.
+        summary: What serves now, what changed, evidence of a failure.
+        metrics: Objects by what happened to them, failed or not.
+        namespace: Namespace of the release.
+        image: The image to leave, by digest; where another one is applied by now, nothing
+            changes, so that a retry goes no further back. Whatever is applied when empty.
+        to_revision: A good revision that is on record; chosen as above when empty.
+        wait_seconds: How long the restored release may take to serve.
+        force: Take over fields that another field manager owns.
+
+    Returns:
+        image: The image that serves now.
+        revision: The revision that serves now.
+    """
+    from pathlib import Path
+
+    from kfp_bento.runtime import deployments, reports
+
+    rollout = deployments.roll_back(
+        name,
+        target=target,
+        namespace=namespace,
+        leaving=image,
+        to=to_revision,
+        seconds=wait_seconds,
+        force=force,
+        progress=reports.tell,
+    )
+    reports.write_roll_back(rollout, name, summary=Path(summary.path), metrics=metrics.metadata)
+    deployments.Deployed(
+        deployments.Release(
+            target, "applied", name, namespace, rollout.revision, "", rollout.image, rollout.bento
+        ),
+        rollout=rollout,
+        waited=True,
+    ).raise_if_failed()
+    return (rollout.image, rollout.revision)

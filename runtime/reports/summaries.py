@@ -1,0 +1,95 @@
+"""Images, checks and promotions in Markdown, for the Kubeflow Pipelines UI and for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .json_text import one_line, readable
+from .markdown import code, document, facts, fenced, literal, table
+from .quantities import counted, human_bytes, measure, short_digest
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.checks import CheckReport
+    from kfp_bento.runtime.images import Image
+    from kfp_bento.runtime.promotion import Promotion
+
+
+def image_summary(image: Image) -> str:
+    """Give an image as Markdown: its name by digest, base, size, and the layers as a table."""
+    named = {
+        "Reference": code(image.reference),
+        "Tags": ", ".join(code(tag) for tag in image.tags),
+        "Base": code(image.base),
+        "Platform": code(image.platform),
+        "Size": f"{human_bytes(image.size)} in {counted(len(image.layers), 'layer')}",
+        "Location": code(image.location),
+    }
+    rows = (
+        (
+            literal(layer.kind),
+            literal(layer.title),
+            human_bytes(layer.size),
+            literal(layer.origin),
+            code(short_digest(layer.digest)),
+        )
+        for layer in image.layers
+    )
+    return document(
+        f"# Image {literal(image.repository)}",
+        facts(named),
+        "## Layers",
+        table(("Kind", "Content", "Size", "Origin", "Digest"), rows, right=frozenset({2})),
+    )
+
+
+def check_summary(report: CheckReport) -> str:
+    """Give a check as Markdown: passed or FAILED, its measures, and the evidence."""
+    measures = (measure(name, value) for name, value in report.measures.items())
+    differences = [entry for entry in report.evidence if "reason" in entry]
+    others = [entry for entry in report.evidence if "reason" not in entry]
+    return document(
+        f"# {literal(report.name)}: {'passed' if report.passed else 'FAILED'}",
+        literal(report.summary),
+        table(
+            ("Measure", "Value"),
+            ((literal(label), literal(value)) for label, value in measures),
+            right=frozenset({1}),
+        ),
+        _differences(differences),
+        *(fenced(readable(entry), "json") for entry in others),
+        facts({"Service": code(report.url), "Model": code(short_digest(report.model_digest))}),
+    )
+
+
+def promotion_summary(promotion: Promotion) -> str:
+    """Give a promotion as Markdown: which version holds the alias, and which one held it."""
+    alias, version = code(promotion.alias), literal(promotion.version)
+    name = literal(promotion.name)
+    verb = "now points to" if promotion.changed else "already pointed to"
+    named = {
+        "Alias": alias,
+        "Version": version,
+        "Previous version": literal(promotion.previous) or "none",
+        "History tag": code(promotion.history_tag),
+    }
+    return document(
+        f"# {name} version {version} is {literal(promotion.alias)}",
+        f"All checks passed. The alias {alias} {verb} version {version} of {name}.",
+        facts(named),
+    )
+
+
+def _differences(entries: Sequence[Mapping[str, Any]]) -> str:
+    if not entries:
+        return ""
+    rows = (
+        (
+            literal(f"{entry.get('request', '')}{entry.get('path', '')}"),
+            code(one_line(entry.get("served"))),
+            code(one_line(entry.get("expected"))),
+            literal(str(entry["reason"])),
+        )
+        for entry in entries
+    )
+    return "## Differences\n\n" + table(("Where", "Served", "Expected", "Why"), rows)
