@@ -59,11 +59,5 @@ def roll_back(
         progress=reports.tell,
     )
     reports.write_roll_back(rollout, name, summary=Path(summary.path), metrics=metrics.metadata)
-    deployments.Deployed(
-        deployments.Release(
-            target, "applied", name, namespace, rollout.revision, "", rollout.image, rollout.bento
-        ),
-        rollout=rollout,
-        waited=True,
-    ).raise_if_failed()
+    rollout.raise_if_failed(name)
     return (rollout.image, rollout.revision)

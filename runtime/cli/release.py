@@ -186,8 +186,7 @@ def roll_back(
         )
     else:
         _show_way(name, (before.revision, before.image), rollout)
-    if not rollout.verdict.ready:
-        raise rollout.verdict.error(name, hint="Look at it: kfp-bento release status.")
+    rollout.raise_if_failed(name)
 
 
 def _show_way(name: str, left: tuple[str, str], rollout: Rollout) -> None:

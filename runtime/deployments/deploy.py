@@ -60,15 +60,8 @@ class Deployed:
         Raises:
             DeploymentError: The reason with its evidence, and what serves now.
         """
-        if not self.failed or self.rollout is None:
-            return
-        back = self.rollout.restored
-        hint = "The release stays as it is: look at it (kfp-bento release status), then roll back."
-        if back is not None:
-            went = self.rollout.rolled_back_to
-            serves = "which serves" if back.ready else f"which does not serve: {back.message}"
-            hint = f"It was rolled back to revision {went}, {serves}."
-        raise self.rollout.verdict.error(self.release.name, hint=hint)
+        if self.failed and self.rollout is not None:
+            self.rollout.raise_if_failed(self.release.name)
 
 
 def deploy(

@@ -62,6 +62,27 @@ class Rollout:
         """Whether any object was created, changed or removed."""
         return bool(self.removed) or any(entry.change != "unchanged" for entry in self.applied)
 
+    def raise_if_failed(self, name: str) -> None:
+        """Raise what the wait found wrong; nothing where the release serves.
+
+        Args:
+            name: Name of the release.
+
+        Raises:
+            DeploymentError: The reason with its evidence, and what serves now.
+        """
+        if self.verdict.ready:
+            return
+        hint = "It stays as it is: look at it (kfp-bento release status)."
+        if self.restored is not None:
+            serves = "which serves"
+            if not self.restored.ready:
+                serves = f"which does not serve: {self.restored.message}"
+            hint = f"It was rolled back to revision {self.rolled_back_to}, {serves}."
+        elif not self.rolled_back_to:
+            hint = f"{hint[:-1]}, or go back (kfp-bento release roll-back)."
+        raise self.verdict.error(name, hint=hint)
+
 
 @dataclass(frozen=True)
 class _Waiting:

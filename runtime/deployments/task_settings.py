@@ -42,7 +42,7 @@ def merged_options(
     for key, value in more.items():
         if key in chosen:
             raise InvalidInput(
-                f"options.{key}: it is given as the parameter {key} too.", hint="Give one of them."
+                f"options.{key}: there is a parameter {key} of its own.", hint="Give it there."
             )
         chosen[key] = value
     for key, value in _of_task(target, task_config).items():

@@ -94,7 +94,8 @@ class Judge:
             minutes to bring one.
         unwatched_seconds: How long an operator may show no sign of life.
         tolerated: Reasons that are no failure here.
-        waiting_for: What the last look still missed.
+        waiting_for: What the last look still missed, with all that may become a problem.
+        progress: The same for people who look on: a problem is told once it has lasted.
         culprits: Pods that show the problem of the verdict.
     """
 
@@ -104,6 +105,7 @@ class Judge:
     unwatched_seconds: float = 20.0
     tolerated: frozenset[str] = frozenset()
     waiting_for: str = "the first look"
+    progress: str = "the first look"
     culprits: tuple[str, ...] = ()
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
     _ready_since: float | None = None
@@ -134,7 +136,14 @@ class Judge:
                 self.culprits = problem.pods
                 return Verdict(False, problem.reason, problem.message)
         told = [problem.message for problem in problems]
-        self.waiting_for = "; ".join([*told, waiting] if waiting else told) or "a steady state"
+        lasting = [
+            problem.message
+            for key, problem in current.items()
+            if now - self._since[key] >= problem.patience / 2
+        ]
+        missing = [waiting] if waiting else []
+        self.waiting_for = "; ".join([*told, *missing]) or "a steady state"
+        self.progress = "; ".join([*lasting, *missing]) or "a steady state"
         if waiting or problems:
             self.culprits = tuple(name for problem in problems for name in problem.pods)
             self._ready_since = None

@@ -118,9 +118,10 @@ def wait_on(
             if not cluster.answered:
                 raise
             verdict, judge.waiting_for = None, silent.message
+            judge.progress = silent.message
         if verdict and verdict.ready and request and (problem := not_answering(watched.url)):
             asked_since = asked_since or looked
-            judge.waiting_for = problem
+            judge.waiting_for = judge.progress = problem
             answered = looked - asked_since < _REQUEST_PATIENCE
             verdict = None if answered else Verdict(False, NOT_ANSWERING, problem)
         left = begun + seconds - time.monotonic()
@@ -131,8 +132,8 @@ def wait_on(
         if verdict:
             evidence = gather_evidence(cluster, watched, snapshot, judge.culprits)
             return replace(verdict, evidence=evidence)
-        if progress and judge.waiting_for != told:
-            told = judge.waiting_for
+        if progress and judge.progress != told:
+            told = judge.progress
             progress(told)
         _pause(cluster, watched, version, min(POLL_SECONDS, left))
 

@@ -31,13 +31,14 @@ def release_metrics(deployed: Deployed) -> dict[str, float]:
     """Give how long a release took to serve, what it changed, and whether it was rolled back.
 
     Returns:
-        `seconds_to_serve` only where the release was waited for and serves; numbers of objects
-        by what happened to them; `failed` and `rolled_back` as 1 or 0.
+        `seconds_to_serve` only where the release was waited for and serves; numbers of objects,
+        rendered and by what happened to them; `failed` and `rolled_back` as 1 or 0.
     """
     rollout = deployed.rollout
     served = deployed.waited and rollout is not None and rollout.verdict.ready
     return {
         **({"seconds_to_serve": round(deployed.seconds, 1)} if served else {}),
+        "objects_rendered": float(len(deployed.files)),
         **_object_metrics(rollout),
         "failed": float(deployed.failed),
         "rolled_back": float(bool(rollout and rollout.rolled_back_to)),
