@@ -1,4 +1,4 @@
-"""KServe's own controller and webhooks on the test cluster, built by `operators/build`."""
+"""KServe's own controller and webhooks on the test cluster, built by `operators/build-kserve`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "inferenceservice.serving.kserve.io"
 _SMALL = {"memoryRequest": "100Mi", "memoryLimit": "1Gi", "cpuRequest": "100m", "cpuLimit": "1"}
 # What the controller cannot do without; values as KServe ships them where they matter to us.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "deploy": {"defaultDeploymentMode": "Knative"},
+    "deploy": {"defaultDeploymentMode": "Serverless"},
     "ingress": {
         "ingressGateway": "knative-serving/knative-ingress-gateway",
         "ingressDomain": "example.com",
@@ -49,14 +49,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def built_kserve() -> Path:
-    """The folder with the controller and its CRDs; builds them where they are missing."""
-    script = Path(__file__).with_name("operators") / "build"
-    done = subprocess.run([str(script), "kserve"], capture_output=True, text=True, check=False)
+def built_kserve(generation: str = "newer") -> Path:
+    """The folder with the controller and its CRDs; builds them where they are missing.
+
+    Args:
+        generation: `newer`, or `older` for the one whose modes had other names.
+    """
+    script = Path(__file__).with_name("operators") / "build-kserve"
+    done = subprocess.run([str(script), generation], capture_output=True, text=True, check=False)
     if done.returncode == NO_TOOLS:
         raise ToolsMissing(done.stderr.strip().splitlines()[-1])
     if done.returncode != 0:
-        raise RuntimeError(f"operators/build failed:\n{done.stderr}")
+        raise RuntimeError(f"build-kserve failed:\n{done.stderr}")
     return Path(done.stdout.strip())
 
 

@@ -30,6 +30,7 @@ from kfp_bento.runtime.errors import DeploymentError
 DEPLOYMENT = ("apps/v1", "Deployment")
 TARGET = "inference-service"
 VERSIONS = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}
+older = pytest.mark.parametrize("real_kserve", ["older"], indirect=True)
 # What the product does not do yet under the real controller.
 not_yet = partial(pytest.mark.xfail, strict=True, raises=AssertionError)
 OWNED = (
@@ -45,14 +46,35 @@ OWNED = (
 
 
 @pytest.fixture(scope="module")
-def real_kserve(cluster: LiveCluster) -> Iterator[KServe]:
-    """KServe at work; skips, saying why, where its program cannot be had."""
+def real_kserve(cluster: LiveCluster, request: pytest.FixtureRequest) -> Iterator[KServe]:
+    """KServe at work, the newer one unless asked; skips, saying why, where it cannot be had."""
     try:
-        built = built_kserve()
+        built = built_kserve(getattr(request, "param", "newer"))
     except ToolsMissing as missing:
         pytest.skip(f"no KServe: {missing}")
     with kserve_running(cluster, built) as kserve:
         yield kserve
+
+
+DOWNLOADER = {
+    "apiVersion": "serving.kserve.io/v1alpha1",
+    "kind": "ClusterStorageContainer",
+    "metadata": {"name": "default"},
+    "spec": {
+        "container": {"name": "storage-initializer", "image": "kserve/storage-initializer:latest"},
+        "supportedUriFormats": [{"prefix": "s3://"}],
+        "workloadType": "initContainer",
+    },
+}
+RUNTIME = {
+    "apiVersion": "serving.kserve.io/v1alpha1",
+    "kind": "ServingRuntime",
+    "spec": {
+        "protocolVersions": ["v2"],
+        "supportedModelFormats": [{"name": "mlflow", "version": "1", "autoSelect": True}],
+        "containers": [{"name": "kserve-container", "image": "registry.example.com/mlserver:1"}],
+    },
+}
 
 
 class Release:
@@ -77,6 +99,13 @@ class Release:
             steady_seconds=0.5,
             roll_back_on_failure=back,
         )
+
+    def stored(self, uri: str = "s3://models/wine/1", *, seconds: float = 60.0) -> Rollout:
+        """The same name, for a model that KServe's runtimes load themselves."""
+        options = {"name": "wine", "namespace": self.namespace, "protocol": "v2"}
+        options |= {"storage_uri": uri, "model_format": "mlflow"}
+        manifests = target_of(TARGET).render("", None, options)
+        return roll_out(manifests, image="", bento="", seconds=seconds, steady_seconds=0.5)
 
     def live(self) -> dict[str, Any]:
         found = self.cluster.api.get(*SERVICE, self.namespace, "wine")
@@ -295,3 +324,40 @@ def test_a_deletion_without_kserve_waits_for_its_finalizer(
     ):
         delete_release("wine", **release.place, seconds=2)
     cluster.until("an empty namespace", lambda: not release.everything())
+
+
+# -- the generation before, whose modes have other names ---------------------------------------
+
+
+@older
+def test_the_older_kserve_serves_changes_and_deletes(
+    cluster: LiveCluster, release: Release
+) -> None:
+    options = {"mode": "RawDeployment"}
+    assert release.out(**options).verdict.ready
+    assert not release.out(**options).changed
+    second = release.out(SECOND, **options)
+    assert second.verdict.ready, second.verdict
+    assert release.image() == SECOND
+    release.behave(crash_loop(), image="c3c3")
+    failed = release.out(THIRD, roll_back_on_failure=True, **options)
+    assert failed.verdict.reason == "CrashLoopBackOff", failed.verdict
+    assert failed.rolled_back_to == second.revision
+    delete_release("wine", **release.place)
+    cluster.until("an empty namespace", lambda: not release.everything())
+
+
+@older
+def test_the_older_kserve_does_not_know_the_newer_names_of_modes(release: Release) -> None:
+    """It falls back to its default, which needs Knative here, and writes no status at all."""
+    failed = release.out(seconds=6)
+    assert not failed.verdict.ready
+    assert any("ServerlessModeRejected" in line for line in failed.verdict.evidence)
+    assert "status" not in release.live()
+
+
+@older
+def test_the_older_kserve_refuses_another_name_of_the_same_mode(release: Release) -> None:
+    assert release.out(mode="RawDeployment").verdict.ready
+    with pytest.raises(DeploymentError, match="cannot be changed from 'RawDeployment'"):
+        release.out(SECOND, mode="Standard")

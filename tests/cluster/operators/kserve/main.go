@@ -1,7 +1,8 @@
 // KServe's controller and its webhooks for InferenceServices, on loopback only.
 //
 // KServe's own program listens on every interface and takes its certificate from a fixed folder;
-// all that decides anything is KServe's here too.
+// all that decides anything is KServe's here too. newer.go and older.go hold what its generations
+// do differently.
 package main
 
 import (
@@ -13,7 +14,6 @@ import (
 
 	"github.com/kserve/kserve/pkg/apis/serving/v1beta1"
 	"github.com/kserve/kserve/pkg/controller/v1beta1/inferenceservice"
-	"github.com/kserve/kserve/pkg/scheme"
 	"github.com/kserve/kserve/pkg/webhook/admission/pod"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -51,7 +51,7 @@ func run(port, probes int, certificate, key string) error {
 	if err != nil {
 		return err
 	}
-	cached, err := inferenceservice.NewCacheOptions()
+	cached, err := cacheOptions()
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func run(port, probes int, certificate, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := scheme.AddAll(manager.GetScheme()); err != nil {
+	if err := addKinds(manager.GetScheme()); err != nil {
 		return err
 	}
 	if err := addController(manager, client); err != nil {
