@@ -32,6 +32,9 @@ test-slow: $(VENV)/.dev test-tools ## Run the tests that take minutes
 
 test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control plane (needs Go)
 	@if ./tests/cluster/build-tools >/dev/null; then \
+	  for kserve in newer older; do \
+	    ./tests/cluster/operators/build-kserve $$kserve >/dev/null || [ $$? -eq 69 ] || exit 1; \
+	  done; \
 	  $(BIN)/python -m pytest tests/cluster -m cluster; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no Kubernetes control plane can be had on this machine."; \

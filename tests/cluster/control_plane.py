@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from servers import free_port, stop_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
 START_SECONDS = 90.0
@@ -159,6 +159,15 @@ class ControlPlane:
         _write_private(path, json.dumps(config))
         return path
 
+    def run_beside(self, program: Path, *options: str, ready: str, **environment: str) -> None:
+        """Starts another program that ends with the cluster, and waits until `ready` answers."""
+        self._run(program.name, *options, program=program, environment=environment)
+        self._wait_for(program.name, ready)
+
+    def stop_beside(self, program: Path) -> None:
+        """Stops what `run_beside` started."""
+        self._stop(program.name)
+
     def logs(self) -> list[Path]:
         return sorted(self.folder.glob("*.log"))
 
@@ -197,15 +206,22 @@ class ControlPlane:
         )
         self._wait_for("etcd", f"{self._etcd}/health")
 
-    def _run(self, name: str, *options: str) -> None:
+    def _run(
+        self,
+        name: str,
+        *options: str,
+        program: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         log = self.folder / f"{name}.log"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
         with log.open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                [str(self.programs / name), *options],
+                [str(program or self.programs / name), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
+                env=inherited | dict(environment or {}),
                 start_new_session=True,
             )
         self._tell_guardian()
