@@ -194,12 +194,6 @@ RENDERED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
             "explainer": SIDE,
         },
     ),
-    "inference service with a canary": (
-        "inference-service",
-        IMAGE,
-        make_bento(),
-        {**PODS, "canary_percent": 25.0, "stable_image": OTHER, "canary_replicas": 2.0},
-    ),
     "inference service on Knative": (
         "inference-service",
         IMAGE,
@@ -217,6 +211,18 @@ RENDERED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
         "",
         None,
         {**STORED, "model_version": "2", "runtime": "kserve-mlserver", "batcher": {"timeout": 9.0}},
+    ),
+    "stored model with a canary": (
+        "inference-service",
+        "",
+        None,
+        {
+            **STORED,
+            "autoscaling": {"minReplicas": 3, "maxReplicas": 5},
+            "canary_percent": 25.0,
+            "stable_storage_uri": "s3://models/iris/1",
+            "canary_replicas": 2.0,
+        },
     ),
     "stored model on Knative": ("inference-service", "", None, {**STORED, "mode": "Serverless"}),
 }

@@ -38,24 +38,20 @@ from .settings import (
 )
 from .shapes import Fields, settled
 from .target import (
-    AUTOSCALER,
     BENTO,
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,
-    DEPLOYMENT,
-    SERVICE,
+    CONTROLLED,
     Manifest,
     Target,
 )
-from .watch_yatai import service_url, watched_bento_deployment
+from .watch_yatai import service_url, stale_runners, watched_bento_deployment
 from .watched import POD_REVISION
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 KIND = "bento-deployment"
-OWNED = (AUTOSCALER, DEPLOYMENT, SERVICE)
-"""What yatai-deployment makes per runner and never removes."""
 
 _RUNNER_SETTINGS = (
     "name",
@@ -494,5 +490,6 @@ BENTO_DEPLOYMENT = Target(
     address=service_url,
     watcher=watched_bento_deployment,
     leftovers=(BENTO_REQUEST_KIND,),
-    owned=OWNED,
+    owned=CONTROLLED,
+    stale_owned=stale_runners,
 )

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from kfp_bento.runtime.errors import InvalidInput
 
 from .bento_deployment import (
-    OWNED,
     BentoDeploymentOptions,
     check_pod_placement,
     common_metadata,
@@ -40,8 +39,15 @@ from .portable_subset import crd_subset
 from .quantities import pod_resources
 from .settings import container_env, pod_metadata, split_build_annotations
 from .shapes import Fields, Shape, settled
-from .target import BENTO, BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND, Manifest, Target
-from .watch_yatai import service_url, watched_bento_deployment
+from .target import (
+    BENTO,
+    BENTO_DEPLOYMENT_KIND,
+    BENTO_REQUEST_KIND,
+    CONTROLLED,
+    Manifest,
+    Target,
+)
+from .watch_yatai import service_url, stale_runners, watched_bento_deployment
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -295,5 +301,6 @@ BENTO_REQUEST = Target(
     address=service_url,
     watcher=watched_bento_deployment,
     leftovers=(BENTO,),
-    owned=OWNED,
+    owned=CONTROLLED,
+    stale_owned=stale_runners,
 )

@@ -498,9 +498,12 @@ def refusal(error: Any, subject: str) -> Refused:
         404: "Create the namespace first, and check that the CRDs are still installed.",
         422: "The API server names the field above.",
     }
+    hint = hints.get(error.status, "Nothing is lost: applying again is safe.")
+    if "admission webhook" in message:
+        hint = "An admission webhook of the cluster has decided that; its words are above."
     return Refused(
         f"{subject} was refused ({error.status}): {message}",
-        hint=hints.get(error.status, "Nothing is lost: applying again is safe."),
+        hint=hint,
         status=int(error.status),
     )
 

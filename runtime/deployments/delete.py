@@ -20,8 +20,8 @@ from .cluster import (
     connect,
 )
 from .record import release_labels
-from .target import BENTO, Target
-from .targets import release_ref, target_for, target_of
+from .target import Target
+from .targets import release_ref, target_for, target_of, watched_release
 
 _POLL_SECONDS = 0.5
 
@@ -92,9 +92,7 @@ def delete_stale_objects(
 
     Called once the new revision serves, so that nothing is taken from an old one in use.
     """
-    primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
-    stale = stale_objects(cluster, manifests)
-    stale += stale_runner_objects(cluster, primary, target)
+    stale = stale_objects(cluster, manifests) + stale_owned_objects(cluster, manifests)
     for live in stale:
         cluster.delete(live)
     await_gone(cluster, stale, seconds)
@@ -114,44 +112,27 @@ def stale_objects(
     ]
 
 
-def stale_runner_objects(
-    cluster: ClusterConnection, primary: ObjectRef, target: Target
+def stale_owned_objects(
+    cluster: ClusterConnection, manifests: Sequence[Manifest]
 ) -> list[dict[str, Any]]:
-    """Find runner objects of a BentoDeployment that its bento no longer has.
+    """Find what a controller made of an earlier revision and will not remove by itself.
 
-    yatai-deployment prunes nothing: fewer runners leave `<bd>-runner-<i>` behind, and every
-    version of a bento leaves one Service per runner. Only what the BentoDeployment owns counts.
+    Only what the release's primary object owns counts.
     """
-    live = cluster.get(primary) if target.owned else None
-    if live is None:
+    target, watched = target_for(manifests), watched_release(manifests)
+    primary = cluster.get(watched.primary) if target.owned else None
+    if primary is None:
         return []
-    bento = cluster.get(
-        ObjectRef(BENTO.api_version, BENTO.name, primary.namespace, live["spec"]["bento"])
-    )
-    if bento is None:
-        return []
-    version = str(bento["spec"]["tag"]).partition(":")[2]
-    runners = [entry["name"] for entry in bento["spec"].get("runners") or ()]
-    labels = f"yatai.ai/bento-deployment={primary.name}"
-    found = []
-    for kind in target.owned:
-        for entry in cluster.select(kind.api_version, kind.name, primary.namespace, labels=labels):
-            owners = entry["metadata"].get("ownerReferences") or []
-            owned = any(owner.get("uid") == live["metadata"]["uid"] for owner in owners)
-            if owned and _is_stale(entry, primary.name, version, runners):
-                found.append(entry)
-    return found
-
-
-def _is_stale(entry: Manifest, name: str, version: str, runners: Collection[str]) -> bool:
-    labels = entry["metadata"].get("labels") or {}
-    if labels.get("yatai.ai/bento-deployment-component-type") != "runner":
-        return False
-    if entry["kind"] == "Service":
-        runner = labels.get("yatai.ai/bento-deployment-component-name")
-        return labels.get("yatai.ai/bento-version") != version or runner not in runners
-    index = entry["metadata"]["name"].removeprefix(f"{name}-runner-")
-    return index.isdigit() and int(index) >= len(runners)
+    uid = primary["metadata"]["uid"]
+    owned = [
+        live
+        for kind in target.owned
+        for live in cluster.select(
+            kind.api_version, kind.name, watched.primary.namespace, labels=watched.pods
+        )
+        if any(one.get("uid") == uid for one in live["metadata"].get("ownerReferences") or [])
+    ]
+    return [dict(live) for live in target.stale_owned(manifests, owned)]
 
 
 def await_gone(cluster: ClusterConnection, objects: Collection[Manifest], seconds: float) -> None:

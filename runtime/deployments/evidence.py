@@ -77,8 +77,13 @@ def _events(cluster: ClusterConnection, ref: ObjectRef) -> list[str]:
         found = cluster.select("v1", "Event", ref.namespace, fields=fields)
     except DeploymentError as error:
         return [f"{ref.kind} {ref.name}: its events cannot be read: {error.message}"]
-    warnings = [event for event in found if event.get("type") == "Warning"]
+    warnings = [one for one in found if one.get("type") == "Warning" and not _is_noise(one)]
     return [_event_line(ref, event) for event in sorted(warnings, key=_moment)[-EVENTS:]]
+
+
+def _is_noise(event: Manifest) -> bool:
+    """Controllers tell of every update that another came before, and try again."""
+    return "the object has been modified" in str(event.get("message") or "")
 
 
 def _moment(event: Manifest) -> str:

@@ -10,15 +10,17 @@ Two kinds of predictor:
   KServe looks for it.
 * **A storage URI** with a model format, for KServe's own runtimes; no image, no bento needed.
 
-What KServe does was read in its sources: `canaryTrafficPercent` is honoured by Knative alone and
-silently ignored otherwise; `spec.canary` (0.20) in Standard mode alone, with a Deployment and a
-Service `<name>-<canary>-predictor`. KServe renamed its modes in 0.16 and refuses every update of
-an object whose annotation spells the mode unlike its status: write the names that the cluster's
-version has.
+What KServe does was read in its sources and seen with 0.15 and 0.20: `canaryTrafficPercent` is
+honoured by Knative alone and silently ignored otherwise; `spec.canary` (0.20) in Standard mode
+alone, and there for stored models alone, with a Deployment and a Service
+`<name>-<canary>-predictor`. KServe renamed its modes in 0.16. From then on it writes the new name
+over an old one; before, it refuses every update that spells the mode otherwise, and takes a name
+that it does not know for its default.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,13 +58,14 @@ from .settings import (
     pod_metadata,
 )
 from .shapes import Fields, settled
-from .target import CONFIG_MAP, INFERENCE_SERVICE_KIND, Manifest, Target
+from .target import CONFIG_MAP, CONTROLLED, INFERENCE_SERVICE_KIND, Manifest, Target
 from .watch_kserve import (
     CONTAINER,
     KNATIVE_MODES,
     MODE,
     STANDARD_MODES,
     inference_service_url,
+    stale_components,
     watched_inference_service,
 )
 from .watched import POD_REVISION
@@ -163,10 +166,12 @@ class InferenceServiceOptions(PodOptions):
             `scaleMetric`, `service_account`.
         explainer: The same beside it.
         canary_percent: Share of requests that the new image gets.
-        stable_image: In Standard mode the image that serves now; Knative remembers it itself.
-        canary_name: Name of the canary's predictor in Standard mode; made from the image when
+        stable_storage_uri: In Standard mode the stored model that serves now; Knative remembers it
+            itself.
+        canary_name: Name of the canary's predictor in Standard mode; made from the model's URI when
             empty. To promote it without a restart, give it as `predictor_name`.
-        predictor_name: Name of the stable predictor (KServe 0.20); none when empty.
+        predictor_name: Name of the stable predictor (KServe 0.20), which may change together with
+            the model only; none when empty.
         canary_replicas: Pods of the canary in Standard mode; 0 lets KServe derive them.
         knative_features: Features that the cluster's Knative has enabled, such as
             kubernetes.podspec-nodeselector.
@@ -186,7 +191,7 @@ class InferenceServiceOptions(PodOptions):
     transformer: Object | None = None
     explainer: Object | None = None
     canary_percent: int | None = None
-    stable_image: str = ""
+    stable_storage_uri: str = ""
     canary_name: str = ""
     predictor_name: str = ""
     canary_replicas: int = 0
@@ -216,7 +221,7 @@ def inference_service_manifests(
     _check_subject(image, bento, options)
     _check_mode(options)
     name = _service_name(bento, options)
-    _check_canary(image, name, options)
+    _check_canary(name, options)
     protocol = _protocol(bento, options)
     annotations: dict[str, str] = {
         **metadata_annotations("annotations", options.annotations, _misplaced(options)),
@@ -235,7 +240,7 @@ def inference_service_manifests(
         "predictor": _predictor(image, name, protocol, options),
         "transformer": _side("transformer", name, options),
         "explainer": _side("explainer", name, options),
-        "canary": _canary(image, name, protocol, options),
+        "canary": _canary(name, protocol, options),
     }
     return (
         _facts(metadata, {**(provenance(bento) if bento else {}), PROTOCOL: protocol}),
@@ -263,9 +268,9 @@ def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": without_empty(place)}
 
 
-def canary_name(image: str) -> str:
-    """Give the name of an image's canary in Standard mode: `r` and 12 digits of its digest."""
-    return f"r{image.rpartition(':')[2][:12]}"
+def canary_name(storage_uri: str) -> str:
+    """Give the name of a stored model's canary in Standard mode: `r` and 12 hex digits."""
+    return f"r{hashlib.sha256(storage_uri.encode()).hexdigest()[:12]}"
 
 
 def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOptions) -> None:
@@ -291,17 +296,7 @@ def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOpt
 
 
 def _check_stored(options: InferenceServiceOptions) -> None:
-    scheme = options.storage_uri.partition("://")[0]
-    if "://" not in options.storage_uri or scheme not in _STORAGE:
-        raise InvalidInput(
-            f"storage_uri: {options.storage_uri!r} has no scheme that KServe downloads from.",
-            hint=f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
-        )
-    if "@" in urlsplit(options.storage_uri).netloc and scheme in ("http", "https"):
-        raise InvalidInput(
-            "storage_uri: it holds a user name or a password.",
-            hint="Put credentials into a Secret of the service account.",
-        )
+    _check_storage("storage_uri", options.storage_uri)
     if not options.model_format:
         raise InvalidInput(
             "model_format: it is missing; KServe chooses a runtime by it.",
@@ -312,7 +307,6 @@ def _check_stored(options: InferenceServiceOptions) -> None:
         "secret_files": options.secret_files,
         "config_files": options.config_files,
         "shared_memory": options.shared_memory,
-        "stable_image": options.stable_image,
     }
     for field, value in fixed.items():
         if value:
@@ -320,6 +314,20 @@ def _check_stored(options: InferenceServiceOptions) -> None:
                 f"{field}: the pod of a stored model is its runtime's.",
                 hint="Set it in the ServingRuntime.",
             )
+
+
+def _check_storage(field: str, uri: str) -> None:
+    scheme = uri.partition("://")[0]
+    if "://" not in uri or scheme not in _STORAGE:
+        raise InvalidInput(
+            f"{field}: {uri!r} has no scheme that KServe downloads from.",
+            hint=f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
+        )
+    if "@" in urlsplit(uri).netloc and scheme in ("http", "https"):
+        raise InvalidInput(
+            f"{field}: it holds a user name or a password.",
+            hint="Put credentials into a Secret of the service account.",
+        )
 
 
 def _check_mode(options: InferenceServiceOptions) -> None:
@@ -346,9 +354,10 @@ def _check_mode(options: InferenceServiceOptions) -> None:
             )
 
 
-def _check_canary(image: str, name: str, options: InferenceServiceOptions) -> None:
+def _check_canary(name: str, options: InferenceServiceOptions) -> None:
+    beside = ("stable_storage_uri", "canary_name", "canary_replicas")
     if options.canary_percent is None:
-        for field in ("stable_image", "canary_name", "canary_replicas"):
+        for field in beside:
             if getattr(options, field):
                 raise InvalidInput(
                     f"{field}: without canary_percent it would do nothing.",
@@ -369,34 +378,49 @@ def _check_canary(image: str, name: str, options: InferenceServiceOptions) -> No
         raise InvalidInput(
             "canary_percent: KServe before 0.16 silently ignores it in mode RawDeployment, and "
             "all requests would go to the new image at once.",
-            hint="Use mode Standard with KServe 0.20 or later, Serverless, or the target workload "
-            "with a route.",
+            hint="Use mode Serverless, or the target workload with a route.",
         )
     if not options.standard:
-        for field in ("stable_image", "canary_name", "canary_replicas"):
+        for field in beside:
             if getattr(options, field):
                 raise InvalidInput(
                     f"{field}: in mode {options.mode} Knative keeps the previous revision itself.",
                     hint="Leave it out.",
                 )
         return
-    if options.storage_uri or not options.stable_image:
+    if not options.storage_uri:
         raise InvalidInput(
-            "stable_image: in mode Standard KServe keeps no previous revision; a canary stands "
-            "beside an image that is named.",
-            hint="Give the image that serves now, by digest.",
+            "canary_percent: in mode Standard KServe takes canaries of stored models only, and "
+            "none of an image.",
+            hint="Use mode Knative, or the target workload with a route.",
         )
-    check_image("stable_image", options.stable_image)
-    if options.stable_image == image:
+    if not options.stable_storage_uri:
         raise InvalidInput(
-            "stable_image: it is the canary's own image.", hint="Give the one that serves now."
+            "stable_storage_uri: in mode Standard KServe keeps no previous revision; a canary "
+            "stands beside a model that is named.",
+            hint="Give the model that serves now.",
         )
-    chosen = options.canary_name or canary_name(image)
+    _check_storage("stable_storage_uri", options.stable_storage_uri)
+    if options.stable_storage_uri == options.storage_uri:
+        raise InvalidInput(
+            "stable_storage_uri: it is the canary's own model.",
+            hint="Give the one that serves now.",
+        )
+    chosen = options.canary_name or canary_name(options.storage_uri)
     if chosen == options.predictor_name:
         raise InvalidInput(
             f"canary_name: {chosen!r} is the stable predictor's.", hint="Choose another name."
         )
     _check_part_name("canary_name", chosen, name)
+    lowest = whole_number(
+        "autoscaling.minReplicas", (options.autoscaling or {}).get("minReplicas", 1)
+    )
+    if options.canary_replicas > lowest:
+        raise InvalidInput(
+            f"canary_replicas: {options.canary_replicas} is more than autoscaling.minReplicas, "
+            f"which is {lowest}; KServe takes them out of those.",
+            hint="Raise minReplicas, or lower canary_replicas.",
+        )
 
 
 def _check_part_name(field: str, part: str, name: str) -> None:
@@ -452,10 +476,10 @@ def _misplaced(options: InferenceServiceOptions) -> dict[str, str]:
 def _predictor(
     image: str, name: str, protocol: str, options: InferenceServiceOptions
 ) -> dict[str, Any]:
-    canary = options.canary_percent is not None
-    served = options.stable_image if canary and options.standard else image
+    beside = options.canary_percent is not None and options.standard
+    served = options.replaced(storage_uri=options.stable_storage_uri) if beside else options
     predictor = {
-        **_part(served, name, protocol, options),
+        **_part(image, name, protocol, served),
         **_scaling("autoscaling", options.autoscaling or {}, options),
         "name": options.predictor_name,
         "canaryTrafficPercent": None if options.standard else options.canary_percent,
@@ -463,15 +487,16 @@ def _predictor(
     return without_empty(predictor)
 
 
-def _canary(
-    image: str, name: str, protocol: str, options: InferenceServiceOptions
-) -> list[dict[str, Any]]:
+def _canary(name: str, protocol: str, options: InferenceServiceOptions) -> list[dict[str, Any]]:
     """Beside the stable predictor; KServe fills in from that what is not said here."""
     if options.canary_percent is None or not options.standard:
         return []
+    part = _part("", name, protocol, options)
     predictor = {
-        **_part(image, name, protocol, options),
-        "name": options.canary_name or canary_name(image),
+        **part,
+        # The definition wants a name here, which the webhook refuses in a stable predictor.
+        "model": {**part["model"], "name": CONTAINER},
+        "name": options.canary_name or canary_name(options.storage_uri),
         "minReplicas": options.canary_replicas or None,
     }
     return [{"trafficPercent": options.canary_percent, "predictor": without_empty(predictor)}]
@@ -685,5 +710,7 @@ INFERENCE_SERVICE = Target(
     kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP),
     address=inference_service_url,
     watcher=watched_inference_service,
+    owned=CONTROLLED,
+    stale_owned=stale_components,
     needs_bento=False,
 )

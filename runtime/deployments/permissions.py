@@ -92,7 +92,7 @@ def _of(operation: str, target: Target) -> set[Permission]:
         found |= _grant(target.kinds, ("get",))
         if operation == "status":
             found |= _grant((*target.kinds, *target.leftovers), ("list",))
-            if target.owned:
+            if BENTO in target.leftovers:
                 found |= _grant((BENTO,), ("get",))
         return found
     if operation == "roll_back":
@@ -102,8 +102,6 @@ def _of(operation: str, target: Target) -> set[Permission]:
         # The last good release is written on the objects.
         found |= _grant(_holders(target), ("patch",))
         found |= _grant(target.owned, ("delete", "get", "list"))
-        if target.owned:
-            found |= _grant((BENTO,), ("get",))
     return found
 
 

@@ -338,6 +338,8 @@ def _settle(
     cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
 ) -> tuple[ObjectRef, ...]:
     """Keep a release that serves as the good one, and remove what others left."""
+    # The loser of two runs may have repaired a part of its own at the very end.
+    _make_whole(cluster, manifests, force=False)
     if not mark_good(cluster, manifests, restored=restored):
         return ()
     return delete_stale_objects(cluster, manifests)
@@ -356,6 +358,18 @@ def _apply_whole(
     between; the other finds itself superseded.
     """
     applied = apply_all(cluster, manifests, force=force, later=later)
+    _make_whole(cluster, manifests, force=force, later=later)
+    return applied
+
+
+def _make_whole(
+    cluster: ClusterConnection,
+    manifests: Sequence[Manifest],
+    *,
+    force: bool,
+    later: Collection[ObjectRef] = (),
+) -> None:
+    """Repair what another run has written over, where the holder says that this one has won."""
     now = [entry for entry in manifests if ObjectRef.of(entry) not in later]
     holder = holder_of(ObjectRef.of(primary_of(manifests)))
     mine = {ObjectRef.of(entry): revision_on(entry) for entry in now}
@@ -369,4 +383,3 @@ def _apply_whole(
         for entry in in_order(now):
             if ObjectRef.of(entry) in strays:
                 cluster.apply(entry, force=force)
-    return applied

@@ -188,7 +188,8 @@ def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> l
     ref = ObjectRef.of(primary)
     objects: list[Manifest] = [primary]
     objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
-    if target.owned:  # a Bento that the image builder wrote has no labels of ours
+    if BENTO in (*target.kinds, *target.leftovers):
+        # A Bento that the image builder wrote has no labels of ours.
         name = str(primary["spec"]["bento"])
         bento = ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, name)
         if bento not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(bento)):

@@ -43,6 +43,9 @@ BENTO_REQUEST_KIND = Kind("resources.yatai.ai/v1alpha1", "BentoRequest", "bentor
 BENTO_DEPLOYMENT_KIND = Kind("serving.yatai.ai/v2alpha1", "BentoDeployment", "bentodeployments")
 INFERENCE_SERVICE_KIND = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 
+CONTROLLED = (AUTOSCALER, DEPLOYMENT, SERVICE)
+"""What controllers make of a release."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -61,7 +64,8 @@ class Target:
             object where only its status tells.
         watcher: Gives what a wait has to look at.
         leftovers: Further kinds that an earlier revision of a release may have left.
-        owned: Kinds that its controller makes and never removes.
+        owned: Kinds that its controller makes and may never remove.
+        stale_owned: Gives those among live ones that it should have removed, by the manifests.
         needs_bento: Whether nothing can be rendered without a bento.
     """
 
@@ -73,6 +77,9 @@ class Target:
     watcher: Callable[[Sequence[Mapping[str, Any]]], Watched]
     leftovers: tuple[Kind, ...] = ()
     owned: tuple[Kind, ...] = ()
+    stale_owned: Callable[
+        [Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], list[Mapping[str, Any]]
+    ] = lambda manifests, owned: []
     needs_bento: bool = True
 
     @property

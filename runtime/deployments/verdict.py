@@ -110,6 +110,7 @@ class Judge:
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
     _ready_since: float | None = None
     _uid: str = ""
+    _first: Manifest | None = None
     _were_ready: dict[str, int] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
 
@@ -172,7 +173,8 @@ class Judge:
             return
         found = [(wanted, live_deployment(wanted, snapshot)) for wanted in watched.deployments]
         arrived = all(live is not None and has_arrived(wanted, live) for wanted, live in found)
-        look = Look(snapshot, healthy, arrived, self.unwatched_seconds)
+        self._first = self._first or primary
+        look = Look(snapshot, healthy, arrived, self.unwatched_seconds, self._first)
         yield from watched.problems(watched, look)
         for wanted, live in found:
             if live is None:
@@ -288,8 +290,9 @@ def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
     target = live["spec"].get("replicas", 1)
     counts = [status.get(f"{kind}Replicas") or 0 for kind in ("updated", "available")]
     total = status.get("replicas") or 0
-    if target == 0 and wanted.minimum:
-        yield f"Deployment {name} is scaled to 0"
+    if target < wanted.minimum:
+        # An autoscaler comes later than the Deployment, which starts with one pod.
+        yield f"Deployment {name} has {target} of at least {wanted.minimum} replicas wanted so far"
     elif [*counts, total] != [target] * 3:
         updated, available = counts
         yield (

@@ -58,17 +58,26 @@ def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> Watched
     standard = annotations.get(MODE, STANDARD_MODES[0]) in STANDARD_MODES
     kinds = [kind for kind in _COMPONENTS if spec.get(kind)]
     parts = [(kind, spec[kind]) for kind in kinds]
-    parts += [("predictor", one["predictor"]) for one in spec.get("canary") or ()]
+    canaries = [("predictor", one["predictor"]) for one in spec.get("canary") or ()]
+    # KServe takes a canary's pods out of the stable predictor's.
+    shared = bool(canaries)
+    parts += canaries
     return Watched(
         ref,
-        deployments=tuple(_deployment(ref.name, kind, part, standard) for kind, part in parts),
+        deployments=tuple(
+            _deployment(ref.name, kind, part, standard=standard, shared=shared)
+            for kind, part in parts
+        ),
         pods=f"serving.kserve.io/inferenceservice={ref.name}",
         conditions=(*(f"{kind.capitalize()}Ready" for kind in kinds), "Ready"),
         problems=_problems,
     )
 
 
-def _deployment(name: str, kind: str, part: Mapping[str, Any], standard: bool) -> WatchedDeployment:
+def _deployment(
+    name: str, kind: str, part: Mapping[str, Any], *, standard: bool, shared: bool
+) -> WatchedDeployment:
+    lowest = int(part.get("minReplicas", 1))
     middle = f"-{part['name']}" if part.get("name") else ""
     # A model format leaves the image to the serving runtime.
     container = (part.get("containers") or [{}])[0]
@@ -77,7 +86,7 @@ def _deployment(name: str, kind: str, part: Mapping[str, Any], standard: bool) -
         image=str(container.get("image") or ""),
         container=str(container.get("name") or CONTAINER),
         template=pod_revision_of(part),
-        minimum=int(part.get("minReplicas", 1)),
+        minimum=min(lowest, 1) if shared and kind == "predictor" else lowest,
         component=kind,
     )
 
@@ -88,8 +97,9 @@ def _problems(watched: Watched, look: Look) -> Iterator[Problem]:
     if not status:
         yield Problem(
             "NotWatched",
-            f"KServe has not touched {ref}: its controller does not run or does not watch "
-            f"namespace {ref.namespace}",
+            f"KServe has written nothing about {ref}: it does not run, or failed at once. A mode "
+            "that it cannot do or does not know by that name (they have others before 0.16) is in "
+            "the events",
             look.unwatched_seconds,
         )
     # KServe takes its default for a mode whose name it does not know, and says nothing.
@@ -114,6 +124,29 @@ def _problems(watched: Watched, look: Look) -> Iterator[Problem]:
         if told.get("status") == "False" and told.get("reason") in ("InvalidSpec", "Stopped"):
             message = told.get("message") or told["reason"]
             yield Problem(str(told["reason"]), f"{ref}: {message}", patience)
+
+
+def stale_components(
+    manifests: Sequence[Mapping[str, Any]], owned: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Find what KServe has made in Standard mode for components that are gone from the spec.
+
+    It removes Deployments and Services of canaries, and nothing of a transformer or explainer.
+
+    Args:
+        manifests: The release.
+        owned: Live objects that its InferenceService owns.
+    """
+    wanted = {wanted.name for wanted in watched_inference_service(manifests).deployments}
+    if "" in wanted:
+        return []  # Knative's, which are named by revision
+    return [
+        live
+        for live in owned
+        if (live["metadata"].get("labels") or {}).get("component") in _COMPONENTS
+        and live["metadata"]["name"].rpartition("-")[2] in _COMPONENTS
+        and live["metadata"]["name"] not in wanted
+    ]
 
 
 def _service_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -38,10 +38,15 @@ def watched_workload(manifests: Sequence[Mapping[str, Any]]) -> Watched:
         for key, value in selectors[0].items()
         if all(selector.get(key) == value for selector in selectors)
     }
+    lowest = {
+        one["spec"]["scaleTargetRef"]["name"]: int(one["spec"].get("minReplicas") or 1)
+        for one in manifests
+        if one["kind"] == "HorizontalPodAutoscaler"
+    }
     routes = [manifest for manifest in manifests if manifest["kind"] == "HTTPRoute"]
     return Watched(
         ObjectRef.of(deployments[0]),
-        deployments=tuple(_deployment(entry) for entry in deployments),
+        deployments=tuple(_deployment(entry, lowest) for entry in deployments),
         pods=",".join(f"{key}={value}" for key, value in sorted(shared.items())),
         routes=tuple(ObjectRef.of(route) for route in routes),
         url=workload_url(manifests),
@@ -49,14 +54,16 @@ def watched_workload(manifests: Sequence[Mapping[str, Any]]) -> Watched:
     )
 
 
-def _deployment(entry: Mapping[str, Any]) -> WatchedDeployment:
+def _deployment(entry: Mapping[str, Any], lowest: Mapping[str, int]) -> WatchedDeployment:
+    name = entry["metadata"]["name"]
     template = entry["spec"]["template"]
     container = template["spec"]["containers"][0]
     return WatchedDeployment(
-        entry["metadata"]["name"],
+        name,
         image=container["image"],
         container=container["name"],
         template=pod_revision_of(template.get("metadata")),
+        minimum=lowest.get(name, int(entry["spec"].get("replicas", 1))),
     )
 
 

@@ -56,7 +56,8 @@ def watched_bento_deployment(manifests: Sequence[Mapping[str, Any]]) -> Watched:
     parts = {ref.name: spec}
     # The operator counts the runners in the order of the Bento.
     for index, runner in enumerate(made.get("runners") or ()):
-        parts[f"{ref.name}-runner-{index}"] = settings.get(runner["name"]) or {}
+        # A runner without settings of its own inherits the API server's.
+        parts[f"{ref.name}-runner-{index}"] = settings.get(runner["name"]) or spec
     return Watched(
         ref,
         deployments=tuple(
@@ -100,6 +101,10 @@ def _operator_problems(watched: Watched, look: Look) -> Iterator[Problem]:
             f"watch namespace {ref.namespace} (BENTO_DEPLOYMENT_NAMESPACES)",
             look.unwatched_seconds,
         )
+    missing = conditions.get("BentoFound") or {}
+    if missing.get("status") == "False" and not watched.build:
+        told = missing.get("message") or "no message"
+        yield Problem("BentoMissing", f"yatai-deployment finds no Bento: {told}", _ERROR)
     available = conditions.get("Available")
     if available is None or available.get("status") == "True":
         return
@@ -111,11 +116,16 @@ def _operator_problems(watched: Watched, look: Look) -> Iterator[Problem]:
             f"All pods of {ref.name} are ready, but the operator does not finish "
             f"(Available={available.get('status')}: {message or 'no message'}). So it looks "
             "when ConfigMap network in the operator's namespace has no domain-suffix: the "
-            "operator then waits for an address up to 20 minutes; any value ends that",
+            "operator then waits for an address up to 20 minutes. Set any value, and start the "
+            "operator anew",
             _FLICKER if failed else _POLLING,
         )
     elif failed and not watched.build:
-        yield Problem("OperatorError", f"yatai-deployment failed: {message}", _ERROR)
+        # Nothing tells whether it is about this generation where it was there from the first look.
+        generation = int((snapshot.primary or {})["metadata"].get("generation") or 0)
+        may_be_old = generation > 1 and available == conditions_of(look.first).get("Available")
+        patience = look.unwatched_seconds if may_be_old else _ERROR
+        yield Problem("OperatorError", f"yatai-deployment failed: {message}", patience)
 
 
 def _build_problems(watched: Watched, look: Look) -> Iterator[Problem]:
@@ -143,3 +153,34 @@ def _build_problems(watched: Watched, look: Look) -> Iterator[Problem]:
     elif available.get("status") != "True" and _FAILED.search(str(building.get("message") or "")):
         # The newest builder makes BentoAvailable Unknown again in the same reconcile.
         yield Problem("BuildFailed", f"The image was not built: {building['message']}", _ERROR)
+
+
+def stale_runners(
+    manifests: Sequence[Mapping[str, Any]], owned: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Find runner objects that the bento no longer has.
+
+    yatai-deployment prunes nothing: fewer runners leave `<bd>-runner-<i>` behind, and every
+    version of a bento leaves one Service per runner.
+
+    Args:
+        manifests: The release.
+        owned: Live objects that its BentoDeployment owns.
+    """
+    name = bento_deployment_of(manifests)["metadata"]["name"]
+    made = first_of_kind(manifests, "BentoRequest") or first_of_kind(manifests, "Bento") or {}
+    spec = made.get("spec") or {}
+    version = str(spec.get("tag") or spec.get("bentoTag") or "").partition(":")[2]
+    runners = [entry["name"] for entry in spec.get("runners") or ()]
+    return [live for live in owned if _is_stale(live, name, version, runners)]
+
+
+def _is_stale(live: Mapping[str, Any], name: str, version: str, runners: Sequence[str]) -> bool:
+    labels = live["metadata"].get("labels") or {}
+    if labels.get("yatai.ai/bento-deployment-component-type") != "runner":
+        return False
+    if live["kind"] == "Service":
+        runner = labels.get("yatai.ai/bento-deployment-component-name")
+        return labels.get("yatai.ai/bento-version") != version or runner not in runners
+    index = str(live["metadata"]["name"]).removeprefix(f"{name}-runner-")
+    return index.isdigit() and int(index) >= len(runners)

@@ -23,7 +23,8 @@ class WatchedDeployment:
         container: The container that serves; the first when empty.
         labels: Labels that it carries once the operator has brought it to the new revision.
         template: Annotations that its pod template carries then, and at no other revision.
-        minimum: Pods that must be available; 0 where scaling to zero is allowed.
+        minimum: Replicas that the Deployment must want at least; 0 where scaling to zero is
+            allowed.
         component: KServe's name of the part, in labels and in `status.components`.
     """
 
@@ -85,12 +86,14 @@ class Look:
         healthy: Whether nothing is missing for readiness.
         arrived: Whether all Deployments have been brought to the new revision.
         unwatched_seconds: How long a controller may show no sign of life.
+        first: The primary object at the first look.
     """
 
     snapshot: Snapshot
     healthy: bool
     arrived: bool
     unwatched_seconds: float
+    first: Manifest | None = None
 
 
 def _no_problems(watched: Watched, look: Look) -> Iterable[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from workload_releases import FIRST, SECOND, THIRD
 
 from kfp_bento.runtime.deployments import (
     Rollout,
+    canary_name,
     delete_release,
     release_status,
     roll_back,
@@ -25,14 +25,12 @@ from kfp_bento.runtime.deployments import (
     target_of,
 )
 from kfp_bento.runtime.deployments.inference_service import KSERVE_DEFAULTS
-from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 TARGET = "inference-service"
 VERSIONS = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}
 older = pytest.mark.parametrize("real_kserve", ["older"], indirect=True)
-# What the product does not do yet under the real controller.
-not_yet = partial(pytest.mark.xfail, strict=True, raises=AssertionError)
 OWNED = (
     DEPLOYMENT,
     ("apps/v1", "ReplicaSet"),
@@ -100,9 +98,9 @@ class Release:
             roll_back_on_failure=back,
         )
 
-    def stored(self, uri: str = "s3://models/wine/1", *, seconds: float = 60.0) -> Rollout:
+    def stored(self, uri: str, *, seconds: float = 60.0, **more: Any) -> Rollout:
         """The same name, for a model that KServe's runtimes load themselves."""
-        options = {"name": "wine", "namespace": self.namespace, "protocol": "v2"}
+        options = {"name": "wine", "namespace": self.namespace, "protocol": "v2", **more}
         options |= {"storage_uri": uri, "model_format": "mlflow"}
         manifests = target_of(TARGET).render("", None, options)
         return roll_out(manifests, image="", bento="", seconds=seconds, steady_seconds=0.5)
@@ -256,12 +254,16 @@ def test_another_mode_is_refused_before_anything_is_applied(release: Release) ->
 
 
 def test_kserve_takes_a_canary_with_a_model_only(cluster: LiveCluster, release: Release) -> None:
-    """So spec.canary is of no use to an image of ours."""
+    """So spec.canary is of no use to an image of ours, and we refuse it."""
     release.out()
-    wanted = release.manifests(SECOND, canary_percent=25, stable_image=FIRST, canary_replicas=1)
-    assert "canary" in wanted[-1]["spec"]
+    live = release.manifests(SECOND)[-1]
+    beside = {key: live["spec"]["predictor"][key] for key in ("containers", "annotations")}
+    canary = {"trafficPercent": 25, "predictor": {"name": "v2", **beside}}
+    live["spec"]["canary"] = [canary]
     with pytest.raises(Refused, match="canary requires a stable predictor with a model"):
-        cluster.api.apply(wanted[-1], force=True, dry_run=True)
+        cluster.api.apply(live, force=True, dry_run=True)
+    with pytest.raises(InvalidInput, match="canaries of stored models only"):
+        release.manifests(SECOND, canary_percent=25)
 
 
 def test_deleting_leaves_nothing(cluster: LiveCluster, release: Release) -> None:
@@ -273,35 +275,66 @@ def test_deleting_leaves_nothing(cluster: LiveCluster, release: Release) -> None
     assert delete_release("wine", **release.place).removed == ()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="KServe's observedGeneration is that of a Deployment"
-)
 def test_a_change_that_changes_no_pods_is_ready_at_once(release: Release) -> None:
     release.out(autoscaling={"minReplicas": 1, "maxReplicas": 2})
     changed = release.out(autoscaling={"minReplicas": 1, "maxReplicas": 3}, seconds=8)
     assert changed.verdict.ready, changed.verdict
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="KServe starts with one pod; its autoscaler comes later",
-)
 def test_as_many_pods_as_asked_for_serve_before_it_is_ready(release: Release) -> None:
     done = release.out(autoscaling={"minReplicas": 2, "maxReplicas": 3})
     assert done.verdict.ready, done.verdict
     assert release.deployment()["status"]["availableReplicas"] == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="KServe removes no component that is gone from the spec",
-)
-def test_a_transformer_that_is_gone_from_the_release_is_removed(release: Release) -> None:
+def test_a_transformer_that_is_gone_from_the_release_is_removed(
+    cluster: LiveCluster, release: Release
+) -> None:
+    """KServe leaves everything of it, and does not make it anew."""
     release.out(transformer={"image": THIRD, "port": 8080})
-    release.out(seconds=8)
-    assert "Deployment/wine-transformer" not in release.everything()
+    done = release.out()
+    removed = {f"{ref.kind}/{ref.name}" for ref in done.removed}
+    assert removed == {
+        f"{kind}/wine-transformer" for kind in ("Deployment", "HorizontalPodAutoscaler", "Service")
+    }
+    assert done.verdict.ready, done.verdict
+    left = [entry for entry in release.everything() if "transformer" in entry]
+    assert {entry.partition("/")[0] for entry in left} <= {"Ingress"}, left
+    assert release_status("wine", **release.place).ready
+
+
+@pytest.fixture
+def runtime(cluster: LiveCluster, release: Release) -> None:
+    """What KServe needs to serve a stored model: a runtime and something that downloads."""
+    cluster.api.apply(DOWNLOADER)
+    place = {"name": "mlserver", "namespace": release.namespace}
+    cluster.api.apply({**RUNTIME, "metadata": place})
+
+
+def test_a_stored_model_is_served_with_a_canary_beside_it(
+    cluster: LiveCluster, release: Release, runtime: None
+) -> None:
+    old, new = "s3://models/wine/1", "s3://models/wine/2"
+    first = release.stored(old)
+    assert first.verdict.ready, first.verdict
+    release.behave(becomes_ready(after=2))
+    canary = release.stored(new, canary_percent=25, stable_storage_uri=old)
+    assert canary.verdict.ready, canary.verdict
+    name = canary_name(new)
+
+    def predictors() -> set[str]:
+        return {entry for entry in release.everything() if entry.startswith("Deployment/")}
+
+    beside = f"Deployment/wine-{name}-predictor"
+    assert predictors() == {beside, "Deployment/wine-predictor"}
+    promoted = release.stored(new, predictor_name=name)
+    assert promoted.verdict.ready, promoted.verdict
+    cluster.until("the old predictor is gone", lambda: predictors() == {beside})
+
+
+def test_a_format_that_no_runtime_serves_is_told(cluster: LiveCluster, release: Release) -> None:
+    failed = release.stored("s3://models/wine/1", seconds=20)
+    assert failed.verdict.reason == "NoSupportingRuntime", failed.verdict
 
 
 def test_without_kserve_nothing_is_watched(

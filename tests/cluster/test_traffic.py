@@ -155,23 +155,21 @@ def test_a_route_that_the_server_refuses_changes_nothing(
 # -- a canary of KServe ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["Standard", "Knative"])
 def test_a_canary_of_an_inference_service_comes_and_is_promoted(
-    cluster: LiveCluster, kserve: str, namespace: str, kubeconfig: Path, mode: str
+    cluster: LiveCluster, kserve: str, namespace: str, kubeconfig: Path
 ) -> None:
-    target = "inference-service"
-    stable = {"stable_image": FIRST} if mode == "Standard" else {}
+    target, knative = "inference-service", {"mode": "Knative"}
     with running(KServeController(cluster.api, namespace)):
-        assert out(namespace, FIRST, target, mode=mode).verdict.ready
+        assert out(namespace, FIRST, target, **knative).verdict.ready
         cluster.pods.behave(namespace, becomes_ready(after=2), image="b2b2")
-        canary = out(namespace, SECOND, target, mode=mode, canary_percent=20, **stable)
+        canary = out(namespace, SECOND, target, canary_percent=20, **knative)
         assert canary.verdict.ready, canary.verdict
         images = {
             one["spec"]["template"]["spec"]["containers"][0]["image"]
             for one in cluster.api.list(*DEPLOYMENT, namespace)
         }
         assert images == {FIRST, SECOND}
-        promoted = out(namespace, SECOND, target, mode=mode)
+        promoted = out(namespace, SECOND, target, **knative)
         assert promoted.verdict.ready, promoted.verdict
         back = roll_back("wine", target=target, namespace=namespace, seconds=60)
         assert back.verdict.ready, back.verdict

@@ -14,6 +14,7 @@ OTHER = IMAGE.replace("a1", "b2")
 TAG = "registry.example.com/team/wine:v1"
 OLD = make_bento("fraud", "v1", runners=({"name": "model-a"}, {"name": "model-b"}))
 ROUTE = {"gateway": "infra/public"}
+BESIDE = {"canary_percent": 5, "stable_storage_uri": "s3://models/iris/1"}
 ARCHIVE = {"archive_url": "https://store.example.com/wine.tar.gz"}
 STORED = {"name": "iris", "storage_uri": "s3://models/iris", "model_format": "mlflow"}
 CPU = {
@@ -355,8 +356,14 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     ),
     (("workload",), {"canary_percent": 5, "stable_image": OTHER}, "canary_percent: ", "HTTPRoute"),
     (("workload",), {"canary_percent": 5, "route": ROUTE}, "stable_image: ", "needs the image"),
-    (("inference-service",), {"canary_percent": 5}, "stable_image: ", "no previous revision"),
-    (MADE_HERE, {"stable_image": OTHER}, "stable_image: ", "without canary_percent"),
+    (("inference-service",), {"canary_percent": 5}, "canary_percent: ", "none of an image"),
+    (("workload",), {"stable_image": OTHER}, "stable_image: ", "without canary_percent"),
+    (
+        ("inference-service",),
+        {"stable_storage_uri": "s3://models/iris"},
+        "stable_storage_uri: ",
+        "without canary_percent",
+    ),
     (
         ("workload",),
         {"canary_percent": 101, "route": ROUTE, "stable_image": OTHER},
@@ -424,14 +431,14 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     ),
     (
         ("inference-service",),
-        {"canary_percent": 5, "mode": "RawDeployment", "stable_image": OTHER},
+        {"canary_percent": 5, "mode": "RawDeployment"},
         "canary_percent: ",
         "silently ignores",
     ),
     (
         ("inference-service",),
-        {"canary_percent": 5, "mode": "Knative", "stable_image": OTHER},
-        "stable_image: ",
+        {"canary_percent": 5, "mode": "Knative", "stable_storage_uri": "s3://models/iris"},
+        "stable_storage_uri: ",
         "Knative keeps the previous revision",
     ),
     (
@@ -439,12 +446,6 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
         {"predictor_name": "v2", "mode": "Knative"},
         "predictor_name: ",
         "named",
-    ),
-    (
-        ("inference-service",),
-        {"canary_percent": 5, "stable_image": OTHER, "canary_name": "V2"},
-        "canary_name: 'V2'",
-        "DNS-1035",
     ),
     (
         ("inference-service",),
@@ -555,7 +556,12 @@ def test_a_bento_is_needed_where_one_is_served(target: str) -> None:
         ({"writable_home": True}, "writable_home: "),
         ({"protocol": "bentoml"}, "protocol: "),
         ({"batcher": {"timeout": 5}, "protocol": "v2"}, "batcher: "),
-        ({"canary_percent": 5}, "stable_image: "),
+        ({"canary_percent": 5}, "stable_storage_uri: "),
+        ({**BESIDE, "stable_storage_uri": STORED["storage_uri"]}, "stable_storage_uri: "),
+        ({**BESIDE, "stable_storage_uri": "models/iris"}, "stable_storage_uri: "),
+        ({**BESIDE, "canary_name": "V2"}, "canary_name: 'V2'"),
+        ({**BESIDE, "canary_name": "a", "predictor_name": "a"}, "canary_name: 'a'"),
+        ({**BESIDE, "canary_replicas": 2}, "canary_replicas: 2 is more"),
     ],
 )
 def test_a_stored_model_that_kserve_could_not_serve_is_refused(

@@ -11,7 +11,7 @@ import pytest
 from core_models import MODELS, model_problems
 from crd_schemas import GENERATIONS, needs_crds, other_schemas, schema_problems, served_schemas
 from sample_bentos import IMAGE, make_bento
-from sample_targets import ARCHIVE, NEWER_REQUEST, OLD, OTHER, RENDERED, ROUTE, TAG
+from sample_targets import ARCHIVE, NEWER_REQUEST, OLD, OTHER, RENDERED, ROUTE, STORED, TAG
 
 from kfp_bento.runtime.deployments import (
     TARGETS,
@@ -262,23 +262,31 @@ def inference_service(image: str = IMAGE, **options: Any) -> Any:
     return of_kind(render("inference-service", image, **options), "InferenceService")[0]
 
 
+def stored_model(uri: str, **options: Any) -> Any:
+    given = {**STORED, "storage_uri": uri, **options}
+    return of_kind(TARGETS["inference-service"].render("", None, given), "InferenceService")[0]
+
+
 def test_a_canary_in_standard_mode_stands_beside_the_stable_predictor() -> None:
-    spec = inference_service(canary_percent=25, stable_image=OTHER)["spec"]
-    assert spec["predictor"]["containers"][0]["image"] == OTHER
+    new, old = "s3://models/iris/2", "s3://models/iris/1"
+    spec = stored_model(new, canary_percent=25, stable_storage_uri=old)["spec"]
+    assert spec["predictor"]["model"]["storageUri"] == old
     (canary,) = spec["canary"]
     assert canary["trafficPercent"] == 25
-    assert canary["predictor"]["containers"][0]["image"] == IMAGE
+    assert canary["predictor"]["model"]["storageUri"] == new
     assert "canaryTrafficPercent" not in spec["predictor"]
 
 
 def test_a_canary_is_promoted_without_a_change_of_its_pods() -> None:
-    options = {"logger": {"url": "http://c/"}}
-    before = inference_service(canary_percent=25, stable_image=OTHER, **options)["spec"]
-    after = inference_service(predictor_name=canary_name(IMAGE), **options)["spec"]["predictor"]
+    new, old = "s3://models/iris/2", "s3://models/iris/1"
+    before = stored_model(new, canary_percent=25, stable_storage_uri=old)["spec"]
+    assert before["predictor"]["model"]["storageUri"] == old
+    after = stored_model(new, predictor_name=canary_name(new))["spec"]["predictor"]
+    canary = before["canary"][0]["predictor"]
+    # What the container is named anyway.
+    assert canary["model"].pop("name") == "kserve-container"
     scaling = {"minReplicas", "maxReplicas"}
-    assert {key: value for key, value in after.items() if key not in scaling} == before["canary"][
-        0
-    ]["predictor"]
+    assert {key: value for key, value in after.items() if key not in scaling} == canary
 
 
 def test_a_canary_in_knative_mode_is_a_percentage() -> None:

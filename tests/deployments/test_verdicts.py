@@ -393,6 +393,37 @@ def test_a_build_that_ran_out_of_time_is_told_at_once() -> None:
     assert "after 30m" in told
 
 
+def test_an_error_that_may_be_about_the_generation_before_is_given_more_time() -> None:
+    failed = bento_deployment(condition("Available", "False", message="quota"))
+    failed["metadata"]["generation"] = 2
+    assert verdict_after(YATAI, *lasting(yatai(failed), 19))[0] is None
+    verdict, _ = verdict_after(YATAI, *lasting(yatai(failed), 20))
+    assert verdict is not None and verdict.reason == "OperatorError"
+    other = bento_deployment(condition("Available", "False", message="another"))
+    other["metadata"]["generation"] = 2
+    looks = ((0.0, yatai(failed)), (1.0, yatai(other)), (4.0, yatai(other)))
+    verdict, told = verdict_after(YATAI, *looks)
+    assert verdict is not None and "another" in told
+
+
+def test_a_bento_that_the_operator_does_not_find_is_told() -> None:
+    missing = bento_deployment(
+        condition("BentoFound", "False", message="Bento not found"),
+        condition("Available", "Unknown", message="Reconciling"),
+    )
+    verdict, told = verdict_after(YATAI, *lasting(yatai(missing), 3))
+    assert verdict is not None and verdict.reason == "BentoMissing"
+    assert "Bento not found" in told
+
+
+def test_fewer_replicas_than_asked_for_are_not_ready_though_all_are_available() -> None:
+    wanted = replace(PLAIN, deployments=(replace(PLAIN.deployments[0], minimum=2),))
+    verdict, told = verdict_after(wanted, *lasting(workload(), 500))
+    assert verdict is None and "1 of at least 2 replicas wanted so far" in told
+    verdict, _ = verdict_after(wanted, *lasting(workload(deployment(replicas=2)), 2))
+    assert verdict is not None and verdict.ready
+
+
 def test_an_image_that_is_still_built_is_waited_for_and_a_failed_build_told() -> None:
     watched = replace(YATAI, build="wine--v1")
 
@@ -449,7 +480,7 @@ def test_an_inference_service_that_nobody_touches_is_told() -> None:
     del silent["status"]
     verdict, told = verdict_after(KSERVE, *lasting(standard(silent), 20))
     assert verdict is not None and verdict.reason == "NotWatched"
-    assert "KServe has not touched" in told
+    assert "KServe has written nothing about" in told
 
 
 def test_conditions_and_deployment_of_an_inference_service_are_both_wanted() -> None:

@@ -196,6 +196,7 @@ def test_a_deploying_step_leaves_record_diff_summary_and_metrics(
     assert "### bentodeployment-wine.yaml" in places.text("summary")
     assert places.metrics == {
         "seconds_to_serve": 12.3,
+        "objects_rendered": 0.0,
         "objects_created": 0.0,
         "objects_changed": 1.0,
         "objects_unchanged": 1.0,
