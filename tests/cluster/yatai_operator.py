@@ -1,7 +1,9 @@
 """A stand-in for yatai-deployment: makes the objects that the real one makes, no more.
 
-Names, labels, owners and conditions follow the controller of yatai-deployment 1.1.21; what it
-never does (removing runners that are gone, waiting for pods) is not done here either.
+Names, labels, owners, conditions and the number of replicas (1 at every write, whatever the
+autoscaler has made of it) follow the controller of yatai-deployment 1.1.21,
+`controllers/bentodeployment_controller.go`; what it never does (removing runners that are gone,
+waiting for pods, taking back a condition of the generation before) is not done here either.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from played_controller import PlayedController, now, running
+from played_controller import PlayedController, moved, running
 
 __all__ = ["YataiOperator", "running"]
 
@@ -38,23 +40,26 @@ class YataiOperator(PlayedController):
     def reconcile(self, live: dict[str, Any]) -> None:
         metadata, spec = live["metadata"], live["spec"]
         name = metadata["name"]
+        if not (live.get("status") or {}).get("conditions"):
+            self._say(live, Available=("Unknown", "Reconciling"), BentoFound=("Unknown", ""))
         bento = self.api.get("resources.yatai.ai/v1alpha1", "Bento", self.namespace, spec["bento"])
         if bento is None:
-            self._say(name, "False", "Bento not found")
+            self._say(live, BentoFound=("False", "Bento not found"))
             return
+        self._say(live, BentoFound=("True", "Bento found"))
         state = f"{metadata['generation']} {bento['metadata']['generation']} {self}"
         if self.done.get(metadata["uid"]) == state:
             return
-        self._say(name, "Unknown", "Reconciling")
         if self.failure:
-            self._say(name, "False", self.failure)
+            told = f"Failed to reconcile BentoDeployment: {self.failure}"
+            self._say(live, Available=("False", told))
         else:
             runners = bento["spec"].get("runners") or []
             for index, runner in enumerate(runners[: self.runners]):
                 self._workload(live, bento, f"{name}-runner-{index}", runner["name"])
             self._workload(live, bento, name, "")
             if self.suffix:
-                self._say(name, "True", "Reconciling")
+                self._say(live, Available=("True", "Reconciling"))
         self.done[metadata["uid"]] = state
 
     def _workload(
@@ -66,21 +71,26 @@ class YataiOperator(PlayedController):
             "yatai.ai/bento-deployment": live["metadata"]["name"],
             "yatai.ai/bento-repository": repository,
             "yatai.ai/bento-version": version,
+            "yatai.ai/bento-deployment-target-type": "production",
             "yatai.ai/creator": self.manager,
             "yatai.ai/bento-deployment-component-type": "runner" if runner else "api-server",
         }
         if runner:
             labels["yatai.ai/bento-deployment-component-name"] = runner
-        override = next((one for one in spec.get("runners") or [] if one["name"] == runner), {})
-        scaling = (override if runner else spec).get("autoscaling") or {}
+        settings = {one["name"]: one for one in spec.get("runners") or []}
+        # A runner without settings of its own inherits the API server's.
+        own = settings.get(runner, spec)
+        labels |= own.get("labels") or {}
+        scaling = own.get("autoscaling") or {}
         selector = {"yatai.ai/selector": name}
         digest = hashlib.md5(f"{repository}:{version}-{runner}".encode()).hexdigest()
         service = f"{live['metadata']['name']}-runner-{digest}" if runner else name
-        extra = (override if runner else spec).get("extraPodMetadata") or {}
+        extra = own.get("extraPodMetadata") or {}
+        annotations = dict(extra.get("annotations", {}))
         pod = {
             "metadata": {
                 "labels": {**labels, **selector, **extra.get("labels", {})},
-                "annotations": dict(extra.get("annotations", {})),
+                "annotations": annotations,
             },
             "spec": {
                 "containers": [
@@ -92,28 +102,27 @@ class YataiOperator(PlayedController):
         deployment = {"selector": {"matchLabels": selector}, "template": pod}
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         low = scaling.get("minReplicas", 1)
-        scaler = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": max(low, 1)}
+        scaler = {"scaleTargetRef": target, "minReplicas": low}
+        scaler["maxReplicas"] = scaling.get("maxReplicas", low)
         port = {"name": "http", "port": 3000}
         for api_version, kind, called, made in (
-            ("apps/v1", "Deployment", name, {**deployment, "replicas": low}),
+            ("apps/v1", "Deployment", name, {**deployment, "replicas": 1}),
             ("autoscaling/v2", "HorizontalPodAutoscaler", name, scaler),
             ("v1", "Service", service, {"selector": labels, "ports": [port]}),
         ):
-            metadata = {"name": called, "labels": labels}
+            metadata = {"name": called, "labels": labels, "annotations": annotations}
             self.put(
                 live,
                 {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": made},
             )
 
-    def _say(self, name: str, status: str, message: str) -> None:
-        condition = {
-            "type": "Available",
-            "status": status,
-            "reason": "Reconciling",
-            "message": message,
-            "lastTransitionTime": now(),
+    def _say(self, live: dict[str, Any], **told: tuple[str, str]) -> None:
+        before = (live.get("status") or {}).get("conditions") or []
+        changed = {
+            kind: {"type": kind, "status": status, "reason": "Reconciling", "message": message}
+            for kind, (status, message) in told.items()
         }
-        found = {"conditions": [condition], "podSelector": {}}
-        change = {"status": found}
-        place = (*self.kind, self.namespace, name)
-        self.api.merge(*place, change, subresource="status", manager=self.manager)
+        both = {one["type"]: one for one in before} | changed
+        status = {"conditions": moved(before, list(both.values())), "podSelector": {}}
+        self.tell(live, status)
+        live["status"] = status
