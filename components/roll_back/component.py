@@ -22,6 +22,8 @@ def roll_back(
     to_revision: str = "",
     wait_seconds: int = 600,
     force: bool = False,
+    tolerated: list = [],  # noqa: B006 - KFP wants the default in the signature
+    unschedulable_seconds: int = 30,
 ) -> NamedTuple("Outputs", [("image", str), ("revision", str)]):
     """Restore a good release from what is recorded on its objects, and wait until it serves.
 
@@ -39,6 +41,8 @@ def roll_back(
         to_revision: A good revision that is on record; chosen as above when empty.
         wait_seconds: How long the restored release may take to serve.
         force: Take over fields that another field manager owns.
+        tolerated: Reasons of a wait that are no failure here, such as "DomainSuffix".
+        unschedulable_seconds: How long the scheduler may find no node.
 
     Returns:
         image: The image that serves now.
@@ -56,6 +60,8 @@ def roll_back(
         to=to_revision,
         seconds=wait_seconds,
         force=force,
+        tolerated=tolerated,
+        unschedulable_seconds=unschedulable_seconds,
         progress=reports.tell,
     )
     reports.write_roll_back(rollout, name, summary=Path(summary.path), metrics=metrics.metadata)

@@ -150,6 +150,8 @@ def roll_back(
     ] = "",
     seconds: Seconds = 600.0,
     force: Force = False,
+    tolerate: Tolerated = None,
+    unschedulable_after: UnschedulableAfter = 30.0,
     context: Context = "",
     json: Json = False,
 ) -> None:
@@ -171,6 +173,8 @@ def roll_back(
                 context=context,
                 seconds=seconds,
                 force=force,
+                tolerated=tolerate or (),
+                unschedulable_seconds=unschedulable_after,
                 progress=progress,
             )
     if json:

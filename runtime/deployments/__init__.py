@@ -21,7 +21,7 @@ from .permissions import OPERATIONS, Permission, needed_permissions, role_rules
 from .portable_subset import manifest_problems
 from .record import record_release, revision_of
 from .release import Release
-from .rollback import Rollout, roll_back, roll_out
+from .rollout import Rollout, roll_back, roll_out
 from .status import (
     ReleaseStatus,
     find_release,

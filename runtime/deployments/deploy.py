@@ -14,7 +14,7 @@ from .local_target import VARIABLE, local_target, start_locally
 from .manifests import write_manifests
 from .record import record_release, revision_of
 from .release import Release
-from .rollback import Rollout, apply_release, roll_out
+from .rollout import Rollout, apply_release, roll_out
 from .served import served_image
 from .target import Target
 from .targets import target_of

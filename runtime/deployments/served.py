@@ -19,7 +19,9 @@ def served_image(cluster: ClusterConnection, manifests: Sequence[Mapping[str, An
         `repository@sha256:...`; the builder's own reference while no pod runs, or pods differ;
         empty where the cluster builds nothing.
     """
-    request = first_of_kind(manifests, "BentoRequest")
+    serving = first_of_kind(manifests, "BentoDeployment") or {"spec": {}}
+    named = [one for one in manifests if one["metadata"]["name"] == serving["spec"].get("bento")]
+    request = first_of_kind(named, "BentoRequest")
     if request is None:
         return ""
     metadata = request["metadata"]

@@ -338,7 +338,7 @@ def test_a_missing_right_is_named_and_nothing_is_applied(
     other_user(rules)
     with pytest.raises(DeploymentError, match=f"403.*{missing} resource") as refused:
         apply_manifests(manifests)
-    assert "create and patch" in refused.value.hint
+    assert "kfp-bento rbac" in refused.value.hint
     assert [stored(cluster.api, manifest) for manifest in manifests] == [None, None]
 
 

@@ -17,7 +17,7 @@ from kfp_bento.runtime.deployments import (
     release_status,
     roll_back,
     roll_out,
-    rollback,
+    rollout,
 )
 from kfp_bento.runtime.errors import DeploymentError
 
@@ -105,7 +105,7 @@ def test_a_roll_back_that_was_killed_goes_the_same_way_again(
         raise Lost
 
     with monkeypatch.context() as patched:
-        patched.setattr(rollback, lost_at, die)
+        patched.setattr(rollout, lost_at, die)
         with pytest.raises(Lost):
             back(place)
     for _ in range(2):

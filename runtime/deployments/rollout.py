@@ -11,7 +11,7 @@ from kfp_bento.runtime.errors import DeploymentError
 
 from .apply import Applied, apply_all, check_portable, in_order, primary_of
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
-from .delete import delete_stale_objects
+from .delete import delete_stale_objects, release_objects
 from .record import (
     GoodRelease,
     Record,
@@ -22,7 +22,8 @@ from .record import (
     record_release,
     revision_on,
 )
-from .targets import release_ref, watched_release
+from .served import served_image
+from .targets import release_ref, target_of, watched_release
 from .verdict import Judge, Verdict
 from .wait import wait_on
 from .watched import Watched
@@ -204,7 +205,9 @@ def roll_back(
     context: str = "",
     seconds: float = 600.0,
     force: bool = False,
+    unschedulable_seconds: float = 30.0,
     request: bool = True,
+    tolerated: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Rollout:
@@ -224,7 +227,9 @@ def roll_back(
         context: Context of the kubeconfig.
         seconds: Deadline of the wait.
         force: Take over fields that another field manager owns.
+        unschedulable_seconds: How long the scheduler may find no node.
         request: Ask `/readyz` at the end.
+        tolerated: Reasons that are no failure.
         progress: Called with what is waited for.
         patience_seconds: How long one request is tried again.
 
@@ -232,9 +237,17 @@ def roll_back(
         DeploymentError: No good release is recorded, or it was too large to be kept.
     """
     ref = release_ref(name, target, namespace)
-    waiting = _Waiting(seconds, request, progress)
+    judging = {
+        "tolerated": frozenset(tolerated),
+        "unschedulable_seconds": unschedulable_seconds,
+    }
+    waiting = _Waiting(seconds, request, progress, judging)
     with connect(context, patience_seconds=patience_seconds) as cluster:
         record = read_record(cluster.get(holder_of(ref)))
+        if "@" in leaving and "@" not in record.image:
+            # The cluster has built it, and was told no digest before.
+            built = served_image(cluster, list(release_objects(cluster, ref, target_of(target))))
+            record = replace(record, image=built or record.image)
         good = _destination(ref, record, leaving, to)
         if not good.manifests:
             raise DeploymentError(
