@@ -12,6 +12,7 @@ from kfp_bento.runtime.errors import DeploymentError
 from .apply import Applied, apply_all, check_portable, in_order, primary_of
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
 from .delete import delete_stale_objects, release_objects
+from .manifests import normalised
 from .record import (
     GoodRelease,
     Record,
@@ -383,16 +384,23 @@ def _make_whole(
     later: Collection[ObjectRef] = (),
 ) -> None:
     """Repair what another run has written over, where the holder says that this one has won."""
-    now = [entry for entry in manifests if ObjectRef.of(entry) not in later]
+    now = {ObjectRef.of(one): one for one in in_order(manifests) if ObjectRef.of(one) not in later}
     holder = holder_of(ObjectRef.of(primary_of(manifests)))
-    mine = {ObjectRef.of(entry): revision_on(entry) for entry in now}
     for _ in range(_SETTLING):
-        live = {ref: cluster.get(ref) for ref in mine}
-        if revision_on(live[holder]) != mine[holder]:
+        live = {ref: cluster.get(ref) for ref in now}
+        if revision_on(live[holder]) != revision_on(now[holder]):
             break
-        strays = [ref for ref, found in live.items() if revision_on(found) != mine[ref]]
+        strays = [ref for ref in now if _is_stray(cluster, now[ref], live[ref], force=force)]
+        for ref in strays:
+            cluster.apply(now[ref], force=force)
         if not strays:
             break
-        for entry in in_order(now):
-            if ObjectRef.of(entry) in strays:
-                cluster.apply(entry, force=force)
+
+
+def _is_stray(
+    cluster: ClusterConnection, mine: Manifest, live: Manifest | None, *, force: bool
+) -> bool:
+    """Say whether a live object is of another revision; an InferenceService carries no mark."""
+    if live is None or revision_on(mine):
+        return revision_on(live) != revision_on(mine)
+    return bool(normalised(cluster.apply(mine, trial=True, force=force)) != normalised(live))

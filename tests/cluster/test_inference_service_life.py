@@ -52,6 +52,10 @@ def test_a_release_is_recorded_without_touching_the_pods(
         assert replica_sets(cluster, namespace) == 2
         status = release_status("wine", **PLACE, namespace=namespace)
         assert (status.ready, status.image, status.last_good) == (True, SECOND, second.revision)
+        back = roll_back("wine", **PLACE, namespace=namespace, seconds=60)
+        assert (back.verdict.ready, back.image) == (True, FIRST)
+        # Its pods are made of what they were made of before.
+        assert replica_sets(cluster, namespace) == 2
         assert not roll_back("wine", **PLACE, namespace=namespace, seconds=60).changed
     gone = delete_release("wine", **PLACE, namespace=namespace)
     assert sorted(ref.kind for ref in gone.removed) == ["ConfigMap", "InferenceService"]
