@@ -379,10 +379,14 @@ class Assembly:
                 for recipe, layer in zip(self._contents.recipes, own, strict=True)
                 if recipe.key not in self._recorded_keys and recipe.kind != "source"
             ]
-        try:
-            self._side_by_side(kept, _LOOKUPS)
-        except KfpBentoError as error:
-            self._tell(f"the next build will not know these layers: {error.message}")
+        for tries_left in (1, 0):  # writing a record twice is harmless
+            try:
+                self._side_by_side(kept, _LOOKUPS)
+                return
+            except KfpBentoError as error:
+                self._stop.clear()
+                if not tries_left:
+                    self._tell(f"the next build will not know these layers: {error.message}")
 
     # Planning.
 

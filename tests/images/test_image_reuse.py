@@ -15,10 +15,11 @@ from handmade import write_base, write_bento
 from servers import docker_registry_binary, oci_registry_in
 
 from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.errors import InvalidInput, RegistryError
 from kfp_bento.runtime.images import build_image, plan_image
 from kfp_bento.runtime.images import recipes as recipes_module
 from kfp_bento.runtime.images.recipes import model_recipes
+from kfp_bento.runtime.images.records import RegistryRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,6 +148,31 @@ def test_repositories_share_layers_through_a_cache_repository(
     assert two.digest == one.digest
     placed = {layer.kind: (layer.origin, layer.placement) for layer in two.layers}
     assert placed["dependencies"] == placed["model"] == ("reused", "mounted")
+
+
+def test_a_record_that_was_refused_once_is_written_all_the_same(
+    registry: Registry,
+    bento: Bento,
+    pushed_base: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = [RegistryError("two uploads of one blob met", codes=("BLOB_UPLOAD_UNKNOWN",))]
+    write = RegistryRecords.keep_layer
+
+    def refuse_once(*given: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        write(*given)
+
+    monkeypatch.setattr(RegistryRecords, "keep_layer", refuse_once)
+    shared = registry.image("team/once")
+    build_image(bento, registry.image("team/once-one"), base=pushed_base, cache_repository=shared)
+    assert not refusals
+    two = build_image(
+        bento, registry.image("team/once-two"), base=pushed_base, cache_repository=shared
+    )
+    placed = {layer.kind: layer.origin for layer in two.layers}
+    assert placed["dependencies"] == placed["model"] == "reused"
 
 
 def test_a_cache_repository_of_another_registry_is_refused(
