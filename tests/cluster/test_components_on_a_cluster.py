@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from image_builder import ImageBuilder
 from kfp import dsl
-from kserve_controller import KServeController
 from live_cluster import LiveCluster
-from played_controller import running
+from played_targets import controllers_of, definitions_of
 from pod_behaviour import crash_loop, image_pull_backoff
-from yatai_operator import YataiOperator
 
 import kfp_bento.components as shipped
 from kfp_bento.runtime.deployments import needed_permissions, role_rules
@@ -132,15 +128,9 @@ def release(
     as_a_step: Any,
     tmp_path: Path,
 ) -> Iterator[Release]:
-    with ExitStack() as stack:
-        if request.param.startswith("bento"):
-            request.getfixturevalue("yatai")
-            stack.enter_context(running(YataiOperator(cluster.api, namespace)))
-        if request.param == "bento-request":
-            stack.enter_context(running(ImageBuilder(cluster.api, namespace)))
-        if request.param == "inference-service":
-            request.getfixturevalue("kserve")
-            stack.enter_context(running(KServeController(cluster.api, namespace)))
+    if definitions := definitions_of(request.param):
+        request.getfixturevalue(definitions)
+    with controllers_of(request.param, cluster.api, namespace):
         as_a_step(request.param)
         yield Release(request.param, namespace, tmp_path)
 

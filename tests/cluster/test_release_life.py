@@ -7,17 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from api_proxy import Answer, ApiProxy, Asked, serve_proxy
-from image_builder import ImageBuilder
-from kserve_controller import KServeController
 from live_cluster import LiveCluster
 from played_controller import running
+from played_targets import controllers_of, definitions_of
 from pod_behaviour import becomes_ready, crash_loop, image_pull_backoff
 from sample_bentos import make_bento
 from workload_releases import workload, yatai_pair
@@ -108,15 +106,9 @@ class Release:
 def release(
     request: pytest.FixtureRequest, cluster: LiveCluster, namespace: str, kubeconfig: Path
 ) -> Iterator[Release]:
-    with ExitStack() as stack:
-        if request.param.startswith("bento"):
-            request.getfixturevalue("yatai")
-            stack.enter_context(running(YataiOperator(cluster.api, namespace)))
-        if request.param == "bento-request":
-            stack.enter_context(running(ImageBuilder(cluster.api, namespace)))
-        if request.param == "inference-service":
-            request.getfixturevalue("kserve")
-            stack.enter_context(running(KServeController(cluster.api, namespace)))
+    if definitions := definitions_of(request.param):
+        request.getfixturevalue(definitions)
+    with controllers_of(request.param, cluster.api, namespace):
         yield Release(request.param, namespace)
 
 

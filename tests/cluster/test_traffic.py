@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 from gateway import GatewayController
 from kserve_controller import KServeController
 from live_cluster import LiveCluster
+from looking import looking
 from played_controller import running
 from pod_behaviour import becomes_ready, crash_loop
 from sample_bentos import make_bento
@@ -93,7 +92,7 @@ def test_a_canary_gets_requests_once_it_serves_and_none_when_it_is_gone(
     assert weights(cluster, namespace) == {"wine": 1}
     cluster.pods.behave(namespace, becomes_ready(after=3), image="b2b2")
     seen: list[bool] = []
-    with watching(lambda: seen.append(_canary_gets_requests_before_it_serves(cluster, namespace))):
+    with looking(lambda: seen.append(_canary_gets_requests_before_it_serves(cluster, namespace))):
         canary = out(namespace, SECOND, **CANARY)
     assert canary.verdict.ready, canary.verdict
     assert seen and not any(seen)
@@ -183,7 +182,7 @@ def test_an_autoscaler_takes_over_the_pods_that_run(
 ) -> None:
     out(namespace, autoscaling={"minReplicas": 3})
     seen: list[int] = []
-    with watching(lambda: seen.append(replicas(cluster, namespace))):
+    with looking(lambda: seen.append(replicas(cluster, namespace))):
         assert out(namespace, **SCALED).verdict.ready
     assert set(seen) == {3}
     scale(cluster, namespace, 5, "kube-controller-manager")
@@ -232,24 +231,6 @@ def test_an_autoscaler_of_somebody_else_is_left_alone(
     with pytest.raises(DeploymentError, match=r"kube-controller-manager.* owns \.spec\.replicas"):
         out(namespace, SECOND)
     assert names(cluster, namespace, SCALER) == ["theirs"]
-
-
-@contextmanager
-def watching(look: Any) -> Iterator[None]:
-    """Looks all the time."""
-    ending = threading.Event()
-
-    def work() -> None:
-        while not ending.wait(0.05):
-            look()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
 
 
 def _canary_gets_requests_before_it_serves(cluster: LiveCluster, namespace: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from image_builder import ImageBuilder
 from kserve_controller import KServeController
 from live_cluster import LiveCluster
+from looking import noting
 from played_controller import running
 from pod_behaviour import becomes_ready, image_pull_backoff, never_ready
 from sample_bentos import make_bento
@@ -65,29 +65,12 @@ def wait(manifests: Manifests, seconds: float = 60.0, **options: Any) -> Verdict
     return wait_until_ready(watched, seconds, **{"steady_seconds": 0.5, **options})
 
 
-@contextmanager
-def condition_seen(
+def condition(
     cluster: LiveCluster, place: tuple[str, str, str, str], kind: str, status: str
-) -> Iterator[list[float]]:
-    """Notes the first moment at which a condition has a status."""
-    seen: list[float] = []
-    ending = threading.Event()
-
-    def look() -> None:
-        while not ending.wait(0.1):
-            live = cluster.api.get(*place) or {}
-            told = (live.get("status") or {}).get("conditions") or []
-            if (kind, status) in {(one["type"], one["status"]) for one in told}:
-                seen.append(time.monotonic())
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ending.set()
-        thread.join()
+) -> bool:
+    live = cluster.api.get(*place) or {}
+    told = (live.get("status") or {}).get("conditions") or []
+    return (kind, status) in {(one["type"], one["status"]) for one in told}
 
 
 # -- the image builder -----------------------------------------------------------------------
@@ -119,7 +102,7 @@ def test_a_build_that_failed_is_told(
     builder.seconds, builder.job_fails, builder.forgets = 2, True, forgets
     made = request(namespace)
     place = (*REQUEST, namespace, made[0]["metadata"]["name"])
-    with condition_seen(cluster, place, "ImageBuilding", "False") as seen:
+    with noting(lambda: condition(cluster, place, "ImageBuilding", "False")) as seen:
         verdict = put_and_wait(made)
         came = time.monotonic()
     assert verdict.reason == "BuildFailed", verdict

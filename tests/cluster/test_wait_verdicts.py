@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from live_cluster import LiveCluster
+from looking import noting
 from pod_behaviour import (
     becomes_ready,
     config_error,
@@ -61,27 +62,6 @@ def put(manifests: Manifests) -> None:
     apply_manifests(record_release(manifests, image="i", bento="b"))
 
 
-@contextmanager
-def noting(cluster: LiveCluster, what: Callable[[], Any]) -> Iterator[list[float]]:
-    """Notes the first moment at which a test's own eyes see something."""
-    seen: list[float] = []
-    ending = threading.Event()
-
-    def look() -> None:
-        while not ending.wait(0.1):
-            if what():
-                seen.append(time.monotonic())
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ending.set()
-        thread.join()
-
-
 def late(seen: list[float], came: float) -> float:
     """How long after the first sight a verdict came; it may well have been there first."""
     return came - seen[0] if seen else 0.0
@@ -116,7 +96,7 @@ def test_a_slow_start_is_waited_for(cluster: LiveCluster, namespace: str, pods: 
     pods(becomes_ready(after=6))
     put(workload(namespace))
     available = condition(cluster, namespace, "Available", "True")
-    with noting(cluster, available) as seen:
+    with noting(available) as seen:
         verdict, came = wait(workload(namespace))
     assert verdict.ready, verdict
     assert seen, "ready before any pod was available"
@@ -137,7 +117,7 @@ def test_a_pod_that_cannot_start_is_told_at_once_with_evidence(
 ) -> None:
     pods(behaviour)
     put(workload(namespace))
-    with noting(cluster, waiting_reason(cluster, namespace, *reasons)) as seen:
+    with noting(waiting_reason(cluster, namespace, *reasons)) as seen:
         verdict, came = wait(workload(namespace))
     assert verdict.reason in reasons, verdict
     assert late(seen, came) < SOON
@@ -151,7 +131,7 @@ def test_memory_is_named_when_it_was_the_reason(
 ) -> None:
     pods(out_of_memory())
     put(workload(namespace))
-    with noting(cluster, waiting_reason(cluster, namespace, "CrashLoopBackOff")) as seen:
+    with noting(waiting_reason(cluster, namespace, "CrashLoopBackOff")) as seen:
         verdict, came = wait(workload(namespace))
     assert verdict.reason == "OOMKilled", verdict
     assert late(seen, came) < SOON
@@ -221,7 +201,7 @@ def test_an_exceeded_quota_is_told_in_the_server_s_words(
     )
     put(workload(namespace))
     refused = condition(cluster, namespace, "ReplicaFailure", "True")
-    with noting(cluster, refused) as seen:
+    with noting(refused) as seen:
         verdict, came = wait(workload(namespace))
     assert verdict.reason == "Quota", verdict
     assert "exceeded quota" in verdict.message
@@ -261,7 +241,7 @@ def test_a_webhook_that_cannot_be_called_is_told(
         time.sleep(1)  # the API server learns of webhooks by a watch
         put(workload(namespace))
         refused = condition(cluster, namespace, "ReplicaFailure", "True")
-        with noting(cluster, refused) as seen:
+        with noting(refused) as seen:
             verdict, came = wait(workload(namespace))
     finally:
         cluster.api.delete(hook["apiVersion"], hook["kind"], None, hook["metadata"]["name"])
@@ -349,7 +329,7 @@ def test_a_pod_that_no_node_takes_is_told_after_the_grace(
             for entry in (pod.get("status") or {}).get("conditions") or []
         )
 
-    with noting(cluster, unschedulable) as seen:
+    with noting(unschedulable) as seen:
         verdict, came = wait(manifests, unschedulable_seconds=4)
     assert verdict.reason == "Unschedulable", verdict
     assert "Insufficient cpu" in verdict.message
@@ -364,7 +344,7 @@ def test_the_progress_deadline_of_the_deployment_is_told(
     manifests = workload(namespace, progressDeadlineSeconds=3)
     put(manifests)
     stuck = condition(cluster, namespace, "Progressing", "False", "ProgressDeadlineExceeded")
-    with noting(cluster, stuck) as seen:
+    with noting(stuck) as seen:
         verdict, came = wait(manifests)
     assert verdict.reason == "ProgressDeadlineExceeded", verdict
     assert late(seen, came) < SOON
@@ -492,7 +472,7 @@ def test_the_empty_domain_suffix_is_recognised(
     operator.suffix = ""
     put(yatai_pair(namespace))
     available = condition(cluster, namespace, "Available", "True")
-    with noting(cluster, available) as seen:
+    with noting(available) as seen:
         verdict, came = wait(yatai_pair(namespace))
     assert verdict.reason == "DomainSuffix", verdict
     assert late(seen, came) - 4 < SOON
