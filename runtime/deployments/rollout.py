@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
 
 from .apply import Applied, apply_all, check_portable, in_order, primary_of
-from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
+from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, Refused, connect
 from .delete import delete_stale_objects, release_objects
 from .manifests import normalised
 from .record import (
@@ -95,7 +96,13 @@ class _Waiting:
     progress: Callable[[str], None] | None = None
     judging: Mapping[str, Any] = field(default_factory=dict)
 
-    def on(self, cluster: ClusterConnection, watched: Watched, began: float) -> Verdict:
+    def on(
+        self,
+        cluster: ClusterConnection,
+        watched: Watched,
+        began: float,
+        meanwhile: Callable[[], None],
+    ) -> Verdict:
         """Wait for what is left of the time since `began`."""
         judge = Judge(watched, **self.judging)
         return wait_on(
@@ -105,6 +112,7 @@ class _Waiting:
             began=began,
             request=self.request,
             progress=self.progress,
+            meanwhile=meanwhile,
         )
 
 
@@ -311,10 +319,16 @@ def _bring_out(
     traffic = [entry for entry in recorded if entry["kind"] in _TRAFFIC_KINDS]
     later = [ObjectRef.of(entry) for entry in traffic]
     applied = _apply_whole(cluster, recorded, force=force, later=later)
-    verdict = waiting.on(cluster, replace(watched, routes=()), began)
+
+    def keep_whole() -> None:
+        # The loser of two runs may write a part of its own after it has lost.
+        with suppress(Refused):  # somebody else's field by now: the verdict will tell
+            _make_whole(cluster, recorded, force=False, later=later)
+
+    verdict = waiting.on(cluster, replace(watched, routes=()), began, keep_whole)
     if traffic and verdict.ready:
         applied += apply_all(cluster, traffic, force=force)
-        verdict = waiting.on(cluster, watched, began)
+        verdict = waiting.on(cluster, watched, began, keep_whole)
     holder = holder_of(watched.primary)
     record = read_record(next(one for one in recorded if ObjectRef.of(one) == holder))
     return Rollout(watched.revision, applied, verdict, image=record.image, bento=record.bento)
@@ -352,8 +366,8 @@ def _settle(
     cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
 ) -> tuple[ObjectRef, ...]:
     """Keep a release that serves as the good one, and remove what others left."""
-    # The loser of two runs may have repaired a part of its own at the very end.
-    _make_whole(cluster, manifests, force=False)
+    with suppress(Refused):
+        _make_whole(cluster, manifests, force=False)
     if not mark_good(cluster, manifests, restored=restored):
         return ()
     return delete_stale_objects(cluster, manifests)

@@ -29,6 +29,7 @@ __all__ = [
 
 NOT_ANSWERING = "NotAnswering"
 POLL_SECONDS = 2.0
+MEANWHILE_SECONDS = 3.0
 # Pods may change many times a second; the API server is not asked as often.
 _BREATH = 0.5
 # One look must not hide a restart of the API server behind its own retries.
@@ -92,6 +93,7 @@ def wait_on(
     began: float | None = None,
     request: bool = True,
     progress: Callable[[str], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """`wait_until_ready` over a connection that is open already, by a judge of one's own.
 
@@ -102,16 +104,21 @@ def wait_on(
         began: A moment of `time.monotonic`; now when None.
         request: Ask `/readyz` at the end.
         progress: Called with what is waited for.
+        meanwhile: Called before a look, every few seconds.
     """
     watched = judge.watched
     request = request and NOT_ANSWERING not in judge.tolerated
     begun = time.monotonic() if began is None else began
     told, snapshot = "", Snapshot(None)
     asked_since = 0.0
+    called = time.monotonic()
     while True:
         looked = time.monotonic()
         version = ""
         try:
+            if looked - called >= MEANWHILE_SECONDS:
+                called = looked
+                meanwhile()
             snapshot, version = look_at(cluster, watched)
             verdict = judge.look(snapshot, looked)
         except ClusterSilent as silent:

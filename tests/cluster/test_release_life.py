@@ -465,6 +465,26 @@ def test_of_two_different_releases_at_once_one_wins_whole(
             assert live["metadata"]["annotations"]["kfp-bento/revision"] == status.revision
 
 
+@pytest.mark.parametrize("release", ["inference-service"], indirect=True)
+def test_what_the_loser_writes_after_it_has_lost_is_repaired(
+    cluster: LiveCluster, release: Release
+) -> None:
+    """Its facts lie on another object, which says that the winner has won."""
+    cluster.pods.behave(release.namespace, becomes_ready(after=3))
+    with ThreadPoolExecutor(1) as pool:
+        winner = pool.submit(release.out)
+        cluster.until(
+            "the winner's Deployment",
+            lambda: cluster.api.get(*DEPLOYMENT, release.namespace, release.deployment),
+        )
+        late = record_release(release.manifests(SECOND))[-1]
+        assert late["kind"] == "InferenceService"
+        cluster.api.apply(late, manager="kfp-bento")
+        done = winner.result(timeout=90)
+    assert done.verdict.ready, done.verdict
+    assert served_image(cluster, release) == release.image()
+
+
 # -- yatai's own -----------------------------------------------------------------------------
 
 
