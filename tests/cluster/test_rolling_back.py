@@ -21,8 +21,6 @@ from kfp_bento.runtime.deployments import (
 )
 from kfp_bento.runtime.errors import DeploymentError
 
-PLACE = {"target": "workload"}
-
 
 class Lost(Exception):
     """The process that worked on a release is gone."""
