@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file
 from kfp_bento.runtime.models import RECORD_NAME, FileDigest, file_digests, model_files, set_digest
-from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,8 +25,8 @@ from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements,
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
 from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models import tree_digest
-from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..errors import InvalidInput
-from ..storage import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
+from ..files import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
 
 _DOT = re.compile(r"(?<!\\)\.")
 _WORDS = ("true", "false", "null")

@@ -19,6 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    open_plain_file,
+    parse_json,
+    parse_json_value,
+    read_small_file,
+    scratch_beside,
+)
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors, verified
 from kfp_bento.runtime.images.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.decompression import decompressed
@@ -35,14 +43,6 @@ from kfp_bento.runtime.images.image import (
 from kfp_bento.runtime.images.reference import ArchiveReference, parse_reference
 from kfp_bento.runtime.images.tar import CHUNK, DEFAULT_EPOCH
 from kfp_bento.runtime.images.tar_index import Stretch, TarIndex
-from kfp_bento.runtime.storage import (
-    JSON_LIMIT,
-    open_plain_file,
-    parse_json,
-    parse_json_value,
-    read_small_file,
-    scratch_beside,
-)
 
 # The first member of every archive of ours; only a file that begins with it is ever replaced.
 MARKER = "kfp-bento.json"

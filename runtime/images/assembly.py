@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.attachments import Document, attach
 from kfp_bento.runtime.images.base_image import BaseImage
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
@@ -37,7 +38,6 @@ from kfp_bento.runtime.images.recipes import Progress, Recipe, key_of
 from kfp_bento.runtime.images.records import RegistryRecords
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.source import read_small
-from kfp_bento.runtime.storage import parse_json
 
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4

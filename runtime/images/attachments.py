@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.blobs import BlobDirectory
 from kfp_bento.runtime.images.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.image import (
@@ -32,7 +33,6 @@ from kfp_bento.runtime.images.source import (
     open_image,
     parse_document,
 )
-from kfp_bento.runtime.storage import parse_json
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files.directories import scratch_file
 from kfp_bento.runtime.images.image import (
     BlobSource,
     BlobStream,
@@ -20,7 +21,6 @@ from kfp_bento.runtime.images.image import (
     is_digest,
 )
 from kfp_bento.runtime.images.tar import CHUNK
-from kfp_bento.runtime.storage.directories import scratch_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

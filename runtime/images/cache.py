@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kfp_bento.runtime.files import parse_json_value, read_small_file
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.image import BlobSource, Descriptor, Layer
 from kfp_bento.runtime.images.recipes import key_of
 from kfp_bento.runtime.images.tar import TarEntry, changed_while_packed
-from kfp_bento.runtime.storage import parse_json_value, read_small_file
 
 # A file that changed this shortly before it was read may change again without a new time stamp.
 _SETTLED_SECONDS = 2.0

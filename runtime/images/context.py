@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly import Assembly, Contents
 from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_base
 from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base
@@ -35,7 +36,6 @@ from kfp_bento.runtime.images.reference import (
 from kfp_bento.runtime.images.registry import Repository
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock, Wheel, locked, select_wheels, selection_inputs
-from kfp_bento.runtime.storage.directories import scratch_inside
 
 CACHE_VARIABLE = "KFP_BENTO_CACHE"
 CACHE_REPOSITORY_VARIABLE = "KFP_BENTO_CACHE_REPOSITORY"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.images.reference import DOCKER_HUB
-from kfp_bento.runtime.storage import JSON_LIMIT, parse_json, read_small_file
 
 MOUNTED_SECRET = Path("/etc/kfp-bento/registry/.dockerconfigjson")
 

@@ -25,6 +25,8 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import read_small_file
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.bytecode import (
     Compilation,
@@ -51,8 +53,6 @@ from kfp_bento.runtime.images.wheels import (
     select_wheels,
     wheel_groups,
 )
-from kfp_bento.runtime.storage import read_small_file
-from kfp_bento.runtime.storage.directories import scratch_inside
 
 # Notes of the installer about this machine's cache, and where a wheel came from: a path here, or
 # an address that the wheel's hash says nothing about.

@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    parse_json,
+    put_in_place,
+    read_small_file,
+    scratch_beside,
+)
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.image import (
     OCI_INDEX,
@@ -19,13 +26,6 @@ from kfp_bento.runtime.images.image import (
     Descriptor,
     Placement,
     descriptor_from,
-)
-from kfp_bento.runtime.storage import (
-    JSON_LIMIT,
-    parse_json,
-    put_in_place,
-    read_small_file,
-    scratch_beside,
 )
 
 REF_NAME = "org.opencontainers.image.ref.name"

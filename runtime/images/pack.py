@@ -19,6 +19,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly import Contents
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.config import STEP, image_config
@@ -29,7 +30,6 @@ from kfp_bento.runtime.images.papers import Papers
 from kfp_bento.runtime.images.recipes import Progress, dependency_recipe
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock
-from kfp_bento.runtime.storage.directories import scratch_inside
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

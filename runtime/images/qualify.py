@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from kfp_bento.runtime.errors import BentoError, ImageError
+from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file
 from kfp_bento.runtime.images.requirements import LOCK, objections
-from kfp_bento.runtime.storage import YAML_LIMIT, parse_yaml, read_small_file
 
 # The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
 _DEFAULT_COMMAND = re.compile(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from kfp_bento.runtime.files import parse_json, parse_json_value
 from kfp_bento.runtime.images.blobs import BytesSource
 from kfp_bento.runtime.images.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.image import (
@@ -21,7 +22,6 @@ from kfp_bento.runtime.images.image import (
     Layer,
 )
 from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.storage import parse_json, parse_json_value
 
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.blobs import verified
 from kfp_bento.runtime.images.connections import INSECURE_VARIABLE, Patience, is_loopback
 from kfp_bento.runtime.images.image import (
@@ -43,7 +44,6 @@ from kfp_bento.runtime.images.transport import (
     Transport,
     whole_number,
 )
-from kfp_bento.runtime.storage import parse_json
 
 __all__ = ["INSECURE_VARIABLE", "Patience", "Repository", "is_loopback"]
 

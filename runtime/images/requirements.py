@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.storage import read_small_file
+from kfp_bento.runtime.files import read_small_file
 
 _LIMIT = 16 << 20
 _OPTIONS = {

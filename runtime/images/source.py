@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json
 from kfp_bento.runtime.images.archive import open_archive
 from kfp_bento.runtime.images.config import KIND, TITLE
 from kfp_bento.runtime.images.image import (
@@ -35,7 +36,6 @@ from kfp_bento.runtime.images.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.storage import JSON_LIMIT, parse_json
 
 _INDEXES = {OCI_INDEX, DOCKER_INDEX}
 _MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}

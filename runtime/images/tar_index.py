@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import open_plain_file
 from kfp_bento.runtime.images.tar import CHUNK
-from kfp_bento.runtime.storage import open_plain_file
 
 # An archive has a few entries for each of at most 127 layers.
 _MEMBERS = 10_000

@@ -19,6 +19,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.connections import (
     Patience,
     is_loopback,
@@ -30,7 +31,6 @@ from kfp_bento.runtime.images.connections import (
 from kfp_bento.runtime.images.credentials import Credentials, find_credentials
 from kfp_bento.runtime.images.reference import DOCKER_HUB
 from kfp_bento.runtime.images.tar import CHUNK
-from kfp_bento.runtime.storage import parse_json
 
 # Answers longer than this are read only as streams; no manifest may be larger.
 CONTENT_LIMIT = 4 << 20

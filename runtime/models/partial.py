@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, ModelError
+from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models.tracking import causes
-from kfp_bento.runtime.storage import put_in_place, scratch_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

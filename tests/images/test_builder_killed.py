@@ -26,8 +26,8 @@ from fault_proxy import FaultProxy, after, before
 from handmade import write, write_base, write_bento
 from servers import stop_group
 
-from kfp_bento.runtime.storage import directories, put_in_place, scratch_beside
-from kfp_bento.runtime.storage.directories import scratch_inside
+from kfp_bento.runtime.files import directories, put_in_place, scratch_beside
+from kfp_bento.runtime.files.directories import scratch_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

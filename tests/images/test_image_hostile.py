@@ -35,6 +35,7 @@ from handmade import (
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images import build_image, tar
 from kfp_bento.runtime.images.base_image import open_base
 from kfp_bento.runtime.images.base_probe import probe_base
@@ -62,7 +63,6 @@ from kfp_bento.runtime.images.tar import (
     walk_tree,
 )
 from kfp_bento.runtime.images.wheels import Lock, Wheel, locked
-from kfp_bento.runtime.storage import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

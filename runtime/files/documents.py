@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -82,6 +83,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("it holds a key twice")
     return found
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Parses a TOML document.
+
+    Raises:
+        ValueError: It is no UTF-8, no TOML, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def parse_yaml(content: bytes) -> Any:

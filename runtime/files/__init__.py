@@ -1,4 +1,4 @@
-"""Storage behind small interfaces: directories never half-made, documents never trusted."""
+"""Directories never half-made, documents never trusted, records that are told from others'."""
 
 from .directories import put_in_place, remove_tree, scratch_beside
 from .documents import (
@@ -7,19 +7,27 @@ from .documents import (
     open_plain_file,
     parse_json,
     parse_json_value,
+    parse_toml,
     parse_yaml,
     read_small_file,
 )
+from .seals import KEY_VARIABLE, is_sealed, own_key, seal, shared_key
 
 __all__ = [
     "JSON_LIMIT",
+    "KEY_VARIABLE",
     "YAML_LIMIT",
+    "is_sealed",
     "open_plain_file",
+    "own_key",
     "parse_json",
     "parse_json_value",
+    "parse_toml",
     "parse_yaml",
     "put_in_place",
     "read_small_file",
     "remove_tree",
     "scratch_beside",
+    "seal",
+    "shared_key",
 ]

@@ -1,0 +1,285 @@
+"""The one place that starts foreign programs.
+
+A program gets an environment by allowlist, so that a token meant for one server is not there for
+whatever a model's requirements or a user's service make it run; a working directory of ours; no
+standard input of ours; a time limit for itself and all that it started; and a limit to what it
+may say. What it says is cleaned before anybody reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from kfp_bento.runtime.errors import KfpBentoError
+
+from .environment import BASIC, chosen
+
+LARGEST_OUTPUT = 64 << 20
+LARGEST_COMPLAINT = 64 << 10
+_PIECE = 1 << 16
+_STOP_SECONDS = 2.0
+_ACCOUNT = re.compile(r"(?<=://)[^/@\s]+@")
+# ECMA-48: control sequences, and operating system commands such as titles and links.
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a program left behind.
+
+    Attributes:
+        status: Exit status; negative is the signal that ended it.
+        output: Standard output, as it was.
+        complaint: The end of standard error, cleaned: see `cleaned`.
+    """
+
+    status: int
+    output: str
+    complaint: str
+
+    def last_lines(self, count: int = 12) -> str:
+        """Give the last lines of the complaint that say something, or that there is none."""
+        lines = [line.rstrip() for line in self.complaint.splitlines() if line.strip()]
+        return "\n".join(lines[-count:]) or f"it ended with status {self.status} without a word"
+
+
+def clean_environment(*passed: Iterable[str], **values: str) -> dict[str, str]:
+    """Give the environment of a program: only what is listed, and what is set here.
+
+    Args:
+        passed: Lists of variables that are passed on where they are set, besides `BASIC`; a name
+            that ends in `*` stands for all that begin so.
+        values: Variables with the values to set; they win.
+    """
+    return {**chosen(os.environ, (*BASIC, *(name for names in passed for name in names))), **values}
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    doing: str,
+    directory: Path,
+    environment: Mapping[str, str],
+    seconds: float,
+    given: bytes = b"",
+    memory: int = 0,
+    error: type[KfpBentoError],
+    hint: str = "",
+) -> Finished:
+    """Run a program to its end, and everything that it started too.
+
+    Args:
+        argv: The program and its arguments.
+        doing: What it is run for, as in "Asking the model took too long": "Asking the model".
+        directory: Its working directory.
+        environment: The whole of it; see `clean_environment`.
+        seconds: How long it may take.
+        given: Its standard input.
+        memory: Bytes of private memory that each of its processes may have; 0 is no limit.
+        error: What to raise.
+        hint: What to do where it cannot be started or takes too long.
+
+    Raises:
+        error: It cannot be started, takes longer, or says more than `LARGEST_OUTPUT`.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+        )
+    except OSError as failure:
+        raise error(
+            f"{doing} failed: {Path(argv[0]).name} cannot be started: {failure.strerror}.",
+            hint=hint or f"Install {Path(argv[0]).name}.",
+        ) from failure
+    limit_memory(process.pid, memory)
+    with process:
+        output, complaint = _Kept(LARGEST_OUTPUT), _Kept(LARGEST_COMPLAINT, end=True)
+        readers = [
+            threading.Thread(target=kept.take, args=(stream,), daemon=True)
+            for kept, stream in ((output, process.stdout), (complaint, process.stderr))
+        ]
+        readers.append(threading.Thread(target=_give, args=(process.stdin, given), daemon=True))
+        try:
+            for thread in readers:
+                thread.start()
+            deadline = time.monotonic() + seconds
+            # Too much output ends the wait as well: nothing reads it any more.
+            while not output.overflow.is_set() and time.monotonic() < deadline:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(0.1, max(0.0, deadline - time.monotonic())))
+                    break
+            late = process.poll() is None and not output.overflow.is_set()
+        finally:
+            # Also what it left running when it ended: that would hold its pipes open.
+            _kill_group(process.pid)
+            process.wait()
+        for thread in readers:
+            thread.join(_STOP_SECONDS)
+    if output.overflow.is_set():
+        raise error(f"{doing} failed: it printed more than {LARGEST_OUTPUT} bytes.", hint=hint)
+    if late:
+        raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
+    said = complaint.content.decode("utf-8", "replace")
+    return Finished(
+        status=process.returncode,
+        output=output.content.decode("utf-8", "replace"),
+        complaint=cleaned(said, secrets_in(environment)),
+    )
+
+
+@contextlib.contextmanager
+def start_program(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path | None = None,
+    log: Path | None = None,
+    memory: int = 0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program that goes on for the length of a block, the leader of its own group.
+
+    Args:
+        argv: The program and its arguments.
+        environment: The whole of it; see `clean_environment`.
+        directory: Its working directory.
+        log: File that receives standard output and error; pipes for all three streams if none.
+        memory: Bytes of private memory that each of its processes may have; 0 is no limit.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    with contextlib.ExitStack() as stack:
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(log.open("ab"))
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(
+            list(argv), env=dict(environment), cwd=directory, start_new_session=True, **streams
+        )
+    limit_memory(process.pid, memory)
+    try:
+        yield process
+    finally:
+        stop_group(process)
+
+
+def stop_group(process: subprocess.Popen[Any], seconds: float = 8.0) -> None:
+    """End a process and everything in its group: politely first, then for certain.
+
+    Args:
+        process: The leader of its group.
+        seconds: How long each polite request may take.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if not _signal_group(process.pid, number):
+            break
+        if _group_ended(process, seconds if number != signal.SIGKILL else _STOP_SECONDS):
+            break
+    process.wait()
+
+
+def interrupt_group(process: subprocess.Popen[Any]) -> None:
+    """Ask a process and its group to end, and come back at once."""
+    _signal_group(process.pid, signal.SIGINT)
+
+
+def limit_memory(process: int, memory: int) -> None:
+    """Limit the private memory of a process and of those that it will start, where possible."""
+    if memory and hasattr(resource, "prlimit"):
+        with contextlib.suppress(OSError, ValueError):  # a stricter limit is there already
+            resource.prlimit(process, resource.RLIMIT_DATA, (memory, memory))
+
+
+def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
+    """Give text of a foreign program as it may be shown: no control characters, no accounts.
+
+    Args:
+        text: Any text.
+        secrets: What must not be shown wherever it stands.
+    """
+    text = _ACCOUNT.sub("***@", _SEQUENCE.sub("", text))
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
+
+
+def secrets_in(environment: Mapping[str, str]) -> list[str]:
+    """Give the values in an environment that are secrets by the names of their variables."""
+    words = ("PASSWORD", "TOKEN", "SECRET", "CREDENTIAL")
+    named = (
+        value for name, value in environment.items() if any(word in name.upper() for word in words)
+    )
+    return sorted({value for value in named if len(value) > 3}, key=len, reverse=True)
+
+
+class _Kept:
+    """What is kept of a stream: its beginning up to a limit, or its end."""
+
+    def __init__(self, limit: int, *, end: bool = False) -> None:
+        self.overflow = threading.Event()
+        self._limit = limit
+        self._end = end
+        self._pieces = bytearray()
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._pieces)
+
+    def take(self, stream: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed while it was read
+            while piece := os.read(stream.fileno(), _PIECE):
+                self._pieces += piece
+                if len(self._pieces) <= self._limit:
+                    continue
+                if not self._end:
+                    self.overflow.set()
+                    return
+                del self._pieces[: -self._limit]
+
+
+def _give(stream: IO[bytes] | None, content: bytes) -> None:
+    if stream is not None:
+        with contextlib.suppress(OSError):  # it ended without reading
+            stream.write(content)
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+def _kill_group(group: int) -> None:
+    _signal_group(group, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _group_ended(process: subprocess.Popen[Any], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        process.poll()  # reaps the leader, which would otherwise keep the group alive
+        if not _signal_group(process.pid, 0):
+            return True
+        time.sleep(0.02)
+    return False

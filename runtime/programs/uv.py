@@ -1,0 +1,127 @@
+"""uv, which locks and installs: found in one place, and run with what is configured for it only.
+
+No configuration file counts, since uv looks for one in every parent of its working directory, and
+whoever can write there could name another index. Accounts come from uv's own variables, and from
+the netrc file for the hosts of configured indexes: uv would send its `default` entry to any host
+that a requirement names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from kfp_bento.runtime.errors import KfpBentoError
+
+from .clean_room import Finished, clean_environment, run_program
+from .environment import NETWORK
+
+UV = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_*"),
+    *("UV_FIND_LINKS", "UV_NO_INDEX", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST", "UV_OFFLINE"),
+    *("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "UV_HTTP_*", "UV_REQUEST_TIMEOUT", "UV_CONCURRENT_*"),
+    *("UV_CACHE_DIR", "UV_LINK_MODE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "XDG_CACHE_HOME"),
+)
+"""What a user may set for uv: where packages are, how they are reached, where they are kept."""
+
+_INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+_MEMORY = 8 << 30
+UV_DOES_NOT_ANSWER = (
+    "uv needs the package index (UV_DEFAULT_INDEX) or a warm cache (UV_OFFLINE=1), and "
+    "SSL_CERT_FILE for certificates of your own."
+)
+
+
+def find_uv(error: type[KfpBentoError]) -> str:
+    """Give the uv installed beside this interpreter, else that on PATH.
+
+    Raises:
+        error: There is none.
+    """
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    found = shutil.which("uv")
+    if found is None:
+        raise error(
+            "uv was not found; it locks and installs dependencies.",
+            hint="Install it: pip install uv (it is part of kfp-bento[runtime]).",
+        )
+    return found
+
+
+def run_uv(
+    arguments: Sequence[str],
+    *,
+    doing: str,
+    directory: Path,
+    seconds: float,
+    error: type[KfpBentoError],
+    indexes: Iterable[str] = (),
+) -> Finished:
+    """Run uv without any configuration but the user's environment variables for it.
+
+    Args:
+        arguments: The command and its options.
+        doing: What it is run for; see `run_program`.
+        directory: Its working directory.
+        seconds: How long it may take.
+        error: What to raise where it cannot be run.
+        indexes: Addresses of further indexes that the user configured.
+    """
+    with _accounts_file([*configured_indexes(), *indexes]) as accounts:
+        return run_program(
+            [find_uv(error), *arguments, "--no-config", "--no-progress"],
+            doing=doing,
+            directory=directory,
+            environment=clean_environment(
+                NETWORK,
+                UV,
+                NETRC=str(accounts),
+                UV_PYTHON_DOWNLOADS="never",
+                NO_COLOR="1",
+            ),
+            seconds=seconds,
+            memory=_MEMORY,
+            error=error,
+            hint=UV_DOES_NOT_ANSWER,
+        )
+
+
+def configured_indexes(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Give the addresses of the package indexes that the environment names."""
+    words = " ".join(environment.get(name, "") for name in _INDEXES).split()
+    # UV_INDEX takes `name=https://…`.
+    return [word[word.find("http") :] for word in words if "://" in word]
+
+
+def account_for(host: str) -> tuple[str, str] | None:
+    """Give user and password of the netrc file for a host; its `default` entry is for nobody."""
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        found = netrc.netrc(os.environ.get("NETRC")).hosts.get(host)
+        if found:
+            return found[0], found[2] or ""
+    return None
+
+
+@contextlib.contextmanager
+def _accounts_file(indexes: Sequence[str]) -> Iterator[Path]:
+    """Give a netrc file with the entries for these indexes' hosts, gone at the end."""
+    hosts = {urllib.parse.urlsplit(address).hostname or "" for address in indexes}
+    entries = {host: account_for(host) for host in sorted(hosts) if host}
+    handle, name = tempfile.mkstemp(prefix="kfp-bento-netrc-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for host, account in entries.items():
+                if account and not any(set(part) & set(" \t\n\"'\\") for part in account):
+                    file.write(f"machine {host} login {account[0]} password {account[1]}\n")
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
