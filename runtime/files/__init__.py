@@ -11,7 +11,16 @@ from .documents import (
     parse_yaml,
     read_small_file,
 )
-from .seals import KEY_VARIABLE, is_sealed, own_key, seal, shared_key
+from .seals import (
+    KEY_VARIABLE,
+    is_sealed,
+    open_record,
+    own_key,
+    record_digest,
+    seal,
+    sealed_record,
+    shared_key,
+)
 
 __all__ = [
     "JSON_LIMIT",
@@ -19,6 +28,7 @@ __all__ = [
     "YAML_LIMIT",
     "is_sealed",
     "open_plain_file",
+    "open_record",
     "own_key",
     "parse_json",
     "parse_json_value",
@@ -26,8 +36,10 @@ __all__ = [
     "parse_yaml",
     "put_in_place",
     "read_small_file",
+    "record_digest",
     "remove_tree",
     "scratch_beside",
     "seal",
+    "sealed_record",
     "shared_key",
 ]

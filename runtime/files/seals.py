@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from .documents import parse_json
 
 KEY_VARIABLE = "KFP_BENTO_RECORD_KEY"
 """The key that pods share: any text of at least 32 characters, from a Secret."""
 
 _SHORTEST_KEY = 32
+_SEAL = "seal"
 
 
 def shared_key() -> bytes | None:
@@ -72,6 +78,50 @@ def is_sealed(content: bytes, purpose: str, found: str, key: bytes | None) -> bo
     """Say whether a seal is the one for this content; never without a key."""
     expected = seal(content, purpose, key)
     return bool(expected) and hmac.compare_digest(expected.encode(), found.encode())
+
+
+def sealed_record(facts: Mapping[str, Any], purpose: str) -> bytes:
+    """Give the text of a record with the seal of this user: ASCII JSON, the same for equal facts.
+
+    Args:
+        facts: JSON values by name; `seal` is none of the names.
+        purpose: What the record is about.
+    """
+    found = seal(_canonical(facts), purpose, own_key())
+    sealed = {**facts, _SEAL: found} if found else dict(facts)
+    return (json.dumps(sealed, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def open_record(content: bytes, purpose: str, told: str = "") -> tuple[dict[str, Any], bool]:
+    """Read a record, and say whether it is one of our own.
+
+    Args:
+        content: The record's text.
+        purpose: What it has to be about.
+        told: `sha256:…` of the text as somebody said it who is believed, such as the step that
+            wrote it; see `record_digest`.
+
+    Returns:
+        The facts without their seal, and whether the seal or the digest is right. The facts of a
+        record that is not our own are claims of whoever wrote it.
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    facts = parse_json(content)
+    found = facts.pop(_SEAL, "")
+    if told:
+        return facts, hmac.compare_digest(told.encode(), record_digest(content).encode())
+    return facts, isinstance(found, str) and is_sealed(_canonical(facts), purpose, found, own_key())
+
+
+def record_digest(content: bytes) -> str:
+    """Give `sha256:…` of a record's text, for the step that reads it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _canonical(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def _make_key(file: Path) -> None:

@@ -29,6 +29,7 @@ LARGEST_OUTPUT = 64 << 20
 LARGEST_COMPLAINT = 64 << 10
 _PIECE = 1 << 16
 _STOP_SECONDS = 2.0
+_READ_SECONDS = 20.0
 _ACCOUNT = re.compile(r"(?<=://)[^/@\s]+@")
 # ECMA-48: control sequences, and operating system commands such as titles and links.
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -130,8 +131,10 @@ def run_program(
             # Also what it left running when it ended: that would hold its pipes open.
             _kill_group(process.pid)
             process.wait()
+        # All who could write are gone, so this is the time to read what they left; but one that
+        # left the group may hold the pipes for ever.
         for thread in readers:
-            thread.join(_STOP_SECONDS)
+            thread.join(max(_READ_SECONDS, deadline - time.monotonic()))
     if output.overflow.is_set():
         raise error(f"{doing} failed: it printed more than {LARGEST_OUTPUT} bytes.", hint=hint)
     if late:
