@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|~#])")
+# What makes a list, or a heading of the line above, where it begins a line.
+_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
 def document(*parts: str) -> str:
@@ -38,6 +40,7 @@ def table(
 def literal(text: str) -> str:
     """Give text that Markdown and HTML take literally, on one line."""
     escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    escaped = _LINE_START.sub(r"\1\\\2", escaped)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
