@@ -37,7 +37,7 @@ def build_bento(
     from kfp_bento.runtime import bentos, models
 
     built = bentos.build_bento(
-        [models.load_model(Path(model.path))],
+        [models.load_model(Path(model.path), record=model.metadata.get("record", ""))],
         Path(bento.path),
         name=bento_name,
         service=Path(service_source) if service_source else None,

@@ -46,7 +46,7 @@ def compare_predictions(
 
     outcome = checks.compare_predictions(
         url,
-        models.load_model(Path(model.path)),
+        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
         endpoint=endpoint,
         request=request or None,
         relative_tolerance=relative_tolerance,

@@ -9,10 +9,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
-from kfp_bento.runtime.bentos.record_types import ServiceTypes, literal
+from kfp_bento.runtime.bentos.record_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.models import MLMODEL_NAME, ModelSignature, read_mlmodel
+from kfp_bento.runtime.files import parse_json_value, read_small_file
+from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,15 @@ def sample_request(bento: Bento | None) -> Any:
     if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
         return None
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
-    return json.loads(example.read_text(encoding="utf-8")) if example.is_file() else None
+    if not example.is_file():
+        return None
+    try:
+        return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
+    except (OSError, ValueError) as failure:
+        raise BentoError(
+            f"The example {example.name} of the bento {bento.tag} cannot be read: {failure}.",
+            hint="Build the bento again.",
+        ) from failure
 
 
 def service_class_name(name: str) -> str:
@@ -129,7 +138,7 @@ def _module(name: str, routes: list[Route], examples: frozenset[str]) -> str:
     types = ServiceTypes()
     sections = [_section(route, types, route.example_file in examples) for route in routes]
     parts = [
-        f'"""{_description(name, routes, examples)}"""',
+        docstring(_description(name, routes, examples)),
         _imports(types),
         *(section.types for section in sections),
         _service(name, sections),
@@ -150,7 +159,7 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
         types.imports.add("example")
         examples = f"examples=example({literal(route.example_file)})"
     request = f"{route.prefix}PredictRequest"
-    body = [f"class {request}(Body):", f'    """The body of POST {route.path}."""', ""]
+    body = [f"class {request}(Body):", f"    {docstring(f'The body of POST {route.path}.')}", ""]
     many = "min_length=1" if inputs.startswith("list[") else ""
     field = ", ".join(filter(None, [many, examples]))
     body.append(f"    inputs: {inputs}" + (f" = Field({field})" if field else ""))
@@ -168,32 +177,33 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
 
 def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tuple[str, str]:
     """Gives the type of `inputs` and the expression that hands them to the model."""
+    columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
         doc = "One row of input: the columns of the model's signature."
-        name = types.row_class(record, doc, signature.inputs)
+        name = types.row_class(record, doc, columns)
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
         types.imports.add("table")
-        kinds = [types.column(spec, f"{route.prefix} row") for spec in signature.inputs]
+        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
         if _has_type_hints(route.model):
             types.imports = types.imports - {"table"} | {"native"}
             return f"list[{kinds[0]}]", "native(inputs)"
         if len(kinds) == 1:
             return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
         record = f"{route.prefix}Record"
-        columns = textwrap.fill(
+        filled = textwrap.fill(
             ", ".join(kinds), 90, initial_indent="    ", subsequent_indent="    "
         )
-        types.classes.append(f"{record} = tuple[  # one row of input\n{columns}\n]")
+        types.classes.append(f"{record} = tuple[  # one row of input\n{filled}\n]")
         return f"list[{record}]", f"table(inputs, {record})"
     if signature.kind == "tensor":
-        types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.inputs[0])}")
+        types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.tensors[0])}")
         return f"{route.prefix}Inputs", "inputs"
     if signature.kind == "tensors":
         doc = "The tensors of the model's signature, each as nested lists."
-        name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.inputs)
+        name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.tensors)
         types.imports.add("arrays")
         return name, "arrays(inputs)"
     types.typing_names.add("Any")
@@ -203,8 +213,7 @@ def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tup
 
 def _has_type_hints(model: ModelVersion) -> bool:
     """Says whether MLflow hands the input on as it is, for the model's own hints to check."""
-    mlmodel = read_mlmodel((model.directory / MLMODEL_NAME).read_bytes())
-    return bool(mlmodel.get("is_signature_from_type_hint"))
+    return read_mlmodel_of(model.directory).has_type_hints
 
 
 def _method(route: Route, request: str, inputs: str, data: str, params: str, answer: str) -> str:
@@ -218,7 +227,7 @@ def _method(route: Route, request: str, inputs: str, data: str, params: str, ans
             f"    @bentoml.api(input_spec={request}{path})",
             f"    def predict{route.suffix}(self, inputs: {inputs}{defaults})"
             f" -> {answer if wide else f'SkipValidation[{answer}]'}:",
-            f'        """The predictions{of_model}, in the order of the inputs."""',
+            f"        {docstring(f'The predictions{of_model}, in the order of the inputs.')}",
             f"        return answer(self.pyfunc{route.suffix}, {passed})",
         ]
     )

@@ -160,7 +160,7 @@ def _predict(
     python: str, model: ModelVersion, requests: Sequence[Mapping[str, Any]], scratch: Path
 ) -> list[Any]:
     task = {
-        "inputs": list(model.signature.inputs) if model.signature else None,
+        "inputs": model.signature.to_dict()["inputs"] if model.signature else None,
         "requests": [dict(body) for body in requests],
     }
     asked, answered = scratch / "requests.json", scratch / "answers.json"

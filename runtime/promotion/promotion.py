@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, PromotionError
+from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import (
     choose_tracking,
     is_missing,
@@ -124,7 +125,8 @@ def _require_registered(model: ModelVersion) -> None:
     if not model.name or not model.version:
         raise PromotionError(
             f"{model.uri} is no registered version, so no alias can point to it.",
-            hint="Register the model and pull it as models:/NAME/VERSION.",
+            hint="Register the model and pull it as models:/NAME/VERSION. A record that came with "
+            f"the files does not count, unless {KEY_VARIABLE} is the same where it was written.",
         )
 
 

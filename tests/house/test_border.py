@@ -22,8 +22,6 @@ NOT_YET = {
     "runtime/bentos/isolation.py",
     "runtime/bentos/layout.py",
     "runtime/bentos/lock.py",
-    "runtime/bentos/requests.py",
-    "runtime/bentos/service_source.py",
     "runtime/checks/check_report.py",
     "runtime/checks/expected.py",
     "runtime/checks/served_model.py",
@@ -45,9 +43,6 @@ NOT_YET = {
     "runtime/local/services.py",
     "runtime/local/target.py",
     "runtime/local/tracking.py",
-    "runtime/models/directory.py",
-    "runtime/models/identity.py",
-    "runtime/models/version.py",
     "runtime/promotion/history.py",
 }
 PARSERS = {
