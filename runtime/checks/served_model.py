@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.errors import CheckError, plain_text
+from kfp_bento.runtime.files import parse_json_value
 
 # An answer to one model's input example; more is a service gone wrong.
 LARGEST_ANSWER = 64 * 2**20
@@ -43,14 +44,11 @@ class Answer:
         Raises:
             ValueError: The body is no JSON.
         """
-        try:
-            return json.loads(self.body.decode("utf-8"))
-        except RecursionError as error:
-            raise ValueError("the JSON is nested too deeply") from error
+        return parse_json_value(self.body, nan=True)
 
     def shown(self) -> str:
         """Give the status and the beginning of the body for a message."""
-        text = " ".join(self.body[: 4 * _SHOWN].decode("utf-8", "replace").split())
+        text = " ".join(plain_text(self.body[: 4 * _SHOWN].decode("utf-8", "replace")).split())
         short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         return f"{self.status} {short}".strip()
 
@@ -162,4 +160,5 @@ def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterato
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = " ".join(plain_text(str(error)).split())[:_SHOWN]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..reports import human_bytes
 from .extras import require_extra
-from .output import Json, out, print_facts, print_json, stopwatch, working
+from .output import Json, foreign, out, print_facts, print_json, stopwatch, working
 
 if TYPE_CHECKING:
     from .. import images
@@ -157,7 +157,7 @@ def _show_image(image: images.Image, seconds: float) -> None:
         origin = "" if layer.kind == "base" else layer.origin
         digest = layer.digest[:19]
         placement = layer.placement if remote else _LOCAL.get(layer.placement, "")
-        table.add_row(layer.kind, layer.title, size, origin, placement, digest)
+        table.add_row(layer.kind, foreign(layer.title), size, origin, placement, digest)
     out.print(table)
     sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
     print_facts(
@@ -180,7 +180,7 @@ def _show_plan(plan: images.ImagePlan) -> None:
         size = human_bytes(layer.size) if layer.size else "unknown"
         about = "" if layer.exact or not layer.size else "about "
         key = layer.key.removeprefix("sha256:")[:12]
-        table.add_row(layer.kind, layer.title, layer.action, about + size, key)
+        table.add_row(layer.kind, foreign(layer.title), layer.action, about + size, key)
     out.print(table)
     unknown = any(layer.action == "build" and not layer.size for layer in plan.layers)
     outcome = f"at most {human_bytes(plan.bytes_to_send)}" + (", and more" if unknown else "")

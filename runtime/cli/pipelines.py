@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ..reports import human_bytes
 from .extras import require_extra
-from .output import Json, err, out, print_facts, print_json, steps
+from .output import Json, err, foreign, out, print_facts, print_json, steps
 
 
 def demo(
@@ -39,8 +38,8 @@ def demo(
         print_json(finished.summary)
         return
     _print_demo(finished.summary)
-    directory = escape(str(to))
-    tag = escape(finished.summary["image"]["tags"][0])
+    directory = foreign(str(to))
+    tag = foreign(finished.summary["image"]["tags"][0])
     out.print(
         f"\n  report     {directory}/report.html"
         f"\n  summary    {directory}/summary.json"
@@ -79,7 +78,7 @@ def _print_demo(summary: dict[str, Any]) -> None:
         + (f" (was {promoted['previous']})" if promoted["previous"] else ""),
         "time": f"{summary['seconds']['total']:.1f} s",
     }.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, foreign(value))
     out.print()
     out.print(table)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..errors import KfpBentoError
+from ..errors import KfpBentoError, plain_text
 from .output import err, out, print_facts, print_table
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def show_diff(diff: ReleaseDiff) -> None:
     for line in diff.text.splitlines():
         heading = line.startswith(("--- ", "+++ "))
         style = "bold" if heading else _STYLES.get(line[:1], "")
-        out.print(Text(line, style=style), soft_wrap=True)
+        out.print(Text(plain_text(line), style=style), soft_wrap=True)
     counts = dict.fromkeys(_CHANGES, 0)
     for one in diff.objects:
         counts[one.change] += 1

@@ -19,6 +19,7 @@ from kfp_bento.runtime.models.mlmodel import (
     read_mlmodel_of,
 )
 from kfp_bento.runtime.models.pull import pull_model
+from kfp_bento.runtime.models.registry import read_registered_model, read_registered_version
 from kfp_bento.runtime.models.signature import (
     Column,
     Field,
@@ -38,7 +39,7 @@ from kfp_bento.runtime.models.tracking import (
     tracking_client,
 )
 from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion, version_number
 
 __all__ = [
     "ALLOWED_HOSTS",
@@ -70,10 +71,13 @@ __all__ = [
     "pull_model",
     "read_any_example",
     "read_mlmodel_of",
+    "read_registered_model",
+    "read_registered_version",
     "set_digest",
     "speaking_to",
     "specification_kind",
     "tracking_client",
     "tree_digest",
+    "version_number",
     "without_password",
 ]

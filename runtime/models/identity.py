@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.errors import ModelError, plain_text
+from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, mlmodel_text, portable_mlmodel
+from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
 
 if TYPE_CHECKING:
@@ -126,12 +127,6 @@ def content_digest(directory: Path) -> str:
     """Gives the content digest of a model directory; see `ModelVersion.content_digest`."""
     files = file_digests(model_files(directory))
     return content_set_digest(files, mlmodel_text(directory))
-
-
-def has_control_characters(path: str) -> bool:
-    """Whether a file's name would do more than be shown; bytes that are no UTF-8 are fine."""
-    known = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return plain_text(known) != known or "\n" in path or "\t" in path
 
 
 def _strange(directory: Path, path: Path, what: str) -> ModelError:

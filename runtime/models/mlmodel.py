@@ -131,8 +131,8 @@ def portable_mlmodel(text: bytes) -> bytes:
         dumped = yaml.safe_dump(
             data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
         )
-    except (TypeError, RecursionError, yaml.YAMLError) as failure:
-        raise _not_yaml(f"its keys cannot be sorted ({type(failure).__name__})") from failure
+    except (RecursionError, yaml.YAMLError) as failure:
+        raise _not_yaml(f"it cannot be written again ({type(failure).__name__})") from failure
     return dumped.encode("ascii")
 
 

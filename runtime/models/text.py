@@ -26,9 +26,21 @@ def checked_text(value: Any, what: str, *, longest: int = LONGEST_TEXT) -> str:
         raise _unusable(what, f"is {type(value).__name__}, not text")
     if len(value) > longest:
         raise _unusable(what, f"has more than {longest} characters")
-    if plain_text(value) != value or "\n" in value or "\t" in value:
+    if plain_text(value) != value or any(letter in value for letter in "\n\t"):
         raise _unusable(what, f"has control characters: {value[:60]!a}")
     return value
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a file's name would do more than be shown; bytes that are no UTF-8 are fine."""
+    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return plain_text(known) != known or any(letter in text for letter in "\n\t")
+
+
+def shown_text(value: Any, *, longest: int = 300) -> str:
+    """Gives what somebody else said as one line for a message."""
+    line = " ".join(plain_text(str(value)).split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def _unusable(what: str, why: str) -> ModelError:

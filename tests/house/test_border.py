@@ -22,9 +22,7 @@ NOT_YET = {
     "runtime/bentos/isolation.py",
     "runtime/bentos/layout.py",
     "runtime/bentos/lock.py",
-    "runtime/checks/check_report.py",
     "runtime/checks/expected.py",
-    "runtime/checks/served_model.py",
     "runtime/deployments/cluster.py",
     "runtime/deployments/local_target.py",
     "runtime/deployments/record.py",
@@ -43,7 +41,6 @@ NOT_YET = {
     "runtime/local/services.py",
     "runtime/local/target.py",
     "runtime/local/tracking.py",
-    "runtime/promotion/history.py",
 }
 PARSERS = {
     "json": {"load", "loads", "JSONDecoder"},
