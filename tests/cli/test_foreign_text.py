@@ -14,7 +14,12 @@ from kfp_bento.runtime.reports import check_summary
 from kfp_bento.runtime.reports.elements import element
 from kfp_bento.runtime.reports.markdown import code, fenced, literal
 
-HOSTILE = "\x1b[2J\x1b]0;title\x07a\x1b[31mb\x9b2J\rc\x08d\x00e\u202ef\u2066g\u200eh\x7fi\x85j\ud800k[red]l"
+HOSTILE = "".join(
+    (
+        *("\x1b[2J", "\x1b]0;title\x07", "a\x1b[31mb", "\x9b2J", "\r", "\x08", "\x00", "\x7f"),
+        *("\u202e", "\u2066", "\u200e", "\x85", "\ud800", "[red]"),
+    )
+)
 CONTROLS = {letter for letter in HOSTILE if not letter.isprintable()}
 
 
