@@ -100,7 +100,7 @@ class Tensor:
     def to_dict(self) -> dict[str, Any]:
         """The tensor as MLflow writes it."""
         spec = {"dtype": self.dtype, "shape": list(self.shape)}
-        return {"type": "tensor", "tensor-spec": spec, **_named(self.name)}
+        return {**_named(self.name), "type": "tensor", "tensor-spec": spec}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Parameter:
         """The parameter as MLflow writes it; what JSON has no number for is a text."""
         shape = [-1] if self.is_list else None
         default = _plain_default(self.default)
-        return {"name": self.name, **self.type.to_dict(), "default": default, "shape": shape}
+        return {"name": self.name, "default": default, "shape": shape, **self.type.to_dict()}
 
 
 Field: TypeAlias = Column | Tensor

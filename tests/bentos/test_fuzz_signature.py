@@ -117,6 +117,7 @@ def test_any_signature_becomes_known_words_or_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @given(SIGNATURES)
 @bounded(20_000)
 def test_any_of_many_signatures_becomes_known_words_or_is_refused(

@@ -99,6 +99,7 @@ def test_any_example_is_a_request_or_none(directory: Path, side: Any, example: A
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @fuzzed(10_000, CHANGES, st.booleans())
 def test_any_of_many_records_says_where_a_model_is_from_or_nothing(
     directory: Path, changes: dict[str, Any], told: bool
@@ -107,6 +108,7 @@ def test_any_of_many_records_says_where_a_model_is_from_or_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @fuzzed(20_000, SIDES, EXAMPLES | JUNK)
 def test_any_of_many_examples_is_a_request_or_none(
     directory: Path, side: Any, example: Any

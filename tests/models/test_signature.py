@@ -54,7 +54,7 @@ PARAMS = ParamSchema(
 def test_what_mlflow_writes_is_read_and_written_again(schema: Schema) -> None:
     signature = ModelSignature.from_mlmodel({"inputs": schema.to_json()})
 
-    assert signature.to_dict()["inputs"] == json.loads(schema.to_json())
+    assert json.dumps(signature.to_dict()["inputs"]) == schema.to_json()
     assert ModelSignature.from_dict(json.loads(json.dumps(signature.to_dict()))) == signature
 
 
