@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -24,7 +25,7 @@ from kfp_bento.runtime.bentos.layout import (
 from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
-from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models import tree_digest
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 GENERATOR_FORMAT = 1
 """Raised when the same inputs would give a different bento."""
+
+_CHANGED = "The bento that was there had been changed after it was built; it was replaced."
 
 
 def build_bento(
@@ -124,10 +127,16 @@ def _built(
 
 
 def _settled(built: Bento, directory: Path) -> Bento:
+    """Puts a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
-    if (directory / "bento.yaml").is_file() and load_bento(directory).tag == built.tag:
-        write_record(here)
-        return replace(here, reused=True)
+    if (directory / "bento.yaml").is_file():
+        with contextlib.suppress(BentoError, ModelError):
+            present = load_bento(directory)
+            if (present.tag, present.digest) == (built.tag, built.digest):
+                write_record(here)
+                return replace(here, reused=True)
+            if present.tag == built.tag:
+                here = replace(here, note=_CHANGED)
     write_record(built)
     put_in_place(built.directory, directory)
     return here

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.markup import escape
 
 from .extras import require_extra
-from .output import Json, print_facts, print_json, working
+from .output import Json, err, print_facts, print_json, working
 
 app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
 
@@ -45,6 +46,8 @@ def build(
         bento = bentos.build_bento(
             loaded, to, name=name, service=service, requirements=requirement or ()
         )
+    if bento.note:
+        err.print(escape(bento.note))
     if json:
         print_json(bento.to_dict() | {"directory": str(to)})
         return

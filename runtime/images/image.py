@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.images.attachments import Document
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -92,6 +95,8 @@ class Layer:
         origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
         title: What it holds, for people: ``dependencies (41 wheels)``.
         placement: How it came to its destination, or an empty string before it did.
+        unverified: Whether it is reused on the word of a registry alone: a record without a seal
+            of ours names it, and nobody here has seen what is in it.
     """
 
     kind: str
@@ -102,6 +107,7 @@ class Layer:
     origin: str
     title: str
     placement: Placement | Literal[""] = field(default="", compare=False)
+    unverified: bool = field(default=False, compare=False)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -115,7 +121,7 @@ class Layer:
         Raises:
             ValueError: It is none.
         """
-        names = {item.name for item in fields(cls)} - {"placement"}
+        names = {item.name for item in fields(cls)} - {"placement", "unverified"}
         if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
             raise ValueError("a layer with other fields")
         texts = [value for name, value in data.items() if name != "size"]
@@ -126,6 +132,11 @@ class Layer:
         except ImageError as error:
             raise ValueError(error.message) from error
         return cls(**data)
+
+    def record(self) -> dict[str, Any]:
+        """The layer as plain JSON values, for a build that will reuse it."""
+        facts = asdict(replace(self, origin="reused"))
+        return {name: facts[name] for name in facts.keys() - {"placement", "unverified"}}
 
     def with_origin(self, origin: str) -> Layer:
         """The same layer, said to come from elsewhere."""
@@ -149,6 +160,8 @@ class Image:
         layers: From the lowest to the highest.
         platform: ``linux/amd64`` or ``linux/arm64``.
         reused: Whether the destination held this very image already, so that nothing changed.
+        documents: Bill of materials and provenance as the build that gave this value knows them,
+            where some layers are unverified; those attached to the image may be anybody's.
     """
 
     repository: str
@@ -159,6 +172,7 @@ class Image:
     layers: tuple[Layer, ...]
     platform: str
     reused: bool = field(default=False, compare=False)
+    documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reference(self) -> str:
@@ -174,7 +188,9 @@ class Image:
         """The image as plain JSON values, its reference and size among them."""
         derived = {"reference": self.reference, "size": self.size}
         layers = [asdict(layer) for layer in self.layers]
-        return {**asdict(self), **derived, "tags": list(self.tags), "layers": layers}
+        facts = asdict(replace(self, documents=()))
+        del facts["documents"]
+        return {**facts, **derived, "tags": list(self.tags), "layers": layers}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
