@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -130,13 +129,15 @@ def _settled(built: Bento, directory: Path) -> Bento:
     """Puts a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
     if (directory / "bento.yaml").is_file():
-        with contextlib.suppress(BentoError, ModelError):
+        try:
             present = load_bento(directory)
-            if (present.tag, present.digest) == (built.tag, built.digest):
-                write_record(here)
-                return replace(here, reused=True)
-            if present.tag == built.tag:
-                here = replace(here, note=_CHANGED)
+        except (BentoError, ModelError):
+            present = None
+        if present and (present.tag, present.digest) == (built.tag, built.digest):
+            write_record(here)
+            return replace(here, reused=True)
+        if present is None or present.tag == built.tag:
+            here = replace(here, note=_CHANGED)
     write_record(built)
     put_in_place(built.directory, directory)
     return here

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.programs import cleaned
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.images.attachments import Document
@@ -48,6 +49,11 @@ class Descriptor:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
+def one_line(value: object, longest: int = 200) -> str:
+    """A value of somebody else's document as it may be shown: one line that steers no terminal."""
+    return " ".join(cleaned(str(value)[:longest]).split())
+
+
 def is_digest(value: object) -> bool:
     """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
@@ -66,11 +72,11 @@ def descriptor_from(item: object) -> Descriptor:
         raise ImageError("An image has something else where a descriptor must be.")
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
     if not is_digest(digest):
-        shown = str(digest)[:100] if isinstance(digest, str) else type(digest).__name__
+        shown = one_line(digest, 100) if isinstance(digest, str) else type(digest).__name__
         raise ImageError(f"An image names a blob by '{shown}', which is no SHA-256 digest.")
     if type(size) is not int or not 0 <= size <= LARGEST_BLOB:
         raise ImageError(f"An image gives no size for {digest}, or one that cannot be.")
-    if not isinstance(media_type, str):
+    if not isinstance(media_type, str) or not media_type.isprintable():
         raise ImageError(f"An image gives no media type for {digest}.")
     return Descriptor(media_type, str(digest), size)
 
