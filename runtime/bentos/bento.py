@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,10 @@ def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
     if artifact is None:
         return None
     record = str((getattr(artifact, "metadata", None) or {}).get(RECORD, ""))
-    return load_bento(Path(artifact.path), record=record, deferred=deferred)
+    bento = load_bento(Path(artifact.path), record=record, deferred=deferred)
+    if bento.note:
+        print(bento.note, file=sys.stderr)
+    return bento
 
 
 def bento_record(bento: Bento) -> str:

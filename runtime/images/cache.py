@@ -146,9 +146,11 @@ def open_cache(directory: Path) -> LayerCache:
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - symlinks are looked at below
     with storage_errors(directory):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700, parents=True)
-        objection = next(filter(None, map(_objection, _parts(directory))), "")
+        for part in _PARTS:
+            with contextlib.suppress(FileExistsError):
+                # What is linked from below it into a layout is to be read by others there.
+                (directory / part).mkdir(mode=0o755 if part else 0o700, parents=True)
+        objection = next((why for part in _PARTS if (why := _objection(directory / part))), "")
         if objection and shared_key() is None:
             raise InvalidInput(
                 f"The cache {directory} is not used: {objection}, who could plant layers there.",
@@ -159,12 +161,6 @@ def open_cache(directory: Path) -> LayerCache:
         if not objection:
             directory.chmod(0o700)
     return LayerCache(directory, private=not objection and not _can_be_replaced(directory))
-
-
-def _parts(directory: Path) -> Iterator[Path]:
-    for part in _PARTS:
-        if os.path.lexists(directory / part):
-            yield directory / part
 
 
 def _objection(path: Path) -> str:

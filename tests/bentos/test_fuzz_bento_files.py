@@ -90,7 +90,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_was_changed_by_chance_is_taken_or_refused(target: str, tmp_path: Path) -> None:
-    fuzzed(*TARGETS[target](tmp_path), 60)
+    fuzzed(*TARGETS[target](tmp_path), 25)
 
 
 @pytest.mark.slow
