@@ -146,11 +146,12 @@ def open_cache(directory: Path) -> LayerCache:
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - symlinks are looked at below
     with storage_errors(directory):
-        for part in _PARTS:
-            with contextlib.suppress(FileExistsError):
-                # What is linked from below it into a layout is to be read by others there.
-                (directory / part).mkdir(mode=0o755 if part else 0o700, parents=True)
-        objection = next((why for part in _PARTS if (why := _objection(directory / part))), "")
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700, parents=True)
+        # Behind a closed door it does not matter who may write.
+        closed = directory.stat().st_mode & 0o077 == 0
+        objections = (_objection(path, closed=closed) for path in _parts(directory))
+        objection = next(filter(None, objections), "")
         if objection and shared_key() is None:
             raise InvalidInput(
                 f"The cache {directory} is not used: {objection}, who could plant layers there.",
@@ -163,14 +164,21 @@ def open_cache(directory: Path) -> LayerCache:
     return LayerCache(directory, private=not objection and not _can_be_replaced(directory))
 
 
-def _objection(path: Path) -> str:
+def _parts(directory: Path) -> Iterator[Path]:
+    for part in _PARTS:
+        if os.path.lexists(directory / part):
+            yield directory / part
+
+
+def _objection(path: Path, *, closed: bool) -> str:
     """What speaks against a directory of a cache: that others own it or can write there."""
     for status in (path.lstat(), path.stat()):
         if status.st_uid != os.getuid() and not (
             stat.S_ISLNK(status.st_mode) and status.st_uid == 0
         ):
             return f"{path} belongs to another user"
-        if not stat.S_ISLNK(status.st_mode) and status.st_mode & _OTHERS_MAY_WRITE:
+        open_door = not closed and not stat.S_ISLNK(status.st_mode)
+        if open_door and status.st_mode & _OTHERS_MAY_WRITE:
             return f"{path} can be written by other users"
     return ""
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,7 +141,7 @@ def addresses(folder: Path) -> Target:
     def check(content: bytes) -> None:
         text = content.decode("latin-1")
         joined = transport._joined("https://quay.io/v2/", text)
-        assert "@" not in joined.partition("://")[2].partition("/")[0]
+        assert "@" not in urllib.parse.urlsplit(joined).netloc
 
     return check, changed_bytes(b"https://ali:pw@[::1]:443/a/../b?x=y#z\\@quay.io:80")
 
@@ -366,7 +367,7 @@ def test_what_was_changed_by_chance_is_taken_or_refused(target: str, tmp_path: P
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", TARGETS)
 def test_much_that_was_changed_by_chance_is_taken_or_refused(target: str, tmp_path: Path) -> None:
-    fuzzed(*TARGETS[target](tmp_path), 4000)
+    fuzzed(*TARGETS[target](tmp_path), 1000)
 
 
 def test_an_image_survives_being_written_down() -> None:
