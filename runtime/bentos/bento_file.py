@@ -6,6 +6,7 @@ Its fields are those of BentoML 1.1 to 1.4 (`_internal/bento/bento.py`, `build_c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -128,7 +129,7 @@ def read_bento_file(directory: Path) -> BentoFile:
         BentoError: There is none, or it is not one that BentoML wrote.
     """
     path = directory / BENTO_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise BentoError(
             f"{directory} is not a bento: it has no {BENTO_FILE}.",
             hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
@@ -212,7 +213,8 @@ def _bento_file(data: dict[str, Any], content: bytes) -> BentoFile:
     section = "image" if image else "docker"
     chosen = image or docker
     return BentoFile(
-        name=_name((), data, "name"),
+        # Who makes something of the name says which names it takes.
+        name=" ".join(cleaned(_scalar((), data, "name", needed=True)).split()),
         version=_name((), data, "version"),
         service=_name((), data, "service"),
         bentoml_version=_line((), data, "bentoml_version"),
@@ -297,9 +299,11 @@ def _set(
     }
 
 
-def _scalar(above: Place, holder: Mapping[str, Any], key: str) -> str:
+def _scalar(above: Place, holder: Mapping[str, Any], key: str, *, needed: bool = False) -> str:
     """A text, number or date as a text; "" for what is missing."""
     value = holder.get(key)
+    if value is None and needed:
+        raise _Unlike((*above, key), "is missing")
     if value is None:
         return ""
     if not isinstance(value, str | int | float | date):

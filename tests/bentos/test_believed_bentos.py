@@ -238,7 +238,8 @@ def test_a_bento_follows_the_umask(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"name": "a\x1b[2J"}, "name holds control characters"),
+        ({"version": "a\x1b[2J"}, "version holds control characters"),
+        ({"name": None}, "name is missing"),
         ({"version": None}, "version is missing"),
         ({"service": ["a"]}, "service is no text"),
         ({"image": [1]}, "image is no mapping"),
