@@ -62,8 +62,13 @@ def parse_json(content: bytes) -> dict[str, Any]:
     return parsed
 
 
-def parse_json_value(content: bytes) -> Any:
+def parse_json_value(content: bytes, *, finite: bool = True) -> Any:
     """Parses any JSON value.
+
+    Args:
+        content: The document.
+        finite: Whether every number must be one that JSON has; otherwise NaN and infinite ones
+            may be there as Python writes them.
 
     Raises:
         ValueError: It is no UTF-8, no JSON, nested too deeply, or holds a key twice or a value
@@ -72,7 +77,7 @@ def parse_json_value(content: bytes) -> Any:
     try:
         parsed = json.loads(content.decode(), object_pairs_hook=_unique)
         # Finds NaN, infinite numbers and lone surrogates, which the parser takes.
-        json.dumps(parsed, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(parsed, allow_nan=not finite, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return parsed

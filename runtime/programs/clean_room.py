@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ _PIECE = 1 << 16
 _STOP_SECONDS = 2.0
 _READ_SECONDS = 20.0
 _ACCOUNT = re.compile(r"(?<=://)[^/@\s]+@")
+_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:[A-Z]*PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|KEY)(?:_|$)", re.I
+)
 # ECMA-48: control sequences, and operating system commands such as titles and links.
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -225,12 +230,12 @@ def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def secrets_in(environment: Mapping[str, str]) -> list[str]:
-    """Give the values in an environment that are secrets by the names of their variables."""
-    words = ("PASSWORD", "TOKEN", "SECRET", "CREDENTIAL")
-    named = (
-        value for name, value in environment.items() if any(word in name.upper() for word in words)
-    )
-    return sorted({value for value in named if len(value) > 3}, key=len, reverse=True)
+    """Give the secrets in an environment: by the names of variables, and in addresses."""
+    found = {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    for value in environment.values():
+        for password in _PASSWORD.findall(value):
+            found |= {password, urllib.parse.unquote(password)}
+    return sorted({value for value in found if len(value) > 3}, key=len, reverse=True)
 
 
 class _Kept:

@@ -27,8 +27,18 @@ UV = (
     *("UV_FIND_LINKS", "UV_NO_INDEX", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST", "UV_OFFLINE"),
     *("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "UV_HTTP_*", "UV_REQUEST_TIMEOUT", "UV_CONCURRENT_*"),
     *("UV_CACHE_DIR", "UV_LINK_MODE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "XDG_CACHE_HOME"),
+    *("UV_NO_CACHE", "SSL_CLIENT_CERT"),
 )
 """What a user may set for uv: where packages are, how they are reached, where they are kept."""
+
+PYTHONS = ("UV_PYTHON_*", "UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON")
+"""Which interpreters uv uses, and where it fetches them."""
+
+KEYRINGS = (
+    *("PYTHON_KEYRING_*", "DBUS_SESSION_BUS_ADDRESS", "CLOUDSDK_*", "AWS_PROFILE"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+)
+"""What the `keyring` program needs, which uv asks for accounts where the user wants that."""
 
 _INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _MEMORY = 8 << 30
@@ -65,6 +75,8 @@ def run_uv(
     seconds: float,
     error: type[KfpBentoError],
     indexes: Iterable[str] = (),
+    downloads: bool = False,
+    variables: Iterable[str] = (),
 ) -> Finished:
     """Run uv without any configuration but the user's environment variables for it.
 
@@ -75,6 +87,8 @@ def run_uv(
         seconds: How long it may take.
         error: What to raise where it cannot be run.
         indexes: Addresses of further indexes that the user configured.
+        downloads: Whether it may fetch an interpreter, where the user does not forbid that.
+        variables: Names of more variables that it gets: those that a user's own list names.
     """
     with _accounts_file([*configured_indexes(), *indexes]) as accounts:
         return run_program(
@@ -84,9 +98,12 @@ def run_uv(
             environment=clean_environment(
                 NETWORK,
                 UV,
+                PYTHONS if downloads else (),
+                KEYRINGS if os.environ.get("UV_KEYRING_PROVIDER") else (),
+                variables,
                 NETRC=str(accounts),
-                UV_PYTHON_DOWNLOADS="never",
                 NO_COLOR="1",
+                **({} if downloads else {"UV_PYTHON_DOWNLOADS": "never"}),
             ),
             seconds=seconds,
             memory=_MEMORY,
