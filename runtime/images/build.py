@@ -165,7 +165,12 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
     options, base = context.options, context.base
     codec, epoch = options.codec, options.epoch
     chosen = context.select(
-        Lock(wishes.requirements, _install_folder(bento.directory), bento.python_version)
+        Lock(
+            wishes.requirements,
+            _install_folder(bento.directory),
+            bento.python_version,
+            own=False,
+        )
     )
     groups = dependency_groups(
         chosen.lock, options.platform, interpreter=base.interpreter, wheels=chosen.wheels
