@@ -17,6 +17,7 @@ def build_bento(
     bento_name: str = "",
     service_source: str = "",
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
+    allow_sources: list = [],  # noqa: B006
 ) -> str:
     """Build a bento with locked dependencies and a version derived from its content.
 
@@ -28,6 +29,8 @@ def build_bento(
         bento_name: Name of the bento; empty takes the registered model's name.
         service_source: Directory or file with a BentoML service of your own; empty generates one.
         extra_requirements: Requirements to lock besides the model's own, one per item.
+        allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
+            the model's own requirements may name; empty allows names and versions only.
 
     Returns:
         The bento's tag, name:version.
@@ -42,6 +45,7 @@ def build_bento(
         name=bento_name,
         service=Path(service_source) if service_source else None,
         requirements=extra_requirements,
+        allow_sources=allow_sources,
     )
     bento.metadata.update(tag=built.tag, digest=built.digest, python_version=built.python_version)
     return built.tag

@@ -34,6 +34,15 @@ def build(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
     ] = None,
+    allow_source: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Beginning of the addresses of indexes and wheels that the models' own "
+            "requirements may name, such as https://host/path/; may be repeated. "
+            "Default: names and versions only, from the index configured for uv.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build a bento: typed service, locked dependencies, a version made of its content."""
@@ -43,7 +52,12 @@ def build(
     with working("building the bento", quiet=json):
         loaded = [models.load_model(directory) for directory in model_directories]
         bento = bentos.build_bento(
-            loaded, to, name=name, service=service, requirements=requirement or ()
+            loaded,
+            to,
+            name=name,
+            service=service,
+            requirements=requirement or (),
+            allow_sources=allow_source or (),
         )
     if json:
         print_json(bento.to_dict() | {"directory": str(to)})

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {"runtime/files/documents.py"}
-PROGRAMS = {"runtime/programs/clean_room.py"}
+PROGRAMS = {"runtime/programs/clean_room.py", "runtime/programs/confined_start.py"}
 TRAVELLERS = {
     # They run where kfp-bento is not installed, and read what kfp-bento wrote for them.
     "runtime/bentos/pyfunc_json.py",
@@ -18,25 +18,15 @@ TRAVELLERS = {
 NOT_YET = {
     # Rooms that the border has not reached; each leaves this list for good.
     "runtime/bentos/bento.py",
-    "runtime/bentos/bentoml_process.py",
-    "runtime/bentos/isolation.py",
     "runtime/bentos/layout.py",
-    "runtime/bentos/lock.py",
     "runtime/bentos/requests.py",
     "runtime/bentos/service_source.py",
     "runtime/checks/check_report.py",
-    "runtime/checks/expected.py",
     "runtime/checks/served_model.py",
     "runtime/deployments/cluster.py",
     "runtime/deployments/local_target.py",
     "runtime/deployments/record.py",
-    "runtime/images/bytecode.py",
-    "runtime/images/credentials.py",
-    "runtime/images/debian.py",
-    "runtime/images/host.py",
-    "runtime/images/pack.py",
     "runtime/images/sbom.py",
-    "runtime/images/wheels.py",
     "runtime/local/engines.py",
     "runtime/local/pipeline_process.py",
     "runtime/local/pipelines.py",
@@ -108,7 +98,7 @@ def uses(path: Path) -> set[str]:
 def test_nobody_else_parses_documents_or_starts_programs(path: Path) -> None:
     found = uses(path)
     if identifier(path) in PROGRAMS:
-        found = {name for name in found if name not in STARTERS}
+        found = {name for name in found if name not in STARTERS and not name.startswith("os.")}
     if identifier(path) in DOCUMENTS | TRAVELLERS:
         found = {
             name for name in found if name.partition(".")[0] not in ("json", "yaml", "tomllib")
