@@ -24,6 +24,7 @@ from kfp_bento.runtime.bentos.lock import (
 )
 from kfp_bento.runtime.errors import BentoError, CheckError
 from kfp_bento.runtime.files import parse_json_value, read_small_file
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.programs import (
     clean_environment,
     cleaned,
@@ -77,8 +78,7 @@ def expected_answers(
         InvalidInput: An allowed source is no address.
     """
     sources = allowed_sources(allow_sources)
-    with tempfile.TemporaryDirectory(prefix="kfp-bento-expected-") as folder:
-        scratch = Path(folder)
+    with scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-expected-") as scratch:
         reason = unmet_requirement(model)
         python = (
             sys.executable if not reason else _isolated_interpreter(model, scratch, reason, sources)

@@ -9,6 +9,7 @@ selection fail, or fall to another file of the lock, never to an unknown one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -36,6 +37,7 @@ from packaging.utils import (
 from kfp_bento.runtime import programs
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import parse_toml
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.image import Platform, is_digest
 from kfp_bento.runtime.images.requirements import (
@@ -312,14 +314,22 @@ def run_uv(
     Raises:
         ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
     """
-    with storage_errors(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="kfp-bento-uv-")
-    with temporary as folder:
+    with _scratch("kfp-bento-uv-") as folder:
         if "--cache-dir" not in arguments and not _has_cache():
-            cache = (scratch or Path(folder)).absolute() / "uv-cache"
+            cache = (scratch or folder).absolute() / "uv-cache"
             arguments = (*arguments, "--cache-dir", str(cache))
         # In a directory of our own: uv looks for its settings where it runs.
-        return _run_uv(lock, platform, *arguments, offline=offline, directory=Path(folder))
+        return _run_uv(lock, platform, *arguments, offline=offline, directory=folder)
+
+
+@contextlib.contextmanager
+def _scratch(prefix: str) -> Iterator[Path]:
+    """A temporary directory; what killed processes left of the kind goes as well."""
+    near = Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as stack:
+        with storage_errors(near):
+            folder = stack.enter_context(scratch_inside(near, prefix))
+        yield folder
 
 
 def _has_cache() -> bool:
@@ -366,10 +376,8 @@ def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool, dire
 
 def _compiled(lock: Lock, platform: Platform) -> list[dict[str, Any]]:
     """The packages of the lock as uv finds them in the index (PEP 751, ``packages``)."""
-    with storage_errors(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="kfp-bento-lock-")
-    with temporary as folder:
-        file = Path(folder, "requirements.txt")
+    with _scratch("kfp-bento-lock-") as folder:
+        file = folder / "requirements.txt"
         text = "".join(f"{line}\n" for line in _installer_lines(lock))
         with storage_errors(file):
             file.write_text(text, encoding="utf-8")

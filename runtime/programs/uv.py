@@ -83,14 +83,15 @@ def run_uv(
     Args:
         arguments: The command and its options.
         doing: What it is run for; see `run_program`.
-        directory: Its working directory.
+        directory: Its working directory: one of ours that goes away, also where a process was
+            killed, since accounts are in it meanwhile.
         seconds: How long it may take.
         error: What to raise where it cannot be run.
         indexes: Addresses of further indexes that the user configured.
         downloads: Whether it may fetch an interpreter, where the user does not forbid that.
         variables: Names of more variables that it gets: those that a user's own list names.
     """
-    with _accounts_file([*configured_indexes(), *indexes]) as accounts:
+    with _accounts_file(directory, [*configured_indexes(), *indexes]) as accounts:
         return run_program(
             [find_uv(error), *arguments, "--no-config", "--no-progress"],
             doing=doing,
@@ -129,11 +130,11 @@ def account_for(host: str) -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def _accounts_file(indexes: Sequence[str]) -> Iterator[Path]:
+def _accounts_file(directory: Path, indexes: Sequence[str]) -> Iterator[Path]:
     """Give a netrc file with the entries for these indexes' hosts, gone at the end."""
     hosts = {urllib.parse.urlsplit(address).hostname or "" for address in indexes}
     entries = {host: account_for(host) for host in sorted(hosts) if host}
-    handle, name = tempfile.mkstemp(prefix="kfp-bento-netrc-")  # mode 0600
+    handle, name = tempfile.mkstemp(prefix="kfp-bento-netrc-", dir=directory)  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             for host, account in entries.items():
