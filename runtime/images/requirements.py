@@ -163,7 +163,10 @@ def _no_requirement(text: str) -> Iterator[tuple[str, str]]:
     if text.startswith("-"):
         return
     try:
-        parse_requirement(_named(text, Path("/")))
+        named = _named(text, Path("/"))
+        requirement, _ = parse_requirement(named)
+        if requirement.url and named == text and not requirement.url.startswith("https://"):
+            raise ValueError("it names a place that is no https address")
     except ValueError as reason:
         yield f"{_quoted(text)} cannot be used: {reason}", LOCK
 

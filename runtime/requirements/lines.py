@@ -204,7 +204,7 @@ def distribution_name(line: str) -> str:
 
 def shown(text: str) -> str:
     """Give a line as it may be shown: short, printable, without accounts and queries."""
-    plain = cleaned(_SECRET.sub("***", _HASH.sub("", text)))
+    plain = " ".join(cleaned(_SECRET.sub("***", _HASH.sub("", text))).split())
     return f"{plain[:157]}…" if len(plain) > 160 else plain
 
 

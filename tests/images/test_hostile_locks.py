@@ -98,6 +98,8 @@ def test_metadata_of_a_wheel_leads_nowhere(
         f"idna @ http://x.invalid/idna-3.10-py3-none-any.whl {HASH}",
         f"--index-url http://x.invalid/simple\nidna==3.10 {HASH}",
         f"idna==3.10, six {HASH}",
+        f"idna@idna {HASH}",
+        f"idna@{HASH} {HASH}",
     ],
 )
 def test_a_line_that_can_be_read_in_two_ways_is_refused(tmp_path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ SHORT = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-LONG = settings(SHORT, max_examples=100_000)
+LONG = settings(SHORT, max_examples=50_000)
 
 ALLOWED = allowed_sources(["https://good.example/whl/cpu"])
 PIECES = [
