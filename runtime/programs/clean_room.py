@@ -77,6 +77,7 @@ def run_program(
     memory: int = 0,
     error: type[KfpBentoError],
     hint: str = "",
+    cancelled: threading.Event | None = None,
 ) -> Finished:
     """Run a program to its end, and everything that it started too.
 
@@ -90,9 +91,11 @@ def run_program(
         memory: Bytes of private memory that each of its processes may have; 0 is no limit.
         error: What to raise.
         hint: What to do where it cannot be started or takes too long.
+        cancelled: Ends it early when set.
 
     Raises:
-        error: It cannot be started, takes longer, or says more than `LARGEST_OUTPUT`.
+        error: It cannot be started, takes longer, is cancelled, or says more than
+            `LARGEST_OUTPUT`.
     """
     try:
         process = subprocess.Popen(
@@ -121,8 +124,11 @@ def run_program(
             for thread in readers:
                 thread.start()
             deadline = time.monotonic() + seconds
+            stopped = cancelled or threading.Event()
             # Too much output ends the wait as well: nothing reads it any more.
-            while not output.overflow.is_set() and time.monotonic() < deadline:
+            while not (output.overflow.is_set() or stopped.is_set()):
+                if time.monotonic() >= deadline:
+                    break
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(min(0.1, max(0.0, deadline - time.monotonic())))
                     break
@@ -137,6 +143,8 @@ def run_program(
             thread.join(max(_READ_SECONDS, deadline - time.monotonic()))
     if output.overflow.is_set():
         raise error(f"{doing} failed: it printed more than {LARGEST_OUTPUT} bytes.", hint=hint)
+    if late and stopped.is_set():
+        raise error(f"{doing} was stopped.")
     if late:
         raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
     said = complaint.content.decode("utf-8", "replace")
@@ -155,6 +163,8 @@ def start_program(
     directory: Path | None = None,
     log: Path | None = None,
     memory: int = 0,
+    one_stream: bool = False,
+    inherited: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program that goes on for the length of a block, the leader of its own group.
 
@@ -164,6 +174,8 @@ def start_program(
         directory: Its working directory.
         log: File that receives standard output and error; pipes for all three streams if none.
         memory: Bytes of private memory that each of its processes may have; 0 is no limit.
+        one_stream: Send standard error down the pipe of standard output.
+        inherited: Open files that it gets under the same numbers.
 
     Raises:
         OSError: It cannot be started.
@@ -174,8 +186,15 @@ def start_program(
             log.parent.mkdir(parents=True, exist_ok=True)
             output = stack.enter_context(log.open("ab"))
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        if one_stream:
+            streams["stderr"] = subprocess.STDOUT
         process = subprocess.Popen(
-            list(argv), env=dict(environment), cwd=directory, start_new_session=True, **streams
+            list(argv),
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+            pass_fds=inherited,
+            **streams,
         )
     limit_memory(process.pid, memory)
     try:

@@ -13,6 +13,7 @@ import netrc
 import os
 import shutil
 import tempfile
+import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ def run_uv(
     seconds: float,
     error: type[KfpBentoError],
     indexes: Iterable[str] = (),
+    cancelled: threading.Event | None = None,
 ) -> Finished:
     """Run uv without any configuration but the user's environment variables for it.
 
@@ -75,6 +77,7 @@ def run_uv(
         seconds: How long it may take.
         error: What to raise where it cannot be run.
         indexes: Addresses of further indexes that the user configured.
+        cancelled: Ends it early when set.
     """
     with _accounts_file([*configured_indexes(), *indexes]) as accounts:
         return run_program(
@@ -92,6 +95,7 @@ def run_uv(
             memory=_MEMORY,
             error=error,
             hint=UV_DOES_NOT_ANSWER,
+            cancelled=cancelled,
         )
 
 
