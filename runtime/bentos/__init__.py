@@ -3,12 +3,13 @@
 from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, load_given_bento
 from kfp_bento.runtime.bentos.build import build_bento
 from kfp_bento.runtime.bentos.requests import prediction_request
-from kfp_bento.runtime.bentos.service_source import sample_request
+from kfp_bento.runtime.bentos.service_source import can_require_token, sample_request
 
 __all__ = [
     "Bento",
     "BentoModel",
     "build_bento",
+    "can_require_token",
     "load_bento",
     "load_given_bento",
     "prediction_request",

@@ -12,6 +12,7 @@ from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
 from kfp_bento.runtime.bentos.record_types import ServiceTypes, literal
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.files import read_small_file
 from kfp_bento.runtime.models import MLMODEL_NAME, ModelSignature, read_mlmodel
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
 
 EXAMPLE_FILE = "example{suffix}.json"
+
+_LARGEST_SOURCE = 1 << 20
 
 LARGEST_EXAMPLE = 64 * 1024
 """Bytes; a longer input example stays out of the service's API page."""
@@ -61,6 +64,15 @@ class _Section:
     attribute: str
     load: str
     method: str
+
+
+def can_require_token(bento: Bento) -> bool:
+    """Say whether a bento's service wants a token where KFP_BENTO_API_TOKEN is set."""
+    file = bento.directory / "src" / "pyfunc_json.py"
+    try:
+        return b"KFP_BENTO_API_TOKEN" in read_small_file(file, _LARGEST_SOURCE)
+    except (OSError, ValueError):
+        return False
 
 
 def sample_request(bento: Bento | None) -> Any:

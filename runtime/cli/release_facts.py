@@ -143,6 +143,7 @@ def status_facts(status: ReleaseStatus) -> dict[str, str]:
         "rolled back": status.rolled_back and f"from {status.rolled_back}",
         "URL": status.url,
         "objects": names(status.objects),
+        "not believed": "\n".join(status.disbelieved),
     }
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .apply import check_portable, in_order, try_one
-from .cluster import PATIENCE_SECONDS, Manifest, ObjectRef, connect
+from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
 from .delete import stale_objects
 from .manifests import manifest_text, normalised
-from .record import RELEASE_LABEL
+from .marks import RELEASE_LABEL
 from .replicas import take_over_replicas
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
@@ -102,18 +102,25 @@ def diff_manifests(
     """
     check_portable(manifests)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        taken = take_over_replicas(cluster, manifests, dry_run=True)
-        found = [
-            object_diff(
-                ObjectRef.of(manifest),
-                cluster.get(ObjectRef.of(manifest)),
-                try_one(cluster, manifest, force=force, taken=taken),
-            )
-            for manifest in in_order(manifests)
-        ]
-        if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
-            found += [_removal(live) for live in stale_objects(cluster, manifests)]
-        return ReleaseDiff(tuple(found))
+        return diff_all(cluster, manifests, force=force)
+
+
+def diff_all(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, force: bool = False
+) -> ReleaseDiff:
+    """`diff_manifests` over a connection that is open already."""
+    taken = take_over_replicas(cluster, manifests, dry_run=True)
+    found = [
+        object_diff(
+            ObjectRef.of(manifest),
+            cluster.get(ObjectRef.of(manifest)),
+            try_one(cluster, manifest, force=force, taken=taken),
+        )
+        for manifest in in_order(manifests)
+    ]
+    if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
+        found += [_removal(live) for live in stale_objects(cluster, manifests)]
+    return ReleaseDiff(tuple(found))
 
 
 def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> ObjectDiff:

@@ -9,6 +9,7 @@ from .releases import (
     release_summary,
     roll_back_summary,
     tell,
+    tell_diff,
     write_deployment,
     write_roll_back,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "run_report",
     "short_digest",
     "tell",
+    "tell_diff",
     "write_deployment",
     "write_json",
     "write_roll_back",

@@ -523,8 +523,11 @@ def test_runners_that_the_bento_no_longer_has_are_removed(
 # -- rights ----------------------------------------------------------------------------------
 
 
-def test_the_shipped_role_and_bindings_are_accepted(cluster: LiveCluster, namespace: str) -> None:
-    folder = Path(deployments.__file__).with_name("rbac")
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_shipped_role_and_bindings_are_accepted(
+    cluster: LiveCluster, namespace: str, target: str
+) -> None:
+    folder = Path(deployments.__file__).with_name("rbac") / target
     for name in ("role.yaml", "rolebinding.yaml"):
         for manifest in yaml.safe_load_all((folder / name).read_text()):
             manifest["metadata"]["namespace"] = namespace
