@@ -154,7 +154,7 @@ class ClusterConnection:
     def get(self, ref: ObjectRef) -> dict[str, Any] | None:
         """Give an object as it is now; None when there is none."""
         found = self._get(self._path(ref), f"{ref}")
-        return found and _read(found, str(ref))
+        return found and checked_object(found, str(ref))
 
     def select(
         self,
@@ -179,7 +179,7 @@ class ClusterConnection:
         if problem := next(shape_problems(found, _LIST, f"The list of {kind}"), ""):
             raise DeploymentError(f"{problem}.", hint="Check that the address is an API server's.")
         items = [
-            _read({"apiVersion": api_version, "kind": kind, **item}, kind)
+            checked_object({"apiVersion": api_version, "kind": kind, **item}, kind)
             for item in found.get("items") or []
         ]
         return items, str((found.get("metadata") or {}).get("resourceVersion") or "")
@@ -496,8 +496,12 @@ def _client(context: str) -> Any:
     return dynamic.DynamicClient(api, discoverer=lambda client, cache: None)
 
 
-def _read(found: dict[str, Any], subject: str) -> dict[str, Any]:
-    """Give an object that has what every object has."""
+def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
+    """Give an object that has what every object has.
+
+    Raises:
+        DeploymentError: Something of that is missing, or has another type.
+    """
     for problem in shape_problems(found, OBJECT, subject):
         raise DeploymentError(f"{cleaned(problem)}.", hint="Check what writes this object.")
     return found

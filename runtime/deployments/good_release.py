@@ -181,8 +181,9 @@ def _target_of(manifests: Sequence[Manifest], primary: ObjectRef) -> Target | No
     kinds = {(one.get("apiVersion"), one.get("kind")) for one in manifests if _is_place(one)}
     for target in TARGETS.values():
         known = {(kind.api_version, kind.name) for kind in target.kinds}
+        needed = {(kind.api_version, kind.name) for kind in target.essential_kinds}
         main = (target.primary_kind.api_version, target.primary_kind.name)
-        if main == (primary.api_version, primary.kind) and main in kinds and kinds <= known:
+        if main == (primary.api_version, primary.kind) and needed <= kinds <= known:
             return target
     return None
 

@@ -34,7 +34,7 @@ _METADATA = Known(
             Known({"manager": TEXT, "operation": TEXT, "fieldsV1": Known({"f:spec": Known({})})})
         ),
     },
-    frozenset({"name"}),
+    frozenset({"name", "namespace"}),
 )
 OBJECT = Known(
     {"apiVersion": TEXT, "kind": TEXT, "metadata": _METADATA},
@@ -57,9 +57,16 @@ CONDITIONS = Items(
         frozenset({"type"}),
     )
 )
-CONTAINERS = Items(Known({"name": TEXT, "image": TEXT}, frozenset({"name"})))
+_CONTAINER = Known({"name": TEXT, "image": TEXT}, frozenset({"name"}))
+CONTAINERS = Items(_CONTAINER)
 
-_TEMPLATE = Known({"metadata": MARKED, "spec": Known({"containers": CONTAINERS})})
+_TEMPLATE = Known(
+    {
+        "metadata": MARKED,
+        "spec": Known({"containers": Items(_CONTAINER, least=1)}, frozenset({"containers"})),
+    },
+    frozenset({"spec"}),
+)
 _DEPLOYMENT = Known(
     {
         "spec": Known(
@@ -69,7 +76,7 @@ _DEPLOYMENT = Known(
                 "template": _TEMPLATE,
                 "selector": Known({"matchLabels": Pairs()}, frozenset({"matchLabels"})),
             },
-            frozenset({"template"}),
+            frozenset({"template", "selector"}),
         ),
         "status": Known(
             {
@@ -138,7 +145,8 @@ _AUTOSCALER = Known(
     },
     frozenset({"spec"}),
 )
-_SERVICE = Known({"spec": Known({"ports": Items(Known({"port": NUMBER}))})}, frozenset({"spec"}))
+_PORTS = Items(Known({"port": NUMBER}, frozenset({"port"})), least=1)
+_SERVICE = Known({"spec": Known({"ports": _PORTS}, frozenset({"ports"}))}, frozenset({"spec"}))
 _ROUTE = Known({"status": Known({"parents": Items(Known({"conditions": CONDITIONS}))})})
 
 CORE_SHAPES: Mapping[str, Shape] = {

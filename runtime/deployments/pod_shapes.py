@@ -141,8 +141,9 @@ def container_shape(
         "livenessProbe": _PROBE,
         **(more or {}),
     }
-    needed = frozenset({"name", "image", "ports", "securityContext", "volumeMounts"})
-    return Fields(fields, needed | (more or {}).keys())
+    probes = ("readinessProbe", "livenessProbe")
+    needed = {"name", "image", "ports", "securityContext", "volumeMounts", *probes}
+    return Fields(fields, frozenset(needed | (more or {}).keys()))
 
 
 def pod_shape(container: Shape, *, security: bool, more: Mapping[str, Shape] | None = None) -> Also:

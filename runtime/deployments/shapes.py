@@ -33,10 +33,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Items:
-    """A list of equal things: any number of them, or exactly so many."""
+    """A list of equal things: any number of them, exactly so many, or at least so many."""
 
     item: Shape
     count: int | None = None
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def shape_problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
             return
         if shape.count is not None and len(value) != shape.count:
             yield f"{path} has {len(value)} entries, not {shape.count}"
+        if len(value) < shape.least:
+            yield f"{path} has {len(value)} entries, less than {shape.least}"
         for index, item in enumerate(value):
             yield from shape_problems(item, shape.item, f"{path}[{index}]")
     elif not isinstance(value, Mapping):

@@ -63,8 +63,8 @@ class Target:
         options_type: The dataclass of its rendering options.
         renderer: Gives the manifests of an image and its bento; raises `InvalidInput` for
             whatever would be ignored.
-        kinds: What it renders or keeps beside it, the primary one first: the one whose name is
-            the release's.
+        kinds: What it renders or keeps beside it: the primary one first, whose name is the
+            release's, then the one that always goes with it, then what options bring.
         address: Gives the URL inside the cluster from the manifests, and from the live primary
             object where only its status tells.
         watcher: Gives what a wait has to look at.
@@ -99,6 +99,11 @@ class Target:
     def primary_kind(self) -> Kind:
         """The kind of the object whose name is the release's."""
         return self.kinds[0]
+
+    @property
+    def essential_kinds(self) -> tuple[Kind, ...]:
+        """The kinds that no rendering lacks."""
+        return self.kinds[:2]
 
     def options(self, parameters: Mapping[str, Any] | None = None) -> Options:
         """Give typed options out of a component's or a command's parameters.

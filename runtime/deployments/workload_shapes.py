@@ -209,7 +209,7 @@ def _autoscaler(name: str) -> Fields:
 
 def _budget(name: str) -> Fields:
     selector = Exactly({"matchLabels": selector_of(name, "server")})
-    return BUDGET_SHAPE.with_fields({"selector": selector})
+    return Fields({**BUDGET_SHAPE.fields, "selector": selector}, frozenset({"selector"}))
 
 
 def _monitor(name: str) -> Fields:

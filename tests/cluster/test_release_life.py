@@ -268,6 +268,8 @@ def test_what_another_manager_made_under_our_labels_is_kept(
     labels = {"kfp-bento/release": "wine", "kfp-bento/kind": release.primary[1].lower()}
     stranger = release.manifests()[-1]
     stranger["metadata"] = {"name": "stranger", "namespace": release.namespace, "labels": labels}
+    if "bento" in stranger["spec"]:
+        stranger["spec"]["bento"] = "another"  # one that another BentoDeployment names stays
     cluster.api.apply(stranger)
     gone = delete_release("wine", **release.place)
     assert [ref.name for ref in gone.kept] == ["stranger"]

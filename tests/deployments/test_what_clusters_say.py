@@ -253,7 +253,7 @@ def test_events_and_logs_are_shown_without_control_characters(api: ApiServer) ->
     manifests = release()
     stand(api, manifests)
     api.objects["events/e"] = {
-        "metadata": {"name": "e"},
+        "metadata": {"name": "e", "namespace": "default"},
         "type": "Warning",
         "reason": ESCAPES,
         "message": ESCAPES * 1000,
