@@ -50,6 +50,7 @@ def rollout_document(rollout: Rollout) -> dict[str, Any]:
         "verdict": verdict_document(rollout.verdict),
         "rolled_back_to": rollout.rolled_back_to,
         "restored": rollout.restored and verdict_document(rollout.restored),
+        "not_restored": rollout.not_restored,
     }
 
 

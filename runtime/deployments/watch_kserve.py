@@ -15,7 +15,7 @@ from kfp_bento.runtime.errors import InvalidInput
 
 from .cluster import ObjectRef
 from .live_shapes import CONDITIONS, CONTAINERS, NUMBER, TEXT
-from .names import split_url
+from .names import deployment_name_problem, split_url
 from .shapes import Items, Known, Pairs, Shape
 from .target import first_of_kind
 from .watched import Look, Problem, Watched, WatchedDeployment, conditions_of, pod_revision_of
@@ -79,7 +79,9 @@ def inference_service_url(
             return root
     metadata, spec = service["metadata"], service["spec"]
     first = "transformer" if "transformer" in spec else "predictor"
-    middle = f"-{spec[first]['name']}" if spec[first].get("name") else ""
+    part = str(spec[first].get("name") or "")
+    # A live object may say anything there.
+    middle = f"-{part}" if part and not deployment_name_problem(part) else ""
     return f"http://{metadata['name']}{middle}-{first}.{metadata['namespace']}.svc"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from kfp_bento.runtime.deployments.targets import read_live, target_for, watched
 from kfp_bento.runtime.deployments.verdict import Judge, Snapshot
 from kfp_bento.runtime.errors import DeploymentError
 
-SHORT = settings(derandomize=True, deadline=None, max_examples=120, database=None)
+SHORT = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 LONG = settings(derandomize=True, deadline=None, max_examples=4000, database=None)
 
 CONDITIONS = [
@@ -108,7 +110,9 @@ def check_scene(made: dict[str, Any]) -> None:
         judge.give_up(1.0)
         read_record(holder, watched.primary)
         url = target.url(objects, primary)
-        assert url == "" or ".svc" in url
+        host = urlsplit(url).hostname or ""
+        service = re.compile(rf"{watched.primary.name}[a-z0-9-]*\.[a-z0-9-]+\.svc(\..*)?")
+        assert url == "" or service.fullmatch(host), url
     except DeploymentError:
         return
 

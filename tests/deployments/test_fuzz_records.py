@@ -21,7 +21,7 @@ from kfp_bento.runtime.deployments.cluster import ObjectRef
 from kfp_bento.runtime.deployments.good_release import believed, decode_good, encode_good
 from kfp_bento.runtime.errors import DeploymentError
 
-SHORT = settings(derandomize=True, deadline=None, max_examples=120, database=None)
+SHORT = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 LONG = settings(derandomize=True, deadline=None, max_examples=4000, database=None)
 
 POLICY = {"ingress": ["team"], "egress": ["dns", {"ipBlock": {"cidr": "10.0.0.0/8"}}]}

@@ -158,6 +158,12 @@ def test_an_address_of_somebody_else_in_a_status_is_never_given(url: str) -> Non
     assert address_of(address={"url": url}) == address_of(url=url) == usual
 
 
+def test_a_predictor_s_name_does_not_lead_elsewhere() -> None:
+    (_, live) = TARGETS["inference-service"].render(IMAGE, make_bento(), {"namespace": "serving"})
+    live["spec"]["predictor"]["name"] = "x@evil.example.com/"
+    assert TARGETS["inference-service"].url([live], live) == "http://wine-predictor.serving.svc"
+
+
 @contextmanager
 def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """A server that does as told with each connection; gives its URL."""
