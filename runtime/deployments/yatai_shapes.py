@@ -81,11 +81,14 @@ def _shapes(
     generation = str(annotations.get(GENERATION, ""))
     subset = crd_subset(generation)
     runners = spec.get("runners") if isinstance(spec, Mapping) else None
+    # Its own shape is checked elsewhere, maybe later.
+    listed = runners if isinstance(runners, list) else []
+    names = [one.get("name") for one in listed if isinstance(one, Mapping)]
 
     def check_serving(field: str, manifest: Mapping[str, Any]) -> None:
         if manifest["spec"]["bento"] != bento:
             raise InvalidInput(f"{field}.spec.bento is not {bento!r}.")
-        _check_serving(field, manifest, [one["name"] for one in runners or ()])
+        _check_serving(field, manifest, names)
 
     metadata: dict[str, Shape] = {
         "labels": labels_shape(("yatai.ai/",), {}),
@@ -133,7 +136,7 @@ def _check_request(field: str, manifest: Mapping[str, Any]) -> None:
     )
 
 
-def _check_serving(field: str, manifest: Mapping[str, Any], runners: Sequence[str]) -> None:
+def _check_serving(field: str, manifest: Mapping[str, Any], runners: Sequence[Any]) -> None:
     _check_metadata(f"{field}.metadata", manifest["metadata"])
     spec = manifest["spec"]
     _check_pods(f"{field}.spec", spec)

@@ -97,7 +97,7 @@ FREE = [
         # What only one target has.
         r".*\.(batcher|logger)\..*",
         r"InferenceService\.spec\.(transformer|explainer)\.containers\[0\]\.(args|ports|command).*",
-        r"InferenceService\.spec\.predictor\.name",
+        r"InferenceService\.spec\.(canary\[0\]\.)?predictor\.name",
         r"BentoDeployment\.spec\.(ingress|monitorExporter|extraPodSpec|extraPodMetadata)\..*",
         r"BentoDeployment\.spec\.runners\[\d+\]\..*",
         r"HTTPRoute\.spec\.(parentRefs|hostnames).*",
@@ -106,6 +106,11 @@ FREE = [
         r"NetworkPolicy\.spec\.(ingress|egress).*",
     )
 ]
+# Parts that an option brings, and that are not there without it.
+WITHOUT = re.compile(
+    r"InferenceService\.spec\.(transformer|explainer|canary)(\.|\[).*"
+    r"|.*\.(batcher|logger|labels|annotations)(\..*)?|BentoDeployment\.spec\.runners.*"
+)
 # Objects that an option brings: a record without one is a rendering without the option.
 BY_OPTION = (
     "HorizontalPodAutoscaler",
@@ -143,11 +148,22 @@ def differences(before: Any, after: Any) -> list[str]:
     found: list[str] = []
     old = {(one["kind"], one["metadata"]["name"]): one for one in before}
     new = {(one.get("kind"), (one.get("metadata") or {}).get("name")): one for one in after}
-    asked_for = [place for place in old if place not in new and place[0] in BY_OPTION]
+    asked_for = [
+        place
+        for place in old
+        if place not in new and (place[0] in BY_OPTION or place[1].endswith("-canary"))
+    ]
     for place in (old.keys() | new.keys()) - set(asked_for):
         then = leaves(old.get(place, {}), str(place[0]))
         now = leaves(new.get(place, {}), str(place[0]))
-        found += [key for key in then.keys() | now.keys() if then.get(key) != now.get(key)]
+        found += [
+            key
+            for key in then.keys() | now.keys()
+            if then.get(key) != now.get(key)
+            # An empty object or list says the same as none.
+            and (key in then or now[key] not in ({}, []))
+            and (key in now or not WITHOUT.fullmatch(key))
+        ]
     return [path for path in found if not path.endswith(".kfp-bento/revision")]
 
 

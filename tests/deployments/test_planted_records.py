@@ -273,6 +273,14 @@ NEVER_ELSEWHERE: list[tuple[str, str, Callable[[Any], Any]]] = [
             name="main"
         ),
     ),
+    *(
+        (
+            "bento deployment with runners",
+            "spec.runners",
+            lambda m, runners=runners: m[0]["spec"].update(runners=runners),
+        )
+        for runners in (5, "x", [5], ["x"], [{"x": 1}])
+    ),
     (
         "bento request",
         "downloadUrl",
