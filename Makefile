@@ -16,7 +16,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock image bench clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into the requirements files
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
+
+audit: $(VENV)/.dev ## Look for known holes in the locked dependencies
+	@$(BIN)/python tests/audit_dependencies.py requirements-runtime.txt requirements-dev.txt
 
 image: $(VENV)/.runtime ## Build the image that the components run in: make image [BASE=…] [TO=…]
 	@rm -rf build/wheel

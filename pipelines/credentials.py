@@ -8,6 +8,8 @@ MLFLOW = {
     "password": "MLFLOW_TRACKING_PASSWORD",
     "token": "MLFLOW_TRACKING_TOKEN",
 }
+RECORD_KEY = {"key": "KFP_BENTO_RECORD_KEY"}
+SERVICE_TOKEN = {"token": "KFP_BENTO_API_TOKEN"}
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
 
 
@@ -22,4 +24,21 @@ def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.Pipeli
     """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
     return kubernetes.use_secret_as_volume(
         task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )
+
+
+def with_record_key(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Give a task the key that seals the records of earlier steps, of a Secret that may be absent.
+
+    With it a step believes only what a step with the same key wrote.
+    """
+    return kubernetes.use_secret_as_env(
+        task, secret_name=secret_name, secret_key_to_env=RECORD_KEY, optional=True
+    )
+
+
+def with_service_token(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Give a task the token that the served model asks for, of a Secret that may be absent."""
+    return kubernetes.use_secret_as_env(
+        task, secret_name=secret_name, secret_key_to_env=SERVICE_TOKEN, optional=True
     )

@@ -13,7 +13,12 @@ from kfp_bento.components import (
     smoke_test,
 )
 
-from .credentials import with_mlflow_credentials, with_registry_credentials
+from .credentials import (
+    with_mlflow_credentials,
+    with_record_key,
+    with_registry_credentials,
+    with_service_token,
+)
 
 
 def serve_with(deploy, *, name: str):
@@ -40,6 +45,8 @@ def serve_with(deploy, *, name: str):
         image_platform: str = "",
         image_cache_repository: str = "",
         image_secret: str = "kfp-bento-registry",
+        record_secret: str = "kfp-bento-records",
+        service_token_secret: str = "kfp-bento-service",
         deploy_mode: str = "auto",
         deploy_name: str = "",
         deploy_namespace: str = "default",
@@ -70,6 +77,10 @@ def serve_with(deploy, *, name: str):
                 layers.
             image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be
                 absent.
+            record_secret: Secret whose `key` (32 characters or more) seals the records that steps
+                read of each other, such as layers in the registry; may be absent.
+            service_token_secret: Secret whose `token` the checks send to a service that asks for
+                one; may be absent.
             deploy_mode: auto, apply, render or local.
             deploy_name: Name of the release; empty takes the bento's name.
             deploy_namespace: Namespace of the release.
@@ -88,8 +99,10 @@ def serve_with(deploy, *, name: str):
         pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
         pulled.set_caching_options(False)  # an alias must be looked up anew in every run
         with_mlflow_credentials(pulled, mlflow_secret)
+        with_record_key(pulled, record_secret)
 
         bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
+        with_record_key(bento, record_secret)
 
         image = build_image(
             bento=bento.outputs["bento"],
@@ -99,6 +112,7 @@ def serve_with(deploy, *, name: str):
             cache_repository=image_cache_repository,
         )
         with_registry_credentials(image, image_secret)
+        with_record_key(image, record_secret)
 
         release = deploy(
             image=image.outputs["image"],
@@ -116,6 +130,7 @@ def serve_with(deploy, *, name: str):
             roll_back_on_failure=deploy_roll_back_on_failure,
         )
         release.set_caching_options(False)
+        with_record_key(release, record_secret)
 
         smoke = smoke_test(
             url=release.outputs["url"],
@@ -123,6 +138,8 @@ def serve_with(deploy, *, name: str):
             timeout_seconds=check_timeout_seconds,
         )
         smoke.set_caching_options(False)
+        with_record_key(smoke, record_secret)
+        with_service_token(smoke, service_token_secret)
 
         comparison = compare_predictions(
             url=release.outputs["url"],
@@ -131,6 +148,8 @@ def serve_with(deploy, *, name: str):
             absolute_tolerance=check_absolute_tolerance,
         )
         comparison.set_caching_options(False)
+        with_record_key(comparison, record_secret)
+        with_service_token(comparison, service_token_secret)
         comparison.after(smoke)
 
         promoted = promote_model(
@@ -143,6 +162,7 @@ def serve_with(deploy, *, name: str):
         )
         promoted.set_caching_options(False)
         with_mlflow_credentials(promoted, mlflow_secret)
+        with_record_key(promoted, record_secret)
 
     return serve
 

@@ -43,5 +43,10 @@ def build_bento(
         service=Path(service_source) if service_source else None,
         requirements=extra_requirements,
     )
-    bento.metadata.update(tag=built.tag, digest=built.digest, python_version=built.python_version)
+    bento.metadata.update(
+        tag=built.tag,
+        digest=built.digest,
+        python_version=built.python_version,
+        record=bentos.bento_record(built),
+    )
     return built.tag

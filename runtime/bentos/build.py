@@ -24,7 +24,7 @@ from kfp_bento.runtime.bentos.layout import (
 from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
-from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models import tree_digest
 
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 1
+GENERATOR_FORMAT = 2
 """Raised when the same inputs would give a different bento."""
+
+_CHANGED = "The bento that was there had been changed after it was built; it was replaced."
 
 
 def build_bento(
@@ -45,6 +47,7 @@ def build_bento(
     service: Path | None = None,
     python_version: str = "",
     requirements: Sequence[str] = (),
+    show_example: bool = True,
 ) -> Bento:
     """Builds a bento, or finds that the directory holds it already.
 
@@ -61,6 +64,8 @@ def build_bento(
             alike. None: a typed service is generated from the signatures.
         python_version: Minor version such as "3.11"; by default the models' own.
         requirements: More requirements than the models' and the service's.
+        show_example: Whether the API page of a generated service shows the first row of each
+            model's input example, which may be somebody's data, to whoever can reach it.
 
     Raises:
         InvalidInput: A name, version or path cannot be used.
@@ -74,10 +79,15 @@ def build_bento(
             f"{name!r} cannot be the name of a bento.",
             hint=f"Use up to 63 of a-z, 0-9, '-', '_' and '.', for example {tag_name(name)!r}.",
         )
+    if service is not None and not show_example:
+        raise InvalidInput(
+            "show_example=False is for generated services; what yours shows is up to it.",
+            hint="Leave show_example as it is.",
+        )
     _check_destination(directory)
     try:
         with scratch_beside(directory) as work:
-            built = _built(work, models, tagged, name, service, python, requirements)
+            built = _built(work, models, tagged, name, service, python, requirements, show_example)
             return _settled(built, directory)
     except OSError as error:
         raise BentoError(
@@ -94,6 +104,7 @@ def _built(
     service: Path | None,
     python: str,
     extra: Sequence[str],
+    show_example: bool,
 ) -> Bento:
     """Builds below the scratch directory and gives the bento as it lies there."""
     home = work / "home"
@@ -102,7 +113,7 @@ def _built(
     constraints = bento_constraints(models)
     if service is None:
         name = name or tagged[0].tag.partition(":")[0]
-        context, target = _generated_context(work, name, models, tagged)
+        context, target = _generated_context(work, name, models, tagged, show_example)
         wanted = bento_requirements(models, extra)
         with ThreadPoolExecutor(max_workers=1) as pool:
             lock_text = pool.submit(locked, wanted, constraints, python, work)
@@ -124,10 +135,18 @@ def _built(
 
 
 def _settled(built: Bento, directory: Path) -> Bento:
+    """Puts a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
-    if (directory / "bento.yaml").is_file() and load_bento(directory).tag == built.tag:
-        write_record(here)
-        return replace(here, reused=True)
+    if (directory / "bento.yaml").is_file():
+        try:
+            present = load_bento(directory)
+        except (BentoError, ModelError):
+            present = None
+        if present and (present.tag, present.digest) == (built.tag, built.digest):
+            write_record(here)
+            return replace(here, reused=True)
+        if present is None or present.tag == built.tag:
+            here = replace(here, note=_CHANGED)
     write_record(built)
     put_in_place(built.directory, directory)
     return here
@@ -187,11 +206,16 @@ def _check_destination(directory: Path) -> None:
 
 
 def _generated_context(
-    work: Path, name: str, models: Sequence[ModelVersion], tagged: Sequence[BentoModel]
+    work: Path,
+    name: str,
+    models: Sequence[ModelVersion],
+    tagged: Sequence[BentoModel],
+    show_example: bool,
 ) -> tuple[Path, str]:
     context = work / "context"
     context.mkdir()
-    for file, content in generated_files(name, models, tagged).items():
+    files = generated_files(name, models, tagged, show_example=show_example)
+    for file, content in files.items():
         (context / file).write_bytes(content)
     return context, f"service:{service_class_name(name)}"
 

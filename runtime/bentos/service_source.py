@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
 
+GUARD_MODULE = "pyfunc_guard.py"
+"""The same, for the border of the service: tokens, limits, what is logged."""
+
+BODY_MODULE = "pyfunc_body.py"
+"""The same, for reading what is sent."""
+
+LARGEST_SERVICE = 16 * 1024 * 1024
+"""Bytes of a `service.py` that is looked at; a signature may have many thousand columns."""
+
+TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
+
 EXAMPLE_FILE = "example{suffix}.json"
 
 LARGEST_EXAMPLE = 64 * 1024
@@ -88,13 +99,31 @@ def sample_request(bento: Bento | None) -> Any:
         ) from failure
 
 
+def can_require_token(bento: Bento) -> bool:
+    """Say whether a bento's service lets only callers with a token in, where it is given one.
+
+    Generated services do, through `KFP_BENTO_API_TOKEN` or `KFP_BENTO_API_TOKEN_FILE`; those of
+    users, and those that were generated before there were tokens, do not know these variables.
+    """
+    source = bento.directory / "src"
+    try:
+        service = read_small_file(source / "service.py", LARGEST_SERVICE).decode()
+    except (OSError, ValueError):
+        return False
+    return (source / GUARD_MODULE).is_file() and f"\n    {_GUARDED},\n" in service
+
+
 def service_class_name(name: str) -> str:
     """Gives the class name of the generated service of a bento, such as `WineService`."""
     return class_name(name, "Service")
 
 
 def generated_files(
-    name: str, models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]
+    name: str,
+    models: Sequence[ModelVersion],
+    bento_models: Sequence[BentoModel],
+    *,
+    show_example: bool = True,
 ) -> dict[str, bytes]:
     """Gives the source files of a generated service by name.
 
@@ -104,16 +133,18 @@ def generated_files(
         name: The bento's name.
         models: The models, in the order the caller gave them.
         bento_models: Their tags in the bento, in the same order.
+        show_example: Whether the API page shows the first row of each model's input example.
 
     Raises:
         BentoError: A signature has a type that no service can be made for.
     """
     routes = _routes(models, bento_models)
-    examples = {route.example_file: _example(route.model) for route in routes}
+    examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
     source = _module(name, routes, frozenset(shown))
-    support = resources.files(__package__).joinpath(SUPPORT_MODULE).read_bytes()
-    return {"service.py": source.encode(), SUPPORT_MODULE: support, **shown}
+    here = resources.files(__package__)
+    support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
+    return {"service.py": source.encode(), **support, **shown}
 
 
 def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) -> list[Route]:
@@ -238,6 +269,7 @@ def _imports(types: ServiceTypes) -> str:
     if types.typing_names:
         standard.append(f"from typing import {', '.join(sorted(types.typing_names))}")
     outside = ["import bentoml", "from pydantic import Field, SkipValidation"]
+    guard = "from pyfunc_guard import GuardedService"
     if "TypedDict" in types.imports:
         outside.append("from typing_extensions import TypedDict")
     names = types.imports - {"datetime", "TypedDict"} | {"Body", "answer"}
@@ -246,9 +278,13 @@ def _imports(types: ServiceTypes) -> str:
         wrapped = textwrap.fill(ours.partition("import ")[2], 94)
         ours = f"from pyfunc_json import (\n{textwrap.indent(wrapped, '    ')},\n)"
     groups = ["from __future__ import annotations", *(["\n".join(standard)] if standard else [])]
-    groups.append("\n".join([*outside, ours]))
+    groups.append("\n".join([*outside, guard, ours]))
     groups.append("with bentoml.importing():\n    import mlflow.pyfunc")
     return "\n\n".join(groups)
+
+
+_TRAFFIC = 'traffic={"timeout": 60, "max_concurrency": 256}'
+_GUARDED = "service_class=GuardedService"
 
 
 def _service(name: str, sections: list[_Section]) -> str:
@@ -260,6 +296,8 @@ def _service(name: str, sections: list[_Section]) -> str:
         '        {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},',
         '        {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},',
         "    ],",
+        f"    {_TRAFFIC},",
+        f"    {_GUARDED},",
         ")",
         f"class {service_class_name(name)}:",
         *(section.attribute for section in sections),
@@ -309,7 +347,11 @@ values are null, datetimes ISO 8601, binary data base64, in both directions.
 
 A body that does not fit the signature is answered with status 400 and the name of the field.
 Values are not converted: "5" is no number, 1.5 no integer. An optional column may be null or left
-out. Datetimes with an offset are turned into UTC.
+out. Datetimes with an offset are turned into UTC. A body is JSON, not compressed, of at most 16 MiB
+and 100,000 rows, unless the service was started with other limits.
+
+Where the service was started with a token, every request but those for its health needs the header
+`Authorization: Bearer <token>`.
 
 `GET /livez` and `GET /readyz` answer 200 as soon as every model is loaded. `GET /` in a browser
 shows the API, to try it out.

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -160,6 +161,32 @@ def _check_events(content: bytes) -> None:
             raise ValueError("it is nested too deeply")
         if number > _EVENTS:
             raise ValueError("it has too many values")
+
+
+def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
+    """Gives the line, counted from one, of every value of a YAML document, by its keys.
+
+    Args:
+        content: A document that `parse_yaml` has taken.
+    """
+    return dict(_lines(yaml.compose(content, Loader=yaml.SafeLoader), (), set()))
+
+
+def _lines(
+    node: Any, path: tuple[str | int, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Path and line of every value below a node; of aliases only once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, str(key.value)), key.start_mark.line + 1
+            yield from _lines(value, (*path, str(key.value)), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index), seen)
 
 
 class _PlainLoader(_LOADER):  # type: ignore[misc,valid-type]

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import urllib3
@@ -250,14 +250,34 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     return tuple(sorted(_sized(found, lock), key=lambda wheel: wheel.name))
 
 
-def locked(wheels: Iterable[Wheel], lock: Lock) -> bool:
-    """Whether the lock holds the hash of every wheel, as of all that `select_wheels` gives.
+def locked(wheels: Sequence[Wheel], lock: Lock) -> bool:
+    """Whether `select_wheels` can have given these wheels for the lock, whoever says so.
+
+    The lock holds the hash of every wheel, names its file or address, and has no requirement
+    without a condition that is left out.
 
     Raises:
         ImageError: The lock cannot be read.
     """
     known = _locked_hashes(lock)
-    return all(wheel.sha256 in known.get(wheel.name, frozenset()) for wheel in wheels)
+    lines = [line for line in lock.lines() if not line.startswith("-")]
+    chosen = {wheel.name: wheel for wheel in wheels}
+    always = {_required_name(_requirement_in(line)) for line in lines if ";" not in line}
+    return (
+        len(chosen) == len(wheels)
+        and always <= chosen.keys()
+        and all(wheel.sha256 in known.get(name, frozenset()) for name, wheel in chosen.items())
+        and all(_is_named(wheel, lines) for wheel in chosen.values() if wheel.source)
+    )
+
+
+def _is_named(wheel: Wheel, lines: Iterable[str]) -> bool:
+    """Whether a lock names the place of a wheel: an address as it stands, a file by its name."""
+    if "://" in wheel.source:
+        return any(wheel.source in line for line in lines)
+    place = PurePosixPath(wheel.source)
+    inside = not place.is_absolute() and ".." not in place.parts
+    return inside and any(place.name in line for line in lines)
 
 
 def wheel_groups(wheels: Sequence[Wheel], *, own_files: bool = True) -> tuple[WheelGroup, ...]:
@@ -384,7 +404,7 @@ def _locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
     for line in lock.lines():
         if line.startswith("-"):
             continue
-        name = _required_name(re.split(r"\s--", line, maxsplit=1)[0].strip())
+        name = _required_name(_requirement_in(line))
         found = {value.lower() for kind, value in _HASH.findall(line) if kind == "sha256"}
         if not found:
             raise ImageError(
@@ -393,6 +413,11 @@ def _locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
             )
         hashes[name] = hashes.get(name, frozenset()) | found
     return hashes
+
+
+def _requirement_in(line: str) -> str:
+    """The requirement in a line of a lock, without its hashes."""
+    return re.split(r"\s--", line, maxsplit=1)[0].strip()
 
 
 def _required_name(text: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from kfp_bento.runtime.errors import plain_text
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|~#])")
+# What makes a list, or a heading of the line above, where it begins a line.
+_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
 def document(*parts: str) -> str:
@@ -40,6 +42,7 @@ def table(
 def literal(text: str) -> str:
     """Give text that Markdown and HTML take literally, on one line."""
     escaped = _SPECIAL.sub(r"\\\1", " ".join(plain_text(text).split()))
+    escaped = _LINE_START.sub(r"\1\\\2", escaped)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -20,7 +20,7 @@ CALLED = {
 KNOWN = {
     *("Any", "Binary", "Body", "Boolean", "Datetime", "Double", "Float", "Integer", "Long", "Row"),
     *("String", "bentoml", "bool", "datetime", "dict", "float", "inputs", "int", "list", "mlflow"),
-    *("params", "self", "str", "tuple", "__doc__", *CALLED),
+    *("GuardedService", "params", "self", "str", "tuple", "__doc__", *CALLED),
 }
 """All names that a generated module reads, besides the classes that it makes itself."""
 

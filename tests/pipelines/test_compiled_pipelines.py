@@ -84,6 +84,35 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     assert all("defaultValue" in parameter for parameter in optional.values())
 
 
+NEEDED = {
+    # What each step may see of Secrets, and nothing beyond.
+    "pull-model": {"mlflow_secret", "record_secret"},
+    "build-bento": {"record_secret"},
+    "build-image": {"image_secret", "record_secret"},
+    "smoke-test": {"record_secret", "service_token_secret"},
+    "compare-predictions": {"record_secret", "service_token_secret"},
+    "promote-model": {"mlflow_secret", "record_secret"},
+    "train-wine-model": {"mlflow_secret"},
+}
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_a_secret_is_given_to_the_steps_that_need_it_only(path: Path) -> None:
+    specification, platform = yaml.safe_load_all(path.read_text())
+    found = tasks(path)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, task in found.items():
+        component = specification["components"][task["componentRef"]["name"]]
+        if "executorLabel" not in component:
+            continue
+        kinds = executors.get(component["executorLabel"], {})
+        assert not set(kinds) - {"secretAsEnv", "secretAsVolume"}, name
+        secrets = [*kinds.get("secretAsEnv", ()), *kinds.get("secretAsVolume", ())]
+        asked = {one["secretNameParameter"]["componentInputParameter"] for one in secrets}
+        assert asked == NEEDED.get(name, {"record_secret"}), name
+        assert all(one["optional"] for one in secrets)
+
+
 def test_the_same_road_leads_to_every_target() -> None:
     yatai, plain = (tasks(ROOT / f"pipelines/compiled/{name}.yaml") for name in SERVING)
     assert plain.pop("deploy-workload")["inputs"] == yatai.pop("deploy-bento")["inputs"]
