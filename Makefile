@@ -24,8 +24,9 @@ help: ## Say what can be made
 demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serve, check, promote
 	@$(BIN)/kfp-bento demo --to $(DEMO)
 
+# Three at a time, also on two processors: a good part of the tests is waiting for servers.
 test: $(VENV)/.dev test-tools ## Run the tests, with real services
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: $(VENV)/.dev test-tools ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -n 2 -m slow

@@ -23,6 +23,8 @@ _REQUIREMENTS = ("cloudpickle", "mlflow-skinny", "numpy", "pandas", "scikit-lear
 _EXTRA_WHEEL = "humanize"
 _MIB = 1 << 20
 KFP_BENTO = (sys.executable, "-m", "kfp_bento.runtime.cli")
+# What the pods of one team share, by which they know each other's records again.
+TEAM = {"KFP_BENTO_RECORD_KEY": "the pods that are measured share this key"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,13 @@ class Bentos:
         if recipe.changed_source:
             options += ["--service", str(self._changed_source(key.partition("-")[0]))]
         command = [*KFP_BENTO, "bento", "build", str(self._model(recipe)), "--to", str(bento)]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **TEAM},
+        )
         if done.returncode:
             raise SystemExit(f"The bento {key} cannot be built:\n{done.stderr.strip()}")
         _name_the_base(bento / "bento.yaml")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.bentos import KFP_BENTO, Bentos
+from bench.bentos import KFP_BENTO, TEAM, Bentos
 from bench.cases import Case
 from bench.figures import Figures
 from bench.process import Usage, run
@@ -97,7 +97,7 @@ class Ours:
             for name, value in os.environ.items()
             if not name.startswith(("KFP_BENTO_", "XDG_")) and name != "PYTHONDONTWRITEBYTECODE"
         }
-        environment |= {
+        environment |= TEAM | {
             "HOME": str(pod / "home"),
             "TMPDIR": str(pod / "tmp"),
             "UV_CACHE_DIR": str(self.packages if case.packages else pod / "no-packages"),

@@ -41,6 +41,8 @@ def serve_with(deploy, *, name: str):
         mlflow_tracking_uri: str = "",
         mlflow_secret: str = "kfp-bento-mlflow",
         bento_name: str = "",
+        bento_show_example: bool = True,
+        allow_sources: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
@@ -50,7 +52,7 @@ def serve_with(deploy, *, name: str):
         deploy_mode: str = "auto",
         deploy_name: str = "",
         deploy_namespace: str = "default",
-        deploy_resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
+        deploy_resources: dict = {},  # noqa: B006
         deploy_autoscaling: dict = {},  # noqa: B006
         deploy_envs: list = [],  # noqa: B006
         deploy_image_pull_secrets: list = [],  # noqa: B006
@@ -71,6 +73,10 @@ def serve_with(deploy, *, name: str):
             mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
                 tracking_uri that they are for; may be absent.
             bento_name: Name of the bento; empty takes the model's name.
+            bento_show_example: Show a row of the model's input example on the service's API page.
+            allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
+                wheels that the model's own requirements may name; empty allows names and versions
+                only.
             image_base: Base image; empty takes python:<minor>-slim.
             image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
             image_cache_repository: Repository of the same registry through which images share
@@ -101,7 +107,12 @@ def serve_with(deploy, *, name: str):
         with_mlflow_credentials(pulled, mlflow_secret)
         with_record_key(pulled, record_secret)
 
-        bento = build_bento(model=pulled.outputs["model"], bento_name=bento_name)
+        bento = build_bento(
+            model=pulled.outputs["model"],
+            bento_name=bento_name,
+            show_example=bento_show_example,
+            allow_sources=allow_sources,
+        )
         with_record_key(bento, record_secret)
 
         image = build_image(
@@ -146,6 +157,7 @@ def serve_with(deploy, *, name: str):
             model=pulled.outputs["model"],
             relative_tolerance=check_relative_tolerance,
             absolute_tolerance=check_absolute_tolerance,
+            allow_sources=allow_sources,
         )
         comparison.set_caching_options(False)
         with_record_key(comparison, record_secret)

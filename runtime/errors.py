@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+# ECMA-48: control sequences, and operating system commands such as titles and links.
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_UNSHOWN = re.compile(
+    # Control characters but tab and line feed, what turns the direction of text around, line and
+    # paragraph separators, lone surrogates, tags that cannot be seen.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def plain_text(text: str) -> str:
+    """Give somebody else's text as it may be shown: nothing that steers a terminal or misleads."""
+    return _UNSHOWN.sub(" ", _SEQUENCE.sub("", text))
+
 
 class KfpBentoError(Exception):
-    """The root of all expected failures.
+    """The root of all expected failures; what it quotes is shown as `plain_text`.
 
     Args:
         message: What failed and why, in one or two sentences, without a trailing hint.
@@ -12,9 +28,9 @@ class KfpBentoError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = plain_text(message)
+        self.hint = plain_text(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message

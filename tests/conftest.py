@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["free_port"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let whole roads go first: a file is one worker's, and the other would wait at the end."""
+    items.sort(key=lambda item: "/tests/local/" not in item.path.as_posix())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Seal records with a key of this session, not with that of whoever runs the tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a real MLflow server; the environment points to it."""

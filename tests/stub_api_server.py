@@ -35,8 +35,39 @@ class ApiServer:
     # The only token that is taken; any when empty.
     token: str = ""
     versions: dict[str, int] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    # Plurals that may not be listed.
+    forbidden: set[str] = field(default_factory=set)
+    deleted: list[str] = field(default_factory=list)
+    # Further kinds, by API version: plural -> kind.
+    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def plurals(self) -> set[str]:
+        return {plural for kinds in self.kinds.values() for plural in kinds}
+
+    def _chosen(self, plural: str, query: str) -> list[dict[str, Any]]:
+        """The objects of a collection that have the labels of a selector such as a=b,c=d."""
+        selector = parse_qs(query).get("labelSelector", [""])[0]
+        pairs = [part.split("=", 1) for part in selector.split(",") if part]
+        return [
+            self.live(key, one)
+            for key, one in self.objects.items()
+            if key.startswith(f"{plural}/")
+            and all(
+                (one["metadata"].get("labels") or {}).get(name) == value for name, value in pairs
+            )
+        ]
+
+    def delete(self, path: str) -> tuple[int, dict[str, Any]]:
+        key = "/".join(path.split("/")[-2:])
+        self.deleted.append(key)
+        return 200, self.objects.pop(key)
 
     def discovery(self, path: str) -> dict[str, Any] | None:
+        for version, kinds in self.kinds.items():
+            if path == (f"/apis/{version}" if "/" in version else f"/api/{version}"):
+                entries = [{"name": plural, "kind": kind} for plural, kind in kinds.items()]
+                return {"kind": "APIResourceList", "groupVersion": version, "resources": entries}
         if path == "/version":
             return {"major": "1", "minor": "33", "gitVersion": "v1.33.0"}
         if path == "/api":
@@ -71,6 +102,8 @@ class ApiServer:
         if refusal and not (refusal[0] == 409 and query.get("force") == "True"):
             return refusal
         key = f"{plural}/{name}"
+        if "merge-patch" in content_type:
+            content = _merged(self.objects.get(key, {}), content)
         if not trial:
             if self.objects.get(key) != content:
                 self.versions[key] = self.versions.get(key, 0) + 1
@@ -82,11 +115,26 @@ class ApiServer:
         version = str(self.versions.get(key, 0))
         return {**content, "metadata": {**content["metadata"], "resourceVersion": version}}
 
-    def get(self, path: str) -> dict[str, Any] | None:
+    def get(self, path: str, query: str = "") -> dict[str, Any] | None:
+        self.asked.append(path)
+        plural = path.rpartition("/")[2]
+        if plural in self.plurals():
+            return {"kind": "List", "items": self._chosen(plural, query)}
         key = "/".join(path.split("/")[-2:])
         if key in self.objects:
             return self.live(key, self.objects[key])
         return self.discovery(path)
+
+
+def _merged(old: Any, patch: dict[str, Any]) -> dict[str, Any]:
+    """A JSON merge patch (RFC 7396)."""
+    made = dict(old) if isinstance(old, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            made.pop(key, None)
+        else:
+            made[key] = _merged(made.get(key), value) if isinstance(value, dict) else value
+    return made
 
 
 def conflict(*causes: tuple[str, str]) -> tuple[int, dict[str, Any]]:
@@ -115,7 +163,10 @@ def serve_api(server: ApiServer) -> Iterator[ApiServer]:
         def do_GET(self) -> None:
             if self._struck():
                 return
-            found = server.get(urlsplit(self.path).path)
+            if urlsplit(self.path).path.rpartition("/")[2] in server.forbidden:
+                self._answer(*refusal(403, "Forbidden", "not for you"))
+                return
+            found = server.get(urlsplit(self.path).path, urlsplit(self.path).query)
             self._answer(200 if found else 404, found or refusal(404, "NotFound", "no such")[1])
 
         def do_PATCH(self) -> None:
@@ -123,6 +174,10 @@ def serve_api(server: ApiServer) -> Iterator[ApiServer]:
             if self._struck():
                 return
             self._answer(*server.patch(self.path, self.headers["Content-Type"], body))
+
+        def do_DELETE(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(*server.delete(self.path))
 
         def _struck(self) -> bool:
             given = (self.headers.get("Authorization") or "").removeprefix("Bearer ")

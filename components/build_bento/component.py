@@ -17,6 +17,8 @@ def build_bento(
     bento_name: str = "",
     service_source: str = "",
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
+    show_example: bool = True,
+    allow_sources: list = [],  # noqa: B006
 ) -> str:
     """Build a bento with locked dependencies and a version derived from its content.
 
@@ -28,6 +30,10 @@ def build_bento(
         bento_name: Name of the bento; empty takes the registered model's name.
         service_source: Directory or file with a BentoML service of your own; empty generates one.
         extra_requirements: Requirements to lock besides the model's own, one per item.
+        show_example: Show the first row of the model's input example, which may be somebody's data,
+            on the API page of a generated service.
+        allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
+            the model's own requirements may name; empty allows names and versions only.
 
     Returns:
         The bento's tag, name:version.
@@ -37,11 +43,18 @@ def build_bento(
     from kfp_bento.runtime import bentos, models
 
     built = bentos.build_bento(
-        [models.load_model(Path(model.path))],
+        [models.load_model(Path(model.path), record=model.metadata.get("record", ""))],
         Path(bento.path),
         name=bento_name,
         service=Path(service_source) if service_source else None,
         requirements=extra_requirements,
+        show_example=show_example,
+        allow_sources=allow_sources,
     )
-    bento.metadata.update(tag=built.tag, digest=built.digest, python_version=built.python_version)
+    bento.metadata.update(
+        tag=built.tag,
+        digest=built.digest,
+        python_version=built.python_version,
+        record=bentos.bento_record(built),
+    )
     return built.tag

@@ -52,7 +52,7 @@ def build_image(
     from kfp_bento.runtime import bentos, images, reports
 
     built = images.build_image(
-        bentos.load_bento(Path(bento.path)),
+        bentos.load_given_bento(bento, deferred=True),
         destination,
         base=base,
         platform=platform,

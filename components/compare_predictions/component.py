@@ -22,6 +22,7 @@ def compare_predictions(
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
     timeout_seconds: int = 60,
+    allow_sources: list = [],  # noqa: B006
 ):
     """Compare served answers with the registry model's own predictions.
 
@@ -39,6 +40,7 @@ def compare_predictions(
         relative_tolerance: Allowed difference relative to the expected value.
         absolute_tolerance: Allowed difference in the value's own unit.
         timeout_seconds: Time limit of each request.
+        allow_sources: As for build_bento; counts where an environment is made for the model.
     """
     from pathlib import Path
 
@@ -46,12 +48,13 @@ def compare_predictions(
 
     outcome = checks.compare_predictions(
         url,
-        models.load_model(Path(model.path)),
+        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
         endpoint=endpoint,
         request=request or None,
         relative_tolerance=relative_tolerance,
         absolute_tolerance=absolute_tolerance,
         timeout=timeout_seconds,
+        allow_sources=allow_sources,
     )
     outcome.save(Path(report.path))
     reports.write_text(reports.check_summary(outcome), Path(summary.path))

@@ -87,7 +87,7 @@ def deploy_bento(
 
     from kfp_bento.runtime import bentos, deployments, reports
 
-    found = bentos.load_bento(Path(bento.path))
+    found = bentos.load_given_bento(bento)
     deployed = deployments.deploy(
         "bento-deployment",
         image,

@@ -45,7 +45,7 @@ def promote_model(
     from kfp_bento.runtime import checks, models, promotion, reports
 
     promoted = promotion.promote_model(
-        models.load_model(Path(model.path)),
+        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
         [checks.CheckReport.load(Path(r.path)) for r in (smoke_report, comparison_report)],
         alias,
         image=image,

@@ -20,7 +20,8 @@ def pull_model(model_uri: str, model: dsl.Output[dsl.Model], tracking_uri: str =
     Args:
         model_uri: MLflow model URI, for example models:/credit@prod, models:/credit/3,
             models:/m-<id> or runs:/<run id>/model.
-        model: The model directory; its metadata says name, version, run, signature and digest.
+        model: The model directory; its metadata says name, version, run, signature and digest, and
+            which record in the directory the later steps may believe.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
@@ -31,5 +32,5 @@ def pull_model(model_uri: str, model: dsl.Output[dsl.Model], tracking_uri: str =
     from kfp_bento.runtime import models
 
     pulled = models.pull_model(model_uri, Path(model.path), tracking_uri=tracking_uri)
-    model.metadata.update(pulled.to_dict())
+    model.metadata.update(pulled.to_dict(), record=pulled.record)
     return pulled.version

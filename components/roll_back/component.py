@@ -15,6 +15,7 @@ from kfp import dsl
 def roll_back(
     name: str,
     target: str,
+    diff: dsl.Output[dsl.Markdown],
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
     namespace: str = "default",
@@ -28,11 +29,13 @@ def roll_back(
     """Restore a good release from what is recorded on its objects, and wait until it serves.
 
     From a release that failed it goes to the last good one, from a good one to the one before.
+    Nothing is applied that the target would not have rendered for this release.
     Switch caching off for this step: it acts outside the pipeline.
 
     Args:
         name: Name of the release.
         target: bento-deployment, bento-request, inference-service or workload.
+        diff: What going back changes on the cluster, object by object.
         summary: What serves now, what changed, evidence of a failure.
         metrics: Objects by what happened to them, failed or not.
         namespace: Namespace of the release.
@@ -63,7 +66,14 @@ def roll_back(
         tolerated=tolerated,
         unschedulable_seconds=unschedulable_seconds,
         progress=reports.tell,
+        before=reports.tell_diff,
     )
-    reports.write_roll_back(rollout, name, summary=Path(summary.path), metrics=metrics.metadata)
+    reports.write_roll_back(
+        rollout,
+        name,
+        diff=Path(diff.path),
+        summary=Path(summary.path),
+        metrics=metrics.metadata,
+    )
     rollout.raise_if_failed(name)
     return (rollout.image, rollout.revision)

@@ -41,7 +41,7 @@ def smoke_test(
 
     outcome = checks.smoke_test(
         url,
-        models.load_model(Path(model.path)),
+        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
         endpoint=endpoint,
         request=request or None,
         timeout=timeout_seconds,

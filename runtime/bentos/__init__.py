@@ -1,16 +1,29 @@
 """Stop two: models, a service and a lock become one `Bento` in a directory."""
 
-from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, load_given_bento
+from kfp_bento.runtime.bentos.bento import (
+    Bento,
+    BentoModel,
+    bento_record,
+    changed_models,
+    load_bento,
+    load_given_bento,
+)
+from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento
 from kfp_bento.runtime.bentos.requests import prediction_request
-from kfp_bento.runtime.bentos.service_source import sample_request
+from kfp_bento.runtime.bentos.service_source import can_require_token, sample_request
 
 __all__ = [
     "Bento",
+    "BentoFile",
     "BentoModel",
+    "bento_record",
     "build_bento",
+    "can_require_token",
+    "changed_models",
     "load_bento",
     "load_given_bento",
     "prediction_request",
+    "read_bento_file",
     "sample_request",
 ]

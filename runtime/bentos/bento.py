@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file
-from kfp_bento.runtime.models import RECORD_NAME, FileDigest, file_digests, model_files, set_digest
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    open_record,
+    read_small_file,
+    record_digest,
+    sealed_record,
+)
+from kfp_bento.runtime.models import (
+    RECORD_NAME,
+    FileDigest,
+    file_digests,
+    file_sha256,
+    model_files,
+    set_digest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BENTO_FILE = "bento.yaml"
+    from kfp_bento.runtime.bentos.bento_file import BentoFile
+
 MODEL_FILE = "model.yaml"
 LOCK_FILE = "env/python/requirements.txt"
+RECORD = "record"
+"""The metadata of a bento's artifact that names its record's digest."""
+
+_PURPOSE = "bento"
+_FOREIGN = (
+    f"The record {RECORD_NAME} beside the bento is not one of ours: where its models came from is "
+    "not known."
+)
 
 
 @dataclass(frozen=True)
@@ -28,11 +51,14 @@ class BentoModel:
         digest: `sha256:…` over the model's files without BentoML's `model.yaml`; "" where the
             bento does not contain the files.
         provenance: Where the model came from: `ModelVersion.to_dict()`, or {} if unknown.
+        claimed: Whether the digest is that of our own record, and nobody has read the files yet;
+            see `load_bento` and `changed_models`.
     """
 
     tag: str
     digest: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    claimed: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The value as JSON-able data."""
@@ -53,8 +79,9 @@ class Bento:
         models: Its models, in the order of bento.yaml.
         runners: The runners of a BentoML 1.1 service; () for services of today.
         digest: `sha256:…` of the tree without `.kfp-bento.json`, each model counted as one entry
-            with its own digest, so that loading a bento reads no model bytes.
+            with its own digest.
         reused: Whether the directory already held this very bento, so that nothing was built.
+        note: What people are to be told of it, such as that its files had been changed.
     """
 
     name: str
@@ -67,6 +94,7 @@ class Bento:
     runners: tuple[dict[str, Any], ...]
     digest: str
     reused: bool = field(default=False, compare=False)
+    note: str = field(default="", compare=False)
 
     @property
     def tag(self) -> str:
@@ -74,7 +102,7 @@ class Bento:
         return f"{self.name}:{self.version}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory` and `reused`."""
+        """The facts as JSON-able data, without `directory`, `reused` and `note`."""
         return {
             "tag": self.tag,
             "name": self.name,
@@ -88,116 +116,159 @@ class Bento:
         }
 
 
-def load_bento(directory: Path) -> Bento:
+def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> Bento:
     """Reads a bento: one of ours or any other that BentoML built (spec 1 and 2).
+
+    Where its models came from is said only by a record of our own: sealed by this user, or the one
+    that the building step named. Digests are those of the files.
 
     Args:
         directory: The directory with `bento.yaml`.
+        record: `sha256:…` of the record as the step that built the bento says it.
+        deferred: Whether to leave large models unread where a record of our own has their
+            digests: for a caller that reads the files anyway and compares then, as `build_image`
+            does.
 
     Raises:
         BentoError: There is no bento, or its `bento.yaml` cannot be read.
     """
-    info = _read_bento_file(directory)
+    file = read_bento_file(directory)
+    known = _read_record(directory, file, record)
+    claims = known.digests if deferred else {}
     try:
-        name, version = str(info["name"]), str(info["version"])
-        tags = [str(model["tag"]) for model in _model_entries(info)]
-        docker = info.get("image") or info.get("docker") or {}
-        record = _read_record(directory, name, version)
-        digests = {model["tag"]: model["digest"] for model in record.get("models", [])}
-        digest, found = _digests(directory, digests)
-        provenance = {model["tag"]: model["provenance"] for model in record.get("models", [])}
-        return Bento(
-            name=name,
-            version=version,
-            directory=directory,
-            service=str(info["service"]),
-            python_version=".".join(str(docker.get("python_version") or "").split(".")[:2]),
-            bentoml_version=str(info.get("bentoml_version", "")),
-            models=tuple(
-                BentoModel(tag, found.get(tag, ""), provenance.get(tag, {}))
-                for tag in dict.fromkeys(tags)
-            ),
-            runners=tuple(dict(runner) for runner in info.get("runners") or ()),
-            digest=digest,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not one that BentoML wrote: {error!r}.",
-            hint="Build the bento again.",
-        ) from error
+        digest, found = _digests(directory, claims)
     except RecursionError:
         raise BentoError(
             f"The directories in {directory} are nested too deeply.", hint="Build the bento again."
         ) from None
+    return Bento(
+        name=file.name,
+        version=file.version,
+        directory=directory,
+        service=file.service,
+        python_version=".".join(file.python_version.split(".")[:2]),
+        bentoml_version=file.bentoml_version,
+        models=tuple(
+            BentoModel(
+                tag,
+                found.get(tag, ""),
+                known.provenance_of(tag, found.get(tag, "")),
+                claimed=tag in claims,
+            )
+            for tag in dict.fromkeys(model.tag for model in file.models)
+        ),
+        runners=file.runners,
+        digest=digest,
+        note=known.note,
+    )
 
 
-def load_given_bento(artifact: Any) -> Bento | None:
+def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
     """Reads the bento of an input artifact that may have been left out.
 
     Args:
-        artifact: Has the directory as `path`; None gives None.
+        artifact: Has the directory as `path`, and as `metadata` what `build_bento` said of it;
+            None gives None.
+        deferred: See `load_bento`.
 
     Raises:
         BentoError: As `load_bento`.
     """
-    return None if artifact is None else load_bento(Path(artifact.path))
+    if artifact is None:
+        return None
+    record = str((getattr(artifact, "metadata", None) or {}).get(RECORD, ""))
+    bento = load_bento(Path(artifact.path), record=record, deferred=deferred)
+    if bento.note:
+        print(bento.note, file=sys.stderr)
+    return bento
+
+
+def bento_record(bento: Bento) -> str:
+    """Give the digest of a bento's record, for the steps that read it.
+
+    Raises:
+        OSError: It has none.
+    """
+    return record_digest(read_small_file(bento.directory / RECORD_NAME, JSON_LIMIT))
 
 
 def write_record(bento: Bento) -> None:
-    """Writes where a bento's models came from beside its bento.yaml."""
+    """Writes where a bento's models came from beside its bento.yaml, sealed as our own."""
     partial = bento.directory / f"{RECORD_NAME}.partial"
-    partial.write_text(json.dumps(bento.to_dict(), indent=2, sort_keys=True) + "\n")
+    partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
+    partial.write_bytes(sealed_record(bento.to_dict(), _PURPOSE))
     partial.replace(bento.directory / RECORD_NAME)
 
 
-def _read_bento_file(directory: Path) -> Mapping[str, Any]:
-    path = directory / BENTO_FILE
-    if not path.is_file():
-        raise BentoError(
-            f"{directory} is not a bento: it has no {BENTO_FILE}.",
-            hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
-        )
+@dataclass(frozen=True)
+class _Record:
+    """What a record of our own says of each model; nothing where there is none.
+
+    Attributes:
+        digests: The models' digests, by tag.
+        origins: Where they came from, by tag.
+        note: What to tell people about a record that does not count.
+    """
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    note: str = ""
+
+    def provenance_of(self, tag: str, digest: str) -> dict[str, Any]:
+        """Where a model came from, if it is still the one that the record is about."""
+        return self.origins.get(tag, {}) if digest and digest == self.digests.get(tag) else {}
+
+
+def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
     try:
-        info = parse_yaml(read_small_file(path, YAML_LIMIT))
-    except ValueError as error:
-        raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not valid YAML: {error}.",
-            hint="Build the bento again.",
-        ) from error
-    if not isinstance(info, dict):
-        raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not a mapping.", hint="Build the bento again."
-        )
-    return info
-
-
-def _model_entries(info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Models of new services stand under `services`, those of old ones at the top."""
-    entries = list(info.get("models") or ())
-    for service in info.get("services") or ():
-        entries += service.get("models") or ()
-    return entries
-
-
-def _read_record(directory: Path, name: str, version: str) -> dict[str, Any]:
-    try:
-        record = json.loads((directory / RECORD_NAME).read_text())
+        text = read_small_file(directory / RECORD_NAME, JSON_LIMIT)
+        facts, own = open_record(text, _PURPOSE, told)
+    except FileNotFoundError:
+        return _Record()
     except (OSError, ValueError):
-        return {}
-    ours = isinstance(record, dict) and (record.get("name"), record.get("version"))
-    return record if ours == (name, version) else {}
+        return _Record(note=_FOREIGN)
+    if not facts.get("models"):
+        return _Record()
+    if not own:
+        return _Record(note=_FOREIGN)
+    if (facts.get("name"), facts.get("version")) != (file.name, file.version):
+        return _Record(note=_FOREIGN)
+    try:
+        models = [(str(x["tag"]), str(x["digest"]), dict(x["provenance"])) for x in facts["models"]]
+    except (KeyError, TypeError, ValueError):
+        return _Record(note=_FOREIGN)
+    return _Record(
+        {tag: digest for tag, digest, _ in models}, {tag: origin for tag, _, origin in models}
+    )
+
+
+def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:
+    """Give the tags of models whose files are not what was claimed when the bento was loaded.
+
+    Args:
+        bento: The bento; see `load_bento`, `deferred`.
+        sums: SHA-256 of files in hexadecimal, by path relative to the bento, as they were read on
+            their way somewhere; what is missing is read now.
+    """
+
+    def found(path: Path) -> str:
+        return sums.get(path.relative_to(bento.directory).as_posix()) or file_sha256(path)
+
+    claimed = [model for model in bento.models if model.claimed]
+    models = _grouped(bento.directory)[1] if claimed else {}
+    return [
+        model.tag
+        for model in claimed
+        if set_digest(file_digests(models.get(model.tag, {}), found)) != model.digest
+    ]
 
 
 def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Gives the bento's digest and its models' digests; models with a known one are not read."""
-    plain: dict[str, Path] = {}
-    models: dict[str, dict[str, Path]] = {}
-    for relative, path in model_files(directory, leave_out=frozenset({RECORD_NAME})).items():
-        parts = PurePosixPath(relative).parts
-        if parts[0] != "models" or len(parts) < 4 or parts[3:] == (MODEL_FILE,):
-            plain[relative] = path
-        else:
-            models.setdefault(f"{parts[1]}:{parts[2]}", {})["/".join(parts[3:])] = path
+    """Gives the bento's digest and its models' digests; models with a known one are not read.
+
+    A digest is known from a record of our own alone; whoever relies on it compares it.
+    """
+    plain, models = _grouped(directory)
     found = {
         tag: known.get(tag) or set_digest(file_digests(files)) for tag, files in models.items()
     }
@@ -206,3 +277,16 @@ def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, 
         for tag, digest in found.items()
     ]
     return set_digest([*file_digests(plain), *entries]), found
+
+
+def _grouped(directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
+    """Files by their path in the bento, and those of each model by their path in it."""
+    plain: dict[str, Path] = {}
+    models: dict[str, dict[str, Path]] = {}
+    for relative, path in model_files(directory, leave_out=frozenset({RECORD_NAME})).items():
+        parts = PurePosixPath(relative).parts
+        if parts[0] != "models" or len(parts) < 4 or parts[3:] == (MODEL_FILE,):
+            plain[relative] = path
+        else:
+            models.setdefault(f"{parts[1]}:{parts[2]}", {})["/".join(parts[3:])] = path
+    return plain, models

@@ -14,6 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from kfp_bento.runtime.files import parse_json
+
 BUILD_FILES = ("bentofile.yaml", "pyproject.toml")
 
 
@@ -74,7 +76,7 @@ def failure(error: BaseException, context: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
+    given = parse_json(sys.argv[1].encode())
     try:
         outcome = main(given)
     except BaseException as error:  # a service may even call sys.exit while it is imported

@@ -21,20 +21,31 @@ from kfp_bento.runtime.bentos.layout import (
     remove_traces,
     settle,
 )
-from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
+from kfp_bento.runtime.bentos.lock import (
+    bento_constraints,
+    bento_indexes,
+    bento_requirements,
+    index_options,
+    locked,
+    requirement_texts,
+    users_requirements,
+)
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
-from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models import tree_digest
+from kfp_bento.runtime.requirements import AllowedSources, allowed_sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 1
+GENERATOR_FORMAT = 2
 """Raised when the same inputs would give a different bento."""
+
+_CHANGED = "The bento that was there had been changed after it was built; it was replaced."
 
 
 def build_bento(
@@ -45,6 +56,8 @@ def build_bento(
     service: Path | None = None,
     python_version: str = "",
     requirements: Sequence[str] = (),
+    allow_sources: Sequence[str] = (),
+    show_example: bool = True,
 ) -> Bento:
     """Builds a bento, or finds that the directory holds it already.
 
@@ -60,10 +73,16 @@ def build_bento(
             `bentoml.models.BentoModel("<model name>:latest")`, during the build and in the image
             alike. None: a typed service is generated from the signatures.
         python_version: Minor version such as "3.11"; by default the models' own.
-        requirements: More requirements than the models' and the service's.
+        requirements: More requirements than the models' and the service's: names, versions, and
+            wheels at https addresses.
+        allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
+            the indexes and wheels that the models' own requirements may name. Without any, models
+            get names and versions from the index that is configured for uv.
+        show_example: Whether the API page of a generated service shows the first row of each
+            model's input example, which may be somebody's data, to whoever can reach it.
 
     Raises:
-        InvalidInput: A name, version or path cannot be used.
+        InvalidInput: A name, version, path or allowed source cannot be used.
         BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
     """
     directory = Path(directory).absolute()
@@ -74,10 +93,18 @@ def build_bento(
             f"{name!r} cannot be the name of a bento.",
             hint=f"Use up to 63 of a-z, 0-9, '-', '_' and '.', for example {tag_name(name)!r}.",
         )
+    if service is not None and not show_example:
+        raise InvalidInput(
+            "show_example=False is for generated services; what yours shows is up to it.",
+            hint="Leave show_example as it is.",
+        )
     _check_destination(directory)
+    sources = allowed_sources(allow_sources)
     try:
         with scratch_beside(directory) as work:
-            built = _built(work, models, tagged, name, service, python, requirements)
+            built = _built(
+                work, models, tagged, name, service, python, requirements, sources, show_example
+            )
             return _settled(built, directory)
     except OSError as error:
         raise BentoError(
@@ -94,25 +121,33 @@ def _built(
     service: Path | None,
     python: str,
     extra: Sequence[str],
+    sources: AllowedSources,
+    show_example: bool,
 ) -> Bento:
     """Builds below the scratch directory and gives the bento as it lies there."""
     home = work / "home"
+    # All that can be refused by its text is refused before anything is run.
+    own = users_requirements(extra, "the build", indexes=False)
+    constraints = bento_constraints(models, sources)
+    indexes = bento_indexes(models, sources)
+    wanted = bento_requirements(models, requirement_texts(own), sources)
     for model, tag in zip(models, tagged, strict=True):
         add_model(model, tag.tag, home / "models")
-    constraints = bento_constraints(models)
     if service is None:
         name = name or tagged[0].tag.partition(":")[0]
-        context, target = _generated_context(work, name, models, tagged)
-        wanted = bento_requirements(models, extra)
+        context, target = _generated_context(work, name, models, tagged, show_example)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            lock_text = pool.submit(locked, wanted, constraints, python, work)
+            lock_text = pool.submit(locked, wanted, constraints, python, work, indexes)
             path = run_bentoml(work, context, target, name, python)
             lock = lock_text.result()
     else:
         context, target = _user_context(work, service)
         path = run_bentoml(work, context, target, name, python)
-        wanted = bento_requirements(models, [*recorded_requirements(path), *extra])
-        lock = locked(wanted, constraints, python, work)
+        brought = users_requirements(recorded_requirements(path), "the service", indexes=True)
+        both = [*requirement_texts(brought), *requirement_texts(own)]
+        wanted = bento_requirements(models, both, sources)
+        indexes = list(dict.fromkeys([*index_options(brought), *indexes]))
+        lock = locked(wanted, constraints, python, work, indexes)
     remove_traces(path)
     version = content_version(path / "src", tagged, lock, python)
     (home / "models").rename(path / "models")
@@ -124,10 +159,18 @@ def _built(
 
 
 def _settled(built: Bento, directory: Path) -> Bento:
+    """Puts a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
-    if (directory / "bento.yaml").is_file() and load_bento(directory).tag == built.tag:
-        write_record(here)
-        return replace(here, reused=True)
+    if (directory / "bento.yaml").is_file():
+        try:
+            present = load_bento(directory)
+        except (BentoError, ModelError):
+            present = None
+        if present and (present.tag, present.digest) == (built.tag, built.digest):
+            write_record(here)
+            return replace(here, reused=True)
+        if present is None or present.tag == built.tag:
+            here = replace(here, note=_CHANGED)
     write_record(built)
     put_in_place(built.directory, directory)
     return here
@@ -167,7 +210,7 @@ def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
             hint=f"Choose one: python_version={minors[-1]!r}.",
         )
     chosen = wanted or (minors[0] if minors else f"{sys.version_info[0]}.{sys.version_info[1]}")
-    match = re.fullmatch(r"3\.(\d+)(\.\d+)?", chosen)
+    match = re.fullmatch(r"3\.([0-9]{1,2})(?:\.[0-9a-z+]{1,12})?", chosen)
     if match is None or int(match[1]) < 10:
         raise InvalidInput(
             f"A bento for Python {chosen!r} cannot be built; it takes 3.10 or newer.",
@@ -187,11 +230,16 @@ def _check_destination(directory: Path) -> None:
 
 
 def _generated_context(
-    work: Path, name: str, models: Sequence[ModelVersion], tagged: Sequence[BentoModel]
+    work: Path,
+    name: str,
+    models: Sequence[ModelVersion],
+    tagged: Sequence[BentoModel],
+    show_example: bool,
 ) -> tuple[Path, str]:
     context = work / "context"
     context.mkdir()
-    for file, content in generated_files(name, models, tagged).items():
+    files = generated_files(name, models, tagged, show_example=show_example)
+    for file, content in files.items():
         (context / file).write_bytes(content)
     return context, f"service:{service_class_name(name)}"
 

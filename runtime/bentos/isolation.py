@@ -1,21 +1,34 @@
-"""BentoML's build in a process of its own."""
+"""BentoML's build in a process of its own, where a service's code finds nothing to take away."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import site
 import sys
 from pathlib import Path
 
 from kfp_bento.runtime.bentos.layout import UNVERSIONED
 from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
+from kfp_bento.runtime.programs import (
+    Finished,
+    clean_environment,
+    cleaned,
+    code_variables,
+    confined,
+    confinement_hint,
+    memory_for_code,
+    run_program,
+)
+
+BUILD_SECONDS = 1800.0
 
 _PROGRAM = Path(__file__).with_name("bentoml_process.py")
+_LONGEST = 800
 
 
 def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) -> Path:
-    """Builds a bento in a fresh interpreter with a store of its own.
+    """Build a bento in a fresh interpreter with a store of its own.
 
     Args:
         work: An existing scratch directory; BentoML's store is its `home`.
@@ -28,9 +41,9 @@ def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) 
         Where the bento lies in the store; its version is `UNVERSIONED`.
 
     Raises:
-        BentoError: BentoML refuses the service, or cannot import it.
+        BentoError: BentoML refuses the service, cannot import it, or takes too long.
     """
-    result = work / "result.json"
+    result, home = work / "result.json", work / "home"
     job = {
         "context": str(context),
         "service": target,
@@ -39,34 +52,50 @@ def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) 
         "python_version": python,
         "result": str(result),
     }
-    environment = {
-        **{key: value for key, value in os.environ.items() if key != "BENTOML_CONFIG"},
-        "BENTOML_HOME": str(work / "home"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-        "TZ": "UTC",
-    }
-    done = subprocess.run(
-        # -P: the modules beside the program must not hide those of the service
-        [sys.executable, "-P", str(_PROGRAM), json.dumps(job)],
-        env=environment,
-        cwd=context,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
+    # -P: the modules beside the program must not hide those of the service
+    options = ["-P"] if site.ENABLE_USER_SITE else ["-P", "-s"]
+    done = run_program(
+        confined([sys.executable, *options, str(_PROGRAM), json.dumps(job)], error=BentoError),
+        doing="Building the bento with BentoML",
+        directory=context,
+        environment=clean_environment(
+            code_variables(),
+            BENTOML_HOME=str(home),
+            BENTOML_DO_NOT_TRACK="true",
+            PYTHONDONTWRITEBYTECODE="1",
+            PYTHONHASHSEED="0",
+            TZ="UTC",
+        ),
+        seconds=BUILD_SECONDS,
+        memory=memory_for_code(),
+        error=BentoError,
+        hint=confinement_hint(),
     )
-    outcome = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-    if "path" not in outcome:
+    outcome = _outcome(result)
+    path = Path(outcome.get("path", ""))
+    # The service's code could write the result as well; only its own store is taken from it.
+    if "path" not in outcome or not path.resolve().is_relative_to(home.resolve() / "bentos"):
         raise _not_built(outcome, done)
-    return Path(outcome["path"])
+    return path
 
 
-def _not_built(outcome: dict[str, str], done: subprocess.CompletedProcess[str]) -> BentoError:
-    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-    reason = outcome.get("error") or last.strip() or f"it ended with status {done.returncode}"
+def _outcome(result: Path) -> dict[str, str]:
+    try:
+        outcome = parse_json(read_small_file(result, JSON_LIMIT))
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in outcome.items() if isinstance(value, str)}
+
+
+def _not_built(outcome: dict[str, str], done: Finished) -> BentoError:
+    reason = outcome.get("error") or done.last_lines(1).strip()
     place = f" ({outcome['place']})" if outcome.get("place") else ""
     hint = outcome.get("hint") or "Correct the service; `bentoml serve` shows the whole traceback."
-    return BentoError(f"BentoML cannot build the service: {reason.rstrip('.')}{place}.", hint=hint)
+    told, hint = _one_line(f"{reason.rstrip('.')}{place}"), _one_line(hint)
+    return BentoError(
+        f"BentoML cannot build the service: {told}.", hint=f"{hint} {confinement_hint()}".strip()
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(cleaned(text).split())[:_LONGEST]

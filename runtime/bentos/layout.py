@@ -8,9 +8,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from kfp_bento.runtime.bentos.bento import BENTO_FILE, LOCK_FILE, MODEL_FILE
+from kfp_bento.runtime.bentos.bento import LOCK_FILE, MODEL_FILE
+from kfp_bento.runtime.bentos.bento_file import (
+    BENTO_FILE,
+    CREATION_TIME,
+    settled_bento_file,
+    written_yaml,
+)
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.models import MLMODEL_NAME, model_files, portable_mlmodel
 
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
 
 UNVERSIONED = "unversioned"
 """The version BentoML builds with, before the content has decided on one."""
-
-CREATION_TIME = "1970-01-01T00:00:00+00:00"
 
 _NO_HARD_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
@@ -51,7 +53,7 @@ def add_model(model: ModelVersion, tag: str, store: Path) -> None:
             target.write_bytes(portable_mlmodel(source.read_bytes()))
         else:
             link_or_copy(source, target)
-    _write_yaml(directory / MODEL_FILE, _model_record(model, name, version))
+    (directory / MODEL_FILE).write_bytes(written_yaml(_model_record(model, name, version)))
     (store / name / "latest").write_text(version)
 
 
@@ -91,15 +93,9 @@ def settle(directory: Path, version: str, lock: str) -> None:
         lock: The text of the lock.
     """
     (directory / LOCK_FILE).write_text(lock, encoding="utf-8")
-    info = yaml.safe_load((directory / BENTO_FILE).read_bytes())
-    info["version"] = version
-    info["creation_time"] = CREATION_TIME
-    for entry in [info, *(info.get("services") or ())]:
-        for model in entry.get("models") or ():
-            model["creation_time"] = CREATION_TIME
-    if "image" in info:
-        info["image"]["python_requirements"] = lock
-    _write_yaml(directory / BENTO_FILE, info)
+    file = directory / BENTO_FILE
+    # BentoML writes the lock into it as well, and there is no limit to what we write ourselves.
+    file.write_bytes(settled_bento_file(file.read_bytes(), version, lock))
     for name in ("README.md", "apis/openapi.yaml"):
         path = directory / name
         if path.is_file():
@@ -109,13 +105,24 @@ def settle(directory: Path, version: str, lock: str) -> None:
 
 
 def _plain_modes(directory: Path) -> None:
+    """Gives everything the modes of new files: which those are is the user's to say (umask)."""
+    allowed = _modes_of_new(directory)
     for folder, folders, files in os.walk(directory):
         here = Path(folder)
-        here.chmod(0o755)
+        here.chmod(0o777 & allowed)
         if here == directory and "models" in folders:
             folders.remove("models")  # its files are other names of the user's
         for name in files:
-            (here / name).chmod(0o755 if name.endswith(".sh") else 0o644)
+            (here / name).chmod((0o777 if name.endswith(".sh") else 0o666) & allowed)
+
+
+def _modes_of_new(directory: Path) -> int:
+    """The permissions that the umask leaves; it cannot be asked for without changing it."""
+    trial = directory / ".modes"
+    trial.mkdir()
+    allowed = trial.stat().st_mode & 0o777
+    trial.rmdir()
+    return allowed
 
 
 def _model_record(model: ModelVersion, name: str, version: str) -> dict[str, Any]:
@@ -137,21 +144,3 @@ def _model_record(model: ModelVersion, name: str, version: str) -> dict[str, Any
         "api_version": "v1",
         "creation_time": CREATION_TIME,
     }
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as a block, so that a lock can be read."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    )
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _write_yaml(path: Path, data: dict[str, Any]) -> None:
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=4096)
-    path.write_text(text, encoding="ascii")

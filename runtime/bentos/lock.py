@@ -2,111 +2,261 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import platform
 import re
-import shutil
-import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.version import InvalidVersion, Version
+
 from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.files import read_small_file
+from kfp_bento.runtime.programs import cleaned, run_uv
+from kfp_bento.runtime.requirements import (
+    NAMES_ONLY,
+    SEPARATORS,
+    AllowedSources,
+    DirectWheel,
+    Reading,
+    distribution_name,
+    fetch_wheel,
+    read_requirements,
+    rendered,
+    shown,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from kfp_bento.runtime.models import ModelVersion
 
 NEEDED_BY_PYFUNC = ("numpy", "pandas")
 """What `mlflow.pyfunc` imports beyond the dependencies of mlflow-skinny."""
 
+LOCK_SECONDS = 1800.0
+
+_WHEELS = AllowedSources(wheels=("https", "http"))
+"""Whether an address may be named was decided when its line was read."""
+
+_CONSTRAINTS = "constraints.txt"
+_CONSTRAINTS_LIMIT = 1 << 20
 _DRAWING = " \t\u00d7\u2570\u2500\u25b6\u2502\u251c"
 """The lines and arrows that uv draws around its sentences."""
 
+_MLFLOW = re.compile(r"mlflow(?![A-Za-z0-9._-])(?!\s*\[)", re.I)
 _GLIBC = "manylinux_2_28"
 """Wheels for Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
 
-_NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[^\]]*\])?")
 
-
-def bento_requirements(models: Iterable[ModelVersion], extra: Iterable[str] = ()) -> list[str]:
-    """Gives what a bento with these models needs, before locking.
-
-    MLflow itself is replaced by mlflow-skinny of the same version (the service needs neither the
-    tracking server nor its database), unless an extra of it is asked for.
+def bento_requirements(
+    models: Iterable[ModelVersion],
+    extra: Iterable[str] = (),
+    sources: AllowedSources = NAMES_ONLY,
+) -> list[str]:
+    """Give what a bento with these models needs, before locking.
 
     Args:
         models: The models; their `requirements.txt` counts.
         extra: More requirements, such as those of a user's own service.
+        sources: What models may name besides names and versions.
 
     Raises:
-        BentoError: A model needs a package that lies in a local file.
+        BentoError: A line is no requirement, or asks for what is not allowed.
     """
-    lines: list[str] = []
-    for model in models:
-        own = [_portable(line) for line in model.requirements if not _is_constraints_option(line)]
-        if not any(_name(line) in ("mlflow", "mlflow-skinny") for line in own):
-            own.append(f"mlflow-skinny=={model.mlflow_version}".removesuffix("=="))
-        lines += own
-    lines += [line for line in extra if _name(line) != "bentoml"]
-    named = {_name(line) for line in lines}
+    lines = [line for model in models for line in model_requirements(model, sources)]
+    lines += [line for line in extra if distribution_name(line) != "bentoml"]
+    named = {distribution_name(line) for line in lines}
     lines += [name for name in NEEDED_BY_PYFUNC if name not in named]
     lines.append(f"bentoml=={version('bentoml')}")
     return list(dict.fromkeys(lines))
 
 
-def bento_constraints(models: Iterable[ModelVersion]) -> list[str]:
-    """Gives the lines of the models' `constraints.txt` files."""
+def model_requirements(model: ModelVersion, sources: AllowedSources = NAMES_ONLY) -> list[str]:
+    """Give what a model needs, each a requirement (PEP 508) with or without hashes.
+
+    MLflow itself is replaced by mlflow-skinny of the same version (a service needs neither the
+    tracking server nor its database), unless an extra of it is asked for.
+
+    Raises:
+        BentoError: See `bento_requirements`.
+    """
+    lines = [_slim(line) for line in requirement_texts(_reading(model, sources))]
+    if not {distribution_name(line) for line in lines} & {"mlflow", "mlflow-skinny"}:
+        lines.append(f"mlflow-skinny=={_mlflow_version(model)}".removesuffix("=="))
+    return lines
+
+
+def bento_constraints(
+    models: Iterable[ModelVersion], sources: AllowedSources = NAMES_ONLY
+) -> list[str]:
+    """Give the lines of the models' `constraints.txt` files.
+
+    Raises:
+        BentoError: A file cannot be read, or as `bento_requirements` says.
+    """
     lines: list[str] = []
     for model in models:
-        path = model.directory / "constraints.txt"
-        if path.is_file():
-            lines += [
-                _portable(line.strip())
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line.strip() and not line.strip().startswith("#")
-            ]
+        path = model.directory / _CONSTRAINTS
+        if not path.is_file():
+            continue
+        try:
+            text = read_small_file(path, _CONSTRAINTS_LIMIT).decode()
+        except (OSError, ValueError):
+            raise BentoError(
+                f"{_CONSTRAINTS} of {_named(model)} cannot be read.", hint="Log the model again."
+            ) from None
+        reading = read_requirements(
+            SEPARATORS.split(text),
+            whose=f"{_CONSTRAINTS} of {_named(model)}",
+            error=BentoError,
+            sources=sources,
+        )
+        lines += [_slim(line) for line in requirement_texts(reading)]
     return list(dict.fromkeys(lines))
 
 
-def locked(
-    requirements: Sequence[str], constraints: Sequence[str], python_version: str, directory: Path
-) -> str:
-    """Resolves requirements into exact versions with hashes, wheels only, for Linux.
-
-    Args:
-        requirements: Lines of a requirements file.
-        constraints: Lines of a constraints file; may be empty.
-        python_version: The minor version the lock is for, such as "3.11".
-        directory: An existing scratch directory.
-
-    Returns:
-        The text of a requirements file that names no package index.
+def bento_indexes(
+    models: Iterable[ModelVersion], sources: AllowedSources = NAMES_ONLY
+) -> list[str]:
+    """Give the options for the indexes that models name and the user allows.
 
     Raises:
-        BentoError: uv is missing, or finds no versions that go together.
+        BentoError: See `bento_requirements`.
     """
-    wanted = directory / "requirements.in"
-    wanted.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
-    command = [
-        *(_uv(), "pip", "compile", str(wanted), "--quiet", "--generate-hashes", "--no-header"),
-        *("--no-annotate", "--no-emit-index-url", "--only-binary", ":all:"),
-        *("--python", sys.executable, "--python-version", python_version),
-        *("--python-platform", _platform()),
+    readings = [_reading(model, sources) for model in models]
+    return list(dict.fromkeys(line for reading in readings for line in index_options(reading)))
+
+
+def users_requirements(lines: Iterable[str], whose: str, *, indexes: bool) -> Reading:
+    """Read the lines that a user wrote: names, versions, wheels at https addresses.
+
+    Args:
+        lines: The lines.
+        whose: What they are of, for errors.
+        indexes: Whether they may name package indexes.
+
+    Raises:
+        BentoError: See `bento_requirements`.
+    """
+    sources = AllowedSources(wheels=("https",), indexes=indexes)
+    return read_requirements(lines, whose=whose, error=BentoError, sources=sources)
+
+
+def requirement_texts(reading: Reading) -> list[str]:
+    """Give the requirements of a reading as lines, with their hashes and without comments."""
+    return [
+        " ".join([line.text, *(f"--hash={value}" for value in line.hashes)])
+        for line in reading.lines
     ]
-    if constraints:
-        limits = directory / "constraints.txt"
-        limits.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
-        command += ["--constraints", str(limits)]
-    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
-    result = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, encoding="utf-8", check=False
-    )
-    if result.returncode:
-        raise _unresolved(result.stderr, python_version)
-    return result.stdout
+
+
+def index_options(reading: Reading) -> list[str]:
+    """Give the options of uv and of a lock for what a reading names besides requirements."""
+    return [
+        *(f"--extra-index-url={address}" for address in reading.indexes),
+        *(f"--find-links={address}" for address in reading.pages),
+    ]
+
+
+def locked(
+    requirements: Sequence[str],
+    constraints: Sequence[str],
+    python_version: str,
+    directory: Path,
+    indexes: Sequence[str] = (),
+    *,
+    for_here: bool = False,
+) -> str:
+    """Resolve requirements into exact versions with hashes, wheels only, for Linux.
+
+    uv gets lines that are written anew, and never an address to follow: wheels at addresses are
+    fetched for it.
+
+    Args:
+        requirements: Requirements, each PEP 508 with or without hashes.
+        constraints: The same for constraints; may be empty.
+        python_version: The minor version the lock is for, such as "3.11".
+        directory: An existing scratch directory.
+        indexes: Options as `index_options` gives them.
+        for_here: Whether it is for this very system, instead of Linux on such a processor.
+
+    Returns:
+        The text of a requirements file. It names no package index but those of `indexes` that
+        are reached over https.
+
+    Raises:
+        BentoError: uv is missing, or finds no versions that go together, or a line is no
+            requirement.
+    """
+    _check_python(python_version)
+    with tempfile.TemporaryDirectory(prefix="lock-", dir=directory) as scratch:
+        work = Path(scratch)
+        wheels: dict[str, DirectWheel] = {}
+        command = [
+            *("pip", "compile", str(_written(requirements, work / "requirements.in", wheels))),
+            *("--quiet", "--generate-hashes", "--no-header", "--no-annotate"),
+            *("--no-emit-index-url", "--only-binary", ":all:"),
+            *("--python", sys.executable, "--python-version", python_version),
+            *(() if for_here else ("--python-platform", _platform())),
+            *indexes,
+        ]
+        if constraints:
+            limits = _written(constraints, work / "constraints.txt", wheels)
+            command += ["--constraints", str(limits)]
+        done = run_uv(
+            command,
+            doing="Locking the dependencies",
+            directory=work,
+            seconds=LOCK_SECONDS,
+            error=BentoError,
+            indexes=[option.partition("=")[2] for option in indexes],
+        )
+        if done.status:
+            raise _unresolved(done.complaint, python_version)
+    lock = "".join(f"{line}\n" for line in _with_addresses(done.output.splitlines(), wheels))
+    return "".join(f"{line}\n" for line in indexes if "=https://" in line) + lock
+
+
+def _written(lines: Sequence[str], file: Path, wheels: dict[str, DirectWheel]) -> Path:
+    """Write a requirements file for uv; wheels at addresses are fetched beside it."""
+    reading = read_requirements(lines, whose="the bento", error=BentoError, sources=_WHEELS)
+    texts = []
+    for line in reading.lines:
+        if line.wheel is None:
+            texts.append(rendered(line))
+            continue
+        found = next((w for w in wheels.values() if w.address == line.wheel), None)
+        if found is None:
+            folder = file.parent / f"wheel-{len(wheels)}"
+            folder.mkdir()
+            found = fetch_wheel(line.wheel, folder, BentoError)
+            wheels[found.file.as_uri()] = found
+        local = copy(line.requirement)
+        local.url = found.file.as_uri()
+        texts.append(rendered(replace(line, requirement=local)))
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="ascii")
+    return file
+
+
+def _with_addresses(lines: Iterable[str], wheels: Mapping[str, DirectWheel]) -> Iterator[str]:
+    """Give the lines of a lock with the addresses of wheels where uv names their files."""
+    for line in lines:
+        name, at, rest = line.partition(" @ ")
+        if not at:
+            yield line
+            continue
+        place, _, end = rest.partition(" ")
+        if place not in wheels:
+            raise BentoError(
+                f"The package {name} of the lock lies at an address that nobody asked for.",
+                hint="Require it by name: add a requirement here.",
+            )
+        yield f"{name} @ {wheels[place].address.text} {end}".rstrip()
 
 
 def _unresolved(output: str, python_version: str) -> BentoError:
@@ -129,44 +279,43 @@ def _unresolved(output: str, python_version: str) -> BentoError:
     )
 
 
-def _uv() -> str:
-    try:
-        import uv
-
-        return str(uv.find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-    if found is None:
-        raise BentoError(
-            "uv is not installed, so dependencies cannot be locked.",
-            hint="pip install 'kfp-bento[runtime]'",
-        )
-    return found
-
-
 def _platform() -> str:
     machine = platform.machine().lower()
     return f"{'aarch64' if machine in ('aarch64', 'arm64') else 'x86_64'}-{_GLIBC}"
 
 
-def _name(line: str) -> str:
-    match = _NAME.match(line)
-    return re.sub(r"[-_.]+", "-", match[1]).lower() if match else ""
-
-
-def _is_constraints_option(line: str) -> bool:
-    return line.startswith(("-c ", "-c\t", "--constraint"))
-
-
-def _portable(line: str) -> str:
-    """Gives a requirement as it can be met on another machine."""
-    first = line.split(";")[0].split("#")[0].strip()
-    if (first.endswith((".whl", ".tar.gz", ".zip")) and "://" not in first) or first[:1] in "./":
+def _check_python(version: str) -> None:
+    if not re.fullmatch(r"3\.[0-9]{1,2}", version):
         raise BentoError(
-            f"The model needs the local file {first!r}, which cannot be locked.",
-            hint="Publish that package to your package index and log the model with its name.",
+            f"{version!r} is no minor version of Python.", hint="Write it like '3.11'."
         )
-    match = _NAME.match(line)
-    if match and not match[2] and _name(line) == "mlflow":
-        return f"mlflow-skinny{line[match.end(1) :]}"
-    return line
+
+
+def _reading(model: ModelVersion, sources: AllowedSources) -> Reading:
+    return read_requirements(
+        model.requirements,
+        whose=_named(model),
+        error=BentoError,
+        sources=sources,
+        constraints=_CONSTRAINTS,
+    )
+
+
+def _named(model: ModelVersion) -> str:
+    return f"the model {cleaned(model.uri)}"
+
+
+def _slim(line: str) -> str:
+    """Give a requirement with MLflow's slim distribution in place of the whole, without hashes."""
+    match = _MLFLOW.match(line)
+    return f"mlflow-skinny{line[match.end() :].partition(' --hash')[0]}" if match else line
+
+
+def _mlflow_version(model: ModelVersion) -> str:
+    with contextlib.suppress(InvalidVersion):
+        return str(Version(model.mlflow_version)) if model.mlflow_version else ""
+    raise BentoError(
+        f"{shown(model.mlflow_version)!r}, by which {_named(model)} was logged, is no version of "
+        "MLflow.",
+        hint="Log the model again; mlflow_version stands in its MLmodel file.",
+    )

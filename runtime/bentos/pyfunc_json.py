@@ -1,10 +1,11 @@
 """JSON in and out of an MLflow model: typed rows, checked tensors, plain answers.
 
 This file lies beside `service.py` in every bento that kfp-bento generates. It needs nothing of
-kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the service has anyway.
+kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the service has anyway,
+and `pyfunc_body` and `pyfunc_guard`, which lie there too.
 
 - The names `Boolean` to `Datetime` are MLflow's column types, as pydantic types.
-- `Row` and `Body` are the bases of records and request bodies: they refuse keys they do not know.
+- `Row` and `Body`, from `pyfunc_body`, are the bases of records and request bodies.
 - `frame` and `table` make the DataFrame that MLflow's own check of the signature accepts.
 - `tensor` makes the type of a NumPy array with a given dtype and shape; `arrays` names several.
 - `answer` asks the model and gives plain JSON.
@@ -17,6 +18,7 @@ import dataclasses
 import json
 import math
 import operator
+import re
 import types
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
@@ -31,12 +33,15 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
+    ValidationError,
     WithJsonSchema,
 )
 from pydantic.fields import FieldInfo
+from pyfunc_body import Body as Body  # type: ignore[import-not-found]
+from pyfunc_body import Row as Row
+from pyfunc_guard import LIMITS, switch  # type: ignore[import-not-found]
 
 with bentoml.importing():  # the image has these; the machine that builds the bento may not
     import numpy as np
@@ -98,20 +103,13 @@ Datetime = Annotated[
 ]
 
 
-class Row(BaseModel):
-    """A JSON object with known keys and exact types: "5" is no number, 1.5 no integer."""
+def example(name: str = "example.json") -> list[Any] | None:
+    """Gives the model's own input example for the API page, as a list of one request's inputs.
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
-
-class Body(bentoml.IODescriptor):  # type: ignore[misc]
-    """A request body with known keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-def example(name: str = "example.json") -> list[Any]:
-    """Gives the model's own input example for the API page, as a list of one request's inputs."""
+    None where `KFP_BENTO_SHOW_EXAMPLE` is false.
+    """
+    if not switch("KFP_BENTO_SHOW_EXAMPLE", default=True):
+        return None
     return [json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["inputs"]]
 
 
@@ -171,15 +169,23 @@ def free_form(inputs: Any) -> Any:
     """Gives JSON to a model without a signature.
 
     A list of objects becomes a DataFrame, any other object a dict of arrays, the rest an array.
+
+    Raises:
+        bentoml.exceptions.InvalidArgument: It has no one shape, too many rows, or would become far
+            larger.
     """
     if isinstance(inputs, list) and inputs and all(isinstance(row, dict) for row in inputs):
+        if len(inputs) > LIMITS.max_rows:
+            raise InvalidArgument(f"inputs: more than {LIMITS.max_rows} rows")
+        if len(inputs) * len(set().union(*inputs)) > max(LIMITS.max_values, sum(map(len, inputs))):
+            raise InvalidArgument("inputs: the rows have too many different keys")
         return pd.DataFrame(inputs)
     try:
         if isinstance(inputs, dict):
-            return {name: np.array(values) for name, values in inputs.items()}
-        return np.array(inputs)
+            return {name: _plain_array_of(values) for name, values in inputs.items()}
+        return _plain_array_of(inputs)
     except ValueError as error:
-        raise InvalidArgument(f"inputs: the nested lists have no one shape ({error})") from error
+        raise InvalidArgument(f"inputs: {error}") from None
 
 
 def _column(label: Any, annotation: Any, values: list[Any]) -> pd.Series | None:
@@ -269,18 +275,18 @@ def tensor(dtype: str, *shape: int) -> Any:
 def _array(dtype: str, shape: tuple[int, ...], value: Any) -> np.ndarray:
     wanted = np.dtype(dtype)
     try:
-        given = np.array(value)
-    except ValueError:
-        raise ValueError(f"the nested lists do not have one shape; expected {shape}") from None
+        given = _plain_array_of(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; expected {shape}") from None
     if len(given.shape) != len(shape) or any(
         want not in (-1, have) for want, have in zip(shape, given.shape, strict=True)
     ):
         raise ValueError(f"expected shape {shape}, got {given.shape}")
     if wanted.kind == "M":
-        moments = [np.datetime64(_moment(text), "ns") for text in given.ravel()]
+        moments = [_moment(index, text) for index, text in np.ndenumerate(given)]
         return np.array(moments, dtype="datetime64[ns]").reshape(given.shape).astype(wanted)
     _check_elements(value, given, wanted)
-    return _converted(value, wanted)
+    return _converted(given, wanted)
 
 
 _PYTHON_KINDS: dict[str, tuple[type, ...]] = {
@@ -289,6 +295,15 @@ _PYTHON_KINDS: dict[str, tuple[type, ...]] = {
     "u": (int,),
     "f": (int, float, type(None)),
     "U": (str,),
+}
+_NAMES: dict[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "float",
+    str: "text",
+    dict: "object",
+    list: "list",
+    type(None): "null",
 }
 _NUMPY_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "U": "U"}
 
@@ -302,18 +317,18 @@ def _check_elements(value: Any, given: np.ndarray, wanted: np.dtype) -> None:
         for index, item in np.ndenumerate(np.array(value, dtype=object)):
             wrong_bool = isinstance(item, bool) and kind != "b"
             if wrong_bool or not isinstance(item, _PYTHON_KINDS[kind]):
-                raise ValueError(f"{_at(index)} is {json.dumps(item)}, not {wanted.name}")
+                raise ValueError(f"{_at(index)} is of type {_NAMES[type(item)]}, not {wanted.name}")
     if kind in "iu":
         limits = np.iinfo(wanted)
         if int(given.min()) < limits.min or int(given.max()) > limits.max:
             raise ValueError(f"a number lies outside {limits.min} to {limits.max} ({wanted.name})")
 
 
-def _converted(value: Any, wanted: np.dtype) -> np.ndarray:
+def _converted(given: np.ndarray, wanted: np.dtype) -> np.ndarray:
     if wanted.kind != "f":
-        return np.array(value, dtype=wanted)
+        return given.astype(wanted)
     try:
-        doubles = np.array(value, dtype="float64")
+        doubles = given.astype("float64")
     except OverflowError:
         raise ValueError("a number does not fit into float64") from None
     with np.errstate(over="ignore"):
@@ -323,9 +338,59 @@ def _converted(value: Any, wanted: np.dtype) -> np.ndarray:
     return array
 
 
-def _moment(text: Any) -> datetime:
-    moment: datetime = TypeAdapter(Datetime).validate_json(json.dumps(text), strict=True)
-    return moment
+def _moment(index: tuple[int, ...], text: Any) -> Any:
+    try:
+        return np.datetime64(_DATETIME.validate_json(json.dumps(text), strict=True), "ns")
+    except (ValidationError, TypeError):  # TypeError: NumPy's own numbers are no JSON
+        raise ValueError(f"{_at(index)} is no datetime as text") from None
+
+
+_DATETIME: TypeAdapter[datetime] = TypeAdapter(Datetime)
+LARGEST_TEXTS = 256 * 2**20
+LARGEST_MIXTURE = 500_000
+STEP = 100_000
+
+
+def _plain_array_of(value: Any) -> np.ndarray:
+    """Gives nested lists as an array.
+
+    Raises:
+        ValueError: They have no one shape, or texts in them: NumPy gives each the longest's room.
+    """
+    number = texts = longest = 0
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += item
+            continue
+        number += 1
+        if isinstance(item, str):
+            texts += 1
+            longest = max(longest, len(item))
+    if 4 * number * longest > LARGEST_TEXTS:
+        raise ValueError("the texts are too many for the length of the longest")
+    mixed = 0 < texts < number
+    if mixed and number > LARGEST_MIXTURE:
+        raise ValueError("too many texts and other values in one array")
+    try:
+        return np.array(value) if mixed else _joined(value, number)
+    except ValueError:
+        raise ValueError("the nested lists do not have one shape") from None
+
+
+def _joined(value: Any, number: int) -> np.ndarray:
+    """Gives what `np.array(value)` gives, in steps: while NumPy reads lists, nothing else runs."""
+    if number <= STEP or not isinstance(value, list):
+        return np.array(value)
+    size = STEP * len(value) // number
+    if size > 1:
+        parts = [np.array(value[at : at + size]) for at in range(0, len(value), size)]
+    else:
+        parts = [_joined(item, number // len(value))[np.newaxis] for item in value]
+    if len({part.dtype.kind for part in parts}) == 1:
+        return np.concatenate(parts)
+    return np.array(value)  # of several kinds of numbers NumPy makes something else all at once
 
 
 def _at(index: tuple[int, ...]) -> str:
@@ -347,7 +412,18 @@ def answer(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        raise InvalidArgument(str(error).rpartition("Error: ")[2].strip()) from error
+        reason = _MLFLOW_REASONS.search(str(error))
+        told = f": {reason[0]}" if reason else ""
+        raise InvalidArgument(f"MLflow finds that the input does not fit{told}") from error
+    except ValidationError as error:
+        raise RuntimeError("a check inside of the model failed") from error
+
+
+# What MLflow says without quoting values.
+_MLFLOW_REASONS = re.compile(
+    r"(?:Model is missing|Missing required|Incompatible input types|Shape of input|dtype of input)"
+    r"[^\n]{,200}"
+)
 
 
 def plain(value: Any) -> Any:

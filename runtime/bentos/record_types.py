@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
-from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.models import Column, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Sequence
+
+    from kfp_bento.runtime.models import Field, Parameter, ValueType
 
 _SCALARS = {
     "boolean": "Boolean",
@@ -66,77 +69,61 @@ class ServiceTypes:
         self.typing_names: set[str] = set()
         self._class_names: set[str] = set()
 
-    def column(self, spec: Mapping[str, Any], hint: str) -> str:
+    def value(self, type_: ValueType, hint: str) -> str:
         """Gives the type of one column, array item, object property or map value.
 
         Args:
-            spec: The entry of the signature.
+            type_: The type in the signature.
             hint: Words for the name of a class, where the type is an object.
-
-        Raises:
-            BentoError: The signature has a type that MLflow does not document.
         """
-        kind = spec.get("type", "")
-        if kind in _SCALARS:
-            return self._imported(_SCALARS[kind])
-        if kind == "array":
-            return f"list[{self.column(spec['items'], f'{hint} item')}]"
-        if kind == "sparkml_vector":
+        if type_.kind in _SCALARS:
+            return self._imported(_SCALARS[type_.kind])
+        if type_.kind == "array" and type_.item:
+            return f"list[{self.value(type_.item, f'{hint} item')}]"
+        if type_.kind == "sparkml_vector":
             return f"list[{self._imported('Double')}]"
-        if kind == "map":
-            return f"dict[str, {self.column(spec['values'], f'{hint} value')}]"
-        if kind == "any":
-            self.typing_names.add("Any")
-            return "Any"
-        if kind == "object":
-            properties = [{**value, "name": key} for key, value in spec["properties"].items()]
-            return self.row_class(
-                class_name(hint, "Object"), f"The object `{_words(hint)}`.", properties
-            )
-        raise BentoError(
-            f"The model's signature has the type {kind!r}, which no service can be made for.",
-            hint="Give your own service source, or log the model with a signature of known types.",
-        )
+        if type_.kind == "map" and type_.item:
+            return f"dict[str, {self.value(type_.item, f'{hint} value')}]"
+        if type_.kind == "object":
+            doc = f"The object `{_words(hint)}`."
+            return self.row_class(class_name(hint, "Object"), doc, type_.properties)
+        return self._any()
 
-    def row_class(self, name: str, doc: str, columns: Iterable[Mapping[str, Any]]) -> str:
+    def row_class(self, name: str, doc: str, columns: Sequence[Column]) -> str:
         """Adds a record class with one field per column and gives its name."""
-        columns = list(columns)
         name = self._unused(name)
         fields = []
         for field, column in zip(_fields(columns), columns, strict=True):
             outer = name.removesuffix("Record").removesuffix("Object")
-            kind = self.column(column, f"{outer} {column['name']}".strip())
-            if not isinstance(column["name"], str):
+            kind = self.value(column.type, f"{outer} {column.key}".strip())
+            if not isinstance(column.name, str):
                 self.typing_names.add("Annotated")
                 self._imported("Label")
-                kind = f"Annotated[{kind}, Label({column['name']!r})]"
-            fields.append(_field(field, str(column["name"]), kind, column.get("required", True)))
+                kind = f"Annotated[{kind}, Label({python_literal(column.name)})]"
+            fields.append(_field(field, column.key, kind, column.required))
         self._add_class(name, doc, fields)
         return name
 
-    def tensors_class(self, name: str, doc: str, tensors: Iterable[Mapping[str, Any]]) -> str:
+    def tensors_class(self, name: str, doc: str, tensors: Sequence[Tensor]) -> str:
         """Adds a class with one field per named tensor and gives its name."""
-        tensors = list(tensors)
         name = self._unused(name)
         self._add_class(
             name,
             doc,
             [
-                _field(field, str(tensor["name"]), self.tensor(tensor), required=True)
+                _field(field, tensor.key, self.tensor(tensor), required=True)
                 for field, tensor in zip(_fields(tensors), tensors, strict=True)
             ],
         )
         return name
 
-    def tensor(self, spec: Mapping[str, Any]) -> str:
+    def tensor(self, tensor: Tensor) -> str:
         """Gives the type of one tensor."""
-        info = spec["tensor-spec"]
-        shape = "".join(f", {length}" for length in info["shape"])
-        return f"{self._imported('tensor')}({literal(info['dtype'])}{shape})"
+        shape = "".join(f", {length:d}" for length in tensor.shape)
+        return f"{self._imported('tensor')}({literal(tensor.dtype)}{shape})"
 
-    def params_class(self, name: str, params: Iterable[Mapping[str, Any]]) -> str:
+    def params_class(self, name: str, params: Sequence[Parameter]) -> str:
         """Adds the class of inference parameters with their defaults and gives its name."""
-        params = list(params)
         name = self._unused(name)
         lines = []
         for field, param in zip(_fields(params), params, strict=True):
@@ -144,60 +131,64 @@ class ServiceTypes:
             default = self._default(param)
             if default == "None":
                 kind = kind if kind == "Any" else f"{kind} | None"
-            alias = "" if field == param["name"] else f", alias={literal(param['name'])}"
+            alias = "" if field == param.name else f", alias={literal(param.name)}"
             value = f"Field(default={default}{alias})" if alias else default
             lines.append(f"    {field}: {kind} = {value}")
         self._add_class(name, "Parameters of one request; each has the model's own default.", lines)
         return name
 
-    def answer(self, outputs: tuple[Mapping[str, Any], ...], prefix: str) -> str:
+    def answer(self, outputs: Sequence[Field], prefix: str) -> str:
         """Gives the JSON type of the model's answer, as far as the signature tells it."""
-        kinds = [spec.get("type", "") for spec in outputs]
-        named = [spec for spec in outputs if spec.get("name") not in (None, "")]
-        if kinds == ["tensor"] and not named:
-            info = outputs[0]["tensor-spec"]
-            kind = _ANSWERED_KINDS.get(info["dtype"].rstrip("0123456789")) or self._any()
-            for _ in info["shape"]:
-                kind = f"list[{kind}]"
-            return kind
-        if "tensor" in kinds:
-            return f"dict[str, {self._any()}]"
-        if len(outputs) == 1 and not named and kinds[0] in _ANSWERS:
-            return f"list[{_ANSWERS[kinds[0]]}]"
+        columns = [field for field in outputs if isinstance(field, Column)]
+        named = [column for column in columns if column.name not in (None, "")]
+        if not outputs:
+            return self._any()
+        if not columns:
+            return self._answered_tensors(outputs)
+        if len(columns) == 1 and not named and columns[0].type.kind in _ANSWERS:
+            return f"list[{_ANSWERS[columns[0].type.kind]}]"
         if len(named) > 1:
             return f"list[{self._answer_class(f'{prefix}Prediction', named)}]"
-        return f"list[{self._any()}]" if outputs else self._any()
+        return f"list[{self._any()}]"
 
-    def _answer_class(self, name: str, columns: list[Mapping[str, Any]]) -> str:
+    def _answered_tensors(self, outputs: Sequence[Field]) -> str:
+        tensor = outputs[0]
+        if not isinstance(tensor, Tensor) or tensor.name not in (None, ""):
+            return f"dict[str, {self._any()}]"
+        kind = _ANSWERED_KINDS.get(tensor.dtype.rstrip("0123456789")) or self._any()
+        for _ in tensor.shape:
+            kind = f"list[{kind}]"
+        return kind
+
+    def _answer_class(self, name: str, columns: Sequence[Column]) -> str:
         name = self._unused(name)
         self.imports.add("TypedDict")
         lines = [f"{name} = TypedDict(", f"    {literal(name)},", "    {"]
         for column in columns:
-            kind = _ANSWERS.get(column["type"]) or self._any()
-            lines.append(f"        {literal(str(column['name']))}: {kind},")
+            kind = _ANSWERS.get(column.type.kind) or self._any()
+            lines.append(f"        {literal(column.key)}: {kind},")
         self.classes.append("\n".join([*lines, "    },", ")"]))
         return name
 
-    def _param(self, param: Mapping[str, Any]) -> str:
-        kind = param.get("type") or param.get("dtype") or ""
-        if kind == "object":
+    def _param(self, param: Parameter) -> str:
+        if param.type.kind == "object":
             return f"dict[str, {self._any()}]"
-        scalar = self.column({"type": kind}, "")
-        return scalar if param.get("shape") is None else f"list[{scalar}]"
+        scalar = self.value(param.type, "")
+        return f"list[{scalar}]" if param.is_list else scalar
 
-    def _default(self, param: Mapping[str, Any]) -> str:
-        default = param.get("default")
-        if (param.get("type") or param.get("dtype")) != "datetime" or default is None:
+    def _default(self, param: Parameter) -> str:
+        default = param.default
+        if param.type.kind != "datetime" or default is None:
             return python_literal(default)
         self.imports.add("datetime")
         if isinstance(default, list):
-            moments = ", ".join(f"datetime.fromisoformat({literal(text)})" for text in default)
-            return f"[{moments}]"
-        return f"datetime.fromisoformat({literal(default)})"
+            return f"[{', '.join(map(_moment, default))}]"
+        return _moment(default)
 
     def _add_class(self, name: str, doc: str, lines: list[str]) -> None:
         self._imported("Row")
-        self.classes.append("\n".join([f"class {name}(Row):", f'    """{doc}"""', "", *lines]))
+        head = [f"class {name}(Row):", f"    {docstring(doc)}", ""]
+        self.classes.append("\n".join([*head, *lines]))
 
     def _imported(self, name: str) -> str:
         self.imports.add(name)
@@ -233,24 +224,46 @@ def literal(text: str) -> str:
     return ascii(text)
 
 
+def docstring(text: str) -> str:
+    """Gives a docstring: text that is no plain words cannot end it, nor be anything but text."""
+    safe = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return (
+        '"""' + "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in safe) + '"""'
+    )
+
+
 def python_literal(value: Any) -> str:
-    """Gives JSON data as Python source."""
+    """Gives JSON data, and tuples of it, as Python source.
+
+    Raises:
+        TypeError: It is something else, which nobody said how to write.
+    """
     if isinstance(value, str):
         return literal(value)
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{python_literal(item)}, " for item in value).rstrip(" ") + ")"
     if isinstance(value, list):
         return "[" + ", ".join(python_literal(item) for item in value) + "]"
     if isinstance(value, dict):
         items = (f"{literal(str(key))}: {python_literal(item)}" for key, item in value.items())
         return "{" + ", ".join(items) + "}"
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return f'float("{value}")'
-    return repr(value)
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:d}"
+    if isinstance(value, float):
+        return repr(float(value)) if math.isfinite(value) else f'float("{value:f}")'
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def _fields(columns: list[Mapping[str, Any]]) -> list[str]:
+def _moment(text: str) -> str:
+    return f"datetime.fromisoformat({literal(text)})"
+
+
+def _fields(columns: Sequence[Column | Tensor | Parameter]) -> list[str]:
     reserved = MODULE_NAMES | _FIELDS_OF_BASE_MODEL
     return unique(
-        identifier(str(column["name"]), fallback=f"column_{number}", reserved=reserved)
+        identifier(column.key, fallback=f"column_{number}", reserved=reserved)
         for number, column in enumerate(columns, start=1)
     )
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.errors import BentoError, ModelError
+from kfp_bento.runtime.models import Column, read_any_example
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kfp_bento.runtime.models import ModelVersion
-
-_EXAMPLE_FILES = ("serving_input_example.json", "input_example.json")
 
 
 def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str, Any]:
@@ -30,9 +28,21 @@ def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str
         BentoError: The model has no input example, or one that cannot be read.
     """
     example = _example(model)
+    try:
+        return _request(model, example, rows)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise BentoError(
+            "The model's input example has not the form that MLflow gives it "
+            f"({type(error).__name__}), so no request can be made of it.",
+            hint="Log the model again with input_example=…, or give a request of your own.",
+        ) from error
+
+
+def _request(model: ModelVersion, example: Any, rows: int | None) -> dict[str, Any]:
     inputs = _inputs(example, _kind(model))
     scalar_columns = model.signature is not None and not any(
-        spec.get("type") in ("array", "object", "map", "any") for spec in model.signature.inputs
+        isinstance(field, Column) and field.type.kind in ("array", "object", "map", "any")
+        for field in model.signature.inputs
     )
     inputs = _SHAPERS[_kind(model)](inputs, scalar_columns)
     body: dict[str, Any] = {"inputs": inputs if rows is None else _first(inputs, rows, model)}
@@ -46,21 +56,16 @@ def _kind(model: ModelVersion) -> str:
 
 
 def _example(model: ModelVersion) -> Any:
-    """Reads the scoring payload; the plain example where an old MLflow wrote no payload."""
-    for name in _EXAMPLE_FILES:
-        path = model.directory / name
-        if path.is_file():
-            try:
-                return json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise BentoError(
-                    f"The model's input example {name} is not valid JSON: {error}.",
-                    hint="Log the model again with input_example=…",
-                ) from error
-    raise BentoError(
-        "The model has no input example, so no request can be made for it.",
-        hint="Log the model with input_example=…, or give a request of your own.",
-    )
+    try:
+        example = read_any_example(model.directory)
+    except ModelError as error:
+        raise BentoError(error.message, hint=error.hint) from error
+    if example is None:
+        raise BentoError(
+            "The model has no input example, so no request can be made for it.",
+            hint="Log the model with input_example=…, or give a request of your own.",
+        )
+    return example
 
 
 def _inputs(example: Any, kind: str) -> Any:
@@ -119,9 +124,8 @@ _SHAPERS: dict[str, Callable[[Any, bool], Any]] = {
 
 
 def _first(inputs: Any, rows: int, model: ModelVersion) -> Any:
-    specs = model.signature.inputs if model.signature else ()
-    tensors = [spec["tensor-spec"]["shape"] for spec in specs if spec.get("type") == "tensor"]
-    if not all(shape and shape[0] == -1 for shape in tensors):
+    tensors = model.signature.tensors if model.signature else ()
+    if not all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors):
         return inputs  # a fixed first dimension has to stay as it is
     if _kind(model) == "tensors" and isinstance(inputs, dict):
         return {name: value[:rows] for name, value in inputs.items()}

@@ -9,10 +9,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
-from kfp_bento.runtime.bentos.record_types import ServiceTypes, literal
+from kfp_bento.runtime.bentos.record_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.models import MLMODEL_NAME, ModelSignature, read_mlmodel
+from kfp_bento.runtime.files import parse_json_value, read_small_file
+from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 
 SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
+
+GUARD_MODULE = "pyfunc_guard.py"
+"""The same, for the border of the service: tokens, limits, what is logged."""
+
+BODY_MODULE = "pyfunc_body.py"
+"""The same, for reading what is sent."""
+
+LARGEST_SERVICE = 16 * 1024 * 1024
+"""Bytes of a `service.py` that is looked at; a signature may have many thousand columns."""
+
+TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -76,7 +88,29 @@ def sample_request(bento: Bento | None) -> Any:
     if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
         return None
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
-    return json.loads(example.read_text(encoding="utf-8")) if example.is_file() else None
+    if not example.is_file():
+        return None
+    try:
+        return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
+    except (OSError, ValueError) as failure:
+        raise BentoError(
+            f"The example {example.name} of the bento {bento.tag} cannot be read: {failure}.",
+            hint="Build the bento again.",
+        ) from failure
+
+
+def can_require_token(bento: Bento) -> bool:
+    """Say whether a bento's service lets only callers with a token in, where it is given one.
+
+    Generated services do, through `KFP_BENTO_API_TOKEN` or `KFP_BENTO_API_TOKEN_FILE`; those of
+    users, and those that were generated before there were tokens, do not know these variables.
+    """
+    source = bento.directory / "src"
+    try:
+        service = read_small_file(source / "service.py", LARGEST_SERVICE).decode()
+    except (OSError, ValueError):
+        return False
+    return (source / GUARD_MODULE).is_file() and f"\n    {_GUARDED},\n" in service
 
 
 def service_class_name(name: str) -> str:
@@ -85,7 +119,11 @@ def service_class_name(name: str) -> str:
 
 
 def generated_files(
-    name: str, models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]
+    name: str,
+    models: Sequence[ModelVersion],
+    bento_models: Sequence[BentoModel],
+    *,
+    show_example: bool = True,
 ) -> dict[str, bytes]:
     """Gives the source files of a generated service by name.
 
@@ -95,16 +133,18 @@ def generated_files(
         name: The bento's name.
         models: The models, in the order the caller gave them.
         bento_models: Their tags in the bento, in the same order.
+        show_example: Whether the API page shows the first row of each model's input example.
 
     Raises:
         BentoError: A signature has a type that no service can be made for.
     """
     routes = _routes(models, bento_models)
-    examples = {route.example_file: _example(route.model) for route in routes}
+    examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
     source = _module(name, routes, frozenset(shown))
-    support = resources.files(__package__).joinpath(SUPPORT_MODULE).read_bytes()
-    return {"service.py": source.encode(), SUPPORT_MODULE: support, **shown}
+    here = resources.files(__package__)
+    support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
+    return {"service.py": source.encode(), **support, **shown}
 
 
 def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) -> list[Route]:
@@ -129,7 +169,7 @@ def _module(name: str, routes: list[Route], examples: frozenset[str]) -> str:
     types = ServiceTypes()
     sections = [_section(route, types, route.example_file in examples) for route in routes]
     parts = [
-        f'"""{_description(name, routes, examples)}"""',
+        docstring(_description(name, routes, examples)),
         _imports(types),
         *(section.types for section in sections),
         _service(name, sections),
@@ -150,7 +190,7 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
         types.imports.add("example")
         examples = f"examples=example({literal(route.example_file)})"
     request = f"{route.prefix}PredictRequest"
-    body = [f"class {request}(Body):", f'    """The body of POST {route.path}."""', ""]
+    body = [f"class {request}(Body):", f"    {docstring(f'The body of POST {route.path}.')}", ""]
     many = "min_length=1" if inputs.startswith("list[") else ""
     field = ", ".join(filter(None, [many, examples]))
     body.append(f"    inputs: {inputs}" + (f" = Field({field})" if field else ""))
@@ -168,32 +208,33 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
 
 def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tuple[str, str]:
     """Gives the type of `inputs` and the expression that hands them to the model."""
+    columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
         doc = "One row of input: the columns of the model's signature."
-        name = types.row_class(record, doc, signature.inputs)
+        name = types.row_class(record, doc, columns)
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
         types.imports.add("table")
-        kinds = [types.column(spec, f"{route.prefix} row") for spec in signature.inputs]
+        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
         if _has_type_hints(route.model):
             types.imports = types.imports - {"table"} | {"native"}
             return f"list[{kinds[0]}]", "native(inputs)"
         if len(kinds) == 1:
             return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
         record = f"{route.prefix}Record"
-        columns = textwrap.fill(
+        filled = textwrap.fill(
             ", ".join(kinds), 90, initial_indent="    ", subsequent_indent="    "
         )
-        types.classes.append(f"{record} = tuple[  # one row of input\n{columns}\n]")
+        types.classes.append(f"{record} = tuple[  # one row of input\n{filled}\n]")
         return f"list[{record}]", f"table(inputs, {record})"
     if signature.kind == "tensor":
-        types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.inputs[0])}")
+        types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.tensors[0])}")
         return f"{route.prefix}Inputs", "inputs"
     if signature.kind == "tensors":
         doc = "The tensors of the model's signature, each as nested lists."
-        name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.inputs)
+        name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.tensors)
         types.imports.add("arrays")
         return name, "arrays(inputs)"
     types.typing_names.add("Any")
@@ -203,8 +244,7 @@ def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tup
 
 def _has_type_hints(model: ModelVersion) -> bool:
     """Says whether MLflow hands the input on as it is, for the model's own hints to check."""
-    mlmodel = read_mlmodel((model.directory / MLMODEL_NAME).read_bytes())
-    return bool(mlmodel.get("is_signature_from_type_hint"))
+    return read_mlmodel_of(model.directory).has_type_hints
 
 
 def _method(route: Route, request: str, inputs: str, data: str, params: str, answer: str) -> str:
@@ -218,7 +258,7 @@ def _method(route: Route, request: str, inputs: str, data: str, params: str, ans
             f"    @bentoml.api(input_spec={request}{path})",
             f"    def predict{route.suffix}(self, inputs: {inputs}{defaults})"
             f" -> {answer if wide else f'SkipValidation[{answer}]'}:",
-            f'        """The predictions{of_model}, in the order of the inputs."""',
+            f"        {docstring(f'The predictions{of_model}, in the order of the inputs.')}",
             f"        return answer(self.pyfunc{route.suffix}, {passed})",
         ]
     )
@@ -229,6 +269,7 @@ def _imports(types: ServiceTypes) -> str:
     if types.typing_names:
         standard.append(f"from typing import {', '.join(sorted(types.typing_names))}")
     outside = ["import bentoml", "from pydantic import Field, SkipValidation"]
+    guard = "from pyfunc_guard import GuardedService"
     if "TypedDict" in types.imports:
         outside.append("from typing_extensions import TypedDict")
     names = types.imports - {"datetime", "TypedDict"} | {"Body", "answer"}
@@ -237,9 +278,13 @@ def _imports(types: ServiceTypes) -> str:
         wrapped = textwrap.fill(ours.partition("import ")[2], 94)
         ours = f"from pyfunc_json import (\n{textwrap.indent(wrapped, '    ')},\n)"
     groups = ["from __future__ import annotations", *(["\n".join(standard)] if standard else [])]
-    groups.append("\n".join([*outside, ours]))
+    groups.append("\n".join([*outside, guard, ours]))
     groups.append("with bentoml.importing():\n    import mlflow.pyfunc")
     return "\n\n".join(groups)
+
+
+_TRAFFIC = 'traffic={"timeout": 60, "max_concurrency": 256}'
+_GUARDED = "service_class=GuardedService"
 
 
 def _service(name: str, sections: list[_Section]) -> str:
@@ -251,6 +296,8 @@ def _service(name: str, sections: list[_Section]) -> str:
         '        {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},',
         '        {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},',
         "    ],",
+        f"    {_TRAFFIC},",
+        f"    {_GUARDED},",
         ")",
         f"class {service_class_name(name)}:",
         *(section.attribute for section in sections),
@@ -300,7 +347,11 @@ values are null, datetimes ISO 8601, binary data base64, in both directions.
 
 A body that does not fit the signature is answered with status 400 and the name of the field.
 Values are not converted: "5" is no number, 1.5 no integer. An optional column may be null or left
-out. Datetimes with an offset are turned into UTC.
+out. Datetimes with an offset are turned into UTC. A body is JSON, not compressed, of at most 16 MiB
+and 100,000 rows, unless the service was started with other limits.
+
+Where the service was started with a token, every request but those for its health needs the header
+`Authorization: Bearer <token>`.
 
 `GET /livez` and `GET /readyz` answer 200 as soon as every model is loaded. `GET /` in a browser
 shows the API, to try it out.

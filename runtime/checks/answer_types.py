@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from kfp_bento.runtime.models import ModelSignature
+from kfp_bento.runtime.models import Column, Field, ModelSignature, Tensor
 
 _MOST_PROBLEMS = 5
 
@@ -17,8 +17,7 @@ def count_rows(inputs: Any, signature: ModelSignature | None) -> int | None:
     Rows are the items of a list, or, for named tensors, the common first dimension. A
     dimension that the signature fixes is no number of rows.
     """
-    specs = signature.inputs if signature is not None else ()
-    shapes = [spec["tensor-spec"]["shape"] for spec in specs if "tensor-spec" in spec]
+    shapes = _shapes(signature.inputs) if signature is not None else []
     if any(not shape or shape[0] != -1 for shape in shapes):
         return None
     if isinstance(inputs, list):
@@ -39,14 +38,17 @@ def answer_problems(answer: Any, signature: ModelSignature | None, rows: int | N
         rows: Rows of the request; None when one value per row cannot be expected.
     """
     problems: list[str] = []
-    specs = signature.outputs if signature is not None else ()
-    shapes = [spec["tensor-spec"]["shape"] for spec in specs if "tensor-spec" in spec]
-    by_row = rows is not None and all(shape and shape[0] == -1 for shape in shapes)
+    outputs = signature.outputs if signature is not None else ()
+    by_row = rows is not None and all(shape and shape[0] == -1 for shape in _shapes(outputs))
     if by_row and rows is not None and (problem := _row_problem(answer, rows)):
         problems.append(problem)
-    if specs:
-        problems += islice(_typed(answer, specs), _MOST_PROBLEMS)
+    if outputs:
+        problems += islice(_typed(answer, outputs), _MOST_PROBLEMS)
     return problems
+
+
+def _shapes(fields: Sequence[Field]) -> list[tuple[int, ...]]:
+    return [field.shape for field in fields if isinstance(field, Tensor)]
 
 
 def _row_problem(answer: Any, rows: int) -> str:
@@ -59,7 +61,8 @@ def _row_problem(answer: Any, rows: int) -> str:
     return ""
 
 
-def _typed(answer: Any, outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _typed(answer: Any, outputs: Sequence[Field]) -> Iterator[str]:
+    only = outputs[0] if len(outputs) == 1 else None
     if isinstance(answer, Mapping):
         yield from _columns_of_mapping(answer, outputs)
     elif not isinstance(answer, list):
@@ -67,51 +70,40 @@ def _typed(answer: Any, outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     elif answer and all(isinstance(row, Mapping) for row in answer) and _named(outputs):
         for index, row in enumerate(answer):
             yield from _record(row, outputs, f"row {index}")
-    elif len(outputs) == 1 and "tensor-spec" in outputs[0]:
-        yield from _tensor(answer, outputs[0]["tensor-spec"], "the answer")
-    elif len(outputs) == 1:
+    elif isinstance(only, Tensor):
+        yield from _array(answer, only.shape, only.dtype, "the answer")
+    elif only is not None:
         for index, value in enumerate(answer):
-            yield from _scalar(value, outputs[0], f"row {index}")
+            yield from _scalar(value, only, f"row {index}")
     else:
         yield f"the answer is no list of records with {', '.join(_names(outputs))}"
 
 
-def _columns_of_mapping(
-    answer: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _columns_of_mapping(answer: Mapping[str, Any], outputs: Sequence[Field]) -> Iterator[str]:
     if set(answer) != set(_names(outputs)):
         yield f"the answer has the keys {sorted(answer)}, not {sorted(_names(outputs))}"
         return
-    for spec in outputs:
-        name, column = spec["name"], answer[spec["name"]]
-        if "tensor-spec" in spec:
-            yield from _tensor(column, spec["tensor-spec"], name)
+    for name, field in zip(_names(outputs), outputs, strict=True):
+        column = answer[name]
+        if isinstance(field, Tensor):
+            yield from _array(column, field.shape, field.dtype, name)
         elif isinstance(column, list):
             for index, value in enumerate(column):
-                yield from _scalar(value, spec, f"{name}[{index}]")
+                yield from _scalar(value, field, f"{name}[{index}]")
         else:
-            yield from _scalar(column, spec, name)
+            yield from _scalar(column, field, name)
 
 
-def _record(
-    row: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], place: str
-) -> Iterator[str]:
+def _record(row: Mapping[str, Any], outputs: Sequence[Field], place: str) -> Iterator[str]:
     if set(row) != set(_names(outputs)):
         yield f"{place} has the keys {sorted(row)}, not {sorted(_names(outputs))}"
         return
-    for spec in outputs:
-        value = row[spec["name"]]
-        if "tensor-spec" in spec:
-            yield from _tensor(value, spec["tensor-spec"], f"{place}, {spec['name']}", skip_first=1)
+    for name, field in zip(_names(outputs), outputs, strict=True):
+        value = row[name]
+        if isinstance(field, Tensor):
+            yield from _array(value, field.shape[1:], field.dtype, f"{place}, {name}")
         else:
-            yield from _scalar(value, spec, f"{place}, {spec['name']}")
-
-
-def _tensor(
-    value: Any, spec: Mapping[str, Any], place: str, *, skip_first: int = 0
-) -> Iterator[str]:
-    shape = list(spec.get("shape") or [])[skip_first:]
-    yield from _array(value, shape, str(spec.get("dtype") or ""), place)
+            yield from _scalar(value, field, f"{place}, {name}")
 
 
 def _array(value: Any, shape: Sequence[int], dtype: str, place: str) -> Iterator[str]:
@@ -128,9 +120,9 @@ def _array(value: Any, shape: Sequence[int], dtype: str, place: str) -> Iterator
         yield from _array(item, shape[1:], dtype, f"{place}[{index}]")
 
 
-def _scalar(value: Any, spec: Mapping[str, Any], place: str) -> Iterator[str]:
-    kind = str(spec.get("type") or "")
-    if value is None and not spec.get("required", True):
+def _scalar(value: Any, column: Column, place: str) -> Iterator[str]:
+    kind = column.type.kind
+    if value is None and not column.required:
         return
     if not _fits(value, _COLUMN_KINDS.get(kind, "any")):
         yield f"{place} is {_kind(value)}, not {kind}"
@@ -175,12 +167,12 @@ def _fits(value: Any, kind: str) -> bool:
     return isinstance(value, str if kind == "text" else Mapping)
 
 
-def _named(outputs: Sequence[Mapping[str, Any]]) -> bool:
-    return all(spec.get("name") not in (None, "") for spec in outputs)
+def _named(outputs: Sequence[Field]) -> bool:
+    return all(field.name not in (None, "") for field in outputs)
 
 
-def _names(outputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [str(spec.get("name", index)) for index, spec in enumerate(outputs)]
+def _names(outputs: Sequence[Field]) -> list[str]:
+    return [str(index) if field.name is None else field.key for index, field in enumerate(outputs)]
 
 
 def _kind(value: Any) -> str:

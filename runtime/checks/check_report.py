@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.errors import CheckError, plain_text
+from kfp_bento.runtime.files import parse_json, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LARGEST_REPORT = 256 << 20
+"""Bytes; a report holds the first rows of requests and answers, which may be pictures."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class CheckReport:
     model_digest: str
     url: str
 
+    def __post_init__(self) -> None:
+        # It quotes columns and answers of whoever made the model, and is shown in many places.
+        object.__setattr__(self, "summary", plain_text(self.summary))
+
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON values; numbers that JSON lacks become strings."""
         return {
@@ -59,14 +67,17 @@ class CheckReport:
         try:
             if not isinstance(data["passed"], bool):
                 raise TypeError("passed is neither true nor false")
+            measures = {str(key): float(value) for key, value in data["measures"].items()}
+            if not all(map(math.isfinite, measures.values())):
+                raise ValueError("a measure is not finite")
+            texts = {name: data[name] for name in ("name", "summary", "model_digest", "url")}
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise TypeError("a text is none")
             return cls(
-                name=str(data["name"]),
+                **texts,
                 passed=data["passed"],
-                summary=str(data["summary"]),
-                measures={str(key): float(value) for key, value in data["measures"].items()},
+                measures=measures,
                 evidence=tuple(dict(entry) for entry in data["evidence"]),
-                model_digest=str(data["model_digest"]),
-                url=str(data["url"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckError(
@@ -96,14 +107,11 @@ class CheckReport:
             CheckError: There is no such file, or it holds no report.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(parse_json(read_small_file(Path(path), LARGEST_REPORT)))
         except (OSError, ValueError) as error:
             raise CheckError(
-                f"There is no check report in {path}: {error}", hint="Run the check again."
+                f"There is no check report in {path}: {error}.", hint="Run the check again."
             ) from error
-        if not isinstance(data, dict):
-            raise CheckError(f"There is no check report in {path}.", hint="Run the check again.")
-        return cls.from_dict(data)
 
 
 def json_value(value: Any) -> Any:

@@ -47,6 +47,7 @@ def compare_predictions(
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
     timeout: float = 60.0,
+    allow_sources: Sequence[str] = (),
 ) -> CheckReport:
     """Compare a service with the model in the registry: same requests, same answers.
 
@@ -65,6 +66,8 @@ def compare_predictions(
         absolute_tolerance: Allowed distance of floats besides. Integers, strings and
             booleans must be equal; NaN equals NaN and null.
         timeout: Seconds for each answer.
+        allow_sources: What the model's requirements may name besides names and versions, as for
+            `build_bento`; counts where an environment is made for the model.
 
     Returns:
         The report, with the measures `rows`, `requests`, `mismatches`, `max_abs_error` and
@@ -89,7 +92,7 @@ def compare_predictions(
         bodies += single_rows(body, rows, MOST_SINGLE_ROWS)
     target = f"{root}/{endpoint.lstrip('/')}"
     answers = [_ask(target, one, timeout) for one in bodies]
-    expected = expected_answers(model, bodies)
+    expected = expected_answers(model, bodies, allow_sources)
     tolerance = Tolerance(relative_tolerance, absolute_tolerance)
     labels = ["all rows", *(f"row {index}" for index in range(len(bodies) - 1))]
     compared = [

@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.errors import CheckError, plain_text
+from kfp_bento.runtime.files import parse_json_value, read_small_file
 
 # An answer to one model's input example; more is a service gone wrong.
 LARGEST_ANSWER = 64 * 2**20
 _SHOWN = 300
+TOKEN_VARIABLE = "KFP_BENTO_API_TOKEN"  # noqa: S105 - a name
+_LARGEST_TOKENS = 64 * 2**10
 
 
 class NoConnectionError(Exception):
@@ -43,14 +48,11 @@ class Answer:
         Raises:
             ValueError: The body is no JSON.
         """
-        try:
-            return json.loads(self.body.decode("utf-8"))
-        except RecursionError as error:
-            raise ValueError("the JSON is nested too deeply") from error
+        return parse_json_value(self.body, nan=True)
 
     def shown(self) -> str:
         """Give the status and the beginning of the body for a message."""
-        text = " ".join(self.body[: 4 * _SHOWN].decode("utf-8", "replace").split())
+        text = " ".join(plain_text(self.body[: 4 * _SHOWN].decode("utf-8", "replace")).split())
         short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         return f"{self.status} {short}".strip()
 
@@ -84,14 +86,44 @@ def get(url: str, seconds: float) -> Answer:
 
 
 def post_json(url: str, body: Any, seconds: float) -> Answer:
-    """Send a JSON body; see `ask`."""
-    return ask("POST", url, json.dumps(body).encode(), seconds)
+    """Send a JSON body, with the service's token where this step has one; see `ask`."""
+    return ask("POST", url, json.dumps(body).encode(), seconds, service_token())
 
 
-def ask(method: str, url: str, body: bytes | None, seconds: float) -> Answer:
+def service_token() -> str:
+    """Give the token that a service asks for, "" where this step has none.
+
+    It is the first word of `KFP_BENTO_API_TOKEN`, or of the file that `KFP_BENTO_API_TOKEN_FILE`
+    names, as the service itself reads them.
+
+    Raises:
+        CheckError: A variable is set, but gives no token that can be sent.
+    """
+    text = os.environ.get(TOKEN_VARIABLE)
+    file = os.environ.get(f"{TOKEN_VARIABLE}_FILE")
+    if text is None and file is None:
+        return ""
+    source = TOKEN_VARIABLE if text is not None else f"{TOKEN_VARIABLE}_FILE"
+    try:
+        if text is None:
+            text = read_small_file(Path(file or ""), _LARGEST_TOKENS).decode("ascii")
+        token = text.split()[0]
+        usable = token.isascii() and token.isprintable()
+    except (OSError, ValueError, IndexError):
+        usable = False
+    if not usable:
+        raise CheckError(
+            f"{source} is set, but holds no token that could be sent to the service.",
+            hint="Give the step the Secret that the service has, or neither of them any.",
+        )
+    return token
+
+
+def ask(method: str, url: str, body: bytes | None, seconds: float, token: str = "") -> Answer:
     """Make one request, without proxies and without following redirects.
 
-    The deadline covers everything, also a server that sends one byte a minute.
+    The deadline covers everything, also a server that sends one byte a minute. The token goes to
+    the host of this URL and nowhere else.
 
     Raises:
         NoConnectionError: Nothing accepted the connection.
@@ -108,6 +140,8 @@ def ask(method: str, url: str, body: bytes | None, seconds: float) -> Answer:
     headers = {"Accept": "application/json", "Connection": "close"}
     if body is not None:
         headers["Content-Type"] = "application/json"
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     left = max(0.01, seconds - (time.monotonic() - start))
     try:
@@ -162,4 +196,5 @@ def _deadline(connection: http.client.HTTPConnection, seconds: float) -> Iterato
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = " ".join(plain_text(str(error)).split())[:_SHOWN]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.markup import escape
 
 from .extras import require_extra
-from .output import Json, print_facts, print_json, working
+from .output import Json, err, print_facts, print_json, working
 
 app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
 
@@ -34,6 +35,19 @@ def build(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
     ] = None,
+    allow_source: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Beginning of the addresses of indexes and wheels that the models' own "
+            "requirements may name, such as https://host/path/; may be repeated. "
+            "Default: names and versions only, from the index configured for uv.",
+        ),
+    ] = None,
+    example: Annotated[
+        bool,
+        typer.Option(help="Show a row of the model's input example on the API page."),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Build a bento: typed service, locked dependencies, a version made of its content."""
@@ -43,8 +57,16 @@ def build(
     with working("building the bento", quiet=json):
         loaded = [models.load_model(directory) for directory in model_directories]
         bento = bentos.build_bento(
-            loaded, to, name=name, service=service, requirements=requirement or ()
+            loaded,
+            to,
+            name=name,
+            service=service,
+            requirements=requirement or (),
+            allow_sources=allow_source or (),
+            show_example=example,
         )
+    if bento.note:
+        err.print(escape(bento.note))
     if json:
         print_json(bento.to_dict() | {"directory": str(to)})
         return

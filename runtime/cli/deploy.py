@@ -156,7 +156,7 @@ def diff(
     json: Json = False,
 ) -> None:
     """Say what an apply would change, by a dry run of the cluster's own; change nothing."""
-    from .. import deployments
+    from .. import deployments, reports
 
     with working("asking the cluster", quiet=json):
         named = _named(name, namespace, resources, autoscaling)
@@ -166,7 +166,7 @@ def diff(
         )
         found = deployments.diff_manifests(recorded, context=context, force=force)
     if markdown:
-        markdown.write_text(found.markdown)
+        reports.write_text(reports.diff_summary(found), markdown)
     if json:
         print_json(diff_document(found))
     else:

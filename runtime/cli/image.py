@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..reports import human_bytes
 from .extras import require_extra
-from .output import Json, out, print_facts, print_json, stopwatch, working
+from .output import Json, err, foreign, out, print_facts, print_json, stopwatch, working
 
 if TYPE_CHECKING:
     from .. import images
@@ -73,9 +74,11 @@ def build(
     }
     task = "planning the image" if dry_run else "assembling the image"
     with working(task, quiet=json) as progress:
-        bento = bentos.load_bento(bento_directory)
+        bento = bentos.load_bento(bento_directory, deferred=True)
         options["progress"] = progress
         made = (images.plan_image if dry_run else images.build_image)(bento, to, **options)
+    if bento.note:
+        err.print(escape(bento.note))
     if json:
         print_json(made.to_dict())
     elif isinstance(made, images.ImagePlan):
@@ -155,9 +158,11 @@ def _show_image(image: images.Image, seconds: float) -> None:
     for layer in image.layers:
         size = human_bytes(layer.size)
         origin = "" if layer.kind == "base" else layer.origin
+        if layer.unverified:
+            origin += ", on the registry's word"
         digest = layer.digest[:19]
         placement = layer.placement if remote else _LOCAL.get(layer.placement, "")
-        table.add_row(layer.kind, layer.title, size, origin, placement, digest)
+        table.add_row(layer.kind, foreign(layer.title), size, origin, placement, digest)
     out.print(table)
     sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
     print_facts(
@@ -180,7 +185,8 @@ def _show_plan(plan: images.ImagePlan) -> None:
         size = human_bytes(layer.size) if layer.size else "unknown"
         about = "" if layer.exact or not layer.size else "about "
         key = layer.key.removeprefix("sha256:")[:12]
-        table.add_row(layer.kind, layer.title, layer.action, about + size, key)
+        action = layer.action + (", on the registry's word" if layer.unverified else "")
+        table.add_row(layer.kind, foreign(layer.title), action, about + size, key)
     out.print(table)
     unknown = any(layer.action == "build" and not layer.size for layer in plan.layers)
     outcome = f"at most {human_bytes(plan.bytes_to_send)}" + (", and more" if unknown else "")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ImageError
+from ..errors import ImageError, plain_text
 from .extras import require_extra
 
 Image = Annotated[
@@ -54,4 +54,7 @@ def _print(documents: tuple[bytes, ...], image: str, what: str) -> None:
             "(`kfp-bento image copy` and `oras copy --recursive` take it along).",
         )
     for document in documents:
-        sys.stdout.buffer.write(document.rstrip(b"\n") + b"\n")
+        if sys.stdout.isatty():  # somebody else's bytes; a file or a program gets them as they are
+            sys.stdout.write(plain_text(document.decode("utf-8", "replace")).rstrip("\n") + "\n")
+        else:
+            sys.stdout.buffer.write(document.rstrip(b"\n") + b"\n")

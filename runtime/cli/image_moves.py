@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ..reports import human_bytes
 from .extras import require_extra
-from .output import Json, out, print_facts, print_json, stopwatch, working
+from .output import Json, foreign, out, print_facts, print_json, stopwatch, working
 
 if TYPE_CHECKING:
     from ..images.transfer import Transfer
@@ -110,7 +109,7 @@ def _print_transfers(transfers: Sequence[Transfer]) -> None:
     for heading in ("content", "size", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for item in transfers:
-        table.add_row(escape(item.title), human_bytes(item.size), item.placement, item.digest[:19])
+        table.add_row(foreign(item.title), human_bytes(item.size), item.placement, item.digest[:19])
     out.print(table)
 
 

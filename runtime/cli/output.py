@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..errors import KfpBentoError
+from ..errors import KfpBentoError, plain_text
 
 if TYPE_CHECKING:  # the whole local run hangs on it, which most commands have no use for
     from ..local.runs import Step
@@ -33,8 +33,14 @@ Json = Annotated[
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
+
 # What goes to a file or another program is not folded to the width of a terminal.
 _UNFOLDED = 10_000
+
+
+def foreign(text: object) -> str:
+    """Give text of models, servers and clusters for a console: without controls, not as markup."""
+    return escape(plain_text(str(text)))
 
 
 def print_json(data: Any) -> None:
@@ -45,13 +51,13 @@ def print_json(data: Any) -> None:
 def print_facts(title: str, facts: Mapping[str, object]) -> None:
     """Print a two-column table of facts, empty ones left out."""
     table = Table(
-        title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2)
+        title=foreign(title), title_justify="left", show_header=False, box=None, padding=(0, 2)
     )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value not in ("", None, (), []):
-            table.add_row(name, escape(str(value)))
+            table.add_row(name, foreign(value))
     _print(table)
 
 
@@ -62,7 +68,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         last = heading is headings[-1]
         table.add_column(heading, no_wrap=not last, overflow="fold" if last else "ellipsis")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(foreign, row))
     _print(table)
 
 
@@ -83,9 +89,9 @@ def print_error(error: KfpBentoError, *, as_json: bool) -> None:
         typer.echo(json.dumps({"error": error.message, "hint": error.hint}), err=True)
         return
     whole = not err.is_terminal
-    err.print(f"[bold red]Error:[/] {escape(error.message)}", soft_wrap=whole)
+    err.print(f"[bold red]Error:[/] {foreign(error.message)}", soft_wrap=whole)
     if error.hint:
-        err.print(f"[bold]Hint:[/]  {escape(error.hint)}", soft_wrap=whole)
+        err.print(f"[bold]Hint:[/]  {foreign(error.hint)}", soft_wrap=whole)
 
 
 @contextlib.contextmanager
@@ -99,8 +105,8 @@ def working(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: None
         return
     with _progress() as progress:
-        task = progress.add_task(text)
-        yield lambda text: progress.update(task, description=text)
+        task = progress.add_task(foreign(text))
+        yield lambda text: progress.update(task, description=foreign(text))
 
 
 @contextlib.contextmanager
@@ -114,11 +120,11 @@ def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: None
         return
     if not err.is_terminal:
-        yield lambda text: err.print(f"waiting: {text}", markup=False, soft_wrap=True)
+        yield lambda text: err.print(f"waiting: {foreign(text)}", soft_wrap=True)
         return
     with _progress() as progress:
-        task = progress.add_task(escape(text))
-        yield lambda text: progress.update(task, description=escape(f"waiting: {text}"))
+        task = progress.add_task(foreign(text))
+        yield lambda text: progress.update(task, description=f"waiting: {foreign(text)}")
 
 
 @contextlib.contextmanager
@@ -133,7 +139,7 @@ def transfer(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, TransferSpeedColumn(), console=err, transient=True) as progress:
-        task = progress.add_task(text, total=None)
+        task = progress.add_task(foreign(text), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from ..reports import human_bytes
+from kfp_bento.runtime.reports import human_bytes
+
 from .extras import require_extra
-from .output import Json, err, out, print_facts, print_json, steps
+from .output import Json, err, foreign, out, print_facts, print_json, steps
+
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network",
+        help="What the served model reaches: host, or none (it needs podman or docker).",
+        envvar="KFP_BENTO_LOCAL_NETWORK",
+    ),
+]
 
 
 def demo(
@@ -27,20 +36,21 @@ def demo(
             envvar="KFP_BENTO_BASE_IMAGE",
         ),
     ] = "",
+    network: Network = "host",
     json: Json = False,
 ) -> None:
     """Run the whole road on this machine: train, register, build, serve, check, promote."""
-    from ..local import run_demo
+    from kfp_bento.runtime.local import run_demo
 
     require_extra("local")
     with steps(quiet=json) as on_step:
-        finished = run_demo(to, base=base, on_step=on_step)
+        finished = run_demo(to, base=base, network=network, on_step=on_step)
     if json:
         print_json(finished.summary)
         return
     _print_demo(finished.summary)
-    directory = escape(str(to))
-    tag = escape(finished.summary["image"]["tags"][0])
+    directory = foreign(str(to))
+    tag = foreign(finished.summary["image"]["tags"][0])
     out.print(
         f"\n  report     {directory}/report.html"
         f"\n  summary    {directory}/summary.json"
@@ -79,7 +89,7 @@ def _print_demo(summary: dict[str, Any]) -> None:
         + (f" (was {promoted['previous']})" if promoted["previous"] else ""),
         "time": f"{summary['seconds']['total']:.1f} s",
     }.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, foreign(value))
     out.print()
     out.print(table)
 
@@ -101,15 +111,22 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the release serving until Ctrl-C.")
     ] = False,
+    network: Network = "host",
     json: Json = False,
 ) -> None:
     """Run a pipeline on this machine with kfp.local, its release served here."""
-    from ..local import ADDRESS_VARIABLE, load_pipeline, local_target, run_pipeline, typed_arguments
+    from kfp_bento.runtime.local import (
+        ADDRESS_VARIABLE,
+        load_pipeline,
+        local_target,
+        run_pipeline,
+        typed_arguments,
+    )
 
     require_extra("runtime")
 
     arguments = typed_arguments(load_pipeline(pipeline), param or ())
-    with local_target(to.resolve() / "service") as target:
+    with local_target(to.resolve() / "service", network=network) as target:
         environment = {ADDRESS_VARIABLE: target.address}
         with steps(quiet=json) as on_step:
             finished = run_pipeline(
@@ -154,7 +171,7 @@ def compile_(
     """Compile pipelines to YAML for the Kubeflow Pipelines UI."""
     if image:
         os.environ["KFP_BENTO_IMAGE"] = image  # components read it when they are imported
-    from ..local import compile_components, compile_pipelines
+    from kfp_bento.runtime.local import compile_components, compile_pipelines
 
     written = compile_pipelines(pipeline or (), to)
     if components:

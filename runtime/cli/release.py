@@ -12,11 +12,13 @@ from .deploy import Context, Force, Tolerated, UnschedulableAfter
 from .extras import require_extra
 from .output import Json, err, out, print_facts, print_json, print_table, waiting, working
 from .release_facts import (
+    diff_document,
     names,
     rollout_document,
     rollout_facts,
     short_digest,
     show_applied,
+    show_diff,
     status_facts,
     stopped_before_the_verdict,
     verdict_document,
@@ -152,10 +154,17 @@ def roll_back(
     force: Force = False,
     tolerate: Tolerated = None,
     unschedulable_after: UnschedulableAfter = 30.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what it would change.")
+    ] = False,
     context: Context = "",
     json: Json = False,
 ) -> None:
-    """Go back to the last good release; from a good one to the one before it."""
+    """Go back to the last good release; from a good one to the one before it.
+
+    What changes is printed first. Of what is on record nothing is applied that kfp-bento would
+    not have rendered for this release.
+    """
     from .. import deployments
 
     with waiting("asking the cluster", quiet=json) as progress:
@@ -176,10 +185,13 @@ def roll_back(
                 tolerated=tolerate or (),
                 unschedulable_seconds=unschedulable_after,
                 progress=progress,
+                before=None if json else show_diff,
+                dry_run=dry_run,
             )
     if json:
         print_json(
             {
+                "diff": diff_document(rollout.diff) if rollout.diff else None,
                 "name": name,
                 "namespace": namespace,
                 "target": target,
@@ -188,9 +200,10 @@ def roll_back(
                 **rollout_document(rollout),
             }
         )
-    else:
+    elif not dry_run:
         _show_way(name, (before.revision, before.image), rollout)
-    rollout.raise_if_failed(name)
+    if not dry_run:
+        rollout.raise_if_failed(name)
 
 
 def _show_way(name: str, left: tuple[str, str], rollout: Rollout) -> None:

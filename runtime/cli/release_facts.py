@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..errors import KfpBentoError
+from ..errors import KfpBentoError, plain_text
 from .output import err, out, print_facts, print_table
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def rollout_document(rollout: Rollout) -> dict[str, Any]:
         "verdict": verdict_document(rollout.verdict),
         "rolled_back_to": rollout.rolled_back_to,
         "restored": rollout.restored and verdict_document(rollout.restored),
+        "not_restored": rollout.not_restored,
     }
 
 
@@ -121,7 +122,7 @@ def show_diff(diff: ReleaseDiff) -> None:
     for line in diff.text.splitlines():
         heading = line.startswith(("--- ", "+++ "))
         style = "bold" if heading else _STYLES.get(line[:1], "")
-        out.print(Text(line, style=style), soft_wrap=True)
+        out.print(Text(plain_text(line), style=style), soft_wrap=True)
     counts = dict.fromkeys(_CHANGES, 0)
     for one in diff.objects:
         counts[one.change] += 1
@@ -143,6 +144,7 @@ def status_facts(status: ReleaseStatus) -> dict[str, str]:
         "rolled back": status.rolled_back and f"from {status.rolled_back}",
         "URL": status.url,
         "objects": names(status.objects),
+        "not believed": "\n".join(status.disbelieved),
     }
 
 

@@ -15,11 +15,17 @@ from .deploy import Deployed, choose_mode, deploy
 from .diff import ObjectDiff, ReleaseDiff, diff_manifests
 from .inference_service import InferenceServiceOptions, canary_name
 from .manifests import write_manifests
+from .marks import record_release, revision_of
 from .names import bento_resource_name, deployment_name
 from .option_docs import OptionDoc, option_docs
-from .permissions import OPERATIONS, Permission, needed_permissions, role_rules
+from .permissions import (
+    OPERATIONS,
+    Permission,
+    access_manifests,
+    needed_permissions,
+    role_rules,
+)
 from .portable_subset import manifest_problems
-from .record import record_release, revision_of
 from .release import Release
 from .rollout import Rollout, roll_back, roll_out
 from .status import (
@@ -60,6 +66,7 @@ __all__ = [
     "Watched",
     "WatchedDeployment",
     "WorkloadOptions",
+    "access_manifests",
     "apply_manifests",
     "bento_resource_name",
     "canary_name",

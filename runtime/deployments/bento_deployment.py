@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
@@ -21,6 +22,7 @@ from .names import (
     namespace_problem,
     resource_name_problem,
 )
+from .network_policy import check_who_has_to_get_in, policy_manifests
 from .parameters import Listing, Object, ObjectOrListing, Options, choice, mapping, without_empty
 from .portable_subset import CRD_GENERATIONS, EXTRA_POD_SPEC, GENERATION, crd_subset
 from .provenance import check_tag, pod_revision, provenance
@@ -29,7 +31,6 @@ from .settings import (
     Envs,
     annotation_settings,
     autoscaling_settings,
-    check_scheduling,
     control_settings,
     env_settings,
     label_settings,
@@ -42,11 +43,19 @@ from .target import (
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,
     CONTROLLED,
+    POLICY,
     Manifest,
     Target,
 )
-from .watch_yatai import service_url, stale_runners, watched_bento_deployment
+from .watch_yatai import (
+    LIVE_SHAPES,
+    is_named_by,
+    service_url,
+    stale_runners,
+    watched_bento_deployment,
+)
 from .watched import POD_REVISION
+from .yatai_shapes import bento_deployment_shapes, check_pod_placement, check_sidecars, pods_of
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -62,8 +71,6 @@ _RUNNER_SETTINGS = (
     "extra_pod_metadata",
     "extra_pod_spec",
 )
-# The operator's own containers in every pod.
-_OWN_CONTAINERS = ("main", "proxy", "metrics-transformer", "monitor-exporter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +100,19 @@ class BentoDeploymentOptions(Options):
             `topologySpreadConstraints`, `containers` (sidecars), `serviceAccountName`.
         monitor_exporter: `enabled`, `output`, `options`; `structureOptions` and `mounts` with a
             `crd_generation` that has them.
+        network_policy: Who may talk with the pods: `ingress` lists who gets in besides the pods of
+            the same namespace: the name of a namespace, or a peer as a NetworkPolicy has it;
+            `egress` is none, dns, or a list of peers (each with `ports`, or dns) that the pods may
+            call; they may call everybody where it is not said. No policy when empty.
         crd_generation: One of `CRD_GENERATIONS`; only fields that all have when empty.
     """
+
+    refused = MappingProxyType(
+        {
+            "api_token_secret": "the operator drops envs[].valueFrom, so that the variable would "
+            "be empty and the service would answer anybody"
+        }
+    )
 
     name: str = ""
     namespace: str = "default"
@@ -110,6 +128,7 @@ class BentoDeploymentOptions(Options):
     extra_pod_metadata: Object | None = None
     extra_pod_spec: Object | None = None
     monitor_exporter: Object | None = None
+    network_policy: Object | None = None
     crd_generation: str = ""
 
 
@@ -196,7 +215,8 @@ def bento_deployment_manifests(
         "metadata": {**metadata, "name": bento_resource_name(bento.tag)},
         "spec": spec,
     }
-    return resource, serving_manifest(bento, options, metadata, control, spec)
+    serving = serving_manifest(bento, options, metadata, control, spec)
+    return resource, serving, *serving_policy(serving, metadata, options)
 
 
 def common_metadata(
@@ -270,6 +290,25 @@ def serving_manifest(
         "metadata": {**metadata, "name": name},
         "spec": without_empty(spec),
     }
+
+
+def serving_policy(
+    serving: Manifest, metadata: Mapping[str, Any], options: BentoDeploymentOptions
+) -> list[Manifest]:
+    """Give the NetworkPolicy of the operator's pods; it chooses their ports itself.
+
+    Args:
+        serving: The BentoDeployment.
+        metadata: Labels, annotations and the namespace.
+        options: What the user chose.
+
+    Raises:
+        InvalidInput: A peer that no policy can have, or an Ingress that would be kept out.
+    """
+    name = serving["metadata"]["name"]
+    if (options.ingress or {}).get("enabled"):
+        check_who_has_to_get_in(options.network_policy, "ingress", "the Ingress's controller")
+    return policy_manifests({**metadata, "name": name}, pods_of(name), options.network_policy)
 
 
 def runner_entries(bento: Bento) -> list[dict[str, Any]]:
@@ -384,32 +423,12 @@ def _pod_settings(
         hint=f"The CRDs know {', '.join(sorted(EXTRA_POD_SPEC.fields))}; volumes, init "
         "containers and security contexts are not among them.",
     )
-    for index, sidecar in enumerate(spec.get("containers", [])):
-        if sidecar["name"] in _OWN_CONTAINERS:
-            raise InvalidInput(
-                f"{field}.containers[{index}].name: {sidecar['name']!r} is a container of the "
-                "operator; sidecars are appended and never merged.",
-                hint="Choose another name.",
-            )
+    check_sidecars(field, spec)
     check_pod_placement(field, spec)
     for spread in spec.get("topologySpreadConstraints", []):
         # Without a selector it would count no pod, and spread nothing.
         spread.setdefault("labelSelector", {"matchLabels": dict(pods)})
     return {"extraPodMetadata": metadata, "extraPodSpec": spec}
-
-
-def check_pod_placement(field: str, spec: Mapping[str, Any]) -> None:
-    """Refuse placements in an extra pod spec that no pod can have.
-
-    Raises:
-        InvalidInput: A toleration or a spread that Kubernetes would refuse.
-    """
-    check_scheduling(
-        spec.get("tolerations", []),
-        spec.get("topologySpreadConstraints", []),
-        f"{field}.tolerations",
-        f"{field}.topologySpreadConstraints",
-    )
 
 
 def _use_account(pod_spec: dict[str, Any], account: str) -> None:
@@ -486,10 +505,13 @@ BENTO_DEPLOYMENT = Target(
     kind=KIND,
     options_type=BentoDeploymentOptions,
     renderer=bento_deployment_manifests,
-    kinds=(BENTO_DEPLOYMENT_KIND, BENTO),
+    kinds=(BENTO_DEPLOYMENT_KIND, BENTO, POLICY),
+    rendered_shapes=bento_deployment_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
     leftovers=(BENTO_REQUEST_KIND,),
+    live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_runners,
+    is_in_use=is_named_by,
 )

@@ -12,16 +12,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput
 
 from .bento_deployment import (
     BentoDeploymentOptions,
-    check_pod_placement,
     common_metadata,
     runner_entries,
     serving_manifest,
+    serving_policy,
 )
 from .core_shapes import ENV_FROM, RESOURCE_REQUIREMENTS
 from .names import bento_resource_name, destination_problem, volume_name_problem
@@ -44,23 +43,32 @@ from .target import (
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,
     CONTROLLED,
+    POLICY,
     Manifest,
     Target,
 )
-from .watch_yatai import service_url, stale_runners, watched_bento_deployment
+from .watch_yatai import (
+    LIVE_SHAPES,
+    is_named_by,
+    service_url,
+    stale_runners,
+    watched_bento_deployment,
+)
+from .yatai_shapes import (
+    bento_request_shapes,
+    check_archive_url,
+    check_build_args,
+    check_model_tag,
+    check_pod_placement,
+)
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 KIND = "bento-request"
 
-_SCHEMES = ("http", "https", "s3")
-# The builder hands the URL to a shell.
-_PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _LONGEST_BUILD = 24 * 3600
-_BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
-_TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +120,8 @@ def bento_request_manifests(
     Raises:
         InvalidInput: An option that cannot be honoured; the message names the field.
     """
-    serving, building = split_build_annotations("annotations", options.annotations)
-    shared, control = common_metadata(bento, options.replaced(annotations=serving))
+    plain, building = split_build_annotations("annotations", options.annotations)
+    shared, control = common_metadata(bento, options.replaced(annotations=plain))
     metadata = {**shared, "annotations": {**shared["annotations"], **building}}
     spec = _request_spec(image, bento, options)
     request = {
@@ -131,7 +139,8 @@ def bento_request_manifests(
     made_of = {key: spec.get(key) for key in ("bentoTag", "downloadUrl", "image", "runners")}
     # A presigned URL is another one each day, for the same archive.
     made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
-    return request, serving_manifest(bento, options, shared, control, made_of)
+    serving = serving_manifest(bento, options, shared, control, made_of)
+    return request, serving, *serving_policy(serving, shared, options)
 
 
 def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
@@ -149,7 +158,7 @@ def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dic
     check_pod_placement("builder_pod_spec", placement)
     spec = {
         "bentoTag": bento.tag,
-        "downloadUrl": _archive_url("archive_url", options.archive_url),
+        "downloadUrl": check_archive_url("archive_url", options.archive_url),
         "image": image,
         "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
         "runners": runner_entries(bento),
@@ -187,46 +196,17 @@ def _check_destination(image: str, bento: Bento, options: BentoRequestOptions) -
             )
 
 
-def _archive_url(field: str, url: str) -> str:
-    parts = urlsplit(url)
-    if not url or parts.scheme not in _SCHEMES or not parts.netloc or not parts.path.strip("/"):
-        raise InvalidInput(
-            f"{field}: {_without_query(url)!r} is no archive that every builder can download.",
-            hint="Give an https://, http:// or s3:// URL of a tar archive of the bento.",
-        )
-    if parts.username or parts.password:
-        raise InvalidInput(
-            f"{field}: it holds a user name or a password, which everybody can read there.",
-            hint="Use a presigned URL, or s3:// with download_env_from.",
-        )
-    if parts.path.endswith(".zip"):
-        raise InvalidInput(
-            f"{field}: the builder unpacks with tar, which cannot read zip.",
-            hint="Export the bento as .tar.gz.",
-        )
-    if not _PLAIN_URL.fullmatch(url):
-        raise InvalidInput(
-            f"{field}: {_without_query(url)!r} has a character that the builder's shell would "
-            "read as its own.",
-            hint="Percent-encode it.",
-        )
-    return url
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
-
-
 def _models(options: BentoRequestOptions, shape: Fields) -> list[dict[str, Any]]:
     models = []
     for index, given in enumerate(options.models or ()):
         field = f"models[{index}]"
         mapping(field, given, ("tag", "url", "size"))
-        tag = text(f"{field}.tag", given.get("tag"))
-        if not _TAG.fullmatch(tag):
-            raise InvalidInput(f"{field}.tag: {tag!r} is no tag.", hint="Write name:version.")
+        tag = check_model_tag(f"{field}.tag", text(f"{field}.tag", given.get("tag")))
         # Without a URL the builder asks a Yatai server and otherwise skips the model.
-        model = {"tag": tag, "downloadUrl": _archive_url(f"{field}.url", given.get("url") or "")}
+        model = {
+            "tag": tag,
+            "downloadUrl": check_archive_url(f"{field}.url", given.get("url") or ""),
+        }
         if given.get("size"):
             model["size"] = text(f"{field}.size", given["size"])
         models.append(model)
@@ -244,13 +224,7 @@ def _build_args(options: BentoRequestOptions) -> list[str]:
             "build_args: image builder 1.1.3 has no such field, and would ignore it.",
             hint="Set crd_generation='kubeflow-1.9' or newer where the cluster has it.",
         )
-    for index, argument in enumerate(given):
-        if not isinstance(argument, str) or not _BUILD_ARG.fullmatch(argument):
-            raise InvalidInput(
-                f"build_args[{index}]: {argument!r} is not of the form KEY=VALUE.",
-                hint="Write one string per argument.",
-            )
-    return list(given)
+    return check_build_args("build_args", given)
 
 
 def _nanoseconds(given: str) -> int | None:
@@ -297,10 +271,13 @@ BENTO_REQUEST = Target(
     kind=KIND,
     options_type=BentoRequestOptions,
     renderer=bento_request_manifests,
-    kinds=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND),
+    kinds=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND, POLICY),
+    rendered_shapes=bento_request_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
     leftovers=(BENTO,),
+    live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_runners,
+    is_in_use=is_named_by,
 )

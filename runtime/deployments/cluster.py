@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.files import parse_json, parse_json_value
+from kfp_bento.runtime.programs import cleaned
+
+from .live_shapes import OBJECT
+from .shapes import Items, Known, shape_problems
 
 FIELD_MANAGER = "kfp-bento"
 CONNECT_SECONDS = 5.0
@@ -23,8 +28,16 @@ PATIENCE_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 3.0
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_LONGEST_REFUSAL = 4000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# One object has 1.5 MiB at most; a list of all releases of a namespace is the largest answer.
+LARGEST_ANSWER = 64 << 20
 _TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+
+# Names of the objects that we look for: DNS names, and `:` of built-in ones.
+_SEGMENT = re.compile(r"[A-Za-z0-9._:-]+")
+
+_LIST = Known({"items": Items(Known({})), "metadata": Known({})})
 
 Manifest = Mapping[str, Any]
 
@@ -140,7 +153,8 @@ class ClusterConnection:
 
     def get(self, ref: ObjectRef) -> dict[str, Any] | None:
         """Give an object as it is now; None when there is none."""
-        return self._get(self._path(ref), f"{ref}")
+        found = self._get(self._path(ref), f"{ref}")
+        return found and checked_object(found, str(ref))
 
     def select(
         self,
@@ -162,8 +176,11 @@ class ClusterConnection:
         path = self._collection(api_version, kind, namespace)
         query = [("labelSelector", labels), ("fieldSelector", fields)]
         found = self._get(path, f"The list of {kind}", [pair for pair in query if pair[1]]) or {}
+        if problem := next(shape_problems(found, _LIST, f"The list of {kind}"), ""):
+            raise DeploymentError(f"{problem}.", hint="Check that the address is an API server's.")
         items = [
-            {"apiVersion": api_version, "kind": kind, **item} for item in found.get("items") or []
+            checked_object({"apiVersion": api_version, "kind": kind, **item}, kind)
+            for item in found.get("items") or []
         ]
         return items, str((found.get("metadata") or {}).get("resourceVersion") or "")
 
@@ -241,7 +258,7 @@ class ClusterConnection:
             query.append(("previous", "true"))
         raw = self._send(
             "get",
-            f"/api/v1/namespaces/{namespace}/pods/{pod}/log",
+            f"/api/v1/namespaces/{_segment(namespace)}/pods/{_segment(pod)}/log",
             f"The log of pod {namespace}/{pod}",
             query,
             None,
@@ -305,10 +322,10 @@ class ClusterConnection:
         """
         raw = self._send(method, path, subject, query, body, content_type, transient)
         try:
-            return json.loads(raw)
+            return parse_json_value(raw)
         except ValueError as error:
             raise DeploymentError(
-                f"{subject}: the answer of {self.host} is no JSON.",
+                f"{subject}: the answer of {self.host} is no JSON: {cleaned(str(error))}",
                 hint="Check that the address is an API server's.",
             ) from error
 
@@ -341,7 +358,7 @@ class ClusterConnection:
                     _request_timeout=(CONNECT_SECONDS, REQUEST_SECONDS),
                 )
                 self.answered = True
-                return bytes(answer.data)
+                return self._read(answer, subject)
             except ApiException as error:
                 if not error.status:  # how the client reports a broken TLS handshake
                     failure = silence(self.host, error)
@@ -368,6 +385,19 @@ class ClusterConnection:
             self._sleep(pause_now)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _read(self, answer: Any, subject: str) -> bytes:
+        """Read an answer whole, if it is of a size that an API server gives."""
+        try:
+            raw = bytes(answer.read(LARGEST_ANSWER + 1, decode_content=True))
+        finally:
+            answer.close()
+        if len(raw) > LARGEST_ANSWER:
+            raise DeploymentError(
+                f"{subject}: the answer of {self.host} has more than {LARGEST_ANSWER} bytes.",
+                hint="Check that the address is an API server's.",
+            )
+        return raw
+
     def _renew(self) -> None:
         """Read token, kubeconfig or credential plugin anew: what was read may have expired."""
         fresh = _client(self._context)
@@ -386,11 +416,12 @@ class ClusterConnection:
         return found if isinstance(found, dict) else None
 
     def _path(self, ref: ObjectRef) -> str:
-        return f"{self._collection(ref.api_version, ref.kind, ref.namespace)}/{ref.name}"
+        collection = self._collection(ref.api_version, ref.kind, ref.namespace)
+        return f"{collection}/{_segment(ref.name)}"
 
     def _collection(self, api_version: str, kind: str, namespace: str) -> str:
         plural = self._plural(api_version, kind)
-        return f"{_group_path(api_version)}/namespaces/{namespace}/{plural}"
+        return f"{_group_path(api_version)}/namespaces/{_segment(namespace)}/{plural}"
 
     def _plural(self, api_version: str, kind: str) -> str:
         if not self._kinds.get((api_version, kind)):
@@ -465,6 +496,31 @@ def _client(context: str) -> Any:
     return dynamic.DynamicClient(api, discoverer=lambda client, cache: None)
 
 
+def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
+    """Give an object that has what every object has.
+
+    Raises:
+        DeploymentError: Something of that is missing, or has another type.
+    """
+    for problem in shape_problems(found, OBJECT, subject):
+        raise DeploymentError(f"{cleaned(problem)}.", hint="Check what writes this object.")
+    return found
+
+
+def _segment(name: str) -> str:
+    """Give a name as one segment of a path: it may come from a field that anybody could write.
+
+    Raises:
+        DeploymentError: No object can have this name (apimachinery, IsValidPathSegmentName).
+    """
+    if not name or name in (".", "..") or not _SEGMENT.fullmatch(name):
+        raise DeploymentError(
+            f"{cleaned(name)[:80]!r} is the name of no object.",
+            hint="Some object refers to it: find out who wrote that, and correct it.",
+        )
+    return name
+
+
 def _group_path(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
@@ -480,7 +536,8 @@ def silence(host: str, error: BaseException) -> ClusterSilent:
 def refusal(error: Any, subject: str) -> Refused:
     """Give the error for an answer that is a refusal, with what can be done about it."""
     status = _status_body(error)
-    message = str(status.get("message") or error.reason or "no reason given").strip()
+    told = str(status.get("message") or error.reason or "no reason given")
+    message = cleaned(told).strip()[:_LONGEST_REFUSAL]
     if error.status == HTTPStatus.CONFLICT and (owners := _conflicts(status)):
         told = "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
         return Refused(
@@ -494,7 +551,7 @@ def refusal(error: Any, subject: str) -> Refused:
         400: "Check the CRDs' generation: the API server does not know a field.",
         401: "Log in again: the credentials of the kubeconfig or the service account are refused.",
         403: "The identity needs more rights: kfp-bento rbac prints "
-        "them, and the kustomize base in kfp_bento/runtime/deployments/rbac grants all of them.",
+        "them, and kfp_bento/runtime/deployments/rbac has a kustomize base for each target.",
         404: "Create the namespace first, and check that the CRDs are still installed.",
         422: "The API server names the field above.",
     }
@@ -527,7 +584,7 @@ def _conflicts(status: Mapping[str, Any]) -> dict[str, list[str]]:
     for cause in (status.get("details") or {}).get("causes") or []:
         if cause.get("reason") != "FieldManagerConflict":
             continue
-        told = str(cause.get("message") or "")
+        told = cleaned(str(cause.get("message") or ""))
         owner = told.split('"')[1] if told.count('"') >= 2 else told
         owners.setdefault(owner, []).append(str(cause.get("field") or "?"))
     return owners
@@ -543,10 +600,10 @@ def _retry_after(error: Any) -> float:
 
 def _status_body(error: Any) -> dict[str, Any]:
     try:
-        body = json.loads(error.body or "")
-    except (TypeError, ValueError):
+        body = error.body or ""
+        return parse_json(body if isinstance(body, bytes) else str(body).encode())
+    except ValueError:
         return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _first_line(error: BaseException) -> str:

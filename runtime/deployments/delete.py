@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
@@ -16,12 +17,13 @@ from .cluster import (
     ClusterSilent,
     Manifest,
     ObjectRef,
+    Refused,
     applied_by_us,
     connect,
 )
-from .record import release_labels
-from .target import Target
-from .targets import release_ref, target_for, target_of, watched_release
+from .marks import release_labels
+from .target import OPTIONAL, Target
+from .targets import TARGETS, release_ref, target_for, target_of, watched_release
 
 _POLL_SECONDS = 0.5
 
@@ -32,7 +34,8 @@ class Deleted:
 
     Attributes:
         removed: Objects that were there and are gone; empty when there were none.
-        kept: Objects with the release's labels that our field manager never applied.
+        kept: Objects with the release's labels that our field manager never applied, that no
+            target would render for this release, or that another release needs.
     """
 
     removed: tuple[ObjectRef, ...]
@@ -50,8 +53,9 @@ def delete_release(
 ) -> Deleted:
     """Delete a release with all that belongs to it, and wait until it is gone.
 
-    Exactly the objects are deleted that have the release's labels and that our field
-    manager applied, after what they own. Deleting again finds nothing and is no error.
+    Exactly the objects are deleted that have the release's labels, the name of something that its
+    target renders for it, and were applied by our field manager, after what they own: whoever may
+    edit an object may give it labels. Deleting again finds nothing and is no error.
 
     Args:
         name: Name of the release.
@@ -66,9 +70,9 @@ def delete_release(
     """
     primary = release_ref(name, target, namespace)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        found = list(release_objects(cluster, primary, target_of(target)))
-        ours = [live for live in found if applied_by_us(live)]
-        kept = tuple(ObjectRef.of(live) for live in found if not applied_by_us(live))
+        found = list(_labelled_objects(cluster, primary, target_of(target)))
+        ours = _ours(cluster, primary, target_of(target), found)
+        kept = tuple(ObjectRef.of(live) for live in found if live not in ours)
         for live in ours:
             cluster.delete(live)
         await_gone(cluster, ours, seconds)
@@ -78,11 +82,53 @@ def delete_release(
 def release_objects(
     cluster: ClusterConnection, primary: ObjectRef, target: Target
 ) -> Iterator[dict[str, Any]]:
-    """Give the live objects with a release's labels, the primary one first."""
+    """Give the live objects of a release, by labels and names, the primary one first."""
+    for live in _labelled_objects(cluster, primary, target):
+        if _is_of(live, primary):
+            yield live
+
+
+def _labelled_objects(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target
+) -> Iterator[dict[str, Any]]:
     labels = ",".join(f"{key}={value}" for key, value in release_labels(primary).items())
     for kind in (*target.kinds, *target.leftovers):
-        if cluster.knows(kind.api_version, kind.name):
+        if not cluster.knows(kind.api_version, kind.name):
+            continue
+        try:
             yield from cluster.select(kind.api_version, kind.name, primary.namespace, labels=labels)
+        except Refused as refused:
+            if kind not in OPTIONAL or refused.status != HTTPStatus.FORBIDDEN:
+                raise
+
+
+def _is_of(live: Manifest, primary: ObjectRef) -> bool:
+    """Say whether a target with this primary object would render an object of that name."""
+    place = (live["kind"], live["metadata"]["name"])
+    return any(
+        place in target.rendered_shapes(primary.name, [live])
+        for target in TARGETS.values()
+        if target.primary_kind.name == primary.kind
+    )
+
+
+def _ours(
+    cluster: ClusterConnection,
+    primary: ObjectRef,
+    target: Target,
+    found: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Give those of labelled objects that the release may take with it."""
+    ours = [live for live in found if applied_by_us(live) and _is_of(live, primary)]
+    if target.is_in_use is None or not ours:
+        return ours
+    kind = target.primary_kind
+    others = [
+        live
+        for live in cluster.select(kind.api_version, kind.name, primary.namespace)
+        if ObjectRef.of(live) != primary
+    ]
+    return [live for live in ours if not target.is_in_use(live, others)]
 
 
 def delete_stale_objects(
@@ -105,11 +151,12 @@ def stale_objects(
     """Find what earlier revisions of a release applied and this one does not."""
     wanted = {ObjectRef.of(entry) for entry in manifests}
     primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
-    return [
+    found = [
         live
-        for live in release_objects(cluster, primary, target)
-        if applied_by_us(live) and ObjectRef.of(live) not in wanted
+        for live in _labelled_objects(cluster, primary, target)
+        if ObjectRef.of(live) not in wanted
     ]
+    return _ours(cluster, primary, target, found)
 
 
 def stale_owned_objects(
@@ -117,7 +164,7 @@ def stale_owned_objects(
 ) -> list[dict[str, Any]]:
     """Find what a controller made of an earlier revision and will not remove by itself.
 
-    Only what the release's primary object owns counts.
+    Only what the release's primary object controls counts.
     """
     target, watched = target_for(manifests), watched_release(manifests)
     primary = cluster.get(watched.primary) if target.owned else None
@@ -130,7 +177,10 @@ def stale_owned_objects(
         for live in cluster.select(
             kind.api_version, kind.name, watched.primary.namespace, labels=watched.pods
         )
-        if any(one.get("uid") == uid for one in live["metadata"].get("ownerReferences") or [])
+        if any(
+            one.get("uid") == uid and one.get("controller")
+            for one in live["metadata"].get("ownerReferences") or []
+        )
     ]
     return [dict(live) for live in target.stale_owned(manifests, owned)]
 

@@ -12,7 +12,7 @@ from .cluster import ObjectRef, cluster_configured, connect
 from .diff import ReleaseDiff, diff_manifests
 from .local_target import VARIABLE, local_target, start_locally
 from .manifests import write_manifests
-from .record import record_release, revision_of
+from .marks import record_release, revision_of
 from .release import Release
 from .rollout import Rollout, apply_release, roll_out
 from .served import served_image

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .apply import check_portable, in_order, try_one
-from .cluster import PATIENCE_SECONDS, Manifest, ObjectRef, connect
+from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
 from .delete import stale_objects
 from .manifests import manifest_text, normalised
-from .record import RELEASE_LABEL
+from .marks import RELEASE_LABEL
 from .replicas import take_over_replicas
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
@@ -58,24 +58,6 @@ class ReleaseDiff:
         """One unified diff of all objects; empty when nothing changes."""
         return "".join(entry.text for entry in self.objects)
 
-    @property
-    def markdown(self) -> str:
-        """A Markdown document for the Kubeflow UI."""
-        lines = ["# What the release changes", "", "| object | change |", "| --- | --- |"]
-        lines += [
-            f"| {entry.ref.kind} `{entry.ref.namespace}/{entry.ref.name}` | {entry.change} |"
-            for entry in self.objects
-        ]
-        if not self.changed:
-            lines += ["", "Nothing changes."]
-        for entry in self.objects:
-            if entry.text:
-                fence = _fence(entry.text)
-                body = entry.text.rstrip("\n")
-                title = f"## {entry.ref.kind} {entry.ref.name}"
-                lines += ["", title, "", f"{fence}diff", body, fence]
-        return "\n".join(lines) + "\n"
-
 
 def diff_manifests(
     manifests: Sequence[Manifest],
@@ -102,18 +84,25 @@ def diff_manifests(
     """
     check_portable(manifests)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        taken = take_over_replicas(cluster, manifests, dry_run=True)
-        found = [
-            object_diff(
-                ObjectRef.of(manifest),
-                cluster.get(ObjectRef.of(manifest)),
-                try_one(cluster, manifest, force=force, taken=taken),
-            )
-            for manifest in in_order(manifests)
-        ]
-        if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
-            found += [_removal(live) for live in stale_objects(cluster, manifests)]
-        return ReleaseDiff(tuple(found))
+        return diff_all(cluster, manifests, force=force)
+
+
+def diff_all(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, force: bool = False
+) -> ReleaseDiff:
+    """`diff_manifests` over a connection that is open already."""
+    taken = take_over_replicas(cluster, manifests, dry_run=True)
+    found = [
+        object_diff(
+            ObjectRef.of(manifest),
+            cluster.get(ObjectRef.of(manifest)),
+            try_one(cluster, manifest, force=force, taken=taken),
+        )
+        for manifest in in_order(manifests)
+    ]
+    if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
+        found += [_removal(live) for live in stale_objects(cluster, manifests)]
+    return ReleaseDiff(tuple(found))
 
 
 def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> ObjectDiff:
@@ -163,10 +152,3 @@ def _readable(live: Manifest) -> dict[str, Any]:
 def _mask(value: Any) -> str:
     # Too few digits to find a value by trying, enough to see that one changed.
     return f"masked-{hashlib.sha256(str(value).encode()).hexdigest()[:4]}"
-
-
-def _fence(text: str) -> str:
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return fence

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.programs import cleaned
 
 from .cluster import ClusterConnection, Manifest, ObjectRef
+from .targets import read_live
 from .watched import Snapshot, Watched
 
 EVENTS = 5
 LOG_LINES = 20
+_LONGEST_LINE = 2000
 # More pods of one Deployment say the same thing again.
 PODS = 3
 
@@ -42,7 +45,7 @@ def gather_evidence(
         lines += _events(cluster, ref)
         for container, previous in _containers(pod):
             lines += _log(cluster, ref, container, previous=previous)
-    return tuple(dict.fromkeys(lines))
+    return tuple(dict.fromkeys(cleaned(line)[:_LONGEST_LINE] for line in lines))
 
 
 def _pods(pods: Sequence[Manifest], culprits: Sequence[str]) -> list[Manifest]:
@@ -75,6 +78,8 @@ def _events(cluster: ClusterConnection, ref: ObjectRef) -> list[str]:
     fields = f"involvedObject.kind={ref.kind},involvedObject.name={ref.name}"
     try:
         found = cluster.select("v1", "Event", ref.namespace, fields=fields)
+        for event in found:
+            read_live(event)
     except DeploymentError as error:
         return [f"{ref.kind} {ref.name}: its events cannot be read: {error.message}"]
     warnings = [one for one in found if one.get("type") == "Warning" and not _is_noise(one)]

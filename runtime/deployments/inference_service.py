@@ -24,12 +24,26 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput
 
-from .core_shapes import TEXT
+from .kserve_shapes import (
+    AUTOSCALER_CLASS,
+    FACTS_SUFFIX,
+    HEADERS,
+    PROTOCOL,
+    PROTOCOLS,
+    RESERVED_ENVS,
+    RESERVED_LABELS,
+    SIDE_SECURITY,
+    check_logger,
+    check_storage,
+    inference_service_shapes,
+    misplaced_annotations,
+    pods_of,
+)
 from .names import deployment_name, deployment_name_problem
+from .network_policy import check_who_is_called, policy_manifests
 from .parameters import (
     Listing,
     Object,
@@ -42,10 +56,12 @@ from .parameters import (
 )
 from .pods import (
     POD_SECURITY,
+    PORT,
     PodOptions,
     bento_container,
     check_image,
     check_place,
+    check_token,
     env_sources,
     pod_spec,
 )
@@ -57,11 +73,12 @@ from .settings import (
     metadata_annotations,
     pod_metadata,
 )
-from .shapes import Fields, settled
-from .target import CONFIG_MAP, CONTROLLED, INFERENCE_SERVICE_KIND, Manifest, Target
+from .shapes import settled
+from .target import CONFIG_MAP, CONTROLLED, INFERENCE_SERVICE_KIND, POLICY, Manifest, Target
 from .watch_kserve import (
     CONTAINER,
     KNATIVE_MODES,
+    LIVE_SHAPES,
     MODE,
     STANDARD_MODES,
     inference_service_url,
@@ -74,11 +91,7 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 KIND = "inference-service"
-PROTOCOL = "kfp-bento/protocol"
-FACTS_SUFFIX = "-kfp-bento"
-
 MODES = STANDARD_MODES + KNATIVE_MODES
-PROTOCOLS = ("bentoml", "v1", "v2")
 
 # What KServe's webhook fills in key by key where a container says nothing.
 KSERVE_DEFAULTS: Mapping[str, Mapping[str, str]] = {
@@ -96,34 +109,6 @@ KNATIVE_FEATURES: Mapping[str, str] = {
     "scheduler_name": "kubernetes.podspec-schedulername",
 }
 
-_RESERVED_LABELS = (
-    "app",
-    "component",
-    "serving.kserve.io/",
-    "serving.knative.dev/",
-    "yatai.ai/",
-    "pod-template-hash",
-)
-_RESERVED_ENVS = {
-    "STORAGE_URI": "makes KServe download a model into the pod, which our image has inside",
-    "PROTOCOL": "is set by the option protocol",
-    "MULTI_MODEL_SERVER": "belongs to KServe",
-}
-_STORAGE = (
-    "s3",
-    "gs",
-    "hf",
-    "http",
-    "https",
-    "pvc",
-    "oci",
-    "abfs",
-    "azure",
-    "hdfs",
-    "webhdfs",
-    "modelscope",
-    "file",
-)
 _SIDE_SETTINGS = (
     "image",
     "command",
@@ -138,7 +123,6 @@ _SIDE_SETTINGS = (
     "scaleMetric",
     "service_account",
 )
-_HEADERS = Fields({"mode": TEXT, "url": TEXT})
 _LARGEST_BATCH = 100_000
 
 
@@ -220,20 +204,23 @@ def inference_service_manifests(
     check_place(options)
     _check_subject(image, bento, options)
     _check_mode(options)
+    check_token(options, None if options.storage_uri else bento)
     name = _service_name(bento, options)
     _check_canary(name, options)
     protocol = _protocol(bento, options)
     annotations: dict[str, str] = {
-        **metadata_annotations("annotations", options.annotations, _misplaced(options)),
+        **metadata_annotations(
+            "annotations", options.annotations, misplaced_annotations(standard=options.standard)
+        ),
         MODE: options.mode,
     }
     if options.standard and (options.autoscaling or {}).get("scaleMetric"):
         # Without it KServe's webhook checks the metric as if it were Knative's.
-        annotations["serving.kserve.io/autoscalerClass"] = "hpa"
+        annotations[AUTOSCALER_CLASS] = "hpa"
     metadata = {
         "name": name,
         "namespace": options.namespace,
-        "labels": label_settings("labels", options.labels, _RESERVED_LABELS),
+        "labels": label_settings("labels", options.labels, RESERVED_LABELS),
         "annotations": annotations,
     }
     spec = {
@@ -242,8 +229,10 @@ def inference_service_manifests(
         "explainer": _side("explainer", name, options),
         "canary": _canary(name, protocol, options),
     }
+    facts = _facts(metadata, {**(provenance(bento) if bento else {}), PROTOCOL: protocol})
     return (
-        _facts(metadata, {**(provenance(bento) if bento else {}), PROTOCOL: protocol}),
+        facts,
+        *_policy(name, facts["metadata"], options),
         {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
@@ -251,6 +240,27 @@ def inference_service_manifests(
             "spec": without_empty(spec),
         },
     )
+
+
+def _policy(
+    name: str, facts: Mapping[str, Any], options: InferenceServiceOptions
+) -> list[Manifest]:
+    """Who may talk with the pods; the ports of a runtime, and of KServe's agent, are its own."""
+    given = options.network_policy
+    if given and not options.standard:
+        raise InvalidInput(
+            f"network_policy: in mode {options.mode} requests come through Knative's activator, "
+            "queue-proxy and ingress, from namespaces and on ports that only the cluster knows.",
+            hint="Use mode Standard, or write the policy for the whole namespace yourself.",
+        )
+    if options.storage_uri:
+        check_who_is_called(given, "storage_uri", "the storage of the model")
+    if options.logger:
+        check_who_is_called(given, "logger", "the receiver of its log")
+    agent = options.storage_uri or options.logger or options.batcher
+    sides = [side for side in (options.transformer, options.explainer) if side]
+    ports = [] if agent else sorted({PORT, *(int(side.get("port", 8080)) for side in sides)})
+    return policy_manifests({**facts, "name": name}, pods_of(name), given, ports)
 
 
 def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
@@ -296,7 +306,7 @@ def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOpt
 
 
 def _check_stored(options: InferenceServiceOptions) -> None:
-    _check_storage("storage_uri", options.storage_uri)
+    check_storage("storage_uri", options.storage_uri)
     if not options.model_format:
         raise InvalidInput(
             "model_format: it is missing; KServe chooses a runtime by it.",
@@ -314,20 +324,6 @@ def _check_stored(options: InferenceServiceOptions) -> None:
                 f"{field}: the pod of a stored model is its runtime's.",
                 hint="Set it in the ServingRuntime.",
             )
-
-
-def _check_storage(field: str, uri: str) -> None:
-    scheme = uri.partition("://")[0]
-    if "://" not in uri or scheme not in _STORAGE:
-        raise InvalidInput(
-            f"{field}: {uri!r} has no scheme that KServe downloads from.",
-            hint=f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
-        )
-    if "@" in urlsplit(uri).netloc and scheme in ("http", "https"):
-        raise InvalidInput(
-            f"{field}: it holds a user name or a password.",
-            hint="Put credentials into a Secret of the service account.",
-        )
 
 
 def _check_mode(options: InferenceServiceOptions) -> None:
@@ -400,7 +396,7 @@ def _check_canary(name: str, options: InferenceServiceOptions) -> None:
             "stands beside a model that is named.",
             hint="Give the model that serves now.",
         )
-    _check_storage("stable_storage_uri", options.stable_storage_uri)
+    check_storage("stable_storage_uri", options.stable_storage_uri)
     if options.stable_storage_uri == options.storage_uri:
         raise InvalidInput(
             "stable_storage_uri: it is the canary's own model.",
@@ -460,17 +456,6 @@ def _protocol(bento: Bento | None, options: InferenceServiceOptions) -> str:
             hint="Leave protocol out, or write a service that has them.",
         )
     return protocol
-
-
-def _misplaced(options: InferenceServiceOptions) -> dict[str, str]:
-    misplaced = {
-        MODE: "Use mode=....",
-        "serving.kserve.io/autoscalerClass": "Use autoscaling=....",
-        "yatai.ai/": "Yatai's operators read it on a BentoDeployment or BentoRequest only.",
-    }
-    if options.standard:
-        misplaced["autoscaling.knative.dev/"] = "Only Knative reads it: use mode Knative."
-    return misplaced
 
 
 def _predictor(
@@ -538,7 +523,7 @@ def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dic
         options,
         resources=resources,
         port_name=options.port_name,
-        reserved=_RESERVED_ENVS,
+        reserved=RESERVED_ENVS,
         startup_probe=options.standard,
     )
     if protocol != "bentoml":
@@ -566,7 +551,7 @@ def _pods(
 
 def _marked(part: dict[str, Any], options: InferenceServiceOptions) -> dict[str, Any]:
     """Label and annotate the pods, with a digest of all that makes them differ."""
-    extra = pod_metadata("extra_pod_metadata", options.extra_pod_metadata, _RESERVED_LABELS)
+    extra = pod_metadata("extra_pod_metadata", options.extra_pod_metadata, RESERVED_LABELS)
     annotations = {**extra.get("annotations", {}), POD_REVISION: pod_revision(part, extra)}
     return without_empty({**part, "labels": extra.get("labels"), "annotations": annotations})
 
@@ -602,12 +587,7 @@ def _side(kind: str, name: str, options: InferenceServiceOptions) -> dict[str, A
             KSERVE_DEFAULTS,
             filled_by="KServe's default",
         ),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": dict(SIDE_SECURITY),
     }
     scaling = _scaling(
         kind,
@@ -692,14 +672,8 @@ def _batcher(protocol: str, options: InferenceServiceOptions) -> dict[str, int]:
 def _logger(options: InferenceServiceOptions) -> dict[str, str]:
     if not options.logger:
         return {}
-    given: dict[str, str] = settled("logger", options.logger, _HEADERS)
-    choice("logger.mode", given.get("mode", "all"), ("all", "request", "response"))
-    parts = urlsplit(given.get("url", ""))
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.username:
-        raise InvalidInput(
-            "logger.url: it is no http URL of a receiver (or holds credentials).",
-            hint="Write http://collector.namespace.svc/.",
-        )
+    given: dict[str, str] = settled("logger", options.logger, HEADERS)
+    check_logger("logger", given)
     return {"mode": "all", **given}
 
 
@@ -707,9 +681,11 @@ INFERENCE_SERVICE = Target(
     kind=KIND,
     options_type=InferenceServiceOptions,
     renderer=inference_service_manifests,
-    kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP),
+    kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP, POLICY),
+    rendered_shapes=inference_service_shapes,
     address=inference_service_url,
     watcher=watched_inference_service,
+    live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_components,
     needs_bento=False,

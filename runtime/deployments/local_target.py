@@ -1,4 +1,4 @@
-"""The target of a run on one machine: a loopback server that starts the image here."""
+"""The target of a run on one machine: a server of the same user that starts the image here."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import http.client
 import ipaddress
 import json
 import os
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+from kfp_bento.runtime.files import parse_json
 
 VARIABLE = "KFP_BENTO_LOCAL_TARGET"
 # Long enough to unpack an image and start a service; the server has its own deadlines.
 ANSWER_SECONDS = 300.0
+LARGEST_ANSWER = 1 << 20
 
 
 def local_target() -> str:
-    """Give the URL of the local target, empty when this run has none."""
-    return os.environ.get(VARIABLE, "").rstrip("/")
+    """Give the address of the local target, empty when this run has none."""
+    return os.environ.get(VARIABLE, "")
 
 
 def start_locally(
@@ -34,26 +38,27 @@ def start_locally(
     """Ask the local target to serve the image and give the URL of the service.
 
     Args:
-        target: Root URL of the target, on loopback.
+        target: Address of the target, `unix:PATH` of a socket.
         manifests: What a cluster would have received.
         image: Image reference by digest.
         image_location: Where the image lies, `oci:DIRECTORY` or `docker://...`.
         bento_directory: The bento in the image, for targets without a container engine.
 
     Raises:
-        InvalidInput: The target is no http URL on loopback.
-        DeploymentError: Nothing answers there, or it could not start the image.
+        InvalidInput: The target is no socket on this machine.
+        DeploymentError: Nobody answers there, or somebody else does, or it could not start the
+            image.
     """
-    host, port = _loopback(target)
+    path = _socket_path(target)
     request = {
         "manifests": list(manifests),
         "image": image,
         "image_location": _absolute_location(image_location),
         "bento_directory": str(bento_directory.absolute()),
     }
-    status, answer = _post(host, port, urlsplit(target).path + "/releases", request)
+    status, answer = _post(path, "/releases", request)
     url = answer.get("url")
-    if status == 200 and isinstance(url, str) and url:
+    if status == 200 and isinstance(url, str) and _is_loopback(url):
         return url.rstrip("/")
     raise DeploymentError(
         f"The local target did not start {image} ({status}): "
@@ -62,20 +67,24 @@ def start_locally(
     )
 
 
-def _loopback(target: str) -> tuple[str, int]:
-    parts = urlsplit(target)
-    host = parts.hostname or ""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        port = parts.port
-    except ValueError:
-        local, port = False, None
-    if parts.scheme != "http" or not local or not port:
+def _socket_path(target: str) -> str:
+    """Give the path in an address: a network, even the loopback one, has others on it."""
+    kind, _, path = target.partition(":")
+    if kind != "unix" or not path.startswith("/") or "\0" in path:
         raise InvalidInput(
-            f"{VARIABLE}: {target!r} is no address on this machine.",
-            hint="It is set by a local run, in the form http://127.0.0.1:PORT; otherwise unset it.",
+            f"{VARIABLE}: it is no address of a socket on this machine.",
+            hint="It is set by a local run, in the form unix:/PATH; otherwise unset it.",
         )
-    return host, port
+    return path
+
+
+def _is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        local = ipaddress.ip_address(parts.hostname or "").is_loopback
+        return parts.scheme == "http" and local and bool(parts.port)
+    except ValueError:
+        return False
 
 
 def _absolute_location(location: str) -> str:
@@ -83,23 +92,47 @@ def _absolute_location(location: str) -> str:
     return f"{kind}:{Path(path).absolute()}" if colon and kind == "oci" else location
 
 
-def _post(host: str, port: int, path: str, body: Any) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+def _post(path: str, resource: str, body: Any) -> tuple[int, dict[str, Any]]:
+    connection = _SocketConnection(path)
     try:
         connection.request(
-            "POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            "POST", resource, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         response = connection.getresponse()
-        status, raw = response.status, response.read()
+        status, raw = response.status, response.read(LARGEST_ANSWER)
     except (OSError, http.client.HTTPException) as error:
         raise DeploymentError(
-            f"The local target at {host}:{port} does not answer: {error}",
+            f"The local target at {path} does not answer: {error}",
             hint="It belongs to a local run that has ended; start the run again.",
         ) from error
     finally:
         connection.close()
     try:
-        answer = json.loads(raw)
+        return status, parse_json(raw)
     except ValueError:
-        answer = None
-    return status, answer if isinstance(answer, dict) else {}
+        return status, {}
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a socket in the file system, to a server of the same user."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+        if not is_of_this_user(self.sock):
+            raise ConnectionError("it is another user's")
+
+
+def is_of_this_user(connection: socket.socket) -> bool:
+    """Tell whether the kernel says that a process of this user is at the other end."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # then only the directory of the socket keeps others out
+    form = "3i"
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(form))
+    user: int = struct.unpack(form, told)[1]
+    return user == os.geteuid()

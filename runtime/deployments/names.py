@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from urllib.parse import SplitResult, urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -161,3 +162,17 @@ def deployment_name(bento_name: str, wanted: str = "") -> str:
         tail = hashlib.sha256(bento_name.encode()).hexdigest()[:8]
         made = f"{made[: LONGEST_DEPLOYMENT_NAME - 9].rstrip('-')}-{tail}"
     return made
+
+
+def split_url(field: str, url: str) -> SplitResult:
+    """Give the parts of a URL.
+
+    Raises:
+        InvalidInput: It has a host or a port that is none.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - read to be checked
+    except ValueError as error:
+        raise InvalidInput(f"{field}: it is no URL: {error}.", hint="Correct it.") from None
+    return parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Self, get_type_hints
 
 from kfp_bento.runtime.errors import InvalidInput
@@ -28,6 +29,9 @@ ObjectOrListing = Mapping[str, Any] | Sequence[Any]
 class Options:
     """The options of one target; each is checked against its type when it is given."""
 
+    # Options of other targets that cannot be honoured here, each with the reason; no field.
+    refused = MappingProxyType[str, str]({})
+
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for one in fields(self):
@@ -42,7 +46,11 @@ class Options:
             InvalidInput: A name that the target does not have, or a value of the wrong type.
         """
         known = {one.name for one in fields(cls)}
-        for name in parameters:
+        for name, value in parameters.items():
+            if name in cls.refused and value not in (None, "", {}, []):
+                raise InvalidInput(
+                    f"{name}: {cls.refused[name]}.", hint="Leave it out, or use another target."
+                )
             if name not in known:
                 raise InvalidInput(
                     f"{name}: the target {target} has no such option.",

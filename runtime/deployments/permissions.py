@@ -13,6 +13,12 @@ from .targets import TARGETS
 
 OPERATIONS = ("apply", "diff", "wait", "status", "roll_back", "prune", "delete")
 
+_RBAC = "rbac.authorization.k8s.io"
+# Where Kubeflow Pipelines is installed, and whom its steps run as there.
+_PIPELINES = ("pipeline-runner", "kubeflow")
+# Whom they run as in the namespace of a profile.
+_EDITOR = "default-editor"
+
 # Server-side apply is a PATCH, and a create where there is nothing yet.
 _APPLY = ("create", "get", "patch")
 _LOOK = (
@@ -74,6 +80,41 @@ def role_rules(permissions: Collection[Permission]) -> list[dict[str, Any]]:
         {"apiGroups": [group], "resources": sorted(resources), "verbs": list(allowed)}
         for (group, allowed), resources in sorted(grouped.items())
     ]
+
+
+def access_manifests(
+    target: str, namespace: str, operations: Collection[str] = OPERATIONS
+) -> list[dict[str, Any]]:
+    """Give the Role that deploying to a target needs, and its bindings to who runs pipeline steps.
+
+    Args:
+        target: One of the targets: nobody gets kinds of targets that are not used.
+        namespace: Where releases are deployed.
+        operations: Any of `OPERATIONS`.
+
+    Raises:
+        InvalidInput: No such operation or target.
+    """
+    role = f"kfp-bento-deployer-{target}"
+    rules = role_rules(needed_permissions(operations, [target]))
+    return [
+        {**_head("Role", role, namespace), "rules": rules},
+        _binding(role, namespace, *_PIPELINES),
+        _binding(role, namespace, _EDITOR, namespace),
+    ]
+
+
+def _binding(role: str, namespace: str, account: str, its_namespace: str) -> dict[str, Any]:
+    return {
+        **_head("RoleBinding", f"{role}-{account}", namespace),
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": its_namespace}],
+    }
+
+
+def _head(kind: str, name: str, namespace: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": f"{_RBAC}/v1", "kind": kind, "metadata": metadata}
 
 
 def _of(operation: str, target: Target) -> set[Permission]:

@@ -10,16 +10,28 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
 from .core_shapes import AFFINITY, ENV_FROM, NODE_SELECTOR, TOLERATIONS, TOPOLOGY_SPREAD
 from .names import image_problem, namespace_problem, resource_name_problem
-from .parameters import Listing, Object, ObjectOrListing, Options, listing, text, without_empty
+from .parameters import (
+    Listing,
+    Object,
+    ObjectOrListing,
+    Options,
+    listing,
+    mapping,
+    text,
+    without_empty,
+)
 from .quantities import quantity_text
 from .settings import check_scheduling, container_env, secret_names
 from .shapes import settled
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
 
 PORT = 3000
 USER_ID = 1034
@@ -39,12 +51,16 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
     **POD_SECURITY,
 }
 
+API_TOKEN = "KFP_BENTO_API_TOKEN"  # noqa: S105 - the name of a variable
+"""The variable by which a generated service wants a token with each request."""
+
 _MOVES_THE_PORT = "moves the port away from 3000, where the Service and the probes expect it"
 RESERVED_ENVS: Mapping[str, str] = {
     "PORT": _MOVES_THE_PORT,
     "BENTOML_PORT": _MOVES_THE_PORT,
     "BENTOML_HOST": "moves the server to another address than the one that probes reach",
     "BENTO_PATH": "is where the image has its bento",
+    API_TOKEN: "is set by the option api_token_secret; everybody could read it here",
 }
 _PROBE_SECONDS = 5
 
@@ -81,6 +97,12 @@ class PodOptions(Options):
         shared_memory: Size of /dev/shm, for example "1Gi".
         startup_seconds: Longest time from start to ready.
         termination_seconds: Time to finish requests after SIGTERM.
+        network_policy: Who may talk with the pods. `ingress` lists who gets in besides the pods of
+            the same namespace: the name of a namespace, or a peer as a NetworkPolicy has it;
+            `egress` is none, dns, or a list of peers (each with `ports`, or dns) that the pods may
+            call; they may call everybody where it is not said. No policy when empty.
+        api_token_secret: `name` of a Secret and `key` in it (default: token): what the service
+            wants as `Authorization: Bearer ...`; for services that kfp-bento generated.
     """
 
     name: str = ""
@@ -108,6 +130,8 @@ class PodOptions(Options):
     shared_memory: str = ""
     startup_seconds: int = 300
     termination_seconds: int = 60
+    network_policy: Object | None = None
+    api_token_secret: Object | None = None
 
 
 def check_place(options: PodOptions) -> None:
@@ -169,6 +193,7 @@ def bento_container(
         InvalidInput: A variable, a source or a mount that cannot be honoured.
     """
     envs = container_env("envs", options.envs, {**RESERVED_ENVS, **(reserved or {})})
+    envs = [*_token_env(options), *envs]
     if options.writable_home:
         envs = [{"name": "BENTOML_HOME", "value": HOME_ON_TMP}, *envs]
         if sum(one["name"] == "BENTOML_HOME" for one in envs) > 1:
@@ -184,7 +209,7 @@ def bento_container(
         "envFrom": env_sources("env_from", options.env_from),
         "resources": dict(resources),
         "securityContext": dict(CONTAINER_SECURITY),
-        "volumeMounts": [mount for mount, _ in _volumes(options)],
+        "volumeMounts": [mount for mount, _ in volumes_and_mounts(options)],
         **_probes(options.startup_seconds, startup_probe),
     }
     return without_empty(container)
@@ -234,7 +259,7 @@ def pod_spec(
         "containers": [dict(container)],
         "serviceAccountName": options.service_account,
         "imagePullSecrets": [{"name": name} for name in secrets],
-        "volumes": [volume for _, volume in _volumes(options)],
+        "volumes": [volume for _, volume in volumes_and_mounts(options)],
         "nodeSelector": settled("node_selector", options.node_selector or {}, NODE_SELECTOR),
         "tolerations": tolerations,
         "affinity": settled("affinity", options.affinity or {}, AFFINITY),
@@ -248,6 +273,46 @@ def pod_spec(
         **without_empty(spec),
         "automountServiceAccountToken": options.automount_token,
     }
+
+
+def check_token(options: PodOptions, bento: Bento | None) -> None:
+    """Refuse a token that the service would not ask for.
+
+    Raises:
+        InvalidInput: The service is not one of ours, or of a version without tokens.
+    """
+    if not options.api_token_secret:
+        return
+    if bento is None:
+        raise InvalidInput(
+            "api_token_secret: a stored model is served by a runtime that knows no such token.",
+            hint="Leave it out, and put authentication before the service.",
+        )
+    from kfp_bento.runtime.bentos import can_require_token
+
+    if not can_require_token(bento):
+        raise InvalidInput(
+            f"api_token_secret: the service of {bento.tag} asks for no token, or its folder is not "
+            "here to be looked at; it would answer anybody.",
+            hint="Build the bento again with a generated service, or read a token of your own "
+            "through envs with valueFrom.",
+        )
+
+
+def _token_env(options: PodOptions) -> list[dict[str, Any]]:
+    if not options.api_token_secret:
+        return []
+    given = mapping("api_token_secret", options.api_token_secret, ("name", "key"))
+    name = text("api_token_secret.name", given.get("name", ""))
+    key = text("api_token_secret.key", given.get("key", "token"))
+    problem = resource_name_problem(name) if name else "is empty"
+    if problem or not key:
+        raise InvalidInput(
+            f"api_token_secret.name: {name!r} {problem or 'has no key'}.",
+            hint="Write {'name': ..., 'key': ...}: the name of a Secret, not the token itself.",
+        )
+    source = {"secretKeyRef": {"name": name, "key": key}}
+    return [{"name": API_TOKEN, "valueFrom": source}]
 
 
 def _probes(startup_seconds: int, startup_probe: bool) -> dict[str, Any]:
@@ -275,8 +340,12 @@ def _probes(startup_seconds: int, startup_probe: bool) -> dict[str, Any]:
     }
 
 
-def _volumes(options: PodOptions) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each mount with its volume: what may be written, then Secrets and ConfigMaps."""
+def volumes_and_mounts(options: PodOptions) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Give each mount with its volume: what may be written, then Secrets and ConfigMaps.
+
+    Raises:
+        InvalidInput: A path that nothing can be mounted at, or a name that no object has.
+    """
     pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"name": "tmp", "mountPath": TEMPORARY}, {"name": "tmp", "emptyDir": {}})
     ]

@@ -249,6 +249,7 @@ OTHER_KINDS: Mapping[tuple[str, str], Fields] = {
             ("apps/v1", "Deployment"),
             ("autoscaling/v2", "HorizontalPodAutoscaler"),
             ("policy/v1", "PodDisruptionBudget"),
+            ("networking.k8s.io/v1", "NetworkPolicy"),
             ("monitoring.coreos.com/v1", "ServiceMonitor"),
             ("gateway.networking.k8s.io/v1", "HTTPRoute"),
             ("serving.kserve.io/v1beta1", "InferenceService"),

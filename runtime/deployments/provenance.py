@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 
+PROVENANCE = frozenset(
+    f"kfp-bento/{name}"
+    for name in (
+        "bento-version",
+        "models",
+        "model-uri",
+        "model-name",
+        "model-version",
+        "model-digest",
+        "model-content-digest",
+        "run-id",
+    )
+)
+"""All annotations that `provenance` may give."""
+
+
 def provenance(bento: Bento) -> dict[str, str]:
     """Give annotations that say which registry models the bento was made of.
 

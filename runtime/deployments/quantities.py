@@ -50,6 +50,11 @@ def quantity_text(field: str, value: Any) -> str:
     return text
 
 
+def quantity_problem(text: str) -> str:
+    """Say why a text is no quantity that is ever rendered; empty when it is one."""
+    return "" if _QUANTITY.fullmatch(text) else "is no Kubernetes quantity"
+
+
 def quantity_value(text: str) -> Decimal:
     """Give the number that a checked quantity stands for (cores, bytes, pieces)."""
     match = _QUANTITY.fullmatch(text)

@@ -67,7 +67,8 @@ def take_over_replicas(
             if owners - {_AUTOSCALER, HOLDER, FIELD_MANAGER}:
                 continue
             scalers = _scalers(cluster, ref)
-            if not all(applied_by_us(one) for one in scalers):
+            # One of ours has the Deployment's name.
+            if not all(applied_by_us(one) and _name(one) == ref.name for one in scalers):
                 continue
             taken.append(ref)
             if not dry_run:
@@ -100,6 +101,10 @@ def _owners(live: Manifest) -> set[str]:
         for entry in live["metadata"].get("managedFields") or []
         if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
     }
+
+
+def _name(live: Manifest) -> str:
+    return str(live["metadata"]["name"])
 
 
 def _scalers(cluster: ClusterConnection, ref: ObjectRef) -> list[dict[str, Any]]:

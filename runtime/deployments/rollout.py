@@ -13,17 +13,11 @@ from kfp_bento.runtime.errors import DeploymentError
 from .apply import Applied, apply_all, check_portable, in_order, primary_of
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, Refused, connect
 from .delete import delete_stale_objects, release_objects
+from .diff import ReleaseDiff, diff_all
+from .good_release import GoodRelease
 from .manifests import normalised
-from .record import (
-    GoodRelease,
-    Record,
-    holder_of,
-    mark_good,
-    mark_step_back,
-    read_record,
-    record_release,
-    revision_on,
-)
+from .marks import holder_of, record_release, revision_on
+from .record import Record, mark_good, mark_step_back, read_record
 from .served import served_image
 from .targets import release_ref, target_of, watched_release
 from .verdict import Judge, Verdict
@@ -49,6 +43,8 @@ class Rollout:
         restored: Whether the restored one serves; None when none was restored.
         image: The image that was rolled out, or went back to.
         bento: Its bento.
+        diff: What going back was about to change; None where nothing went back.
+        not_restored: Why the release on record was not restored after a failure.
     """
 
     revision: str
@@ -59,6 +55,8 @@ class Rollout:
     restored: Verdict | None = None
     image: str = ""
     bento: str = ""
+    diff: ReleaseDiff | None = None
+    not_restored: str = ""
 
     @property
     def changed(self) -> bool:
@@ -82,6 +80,8 @@ class Rollout:
             if not self.restored.ready:
                 serves = f"which does not serve: {self.restored.message}"
             hint = f"It was rolled back to revision {self.rolled_back_to}, {serves}."
+        elif self.not_restored:
+            hint = f"It stays as it is, and was not rolled back: {self.not_restored}"
         elif not self.rolled_back_to:
             hint = f"{hint[:-1]}, or go back (kfp-bento release roll-back)."
         raise self.verdict.error(name, hint=hint)
@@ -219,12 +219,17 @@ def roll_back(
     tolerated: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
+    before: Callable[[ReleaseDiff], None] | None = None,
+    dry_run: bool = False,
 ) -> Rollout:
     """Restore a good release from what is recorded on the objects.
 
     From a release that failed it goes to the last good one, from a good one to the one before.
     Calling it again, also after it was killed anywhere, restores the same one; where there is
     nothing to leave, nothing changes.
+
+    The record is an annotation, which whoever may edit the object may write. So nothing of it is
+    applied that the target could not have rendered for this release; see `good_release.py`.
 
     Args:
         name: Name of the release.
@@ -241,9 +246,13 @@ def roll_back(
         tolerated: Reasons that are no failure.
         progress: Called with what is waited for.
         patience_seconds: How long one request is tried again.
+        before: Called with what would change, before anything does.
+        dry_run: Change nothing, only say where it would go (`rolled_back_to`) and what that would
+            change (`diff`), with a verdict `DryRun`.
 
     Raises:
-        DeploymentError: No good release is recorded, or it was too large to be kept.
+        DeploymentError: No good release is recorded, it was too large to be kept, or it is not
+            believed.
     """
     ref = release_ref(name, target, namespace)
     judging = {
@@ -252,7 +261,7 @@ def roll_back(
     }
     waiting = _Waiting(seconds, request, progress, judging)
     with connect(context, patience_seconds=patience_seconds) as cluster:
-        record = read_record(cluster.get(holder_of(ref)))
+        record = read_record(cluster.get(holder_of(ref)), ref)
         if "@" in leaving and "@" not in record.image:
             # The cluster has built it, and was told no digest before.
             built = served_image(cluster, list(release_objects(cluster, ref, target_of(target))))
@@ -263,6 +272,14 @@ def roll_back(
                 f"The manifests of {ref} at revision {good.revision} were too large to keep.",
                 hint=f"Deploy image {good.image} of bento {good.bento} again.",
             )
+        check_portable(good.manifests)
+        diff = diff_all(cluster, good.manifests, force=force)
+        if before is not None:
+            before(diff)
+        if dry_run:
+            told = Verdict(False, "DryRun", f"{ref} would go to revision {good.revision}.")
+            made = Rollout(good.revision, (), told, image=good.image, bento=good.bento)
+            return replace(made, rolled_back_to=good.revision, diff=diff)
         if good.revision != record.revision and not mark_step_back(
             cluster, ref, good, record.revision
         ):
@@ -270,16 +287,18 @@ def roll_back(
                 f"{ref} was changed by another run at the same time.",
                 hint="Look at it (kfp-bento release status), then try again.",
             )
-        return _restore(cluster, good, waiting, force=force)
+        return replace(_restore(cluster, good, waiting, force=force), diff=diff)
 
 
 def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodRelease:
     """Choose the release to go back to.
 
     Raises:
-        DeploymentError: There is none on record.
+        DeploymentError: There is none on record, or one that is not believed.
     """
     known = [one for one in (record.last_good, record.previous_good) if one]
+    if record.disbelieved and not (to and record.good(to)):
+        raise record.disbelieved[0]
     if not known:
         raise DeploymentError(
             f"{ref} has no good release on record.",
@@ -343,15 +362,25 @@ def _fall_back(
     force: bool,
 ) -> Rollout:
     """Leave a release that failed for the last good one, if there is another."""
-    good = read_record(cluster.get(holder_of(primary))).last_good
+    record = read_record(cluster.get(holder_of(primary)), primary)
+    good = record.last_good
+    if good is None and record.disbelieved:
+        return replace(made, not_restored=record.disbelieved[0].message)
     if good is None or good.revision == made.revision or not good.manifests:
         return made
     if not mark_step_back(cluster, primary, good, made.revision):
         return made  # another run has applied something else by now
     if waiting.progress:
         waiting.progress(f"{made.verdict.reason}: rolling back to revision {good.revision}")
+    diff = diff_all(cluster, good.manifests, force=force)
     back = _restore(cluster, good, waiting, force=force)
-    return replace(made, rolled_back_to=good.revision, restored=back.verdict, removed=back.removed)
+    return replace(
+        made,
+        rolled_back_to=good.revision,
+        restored=back.verdict,
+        removed=back.removed,
+        diff=diff,
+    )
 
 
 def _restore(

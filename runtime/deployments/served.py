@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kfp_bento.runtime.programs import cleaned
+
 from .cluster import ClusterConnection, ObjectRef
+from .names import label_value_problem
 from .target import BENTO, first_of_kind
-from .targets import watched_release
+from .targets import read_live, watched_release
+
+_POD = ("v1", "Pod")
+_DIGEST = re.compile(r"(?<=@)sha256:[0-9a-f]{64}$")
 
 
 def served_image(cluster: ClusterConnection, manifests: Sequence[Mapping[str, Any]]) -> str:
@@ -26,19 +33,23 @@ def served_image(cluster: ClusterConnection, manifests: Sequence[Mapping[str, An
         return ""
     metadata = request["metadata"]
     place = ObjectRef(BENTO.api_version, BENTO.name, metadata["namespace"], metadata["name"])
-    bento = cluster.get(place)
+    bento = read_live(cluster.get(place))
     if bento is None:
         return ""
-    image = str(bento["spec"].get("image") or "")
+    image = cleaned(str(bento["spec"].get("image") or ""))
     watched = watched_release(manifests)
-    version = str(bento["spec"]["tag"]).partition(":")[2]
+    version = str(bento["spec"].get("tag") or "").partition(":")[2]
+    if label_value_problem(version):
+        return image
     labels = f"{watched.pods},yatai.ai/bento-version={version}"
-    digests = {
-        str(status.get("imageID") or "").rpartition("@")[2]
-        for pod in cluster.select("v1", "Pod", place.namespace, labels=labels)
+    pods = [read_live(pod) for pod in cluster.select(*_POD, place.namespace, labels=labels)]
+    found = (
+        _DIGEST.search(status.get("imageID") or "")
+        for pod in pods
         for status in (pod.get("status") or {}).get("containerStatuses") or []
-        if status.get("name") == "main" and "@sha256:" in str(status.get("imageID"))
-    }
+        if status["name"] == "main"
+    )
+    digests = {one[0] for one in found if one}
     return f"{_repository(image)}@{digests.pop()}" if len(digests) == 1 else image
 
 

@@ -6,6 +6,7 @@ brought into their form first, since a field that nothing knows would vanish wit
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,9 +33,34 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Items:
-    """A list of equal things."""
+    """A list of equal things: any number of them, exactly so many, or at least so many."""
 
     item: Shape
+    count: int | None = None
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Known:
+    """An object of somebody else's: the fields that we read; a null list or object is none."""
+
+    fields: Mapping[str, Shape]
+    required: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """One JSON value and no other."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Also:
+    """A shape, and what the check of an option says beyond it by raising `InvalidInput`."""
+
+    shape: Shape
+    check: Callable[[str, Any], object]
 
 
 @dataclass(frozen=True)
@@ -54,17 +80,27 @@ class Free:
     """Any object: its schema is left to the API server."""
 
 
-Shape = Value | Pairs | Items | Fields | Free
+Shape = Value | Pairs | Items | Fields | Known | Free | Exactly | Also
 
 
 def shape_problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
     """Give one sentence for each place where a value differs from its shape."""
     if isinstance(shape, Value):
         yield from _value_problems(value, shape, path)
+    elif isinstance(shape, Exactly):
+        # As text: True equals 1 in Python, and 1.0 too.
+        if json.dumps(value, sort_keys=True) != json.dumps(shape.value, sort_keys=True):
+            yield f"{path} is not {json.dumps(shape.value, sort_keys=True)}"
+    elif isinstance(shape, Also):
+        yield from _checked_problems(value, shape, path)
     elif isinstance(shape, Items):
         if not isinstance(value, list):
             yield f"{path} is {type(value).__name__}, not a list"
             return
+        if shape.count is not None and len(value) != shape.count:
+            yield f"{path} has {len(value)} entries, not {shape.count}"
+        if len(value) < shape.least:
+            yield f"{path} has {len(value)} entries, less than {shape.least}"
         for index, item in enumerate(value):
             yield from shape_problems(item, shape.item, f"{path}[{index}]")
     elif not isinstance(value, Mapping):
@@ -73,6 +109,13 @@ def shape_problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
         yield from _foreign_values(value, path)
     elif isinstance(shape, Pairs):
         yield from _pair_problems(value, shape, path)
+    elif isinstance(shape, Known):
+        for key, inner in shape.fields.items():
+            absent = key not in value or (value[key] is None and not isinstance(inner, Value))
+            if not absent:
+                yield from shape_problems(value[key], inner, f"{path}.{key}")
+            elif key in shape.required:
+                yield f"{path}.{key} is missing"
     else:
         yield from _field_problems(value, shape, path)
 
@@ -129,6 +172,16 @@ def _known(shape: Shape) -> str:
     if isinstance(inner, Fields):
         return f"Known: {', '.join(sorted(inner.fields))}."
     return "Write strings, in the form that Kubernetes gives them."
+
+
+def _checked_problems(value: Any, shape: Also, path: str) -> Iterator[str]:
+    problems = list(shape_problems(value, shape.shape, path))
+    if not problems:
+        try:
+            shape.check(path, value)
+        except InvalidInput as refused:
+            problems = [refused.message.removesuffix(".")]
+    yield from problems
 
 
 def _field_problems(value: Mapping[Any, Any], shape: Fields, path: str) -> Iterator[str]:

@@ -11,9 +11,10 @@ from kfp_bento.runtime.errors import InvalidInput
 
 from .cluster import PATIENCE_SECONDS, ClusterConnection, Manifest, ObjectRef, connect
 from .delete import release_objects
-from .record import KIND_LABEL, RELEASE_LABEL, holder_of, read_record
+from .marks import KIND_LABEL, RELEASE_LABEL, holder_of
+from .record import read_record
 from .target import BENTO, Target
-from .targets import TARGETS, release_ref, target_for, target_of, watched_release
+from .targets import TARGETS, read_live, release_ref, target_for, target_of, watched_release
 from .verdict import Judge, Verdict
 from .wait import look_at, wait_until_ready
 from .watched import Watched
@@ -38,6 +39,7 @@ class ReleaseStatus:
         rolled_back: The revision that a roll back has left for the applied one.
         url: Where it answers inside the cluster.
         objects: All objects of the release.
+        disbelieved: Why a good release that is on record would not be restored.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ReleaseStatus:
     rolled_back: str = ""
     url: str = ""
     objects: tuple[ObjectRef, ...] = ()
+    disbelieved: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the status as plain JSON values, objects as `Kind namespace/name`."""
@@ -190,17 +193,18 @@ def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> l
     objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
     if BENTO in (*target.kinds, *target.leftovers):
         # A Bento that the image builder wrote has no labels of ours.
+        read_live(primary)
         name = str(primary["spec"]["bento"])
         bento = ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, name)
         if bento not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(bento)):
             objects.append(live)
-    return objects
+    return [read_live(one) for one in objects]
 
 
 def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> ReleaseStatus:
     ref = ObjectRef.of(live)
     holder = holder_of(ref)
-    record = read_record(live if holder == ref else cluster.get(holder))
+    record = read_record(live if holder == ref else cluster.get(holder), ref)
     objects = _objects(cluster, live, target)
     judge = Judge(watched_release(objects), steady_seconds=0.0)
     verdict = judge.look(look_at(cluster, judge.watched)[0], time.monotonic())
@@ -220,6 +224,7 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
         rolled_back=record.rolled_back if record.serves_good else "",
         url=target.url(objects, live),
         objects=tuple(ObjectRef.of(one) for one in labelled),
+        disbelieved=tuple(error.message for error in record.disbelieved),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
 from .parameters import Options
+from .shapes import Shape
 from .watched import Watched
 
 if TYPE_CHECKING:
@@ -37,11 +38,15 @@ DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
 BENTO = Kind("resources.yatai.ai/v1alpha1", "Bento", "bentoes")
 BENTO_REQUEST_KIND = Kind("resources.yatai.ai/v1alpha1", "BentoRequest", "bentorequests")
 BENTO_DEPLOYMENT_KIND = Kind("serving.yatai.ai/v2alpha1", "BentoDeployment", "bentodeployments")
 INFERENCE_SERVICE_KIND = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
+
+OPTIONAL = frozenset({POLICY})
+"""Kinds that only an option brings: who may not list them has never applied one."""
 
 CONTROLLED = (AUTOSCALER, DEPLOYMENT, SERVICE)
 """What controllers make of a release."""
@@ -58,14 +63,19 @@ class Target:
         options_type: The dataclass of its rendering options.
         renderer: Gives the manifests of an image and its bento; raises `InvalidInput` for
             whatever would be ignored.
-        kinds: What it renders or keeps beside it, the primary one first: the one whose name is
-            the release's.
+        kinds: What it renders or keeps beside it: the primary one first, whose name is the
+            release's, then the one that always goes with it, then what options bring.
         address: Gives the URL inside the cluster from the manifests, and from the live primary
             object where only its status tells.
         watcher: Gives what a wait has to look at.
+        rendered_shapes: Gives, by the release's name and manifests of it, a closed shape for each
+            object that the renderer may give, by kind and name: what a roll back may apply, and
+            what a deletion may remove.
+        live_shapes: What is read of live objects that only this target has, by kind.
         leftovers: Further kinds that an earlier revision of a release may have left.
         owned: Kinds that its controller makes and may never remove.
         stale_owned: Gives those among live ones that it should have removed, by the manifests.
+        is_in_use: Says whether a release whose primary object is among these needs an object too.
         needs_bento: Whether nothing can be rendered without a bento.
     """
 
@@ -75,17 +85,25 @@ class Target:
     kinds: tuple[Kind, ...]
     address: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any] | None], str]
     watcher: Callable[[Sequence[Mapping[str, Any]]], Watched]
+    rendered_shapes: Callable[[str, Sequence[Mapping[str, Any]]], Mapping[tuple[str, str], Shape]]
+    live_shapes: Mapping[str, Shape] = field(default_factory=dict)
     leftovers: tuple[Kind, ...] = ()
     owned: tuple[Kind, ...] = ()
     stale_owned: Callable[
         [Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], list[Mapping[str, Any]]
     ] = lambda manifests, owned: []
+    is_in_use: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], bool] | None = None
     needs_bento: bool = True
 
     @property
     def primary_kind(self) -> Kind:
         """The kind of the object whose name is the release's."""
         return self.kinds[0]
+
+    @property
+    def essential_kinds(self) -> tuple[Kind, ...]:
+        """The kinds that no rendering lacks."""
+        return self.kinds[:2]
 
     def options(self, parameters: Mapping[str, Any] | None = None) -> Options:
         """Give typed options out of a component's or a command's parameters.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
@@ -12,8 +12,9 @@ from .bento_deployment import BENTO_DEPLOYMENT
 from .bento_request import BENTO_REQUEST
 from .cluster import ObjectRef
 from .inference_service import INFERENCE_SERVICE
+from .live_shapes import CORE_SHAPES, check_live
+from .marks import holder_of, revision_on
 from .names import namespace_problem, resource_name_problem
-from .record import holder_of, revision_on
 from .target import Target
 from .watched import Watched
 from .workload import WORKLOAD
@@ -21,6 +22,25 @@ from .workload import WORKLOAD
 TARGETS: Mapping[str, Target] = {
     target.kind: target for target in (BENTO_DEPLOYMENT, BENTO_REQUEST, INFERENCE_SERVICE, WORKLOAD)
 }
+
+
+Live = TypeVar("Live", bound=Mapping[str, Any] | None)
+
+_LIVE = {
+    **CORE_SHAPES,
+    **{kind: shape for target in TARGETS.values() for kind, shape in target.live_shapes.items()},
+}
+
+
+def read_live(live: Live) -> Live:
+    """Give a live object in which all that is read has the type that it should have.
+
+    Raises:
+        DeploymentError: Some field has another.
+    """
+    if live is not None:
+        check_live(live, _LIVE)
+    return live
 
 
 def target_of(kind: str) -> Target:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.programs import cleaned
 
 from .cluster import Manifest
-from .record import revision_on
+from .marks import revision_on
 from .watched import (
     Look,
     Problem,
@@ -48,6 +49,7 @@ _LOOP = "CrashLoopBackOff"
 _FLICKER = 2.0
 _GONE = 3.0
 _OOM_KILLS = 2
+_LONGEST = 8000
 
 _REVISION = "deployment.kubernetes.io/revision"
 _KNATIVE_REVISION = "serving.knative.dev/revision"
@@ -135,7 +137,7 @@ class Judge:
         for key, problem in current.items():
             if now - self._since[key] >= problem.patience:
                 self.culprits = problem.pods
-                return Verdict(False, problem.reason, problem.message)
+                return Verdict(False, _shown(problem.reason), _shown(problem.message))
         told = [problem.message for problem in problems]
         lasting = [
             problem.message
@@ -143,8 +145,8 @@ class Judge:
             if now - self._since[key] >= problem.patience / 2
         ]
         missing = [waiting] if waiting else []
-        self.waiting_for = "; ".join([*told, *missing]) or "a steady state"
-        self.progress = "; ".join([*lasting, *missing]) or "a steady state"
+        self.waiting_for = _shown("; ".join([*told, *missing])) or "a steady state"
+        self.progress = _shown("; ".join([*lasting, *missing])) or "a steady state"
         if waiting or problems:
             self.culprits = tuple(name for problem in problems for name in problem.pods)
             self._ready_since = None
@@ -153,7 +155,7 @@ class Judge:
             self._ready_since = now
         if now - self._ready_since < self.steady_seconds:
             return None
-        return Verdict(True, READY, _ready_message(self.watched, snapshot))
+        return Verdict(True, READY, _shown(_ready_message(self.watched, snapshot)))
 
     def give_up(self, seconds: float) -> Verdict:
         """Give the verdict when the time is up."""
@@ -388,6 +390,11 @@ def _component(wanted: WatchedDeployment, snapshot: Snapshot) -> Mapping[str, An
     """Give what KServe in Knative mode says of a component's revisions."""
     status = (snapshot.primary or {}).get("status") or {}
     return (status.get("components") or {}).get(wanted.component) or {}
+
+
+def _shown(text: str) -> str:
+    """Give what objects say as it may be shown on a terminal."""
+    return cleaned(text)[:_LONGEST]
 
 
 def _route_name(route: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import re
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -10,10 +10,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from kfp_bento.runtime.programs import cleaned
+
 from .cluster import ClusterConnection, ClusterSilent, ObjectRef, connect
 from .evidence import gather_evidence
-from .record import holder_of
-from .targets import watched_release
+from .marks import holder_of
+from .target import BENTO_REQUEST_KIND
+from .targets import read_live, watched_release
 from .verdict import Judge, Verdict
 from .watched import Snapshot, Watched, WatchedDeployment
 
@@ -35,6 +38,7 @@ _BREATH = 0.5
 # One look must not hide a restart of the API server behind its own retries.
 _LOOK_PATIENCE = 3.0
 _REQUEST_SECONDS = 5.0
+_STATUS_LINE = 1024
 _REQUEST_PATIENCE = 10.0
 
 
@@ -148,13 +152,12 @@ def wait_on(
 def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str]:
     """Take one snapshot of a release, with the version of the pods for a watch."""
     ref = watched.primary
-    primary = cluster.get(ref)
+    primary = read_live(cluster.get(ref))
     holder = holder_of(ref)
     build = None
     if watched.build:
-        build = cluster.get(
-            ObjectRef("resources.yatai.ai/v1alpha1", "BentoRequest", ref.namespace, watched.build)
-        )
+        kind = (BENTO_REQUEST_KIND.api_version, BENTO_REQUEST_KIND.name)
+        build = read_live(cluster.get(ObjectRef(*kind, ref.namespace, watched.build)))
     deployments: list[dict[str, Any]] = []
     if not all(wanted.name for wanted in watched.deployments):
         deployments = cluster.select("apps/v1", "Deployment", ref.namespace, labels=watched.pods)
@@ -168,6 +171,9 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
     if watched.pods:
         replica_sets = cluster.select("apps/v1", "ReplicaSet", ref.namespace, labels=watched.pods)
         pods, version = cluster.select_at("v1", "Pod", ref.namespace, labels=watched.pods)
+    routes = [live for route in watched.routes if (live := cluster.get(route))]
+    for live in (*deployments, *replica_sets, *pods, *routes):
+        read_live(live)
     snapshot = Snapshot(
         primary,
         holder=primary if holder == ref else cluster.get(holder),
@@ -175,7 +181,7 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
         deployments=deployments,
         replica_sets=replica_sets,
         pods=pods,
-        routes=[live for route in watched.routes if (live := cluster.get(route))],
+        routes=routes,
     )
     return snapshot, version
 
@@ -193,20 +199,38 @@ def not_answering(url: str) -> str:
         socket.getaddrinfo(parts.hostname, parts.port or 80)
     except OSError:
         return ""
-    connection = http.client.HTTPConnection(
-        parts.hostname, parts.port or 80, timeout=_REQUEST_SECONDS
-    )
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/readyz")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"all pods are ready, but {url}/readyz does not answer: {error}"
-    finally:
-        connection.close()
+        status = _status_of(parts.hostname, parts.port or 80, f"{parts.path.rstrip('/')}/readyz")
+    except (OSError, ValueError) as error:
+        return f"all pods are ready, but {url}/readyz does not answer: {cleaned(str(error))}"
     if status < 300:
         return ""
     why = " (a mesh or a policy keeps this pod out)" if status in (401, 403) else ""
     return f"all pods are ready, but {url}/readyz answers {status}{why}"
+
+
+def _status_of(host: str, port: int, path: str) -> int:
+    """Give the status of an answer, in a limited time; nothing else of it is read or followed.
+
+    Raises:
+        OSError: No answer in time.
+        ValueError: It is none of HTTP.
+    """
+    deadline = time.monotonic() + _REQUEST_SECONDS
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((host, port), timeout=_REQUEST_SECONDS) as connection:
+        connection.sendall(request.encode("ascii"))
+        found = b""
+        while b"\n" not in found and len(found) < _STATUS_LINE:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            piece = connection.recv(_STATUS_LINE)
+            if not piece:
+                break
+            found += piece
+    answer = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |\r?\n)", found)
+    if answer is None:
+        raise ValueError("what it says is no HTTP" if found else "it closed the connection")
+    return int(answer[1])
 
 
 def _pause(cluster: ClusterConnection, watched: Watched, version: str, seconds: float) -> None:

@@ -7,11 +7,16 @@ the Deployments are judged, which carry our mark of the new revision in their po
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+
+from kfp_bento.runtime.errors import InvalidInput
 
 from .cluster import ObjectRef
+from .live_shapes import CONDITIONS, CONTAINERS, NUMBER, TEXT
+from .names import deployment_name_problem, split_url
+from .shapes import Items, Known, Pairs, Shape
 from .target import first_of_kind
 from .watched import Look, Problem, Watched, WatchedDeployment, conditions_of, pod_revision_of
 
@@ -23,6 +28,35 @@ KNATIVE_MODES = ("Knative", "Serverless")
 
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _FAILED_LOADS = ("BlockedByFailedLoad", "InvalidSpec")
+_PART = Known(
+    {"name": TEXT, "minReplicas": NUMBER, "annotations": Pairs(), "containers": CONTAINERS}
+)
+_CANARIES = Items(Known({"predictor": _PART}, frozenset({"predictor"})))
+_FAILURE = Known({"reason": TEXT, "message": TEXT})
+_REVISIONS = Known({"latestReadyRevision": TEXT})
+LIVE_SHAPES: Mapping[str, Shape] = {
+    "InferenceService": Known(
+        {
+            "spec": Known(
+                {**dict.fromkeys(_COMPONENTS, _PART), "canary": _CANARIES},
+                frozenset({"predictor"}),
+            ),
+            "status": Known(
+                {
+                    "conditions": CONDITIONS,
+                    "url": TEXT,
+                    "address": Known({"url": TEXT}),
+                    "deploymentMode": TEXT,
+                    "components": Known(dict.fromkeys(_COMPONENTS, _REVISIONS)),
+                    "modelStatus": Known({"transitionStatus": TEXT, "lastFailureInfo": _FAILURE}),
+                }
+            ),
+        },
+        frozenset({"spec"}),
+    )
+}
+"""What is read of a live InferenceService."""
+
 # Seconds that a problem must last which may be gone at the next look.
 _FLICKER = 2.0
 # What KServe says may still be about the revision before.
@@ -35,19 +69,34 @@ def inference_service_url(
     """Give the URL inside the cluster: what KServe wrote into the status, else what it will be.
 
     KServe's Services are headless by default since 0.15, and then do not move port 80 to the
-    container's; only the status of the live object is sure.
+    container's; only the status of the live object is sure. It is requested later, with the
+    inputs of models, so it has to name a Service of this very release.
     """
-    for key in ("address", "url"):
-        told = ((live or {}).get("status") or {}).get(key)
-        address = told.get("url") if isinstance(told, Mapping) else told
-        if address:
-            parts = urlsplit(str(address))
-            return f"{parts.scheme}://{parts.netloc}"
     service = _service_of(manifests)
+    status = (live or {}).get("status") or {}
+    for told in ((status.get("address") or {}).get("url"), status.get("url")):
+        if told and (root := _root_inside(told, ObjectRef.of(service))):
+            return root
     metadata, spec = service["metadata"], service["spec"]
     first = "transformer" if "transformer" in spec else "predictor"
-    middle = f"-{spec[first]['name']}" if spec[first].get("name") else ""
+    part = str(spec[first].get("name") or "")
+    # A live object may say anything there.
+    middle = f"-{part}" if part and not deployment_name_problem(part) else ""
     return f"http://{metadata['name']}{middle}-{first}.{metadata['namespace']}.svc"
+
+
+def _root_inside(url: str, service: ObjectRef) -> str:
+    """Give the root of a URL of the release's Services; empty where it is of somebody else."""
+    try:
+        parts = split_url("status", url)
+    except InvalidInput:
+        return ""
+    first, _, rest = (parts.hostname or "").partition(".")
+    names = (service.name, *(f"{service.name}-{part}" for part in _COMPONENTS))
+    own = first in names or re.fullmatch(rf"{re.escape(service.name)}-[a-z0-9-]+-predictor", first)
+    inside = re.fullmatch(rf"{re.escape(service.namespace)}\.svc(\.[a-z0-9.-]+)?", rest)
+    plain = parts.scheme in ("http", "https") and not (parts.username or parts.password)
+    return f"{parts.scheme}://{parts.netloc}" if own and inside and plain else ""
 
 
 def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> Watched:

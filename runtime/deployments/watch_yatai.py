@@ -11,10 +11,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .cluster import ObjectRef
+from .live_shapes import CONDITIONS, MARKED, NUMBER, TEXT
+from .shapes import Items, Known, Shape
 from .target import first_of_kind
 from .watched import Look, Problem, Watched, WatchedDeployment, conditions_of, pod_revision_of
 
 PORT = 3000
+
+_PART = {"autoscaling": Known({"minReplicas": NUMBER}), "extraPodMetadata": MARKED}
+_NAMED = Items(Known({"name": TEXT}, frozenset({"name"})))
+_BUILT = Known({"tag": TEXT, "bentoTag": TEXT, "image": TEXT, "runners": _NAMED})
+_STATUS = Known({"conditions": CONDITIONS})
+LIVE_SHAPES: Mapping[str, Shape] = {
+    "BentoDeployment": Known(
+        {
+            "spec": Known(
+                {
+                    **_PART,
+                    "bento": TEXT,
+                    "runners": Items(Known({**_PART, "name": TEXT}, frozenset({"name"}))),
+                },
+                frozenset({"bento"}),
+            ),
+            "status": _STATUS,
+        },
+        frozenset({"spec"}),
+    ),
+    "Bento": Known({"spec": _BUILT, "status": _STATUS}, frozenset({"spec"})),
+    "BentoRequest": Known({"spec": _BUILT, "status": _STATUS}, frozenset({"spec"})),
+}
+"""What is read of live objects of Yatai's kinds."""
 
 # Seconds that a problem must last which may be gone at the next look.
 _FLICKER = 2.0
@@ -173,6 +199,19 @@ def stale_runners(
     version = str(spec.get("tag") or spec.get("bentoTag") or "").partition(":")[2]
     runners = [entry["name"] for entry in spec.get("runners") or ()]
     return [live for live in owned if _is_stale(live, name, version, runners)]
+
+
+def is_named_by(live: Mapping[str, Any], deployments: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether a Bento or BentoRequest is the one of some BentoDeployment.
+
+    Args:
+        live: Any object.
+        deployments: BentoDeployments of its namespace.
+    """
+    if live["kind"] not in ("Bento", "BentoRequest"):
+        return False
+    name = live["metadata"]["name"]
+    return any((one.get("spec") or {}).get("bento") == name for one in deployments)
 
 
 def _is_stale(live: Mapping[str, Any], name: str, version: str, runners: Sequence[str]) -> bool:

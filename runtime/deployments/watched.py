@@ -160,7 +160,7 @@ def image_of(wanted: WatchedDeployment, live: Manifest) -> str:
     """Give the image of the container that serves in a live Deployment."""
     containers = live["spec"]["template"]["spec"]["containers"]
     named = [entry for entry in containers if entry["name"] == wanted.container] or containers
-    return str(named[0].get("image") or "")
+    return str(named[0].get("image") or "") if named else ""
 
 
 def is_same_image(wanted: str, found: str) -> bool:

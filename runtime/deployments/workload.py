@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput
 
-from .apply import CANARY, COMPONENT_LABEL
-from .core_shapes import COUNT, LABEL_SELECTOR, NUMBER_OR_TEXT, TEXT, one_of
+from .apply import CANARY
 from .names import (
     deployment_name,
     deployment_name_problem,
@@ -22,6 +21,7 @@ from .names import (
     namespace_problem,
     resource_name_problem,
 )
+from .network_policy import check_who_has_to_get_in, policy_manifests
 from .parameters import Object, choice, listing, mapping, text, whole_number, without_empty
 from .pods import (
     POD_SECURITY,
@@ -30,6 +30,7 @@ from .pods import (
     bento_container,
     check_image,
     check_place,
+    check_token,
     pod_spec,
 )
 from .provenance import check_tag, pod_revision, provenance
@@ -41,12 +42,13 @@ from .settings import (
     metadata_annotations,
     pod_metadata,
 )
-from .shapes import Fields, Items, Pairs, settled
+from .shapes import settled
 from .target import (
     AUTOSCALER,
     BUDGET,
     DEPLOYMENT,
     MONITOR,
+    POLICY,
     ROUTE,
     SERVICE,
     Manifest,
@@ -54,76 +56,30 @@ from .target import (
 )
 from .watch_workload import watched_workload, workload_url
 from .watched import POD_REVISION
+from .workload_shapes import (
+    AUTOSCALER_METRICS,
+    BEHAVIOR,
+    BUDGET_SHAPE,
+    CANARY_SUFFIX,
+    CONTAINER,
+    LIFECYCLE,
+    RESERVED_LABELS,
+    SCRAPED,
+    SERVICE_MONITOR,
+    SERVICE_PORT,
+    STRATEGIES,
+    path_problem,
+    pods_of,
+    selector_of,
+    workload_shapes,
+)
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
 KIND = "workload"
-CONTAINER = "bento"
-CANARY_SUFFIX = "-canary"
-MANAGER = "kfp-bento"
 
-_STRATEGIES = ("RollingUpdate", "Recreate")
 _METRICS = ("annotations", "service-monitor", "none")
-_RESERVED_LABELS = ("app.kubernetes.io/", "pod-template-hash", "yatai.ai/")
-_TARGET = Fields(
-    {
-        "type": one_of("Utilization", "AverageValue", "Value"),
-        "averageUtilization": COUNT,
-        "averageValue": NUMBER_OR_TEXT,
-        "value": NUMBER_OR_TEXT,
-    },
-    frozenset({"type"}),
-)
-_METRIC_NAME = Fields({"name": TEXT, "selector": LABEL_SELECTOR}, frozenset({"name"}))
-_RESOURCE_NAME = one_of("cpu", "memory")
-_METRIC_SHAPES = Items(
-    Fields(
-        {
-            "type": one_of("Resource", "ContainerResource", "Pods", "Object", "External"),
-            "resource": Fields(
-                {"name": _RESOURCE_NAME, "target": _TARGET}, frozenset({"name", "target"})
-            ),
-            "containerResource": Fields(
-                {"name": _RESOURCE_NAME, "container": TEXT, "target": _TARGET},
-                frozenset({"name", "container", "target"}),
-            ),
-            "pods": Fields(
-                {"metric": _METRIC_NAME, "target": _TARGET}, frozenset({"metric", "target"})
-            ),
-            "external": Fields(
-                {"metric": _METRIC_NAME, "target": _TARGET}, frozenset({"metric", "target"})
-            ),
-            "object": Fields(
-                {
-                    "metric": _METRIC_NAME,
-                    "target": _TARGET,
-                    "describedObject": Fields(
-                        {"apiVersion": TEXT, "kind": TEXT, "name": TEXT},
-                        frozenset({"kind", "name"}),
-                    ),
-                },
-                frozenset({"metric", "target", "describedObject"}),
-            ),
-        },
-        frozenset({"type"}),
-    )
-)
-_RULES = Fields(
-    {
-        "stabilizationWindowSeconds": COUNT,
-        "selectPolicy": one_of("Max", "Min", "Disabled"),
-        "policies": Items(
-            Fields(
-                {"type": one_of("Pods", "Percent"), "value": COUNT, "periodSeconds": COUNT},
-                frozenset({"type", "value", "periodSeconds"}),
-            )
-        ),
-    }
-)
-_BEHAVIOR = Fields({"scaleUp": _RULES, "scaleDown": _RULES})
-_BUDGET = Fields({"minAvailable": NUMBER_OR_TEXT, "maxUnavailable": NUMBER_OR_TEXT})
-_SERVICE_MONITOR = Fields({"labels": Pairs(), "interval": TEXT})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +133,13 @@ def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tu
     check_image("image", image)
     check_place(options)
     check_tag(bento)
+    check_token(options, bento)
     _check_canary(image, options)
-    choice("strategy", options.strategy, _STRATEGIES)
+    if options.route:
+        check_who_has_to_get_in(options.network_policy, "route", "the Gateway")
+    if options.metrics == "service-monitor":
+        check_who_has_to_get_in(options.network_policy, "metrics='service-monitor'", "Prometheus")
+    choice("strategy", options.strategy, STRATEGIES)
     choice("metrics", options.metrics, _METRICS)
     name = deployment_name(bento.name, options.name)
     resources = pod_resources("resources", options.resources, CONTROLLER_DEFAULTS)
@@ -201,6 +162,12 @@ def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tu
             _deployment(name, CANARY, image, options, resources, one, _facts(bento)),
             _service(beside, name, CANARY, options, _facts(bento)),
         ]
+    manifests += policy_manifests(
+        _metadata(name, name, "server", options, facts),
+        pods_of(name),
+        options.network_policy,
+        (PORT,),
+    )
     return (*manifests, *_route(name, options, facts))
 
 
@@ -231,15 +198,6 @@ def _check_canary(image: str, options: WorkloadOptions) -> None:
         )
 
 
-def _selector(release: str, component: str) -> dict[str, str]:
-    """What never changes: a Deployment's selector is immutable."""
-    return {
-        COMPONENT_LABEL: component,
-        "app.kubernetes.io/instance": release,
-        "app.kubernetes.io/managed-by": MANAGER,
-    }
-
-
 def _facts(bento: Bento) -> dict[str, Any]:
     return {
         "labels": {
@@ -264,9 +222,9 @@ def _metadata(
         "name": name,
         "namespace": options.namespace,
         "labels": {
-            **label_settings("labels", options.labels, _RESERVED_LABELS),
+            **label_settings("labels", options.labels, RESERVED_LABELS),
             **facts.get("labels", {}),
-            **_selector(release, component),
+            **selector_of(release, component),
         },
         "annotations": {**own, **facts.get("annotations", {})},
     }
@@ -292,7 +250,7 @@ def _deployment(
     strategy: dict[str, Any] = {"type": options.strategy}
     if options.strategy == "RollingUpdate":
         strategy["rollingUpdate"] = rolling
-    selector = _selector(release, component)
+    selector = selector_of(release, component)
     spec: dict[str, Any] = {
         "selector": {"matchLabels": selector},
         "strategy": strategy,
@@ -320,8 +278,7 @@ def _template(
     selector: Mapping[str, str],
 ) -> dict[str, Any]:
     container = bento_container(CONTAINER, image, options, resources=resources, port_name="http")
-    # Endpoints forget a pod a moment after it is told to stop.
-    container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+    container["lifecycle"] = dict(LIFECYCLE)
     spec = {**pod_spec(container, options, selector), "securityContext": dict(POD_SECURITY)}
     if scaling.lowest > 1 and not options.topology_spread:
         spec["topologySpreadConstraints"] = [
@@ -332,9 +289,9 @@ def _template(
                 "labelSelector": {"matchLabels": dict(selector)},
             }
         ]
-    extra = pod_metadata("extra_pod_metadata", options.extra_pod_metadata, _RESERVED_LABELS)
+    extra = pod_metadata("extra_pod_metadata", options.extra_pod_metadata, RESERVED_LABELS)
     labels = {
-        **label_settings("labels", options.labels, _RESERVED_LABELS),
+        **label_settings("labels", options.labels, RESERVED_LABELS),
         **extra.get("labels", {}),
         **selector,
     }
@@ -349,11 +306,7 @@ def _template(
 def _scrape(options: WorkloadOptions) -> dict[str, str]:
     if options.metrics != "annotations":
         return {}
-    return {
-        "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(PORT),
-        "prometheus.io/path": "/metrics",
-    }
+    return dict(zip(SCRAPED, ("true", str(PORT), "/metrics"), strict=True))
 
 
 def _service(
@@ -365,8 +318,8 @@ def _service(
         "metadata": _metadata(name, release, component, options, facts),
         "spec": {
             "type": "ClusterIP",
-            "selector": _selector(release, component),
-            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}],
+            "selector": selector_of(release, component),
+            "ports": [dict(SERVICE_PORT)],
         },
     }
 
@@ -383,8 +336,8 @@ def _scaling(options: WorkloadOptions, resources: Mapping[str, Any]) -> _Scaling
             f"{field}.maxReplicas: {highest} is below minReplicas {lowest}.",
             hint="Set maxReplicas to at least minReplicas.",
         )
-    metrics = settled(f"{field}.metrics", given.get("metrics") or [], _METRIC_SHAPES)
-    behavior = settled(f"{field}.behavior", given.get("behavior") or {}, _BEHAVIOR)
+    metrics = settled(f"{field}.metrics", given.get("metrics") or [], AUTOSCALER_METRICS)
+    behavior = settled(f"{field}.behavior", given.get("behavior") or {}, BEHAVIOR)
     if lowest == highest:
         for key in ("metrics", "behavior"):
             if given.get(key):
@@ -470,7 +423,7 @@ def _budget(
     name: str, options: WorkloadOptions, scaling: _Scaling, facts: Mapping[str, Any]
 ) -> list[Manifest]:
     field = "disruption_budget"
-    budget: dict[str, Any] = settled(field, options.disruption_budget or {}, _BUDGET)
+    budget: dict[str, Any] = settled(field, options.disruption_budget or {}, BUDGET_SHAPE)
     if not budget:
         if scaling.lowest < 2:
             return []
@@ -492,7 +445,7 @@ def _budget(
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": _metadata(name, name, "server", options, facts),
-            "spec": {**budget, "selector": {"matchLabels": _selector(name, "server")}},
+            "spec": {**budget, "selector": {"matchLabels": selector_of(name, "server")}},
         }
     ]
 
@@ -511,9 +464,9 @@ def _service_monitor(
                 hint="Set metrics to 'service-monitor'.",
             )
         return []
-    given = settled("service_monitor", options.service_monitor or {}, _SERVICE_MONITOR)
+    given = settled("service_monitor", options.service_monitor or {}, SERVICE_MONITOR)
     metadata = _metadata(name, name, "server", options, facts)
-    labels = label_settings("service_monitor.labels", given.get("labels"), _RESERVED_LABELS)
+    labels = label_settings("service_monitor.labels", given.get("labels"), RESERVED_LABELS)
     endpoint = {"port": "http", "path": "/metrics", "interval": given.get("interval", "")}
     return [
         {
@@ -522,12 +475,7 @@ def _service_monitor(
             "metadata": {**metadata, "labels": {**labels, **metadata["labels"]}},
             "spec": {
                 # The canary's Service too: Prometheus tells them apart by the Service's name.
-                "selector": {
-                    "matchLabels": {
-                        "app.kubernetes.io/instance": name,
-                        "app.kubernetes.io/managed-by": MANAGER,
-                    }
-                },
+                "selector": {"matchLabels": pods_of(name)},
                 "endpoints": [without_empty(endpoint)],
             },
         }
@@ -627,8 +575,8 @@ def _hostnames(given: Any) -> list[str]:
 
 def _path(given: Any) -> str:
     path = text("route.path", given)
-    if not path.startswith("/") or "//" in path or "?" in path or "#" in path:
-        raise InvalidInput(f"route.path: {path!r} is no path.", hint="Write '/' or '/wine'.")
+    if problem := path_problem(path):
+        raise InvalidInput(f"route.path: {path!r} {problem}.", hint="Write '/' or '/wine'.")
     return path
 
 
@@ -636,7 +584,8 @@ WORKLOAD = Target(
     kind=KIND,
     options_type=WorkloadOptions,
     renderer=workload_manifests,
-    kinds=(DEPLOYMENT, SERVICE, AUTOSCALER, BUDGET, MONITOR, ROUTE),
+    kinds=(DEPLOYMENT, SERVICE, AUTOSCALER, BUDGET, MONITOR, ROUTE, POLICY),
+    rendered_shapes=workload_shapes,
     address=workload_url,
     watcher=watched_workload,
 )

@@ -10,6 +10,7 @@ from .documents import (
     parse_toml,
     parse_yaml,
     read_small_file,
+    yaml_lines,
 )
 from .seals import (
     KEY_VARIABLE,
@@ -42,4 +43,5 @@ __all__ = [
     "seal",
     "sealed_record",
     "shared_key",
+    "yaml_lines",
 ]

@@ -1,7 +1,8 @@
 """Small JSON and YAML files that somebody else wrote, read without trusting them.
 
 What Python's parsers would let pass, other programs read differently or choke on: the same key
-twice, ``NaN``, lone surrogates, aliases that multiply. All of that is a ValueError here.
+twice, ``NaN``, lone surrogates, numbers without end, nesting without end, aliases that multiply.
+All of that is a ValueError here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,9 +19,14 @@ import yaml
 
 # Registries take manifests of up to 4 MiB (distribution specification 1.1).
 JSON_LIMIT = 4 << 20
-# The YAML parser takes seconds for a mebibyte.
+# Without libyaml the parser takes seconds for a mebibyte.
 YAML_LIMIT = 1 << 20
+# Whoever walks through a document needs a few of Python's 1,000 frames for each level.
+DEEPEST = 128
 _NODES = 1_000_000
+_EVENTS = 400_000
+_LONGEST_NUMBER = 400
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_small_file(file: Path, limit: int) -> bytes:
@@ -50,32 +57,53 @@ def open_plain_file(file: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
+def parse_json(content: bytes, *, nan: bool = False) -> dict[str, Any]:
     """Parses a JSON object.
 
     Raises:
         ValueError: As `parse_json_value` says, or it is no object.
     """
-    parsed = parse_json_value(content)
+    parsed = parse_json_value(content, nan=nan)
     if not isinstance(parsed, dict):
         raise ValueError("it is no JSON object")
     return parsed
 
 
-def parse_json_value(content: bytes) -> Any:
+def parse_json_value(content: bytes, *, nan: bool = False) -> Any:
     """Parses any JSON value.
 
+    Args:
+        content: The document.
+        nan: Whether numbers may be ``NaN`` and infinite, as Python and MLflow write them.
+
     Raises:
-        ValueError: It is no UTF-8, no JSON, nested too deeply, or holds a key twice or a value
-            that JSON does not have.
+        ValueError: It is no UTF-8, no JSON, nested deeper than `DEEPEST`, or holds a key twice
+            or a value that JSON does not have.
     """
     try:
         parsed = json.loads(content.decode(), object_pairs_hook=_unique)
-        # Finds NaN, infinite numbers and lone surrogates, which the parser takes.
-        json.dumps(parsed, allow_nan=False, ensure_ascii=False).encode()
+        # Finds infinite numbers and lone surrogates, which the parser takes.
+        json.dumps(parsed, allow_nan=nan, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    # No need to look where the brackets could not even make it too deep.
+    if content.count(b"[") + content.count(b"{") > DEEPEST:
+        _check_depth(parsed)
     return parsed
+
+
+def _check_depth(parsed: Any) -> None:
+    level: list[Any] = [[parsed]]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,10 +129,13 @@ def parse_yaml(content: bytes) -> Any:
     """Parses a YAML document made of plain values.
 
     Raises:
-        ValueError: It is no YAML, asks for Python objects, is nested too deeply, contains itself,
-            or becomes huge through aliases or merge keys.
+        ValueError: It is no YAML, asks for Python objects, is nested deeper than `DEEPEST`, holds
+            a key twice, contains itself, or becomes huge through aliases or merge keys.
     """
+    if _LOADER is yaml.SafeLoader and len(content) > YAML_LIMIT:
+        raise ValueError(f"it is larger than {YAML_LIMIT} bytes, and PyYAML has no libyaml here")
     try:
+        _check_events(content)
         parsed = yaml.load(content, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader
         _count(parsed, {})
     except yaml.YAMLError as error:
@@ -117,12 +148,70 @@ def parse_yaml(content: bytes) -> Any:
     return parsed
 
 
-class _PlainLoader(yaml.SafeLoader):
+def _check_events(content: bytes) -> None:
+    """Looks how deep and how large a document is before anything is made of it."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        # libyaml composes on the C stack, which ends the process when it is used up.
+        if depth > DEEPEST:
+            raise ValueError("it is nested too deeply")
+        if number > _EVENTS:
+            raise ValueError("it has too many values")
+
+
+def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
+    """Gives the line, counted from one, of every value of a YAML document, by its keys.
+
+    Args:
+        content: A document that `parse_yaml` has taken.
+    """
+    return dict(_lines(yaml.compose(content, Loader=yaml.SafeLoader), (), set()))
+
+
+def _lines(
+    node: Any, path: tuple[str | int, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Path and line of every value below a node; of aliases only once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, str(key.value)), key.start_mark.line + 1
+            yield from _lines(value, (*path, str(key.value)), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index), seen)
+
+
+class _PlainLoader(_LOADER):  # type: ignore[misc,valid-type]
     """Without merge keys: a few lines of them make a mapping with billions of pairs."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
             raise yaml.YAMLError("it has merge keys (<<), which are not supported")
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        if len(made) != len(node.value):
+            raise yaml.YAMLError("it holds a key twice")
+        return made
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        # Numbers to the base of 60 (1:59:59) take time that grows with the square of their length.
+        if len(node.value) > _LONGEST_NUMBER:
+            raise yaml.YAMLError("it has a number without end")
+        whole = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _PlainLoader.construct_number)
 
 
 def _count(value: Any, known: dict[int, int]) -> int:

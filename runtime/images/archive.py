@@ -39,6 +39,7 @@ from kfp_bento.runtime.images.image import (
     Descriptor,
     Placement,
     descriptor_from,
+    one_line,
 )
 from kfp_bento.runtime.images.reference import ArchiveReference, parse_reference
 from kfp_bento.runtime.images.tar import CHUNK, DEFAULT_EPOCH
@@ -225,7 +226,7 @@ def _json(index: TarIndex, name: str) -> Any:
 
 def _unusable(file: Path, why: str) -> ImageError:
     return ImageError(
-        f"The image in {file} cannot be used: {why}.",
+        f"The image in {file} cannot be used: {one_line(why, 500)}.",
         hint="The archive is damaged or was tampered with: save the image again.",
     )
 

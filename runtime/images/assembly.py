@@ -49,6 +49,22 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class Unverified:
+    """What of an image is reused on the word of a registry alone.
+
+    Attributes:
+        layers: Digests of the layers.
+        parts: SHA-256 of the wheels and packages that the records say are in them.
+    """
+
+    layers: tuple[str, ...] = ()
+    parts: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.layers)
+
+
+@dataclass(frozen=True)
 class Contents:
     """What an image is to be made of.
 
@@ -60,6 +76,8 @@ class Contents:
         annotations: The manifest's annotations.
         configure: Composes the image configuration from all layers.
         documents: Writes what is to be attached to the finished image.
+        check: Given the SHA-256 of each file of the claimed layers by its path, raises an
+            ImageError where they are not what was claimed.
         facts: JSON values that the documents follow from, besides what the layers do.
         kept: JSON values to remember for the next build, by key.
         notes: What else there is to tell people.
@@ -71,7 +89,8 @@ class Contents:
     settings: Mapping[str, Any]
     annotations: Mapping[str, str]
     configure: Callable[[Sequence[Layer]], bytes]
-    documents: Callable[[Descriptor], Sequence[Document]] = lambda image: ()
+    documents: Callable[[Descriptor, Unverified], Sequence[Document]] = lambda image, reused: ()
+    check: Callable[[Mapping[str, str]], None] = lambda sums: None
     facts: Mapping[str, Any] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -101,16 +120,22 @@ class Assembled:
         manifest: Its manifest's descriptor.
         layers: From the lowest to the highest.
         changed: Whether the tag points to something else than before.
+        documents: What this build says of it, where that is less than whoever made its layers
+            can say: where some are unverified.
     """
 
     manifest: Descriptor
     layers: tuple[Layer, ...]
     changed: bool
+    documents: tuple[Document, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A finished layer for a recipe: in the shared repository, or else in the local cache."""
+    """A finished layer for a recipe: in the shared repository, or else in the local cache.
+
+    The layer is `unverified` unless a record with a seal of ours names it, or its content was read.
+    """
 
     layer: Layer
     shared: bool
@@ -149,6 +174,7 @@ class Assembly:
         self._tell = progress
         self._stop = threading.Event()
         self._recorded_keys: set[str] = set()
+        self._sums: dict[str, str] = {}
         # The image's own record is where the image is, whoever keeps the layers' records.
         self._images = RegistryRecords(sink) if isinstance(sink, Repository) else None
 
@@ -200,17 +226,76 @@ class Assembly:
             layers = self._recorded_layers(parse_json(content), config)
         except (ValueError, KeyError, TypeError, ImageError):
             return None
-        if not self._confirmed(layers):
+        if not self._is_as_written(manifest, layers) or not self._confirmed(layers):
             return None
+        vouched = self._vouched(layers)
+        if vouched is None:
+            return None
+        self._contents.check(self._sums)
         changed = False
         if moving and isinstance(self._sink, Repository):  # a layout was asked for by its tag
             changed = self._sink.tag(manifest, content, self._tag)
-        return Assembled(manifest, layers, changed)
+        return self._assembled(manifest, vouched, changed)
+
+    def _assembled(
+        self, manifest: Descriptor, layers: tuple[Layer, ...], changed: bool
+    ) -> Assembled:
+        unverified = self._unverified(layers)
+        if not unverified:
+            return Assembled(manifest, layers, changed)
+        documents = self._contents.documents(manifest, unverified)
+        return Assembled(manifest, layers, changed, tuple(documents))
+
+    def _is_as_written(self, manifest: Descriptor, layers: Sequence[Layer]) -> bool:
+        """Whether these layers give this very image: its configuration is nobody else's."""
+        config = config_descriptor(self._contents.configure(layers))
+        return image_manifest(config, layers, self._contents.annotations)[0] == manifest
+
+    def _vouched(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...] | None:
+        """The layers of an image that was found, marked where the registry alone vouches for them.
+
+        Returns:
+            None where one is known to be another, or has to carry a seal and has none.
+        """
+        number = len(self._contents.base.layers)
+        found = list(layers[:number])
+        for recipe, layer in zip(self._contents.recipes, layers[number:], strict=True):
+            if recipe.claimed:  # its files have just been compared
+                found.append(layer)
+            elif recipe.kind == "source":
+                if self._made_anew(recipe) != (layer.digest, layer.diff_id):
+                    return None
+                found.append(layer)
+            else:
+                known = self._find(recipe, sealed=True)
+                if known and not _same(known.layer, layer):
+                    return None
+                if known is None and (self._shared is None or self._shared.sealed):
+                    return None
+                found.append(replace(layer, unverified=known is None))
+        return tuple(found)
+
+    def _made_anew(self, recipe: Recipe) -> tuple[str, str]:
+        """Digests of a small layer, made once more and not kept."""
+        with recipe.prepare(self._workspace.root) as listing:
+            stream = recipe.stream(listing)
+            for _ in self._guarded(stream.open()):
+                pass
+        return stream.digest, stream.diff_id
+
+    def _unverified(self, layers: Sequence[Layer]) -> Unverified:
+        own = zip(self._contents.recipes, layers[len(self._contents.base.layers) :], strict=True)
+        marked = [(recipe, layer) for recipe, layer in own if layer.unverified]
+        return Unverified(
+            layers=tuple(layer.digest for _, layer in marked),
+            parts=frozenset(part for recipe, _ in marked for part in recipe.parts),
+        )
 
     def _recorded(self) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
         key = self._contents.key
         if isinstance(self._sink, LayoutSink):
-            return recorded_image(self._sink.directory, key, self._tag)
+            # Without a cache of ours nobody vouches for what lies in a directory.
+            return recorded_image(self._sink.directory, key, self._tag) if self._cache else None
         if self._images is None or not isinstance(self._sink, Repository):
             return None
         found = self._images.find_image(key)
@@ -239,17 +324,18 @@ class Assembly:
             self._contents.recipes, manifest["layers"][-above:], diff_ids[-above:], strict=True
         ):
             blob = descriptor_from(item)
-            layers.append(
-                Layer(
-                    kind=recipe.kind,
-                    digest=blob.digest,
-                    diff_id=diff_id,
-                    size=blob.size,
-                    media_type=blob.media_type,
-                    origin="reused",
-                    title=recipe.title,
-                )
+            layer = Layer(
+                kind=recipe.kind,
+                digest=blob.digest,
+                diff_id=diff_id,
+                size=blob.size,
+                media_type=blob.media_type,
+                origin="reused",
+                title=recipe.title,
             )
+            if not recipe.fits(layer):
+                raise ValueError("a layer that is compressed otherwise")
+            layers.append(layer)
         return tuple(layer.placed("present") for layer in layers)
 
     def _confirmed(self, layers: Sequence[Layer]) -> bool:
@@ -268,13 +354,17 @@ class Assembly:
         """Digest of the layer's tar, from the files themselves or from what is known of them."""
         with recipe.prepare(self._workspace.root) as listing:
             entries = list(listing())
-            if self._cache and (known := self._cache.find_diff_id(recipe.key, entries)):
-                return known
+            if self._cache:
+                known, sums = self._cache.find_reading(recipe.key, entries)
+                if known:
+                    self._sums.update(sums)
+                    return known
             stream = recipe.stream(lambda: entries)
             for _ in self._guarded(stream.open()):
                 pass
+            self._sums.update(stream.sums)
             if self._cache:
-                self._cache.keep_diff_id(recipe.key, entries, stream.diff_id)
+                self._cache.keep_reading(recipe.key, entries, stream.diff_id, stream.sums)
             return stream.diff_id
 
     # Making what is not there.
@@ -284,22 +374,24 @@ class Assembly:
         tasks = [partial(self._place_base, layer) for layer in base.layers]
         tasks += [partial(self._realise, recipe, trusting) for recipe in recipes]
         layers = tuple(self._side_by_side(tasks, _TRANSFERS))
+        self._contents.check(self._sums)
         content = self._contents.configure(layers)
         config = config_descriptor(content)
         self._workspace.put_bytes(content, config.media_type)
         self._sink.put_blob(config, self._workspace)
         manifest, text = image_manifest(config, layers, self._contents.annotations)
         self._sink.put_manifest(manifest, text)
-        self._attach(manifest)
+        assembled = self._assembled(manifest, layers, changed=False)
+        self._attach(manifest, assembled.documents)
         if isinstance(self._sink, LayoutSink):
             self._sink.inputs = self._contents.key
         changed = self._sink.tag(manifest, text, self._tag)
         self._remember(manifest, text, layers)
-        return Assembled(manifest, layers, changed)
+        return replace(assembled, changed=changed)
 
-    def _attach(self, manifest: Descriptor) -> None:
+    def _attach(self, manifest: Descriptor, documents: Sequence[Document]) -> None:
         """Before the tag moves, so that no image is ever seen without its documents."""
-        documents = self._contents.documents(manifest)
+        documents = documents or self._contents.documents(manifest, Unverified())
         if documents and not self._sink.carries_referrers:
             self._tell("an archive cannot carry the bill of materials and the provenance")
         elif documents:
@@ -308,7 +400,7 @@ class Assembly:
     def _place_base(self, layer: Layer) -> Layer:
         source: BlobSource = self._contents.base.blobs
         if self._cache is not None and isinstance(self._sink, LayoutSink):
-            source = KeptBlobs(source, self._cache.blobs)
+            source = KeptBlobs(source, self._cache)
         return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
     def _realise(self, recipe: Recipe, trusting: bool) -> Layer:
@@ -334,7 +426,7 @@ class Assembly:
             assert self._cache is not None  # noqa: S101
             if not self._cache.blobs.holds(layer.descriptor):
                 raise _Damaged
-            source = self._cache.blobs
+            source = self._cache.source
         return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
@@ -343,21 +435,43 @@ class Assembly:
         keep = self._cache if recipe.costly else None
         if keep is None and recipe.size > _SMALL:
             self._sink.put_stream(guarded)
+            self._sums.update(stream.sums)
             return stream.layer(kind=recipe.kind, title=recipe.title).placed("sent")
         place = keep.blobs if keep else self._workspace
         place.put_stream(guarded)
+        self._sums.update(stream.sums)
         layer = stream.layer(kind=recipe.kind, title=recipe.title)
         if keep:
             keep.keep_layer(recipe.key, layer, place)
-        return layer.placed(self._sink.put_blob(layer.descriptor, place))
+        source: BlobSource = keep.source if keep else self._workspace
+        return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
-    def _find(self, recipe: Recipe) -> _Known | None:
-        """A finished layer for the recipe; the destination's own record spares the most."""
-        shared = self._shared.find_layer(recipe.key) if self._shared else None
-        if shared is not None:
-            return _Known(shared, shared=True)
-        local = self._cache.find_layer(recipe.key) if self._cache else None
-        return _Known(local, shared=False) if local else None
+    def _find(self, recipe: Recipe, *, sealed: bool = False) -> _Known | None:
+        """A finished layer for the recipe; the destination's own record spares the most.
+
+        Args:
+            recipe: What to look for.
+            sealed: Whether only a record with a seal of ours counts.
+        """
+        local = self._fitting(recipe, self._cache.find_layer(recipe.key) if self._cache else None)
+        shared = None
+        if self._shared and (self._shared.sealed or not sealed):
+            shared = self._fitting(recipe, self._shared.find_layer(recipe.key))
+        if shared is None or self._shared is None:
+            return _Known(local, shared=False) if local else None
+        proven = self._shared.sealed or recipe.claimed  # those are compared with their files
+        if not proven and local is not None:
+            if not _same(local, shared):
+                self._tell(f"the registry's record of {recipe.title} is not what was made here")
+                return _Known(local, shared=False)
+            proven = True
+        return _Known(replace(shared, unverified=not proven), shared=True)
+
+    def _fitting(self, recipe: Recipe, layer: Layer | None) -> Layer | None:
+        """A recorded layer, by the names that are ours to give."""
+        if layer is None or not recipe.fits(layer):
+            return None
+        return replace(layer, title=recipe.title)
 
     def _remember(self, manifest: Descriptor, content: bytes, layers: Sequence[Layer]) -> None:
         """Writes records of what is new; a build that cannot is a build all the same."""
@@ -439,6 +553,7 @@ class Assembly:
             size=layer.size,
             exact=True,
             digest=layer.digest,
+            unverified=layer.unverified,
         )
 
     def _side_by_side(self, tasks: Sequence[Callable[[], Result]], number: int) -> list[Result]:
@@ -454,6 +569,10 @@ class Assembly:
             scratch = tempfile.TemporaryDirectory(prefix=".layer-", dir=self._workspace.root)
         with scratch as folder:
             yield Path(folder)
+
+
+def _same(one: Layer, other: Layer) -> bool:
+    return (one.digest, one.diff_id) == (other.digest, other.diff_id)
 
 
 class _Damaged(Exception):

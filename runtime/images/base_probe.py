@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.image import BlobSource, Layer
+from kfp_bento.runtime.images.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(
     r"usr/lib/os-release|etc/os-release|etc/debian_version"
@@ -417,6 +417,6 @@ def _damages() -> tuple[type[Exception], ...]:
 
 def _damaged(layer: Layer, error: Exception) -> ImageError:
     return ImageError(
-        f"The base image's layer {layer.digest} cannot be read: {error}.",
+        f"The base image's layer {layer.digest} cannot be read: {one_line(error)}.",
         hint="Fetch the base image again, or choose another one.",
     )

@@ -129,7 +129,8 @@ class BlobDirectory:
 
     def _keep(self, handle: int, partial: Path, digest: str) -> None:
         with storage_errors(partial.parent):
-            os.fchmod(handle, 0o644)
+            # What the umask left of the folder's permissions.
+            os.fchmod(handle, partial.parent.stat().st_mode & 0o644)
             partial.replace(self.path(digest))
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:

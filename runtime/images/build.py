@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.assembly import Contents
-from kfp_bento.runtime.images.config import BENTO, MODELS, image_config
+from kfp_bento.runtime.images.config import BENTO, BENTO_PATH, MODELS, image_config
 from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
 from kfp_bento.runtime.images.debian import resolve_packages
 from kfp_bento.runtime.images.environment import dependency_groups
@@ -165,7 +166,12 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
     options, base = context.options, context.base
     codec, epoch = options.codec, options.epoch
     chosen = context.select(
-        Lock(wishes.requirements, _install_folder(bento.directory), bento.python_version)
+        Lock(
+            wishes.requirements,
+            _install_folder(bento.directory),
+            bento.python_version,
+            own=False,
+        )
     )
     groups = dependency_groups(
         chosen.lock, options.platform, interpreter=base.interpreter, wheels=chosen.wheels
@@ -204,6 +210,7 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
             epoch=epoch,
         ),
         documents=papers.documents,
+        check=lambda sums: _check_models(bento, sums),
         facts=papers.facts,
         kept={**chosen.kept, **remembered},
         notes=wishes.notes,
@@ -240,6 +247,22 @@ def _system(wishes: Wishes, context: BuildContext) -> tuple[_System, Mapping[str
         for deb in chosen.packages
     )
     return _System((recipe,), debs), remembered
+
+
+def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
+    """Makes sure that the image holds the models that it will say it holds.
+
+    Raises:
+        ImageError: Files of a model are not what a record claimed when the bento was loaded.
+    """
+    place = f"{BENTO_PATH.lstrip('/')}/"
+    inside = {path.removeprefix(place): sha256 for path, sha256 in sums.items()}
+    if changed := changed_models(bento, inside):
+        raise ImageError(
+            f"The files of {', '.join(changed)} are not those that the bento was made of; the "
+            "image got no tag.",
+            hint="Let nothing write to the bento meanwhile, or build it again.",
+        )
 
 
 def _listed_models(bento: Bento) -> str:

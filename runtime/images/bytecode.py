@@ -18,18 +18,22 @@ import marshal
 import os
 import queue
 import re
-import subprocess
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 # What a process takes at a time: little enough that all of them end together.
 _BATCH_BYTES = 256 << 10
 _BATCH_FILES = 64
 _MOST_PROCESSES = 8
+_MEMORY = 8 << 30
 # Modules that only a test runner ever loads, by pytest's naming.
 _TEST_MODULE = re.compile(r"(?:^|/)tests?/(?:.*/)?(?:test_[^/]*|[^/]*_test|conftest)\.py$")
 
@@ -143,25 +147,27 @@ def compilation(root: Path, installed_at: str, processes: int = 0) -> Iterator[C
         installed_at: The path that tracebacks are to show in its place.
         processes: How many share the work; as many as there are processors, up to eight, if 0.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    environment["PYTHONHASHSEED"] = "0"
+    # Not at the top of the module: as a script it has the standard library only.
+    from kfp_bento.runtime.programs import clean_environment, start_program
+
+    environment = clean_environment(PYTHONHASHSEED="0")
     command = [sys.executable, "-S", "-P", "-X", "utf8", __file__, str(root), installed_at]
     work = Compilation(root)
     workers: list[subprocess.Popen[bytes]] = []
     threads: list[threading.Thread] = []
-    pipe = subprocess.PIPE
     try:
-        for _ in range(processes or _processors()):
-            worker = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
-            )
-            workers.append(worker)
-            threads.append(threading.Thread(target=work.feed, args=(worker,), daemon=True))
-            threads[-1].start()
-        yield work
+        with contextlib.ExitStack() as running:
+            for _ in range(processes or _processors()):
+                started = start_program(command, environment=environment, memory=_MEMORY)
+                workers.append(running.enter_context(started))
+                threads.append(threading.Thread(target=work.feed, args=(workers[-1],), daemon=True))
+                threads[-1].start()
+            try:
+                yield work
+            finally:
+                for worker in workers:
+                    worker.kill()
     finally:
-        for worker in workers:
-            worker.kill()
         for _ in threads:
             work.stop()
         for thread in threads:

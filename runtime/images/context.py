@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.files import KEY_VARIABLE, own_key
 from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly import Assembly, Contents
 from kfp_bento.runtime.images.base_image import BaseImage, choose_base, open_base
 from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base
 from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.cache import LayerCache
+from kfp_bento.runtime.images.cache import LayerCache, open_cache
 from kfp_bento.runtime.images.destination import check_destination, location, open_sink
-from kfp_bento.runtime.images.image import Image, ImageSink, Platform, parse_platform
+from kfp_bento.runtime.images.image import Image, ImageSink, Layer, Platform, parse_platform
 from kfp_bento.runtime.images.layers import Codec, codec_named
 from kfp_bento.runtime.images.layout import layout_sink
-from kfp_bento.runtime.images.plan import ImagePlan
+from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.recipes import Progress, key_of
+from kfp_bento.runtime.images.record_seals import check_record_key
 from kfp_bento.runtime.images.records import Records, RegistryRecords
 from kfp_bento.runtime.images.reference import (
     ArchiveReference,
@@ -95,6 +97,7 @@ def build_options(
         InvalidInput: A parameter cannot be used.
         ImageError: The destination is taken.
     """
+    check_record_key()
     target = parse_destination(destination)
     check_destination(target)
     return BuildOptions(
@@ -181,7 +184,9 @@ class BuildContext:
             ImageError: A layer cannot be read.
         """
         key = key_of({"kind": "base", "layers": [layer.diff_id for layer in self.base.layers]})
-        for records in self._records:
+        # Nothing here could tell whether a registry's word about the base is true.
+        trusted = [item for item in self._records if item is not self.shared or item.sealed]
+        for records in trusted:
             with contextlib.suppress(ValueError):
                 if found := records.find_facts(key):
                     return BaseFacts.from_dict(found), {}
@@ -199,6 +204,8 @@ class BuildContext:
         done = self._assembly(contents).carry_out()
         options, digest = self.options, done.manifest.digest
         self.tell(f"{'wrote' if done.changed else 'already there:'} {options.target} as {digest}")
+        for note in self._notes(done.layers):
+            self.tell(note)
         return Image(
             repository=options.repository,
             digest=digest,
@@ -208,12 +215,33 @@ class BuildContext:
             layers=done.layers,
             platform=str(options.platform),
             reused=not done.changed,
+            documents=done.documents,
         )
 
     def plan(self, contents: Contents) -> ImagePlan:
         """Says what `build` would do."""
         place = location(self.options.target).removeprefix("docker://")
-        return self._assembly(contents).plan(f"{place}:{self.options.tag}")
+        plan = self._assembly(contents).plan(f"{place}:{self.options.tag}")
+        return replace(plan, notes=(*plan.notes, *self._notes(plan.layers)))
+
+    def _notes(self, layers: Sequence[Layer | PlannedLayer]) -> Iterator[str]:
+        """What there is to know of what was reused, and of what was not."""
+        if trusted := sum(layer.unverified for layer in layers):
+            yield (
+                f"{trusted} layer{'s' * (trusted > 1)} reused on the registry's word: whoever can "
+                f"push there can plant one; {KEY_VARIABLE} lets only sealed ones count"
+            )
+        cache = self.options.cache
+        if cache is not None and cache.passed_over:
+            yield (
+                f"{len(cache.passed_over)} records in {cache.directory} carry no seal of this user "
+                f"and were passed over; {KEY_VARIABLE} lets several share a cache"
+            )
+        if cache is not None and own_key() is None:
+            yield (
+                f"nothing in {cache.directory} will count: there is no key to seal it with; let "
+                f"HOME be a directory that can be written, or set {KEY_VARIABLE}"
+            )
 
     def _assembly(self, contents: Contents) -> Assembly:
         return Assembly(
@@ -289,7 +317,7 @@ def _shared(options: BuildOptions, sink: ImageSink) -> RegistryRecords | None:
 def _layer_cache(directory: Path | None) -> LayerCache | None:
     named = os.environ.get(CACHE_VARIABLE, "")
     chosen = directory or (Path(named) if named else None)
-    return LayerCache(chosen) if chosen else None
+    return open_cache(chosen) if chosen else None
 
 
 def _cache_repository(wanted: str, target: Place) -> Reference | None:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 import re
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.images.reference import DOCKER_HUB
+from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program
 
 MOUNTED_SECRET = Path("/etc/kfp-bento/registry/.dockerconfigjson")
 
@@ -21,6 +21,18 @@ _HUB_ADDRESS = "https://index.docker.io/v1/"
 _HUB_KEYS = (_HUB_ADDRESS, "index.docker.io", "registry-1.docker.io", DOCKER_HUB)
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HELPER_SECONDS = 20.0
+# Where helpers keep logins, and how they ask the desktop for them.
+_HELPERS_OWN = (
+    *("DOCKER_*", "XDG_*", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY"),
+    *("GNUPGHOME", "GPG_TTY", "PASSWORD_STORE_*"),
+)
+# Each cloud's helper gets that cloud's login and no other's.
+_CLOUDS = {
+    "ecr": ("AWS_*",),
+    "gc": ("GOOGLE_*", "CLOUDSDK_*"),
+    "acr": ("AZURE_*", "ACR_*", "MSI_*", "IDENTITY_*"),
+    "gh": ("GH_*", "GITHUB_*"),
+}
 # The user name by which a credential helper says that its secret is an identity token.
 _TOKEN_USER = "<token>"  # noqa: S105
 
@@ -137,33 +149,32 @@ def _malformed(key: str, file: Path) -> RegistryError:
     )
 
 
+def _logins_of(helper: str) -> tuple[str, ...]:
+    return next((own for cloud, own in _CLOUDS.items() if helper.startswith(cloud)), ())
+
+
 def _ask(helper: str, host: str, file: Path) -> Credentials | None:
     """Asks ``docker-credential-<helper> get``; what it prints is never shown."""
     program = f"docker-credential-{helper}"
     hint = f"{file} names it. Install it, log in anew, or put the login itself into the file."
     if not _HELPER.fullmatch(helper):
         raise RegistryError(f"{file} names a credential helper by '{helper}'.", hint=hint)
-    try:
-        done = subprocess.run(
-            [program, "get"],
-            input=(_HUB_ADDRESS if host == DOCKER_HUB else host).encode(),
-            capture_output=True,
-            timeout=_HELPER_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        slow = isinstance(error, subprocess.TimeoutExpired)
-        why = f"gave no answer in {_HELPER_SECONDS:g} seconds" if slow else "cannot be run"
-        reason = f": {error.strerror}" if isinstance(error, OSError) else ""
-        # No cause: that of a time-out holds what the program printed.
-        raise RegistryError(f"{program} {why}{reason}.", hint=hint) from None
-    if done.returncode:
-        if b"credentials not found" in done.stdout + done.stderr:
+    done = run_program(
+        [program, "get"],
+        doing=f"Asking {program} for the login to {host}",
+        directory=Path("/"),
+        environment=clean_environment(NETWORK, _HELPERS_OWN, _logins_of(helper)),
+        seconds=_HELPER_SECONDS,
+        given=(_HUB_ADDRESS if host == DOCKER_HUB else host).encode(),
+        error=RegistryError,
+        hint=hint,
+    )
+    if done.status:
+        if "credentials not found" in done.output + done.complaint:
             return None
-        raise RegistryError(
-            f"{program} failed for {host} (exit status {done.returncode}).", hint=hint
-        )
+        raise RegistryError(f"{program} failed for {host} (exit status {done.status}).", hint=hint)
     try:
-        answer = parse_json(done.stdout)
+        answer = parse_json(done.output.encode())
         user, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         raise RegistryError(f"{program} gave no credentials for {host}.", hint=hint) from None

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.base_probe import ChunkReader
+from kfp_bento.runtime.images.image import one_line
 from kfp_bento.runtime.images.tar import CHUNK
 
 _MAGIC = b"!<arch>\n"
@@ -152,6 +153,6 @@ def _reading(deb: Path) -> Iterator[None]:
 
 def _refused(deb: Path, why: str) -> ImageError:
     return ImageError(
-        f"The Debian package {deb.name} cannot be put into an image: it {why}.",
+        f"The Debian package {deb.name} cannot be put into an image: it {one_line(why, 500)}.",
         hint="Put the package into a base image with its own tools, or do without it.",
     )

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.debian_sources import SOURCES_VARIABLE, apt_sources
 from kfp_bento.runtime.images.image import Platform
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
 
 # Raised when the same packages would come to give another layer.
 SYSTEM_FORMAT = 1
@@ -32,8 +31,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
 _HELPER = "/usr/lib/apt/apt-helper"
-_ENVIRONMENT = {"HOME", "PATH", "TMPDIR", "no_proxy", "NO_PROXY"}
-_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy"}
+_PROXIES = (
+    *("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY"),
+)
+_SECONDS = 1800.0
 _WAY_OUT = "Use a base image that has what the bento needs, or let the cluster build the bento."
 
 
@@ -273,30 +275,25 @@ def _apt(root: Path, program: str, *arguments: str) -> str:
             hint="Install apt (Debian package apt) beside kfp-bento, "
             "or use a base image that has the packages.",
         )
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.lower() in _PROXIES
-    }
-    done = subprocess.run(
+    done = run_program(
         [program, *arguments],
-        env={**environment, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"},
-        cwd=root,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
+        doing="Finding system packages",
+        directory=root,
+        environment=clean_environment(_PROXIES, APT_CONFIG=str(root / "apt.conf"), LC_ALL="C"),
+        seconds=_SECONDS,
+        error=ImageError,
+        hint=_WAY_OUT,
     )
-    if done.returncode != 0:
-        raise _failed(done.stderr or done.stdout)
-    return done.stdout
+    if done.status != 0:
+        raise _failed(done.complaint if done.complaint.strip() else cleaned(done.output))
+    return done.output
 
 
 def _failed(output: str) -> ImageError:
     lines = [line.strip() for line in output.splitlines()]
     reasons = [line[3:] for line in lines if line.startswith(("E: ", "W: "))] or lines
     text = " ".join(dict.fromkeys(reasons))
-    text = re.sub(r"//[^/@\s]+@", "//", text)[:1200].rstrip(". ")
+    text = text[:1200].rstrip(". ")
     hint = _WAY_OUT
     if "Unable to locate" in text or "has no installation candidate" in text:
         hint = "Correct the name; it must be a package of the base's own Debian release."

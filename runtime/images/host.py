@@ -13,7 +13,6 @@ import platform as host_platform
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -37,6 +36,7 @@ from kfp_bento.runtime.images.tar import (
     symlink_entry,
     walk_tree,
 )
+from kfp_bento.runtime.programs import clean_environment, run_program
 
 TITLE = "this machine's own Python (for trying out, not for production)"
 
@@ -63,6 +63,7 @@ _UNWANTED = (
     *("_tkinter.*", "_test*.so", "_ctypes_test.*", "_xxtestfuzz.*", "xxlimited*", "nis.*"),
 )
 _LDD_LINE = re.compile(r"^\t(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
+_SECONDS = 300.0
 _LDD_MISSING = re.compile(r"^\t(?P<name>\S+) => not found$")
 
 _FILES = {
@@ -265,25 +266,26 @@ def _below_usr(path: str) -> str:
 
 
 def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
-    """Asks the dynamic loader: paths by library name, and the files it cannot load."""
+    """Asks the dynamic loader: paths by library name, and the files it cannot load.
+
+    The loader that a file names is run for it, so only files of this machine's own Python and
+    commands are asked about, never those of a model or of a wheel.
+    """
     if not files:
         return {}, set()
-    try:
-        done = subprocess.run(
-            ["ldd", *map(str, files)],
-            env={**os.environ, "LC_ALL": "C"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ImageError(
-            "The base 'host' needs ldd, which is not on this machine.", hint="Name a base image."
-        ) from None
+    done = run_program(
+        ["ldd", *map(str, files)],
+        doing="Looking for shared libraries",
+        directory=Path("/"),
+        environment=clean_environment(LC_ALL="C"),
+        seconds=_SECONDS,
+        error=ImageError,
+        hint="Name a base image.",
+    )
     libraries: dict[str, str] = {}
     broken = set()
     current = str(files[0])
-    for line in done.stdout.splitlines():
+    for line in done.output.splitlines():
         if match := _LDD_LINE.match(line):
             libraries[match["name"] or match["path"]] = match["path"]
         elif _LDD_MISSING.match(line):

@@ -11,9 +11,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.programs import cleaned
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.images.attachments import Document
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -45,6 +49,11 @@ class Descriptor:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
+def one_line(value: object, longest: int = 200) -> str:
+    """A value of somebody else's document as it may be shown: one line that steers no terminal."""
+    return " ".join(cleaned(str(value)[:longest]).split())
+
+
 def is_digest(value: object) -> bool:
     """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
@@ -63,11 +72,11 @@ def descriptor_from(item: object) -> Descriptor:
         raise ImageError("An image has something else where a descriptor must be.")
     digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
     if not is_digest(digest):
-        shown = str(digest)[:100] if isinstance(digest, str) else type(digest).__name__
+        shown = one_line(digest, 100) if isinstance(digest, str) else type(digest).__name__
         raise ImageError(f"An image names a blob by '{shown}', which is no SHA-256 digest.")
     if type(size) is not int or not 0 <= size <= LARGEST_BLOB:
         raise ImageError(f"An image gives no size for {digest}, or one that cannot be.")
-    if not isinstance(media_type, str):
+    if not isinstance(media_type, str) or not media_type.isprintable():
         raise ImageError(f"An image gives no media type for {digest}.")
     return Descriptor(media_type, str(digest), size)
 
@@ -92,6 +101,8 @@ class Layer:
         origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
         title: What it holds, for people: ``dependencies (41 wheels)``.
         placement: How it came to its destination, or an empty string before it did.
+        unverified: Whether it is reused on the word of a registry alone: a record without a seal
+            of ours names it, and nobody here has seen what is in it.
     """
 
     kind: str
@@ -102,6 +113,7 @@ class Layer:
     origin: str
     title: str
     placement: Placement | Literal[""] = field(default="", compare=False)
+    unverified: bool = field(default=False, compare=False)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -115,7 +127,7 @@ class Layer:
         Raises:
             ValueError: It is none.
         """
-        names = {item.name for item in fields(cls)} - {"placement"}
+        names = {item.name for item in fields(cls)} - {"placement", "unverified"}
         if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
             raise ValueError("a layer with other fields")
         texts = [value for name, value in data.items() if name != "size"]
@@ -126,6 +138,11 @@ class Layer:
         except ImageError as error:
             raise ValueError(error.message) from error
         return cls(**data)
+
+    def record(self) -> dict[str, Any]:
+        """The layer as plain JSON values, for a build that will reuse it."""
+        facts = asdict(replace(self, origin="reused"))
+        return {name: facts[name] for name in facts.keys() - {"placement", "unverified"}}
 
     def with_origin(self, origin: str) -> Layer:
         """The same layer, said to come from elsewhere."""
@@ -149,6 +166,8 @@ class Image:
         layers: From the lowest to the highest.
         platform: ``linux/amd64`` or ``linux/arm64``.
         reused: Whether the destination held this very image already, so that nothing changed.
+        documents: Bill of materials and provenance as the build that gave this value knows them,
+            where some layers are unverified; those attached to the image may be anybody's.
     """
 
     repository: str
@@ -159,6 +178,7 @@ class Image:
     layers: tuple[Layer, ...]
     platform: str
     reused: bool = field(default=False, compare=False)
+    documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reference(self) -> str:
@@ -174,7 +194,9 @@ class Image:
         """The image as plain JSON values, its reference and size among them."""
         derived = {"reference": self.reference, "size": self.size}
         layers = [asdict(layer) for layer in self.layers]
-        return {**asdict(self), **derived, "tags": list(self.tags), "layers": layers}
+        facts = asdict(replace(self, documents=()))
+        del facts["documents"]
+        return {**facts, **derived, "tags": list(self.tags), "layers": layers}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:

@@ -97,16 +97,27 @@ class LayerStream:
         entries: Lists the members; called once for each time the stream is opened.
         codec: How the tar is compressed.
         epoch: Seconds since 1970 for every timestamp.
+        summing: Whether `sums` is wanted as well.
+
+    Attributes:
+        sums: SHA-256 of each file that was read, in hexadecimal, by its path in the image.
     """
 
     def __init__(
-        self, entries: Callable[[], Iterable[TarEntry]], codec: Codec, *, epoch: int
+        self,
+        entries: Callable[[], Iterable[TarEntry]],
+        codec: Codec,
+        *,
+        epoch: int,
+        summing: bool = False,
     ) -> None:
         self._entries = entries
         self._codec = codec
         self._epoch = epoch
+        self._summing = summing
         self.digest = self.diff_id = ""
         self.size = 0
+        self.sums: dict[str, str] = {}
 
     def open(self) -> Iterator[bytes]:
         """Yields the blob from its first byte on.
@@ -116,12 +127,14 @@ class LayerStream:
         """
         self.digest = self.diff_id = ""
         self.size = 0
+        self.sums = {}
         diff = hashlib.sha256()
         # An uncompressed tar is its own blob: one hash serves for both.
         plain = self._codec.name == "none"
         blob = diff if plain else hashlib.sha256()
         compressor = self._codec.compressor()
-        for chunk in tar_stream(self._entries(), self._epoch):
+        sums = self.sums if self._summing else None
+        for chunk in tar_stream(self._entries(), self._epoch, sums):
             diff.update(chunk)
             if packed := compressor.compress(chunk):
                 if not plain:

@@ -179,9 +179,15 @@ class LayoutSink:
         """Whether the directory holds just this image already; then it is left untouched."""
         fresh, present = (_listing(folder) for folder in (self._partial, self.directory))
         index = self.directory / "index.json"
-        return (
-            fresh == present and index.read_bytes() == (self._partial / "index.json").read_bytes()
-        )
+        if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
+            return False
+        held = BlobDirectory(self.directory)
+        digests = {
+            f"sha256:{path.rpartition('/')[2]}": size
+            for path, size in present.items()
+            if path.startswith("blobs/")
+        }
+        return all(held.holds(Descriptor("", digest, digests[digest])) for digest in digests)
 
 
 def _image_named(directory: Path, tag: str) -> str:
@@ -211,8 +217,8 @@ def recorded_image(
         tag: The image's name in the layout.
 
     Returns:
-        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. Blobs
-        are looked at by size only.
+        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. That it
+        was made of these inputs is what the layout says, and whoever wrote it. All blobs are read.
     """
     blobs = BlobDirectory(directory)
     try:
@@ -224,7 +230,7 @@ def recorded_image(
         content = _small_blob(blobs, found)
         manifest = parse_json(content)
         needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
-        if not all(blobs.local_path(blob) for blob in needed):
+        if not all(map(blobs.holds, needed)):
             return None
         return found, content, parse_json(_small_blob(blobs, needed[0]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):

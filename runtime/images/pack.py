@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,9 +27,16 @@ from kfp_bento.runtime.images.environment import dependency_groups
 from kfp_bento.runtime.images.image import Image
 from kfp_bento.runtime.images.papers import Papers
 from kfp_bento.runtime.images.recipes import Progress, dependency_recipe
+from kfp_bento.runtime.images.requirements import variables_in
 from kfp_bento.runtime.images.tar import source_date_epoch
 from kfp_bento.runtime.images.wheels import Lock
+from kfp_bento.runtime.programs import NETWORK, clean_environment, confined, run_program
 
+_BUILD_SECONDS = 3600.0
+_PIP = ("PIP_*", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NETRC")
+_COMPILING = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "PKG_CONFIG_PATH")
+# What pip itself takes accounts from.
+_PIPS_FILES = (".netrc", "pip")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -66,7 +72,7 @@ def pack_image(
         python: Minor version of Python: ``3.11``.
         wheels: Wheels of one's own, in a layer of their own on top.
         built_here: Names of distributions that have no wheel, whose wheels pip is to build first.
-            That runs their build code in this process's environment, and its result depends on
+            That runs their build code, which may reach the network, and its result depends on
             the build tools of the day. They go on top, too.
         base: See `build_image`, as for all that follows.
         repository: The repository the image is to be known by when it goes to a directory or file.
@@ -186,18 +192,23 @@ def _wheels_of(sources: Path, folder: Path) -> list[Path]:
         "-w",
         str(folder),
     ]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(source_date_epoch())},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+    done = run_program(
+        confined(command, error=ImageError, network=True, readable=_PIPS_FILES),
+        doing="Building wheels with pip",
+        directory=folder.parent,
+        environment=clean_environment(
+            NETWORK,
+            _PIP,
+            _COMPILING,
+            variables_in(sources.read_text()),
+            SOURCE_DATE_EPOCH=str(source_date_epoch()),
+        ),
+        seconds=_BUILD_SECONDS,
+        error=ImageError,
     )
-    if done.returncode:
-        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+    if done.status:
         raise ImageError(
-            f"A wheel could not be built. pip says:\n{said}",
+            f"A wheel could not be built. pip says:\n{done.last_lines()}",
             hint="Build the wheel yourself and give it with --wheel.",
         )
     return sorted(folder.iterdir())

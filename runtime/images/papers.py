@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.images.assembly import Unverified
 from kfp_bento.runtime.images.attachments import (
     Document,
     provenance_document,
@@ -77,8 +78,13 @@ class Papers:
             "origins": [model.provenance for model in self.models],
         }
 
-    def documents(self, image: Descriptor) -> Sequence[Document]:
-        """Writes the documents for the finished image."""
+    def documents(self, image: Descriptor, reused: Unverified) -> Sequence[Document]:
+        """Writes the documents for the finished image.
+
+        Args:
+            image: Its manifest.
+            reused: What of it is there on the word of a registry alone.
+        """
         options = self.options
         wheels = tuple(
             WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256)
@@ -92,6 +98,7 @@ class Papers:
             debs=self.debs,
             models=tuple(map(_model_fact, self.models)),
             base=base_fact(self.base),
+            unverified=reused.parts,
         )
         build = ImageBuild(
             repository=options.repository,
@@ -106,6 +113,7 @@ class Papers:
             debs=self.debs,
             models=tuple(map(_model_origin, self.models)),
             invocation=invocation_id(os.environ),
+            unverified=reused.layers,
         )
         return (
             sbom_document(cyclonedx_sbom(bill)),
@@ -140,6 +148,9 @@ def image_origin(asked: str, digest: str, platform: Platform) -> BaseOrigin:
 def write_papers(image: Image, sbom: Path, provenance: Path) -> None:
     """Writes what `build_image` attached into files; an archive carries nothing.
 
+    Where some layers are unverified, what this build knows of the image comes first: what is
+    attached to it may be whoever's who planted them.
+
     Args:
         image: The image.
         sbom: For the bill of materials, CycloneDX JSON.
@@ -151,13 +162,15 @@ def write_papers(image: Image, sbom: Path, provenance: Path) -> None:
             cannot be written.
         RegistryError: The registry refused or failed.
     """
-    bills: tuple[bytes, ...] = ()
-    statements: tuple[bytes, ...] = ()
+    own = image.documents
+    bills = tuple(item.content for item in own if item.media_type == SBOM_TYPE)
+    statements = tuple(item.content for item in own if item.media_type == STATEMENT_TYPE)
     if not image.location.startswith("docker-archive:"):
         local = image.location.startswith("oci:")
         where = f"{image.location}:{image.tags[0]}" if local else image.reference
-        bills = read_attachments(where, SBOM_TYPE)
-        statements = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
+        bills = bills or read_attachments(where, SBOM_TYPE)
+        attached = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
+        statements = tuple(dict.fromkeys((*statements, *attached)))
     with storage_errors(sbom):
         sbom.write_bytes(b"".join(bills[:1]))
         provenance.write_bytes(b"".join(text + b"\n" for text in statements))

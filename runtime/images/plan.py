@@ -21,6 +21,7 @@ class PlannedLayer:
         size: Bytes of the blob; for a layer to be built, of its content before compression.
         exact: Whether the size is known and not an estimate.
         digest: Digest of the blob where it is known.
+        unverified: Whether it would be reused on the word of the registry alone; see `Layer`.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class PlannedLayer:
     size: int
     exact: bool
     digest: str
+    unverified: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ and ``repository``. ``base`` and ``repository`` are never directories: an OCI la
 just ``oci``. The resolved dependencies are named ``bento``, ``base``, by the file name of a wheel
 or package, and ``model NAME:VERSION``. The digest of a bento or a model is its content digest, over
 the names and digests of its files; all others are digests of single files. ``internalParameters``
-has ``format``, which changes when the same input no longer gives the same bytes.
+has ``format``, which changes when the same input no longer gives the same bytes, and
+``reusedOnTheWordOfTheRegistry`` with the digests of layers that a record without a seal names.
 
 The build type ``urn:kfp-bento:image-rebase:v1`` stands for `rebase_image`. Its external parameters
 are ``image`` (what was put on another base), ``base`` (the new one), ``platform`` and
@@ -107,6 +108,8 @@ class ImageBuild:
         wheels: The wheels that were installed.
         debs: The Debian packages that were unpacked.
         models: The models' origins.
+        unverified: Digests of layers that were reused on the word of the registry: nobody here
+            has seen that the wheels and packages are what they hold.
         invocation: What names this run of the build to people, globally unique; may be empty.
         started: Seconds since 1970; None leaves the statement free of a clock.
         finished: Seconds since 1970; None leaves it out.
@@ -125,6 +128,7 @@ class ImageBuild:
     wheels: tuple[WheelFact, ...] = ()
     debs: tuple[DebFact, ...] = ()
     models: tuple[ModelOrigin, ...] = ()
+    unverified: tuple[str, ...] = ()
     invocation: str = ""
     started: int | None = None
     finished: int | None = None
@@ -171,7 +175,10 @@ def slsa_provenance(build: ImageBuild) -> bytes:
         "compression": build.compression,
         "repository": build.repository,
     }
-    return _statement(build, BUILD_TYPE, parameters, _dependencies(build))
+    internal: dict[str, Any] = {"format": build.format}
+    if build.unverified:
+        internal["reusedOnTheWordOfTheRegistry"] = sorted(build.unverified)
+    return _statement(build, BUILD_TYPE, parameters, internal, _dependencies(build))
 
 
 def rebase_provenance(rebase: ImageRebase) -> bytes:
@@ -185,13 +192,15 @@ def rebase_provenance(rebase: ImageRebase) -> bytes:
     found = [_resource("image", _image_url(rebase.image, "image"), rebase.image.digest)]
     if rebase.base.digest:
         found.append(_resource("base", _image_url(rebase.base, "base"), rebase.base.digest))
-    return _statement(rebase, REBASE_TYPE, parameters, sorted(found, key=canonical_json))
+    internal = {"format": rebase.format}
+    return _statement(rebase, REBASE_TYPE, parameters, internal, sorted(found, key=canonical_json))
 
 
 def _statement(
     build: ImageBuild | ImageRebase,
     build_type: str,
     parameters: Mapping[str, str],
+    internal: Mapping[str, Any],
     dependencies: Sequence[Mapping[str, Any]],
 ) -> bytes:
     run: dict[str, Any] = {
@@ -207,7 +216,7 @@ def _statement(
             "buildDefinition": {
                 "buildType": build_type,
                 "externalParameters": parameters,
-                "internalParameters": {"format": build.format},
+                "internalParameters": internal,
                 "resolvedDependencies": dependencies,
             },
             "runDetails": run,

@@ -13,13 +13,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from kfp_bento.runtime.errors import BentoError, ImageError
-from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file
+from kfp_bento.runtime.bentos import BentoFile, read_bento_file
+from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.requirements import LOCK, objections
+from kfp_bento.runtime.programs import cleaned
 
 # The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
 _DEFAULT_COMMAND = re.compile(
@@ -81,25 +79,6 @@ class _Reason:
     way_out: str
 
 
-@dataclass(frozen=True)
-class _File:
-    """A parsed ``bento.yaml`` that knows on which line each of its values stands."""
-
-    facts: dict[str, Any]
-    lines: dict[tuple[str | int, ...], int]
-
-    def at(self, *path: str | int) -> str:
-        """The place of a value, or of the nearest one around it: ``bento.yaml line 34``."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return f"bento.yaml line {self.lines.get(path, 1)}"
-
-    def section(self, name: str) -> dict[str, Any]:
-        """A mapping of the file; empty where there is none."""
-        found = self.facts.get(name)
-        return found if isinstance(found, dict) else {}
-
-
 def qualify(directory: Path) -> Wishes:
     """Reads what the bento wants from its image, and refuses what cannot be done.
 
@@ -110,26 +89,19 @@ def qualify(directory: Path) -> Wishes:
             reasons are listed, each with its line; the hint has a way out for each.
         BentoError: The directory holds no readable ``bento.yaml``.
     """
-    file = _read(directory)
+    file = read_bento_file(directory)
     requirements = _requirements(directory)
-    try:
-        reasons = list(_reasons(file, directory, requirements))
-        wishes = _wishes(file, requirements)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BentoError(
-            f"{directory / 'bento.yaml'} is not one that BentoML wrote ({type(error).__name__}).",
-            hint=_BUILD_AGAIN,
-        ) from error
+    reasons = list(_reasons(file, directory, requirements))
     if reasons:
         raise ImageError(
             f"The bento in {directory} cannot become an image without running commands:\n"
-            + "\n".join(f"- {reason.place}: {reason.what}" for reason in reasons),
+            + "\n".join(f"- {reason.place}: {cleaned(reason.what)}" for reason in reasons),
             hint="\n".join(dict.fromkeys(reason.way_out for reason in reasons)),
         )
-    return wishes
+    return _wishes(file, requirements)
 
 
-def _reasons(file: _File, directory: Path, requirements: Path) -> Iterator[_Reason]:
+def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_Reason]:
     yield from _python_reasons(file)
     yield from _name_reasons(file)
     yield from _command_reasons(file)
@@ -142,10 +114,9 @@ def _reasons(file: _File, directory: Path, requirements: Path) -> Iterator[_Reas
         yield _Reason(f"{name} line {line}" if line else name, what, way_out)
 
 
-def _wishes(file: _File, requirements: Path) -> Wishes:
-    wanted = _base_image(file)
+def _wishes(file: BentoFile, requirements: Path) -> Wishes:
     return Wishes(
-        base="" if _DEFAULT_BASE.fullmatch(wanted) else wanted,
+        base="" if _DEFAULT_BASE.fullmatch(file.base_image) else file.base_image,
         environment=_environment(file),
         requirements=requirements,
         system_packages=tuple(dict.fromkeys(_system_packages(file))),
@@ -153,106 +124,65 @@ def _wishes(file: _File, requirements: Path) -> Wishes:
     )
 
 
-def _read(directory: Path) -> _File:
-    try:
-        text = read_small_file(directory / "bento.yaml", YAML_LIMIT)
-        facts = parse_yaml(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BentoError(
-            f"{directory} is no bento: its bento.yaml cannot be read ({reason}).",
-            hint="Build one with `kfp-bento bento build MODEL_DIR --to DIR`.",
-        ) from error
-    if not isinstance(facts, dict):
-        raise BentoError(f"{directory / 'bento.yaml'} holds no mapping.")
-    return _File(facts, dict(_lines(node, (), set())))
-
-
-def _lines(
-    node: Any, path: tuple[str | int, ...], seen: set[int]
-) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Path and line, counted from one, of every value below a YAML node; of aliases only once."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*path, str(key.value)), key.start_mark.line + 1
-            yield from _lines(value, (*path, str(key.value)), seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*path, index), value.start_mark.line + 1
-            yield from _lines(value, (*path, index), seen)
-
-
-def _base_image(file: _File) -> str:
-    return str((file.section("image") or file.section("docker")).get("base_image") or "")
-
-
 # --- what stands in the way ----------------------------------------------------------------------
 
 
-def _python_reasons(file: _File) -> Iterator[_Reason]:
-    section = "image" if file.section("image") else "docker"
-    python = file.section(section).get("python_version")
+def _python_reasons(file: BentoFile) -> Iterator[_Reason]:
+    section, python = file.section, file.python_version
     if not python:
         yield _Reason(
             file.at(section), f"{section}.python_version is missing: which Python?", _SAY_PYTHON
         )
-    elif not _PYTHON_VERSION.fullmatch(str(python)):
-        what = f"{section}.python_version is {str(python)[:100]!a}"
+    elif not _PYTHON_VERSION.fullmatch(python):
+        what = f"{section}.python_version is {python[:100]!a}"
         yield _Reason(file.at(section, "python_version"), what, _SAY_PYTHON)
 
 
-def _name_reasons(file: _File) -> Iterator[_Reason]:
+def _name_reasons(file: BentoFile) -> Iterator[_Reason]:
     """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
-    name, wanted = str(file.facts.get("name")), _base_image(file)
+    name, wanted = file.name, file.base_image
     if not _NAME.fullmatch(name):
         yield _Reason(file.at("name"), f"name is {name[:100]!a}", _BUILD_AGAIN)
     if wanted == "host" or wanted.startswith(("oci:", "docker-archive:")):
-        section = "image" if file.section("image") else "docker"
-        what = f"{section}.base_image is {wanted!a}, which only who builds the image can choose"
-        yield _Reason(file.at(section, "base_image"), what, _SAY_BASE)
+        what = (
+            f"{file.section}.base_image is {wanted!a}, which only who builds the image can choose"
+        )
+        yield _Reason(file.at(file.section, "base_image"), what, _SAY_BASE)
 
 
-def _command_reasons(file: _File) -> Iterator[_Reason]:
-    image = file.section("image")
-    for key in ("commands", "post_commands"):
-        for index, command in enumerate(image.get(key) or ()):
-            if key == "commands" and (_is_default(command) or _installed_by(command)):
+def _command_reasons(file: BentoFile) -> Iterator[_Reason]:
+    for key, commands in (("commands", file.commands), ("post_commands", file.post_commands)):
+        for command in commands:
+            if key == "commands" and (_is_default(command.text) or _installed_by(command.text)):
                 continue
-            place = file.at("image", key, index)
-            if command.startswith(_OTHER_MANAGERS):
+            place = file.at(*command.place)
+            if command.text.startswith(_OTHER_MANAGERS):
                 what = f"image.{key} installs packages of another distribution than Debian"
-                yield _Reason(place, f"{what}: {command}", _DEBIAN)
+                yield _Reason(place, f"{what}: {command.shown}", _DEBIAN)
                 continue
-            what = "a script" if _SCRIPT in command else "a command"
-            yield _Reason(place, f"image.{key} runs {what}: {command}", _PREPARED)
+            what = "a script" if _SCRIPT in command.text else "a command"
+            yield _Reason(place, f"image.{key} runs {what}: {command.shown}", _PREPARED)
 
 
-def _old_style_reasons(file: _File) -> Iterator[_Reason]:
-    docker = file.section("docker")
+def _old_style_reasons(file: BentoFile) -> Iterator[_Reason]:
     ways = {
         "setup_script": _PREPARED,
         "dockerfile_template": _PREPARED,
         "cuda_version": _NO_CUDA,
+        "distro": _DEBIAN,
     }
     for key, way_out in ways.items():
-        if value := docker.get(key):
-            yield _Reason(file.at("docker", key), f"docker.{key}: {value}", way_out)
-    distribution = docker.get("distro") or "debian"
-    if distribution != "debian":
-        yield _Reason(file.at("docker", "distro"), f"docker.distro: {distribution}", _DEBIAN)
-    for index, package in enumerate(docker.get("system_packages") or ()):
-        if not _PACKAGE.fullmatch(str(package)):
-            what = f"docker.system_packages: '{package}' is no name of a Debian package"
-            yield _Reason(file.at("docker", "system_packages", index), what, _PREPARED)
-    for key, value in file.section("conda").items():
-        if value:
-            yield _Reason(file.at("conda", key), f"conda.{key}: {value}", _NO_CONDA)
-    if wheels := file.section("python").get("wheels"):
-        what = f"python.wheels: {wheels}, which no lock names"
+        found = file.docker.get(key)
+        if found and (key, found.text) != ("distro", "debian"):
+            yield _Reason(file.at(*found.place), f"docker.{key}: {found.shown}", way_out)
+    for package in file.system_packages:
+        if not _PACKAGE.fullmatch(package.text):
+            what = f"docker.system_packages: '{package.shown}' is no name of a Debian package"
+            yield _Reason(file.at(*package.place), what, _PREPARED)
+    for key, found in file.conda.items():
+        yield _Reason(file.at(*found.place), f"conda.{key}: {found.shown}", _NO_CONDA)
+    if file.wheels:
+        what = f"python.wheels: {file.wheels}, which no lock names"
         yield _Reason(file.at("python", "wheels"), what, LOCK)
 
 
@@ -274,29 +204,22 @@ def _installed_by(command: str) -> list[str]:
     return names if all(_PACKAGE.fullmatch(name) for name in names) else []
 
 
-def _model_reasons(file: _File, directory: Path) -> Iterator[_Reason]:
-    facts = file.facts
-    listed: list[tuple[tuple[str | int, ...], Any]] = [
-        (("models", index), item) for index, item in enumerate(facts.get("models") or ())
-    ]
-    for number, service in enumerate(facts.get("services") or ()):
-        for index, item in enumerate(service.get("models") or ()):
-            listed.append((("services", number, "models", index), item))
-    for path, model in listed:
-        tag, registry = str(model.get("tag", "")), model.get("registry") or "bentoml"
+def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:
+    for model in file.models:
+        tag, registry = model.tag, model.registry
         if registry != "bentoml":
             what = f"model {tag} is fetched from {registry} while the image is built"
-            yield _Reason(file.at(*path), what, _BRING_MODELS)
+            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
         elif not _MODEL_TAG.fullmatch(tag):
             what = f"model {tag[:100]!a} has no name that BentoML gives"
-            yield _Reason(file.at(*path), what, _BUILD_AGAIN)
+            yield _Reason(file.at(*model.place), what, _BUILD_AGAIN)
         elif not (directory / "models" / tag.replace(":", "/")).is_dir():
             what = f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
-            yield _Reason(file.at(*path), what, _BRING_MODELS)
+            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
 
 
-def _environment_reasons(file: _File) -> Iterator[_Reason]:
-    place = file.at("envs" if file.facts.get("envs") else "docker", "env")
+def _environment_reasons(file: BentoFile) -> Iterator[_Reason]:
+    place = file.at("envs") if file.own_envs else file.at("docker", "env")
     for name, value in _environment(file).items():
         if not _VARIABLE.fullmatch(name):
             yield _Reason(place, f"{name!a} is no name of an environment variable", _RENAME)
@@ -331,39 +254,30 @@ def _requirements(directory: Path) -> Path:
 # --- what can be had -----------------------------------------------------------------------------
 
 
-def _system_packages(file: _File) -> Iterator[str]:
-    for command in file.section("image").get("commands") or ():
-        yield from _installed_by(command)
-    docker = file.section("docker")
-    if not docker.get("base_image"):
-        yield from map(str, docker.get("system_packages") or ())
+def _system_packages(file: BentoFile) -> Iterator[str]:
+    for command in file.commands:
+        yield from _installed_by(command.text)
+    if "base_image" not in file.docker:
+        yield from (package.text for package in file.system_packages)
 
 
-def _notes(file: _File) -> Iterator[str]:
-    for command in file.section("image").get("commands") or ():
-        if _is_default(command):
-            names = " ".join(command.split()).partition("--allow-remove-essential ")[2]
+def _notes(file: BentoFile) -> Iterator[str]:
+    for command in file.commands:
+        if _is_default(command.text):
+            names = " ".join(command.text.split()).partition("--allow-remove-essential ")[2]
             yield f"left out, since wheels do not need them: {names}"
-    docker = file.section("docker")
-    if docker.get("base_image") and docker.get("system_packages"):
+    if "base_image" in file.docker and file.system_packages:
         yield "docker.system_packages has no effect beside docker.base_image, as in BentoML"
-    if arguments := file.section("python").get("pip_args"):
-        yield f"python.pip_args has no effect on locked wheels: {arguments}"
-    for variable in file.facts.get("envs") or ():
-        if variable.get("stage") == "build":
-            yield f"the build-stage variable {variable.get('name')} is not needed"
+    if file.pip_args:
+        yield f"python.pip_args has no effect on locked wheels: {cleaned(file.pip_args)}"
+    for variable in file.environment:
+        if variable.stage == "build":
+            yield f"the build-stage variable {cleaned(variable.name)} is not needed"
 
 
-def _environment(file: _File) -> dict[str, str]:
-    options = file.section("docker").get("env")
-    found = {str(name): _text(value) for name, value in (options or {}).items() if value}
-    for variable in file.facts.get("envs") or ():
-        if variable.get("stage", "all") == "all" and variable.get("value"):
-            found[str(variable["name"])] = _text(variable["value"])
-    return found
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str | int | float):
-        raise TypeError("the value of a variable is no text")
-    return str(value)
+def _environment(file: BentoFile) -> dict[str, str]:
+    return {
+        variable.name: variable.value
+        for variable in file.environment
+        if variable.stage == "all" and variable.value
+    }

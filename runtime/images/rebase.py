@@ -42,7 +42,13 @@ from kfp_bento.runtime.images.config import (
 from kfp_bento.runtime.images.copy import copy_referrers, repository_of
 from kfp_bento.runtime.images.destination import check_destination, location, open_sink
 from kfp_bento.runtime.images.host import TITLE as HOST_TITLE
-from kfp_bento.runtime.images.image import Descriptor, ImageSink, Layer, parse_platform
+from kfp_bento.runtime.images.image import (
+    Descriptor,
+    ImageSink,
+    Layer,
+    one_line,
+    parse_platform,
+)
 from kfp_bento.runtime.images.layers import codec_named
 from kfp_bento.runtime.images.papers import base_fact, image_origin
 from kfp_bento.runtime.images.provenance import ImageRebase, invocation_id, rebase_provenance
@@ -143,7 +149,8 @@ class _Parts:
         """Minor version of the interpreter."""
         found = _MINOR.fullmatch(PurePosixPath(self.interpreter).name)
         if found is None:
-            raise ImageError(f"The image's Python is '{self.interpreter}', which has no version.")
+            shown = one_line(self.interpreter)
+            raise ImageError(f"The image's Python is '{shown}', which has no version.")
         return found[1]
 
 
@@ -408,8 +415,8 @@ def _profile(image: OpenedImage, labels: Mapping[str, str]) -> Profile:
     name = labels.get(PROFILE, SERVICE.name)
     if name not in PROFILES:
         raise ImageError(
-            f"{image.title} has the profile '{name}', which this version of kfp-bento does not "
-            f"know; it knows {', '.join(PROFILES)}.",
+            f"{image.title} has the profile '{one_line(name)}', which this version of kfp-bento "
+            f"does not know; it knows {', '.join(PROFILES)}.",
             hint="Use the version of kfp-bento that built the image, or a later one.",
         )
     return PROFILES[name]
@@ -480,7 +487,8 @@ def _epoch(image: OpenedImage) -> int:
         moment = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
     except ValueError as error:
         raise ImageError(
-            f"{image.title} has no creation time as kfp-bento writes it ('{text}').", hint=_REBUILD
+            f"{image.title} has no creation time as kfp-bento writes it ('{one_line(text)}').",
+            hint=_REBUILD,
         ) from error
     return int(moment.replace(tzinfo=datetime.UTC).timestamp())
 

@@ -21,6 +21,7 @@ from kfp_bento.runtime.images.config import (
 )
 from kfp_bento.runtime.images.debian import SystemPackages
 from kfp_bento.runtime.images.environment import DependencyGroup
+from kfp_bento.runtime.images.image import Layer
 from kfp_bento.runtime.images.layers import Codec, LayerStream, codec_named
 from kfp_bento.runtime.images.system_layer import package_entries
 from kfp_bento.runtime.images.tar import (
@@ -62,6 +63,7 @@ class Recipe:
         claimed: The inputs name content that nobody has read yet: whoever takes a finished layer
             for this recipe must first see that the bytes are still the same.
         costly: It takes long to make, so that a local cache should keep it.
+        parts: SHA-256 in hexadecimal of the wheels or packages inside.
     """
 
     kind: str
@@ -73,6 +75,7 @@ class Recipe:
     prepare: Callable[[Path], AbstractContextManager[Listing]]
     claimed: bool = False
     costly: bool = False
+    parts: tuple[str, ...] = ()
 
     @functools.cached_property
     def key(self) -> str:
@@ -93,7 +96,13 @@ class Recipe:
 
     def stream(self, listing: Listing) -> LayerStream:
         """The layer, to be made while it is read."""
-        return LayerStream(listing, self.codec, epoch=self.epoch)
+        return LayerStream(listing, self.codec, epoch=self.epoch, summing=self.claimed)
+
+    def fits(self, layer: Layer) -> bool:
+        """Whether a recorded layer can be one of this recipe, as far as that is known before."""
+        if layer.kind != self.kind or layer.media_type != self.codec.media_type:
+            return False
+        return not self.exact or layer.digest == layer.diff_id
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -254,6 +263,7 @@ def dependency_recipe(group: DependencyGroup, codec: Codec, epoch: int, tell: Pr
         size=group.download_size,
         prepare=lambda scratch: group.prepared(scratch, tell),
         costly=True,
+        parts=tuple(wheel.sha256 for wheel in group.wheels),
     )
 
 
@@ -291,4 +301,5 @@ def system_recipe(
         size=sum(package.size for package in chosen.packages),
         prepare=prepare,
         costly=True,
+        parts=tuple(package.sha256 for package in chosen.packages),
     )

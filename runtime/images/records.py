@@ -7,12 +7,11 @@ the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kfp_bento.runtime.files import parse_json, parse_json_value
+from kfp_bento.runtime.files import parse_json, parse_json_value, shared_key
 from kfp_bento.runtime.images.blobs import BytesSource
 from kfp_bento.runtime.images.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.image import (
@@ -21,11 +20,13 @@ from kfp_bento.runtime.images.image import (
     Descriptor,
     Layer,
 )
+from kfp_bento.runtime.images.record_seals import are_ours, seal_facts
 from kfp_bento.runtime.images.registry import Repository
 
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
 _ANNOTATION = "kfp-bento.record"
+_SEAL = "kfp-bento.seal"
 _EMPTY = b"{}"
 # 160 bits: enough that no two inputs meet, and a tag has 128 characters at most.
 _KEY_DIGITS = 40
@@ -52,8 +53,8 @@ class RegistryRecords:
     """Records as small artifacts in a repository, each with a tag of its own.
 
     A layer's record refers to the layer's blob, which the registry's garbage collector therefore
-    keeps. Whoever may write to the repository can plant a record, as well as an image: give the
-    right to both to the same people.
+    keeps. Whoever may write to the repository can plant a record, as well as an image. Where a
+    shared key is set, only those count that carry its seal.
 
     Args:
         repository: Where the records are.
@@ -61,29 +62,26 @@ class RegistryRecords:
 
     repository: Repository
 
+    @property
+    def sealed(self) -> bool:
+        """Whether everything that is found here is known to be our own."""
+        return shared_key() is not None
+
     def find_layer(self, key: str) -> Layer | None:
         """The recorded layer; its blob is in this repository."""
-        manifest = self._read(f"layer-{key[:_KEY_DIGITS]}")
         try:
-            if manifest is None:
-                return None
-            return Layer.from_dict(_facts(manifest)).with_origin("reused")
+            return Layer.from_dict(self._find(f"layer-{key[:_KEY_DIGITS]}")).with_origin("reused")
         except ValueError:
-            return None  # another version's record: as good as none
+            return None  # none, or another version's record: as good as none
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
         """Writes a record; the blob is mounted or sent if it is not here."""
         self.repository.put_blob(layer.descriptor, source)
-        facts = asdict(replace(layer, origin="reused", placement=""))
-        self._write(f"layer-{key[:_KEY_DIGITS]}", facts, [layer.descriptor])
+        self._write(f"layer-{key[:_KEY_DIGITS]}", layer.record(), [layer.descriptor])
 
     def find_facts(self, key: str) -> Any:
         """The recorded values."""
-        manifest = self._read(f"facts-{key[:_KEY_DIGITS]}")
-        try:
-            return None if manifest is None else _facts(manifest)
-        except ValueError:
-            return None
+        return self._find(f"facts-{key[:_KEY_DIGITS]}")
 
     def keep_facts(self, key: str, facts: Any) -> None:
         """Writes a record."""
@@ -97,17 +95,24 @@ class RegistryRecords:
         """Remembers an image by its inputs: one more tag on it."""
         self.repository.tag(manifest, content, f"kfp-bento.image-{key[:_KEY_DIGITS]}")
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _find(self, name: str) -> Any:
+        """The facts of a record; None if there is none, or none that counts."""
         found = self.repository.read_manifest_bytes(f"kfp-bento.{name}")
         if found is None:
             return None
-        with contextlib.suppress(ValueError):
-            return parse_json(found[1])
-        return None
+        try:
+            notes = parse_json(found[1])["annotations"]
+            facts = parse_json_value(notes[_ANNOTATION].encode())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        counts = not self.sealed or are_ours(name, facts, notes.get(_SEAL), shared=True)
+        return facts if counts else None
 
     def _write(self, name: str, facts: Any, blobs: Sequence[Descriptor]) -> None:
         empty = descriptor_of(_EMPTY, EMPTY_CONFIG)
         self.repository.put_blob(empty, BytesSource(_EMPTY))
+        found = seal_facts(name, facts, shared=True)
+        sealed = {_SEAL: found} if found else {}
         content = canonical_json(
             {
                 "schemaVersion": 2,
@@ -115,16 +120,8 @@ class RegistryRecords:
                 "artifactType": RECORD_TYPE,
                 "config": empty.to_dict(),
                 "layers": [blob.to_dict() for blob in (blobs or [empty])],
-                "annotations": {_ANNOTATION: canonical_json(facts).decode()},
+                "annotations": {_ANNOTATION: canonical_json(facts).decode(), **sealed},
             }
         )
         manifest = descriptor_of(content, OCI_MANIFEST)
         self.repository.tag(manifest, content, f"kfp-bento.{name}")
-
-
-def _facts(manifest: dict[str, Any]) -> Any:
-    notes = manifest.get("annotations")
-    text = notes.get(_ANNOTATION) if isinstance(notes, dict) else None
-    if not isinstance(text, str):
-        raise ValueError("it is no record")
-    return parse_json_value(text.encode())

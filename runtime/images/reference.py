@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.programs import cleaned
 
 DOCKER_HUB = "docker.io"
 
@@ -202,7 +203,7 @@ def check_tag(tag: str) -> str:
 
 def _invalid(text: str, why: str) -> InvalidInput:
     return InvalidInput(
-        f"'{text}' is no image reference: {why}.",
+        f"'{cleaned(text)}' is no image reference: {cleaned(why)}.",
         hint="Use host[:port]/path[:tag][@sha256:…], oci:DIR for an OCI layout directory, or "
         "docker-archive:FILE for a file as `docker save` writes it.",
     )

@@ -2,7 +2,8 @@
 
 uv follows ``-r`` to any file and quotes it in its errors, puts the builder's environment variables
 into ``${NAME}``, and a bento's list goes into its image. So of a bento only plain, locked
-requirements pass; a list of one's own may also name folders, accounts and variables.
+requirements pass; a list of one's own may also name folders, accounts and variables. In both cases
+uv gets a list that is written anew from what was read here.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import read_small_file
+from kfp_bento.runtime.requirements import SEPARATORS, parse_requirement, rendered
 
 _LIMIT = 16 << 20
 _OPTIONS = {
@@ -21,6 +25,7 @@ _OPTIONS = {
     *("-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host"),
 }
 _OWN_OPTIONS = {"-f", "--find-links"}
+_ABOUT_INDEXES = {"-i", "--index-url", "--extra-index-url", "--no-index", *_OWN_OPTIONS}
 _OPTION = re.compile(r"(--[A-Za-z-]+|-.)[= ]*(.*)")
 _ONE_LIST = "One list must hold all packages; local wheels go into the bento's wheels/ folder."
 _CREDENTIALS = re.compile(
@@ -28,6 +33,10 @@ _CREDENTIALS = re.compile(
 )
 _VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
 _SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
+_WHEEL_FILE = re.compile(r"([^@\s]+\.whl)(?:\[[^\]\s]*\])?")
+_SERVER = re.compile(r"https?://[^\s#;]+", re.I)
+_NOT_HTTPS = re.compile(r"(?<![A-Za-z0-9+.-])(?!https:)[A-Za-z][A-Za-z0-9+.-]*://", re.I)
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _SHOWN = 3
 _WHEEL = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
 LOCK = (
@@ -53,7 +62,7 @@ def objections(file: Path) -> Iterator[tuple[int, str, str]]:
     unlocked = []
     for requirement in _joined(_read(file)):
         number, text = requirement.number, requirement.text
-        refused = [*_no_wheel(text), *_dangers(requirement)]
+        refused = [*_no_wheel(text), *_dangers(requirement), *_no_requirement(text)]
         if refused:
             yield number, *refused[0]
         elif not text.startswith("-") and "--hash=" not in text:
@@ -72,6 +81,44 @@ def requirement_lines(file: Path) -> Iterator[str]:
     """
     for line in _joined(_read(file)):
         yield line.text
+
+
+def installer_line(line: str, folder: Path) -> str:
+    """A requirement of a list as uv gets it, written anew.
+
+    Args:
+        line: The requirement, continued lines joined.
+        folder: Where relative paths start.
+
+    Raises:
+        ImageError: It is no requirement.
+    """
+    try:
+        return rendered(_named(line, folder), variables=True)
+    except ValueError as reason:
+        raise ImageError(
+            f"The lock holds {_quoted(line)}, which is no requirement: {reason}.", hint=LOCK
+        ) from None
+
+
+def addresses_in(line: str) -> list[str]:
+    """The addresses of servers in a line."""
+    return _SERVER.findall(line)
+
+
+def variables_in(line: str) -> list[str]:
+    """The names of the environment's variables that a line wants filled in."""
+    return _VARIABLE.findall(line)
+
+
+def says_where(option: str, *, own: bool) -> bool:
+    """Whether an option says where packages are; the others are decided without the list.
+
+    Args:
+        option: Its name.
+        own: Whether it is in a list of the user's own, who may also trust a host without TLS.
+    """
+    return option in _ABOUT_INDEXES or (own and option == "--trusted-host")
 
 
 def option_in(line: str) -> tuple[str, str] | None:
@@ -111,6 +158,37 @@ def _no_wheel(text: str) -> Iterator[tuple[str, str]]:
         yield f"{_quoted(text)} is a source distribution, which would have to be built", _WHEEL
 
 
+def _no_requirement(text: str) -> Iterator[tuple[str, str]]:
+    """Why a line is none that every installer reads alike."""
+    if text.startswith("-"):
+        return
+    try:
+        named = _named(text, Path("/"))
+        requirement, _ = parse_requirement(named)
+        if requirement.url and named == text and not requirement.url.startswith("https://"):
+            raise ValueError("it names a place that is no https address")
+    except ValueError as reason:
+        yield f"{_quoted(text)} cannot be used: {reason}", LOCK
+
+
+def _named(line: str, folder: Path) -> str:
+    """A requirement by name: that of a wheel's file is in the file's name.
+
+    Raises:
+        ValueError: The file is no wheel.
+    """
+    place, space, rest = line.partition(" ")
+    match = _WHEEL_FILE.fullmatch(place)
+    if match is None or "://" in place:
+        return line
+    file = match[1]
+    try:
+        name = parse_wheel_filename(file.rpartition("/")[2])[0]
+    except InvalidWheelFilename:
+        raise ValueError("it is no wheel") from None
+    return f"{name} @ {(folder.absolute() / file).as_uri()}{space}{rest}"
+
+
 def _quoted(text: str) -> str:
     if _CREDENTIALS.search(text) or "${" in text:
         return "a requirement"
@@ -121,7 +199,8 @@ def _dangers(requirement: _Line) -> Iterator[tuple[str, str]]:
     """Why a line is refused, whole or as it was continued."""
     for line in (*requirement.pieces, requirement.text):
         option = _OPTION.match(line)
-        if option and option[1] not in _OPTIONS:
+        page = option and option[1] in _OWN_OPTIONS and option[2].startswith("https://")
+        if option and option[1] not in _OPTIONS and not page:
             yield f"it has the option {option[1]}", _ONE_LIST
         if "${" in line:
             yield (
@@ -137,6 +216,11 @@ def _dangers(requirement: _Line) -> Iterator[tuple[str, str]]:
             yield (
                 "it points to a file outside the bento",
                 "Put the wheel into the bento's wheels/ folder and write ./wheels/NAME.whl.",
+            )
+        if _NOT_HTTPS.search(line) and not _VERSION_CONTROL.search(line):
+            yield (
+                "it names an address that is not https",
+                "Use https, or name the index in UV_INDEX where the image is built.",
             )
 
 
@@ -160,7 +244,7 @@ class _Line:
 def _joined(text: str) -> Iterator[_Line]:
     """The lines that are not empty; comments end where their line ends."""
     held: list[str] = []
-    for number, line in enumerate((*text.splitlines(), ""), start=1):
+    for number, line in enumerate((*SEPARATORS.split(text), ""), start=1):
         plain = _COMMENT.sub("", line).strip()
         held.append(plain.removesuffix("\\").strip())
         if plain.endswith("\\"):

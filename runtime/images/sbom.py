@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import quote
 
+from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.config import canonical_json
 
 SBOM_TYPE = "application/vnd.cyclonedx+json"
@@ -147,6 +148,8 @@ class SoftwareBill:
         debs: The Debian packages put on top of the base.
         models: Its models.
         base: The base image; None for one made of the building machine, which nobody listed.
+        unverified: SHA-256 of those wheels and packages whose layer was reused on the word of a
+            registry: that they are in it was not seen.
         builder: Version of kfp-bento.
     """
 
@@ -157,6 +160,7 @@ class SoftwareBill:
     debs: tuple[DebFact, ...] = ()
     models: tuple[ModelFact, ...] = ()
     base: BaseFact | None = None
+    unverified: frozenset[str] = frozenset()
     builder: str = field(default_factory=builder_version)
 
 
@@ -194,14 +198,14 @@ def sbom_on_base(content: bytes, base: BaseFact | None) -> bytes | None:
         version of it would not have written: it was made by another tool, or changed since.
     """
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         image, moment = document["metadata"]["component"], document["metadata"]["timestamp"]
         builder = document["metadata"]["tools"]["components"][0]["version"]
         own = [item for item in document["components"] if item["type"] != "container"]
         below = [item for item in document["components"] if item["type"] == "container"]
         if _written(image, moment, builder, own, below[0] if below else None) != content:
             return None
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return None
     return _written(image, moment, builder_version(), own, _base(base) if base else None)
 
@@ -275,10 +279,18 @@ def _components(bill: SoftwareBill) -> list[dict[str, Any]]:
             "version": bill.version,
             "description": "The bento: service source, BentoML's files and the models' place.",
         },
-        *(_wheel(wheel) for wheel in set(bill.wheels)),
-        *(_deb(deb) for deb in set(bill.debs)),
+        *(_noted(_wheel(wheel), wheel.sha256, bill) for wheel in set(bill.wheels)),
+        *(_noted(_deb(deb), deb.sha256, bill) for deb in set(bill.debs)),
         *(_model(model) for model in bill.models),
     ]
+
+
+def _noted(component: dict[str, Any], sha256: str, bill: SoftwareBill) -> dict[str, Any]:
+    """The component, marked if nobody has seen that it is what the image holds."""
+    if sha256 not in bill.unverified:
+        return component
+    note = {"name": f"{DISTRIBUTION}:reused", "value": "on the word of the registry"}
+    return {**component, "properties": [note]}
 
 
 def _wheel(wheel: WheelFact) -> dict[str, Any]:

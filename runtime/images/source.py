@@ -26,6 +26,7 @@ from kfp_bento.runtime.images.image import (
     Platform,
     descriptor_from,
     is_digest,
+    one_line,
     parse_platform,
 )
 from kfp_bento.runtime.images.layout import LayoutSource
@@ -143,7 +144,7 @@ class OpenedImage:
     def platform(self) -> Platform:
         """What its configuration says that it is for."""
         os, architecture = self.config.get("os"), self.config.get("architecture")
-        return Platform(str(os or "unknown")[:60], str(architecture or "unknown")[:60])
+        return Platform(one_line(os or "unknown", 60), one_line(architecture or "unknown", 60))
 
 
 def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
@@ -232,11 +233,11 @@ def is_index(descriptor: Descriptor, document: dict[str, Any], title: str) -> bo
         ImageError: It is neither, or both.
     """
     if not {"layers", "manifests"} & document.keys():
-        raise ImageError(f"{title} is no image but '{descriptor.media_type[:100]}'.")
+        raise ImageError(f"{title} is no image but '{one_line(descriptor.media_type, 100)}'.")
     said = document.get("mediaType", descriptor.media_type)
     if descriptor.media_type in _INDEXES | _MANIFESTS and said != descriptor.media_type:
         raise ImageError(
-            f"{title} is named as '{descriptor.media_type}' but says '{str(said)[:100]}'."
+            f"{title} is named as '{descriptor.media_type}' but says '{one_line(said, 100)}'."
         )
     index = isinstance(document.get("manifests"), list)
     manifest = isinstance(document.get("layers"), list) and "config" in document
@@ -258,7 +259,7 @@ def well_formed(title: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImageError(f"The image {title} is malformed: {error}.") from error
+        raise ImageError(f"The image {title} is malformed: {one_line(error)}.") from error
 
 
 def check_texts(what: str, values: Iterable[object]) -> None:
@@ -353,7 +354,7 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
                 raise ImageError(f"{text} is an index of indexes, which is not supported.")
             return chosen
         if name:
-            offered.add(name[:60])
+            offered.add(one_line(name, 60))
     shown = ", ".join(sorted(offered)[:10]) or "none that it names"
     raise ImageError(
         f"{text} has no image for {platform}, only for {shown}.",
@@ -422,11 +423,11 @@ def _layer(item: Any, diff_id: str, number: int) -> Layer:
     blob = descriptor_from(item)
     notes = item.get("annotations") or {}
     return Layer(
-        kind=str(notes.get(KIND, "base")),
+        kind=one_line(notes.get(KIND, "base")),
         digest=blob.digest,
         diff_id=diff_id,
         size=blob.size,
         media_type=oci_layer_type(blob.media_type),
         origin="base",
-        title=str(notes.get(TITLE, f"base layer {number}")),
+        title=one_line(notes.get(TITLE, f"base layer {number}")),
     )

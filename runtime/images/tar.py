@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -230,11 +232,18 @@ class InOrder:
         return iter(self._entries)
 
 
-def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
+def tar_stream(
+    entries: Iterable[TarEntry], epoch: int, sums: dict[str, str] | None = None
+) -> Iterator[bytes]:
     """Writes the entries as a tar in chunks of about a mebibyte.
 
     Files are read once, when their turn comes. Order is that of the paths' bytes; entries that
     are `InOrder` are written, and checked, as they come.
+
+    Args:
+        entries: The members.
+        epoch: Seconds since 1970 for every timestamp.
+        sums: Receives the SHA-256 of each file, in hexadecimal, by its path.
 
     Raises:
         ImageError: Two entries share a path, a path leaves the root, has a whiteout name or goes
@@ -250,7 +259,7 @@ def tar_stream(entries: Iterable[TarEntry], epoch: int) -> Iterator[bytes]:
     buffer = bytearray()
     total = 0
     for entry in checked:
-        for piece in _member(entry, epoch):
+        for piece in _member(entry, epoch, sums):
             buffer += piece
             if len(buffer) >= CHUNK:
                 total += len(buffer)
@@ -319,15 +328,28 @@ def _checked_tree(keyed: Iterable[tuple[bytes, TarEntry]]) -> Iterator[TarEntry]
         yield entry
 
 
-def _member(entry: TarEntry, epoch: int) -> Iterator[bytes]:
+def _member(entry: TarEntry, epoch: int, sums: dict[str, str] | None) -> Iterator[bytes]:
     yield _header(entry, epoch)
     if entry.kind != "file":
         return
-    if entry.content is not None:
-        yield entry.content
-    else:
-        yield from file_chunks(entry)
+    content = file_chunks(entry) if entry.content is None else iter([entry.content])
+    yield from content if sums is None else _summed(content, entry.path, sums)
     yield bytes(-entry.size % 512)
+
+
+def _summed(content: Iterator[bytes], path: str, sums: dict[str, str]) -> Iterator[bytes]:
+    """Passes a file's bytes through; they are hashed while others work on them."""
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        pending: Future[None] | None = None
+        for piece in content:
+            if pending is not None:
+                pending.result()
+            pending = aside.submit(digest.update, piece)
+            yield piece
+        if pending is not None:
+            pending.result()
+    sums[path] = digest.hexdigest()
 
 
 def _header(entry: TarEntry, epoch: int) -> bytes:

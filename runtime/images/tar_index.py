@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import open_plain_file
+from kfp_bento.runtime.images.image import one_line
 from kfp_bento.runtime.images.tar import CHUNK
 
 # An archive has a few entries for each of at most 127 layers.
@@ -149,7 +150,7 @@ def _members(stream: BinaryIO, file: Path) -> Iterator[tarfile.TarInfo]:
             yield member
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise ImageError(
-            f"{file} is no uncompressed tar file: {error}.",
+            f"{file} is no uncompressed tar file: {one_line(error)}.",
             hint="Decompress it first (gunzip, zstd -d), or save the image again.",
         ) from error
     raise _refused(file, f"it has more than {_MEMBERS} entries")
@@ -164,6 +165,6 @@ def _inside(file: Path, name: str) -> str:
 
 def _refused(file: Path, why: str) -> ImageError:
     return ImageError(
-        f"The archive {file} is refused: {why}.",
+        f"The archive {file} is refused: {one_line(why, 500)}.",
         hint="Do not use this file; save the image again from a source that you trust.",
     )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import urllib3
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.files import parse_json
@@ -31,6 +32,7 @@ from kfp_bento.runtime.images.connections import (
 from kfp_bento.runtime.images.credentials import Credentials, find_credentials
 from kfp_bento.runtime.images.reference import DOCKER_HUB
 from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.programs import cleaned
 
 # Answers longer than this are read only as streams; no manifest may be larger.
 CONTENT_LIMIT = 4 << 20
@@ -47,7 +49,6 @@ _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 # What may stand in an Authorization header (RFC 6750, 2.1), and nothing that would end it.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _LONGEST_DETAIL = 1000
-_NO_SPACE = re.compile(rb'no space|"err":28\b', re.IGNORECASE)
 
 Result = TypeVar("Result")
 Body = bytes | Iterator[bytes] | None
@@ -71,13 +72,18 @@ class Passing(Exception):
 
 
 class Answer:
-    """An answer; its content is at hand unless a stream was asked for."""
+    """An answer; its content is at hand unless a stream was asked for.
+
+    Attributes:
+        stranger: Whether somebody gave it whom the registry had sent us to.
+    """
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, content: bytes) -> None:
         self.status = raw.status
         self.headers = raw.headers
         self.url = url
         self.content = content
+        self.stranger = False
         self._raw = raw
 
     def chunks(self) -> Iterator[bytes]:
@@ -102,8 +108,8 @@ class Answer:
     def detail(self) -> str:
         """The registry's own words, without control characters; they never hold what we sent."""
         said = (f"{item.get('code', '')} {item.get('message', '')}" for item in self._errors())
-        text = "; ".join(text.strip() for text in said)
-        return "".join(letter if letter.isprintable() else " " for letter in text)[:_LONGEST_DETAIL]
+        text = " ".join(cleaned("; ".join(text.strip() for text in said)).split())
+        return text[:_LONGEST_DETAIL]
 
     def _errors(self) -> list[dict[str, Any]]:
         try:
@@ -177,7 +183,9 @@ class Transport:
         scopes = self._scopes(method, also)
         authorization = self._login.header(scopes)
         answer = self._follow(method, url, body, headers, authorization, stream)
-        if answer.status == 401 and self._login.renew(scopes, authorization, answer):
+        # What a redirect led to has no say in where our login goes: it would name its own realm.
+        asked = answer.status == 401 and not answer.stranger
+        if asked and self._login.renew(scopes, authorization, answer):
             if not isinstance(body, bytes | None):
                 raise Passing(self.failure(answer, "take a blob"), at_once=True)
             authorization = self._login.header(scopes)
@@ -248,9 +256,16 @@ class Transport:
 
     def failure(self, answer: Answer, action: str) -> RegistryError:
         """An error with the registry's own words."""
+        said = f"HTTP {answer.status}" + (f" ({answer.detail})" if answer.detail else "")
+        if answer.stranger:
+            return RegistryError(
+                f"The registry {self.host} would not {action}: it sends us to "
+                f"{_shown_host(answer.url)}, which answers {said}.",
+                hint="Logins are for the registry itself and never go along with a redirect: its "
+                "administrator has to look at where it keeps its content.",
+            )
         return RegistryError(
-            f"The registry {self.host} would not {action}: HTTP {answer.status}"
-            + (f" ({answer.detail})." if answer.detail else "."),
+            f"The registry {self.host} would not {action}: {said}.",
             hint=_hint(answer, "with" if self._login.credentials else "without"),
             codes=tuple(sorted(answer.codes)),
         )
@@ -265,23 +280,36 @@ class Transport:
         target = urllib.parse.urlsplit(url)
         allowed = target.scheme == "https" or (self._plain and is_plain(target.netloc))
         if target.scheme not in {"http", "https"} or not allowed:
-            raise RegistryError(f"{self.host} {action} at '{target.netloc}' without TLS.")
+            raise RegistryError(f"{self.host} {action} at '{_shown_host(url)}' without TLS.")
         if is_loopback(target.netloc) and not is_loopback(self.host):
             raise RegistryError(f"{self.host} {action} at this machine.")
         ours = urllib.parse.urlsplit(self.base).hostname or ""
         if target.hostname != ours and is_private(target.hostname or "") and not is_private(ours):
             raise RegistryError(
-                f"{self.host} {action} at '{target.netloc}', an address in the own network.",
+                f"{self.host} {action} at '{_shown_host(url)}', an address in the own network.",
                 hint="Do not use this registry until its administrator has looked at it.",
             )
 
     def _joined(self, url: str, location: str) -> str:
-        """The address that a registry gave, if it is one."""
+        """The address that a registry gave, if it is one that everybody reads alike.
+
+        What is checked here is sent by urllib3, which ends a host at a backslash where others read
+        on to an `@`.
+        """
         try:
             joined = urllib.parse.urljoin(url, location)
-            urllib.parse.urlsplit(joined).port  # noqa: B018 - parsed when it is looked at
-        except ValueError:
+            target = urllib.parse.urlsplit(joined)
+            there, sent = (target.hostname, target.port), parse_url(joined)
+            if target.scheme and there != (_bare(sent.host), sent.port):
+                raise ValueError("read differently")
+        except (ValueError, HTTPError):
             raise RegistryError(f"{self.host} names an address that is none.") from None
+        if "@" in target.netloc:
+            raise RegistryError(
+                f"{self.host} names an address with a user at '{_shown_host(joined)}'.",
+                hint="A registry sends nobody about with a user's name: have its administrator "
+                "look at it.",
+            )
         return joined
 
     def _follow(
@@ -297,6 +325,7 @@ class Transport:
         for _ in range(_REDIRECT_LIMIT + 1):
             signed = _signed(headers, authorization)
             answer = self._send(method, url, body, signed, stream=stream)
+            answer.stranger = _origin(url) != _origin(self.base)
             if answer.status not in _REDIRECTS or method not in {"GET", "HEAD"}:
                 return answer
             target = self._joined(url, answer.headers.get("Location", ""))
@@ -460,8 +489,21 @@ def _signed(headers: dict[str, str] | None, authorization: str | None) -> dict[s
     return {**signed, "Authorization": authorization} if authorization else signed
 
 
-def _origin(url: str) -> tuple[str, str]:
-    return urllib.parse.urlsplit(url)[:2]
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454)."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, parts.hostname or "", port
+
+
+def _bare(host: str | None) -> str | None:
+    """A host as `urlsplit` gives it: lower case, an IPv6 address without its brackets."""
+    return host.strip("[]").lower() if host else None
+
+
+def _shown_host(url: str) -> str:
+    """Host and port of an address for people, without any user."""
+    return cleaned(urllib.parse.urlsplit(url).netloc.rpartition("@")[2])[:260]
 
 
 def _challenges(answer: Answer) -> dict[str, dict[str, str]]:

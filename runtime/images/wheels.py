@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import netrc
 import os
 import re
-import shutil
 import ssl
-import subprocess
 import sys
 import tempfile
-import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import urllib3
@@ -38,10 +34,21 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
+from kfp_bento.runtime import programs
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import parse_toml
+from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.blobs import storage_errors
 from kfp_bento.runtime.images.image import Platform, is_digest
-from kfp_bento.runtime.images.requirements import option_in, requirement_lines
+from kfp_bento.runtime.images.requirements import (
+    addresses_in,
+    installer_line,
+    option_in,
+    requirement_lines,
+    says_where,
+    variables_in,
+)
+from kfp_bento.runtime.programs.uv import account_for
 
 BIG_WHEEL = 64_000_000
 """From this size on, in bytes of the wheel file, a wheel gets a layer of its own."""
@@ -64,6 +71,7 @@ _SOURCES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
 # Servers of packages hold back clients that open more at once.
 _CONNECTIONS = 8
 _SECONDS = 10.0
+_UV_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,13 @@ class Lock:
         file: The requirements file.
         folder: Where relative paths in it start.
         python: Minor version of the interpreter that will import the packages: ``3.11``.
+        own: Whether it is a list of the user's own, who may name accounts and variables in it.
     """
 
     file: Path
     folder: Path
     python: str
+    own: bool = True
 
     @property
     def digest(self) -> str:
@@ -98,7 +108,9 @@ class Lock:
         return requirement_lines(self.file)
 
     def options(self) -> Iterator[str]:
-        """Its options (indexes and the like), with paths made absolute.
+        """Its options that say where packages are, with paths made absolute.
+
+        No other counts: one of the list would win over ours, and have code built and run.
 
         Raises:
             ImageError: It includes another file, or has another option that no list may have.
@@ -108,6 +120,8 @@ class Lock:
             if found is None:
                 continue
             option, value = found
+            if not says_where(option, own=self.own):
+                continue
             if option in {"-f", "--find-links"} and "://" not in value:
                 value = str((self.file.parent / value).absolute())
             yield f"{option} {value}".rstrip()
@@ -250,14 +264,34 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     return tuple(sorted(_sized(found, lock), key=lambda wheel: wheel.name))
 
 
-def locked(wheels: Iterable[Wheel], lock: Lock) -> bool:
-    """Whether the lock holds the hash of every wheel, as of all that `select_wheels` gives.
+def locked(wheels: Sequence[Wheel], lock: Lock) -> bool:
+    """Whether `select_wheels` can have given these wheels for the lock, whoever says so.
+
+    The lock holds the hash of every wheel, names its file or address, and has no requirement
+    without a condition that is left out.
 
     Raises:
         ImageError: The lock cannot be read.
     """
     known = _locked_hashes(lock)
-    return all(wheel.sha256 in known.get(wheel.name, frozenset()) for wheel in wheels)
+    lines = [line for line in lock.lines() if not line.startswith("-")]
+    chosen = {wheel.name: wheel for wheel in wheels}
+    always = {_required_name(_requirement_in(line)) for line in lines if ";" not in line}
+    return (
+        len(chosen) == len(wheels)
+        and always <= chosen.keys()
+        and all(wheel.sha256 in known.get(name, frozenset()) for name, wheel in chosen.items())
+        and all(_is_named(wheel, lines) for wheel in chosen.values() if wheel.source)
+    )
+
+
+def _is_named(wheel: Wheel, lines: Iterable[str]) -> bool:
+    """Whether a lock names the place of a wheel: an address as it stands, a file by its name."""
+    if "://" in wheel.source:
+        return any(wheel.source in line for line in lines)
+    place = PurePosixPath(wheel.source)
+    inside = not place.is_absolute() and ".." not in place.parts
+    return inside and any(place.name in line for line in lines)
 
 
 def wheel_groups(wheels: Sequence[Wheel], *, own_files: bool = True) -> tuple[WheelGroup, ...]:
@@ -300,15 +334,22 @@ def run_uv(
     Raises:
         ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
     """
-    if "--cache-dir" in arguments or _has_cache():
-        return _run_uv(lock, platform, *arguments, offline=offline)
-    if scratch:
-        cache = str(scratch.absolute() / "uv-cache")
-        return _run_uv(lock, platform, *arguments, "--cache-dir", cache, offline=offline)
-    with storage_errors(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="kfp-bento-uv-")
-    with temporary as cache:
-        return _run_uv(lock, platform, *arguments, "--cache-dir", cache, offline=offline)
+    with _scratch("kfp-bento-uv-") as folder:
+        if "--cache-dir" not in arguments and not _has_cache():
+            cache = (scratch or folder).absolute() / "uv-cache"
+            arguments = (*arguments, "--cache-dir", str(cache))
+        # In a directory of our own: uv looks for its settings where it runs.
+        return _run_uv(lock, platform, *arguments, offline=offline, directory=folder)
+
+
+@contextlib.contextmanager
+def _scratch(prefix: str) -> Iterator[Path]:
+    """A temporary directory; what killed processes left of the kind goes as well."""
+    near = Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as stack:
+        with storage_errors(near):
+            folder = stack.enter_context(scratch_inside(near, prefix))
+        yield folder
 
 
 def _has_cache() -> bool:
@@ -327,55 +368,52 @@ def _has_cache() -> bool:
     return os.access(place, os.W_OK | os.X_OK)
 
 
-def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool) -> str:
-    command = [
-        *(_uv(), *arguments, "--quiet", "--no-config", "--no-progress", "--no-deps"),
-        *("--python", sys.executable, "--python-version", lock.python),
-        *("--python-platform", f"{_MACHINES[platform.architecture]}-{_manylinux(GLIBC)}"),
-        *("--only-binary", ":all:", *(["--offline"] if offline else [])),
-    ]
-    kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    done = subprocess.run(
-        command,
-        cwd=lock.folder,
-        env={**kept, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
+def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool, directory: Path) -> str:
+    lines = list(lock.lines())
+    done = programs.run_uv(
+        [
+            *(*arguments, "--quiet", "--no-deps", "--only-binary", ":all:"),
+            *("--python", sys.executable, "--python-version", lock.python),
+            *("--python-platform", f"{_MACHINES[platform.architecture]}-{_manylinux(GLIBC)}"),
+            *(["--offline"] if offline else []),
+        ],
+        doing="Installing the bento's dependencies",
+        directory=directory,
+        seconds=_UV_SECONDS,
+        error=ImageError,
+        # Only entries for these very hosts are taken from the netrc file.
+        indexes=[address for line in lines for address in addresses_in(line)],
+        variables=[name for line in lines for name in variables_in(line)] if lock.own else (),
     )
-    if done.returncode == 0:
-        return done.stdout
-    said = [line.rstrip() for line in done.stderr.splitlines() if line.strip()]
+    if done.status == 0:
+        return done.output
     raise ImageError(
-        "The bento's dependencies cannot be installed. uv says:\n" + "\n".join(said[-12:]),
-        hint="All packages must exist as wheels for the image's platform and Python. uv needs the "
-        "package index or a warm cache, and SSL_CERT_FILE for certificates of your own.",
+        f"The bento's dependencies cannot be installed. uv says:\n{done.last_lines()}",
+        hint="All packages must exist as wheels for the image's platform and Python. "
+        + programs.UV_DOES_NOT_ANSWER,
     )
-
-
-def _uv() -> str:
-    """The uv installed beside this interpreter, else from PATH."""
-    with contextlib.suppress(ImportError, FileNotFoundError):
-        from uv import find_uv_bin
-
-        return str(find_uv_bin())
-    found = shutil.which("uv")
-    if found is None:
-        raise ImageError(
-            "uv was not found; it installs the bento's dependencies.",
-            hint="Install it: pip install uv (it is part of kfp-bento[runtime]).",
-        )
-    return found
 
 
 def _compiled(lock: Lock, platform: Platform) -> list[dict[str, Any]]:
     """The packages of the lock as uv finds them in the index (PEP 751, ``packages``)."""
-    list(lock.options())  # refuses what cannot be handed on later
-    file = str(lock.file.absolute())
-    text = run_uv(lock, platform, "pip", "compile", file, "--format", "pylock.toml", "--no-header")
-    packages: list[dict[str, Any]] = tomllib.loads(text).get("packages", [])
+    with _scratch("kfp-bento-lock-") as folder:
+        file = folder / "requirements.txt"
+        text = "".join(f"{line}\n" for line in _installer_lines(lock))
+        with storage_errors(file):
+            file.write_text(text, encoding="utf-8")
+        text = run_uv(
+            lock, platform, "pip", "compile", str(file), "--format", "pylock.toml", "--no-header"
+        )
+    packages: list[dict[str, Any]] = parse_toml(text.encode()).get("packages", [])
     return packages
+
+
+def _installer_lines(lock: Lock) -> Iterator[str]:
+    """The lock as uv gets it."""
+    yield from lock.options()
+    for line in lock.lines():
+        if not line.startswith("-"):
+            yield installer_line(line, lock.folder)
 
 
 def _locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
@@ -384,7 +422,7 @@ def _locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
     for line in lock.lines():
         if line.startswith("-"):
             continue
-        name = _required_name(re.split(r"\s--", line, maxsplit=1)[0].strip())
+        name = _required_name(_requirement_in(line))
         found = {value.lower() for kind, value in _HASH.findall(line) if kind == "sha256"}
         if not found:
             raise ImageError(
@@ -393,6 +431,11 @@ def _locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
             )
         hashes[name] = hashes.get(name, frozenset()) | found
     return hashes
+
+
+def _requirement_in(line: str) -> str:
+    """The requirement in a line of a lock, without its hashes."""
+    return re.split(r"\s--", line, maxsplit=1)[0].strip()
 
 
 def _required_name(text: str) -> str:
@@ -449,9 +492,17 @@ def _candidates(package: dict[str, Any], lock: Lock) -> Iterator[tuple[Wheel, st
             filename=filename,
             sha256=_sha256(file) if file else item.get("hashes", {}).get("sha256", "").lower(),
             size=file.stat().st_size if file else int(item.get("size", 0)),
-            source=str(archive.get("path") or archive.get("url", "")),
+            source=_source(archive, file, lock),
         )
         yield wheel, address
+
+
+def _source(archive: Mapping[str, Any], file: Path | None, lock: Lock) -> str:
+    """How the lock names a wheel that no index gives; paths start in its folder."""
+    folder = lock.folder.absolute()
+    if archive and file and file.is_relative_to(folder):
+        return file.relative_to(folder).as_posix()
+    return str(archive.get("path") or archive.get("url", ""))
 
 
 def _local_file(item: Mapping[str, Any], lock: Lock) -> Path | None:
@@ -542,7 +593,7 @@ def _content_length(
     if parts.scheme not in {"http", "https"}:
         return 0
     headers = {}
-    if account := accounts.get(_origin(parts)) or _netrc_account(parts.hostname or ""):
+    if account := accounts.get(_origin(parts)) or account_for(parts.hostname or ""):
         headers = urllib3.make_headers(basic_auth=":".join(account))
     try:
         answer = pool.request("HEAD", parts._replace(fragment="").geturl(), headers=headers)
@@ -576,13 +627,6 @@ def _accounts(lock: Lock) -> dict[str, tuple[str, str]]:
             unquoted = urllib.parse.unquote(parts.username)
             accounts[_origin(parts)] = unquoted, urllib.parse.unquote(parts.password or "")
     return accounts
-
-
-def _netrc_account(host: str) -> tuple[str, str] | None:
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        if found := netrc.netrc(os.environ.get("NETRC")).authenticators(host):
-            return found[0], found[2] or ""
-    return None
 
 
 def _origin(parts: urllib.parse.SplitResult) -> str:

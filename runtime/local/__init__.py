@@ -4,12 +4,13 @@ from .compilation import compile_components, compile_pipelines
 from .demo import Demo, run_demo
 from .pipelines import load_pipeline, typed_arguments
 from .runs import Run, Step, run_pipeline
-from .services import Service, serve
+from .services import NETWORK_VARIABLE, Service
 from .target import ADDRESS_VARIABLE, local_target
 from .tracking import TrackingServer, tracking_server
 
 __all__ = [
     "ADDRESS_VARIABLE",
+    "NETWORK_VARIABLE",
     "Demo",
     "Run",
     "Service",
@@ -21,7 +22,6 @@ __all__ = [
     "local_target",
     "run_demo",
     "run_pipeline",
-    "serve",
     "tracking_server",
     "typed_arguments",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import docstring_parser
 
-from ..deployments import option_docs, target_of
+from kfp_bento.runtime.deployments import option_docs, target_of
 
 FILLED_IN = ("TaskConfig",)
 """Types of inputs that Kubeflow Pipelines fills in itself."""

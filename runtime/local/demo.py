@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bentos import load_bento
-from ..images import choose_base
-from ..models import load_model
-from ..reports import run_report, write_json, write_text
+from kfp_bento.runtime.bentos import load_bento
+from kfp_bento.runtime.images import choose_base
+from kfp_bento.runtime.models import load_model
+from kfp_bento.runtime.reports import run_report, write_json, write_text
+
 from .runs import Run, Step, run_pipeline
 from .services import Service
 from .target import ADDRESS_VARIABLE, local_target
@@ -44,6 +45,7 @@ def run_demo(
     directory: Path,
     *,
     base: str = "",
+    network: str = "",
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Demo:
     """Run train_to_serve from nothing to a promoted model, with everything on this machine.
@@ -56,6 +58,7 @@ def run_demo(
         directory: Receives everything that is written.
         base: Base image; empty takes KFP_BENTO_BASE_IMAGE, else python:<minor>-slim if its
             registry answers, else a base made of this machine.
+        network: What the release reaches, see `local_target`.
         on_step: Called when a step begins and when it ends.
 
     Raises:
@@ -76,7 +79,7 @@ def run_demo(
             seconds[step.name] = step.seconds
         on_step(step)
 
-    run, service = _whole_road(directory, base, note)
+    run, service = _whole_road(directory, base, network, note)
     seconds["total"] = time.monotonic() - began
     summary = _summary(run, service, seconds)
     summary["image"]["location"] = f"oci:{shown / 'image'}"  # as it was given: no path of ours
@@ -84,11 +87,13 @@ def run_demo(
     return Demo(directory, summary)
 
 
-def _whole_road(directory: Path, base: str, on_step: Callable[[Step], None]) -> tuple[Run, Service]:
+def _whole_road(
+    directory: Path, base: str, network: str, on_step: Callable[[Step], None]
+) -> tuple[Run, Service]:
     """Run the pipeline beside a tracking server and a target for its release, both ours."""
     with (
         tracking_server(directory / "mlflow") as tracking,
-        local_target(directory / "service") as target,
+        local_target(directory / "service", network=network) as target,
     ):
         run = run_pipeline(
             PIPELINE,
@@ -102,6 +107,7 @@ def _whole_road(directory: Path, base: str, on_step: Callable[[Step], None]) -> 
             },
             directory / "run",
             environment={
+                **tracking.environment,
                 ADDRESS_VARIABLE: target.address,
                 "KFP_BENTO_CACHE": str(directory.parent / "cache"),
                 "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -7,12 +7,13 @@ process group of its own all of it can be stopped as one.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from kfp import local
+
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 
 from .pipelines import load_pipeline
 
@@ -32,4 +33,4 @@ def main(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    main(parse_json(read_small_file(Path(sys.argv[1]), JSON_LIMIT)))

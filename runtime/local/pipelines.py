@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInput
+from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.files import parse_json_value
 
 SHIPPED = {
     "serve_model": "kfp_bento.pipelines:serve_model",
@@ -37,18 +37,23 @@ def load_pipeline(reference: str) -> Any:
             return components.load_component_from_file(reference)
         except Exception as error:  # KFP raises whatever its YAML and protobuf readers raise
             raise InvalidInput(f"{reference} is no compiled KFP pipeline: {error}") from error
-    module, _, attribute = SHIPPED.get(reference.replace("-", "_"), reference).partition(":")
+    module, _, attribute = SHIPPED.get(_key(reference), reference).partition(":")
     if not attribute:
         raise InvalidInput(
             f"There is no pipeline {reference}.",
             hint=f"Give one of {', '.join(SHIPPED)}, a compiled YAML file, or module:attribute.",
         )
-    if str(Path.cwd()) not in sys.path:
+    if not is_shipped(reference) and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InvalidInput(f"The pipeline {reference} cannot be loaded: {error}.") from error
+
+
+def is_shipped(reference: str) -> bool:
+    """Tell whether a reference names a pipeline of ours, which needs nothing of the user's."""
+    return _key(reference) in SHIPPED
 
 
 def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
@@ -76,6 +81,10 @@ def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
+def _key(reference: str) -> str:
+    return reference.replace("-", "_")
+
+
 def _typed(key: str, value: str, kind: str) -> Any:
     try:
         if kind == "Integer":
@@ -85,7 +94,7 @@ def _typed(key: str, value: str, kind: str) -> Any:
         if kind == "Boolean":
             return _boolean(value)
         if kind in ("List", "Dict"):
-            parsed = json.loads(value)
+            parsed = parse_json_value(value.encode())
             if not isinstance(parsed, list if kind == "List" else dict):
                 raise ValueError(f"not a JSON {kind.lower()}")
             return parsed

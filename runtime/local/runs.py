@@ -6,18 +6,23 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, LocalRunError
-from .processes import stop
+from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
+from kfp_bento.runtime.programs import cleaned, start_program
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+from .pipelines import is_shipped
+from .private import others_may_add, private_directory, private_file
+
+if TYPE_CHECKING:
+    import subprocess
+
 STARTED = re.compile(r" - INFO - Executing task '(?P<step>[^']+)'")
 FINISHED = re.compile(
     r" - (?:INFO|ERROR) - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)"
@@ -58,9 +63,15 @@ class Run:
         return self.directory / step / name
 
     def record(self, step: str, name: str = "record") -> dict[str, Any]:
-        """Read one JSON output of a step."""
-        content: dict[str, Any] = json.loads(self.output(step, name).read_text())
-        return content
+        """Read one JSON output of a step.
+
+        Raises:
+            LocalRunError: It cannot be read.
+        """
+        try:
+            return parse_json(read_small_file(self.output(step, name), JSON_LIMIT))
+        except (OSError, ValueError) as error:
+            raise LocalRunError(f"The {name} of step {step} cannot be read: {error}.") from error
 
 
 def run_pipeline(
@@ -91,40 +102,36 @@ def run_pipeline(
     """
     directory = directory.resolve()
     _refuse_interpreter_names(arguments, directory)
-    temporary = directory / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = private_directory(directory / "tmp")
+    root = private_directory(directory / "steps")
     request = directory / "request.json"
-    root = directory / "steps"
     earlier = set(root.glob("*"))
-    request.write_text(
-        json.dumps({"pipeline": pipeline, "arguments": dict(arguments), "root": str(root)})
-    )
+    content = {"pipeline": pipeline, "arguments": dict(arguments), "root": str(root)}
+    with private_file(request) as file:
+        json.dump(content, file)
+    # Python looks for modules where it is started, and somebody may have put some there; only the
+    # user's own pipelines may need what lies there.
+    closed = is_shipped(pipeline) or others_may_add(Path.cwd())
+    safe = {"PYTHONSAFEPATH": "1"} if closed else {}
+    # The steps are ours, and do what the user set for MLflow, registries and clusters.
     inherited = {k: v for k, v in os.environ.items() if not (hidden and k.startswith(hidden))}
-    variables = {**inherited, **(environment or {}), "TMPDIR": str(temporary)}
-    process = subprocess.Popen(
+    with start_program(
         [sys.executable, "-u", "-m", "kfp_bento.runtime.local.pipeline_process", str(request)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=variables,
-        start_new_session=True,
-    )
-    assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
-    try:
+        environment={**inherited, **safe, **(environment or {}), "TMPDIR": str(temporary)},
+        one_stream=True,
+    ) as process:
         before()
+        assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write("begin\n")
-        log = directory / "pipeline.log"
-        seconds = _follow(process, log, on_step)
-    finally:
-        stop(process)
+            stdin.write(b"begin\n")
+        seconds = _follow(process, directory / "pipeline.log", on_step)
     made = sorted(set(root.glob("*")) - earlier)
     return Run(made[-1] if made else root, seconds)
 
 
 def _follow(
-    process: subprocess.Popen[str], log: Path, on_step: Callable[[Step], None]
+    process: subprocess.Popen[bytes], log: Path, on_step: Callable[[Step], None]
 ) -> dict[str, float]:
     """Write the process's output to the log, report its steps, raise when one fails."""
     seconds: dict[str, float] = {}
@@ -132,9 +139,9 @@ def _follow(
     lines: list[str] = []
     began = time.monotonic()
     assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
-    with log.open("w") as output:
+    with private_file(log) as output:
         for raw in process.stdout:
-            line = COLOUR.sub("", raw)
+            line = cleaned(raw.decode("utf-8", "replace").replace("\r\n", "\n"))
             output.write(line)
             lines.append(line)
             if found := STARTED.search(line):

@@ -6,22 +6,45 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..bentos import Bento
-from ..errors import LocalRunError
+from kfp_bento.runtime.bentos import Bento
+from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.programs import (
+    COMPUTING,
+    clean_environment,
+    confined,
+    run_uv,
+    start_program,
+)
+
+from . import listening
 from .engines import Engine, usable_engine
-from .processes import free_port, last_lines, running, wait_until_answers
+from .private import private_directory
+from .processes import free_port, last_lines, wait_until_answers
+from .relay import INSIDE, SOCKET, relay
+from .request import CheckedRelease
 
+if TYPE_CHECKING:
+    import subprocess
+
+NETWORK_VARIABLE = "KFP_BENTO_LOCAL_NETWORK"
+NETWORKS = ("host", "none")
+# What generated services want to be told by their callers; the steps of a run tell it.
+API_TOKEN = "KFP_BENTO_API_TOKEN"  # noqa: S105 - its name
 START_SECONDS = 120.0
-# Other code than the lock's; and no bytecode, which would make every start as slow as the first.
-UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+INSTALL_SECONDS = 1800.0
 START_COMMAND = ("sh", "-c", "./env/docker/entrypoint.sh bentoml serve . --production")
+# Where a container without network finds the directory that it shares with our relay.
+SHARED = "/kfp-bento"
+INNER_PORT = 3000
 
 
 @dataclass(frozen=True)
@@ -39,138 +62,260 @@ class Service:
     note: str = ""
 
 
-@contextlib.contextmanager
-def serve(
-    bento: Bento,
-    image: str,
-    image_location: str,
-    directory: Path,
-    cancelled: threading.Event | None = None,
-) -> Iterator[Service]:
-    """Serve an image for the length of a block.
-
-    The image runs in podman or docker where one is usable; otherwise the same bento with the
-    same locked dependencies runs as a process, and the note says why.
-
-    Args:
-        bento: The bento that the image was made of.
-        image: The image by digest.
-        image_location: oci:DIRECTORY where its bytes are; anything else means its registry.
-        directory: Scratch space for logs, engine storage and the environment of a process.
-        cancelled: Ends the start-up early when set.
+def chosen_network(wanted: str = "") -> str:
+    """Give the network that services get: what is wanted, else what the environment says.
 
     Raises:
-        LocalRunError: If the service does not become ready.
+        InvalidInput: No such network.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    stopped = cancelled or threading.Event()
-    with contextlib.ExitStack() as stack:
+    network = wanted or os.environ.get(NETWORK_VARIABLE, "") or NETWORKS[0]
+    if network not in NETWORKS:
+        raise InvalidInput(
+            f"network: {network!r} is none that a local service can have.",
+            hint=f"Set {NETWORK_VARIABLE} or --network to host, or to none.",
+        )
+    return network
+
+
+@dataclass(frozen=True)
+class Services:
+    """How releases are served here.
+
+    Attributes:
+        directory: Scratch space of ours for logs, engine storage and environments of processes.
+        stopped: Ends a start-up early when set.
+        network: `host`, or `none`: what runs reaches nothing but itself.
+        engine: The container engine that is usable here, if one is.
+        note: Why none is.
+    """
+
+    directory: Path
+    stopped: threading.Event
+    network: str
+    engine: Engine | None
+    note: str = ""
+
+    @classmethod
+    @contextlib.contextmanager
+    def at(cls, directory: Path, stopped: threading.Event, network: str) -> Iterator[Services]:
+        """Look for an engine, and keep what it needs for the length of a block."""
+        with contextlib.ExitStack() as stack:
+            try:
+                engine = stack.enter_context(usable_engine(directory / "containers", stopped))
+            except LocalRunError as error:
+                yield cls(directory, stopped, network, None, error.message.splitlines()[0])
+            else:
+                yield cls(directory, stopped, network, engine)
+
+    @contextlib.contextmanager
+    def serve(self, release: CheckedRelease) -> Iterator[Service]:
+        """Serve a release for the length of a block.
+
+        The image runs in podman or docker where one is usable; otherwise the same bento with the
+        same locked dependencies runs as a process, and the note says why.
+
+        Raises:
+            ImageError: The image is another than was asked for.
+            LocalRunError: The service does not become ready, or could not be kept from the
+                network.
+        """
+        with contextlib.ExitStack() as stack:
+            note = self.note
+            service = None
+            if self.engine is not None:
+                try:
+                    service = stack.enter_context(self._in_container(self.engine, release))
+                except LocalRunError as error:
+                    stack.close()
+                    if self.stopped.is_set() or self.network == "none":
+                        raise
+                    note = error.message.splitlines()[0]
+            if service is None:
+                if self.network == "none":
+                    raise LocalRunError(
+                        f"The release cannot be kept from the network here: {note}",
+                        hint="That takes podman or docker. To let it run as a process that "
+                        f"reaches every network, set {NETWORK_VARIABLE}=host.",
+                    )
+                service = stack.enter_context(self._as_process(release.bento, note))
+            yield service
+
+    @contextlib.contextmanager
+    def _in_container(self, engine: Engine, release: CheckedRelease) -> Iterator[Service]:
+        if release.layout is not None:
+            image = engine.load(release.layout)
+        else:
+            image = engine.pull(release.image, release.bento.tag)
+        start = self._cut_off if self.network == "none" else self._on_host_network
+        with start(engine, image) as url:
+            yield Service(url, engine.name)
+
+    @contextlib.contextmanager
+    def _on_host_network(self, engine: Engine, image: str) -> Iterator[str]:
+        port = free_port()
+        name = f"kfp-bento-{os.getpid()}-{port}"
+        log = self.directory / "service.log"
+        argv = engine.run_arguments(image, name, _variables_inside(port))
+        source = Path(listening.__file__).read_text()
+
+        def listens() -> bool | None:
+            if (found := listening.listens(port, ())) is not False:
+                return found
+            # Only inside it can be seen which of them it is.
+            asked = ("python3", "-I", "-c", source, str(port))
+            return {"ours": True, "other": False}.get(engine.ask(name, *asked) or "")
+
+        with _container(engine, argv, name, log) as process:
+            yield self._ready(port, process, log, f"The image in {engine.name}", listens)
+
+    @contextlib.contextmanager
+    def _cut_off(self, engine: Engine, image: str) -> Iterator[str]:
+        """Run an image without network, and relay connections to it."""
+        name = f"kfp-bento-{os.getpid()}-{time.monotonic_ns()}"
+        log = self.directory / "service.log"
+        inside = ("python3", "-I", "-c", INSIDE, f"{SHARED}/{SOCKET}", str(INNER_PORT))
+        with (
+            # Of mode 0700; what runs inside may leave there what only it can remove.
+            tempfile.TemporaryDirectory(
+                prefix="relay-", dir=self.directory, ignore_cleanup_errors=True
+            ) as place,
+            relay(shared := Path(place) / "shared") as port,
+        ):
+            shared.mkdir()
+            shared.chmod(0o777)  # the user inside is another one
+            argv = engine.run_arguments(
+                image, name, _variables_inside(INNER_PORT), network="none", shared={shared: SHARED}
+            )
+            with _container(engine, argv, name, log) as process:
+                self._await_container(engine, name, process)
+                with start_program(
+                    engine.exec_arguments(name, *inside),
+                    environment=engine.environment,
+                    directory=Path("/"),
+                    log=self.directory / "relay.log",
+                ):
+                    yield self._ready(port, process, log, f"The image in {engine.name}")
+
+    def _await_container(self, engine: Engine, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a program can be started in a container."""
+        deadline = time.monotonic() + START_SECONDS
+        while engine.ask(name, "python3", "-I", "-c", "") is None:
+            late = time.monotonic() > deadline or self.stopped.is_set()
+            if late or process.poll() is not None:
+                said = last_lines(self.directory / "service.log")
+                raise LocalRunError(f"The image in {engine.name} did not start.\n{said}")
+            time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def _as_process(self, bento: Bento, note: str) -> Iterator[Service]:
+        environment = self._environment(bento)
+        home = private_directory(self.directory / "bentoml-home")
+        port = free_port()
+        log = self.directory / "service.log"
+        # Nothing of ours but how to compute: the code that runs is the model's.
+        variables = clean_environment(
+            COMPUTING,
+            (API_TOKEN,),
+            PATH=f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            VIRTUAL_ENV=str(environment),
+            HOME=str(home.resolve()),
+            TMPDIR=str(home.resolve()),
+            BENTOML_HOME=str(home.resolve()),
+            BENTO_PATH=str(bento.directory.resolve()),
+            **_variables(port),
+        )
+        variables.pop("XDG_RUNTIME_DIR", None)
+        # It has our uid: what else there is of ours, other processes and logins, is kept from it.
+        command = confined(START_COMMAND, error=LocalRunError, network=True)
+        with start_program(
+            command, environment=variables, directory=bento.directory, log=log
+        ) as process:
+
+            def listens() -> bool | None:
+                return listening.listens(port, listening.session(process.pid))
+
+            yield Service(
+                self._ready(port, process, log, "The bento's process", listens), "process", note
+            )
+
+    def _ready(
+        self,
+        port: int,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        what: str,
+        listens: Callable[[], bool | None] = lambda: True,
+    ) -> str:
+        """Wait until the service answers on a port, and give its URL."""
+        url = f"http://127.0.0.1:{port}"
+        wait_until_answers(
+            f"{url}/livez",
+            process,
+            log,
+            seconds=START_SECONDS,
+            what=what,
+            cancelled=self.stopped,
+            listens=listens,
+        )
+        return url
+
+    def _environment(self, bento: Bento) -> Path:
+        """Make, or find again, a virtual environment with the bento's locked dependencies."""
+        lock = bento.directory / "env" / "python" / "requirements.txt"
+        key = hashlib.sha256(lock.read_bytes() + bento.python_version.encode()).hexdigest()[:16]
+        environment = private_directory(self.directory / "environments").resolve() / key
+        if environment.exists():
+            return environment
+        partial = environment.with_name(f"{key}.partial-{os.getpid()}")
+        same = bento.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
+        interpreter = sys.executable if same else bento.python_version
         try:
-            engine = stack.enter_context(usable_engine(directory / "containers"))
-            name = _taken_in(engine, image, image_location)
-            service = stack.enter_context(_in_container(engine, name, directory, stopped))
-        except LocalRunError as error:
-            stack.close()
-            if stopped.is_set():
-                raise
-            note = error.message.splitlines()[0]
-            service = stack.enter_context(_as_process(bento, directory, note, stopped))
-        yield service
+            venv = ("venv", "--quiet", "--relocatable", "--python", interpreter, str(partial))
+            self._uv(*venv, downloads=not same)
+            self._uv(
+                *("pip", "sync", "--quiet", "--require-hashes", "--only-binary", ":all:"),
+                *("--python", str(partial / "bin" / "python"), str(lock)),
+            )
+            partial.rename(environment)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return environment
+
+    def _uv(self, *arguments: str, downloads: bool = False) -> None:
+        done = run_uv(
+            arguments,
+            doing="Installing the bento's dependencies",
+            directory=self.directory,
+            seconds=INSTALL_SECONDS,
+            error=LocalRunError,
+            downloads=downloads,
+            cancelled=self.stopped,
+        )
+        if done.status:
+            raise LocalRunError(
+                f"The bento's dependencies cannot be installed.\n{done.last_lines()}",
+                hint="A process serves the bento where no container engine is usable, and needs "
+                "the package index or its cache for that.",
+            )
 
 
-def _taken_in(engine: Engine, image: str, location: str) -> str:
-    scheme, _, layout = location.partition(":")
-    return engine.load(Path(layout).resolve()) if scheme == "oci" else engine.pull(image)
+def _variables(port: int) -> dict[str, str]:
+    return {"PORT": str(port), "BENTOML_HOST": "127.0.0.1", "BENTOML_DO_NOT_TRACK": "1"}
+
+
+def _variables_inside(port: int) -> dict[str, str]:
+    return {**_variables(port), **({API_TOKEN: ""} if os.environ.get(API_TOKEN) else {})}
 
 
 @contextlib.contextmanager
-def _in_container(
-    engine: Engine, image: str, directory: Path, stopped: threading.Event
-) -> Iterator[Service]:
-    port = free_port()
-    name = f"kfp-bento-{os.getpid()}-{port}"
-    log = directory / "service.log"
-    argv = engine.run_arguments(
-        image, name, {"PORT": str(port), "BENTOML_HOST": "127.0.0.1", "BENTOML_DO_NOT_TRACK": "1"}
-    )
+def _container(
+    engine: Engine, argv: list[str], name: str, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    token = {API_TOKEN: os.environ.get(API_TOKEN, "")}
+    environment = {**engine.environment, **token}
     try:
-        with running(argv, log) as process:
-            url = f"http://127.0.0.1:{port}"
-            what = f"The image in {engine.name}"
-            _wait(url, process, log, what, stopped)
-            yield Service(url, engine.name)
+        with start_program(argv, environment=environment, directory=Path("/"), log=log) as process:
+            yield process
     finally:
         engine.remove(name)
-
-
-@contextlib.contextmanager
-def _as_process(
-    bento: Bento, directory: Path, note: str, stopped: threading.Event
-) -> Iterator[Service]:
-    environment = _environment(bento, directory)
-    home = directory / "bentoml-home"
-    home.mkdir(exist_ok=True)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    log = directory / "service.log"
-    inherited = {k: v for k, v in os.environ.items() if k not in UNWANTED}
-    variables = inherited | {
-        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "VIRTUAL_ENV": str(environment),
-        "BENTOML_HOME": str(home.resolve()),
-        "BENTO_PATH": str(bento.directory.resolve()),
-        "BENTOML_DO_NOT_TRACK": "1",
-        "BENTOML_HOST": "127.0.0.1",
-        "PORT": str(port),
-    }
-    with running(START_COMMAND, log, environment=variables, directory=bento.directory) as process:
-        _wait(url, process, log, "The bento's process", stopped)
-        yield Service(url, "process", note)
-
-
-def _wait(
-    url: str, process: subprocess.Popen[bytes], log: Path, what: str, stopped: threading.Event
-) -> None:
-    wait_until_answers(
-        f"{url}/livez", process, log, seconds=START_SECONDS, what=what, cancelled=stopped
-    )
-
-
-def _environment(bento: Bento, directory: Path) -> Path:
-    """Make, or find again, a virtual environment with exactly the bento's locked dependencies."""
-    lock = bento.directory / "env" / "python" / "requirements.txt"
-    key = hashlib.sha256(lock.read_bytes() + bento.python_version.encode()).hexdigest()[:16]
-    environment = (directory / "environments" / key).resolve()
-    if environment.exists():
-        return environment
-    partial = environment.with_name(f"{key}.partial-{os.getpid()}")
-    same = bento.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
-    interpreter = sys.executable if same else bento.python_version
-    log = directory / "environment.log"
-    try:
-        _uv("venv", "--quiet", "--relocatable", "--python", interpreter, str(partial), log=log)
-        _uv(
-            *("pip", "sync", "--quiet", "--require-hashes"),
-            *("--python", str(partial / "bin" / "python"), str(lock)),
-            log=log,
-        )
-        partial.rename(environment)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return environment
-
-
-def _uv(*arguments: str, log: Path) -> None:
-    import uv
-
-    with log.open("ab") as output:
-        done = subprocess.run(
-            [uv.find_uv_bin(), *arguments], stdout=output, stderr=subprocess.STDOUT
-        )
-    if done.returncode:
-        raise LocalRunError(
-            f"The bento's dependencies cannot be installed.\n{last_lines(log)}",
-            hint="A process serves the bento where no container engine is usable, and needs the "
-            "package index or its cache for that.",
-        )

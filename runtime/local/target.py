@@ -1,25 +1,30 @@
 """The local deployment target: what a cluster does with a release, done on this machine.
 
 deploy_bento runs as a pipeline step, in a process that ends; a release has to outlive it. So the
-step posts the release to this loopback server, which owns the service until the run is over.
+step posts the release to this server, which owns the service until the run is over. It listens
+on a socket in a directory of ours alone: nobody else on the machine, no browser and no container
+can reach it, and whoever connects is asked for by the kernel's word besides.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-from ..bentos import load_bento
-from ..errors import KfpBentoError
-from .services import Service, serve
+from kfp_bento.runtime.errors import LocalRunError
+
+from .endpoint import serve_endpoint
+from .private import private_directory
+from .request import check_request, parse_request
+from .services import Service, Services, chosen_network
 
 ADDRESS_VARIABLE = "KFP_BENTO_LOCAL_TARGET"
+# A socket's path has at most 107 bytes.
+LONGEST_PATH = 90
 
 
 @dataclass
@@ -27,33 +32,42 @@ class LocalTarget:
     """Releases that run on this machine, newest last.
 
     Attributes:
-        address: Base URL that deploy_bento posts to.
-        services: The services started so far.
+        directory: Scratch space for what is served.
+        run: The directory of the run whose bentos may be served.
+        address: What deploy_bento posts to, `unix:PATH`.
+        services: The services started so far; only the last one still runs.
+        network: `host`, or `none` for services that must not reach any.
     """
 
     directory: Path
+    run: Path
     address: str = ""
+    network: str = ""
     services: list[Service] = field(default_factory=list)
-    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _engines: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _starter: Services | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: threading.Event = field(default_factory=threading.Event)
 
-    def release(self, request: dict[str, Any]) -> dict[str, str]:
-        """Start a release and give its URL and runtime; a new one replaces the one before."""
-        with self._lock:
+    def release(self, body: bytes) -> dict[str, str]:
+        """Start a release and give its URL and runtime; it replaces the one before once it answers.
+
+        Raises:
+            InvalidInput: The request is none, or names what this run did not make.
+            KfpBentoError: The release cannot be started; the one before goes on.
+        """
+        checked = check_request(parse_request(body), self.run)
+        with self._lock, contextlib.ExitStack() as starting:
             if self._closing.is_set():
-                raise KfpBentoError("The local target is shutting down.")
-            self._stack.close()
-            bento = load_bento(Path(request["bento_directory"]))
-            service = self._stack.enter_context(
-                serve(
-                    bento,
-                    request["image"],
-                    request["image_location"],
-                    self.directory,
-                    self._closing,
+                raise LocalRunError("The local target is shutting down.")
+            if self._starter is None:
+                self._starter = self._engines.enter_context(
+                    Services.at(self.directory, self._closing, self.network)
                 )
-            )
+            service = starting.enter_context(self._starter.serve(checked))
+            self._running.close()
+            self._running = starting.pop_all()
             self.services.append(service)
         return {"url": service.url, "runtime": service.runtime}
 
@@ -61,49 +75,38 @@ class LocalTarget:
         """Stop whatever still runs, and start nothing more."""
         self._closing.set()
         with self._lock:
-            self._stack.close()
+            self._running.close()
+            self._engines.close()
 
 
 @contextlib.contextmanager
-def local_target(directory: Path) -> Iterator[LocalTarget]:
-    """Accept releases on a free loopback port for the length of a block, then stop them."""
-    target = LocalTarget(directory)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(target))
-    target.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, name="local-target", daemon=True)
-    thread.start()
-    try:
+def local_target(
+    directory: Path, *, run: Path | None = None, network: str = ""
+) -> Iterator[LocalTarget]:
+    """Accept releases of a run for the length of a block, then stop them.
+
+    Args:
+        directory: Scratch space, ours alone; kept for the next run.
+        run: The directory of the run, below which its bentos lie; default: where `directory` is.
+        network: `none` keeps what is served from every network, `host` does not; default: what
+            `KFP_BENTO_LOCAL_NETWORK` says, else host.
+
+    Raises:
+        LocalRunError: The directory is, or could be written by, somebody else's.
+        InvalidInput: No such network.
+    """
+    directory = private_directory(directory)
+    network = chosen_network(network)
+    target = LocalTarget(directory, run or directory.resolve().parent, network=network)
+    with (
+        tempfile.TemporaryDirectory(prefix="kfp-bento-", dir=_short_place()) as place,  # 0700
+        contextlib.closing(target),
+        serve_endpoint(Path(place) / "target", target.release),
+    ):
+        target.address = f"unix:{place}/target"
         yield target
-    finally:
-        server.shutdown()
-        target.close()
-        server.server_close()
-        thread.join()
 
 
-def _handler(target: LocalTarget) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            if self.path != "/releases":
-                self._answer(404, {"error": f"{self.path} is not known here."})
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            try:
-                self._answer(200, target.release(json.loads(body)))
-            except KfpBentoError as error:
-                self._answer(502, {"error": error.message, "hint": error.hint})
-            except (KeyError, ValueError) as error:
-                self._answer(400, {"error": f"Not a release: {error!r}"})
-
-        def _answer(self, status: int, answer: dict[str, str]) -> None:
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            """Stay quiet: the terminal belongs to the progress display."""
-
-    return Handler
+def _short_place() -> str:
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < LONGEST_PATH - 30 else "/tmp"  # noqa: S108 - a directory of ours in it

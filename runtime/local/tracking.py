@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
+import secrets
+import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .processes import free_port, interrupt, running, wait_until_answers
+from kfp_bento.runtime.programs import clean_environment, interrupt_group, start_program
 
+from .private import private_directory
+from .processes import wait_until_answers
+from .tracking_app import TOKEN_VARIABLE
+
+if TYPE_CHECKING:
+    import subprocess
+
+HOST = "127.0.0.1"
 START_SECONDS = 90.0
 
 
@@ -21,13 +31,24 @@ class TrackingServer:
 
     Attributes:
         address: The tracking URI.
+        token: What it wants to be told by whoever asks it for anything.
         process: The server's process.
         log: What it said.
     """
 
     address: str
+    token: str = field(repr=False)
     process: subprocess.Popen[bytes]
     log: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that let MLflow's client in, and its token go nowhere else."""
+        direct = {
+            name: ",".join(filter(None, (os.environ.get(name), HOST)))
+            for name in ("NO_PROXY", "no_proxy")
+        }
+        return {"MLFLOW_TRACKING_TOKEN": self.token, **direct}
 
     def wait(self) -> None:
         """Wait until the server answers.
@@ -41,11 +62,12 @@ class TrackingServer:
             self.log,
             seconds=START_SECONDS,
             what="The MLflow server",
+            headers={"Authorization": f"Bearer {self.token}"},
         )
 
     def finish(self) -> None:
         """Ask the server to end, without waiting until it did."""
-        interrupt(self.process)
+        interrupt_group(self.process)
 
 
 @contextlib.contextmanager
@@ -53,29 +75,41 @@ def tracking_server(directory: Path) -> Iterator[TrackingServer]:
     """Start a real MLflow server on SQLite, artifacts proxied, on a free loopback port.
 
     Args:
-        directory: Holds the database, the artifacts and the log; made when missing, and used
-            again by the next server started on it.
+        directory: Holds the database, the artifacts and the log, and is ours alone; made when
+            missing, and used again by the next server started on it.
 
     Yields:
         The server, which is stopped at the end of the block.
+
+    Raises:
+        LocalRunError: The directory is, or could be written by, somebody else's.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    log = directory / "server.log"
-    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--workers", "1"]
-    argv += ["--backend-store-uri", f"sqlite:///{directory.resolve() / 'mlflow.db'}"]
-    argv += ["--artifacts-destination", str(directory.resolve() / "artifacts")]
-    with running(argv, log, environment=_environment(directory), directory=directory) as process:
-        yield TrackingServer(f"http://127.0.0.1:{port}", process, log)
+    place = private_directory(directory).resolve()
+    log = place / "server.log"
+    token = secrets.token_urlsafe(32)
+    with socket.create_server((HOST, 0), backlog=128) as listener:
+        # -P: nothing is imported from the directory that it works in.
+        argv = [sys.executable, "-P", "-m", "kfp_bento.runtime.local.tracking_app"]
+        argv += [f"sqlite:///{place / 'mlflow.db'}", str(place / "artifacts")]
+        argv += [str(listener.fileno())]
+        with start_program(
+            argv,
+            environment=_environment(place, token),
+            directory=place,
+            log=log,
+            inherited=(listener.fileno(),),
+        ) as process:
+            address = f"http://{HOST}:{listener.getsockname()[1]}"
+            listener.close()  # the server has it now
+            yield TrackingServer(address, token, process, log)
 
 
-def _environment(directory: Path) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    return {
-        **inherited,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+def _environment(place: Path, token: str) -> dict[str, str]:
+    return clean_environment(
+        ("PYTHONPATH", "PYTHONHOME"),
+        **{TOKEN_VARIABLE: token},
+        MLFLOW_DISABLE_TELEMETRY="true",
         # Without job execution the server has no dozen idle workers beside it.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "TMPDIR": str(directory.resolve()),
-    }
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        TMPDIR=str(place),
+    )

@@ -2,20 +2,33 @@
 
 from kfp_bento.runtime.models.directory import input_example, load_model
 from kfp_bento.runtime.models.identity import (
-    MLMODEL_NAME,
     NOT_MODEL_FILES,
-    RUN_SPECIFIC_KEYS,
     FileDigest,
     content_digest,
     file_digests,
     file_sha256,
     model_files,
-    portable_mlmodel,
-    read_mlmodel,
     set_digest,
     tree_digest,
 )
+from kfp_bento.runtime.models.mlmodel import (
+    MLMODEL_NAME,
+    RUN_SPECIFIC_KEYS,
+    portable_mlmodel,
+    read_any_example,
+    read_mlmodel_of,
+)
 from kfp_bento.runtime.models.pull import pull_model
+from kfp_bento.runtime.models.registry import read_registered_model, read_registered_version
+from kfp_bento.runtime.models.signature import (
+    Column,
+    Field,
+    ModelSignature,
+    Parameter,
+    Tensor,
+    ValueType,
+    specification_kind,
+)
 from kfp_bento.runtime.models.tracking import (
     ALLOWED_HOSTS,
     Tracking,
@@ -26,12 +39,7 @@ from kfp_bento.runtime.models.tracking import (
     tracking_client,
 )
 from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.version import (
-    RECORD_NAME,
-    ModelSignature,
-    ModelVersion,
-    specification_kind,
-)
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion, version_number
 
 __all__ = [
     "ALLOWED_HOSTS",
@@ -39,11 +47,16 @@ __all__ = [
     "NOT_MODEL_FILES",
     "RECORD_NAME",
     "RUN_SPECIFIC_KEYS",
+    "Column",
+    "Field",
     "FileDigest",
     "ModelSignature",
     "ModelUri",
     "ModelVersion",
+    "Parameter",
+    "Tensor",
     "Tracking",
+    "ValueType",
     "choose_tracking",
     "content_digest",
     "file_digests",
@@ -56,11 +69,15 @@ __all__ = [
     "parse_model_uri",
     "portable_mlmodel",
     "pull_model",
-    "read_mlmodel",
+    "read_any_example",
+    "read_mlmodel_of",
+    "read_registered_model",
+    "read_registered_version",
     "set_digest",
     "speaking_to",
     "specification_kind",
     "tracking_client",
     "tree_digest",
+    "version_number",
     "without_password",
 ]

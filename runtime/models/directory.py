@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
+from kfp_bento.runtime.files import (
+    KEY_VARIABLE,
+    open_record,
+    own_key,
+    parse_json,
+    read_small_file,
+    record_digest,
+    sealed_record,
+)
 from kfp_bento.runtime.models.identity import (
-    MLMODEL_NAME,
     FileDigest,
     content_set_digest,
     file_digests,
     model_files,
-    read_mlmodel,
     set_digest,
 )
-from kfp_bento.runtime.models.version import RECORD_NAME, ModelSignature, ModelVersion
+from kfp_bento.runtime.models.mlmodel import (
+    MLMODEL_NAME,
+    mlmodel_text,
+    read_example,
+    read_mlmodel,
+    read_mlmodel_of,
+    stated_python,
+    stated_requirements,
+)
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,65 +41,130 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.models.registry import Resolution
 
 
-UNFINISHED = {"unfinished": True}
-"""The record of a directory that is still being filled."""
+_UNFINISHED = {"unfinished": True}
+_PURPOSE = "model"
+_RECORD_LIMIT = 64 << 20
+_PROVENANCE = (
+    *("uri", "name", "version", "alias", "run_id", "model_id", "source", "aliases", "record"),
+)
+"""What only a record can say; everything else is read from the files."""
+
+_log = logging.getLogger(__name__)
 
 
-def load_model(directory: Path) -> ModelVersion:
+def load_model(directory: Path, *, record: str = "") -> ModelVersion:
     """Reads a model directory: one that was pulled, or any that MLflow wrote.
 
-    A pulled directory is taken at its record's word, after a look at the number of bytes;
-    any other is hashed.
+    Its files are hashed and read in every case. Where they came from is taken from the record
+    beside them, but only from one of our own: sealed with this user's key or with the one in
+    `KFP_BENTO_RECORD_KEY`, or the very one whose digest is given. A record of somebody else does
+    not count, which is logged, and the model is what its files say, under the directory's name.
 
     Args:
         directory: A directory with an `MLmodel` file.
+        record: `ModelVersion.record`, as the step said it that pulled the model.
 
     Raises:
-        InvalidInput: There is no such directory.
-        ModelError: It is no MLflow model, has no `python_function` flavor, or changed since it
-            was pulled.
+        InvalidInput: There is no such directory, or the key is too short.
+        ModelError: It is no MLflow model, has no `python_function` flavor, changed since it was
+            pulled, or its record is not the one that was given.
     """
-    recorded = load_record(directory)
+    files = file_digests(_files(directory))
+    recorded = load_record(directory, record)
+    return with_provenance(describe_model(directory, files), recorded, directory)
+
+
+def with_provenance(
+    found: ModelVersion, recorded: ModelVersion | None, directory: Path
+) -> ModelVersion:
+    """Adds to what a model's files say where its record says it came from.
+
+    Args:
+        found: The model as its files describe it.
+        recorded: What `load_record` gave.
+        directory: Where the record is.
+
+    Raises:
+        ModelError: The record is about other files.
+    """
     if recorded is None:
-        return describe_model(directory, file_digests(_files(directory)))
-    size = sum(path.stat().st_size for path in _files(directory).values())
-    if size != recorded.size:
+        if (directory / RECORD_NAME).exists():
+            _log.warning(
+                "%s was not written here, so it does not say where the model came from; pull the "
+                "model from its registry, or give both steps the same %s.",
+                plain_text(str(directory / RECORD_NAME)),
+                KEY_VARIABLE,
+            )
+        return found
+    if found.digest != recorded.digest:
         raise ModelError(
             f"The model in {directory} changed since it was pulled: "
-            f"{size} bytes instead of {recorded.size}.",
+            f"its digest is {found.digest} instead of {recorded.digest}.",
             hint="Pull it again.",
         )
-    return recorded
+    return replace(found, **{name: getattr(recorded, name) for name in _PROVENANCE})
 
 
-def load_record(directory: Path) -> ModelVersion | None:
-    """Reads the record of a pulled directory, or gives None where there is none."""
+def was_pulled(directory: Path) -> bool:
+    """Whether a directory says that a pull, of whomever, filled it or was about to."""
     try:
-        data = json.loads((directory / RECORD_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as failure:
-        raise ModelError(
-            f"{directory / RECORD_NAME} is not JSON: {failure}.", hint="Pull the model again."
-        ) from failure
-    if data == UNFINISHED:
+        facts = parse_json(_record_content(directory))
+    except ValueError:
+        return False
+    return facts == _UNFINISHED or "content_digest" in facts
+
+
+def load_record(directory: Path, told: str = "") -> ModelVersion | None:
+    """Reads the record of a pulled directory, or gives None where there is none of our own.
+
+    Args:
+        directory: The model's directory.
+        told: The digest of the record, from the step that wrote it; "" if nobody said it.
+
+    Raises:
+        InvalidInput: The key is too short.
+        ModelError: The pull did not finish, or the record is not the one whose digest was told.
+    """
+    content = _record_content(directory)
+    require_usable_key()
+    try:
+        facts, own = open_record(content, _PURPOSE, told) if content else ({}, False)
+    except ValueError:
+        facts, own = {}, False
+    if facts == _UNFINISHED:
         raise ModelError(
             f"{directory} was left behind by a pull that did not finish.", hint="Pull it again."
         )
-    if not isinstance(data, dict) or "content_digest" not in data:
-        return None
-    return ModelVersion.from_dict(data, directory)
+    if own:
+        recorded = ModelVersion.from_dict(facts, directory)
+        return replace(recorded, record=record_digest(content))
+    if told:
+        raise ModelError(
+            f"The record {RECORD_NAME} in {directory} is not the one that the step wrote which "
+            "pulled the model.",
+            hint="Run that step again, and look who can write to the pipeline's object storage.",
+        )
+    return None
 
 
-def write_record(directory: Path, model: ModelVersion | None) -> None:
-    """Writes a directory's record, or for None the mark that it is not finished yet."""
-    text = json.dumps(UNFINISHED) + "\n" if model is None else record_text(model)
-    (directory / RECORD_NAME).write_text(text, encoding="ascii")
+def write_record(directory: Path, model: ModelVersion | None) -> str:
+    """Writes a directory's record, or for None the mark that it is not finished yet.
+
+    Returns:
+        The digest of the record; "" for the mark.
+
+    Raises:
+        InvalidInput: The key to seal it with is too short.
+    """
+    content = b'{"unfinished": true}\n' if model is None else record_text(model)
+    (directory / RECORD_NAME).write_bytes(content)
+    return record_digest(content) if model else ""
 
 
-def record_text(model: ModelVersion) -> str:
-    """Gives the record of a pulled model: ASCII JSON, the same for the same facts."""
-    return json.dumps(model.to_dict(), indent=1, sort_keys=True) + "\n"
+def record_text(model: ModelVersion) -> bytes:
+    """Gives the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
+    require_usable_key()
+    return sealed_record(model.to_dict(), _PURPOSE)
 
 
 def input_example(model: ModelVersion) -> Any:
@@ -97,18 +177,7 @@ def input_example(model: ModelVersion) -> Any:
     Raises:
         ModelError: The file is not JSON.
     """
-    info = _mlmodel(model.directory).get("saved_input_example_info") or {}
-    name = str(info.get("serving_input_path") or "serving_input_example.json")
-    path = model.directory / name
-    if not path.resolve().is_relative_to(model.directory.resolve()) or not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as failure:
-        raise ModelError(
-            f"The model's input example {name} is not JSON: {failure}.",
-            hint="Log the model again with input_example=.",
-        ) from failure
+    return read_example(model.directory, read_mlmodel_of(model.directory).example_file)
 
 
 def describe_model(
@@ -129,51 +198,28 @@ def describe_model(
         resolution: What the registry said, if it was asked.
     """
     files = list(files)
-    text = (directory / MLMODEL_NAME).read_bytes()
+    text = mlmodel_text(directory)
     mlmodel = read_mlmodel(text)
-    flavors = require_python_function(mlmodel)
-    signature = mlmodel.get("signature")
     logged = resolution
     return ModelVersion(
-        uri=uri or directory.resolve().name,
+        uri=uri or plain_text(directory.resolve().name),
         name=logged.name if logged else "",
         version=logged.version if logged else "",
         alias=alias,
-        run_id=(logged.run_id if logged else "") or str(mlmodel.get("run_id") or ""),
-        model_id=(logged.model_id if logged else "") or str(mlmodel.get("model_id") or ""),
+        run_id=(logged.run_id if logged else "") or mlmodel.run_id,
+        model_id=(logged.model_id if logged else "") or mlmodel.model_id,
         source=logged.source if logged else "",
         digest=set_digest(files),
         content_digest=content_set_digest(files, text),
-        flavors=tuple(sorted(flavors)),
-        python_version=_python_version(directory, flavors),
-        requirements=_requirements(directory),
-        mlflow_version=str(mlmodel.get("mlflow_version") or ""),
+        flavors=mlmodel.flavors,
+        python_version=mlmodel.python_version or stated_python(directory),
+        requirements=stated_requirements(directory),
+        mlflow_version=mlmodel.mlflow_version,
         size=sum(file.size for file in files),
-        signature=ModelSignature.from_mlmodel(signature) if isinstance(signature, dict) else None,
+        signature=mlmodel.signature,
         aliases=dict(logged.aliases) if logged else {},
         directory=directory,
     )
-
-
-def require_python_function(mlmodel: dict[str, Any]) -> dict[str, Any]:
-    """Gives the flavors of a model that MLflow can serve.
-
-    Raises:
-        ModelError: There is no `python_function` flavor.
-    """
-    flavors = mlmodel.get("flavors")
-    if not isinstance(flavors, dict):
-        raise ModelError(
-            "The MLmodel file names no flavors, so this is no MLflow model.",
-            hint="Point to a directory written by mlflow.<flavor>.log_model or save_model.",
-        )
-    if not isinstance(flavors.get("python_function"), dict):
-        raise ModelError(
-            "The model has no python_function flavor "
-            f"(only: {', '.join(sorted(map(str, flavors))) or 'none'}), so it cannot be served.",
-            hint="Log it with a flavor that offers python_function, or wrap it with mlflow.pyfunc.",
-        )
-    return flavors
 
 
 def require_mlmodel(names: Iterable[str], where: str) -> None:
@@ -200,44 +246,19 @@ def _files(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _mlmodel(directory: Path) -> dict[str, Any]:
+def _record_content(directory: Path) -> bytes:
     try:
-        return read_mlmodel((directory / MLMODEL_NAME).read_bytes())
-    except OSError as failure:
-        raise ModelError(
-            f"{directory / MLMODEL_NAME} cannot be read: {failure.strerror}.",
-            hint="Pull the model again.",
+        return read_small_file(directory / RECORD_NAME, _RECORD_LIMIT)
+    except (OSError, ValueError):  # none, or one that we did not write
+        return b""
+
+
+def require_usable_key() -> None:
+    """Raises an InvalidInput if the key for records is too short to keep anybody out."""
+    try:
+        own_key()
+    except ValueError as failure:
+        raise InvalidInput(
+            f"{failure}, so it keeps nobody out.",
+            hint="Put a random text of at least 32 characters into the Secret it comes from.",
         ) from failure
-
-
-def _python_version(directory: Path, flavors: dict[str, Any]) -> str:
-    stated = flavors["python_function"].get("python_version")
-    if not stated:
-        stated = _yaml(directory / "python_env.yaml").get("python")
-    return str(stated or "")
-
-
-def _requirements(directory: Path) -> tuple[str, ...]:
-    try:
-        text = (directory / "requirements.txt").read_text(encoding="utf-8", errors="replace")
-        lines = text.splitlines()
-    except FileNotFoundError:
-        lines = _conda_requirements(directory)
-    stripped = (line.strip() for line in lines)
-    return tuple(line for line in stripped if line and not line.startswith("#"))
-
-
-def _conda_requirements(directory: Path) -> list[str]:
-    """Models logged before MLflow 1.19 say their pip requirements in `conda.yaml` only."""
-    for entry in _yaml(directory / "conda.yaml").get("dependencies") or []:
-        if isinstance(entry, dict) and isinstance(entry.get("pip"), list):
-            return [str(line) for line in entry["pip"]]
-    return []
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return data if isinstance(data, dict) else {}

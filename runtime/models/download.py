@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import os
 import queue
 import threading
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest, file_sha256
+from kfp_bento.runtime.models.text import has_control_characters, shown_text
 from kfp_bento.runtime.models.tracking import is_connection_loss
 
 if TYPE_CHECKING:
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 _WORKERS = 8
 _ATTEMPTS = 2
 _DEEPEST = 64
+_MOST_FILES = 100_000
+_LOOK_SECONDS = 0.1
 
 
 def list_files(repository: Any) -> dict[str, int | None]:
@@ -29,7 +36,8 @@ def list_files(repository: Any) -> dict[str, int | None]:
         Relative POSIX path to size in bytes (None where the store does not say), sorted.
 
     Raises:
-        ModelError: A path would leave the directory, or directories nest without end.
+        ModelError: A path would leave the directory or has control characters, or there is no
+            end of files or directories.
     """
     found: dict[str, int | None] = {}
     folders: list[str] = [""]
@@ -41,10 +49,15 @@ def list_files(repository: Any) -> dict[str, int | None]:
             if path in (".", folder):
                 continue
             if not entry.is_dir:
-                found[path] = None if entry.file_size is None else int(entry.file_size)
+                found[path] = _announced(path, entry.file_size)
             elif path not in seen:
                 seen.add(path)
                 folders.append(path)
+            if len(found) + len(seen) > _MOST_FILES:
+                raise ModelError(
+                    f"The artifact listing has more than {_MOST_FILES} files and directories.",
+                    hint="Check the path; a model has fewer.",
+                )
     return {path: found[path] for path in sorted(found) if path not in NOT_MODEL_FILES}
 
 
@@ -66,11 +79,13 @@ def download_files(
         done: Called with the size of each file that arrived.
 
     Raises:
-        ModelError: A file arrived with another size than the store announced.
+        ModelError: A file has another size than the store announced; one that is larger is
+            stopped on the way.
     """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     outcomes: queue.SimpleQueue[FileDigest | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
+    running: set[str] = set()
     for path in sizes:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         waiting.put(path)
@@ -81,17 +96,27 @@ def download_files(
                 path = waiting.get_nowait()
             except queue.Empty:
                 return
+            running.add(path)
             try:
                 outcomes.put(_download(repository, path, sizes[path], directory / path))
             except BaseException as failure:  # carried to the caller's thread
                 outcomes.put(failure)
+            finally:
+                running.discard(path)
 
     for _ in range(min(_WORKERS, len(sizes))):
         threading.Thread(target=work, name="kfp-bento-download", daemon=True).start()
     files: list[FileDigest] = []
+    look = 0.0
     try:
-        for _ in sizes:
-            outcome = outcomes.get()
+        while len(files) < len(sizes):
+            if time.monotonic() >= look:
+                _stop_oversized(directory, sizes, running)
+                look = time.monotonic() + _LOOK_SECONDS
+            try:
+                outcome = outcomes.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                continue
             if isinstance(outcome, BaseException):
                 raise outcome
             files.append(outcome)
@@ -99,6 +124,44 @@ def download_files(
     finally:
         stop.set()
     return files
+
+
+def _stop_oversized(directory: Path, sizes: Mapping[str, int | None], running: set[str]) -> None:
+    """Ends the download of a file that has become larger than the store announced."""
+    for path in list(running):
+        size = sizes[path]
+        for file in _written_for(directory, path, sizes) if size is not None else ():
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_size > (size or 0):
+                    _cut_off(file)
+                    raise ModelError(
+                        f"{path} is larger than the {size} bytes that the store announced.",
+                        hint="Do not use this model: its store was tampered with or is broken.",
+                    )
+
+
+def _written_for(directory: Path, path: str, sizes: Mapping[str, int | None]) -> list[Path]:
+    """The file itself, or those beside it that boto3 writes first: `weights.bin.5dE2fA13`."""
+    target = directory / path
+    if target.exists():
+        return [target]
+    beside = target.parent.glob(f"{glob.escape(target.name)}.*")
+    return [file for file in beside if file.relative_to(directory).as_posix() not in sizes]
+
+
+def _cut_off(file: Path) -> None:
+    """Takes a file away from whatever library writes it in this process: its next write fails."""
+    wanted = file.stat()
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for name in list(Path("/dev/fd").iterdir()):
+            with contextlib.suppress(OSError):
+                handle = int(name.name)
+                found = os.fstat(handle)
+                if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    os.dup2(nothing, handle, inheritable=False)
+    finally:
+        os.close(nothing)
 
 
 def _entries(repository: Any, folder: str) -> list[Any]:
@@ -121,11 +184,27 @@ def _inside(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         raise _outside(repr(path))
-    if "\n" in path:
+    if has_control_characters(path):
         raise ModelError(
-            f"The model holds {path!r}, a name with a line break.", hint="Log the model again."
+            f"The model holds {path!a}, a name with control characters.",
+            hint="Log the model again.",
         )
     return str(PurePosixPath(path))
+
+
+def _announced(path: str, size: Any) -> int | None:
+    if size is None:
+        return None
+    try:
+        number = int(size)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0:
+        raise ModelError(
+            f"The artifact listing gives {path!r} the size {shown_text(size, longest=40)}.",
+            hint="The store is broken; look at its own log.",
+        )
+    return number
 
 
 def _outside(path: str) -> ModelError:
@@ -150,4 +229,6 @@ def _download(repository: Any, path: str, size: int | None, target: Path) -> Fil
             f"{path} arrived with {arrived} bytes; the store announced {size}.",
             hint="Pull the model again; if it stays so, the stored model is damaged.",
         )
+    # A store on a disk copies the modes of its own files; ours follow the umask, as directories do.
+    target.chmod(target.parent.stat().st_mode & 0o666)
     return FileDigest(path, file_sha256(target), arrived)

@@ -7,32 +7,18 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, mlmodel_text, portable_mlmodel
+from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-MLMODEL_NAME = "MLmodel"
-
 NOT_MODEL_FILES = frozenset({RECORD_NAME, "registered_model_meta"})
 """Files at the top of a model directory that say where it came from, not what it is."""
-
-RUN_SPECIFIC_KEYS = (
-    "artifact_path",
-    "model_id",
-    "model_size_bytes",
-    "model_uri",
-    "model_uuid",
-    "registered_model_version",
-    "run_id",
-    "utc_time_created",
-)
-"""Top-level keys of `MLmodel` that differ between two trainings of the same model."""
 
 
 @dataclass(frozen=True)
@@ -42,47 +28,6 @@ class FileDigest:
     path: str
     sha256: str
     size: int
-
-
-def read_mlmodel(text: bytes) -> dict[str, Any]:
-    """Parses an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
-
-    Raises:
-        ModelError: The file is not YAML, or not a mapping.
-    """
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"The MLmodel file is not valid YAML: {reason}.",
-            hint="Download the model again, or log it again.",
-        ) from error
-    if not isinstance(data, dict):
-        raise ModelError(
-            "The MLmodel file is not a YAML mapping.",
-            hint="Point to a directory written by mlflow.<flavor>.log_model or save_model.",
-        )
-    return data
-
-
-def portable_mlmodel(text: bytes) -> bytes:
-    """Gives an `MLmodel` file without the keys that only one run has.
-
-    Args:
-        text: The file as MLflow wrote it.
-
-    Returns:
-        ASCII YAML with sorted keys, the same for any two runs that logged the same model.
-
-    Raises:
-        ModelError: The file is not a YAML mapping.
-    """
-    data = {key: value for key, value in read_mlmodel(text).items() if key not in RUN_SPECIFIC_KEYS}
-    dumped = yaml.safe_dump(
-        data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
-    )
-    return dumped.encode("ascii")
 
 
 def set_digest(files: Iterable[FileDigest]) -> str:
@@ -128,7 +73,7 @@ def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES)
 
     Raises:
         ModelError: A link points out of the tree, an entry is neither file nor directory, or a
-            name has a line break in it.
+            name has control characters.
     """
     root = directory.resolve()
     found: dict[str, Path] = {}
@@ -142,8 +87,8 @@ def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES)
             relative = path.relative_to(directory).as_posix()
             if relative in leave_out:
                 continue
-            if "\n" in relative:
-                raise _strange(directory, path, "has a line break in its name")
+            if has_control_characters(relative):
+                raise _strange(directory, path, "has control characters in its name")
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise _strange(directory, path, "is a link that leaves the directory")
             if not path.is_file():
@@ -181,7 +126,7 @@ def tree_digest(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES)
 def content_digest(directory: Path) -> str:
     """Gives the content digest of a model directory; see `ModelVersion.content_digest`."""
     files = file_digests(model_files(directory))
-    return content_set_digest(files, (directory / MLMODEL_NAME).read_bytes())
+    return content_set_digest(files, mlmodel_text(directory))
 
 
 def _strange(directory: Path, path: Path, what: str) -> ModelError:

@@ -60,12 +60,12 @@ def whole_directory(destination: Path, *, needed: int = 0) -> Iterator[Path]:
         put_in_place(partial, destination)
 
 
-def write_beside(destination: Path, inside: str, text: str) -> None:
+def write_beside(destination: Path, inside: str, text: bytes) -> None:
     """Replaces one file of a whole directory in a single step."""
     partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}-record")
     with _disk_failures_explained(destination, len(text)):
         try:
-            partial.write_text(text, encoding="ascii")
+            partial.write_bytes(text)
             partial.replace(destination / inside)
         finally:
             partial.unlink(missing_ok=True)

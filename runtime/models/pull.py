@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
+from kfp_bento.runtime.files import record_digest
 from kfp_bento.runtime.models.directory import (
     describe_model,
     load_model,
     load_record,
     record_text,
     require_mlmodel,
-    require_python_function,
+    require_usable_key,
+    was_pulled,
+    with_provenance,
     write_record,
 )
 from kfp_bento.runtime.models.download import download_files, list_files
-from kfp_bento.runtime.models.identity import (
-    MLMODEL_NAME,
-    copied_sha256,
-    file_digests,
-    model_files,
-    read_mlmodel,
-    set_digest,
-)
+from kfp_bento.runtime.models.identity import copied_sha256, file_digests, model_files
+from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
 from kfp_bento.runtime.models.registry import Resolution, resolve_model
 from kfp_bento.runtime.models.tracking import (
@@ -58,7 +55,8 @@ def pull_model(
     The directory appears only when every file is there, was counted and hashed. Where it holds
     the same version already, with the digest of its record and the sizes the store lists,
     nothing is downloaded and the answer says `reused=True`; files that were replaced in the
-    store by others of the same size are not noticed then.
+    store by others of the same size are not noticed then. A record that was not written here
+    says nothing: then all is downloaded again.
 
     Args:
         uri: See `parse_model_uri`.
@@ -75,6 +73,7 @@ def pull_model(
         ModelError: The model cannot be found, downloaded or served.
     """
     parsed = parse_model_uri(uri)
+    require_usable_key()
     existing = _earlier_pull(directory)
     if parsed.kind == "directory":
         return _copy_model(parsed, directory, existing, progress)
@@ -84,8 +83,8 @@ def pull_model(
         repository = _repository(resolution.location, tracking)
         sizes = list_files(repository)
         _require_model(sizes, resolution)
-        if existing is not None and _same_version(existing, resolution, sizes):
-            return _reuse(existing, parsed, resolution)
+        if existing is not None and (there := _same_version(existing, resolution, sizes)):
+            return _reuse(there, parsed, resolution)
         return _download_model(parsed, resolution, repository, sizes, directory, progress)
 
 
@@ -160,7 +159,7 @@ def _download_model(
         write_record(partial, None)
         # The smallest file decides whether the others are worth their download.
         files = download_files(repository, {MLMODEL_NAME: sizes[MLMODEL_NAME]}, partial, done)
-        require_python_function(read_mlmodel((partial / MLMODEL_NAME).read_bytes()))
+        read_mlmodel_of(partial)
         rest = {path: size for path, size in sizes.items() if path != MLMODEL_NAME}
         files += download_files(repository, rest, partial, done)
         model = describe_model(
@@ -170,8 +169,8 @@ def _download_model(
             alias=uri.alias,
             resolution=resolution,
         )
-        write_record(partial, model)
-    return dataclasses.replace(model, directory=directory)
+        record = write_record(partial, model)
+    return dataclasses.replace(model, directory=directory, record=record)
 
 
 def _copy_model(
@@ -190,8 +189,8 @@ def _copy_model(
         raise InvalidInput(
             f"{directory} lies inside the model it would copy.", hint="Choose another directory."
         )
-    if existing is not None and _same_model(existing, load_model(source)):
-        return dataclasses.replace(existing, reused=True)
+    if existing is not None and (kept := _same_model(existing, source)):
+        return kept
     recorded = load_record(source)
     files = model_files(source)
     require_mlmodel(files, str(source))
@@ -200,59 +199,63 @@ def _copy_model(
         write_record(partial, None)
         target = {file: partial / path for path, file in files.items()}
         copied = file_digests(files, lambda file: copied_sha256(file, target[file]))
-        model = recorded or describe_model(partial, copied, uri=source.resolve().name)
-        if set_digest(copied) != model.digest:
-            raise ModelError(
-                f"The model in {source} is not what its record says.",
-                hint="Pull it again from where it came from.",
-            )
-        write_record(partial, model)
+        name = plain_text(source.resolve().name)
+        model = with_provenance(describe_model(partial, copied, uri=name), recorded, source)
+        record = write_record(partial, model)
     progress(size, size)
-    return dataclasses.replace(model, directory=directory)
+    return dataclasses.replace(model, directory=directory, record=record)
 
 
-def _same_model(existing: ModelVersion, origin: ModelVersion) -> bool:
-    if existing != dataclasses.replace(origin, directory=existing.directory):
-        return False
-    return set_digest(file_digests(model_files(existing.directory))) == existing.digest
+def _same_model(existing: ModelVersion, source: Path) -> ModelVersion | None:
+    """Gives the model that was copied before, if it is the one in the source."""
+    origin = dataclasses.replace(load_model(source), directory=existing.directory)
+    if origin != existing:
+        return None
+    try:
+        found = load_model(existing.directory)
+    except ModelError:
+        return None
+    return dataclasses.replace(found, reused=True)
 
 
 def _earlier_pull(directory: Path) -> ModelVersion | None:
-    """What the directory holds; refuses one that holds something of the user's."""
+    """What was pulled here before, if we know it; refuses what holds something of the user's.
+
+    A record of another machine, or of a pull that did not finish, says that the directory may be
+    replaced, and nothing else.
+    """
     if not directory.exists():
         return None
     if not directory.is_dir():
         raise InvalidInput(f"{directory} is a file.", hint="Choose a directory.")
     if not any(directory.iterdir()):
         return None
-    try:
-        existing = load_record(directory)
-    except ModelError:
-        existing = None
-        if (directory / RECORD_NAME).is_file():
-            return None
-    if existing is None:
+    if not was_pulled(directory):
         raise InvalidInput(
             f"{directory} is not empty and was not written by kfp-bento.",
             hint="Choose an empty or a new directory.",
         )
-    return existing
+    try:
+        return load_record(directory)
+    except ModelError:  # half-made
+        return None
 
 
 def _same_version(
     existing: ModelVersion, resolution: Resolution, sizes: Mapping[str, int | None]
-) -> bool:
-    """Whether the record speaks of the same place and the files on disk are those it describes."""
+) -> ModelVersion | None:
+    """Gives the model that is there, if it is the one that was asked for, byte for byte."""
     asked = (resolution.name, resolution.version, resolution.source)
     if (existing.name, existing.version, existing.source) != asked:
-        return False
+        return None
     try:
-        files = file_digests(model_files(existing.directory))
+        found = load_model(existing.directory)
+        files = model_files(existing.directory)
+        local = {path: file.stat().st_size for path, file in files.items()}
     except (ModelError, OSError):
-        return False
-    local = {file.path: file.size for file in files}
+        return None
     listed = all(size in (None, local.get(path)) for path, size in sizes.items())
-    return local.keys() == sizes.keys() and listed and set_digest(files) == existing.digest
+    return found if local.keys() == sizes.keys() and listed else None
 
 
 def _reuse(existing: ModelVersion, uri: ModelUri, resolution: Resolution) -> ModelVersion:
@@ -264,6 +267,8 @@ def _reuse(existing: ModelVersion, uri: ModelUri, resolution: Resolution) -> Mod
         aliases=dict(resolution.aliases),
         reused=True,
     )
-    if model != existing:
-        write_beside(existing.directory, RECORD_NAME, record_text(model))
-    return model
+    if model == existing:
+        return model
+    text = record_text(model)
+    write_beside(existing.directory, RECORD_NAME, text)
+    return dataclasses.replace(model, record=record_digest(text))

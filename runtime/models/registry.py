@@ -6,11 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.text import checked_text, shown_text
 from kfp_bento.runtime.models.tracking import is_missing
 from kfp_bento.runtime.models.uri import logged_model_id, without_password
+from kfp_bento.runtime.models.version import version_number
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models.uri import ModelUri
+
+
+_MOST_ENTRIES = 10_000
+_LONGEST_TAG = 100_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,87 @@ class Resolution:
     model_id: str = ""
     source: str = ""
     aliases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model as the registry answered, checked.
+
+    Attributes:
+        name: Its name.
+        aliases: Alias to version.
+        newest: Its newest version, as far as the answer says it, or "".
+    """
+
+    name: str
+    aliases: dict[str, str]
+    newest: str
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model as the registry answered, checked.
+
+    Attributes:
+        run_id: The run that logged it, or "".
+        model_id: The LoggedModel, or "".
+        source: Where its files are, with a password if there is one.
+        status: "READY", or why not.
+        tags: Its tags; their values are whatever somebody wrote.
+    """
+
+    run_id: str
+    model_id: str
+    source: str
+    status: str
+    tags: dict[str, str]
+
+
+def read_registered_model(answer: Any) -> RegisteredModel:
+    """Reads MLflow's `RegisteredModel`.
+
+    Raises:
+        ModelError: A name, alias or version is none.
+    """
+    aliases = dict(_limited(answer.aliases, "aliases"))
+    versions = [
+        version_number(found.version, "A version") for found in answer.latest_versions or ()
+    ]
+    return RegisteredModel(
+        name=checked_text(answer.name, "The registered model's name"),
+        aliases={
+            checked_text(alias, "An alias"): version_number(version, "The version of an alias")
+            for alias, version in aliases.items()
+        },
+        newest=max(versions, key=lambda version: int(version or 0), default=""),
+    )
+
+
+def read_registered_version(answer: Any) -> RegisteredVersion:
+    """Reads MLflow's `ModelVersion`.
+
+    Raises:
+        ModelError: A field is no text that can be shown, or there is no end of tags.
+    """
+    message = shown_text(answer.status_message or "")
+    tags = {str(key): str(value) for key, value in _limited(answer.tags, "tags").items()}
+    return RegisteredVersion(
+        run_id=checked_text(answer.run_id or "", "The version's run"),
+        model_id=checked_text(answer.model_id or "", "The version's model id"),
+        source=checked_text(answer.source or "", "The version's source"),
+        status=shown_text(answer.status) + (f" ({message})" if message else ""),
+        tags={key: value for key, value in tags.items() if len(value) <= _LONGEST_TAG},
+    )
+
+
+def _limited(entries: Any, what: str) -> dict[Any, Any]:
+    found = dict(entries or {})
+    if len(found) > _MOST_ENTRIES:
+        raise ModelError(
+            f"The registry answers with {len(found)} {what}.",
+            hint=f"Remove some: at most {_MOST_ENTRIES} are read.",
+        )
+    return found
 
 
 def resolve_model(uri: ModelUri, client: Any) -> Resolution:
@@ -60,10 +147,9 @@ def resolve_model(uri: ModelUri, client: Any) -> Resolution:
 
 def _registered_version(uri: ModelUri, client: Any) -> Resolution:
     registered = _registered_model(uri.name, client)
-    aliases = {str(alias): str(version) for alias, version in registered.aliases.items()}
     version = uri.version
     if uri.kind == "alias":
-        version = _aliased(uri, aliases)
+        version = _aliased(uri, registered.aliases)
     elif uri.kind == "latest":
         version = _newest(registered, client)
         if not version:
@@ -72,23 +158,22 @@ def _registered_version(uri: ModelUri, client: Any) -> Resolution:
                 hint="Register one with mlflow.register_model or log_model(registered_model_name).",
             )
     found = _model_version(uri.name, version, registered, client)
-    source = str(found.source or "")
     return Resolution(
-        location=_location(uri.name, version, source, client),
+        location=_location(uri.name, version, found.source, client),
         name=uri.name,
         version=version,
-        run_id=str(found.run_id or ""),
-        model_id=str(found.model_id or "") or logged_model_id(source),
-        source=without_password(source),
-        aliases=aliases,
+        run_id=found.run_id,
+        model_id=found.model_id or logged_model_id(found.source),
+        source=without_password(found.source),
+        aliases=registered.aliases,
     )
 
 
-def _registered_model(name: str, client: Any) -> Any:
+def _registered_model(name: str, client: Any) -> RegisteredModel:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_registered_model(name)
+        return read_registered_model(client.get_registered_model(name))
     except MlflowException as failure:
         if not is_missing(failure):
             raise
@@ -110,20 +195,23 @@ def _aliased(uri: ModelUri, aliases: dict[str, str]) -> str:
     )
 
 
-def _newest(registered: Any, client: Any) -> str:
+def _newest(registered: RegisteredModel, client: Any) -> str:
     # Some registries leave latest_versions out of the registered model.
-    versions = list(registered.latest_versions or ())
-    if not versions:
-        quoted = registered.name.replace("'", "\\'")
-        versions = list(client.search_model_versions(f"name='{quoted}'"))
-    return str(max((int(version.version) for version in versions), default=""))
+    if registered.newest:
+        return registered.newest
+    quoted = registered.name.replace("'", "\\'")
+    found = client.search_model_versions(f"name='{quoted}'")
+    versions = [version_number(version.version, "A version") for version in found]
+    return max(versions, key=lambda version: int(version or 0), default="")
 
 
-def _model_version(name: str, version: str, registered: Any, client: Any) -> Any:
+def _model_version(
+    name: str, version: str, registered: RegisteredModel, client: Any
+) -> RegisteredVersion:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_model_version(name, version)
+        found = read_registered_version(client.get_model_version(name, version))
     except MlflowException as failure:
         if not is_missing(failure):
             raise
@@ -135,17 +223,17 @@ def _model_version(name: str, version: str, registered: Any, client: Any) -> Any
             if newest
             else "Register a version first.",
         ) from failure
-    if str(found.status) != "READY":
+    if found.status.partition(" ")[0] != "READY":
         raise ModelError(
-            f"Version {version} of {name!r} is not ready: {found.status}"
-            + (f" ({found.status_message})." if found.status_message else "."),
+            f"Version {version} of {name!r} is not ready: {found.status}.",
             hint="Wait until its registration has finished, or register the model again.",
         )
     return found
 
 
 def _location(name: str, version: str, source: str, client: Any) -> str:
-    location = str(client.get_model_version_download_uri(name, version) or source)
+    answer = client.get_model_version_download_uri(name, version) or source
+    location = checked_text(answer, "The version's location")
     # A LoggedModel reference would be resolved by MLflow with process-wide settings, not ours.
     if location.startswith("models:/") and (model_id := logged_model_id(location)):
         return _logged_model(model_id, client).location
@@ -165,8 +253,8 @@ def _logged_model(model_id: str, client: Any) -> Resolution:
             hint="Check the id and the tracking URI; a deleted model cannot be pulled.",
         ) from failure
     return Resolution(
-        location=str(found.artifact_location),
-        run_id=str(found.source_run_id or ""),
+        location=checked_text(found.artifact_location, "The logged model's location"),
+        run_id=checked_text(found.source_run_id or "", "The logged model's run"),
         model_id=model_id,
         source=f"models:/{model_id}",
     )
@@ -189,7 +277,8 @@ def _run_model(uri: ModelUri, client: Any) -> Resolution:
         resolution = _logged_model(logged, client)
         location = resolution.location + (f"/{below}" if below else "")
         return Resolution(location, run_id=uri.run_id, model_id=logged, source=resolution.source)
-    location = str(run.info.artifact_uri).rstrip("/") + f"/{uri.path}"
+    root = checked_text(run.info.artifact_uri, "The run's location")
+    location = root.rstrip("/") + f"/{uri.path}"
     return Resolution(location, run_id=uri.run_id, source=without_password(location))
 
 
@@ -199,7 +288,7 @@ def _model_of_run(run: Any, name: str, client: Any) -> str | None:
 
     quoted = name.replace("'", "\\'")
     token = None
-    while True:
+    for _ in range(_MOST_ENTRIES):
         try:
             page = client.search_logged_models(
                 experiment_ids=[run.info.experiment_id],
@@ -212,7 +301,8 @@ def _model_of_run(run: Any, name: str, client: Any) -> str | None:
             raise
         for model in page:
             if model.source_run_id == run.info.run_id:
-                return str(model.model_id)
+                return checked_text(model.model_id, "The logged model's id")
         token = page.token
         if not token:
-            return None
+            break
+    return None

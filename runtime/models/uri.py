@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.models.text import has_control_characters
 
 FORMS = (
     "Use models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/m-ID, "
@@ -58,7 +59,7 @@ def parse_model_uri(text: str) -> ModelUri:
         InvalidInput: The text is none of these forms, or names a deprecated stage.
     """
     text = text.strip()
-    if not text or any(ord(character) < 32 for character in text):
+    if not text or has_control_characters(text):
         raise InvalidInput(f"{text!r} is not a model URI.", hint=FORMS)
     match = _SCHEME.match(text)
     scheme = match.group(1).lower() if match else ""

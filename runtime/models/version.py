@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.signature import ModelSignature
+from kfp_bento.runtime.models.text import checked_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,62 +16,6 @@ if TYPE_CHECKING:
 
 RECORD_NAME = ".kfp-bento.json"
 """The file beside a model's own files that holds `ModelVersion.to_dict()`."""
-
-
-def specification_kind(specs: tuple[dict[str, Any], ...]) -> str:
-    """Names the shape of one side of a signature.
-
-    Args:
-        specs: The entries of `inputs` or `outputs`, as MLflow writes them.
-
-    Returns:
-        "columns" (named columns), "unnamed" (columns without names), "tensor" (one unnamed
-        tensor), "tensors" (named tensors) or "" where the side is empty.
-    """
-    if not specs:
-        return ""
-    named = all(spec.get("name") not in (None, "") for spec in specs)
-    if any(spec.get("type") == "tensor" for spec in specs):
-        return "tensors" if named else "tensor"
-    return "columns" if named else "unnamed"
-
-
-@dataclass(frozen=True)
-class ModelSignature:
-    """A model's signature as the lists that MLflow writes into `MLmodel`.
-
-    Attributes:
-        inputs: One entry per column (`type`, `name`, `required`) or per tensor
-            (`type: tensor`, `tensor-spec: {dtype, shape}`, perhaps `name`).
-        outputs: The same for what the model answers.
-        params: One entry per inference parameter (`name`, `type` or `dtype`, `default`, `shape`).
-    """
-
-    inputs: tuple[dict[str, Any], ...] = ()
-    outputs: tuple[dict[str, Any], ...] = ()
-    params: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """The shape of the inputs; see `specification_kind`."""
-        return specification_kind(self.inputs)
-
-    @classmethod
-    def from_mlmodel(cls, data: Mapping[str, Any]) -> ModelSignature:
-        """Reads the `signature` mapping of an `MLmodel` file, whose values are JSON strings.
-
-        Raises:
-            ModelError: A value is not JSON, or not a list of objects.
-        """
-        return cls(*(_specifications(data, side) for side in ("inputs", "outputs", "params")))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The signature as plain lists, ready for JSON."""
-        return {
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            "params": list(self.params),
-        }
 
 
 @dataclass(frozen=True)
@@ -98,6 +43,8 @@ class ModelVersion:
         directory: Where the files are. Never serialised.
         reused: Whether the directory already held exactly these bytes, so that nothing was
             downloaded. A fact about one call, not about the model: never serialised, not compared.
+        record: `sha256:…` of the record in the directory, if it is one of our own; a step that
+            is told it believes the record. Never serialised, not compared.
     """
 
     uri: str
@@ -118,9 +65,10 @@ class ModelVersion:
     aliases: dict[str, str]
     directory: Path
     reused: bool = field(default=False, compare=False)
+    record: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory` and `reused`."""
+        """The facts as JSON-able data, without `directory`, `reused` and `record`."""
         return {
             "uri": self.uri,
             "name": self.name,
@@ -145,69 +93,81 @@ class ModelVersion:
         """Rebuilds the value from `to_dict()` for the directory that holds the files.
 
         Raises:
-            ModelError: A field is missing or of the wrong kind.
+            ModelError: A field is missing or is not what it should be.
         """
         try:
-            values: dict[str, Any] = {
-                name: _checked(name, data[name], kind) for name, kind in _KINDS.items()
-            }
-            signature = values["signature"]
-            values["signature"] = None if signature is None else _signature(signature)
-            values["flavors"] = tuple(values["flavors"])
-            values["requirements"] = tuple(values["requirements"])
-            return cls(**values, directory=directory)
-        except (KeyError, TypeError) as error:
+            signature = data["signature"]
+            facts: dict[str, Any] = {name: _text(data[name], name) for name in _TEXTS}
+            facts |= {name: _digest(data[name], name) for name in ("digest", "content_digest")}
+            facts |= {name: _texts(data[name], name) for name in ("flavors", "requirements")}
+            return cls(
+                **facts,
+                version=version_number(data["version"], "version"),
+                size=_size(data["size"]),
+                signature=None
+                if signature is None
+                else ModelSignature.from_dict(_mapping(signature, "signature")),
+                aliases={
+                    _text(alias, "aliases"): version_number(version, "aliases")
+                    for alias, version in _mapping(data["aliases"], "aliases").items()
+                },
+                directory=directory,
+            )
+        except (KeyError, TypeError, ModelError) as error:
             raise ModelError(
-                f"The record {RECORD_NAME} of a pulled model cannot be read: {error!s}.",
+                f"The record {RECORD_NAME} of a pulled model cannot be read: "
+                f"{getattr(error, 'message', None) or repr(error)}",
                 hint="Pull the model again into an empty directory.",
             ) from error
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "uri": str,
-    "name": str,
-    "version": str,
-    "alias": str,
-    "run_id": str,
-    "model_id": str,
-    "source": str,
-    "digest": str,
-    "content_digest": str,
-    "flavors": list,
-    "python_version": str,
-    "requirements": list,
-    "mlflow_version": str,
-    "size": int,
-    "signature": (dict, type(None)),
-    "aliases": dict,
-}
+_TEXTS = (
+    *("uri", "name", "alias", "run_id", "model_id", "source"),
+    *("python_version", "mlflow_version"),
+)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9]{1,19}")
 
 
-def _checked(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kind):
+def version_number(value: Any, what: str) -> str:
+    """Gives a registered version, which is a number; "" where there is none.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    text = checked_text(value, what)
+    if text and not _VERSION.fullmatch(text):
+        raise ModelError(
+            f"{what} is {text[:60]!r}, which is no version.", hint="Versions are numbers from 1."
+        )
+    return text
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"field {name!r} is {type(value).__name__}")
+    return checked_text(value, name, longest=8_192)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"field {name!r} is {type(value).__name__}")
+    return tuple(_text(item, name) for item in value)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
         raise TypeError(f"field {name!r} is {type(value).__name__}")
     return value
 
 
-def _signature(data: Mapping[str, Any]) -> ModelSignature:
-    return ModelSignature(
-        **{side.name: tuple(data[side.name]) for side in dataclasses.fields(ModelSignature)}
-    )
+def _digest(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise TypeError(f"field {name!r} is no digest")
+    return value
 
 
-def _specifications(data: Mapping[str, Any], side: str) -> tuple[dict[str, Any], ...]:
-    text = data.get(side)
-    if not text:
-        return ()
-    try:
-        specs = json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        specs = None
-    if specs is None and text == "null":
-        return ()
-    if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
-        raise ModelError(
-            f"The signature in MLmodel cannot be read: `{side}` is not a JSON list of objects.",
-            hint="Log the model again with mlflow.models.infer_signature.",
-        )
-    return tuple(specs)
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("field 'size' is no number of bytes")
+    return value

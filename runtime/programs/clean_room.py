@@ -16,12 +16,13 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kfp_bento.runtime.errors import KfpBentoError
+from kfp_bento.runtime.errors import KfpBentoError, plain_text
 
 from .environment import BASIC, chosen
 
@@ -31,8 +32,10 @@ _PIECE = 1 << 16
 _STOP_SECONDS = 2.0
 _READ_SECONDS = 20.0
 _ACCOUNT = re.compile(r"(?<=://)[^/@\s]+@")
-# ECMA-48: control sequences, and operating system commands such as titles and links.
-_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:[A-Z]*PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|KEY)(?:_|$)", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def run_program(
     memory: int = 0,
     error: type[KfpBentoError],
     hint: str = "",
+    cancelled: threading.Event | None = None,
 ) -> Finished:
     """Run a program to its end, and everything that it started too.
 
@@ -90,9 +94,11 @@ def run_program(
         memory: Bytes of private memory that each of its processes may have; 0 is no limit.
         error: What to raise.
         hint: What to do where it cannot be started or takes too long.
+        cancelled: Ends it early when set.
 
     Raises:
-        error: It cannot be started, takes longer, or says more than `LARGEST_OUTPUT`.
+        error: It cannot be started, takes longer, is cancelled, or says more than
+            `LARGEST_OUTPUT`.
     """
     try:
         process = subprocess.Popen(
@@ -121,8 +127,11 @@ def run_program(
             for thread in readers:
                 thread.start()
             deadline = time.monotonic() + seconds
+            stopped = cancelled or threading.Event()
             # Too much output ends the wait as well: nothing reads it any more.
-            while not output.overflow.is_set() and time.monotonic() < deadline:
+            while not (output.overflow.is_set() or stopped.is_set()):
+                if time.monotonic() >= deadline:
+                    break
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(min(0.1, max(0.0, deadline - time.monotonic())))
                     break
@@ -137,6 +146,8 @@ def run_program(
             thread.join(max(_READ_SECONDS, deadline - time.monotonic()))
     if output.overflow.is_set():
         raise error(f"{doing} failed: it printed more than {LARGEST_OUTPUT} bytes.", hint=hint)
+    if late and stopped.is_set():
+        raise error(f"{doing} was stopped.")
     if late:
         raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
     said = complaint.content.decode("utf-8", "replace")
@@ -155,6 +166,8 @@ def start_program(
     directory: Path | None = None,
     log: Path | None = None,
     memory: int = 0,
+    one_stream: bool = False,
+    inherited: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program that goes on for the length of a block, the leader of its own group.
 
@@ -164,6 +177,8 @@ def start_program(
         directory: Its working directory.
         log: File that receives standard output and error; pipes for all three streams if none.
         memory: Bytes of private memory that each of its processes may have; 0 is no limit.
+        one_stream: Send standard error down the pipe of standard output.
+        inherited: Open files that it gets under the same numbers.
 
     Raises:
         OSError: It cannot be started.
@@ -174,8 +189,15 @@ def start_program(
             log.parent.mkdir(parents=True, exist_ok=True)
             output = stack.enter_context(log.open("ab"))
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        if one_stream:
+            streams["stderr"] = subprocess.STDOUT
         process = subprocess.Popen(
-            list(argv), env=dict(environment), cwd=directory, start_new_session=True, **streams
+            list(argv),
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+            pass_fds=inherited,
+            **streams,
         )
     limit_memory(process.pid, memory)
     try:
@@ -218,19 +240,19 @@ def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
         text: Any text.
         secrets: What must not be shown wherever it stands.
     """
-    text = _ACCOUNT.sub("***@", _SEQUENCE.sub("", text))
+    text = _ACCOUNT.sub("***@", plain_text(text))
     for secret in secrets:
         text = text.replace(secret, "***")
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
+    return text
 
 
 def secrets_in(environment: Mapping[str, str]) -> list[str]:
-    """Give the values in an environment that are secrets by the names of their variables."""
-    words = ("PASSWORD", "TOKEN", "SECRET", "CREDENTIAL")
-    named = (
-        value for name, value in environment.items() if any(word in name.upper() for word in words)
-    )
-    return sorted({value for value in named if len(value) > 3}, key=len, reverse=True)
+    """Give the secrets in an environment: by the names of variables, and in addresses."""
+    found = {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    for value in environment.values():
+        for password in _PASSWORD.findall(value):
+            found |= {password, urllib.parse.unquote(password)}
+    return sorted({value for value in found if len(value) > 3}, key=len, reverse=True)
 
 
 class _Kept:

@@ -18,10 +18,20 @@ NETWORK = (
 """How servers are reached, and whom to trust; a proxy's address may hold an account."""
 
 COMPUTING = (
-    *("OMP_*", "OPENBLAS_*", "MKL_*", "BLIS_*", "GOTO_*", "KMP_*", "CUDA_*", "NVIDIA_*"),
-    *("TF_*", "TOKENIZERS_PARALLELISM", "MALLOC_*", "CONDA_PREFIX"),
+    *("OMP_*", "OPENBLAS_*", "MKL_*", "BLIS_*", "GOTO_*", "KMP_*", "NUMEXPR_*", "CUDA_*"),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"),
+    # Neither all of TF_* nor of NVIDIA_*: Terraform's variables and API keys begin so as well.
+    *("TF_CPP_*", "TF_DETERMINISTIC_*", "TF_ENABLE_*", "TF_FORCE_GPU_*", "TF_GPU_*", "TF_NUM_*"),
+    *("TF_USE_*", "TF_XLA_*", "TOKENIZERS_PARALLELISM", "MALLOC_*", "CONDA_PREFIX"),
 )
 """How models are computed: threads, processors and accelerators."""
+
+CACHES = (
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE"),
+    *("TRANSFORMERS_CACHE", "TRANSFORMERS_OFFLINE", "SENTENCE_TRANSFORMERS_HOME", "TORCH_HOME"),
+    *("NLTK_DATA", "MPLCONFIGDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "JAX_PLATFORMS"),
+)
+"""Where libraries find what was downloaded before; no accounts."""
 
 
 def chosen(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:

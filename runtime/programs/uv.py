@@ -13,6 +13,7 @@ import netrc
 import os
 import shutil
 import tempfile
+import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,18 @@ UV = (
     *("UV_FIND_LINKS", "UV_NO_INDEX", "UV_KEYRING_PROVIDER", "UV_INSECURE_HOST", "UV_OFFLINE"),
     *("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "UV_HTTP_*", "UV_REQUEST_TIMEOUT", "UV_CONCURRENT_*"),
     *("UV_CACHE_DIR", "UV_LINK_MODE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "XDG_CACHE_HOME"),
+    *("UV_NO_CACHE", "SSL_CLIENT_CERT"),
 )
 """What a user may set for uv: where packages are, how they are reached, where they are kept."""
+
+PYTHONS = ("UV_PYTHON_*", "UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON")
+"""Which interpreters uv uses, and where it fetches them."""
+
+KEYRINGS = (
+    *("PYTHON_KEYRING_*", "DBUS_SESSION_BUS_ADDRESS", "CLOUDSDK_*", "AWS_PROFILE"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+)
+"""What the `keyring` program needs, which uv asks for accounts where the user wants that."""
 
 _INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _MEMORY = 8 << 30
@@ -65,18 +76,25 @@ def run_uv(
     seconds: float,
     error: type[KfpBentoError],
     indexes: Iterable[str] = (),
+    downloads: bool = False,
+    variables: Iterable[str] = (),
+    cancelled: threading.Event | None = None,
 ) -> Finished:
     """Run uv without any configuration but the user's environment variables for it.
 
     Args:
         arguments: The command and its options.
         doing: What it is run for; see `run_program`.
-        directory: Its working directory.
+        directory: Its working directory: one of ours that goes away, also where a process was
+            killed, since accounts are in it meanwhile.
         seconds: How long it may take.
         error: What to raise where it cannot be run.
         indexes: Addresses of further indexes that the user configured.
+        downloads: Whether it may fetch an interpreter, where the user does not forbid that.
+        variables: Names of more variables that it gets: those that a user's own list names.
+        cancelled: Ends it early when set.
     """
-    with _accounts_file([*configured_indexes(), *indexes]) as accounts:
+    with _accounts_file(directory, [*configured_indexes(), *indexes]) as accounts:
         return run_program(
             [find_uv(error), *arguments, "--no-config", "--no-progress"],
             doing=doing,
@@ -84,14 +102,18 @@ def run_uv(
             environment=clean_environment(
                 NETWORK,
                 UV,
+                PYTHONS if downloads else (),
+                KEYRINGS if os.environ.get("UV_KEYRING_PROVIDER") else (),
+                variables,
                 NETRC=str(accounts),
-                UV_PYTHON_DOWNLOADS="never",
                 NO_COLOR="1",
+                **({} if downloads else {"UV_PYTHON_DOWNLOADS": "never"}),
             ),
             seconds=seconds,
             memory=_MEMORY,
             error=error,
             hint=UV_DOES_NOT_ANSWER,
+            cancelled=cancelled,
         )
 
 
@@ -112,11 +134,11 @@ def account_for(host: str) -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def _accounts_file(indexes: Sequence[str]) -> Iterator[Path]:
+def _accounts_file(directory: Path, indexes: Sequence[str]) -> Iterator[Path]:
     """Give a netrc file with the entries for these indexes' hosts, gone at the end."""
     hosts = {urllib.parse.urlsplit(address).hostname or "" for address in indexes}
     entries = {host: account_for(host) for host in sorted(hosts) if host}
-    handle, name = tempfile.mkstemp(prefix="kfp-bento-netrc-")  # mode 0600
+    handle, name = tempfile.mkstemp(prefix="kfp-bento-netrc-", dir=directory)  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             for host, account in entries.items():

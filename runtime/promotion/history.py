@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.models import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
 # MLflow allows 100 000 characters today; servers up to 2.x and their databases allow 5 000.
 _LONGEST_VALUE = 5000
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def history_entries(tags: Mapping[str, str], alias: str) -> dict[int, str]:
@@ -27,7 +33,7 @@ def history_entries(tags: Mapping[str, str], alias: str) -> dict[int, str]:
     found: dict[int, str] = {}
     for key, value in tags.items():
         number = key.removeprefix(prefix)
-        if number != key and number.isascii() and number.isdigit():
+        if number != key and _NUMBER.fullmatch(number):
             found[int(number)] = value
     return dict(sorted(found.items()))
 
@@ -72,8 +78,8 @@ def history_value(
 def previous_version(value: str) -> str:
     """Gives the version that held the alias before, as one entry remembers it."""
     try:
-        return str(json.loads(value)["previous"])
-    except (ValueError, KeyError, TypeError):
+        return version_number(parse_json(value.encode()).get("previous", ""), "previous")
+    except (ValueError, ModelError):  # whoever may write tags wrote something else
         return ""
 
 

@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, PromotionError
+from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import (
     choose_tracking,
     is_missing,
+    read_registered_model,
+    read_registered_version,
     speaking_to,
     tracking_client,
     without_password,
@@ -124,7 +127,8 @@ def _require_registered(model: ModelVersion) -> None:
     if not model.name or not model.version:
         raise PromotionError(
             f"{model.uri} is no registered version, so no alias can point to it.",
-            hint="Register the model and pull it as models:/NAME/VERSION.",
+            hint="Register the model and pull it as models:/NAME/VERSION. A record that came with "
+            f"the files does not count, unless {KEY_VARIABLE} is the same where it was written.",
         )
 
 
@@ -152,7 +156,7 @@ def _holder(client: Any, model: ModelVersion, alias: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(client.get_registered_model(model.name).aliases.get(alias, ""))
+        answer = client.get_registered_model(model.name)
     except MlflowException as failure:
         if is_missing(failure):
             raise PromotionError(
@@ -160,13 +164,14 @@ def _holder(client: Any, model: ModelVersion, alias: str) -> str:
                 hint="Promote on the tracking server that the model was pulled from.",
             ) from failure
         raise
+    return read_registered_model(answer).aliases.get(alias, "")
 
 
 def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_model_version(model.name, model.version)
+        answer = client.get_model_version(model.name, model.version)
     except MlflowException as failure:
         if is_missing(failure):
             raise PromotionError(
@@ -174,14 +179,15 @@ def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
                 hint="Pull and check a version that does.",
             ) from failure
         raise
-    if without_password(str(found.source or "")) != model.source:
+    found = read_registered_version(answer)
+    source = without_password(found.source)
+    if source != model.source:
         raise PromotionError(
             f"Version {model.version} of {model.name!r} on {where} is another model than the one "
-            f"that was checked: its source is {without_password(str(found.source))}, "
-            f"not {model.source}.",
+            f"that was checked: its source is {source}, not {model.source}.",
             hint="Promote on the tracking server that the model was pulled from.",
         )
-    return dict(found.tags)
+    return found.tags
 
 
 def _require_unmoved(model: ModelVersion, alias: str, current: str) -> None:

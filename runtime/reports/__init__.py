@@ -6,9 +6,11 @@ from .page import run_report
 from .quantities import human_bytes, human_seconds, short_digest
 from .releases import (
     change_summary,
+    diff_summary,
     release_summary,
     roll_back_summary,
     tell,
+    tell_diff,
     write_deployment,
     write_roll_back,
 )
@@ -18,6 +20,7 @@ __all__ = [
     "change_summary",
     "check_metrics",
     "check_summary",
+    "diff_summary",
     "human_bytes",
     "human_seconds",
     "image_metrics",
@@ -30,6 +33,7 @@ __all__ = [
     "run_report",
     "short_digest",
     "tell",
+    "tell_diff",
     "write_deployment",
     "write_json",
     "write_roll_back",

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
+from kfp_bento.runtime.errors import plain_text
+
 _VOID = frozenset({"br", "meta", "wbr"})
 
 
@@ -32,7 +34,7 @@ def element(name: str, /, *children: Child, **attributes: str | int | None) -> M
             dropped and other underscores become hyphens: `class_`, `aria_label`.
     """
     opening = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(plain_text(str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -52,5 +54,5 @@ def _content(child: Child) -> str:
     if isinstance(child, Markup):
         return child
     if isinstance(child, str | int | float):
-        return escape(str(child))
+        return escape(plain_text(str(child)))
     return "".join(_content(one) for one in child)

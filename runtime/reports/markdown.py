@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from kfp_bento.runtime.errors import plain_text
+
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|~#])")
 # What makes a list, or a heading of the line above, where it begins a line.
 _LINE_START = re.compile(r"^(\d*)([-+=.)])")
@@ -39,7 +41,7 @@ def table(
 
 def literal(text: str) -> str:
     """Give text that Markdown and HTML take literally, on one line."""
-    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(plain_text(text).split()))
     escaped = _LINE_START.sub(r"\1\\\2", escaped)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -48,7 +50,7 @@ def code(text: str) -> str:
     """Give text as a code span, or nothing for nothing."""
     if not text:
         return ""
-    line = " ".join(text.split()).replace("|", "\\|")
+    line = " ".join(plain_text(text).split()).replace("|", "\\|")
     ticks = "`" * (_longest_run(line) + 1)
     pad = " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"
@@ -59,7 +61,7 @@ def fenced(text: str, language: str = "") -> str:
     if not text:
         return ""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+    return f"{fence}{language}\n{plain_text(text).rstrip()}\n{fence}"
 
 
 def _longest_run(text: str) -> int:

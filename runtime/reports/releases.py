@@ -15,7 +15,7 @@ from .quantities import human_seconds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfp_bento.runtime.deployments import Deployed, Rollout
+    from kfp_bento.runtime.deployments import Deployed, ReleaseDiff, Rollout
 
 _MODES = {
     "rendered": "Rendered only: the manifests were written and no cluster was touched.",
@@ -30,6 +30,11 @@ _LONGEST_SAMPLE = 2000
 def tell(line: str) -> None:
     """Say a line in the log of a step at once, as a wait may go on for minutes."""
     print(line, flush=True)
+
+
+def tell_diff(diff: ReleaseDiff) -> None:
+    """Say what is going to change in the log of a step."""
+    tell(diff.text or "Nothing would change.")
 
 
 def write_deployment(
@@ -66,7 +71,12 @@ def write_deployment(
 
 
 def write_roll_back(
-    rollout: Rollout, name: str, *, summary: Path, metrics: MutableMapping[str, Any]
+    rollout: Rollout,
+    name: str,
+    *,
+    summary: Path,
+    metrics: MutableMapping[str, Any],
+    diff: Path | None = None,
 ) -> None:
     """Write what a roll back leaves, whether the restored release serves or not.
 
@@ -75,10 +85,13 @@ def write_roll_back(
         name: Name of the release.
         summary: Gets `roll_back_summary`; the log gets it too where the release does not serve.
         metrics: Gets `roll_back_metrics`.
+        diff: Gets the change as Markdown.
 
     Raises:
         KfpBentoError: A file cannot be written.
     """
+    if diff is not None:
+        write_text(diff_summary(rollout.diff) if rollout.diff else _NO_DIFF.format(why=""), diff)
     text = roll_back_summary(rollout, name)
     if not rollout.verdict.ready:
         tell(text)
@@ -145,8 +158,26 @@ def roll_back_summary(rollout: Rollout, name: str) -> str:
 def change_summary(deployed: Deployed) -> str:
     """Give what a release changed on its cluster as Markdown, or why that is not known."""
     if deployed.diff is not None:
-        return deployed.diff.markdown
+        return diff_summary(deployed.diff)
     return _NO_DIFF.format(why=_MODES.get(deployed.release.mode, literal(deployed.release.mode)))
+
+
+def diff_summary(diff: ReleaseDiff) -> str:
+    """Give what an apply would change as Markdown: a table of objects, and their diffs."""
+    rows = (
+        (literal(f"{one.ref.kind} {one.ref.namespace}/{one.ref.name}"), literal(one.change))
+        for one in diff.objects
+    )
+    changed = (one for one in diff.objects if one.text)
+    return document(
+        "# What the release changes",
+        table(("Object", "Change"), rows),
+        "" if diff.changed else "Nothing changes.",
+        *(
+            f"## {literal(f'{one.ref.kind} {one.ref.name}')}\n\n{fenced(one.text, 'diff')}"
+            for one in changed
+        ),
+    )
 
 
 def _outcome(deployed: Deployed) -> str:

@@ -30,7 +30,7 @@ def image_summary(image: Image) -> str:
             literal(layer.kind),
             literal(layer.title),
             human_bytes(layer.size),
-            literal(layer.origin),
+            literal(layer.origin + (", on the registry's word" if layer.unverified else "")),
             code(short_digest(layer.digest)),
         )
         for layer in image.layers

@@ -2,18 +2,27 @@
 
 Reads lines of JSON `{"bento": directory, "requests": [[method, path, body], …]}` and writes for
 each a line with the list of `[status, answer]`, or `{"error": text}`.
+
+A job with `"whole": true` has requests `{"method", "path", "headers", "body", "chunks"}` with texts
+in latin-1, or `{"write": path, "content": text}`; its answer is `{"answers": [{"status", "headers",
+"text"}, …], "log": text}`. Its `"environment"` holds while the service is loaded and asked.
 """
 
 import contextlib
+import io
 import json
+import logging
 import os
 import sys
+from pathlib import Path
 
+import _bentoml_impl.server.app  # noqa: F401
 import bentoml
 import mlflow.pyfunc  # noqa: F401 (loaded once, before the forks)
 import numpy  # noqa: F401
 import pandas  # noqa: F401
 import sklearn.linear_model  # noqa: F401
+from bentoml._internal.log import SERVER_LOGGING_CONFIG, configure_server_logging
 from starlette.testclient import TestClient
 
 
@@ -31,13 +40,49 @@ def answers(job):
                 yield [response.status_code, response.text]
 
 
+def whole_answers(job):
+    os.environ.update(job["environment"])
+    log = io.StringIO()
+    configure_server_logging()
+    for logger in (logging.getLogger(), *map(logging.getLogger, SERVER_LOGGING_CONFIG["loggers"])):
+        for handler in logger.handlers:
+            handler.setStream(log)
+    service = bentoml.load(job["bento"], standalone_load=True)
+    base = job["base"]
+    given = []
+    with TestClient(service.to_asgi(), base_url=base, raise_server_exceptions=False) as client:
+        for request in job["requests"]:
+            if "write" in request:
+                Path(request["write"]).write_text(request["content"])
+                continue
+            body = request["body"].encode("latin-1")
+            size = request.get("chunks")
+            pieces = (body[n : n + size] for n in range(0, len(body), size)) if size else body
+            made = client.build_request(
+                request["method"],
+                request["path"],
+                content=pieces,
+                headers={name: text.encode("latin-1") for name, text in request["headers"].items()},
+            )
+            response = client.send(made, follow_redirects=False)
+            given.append(
+                {
+                    "status": response.status_code,
+                    "headers": dict(response.headers),
+                    "text": response.content.decode("latin-1"),
+                }
+            )
+    return {"answers": given, "log": log.getvalue()}
+
+
 def main():
     channel = os.dup(1)
     os.dup2(2, 1)  # what a model prints must not get between the answers
     for line in sys.stdin:
         if os.fork() == 0:
             try:
-                result = list(answers(json.loads(line)))
+                job = json.loads(line)
+                result = whole_answers(job) if job.get("whole") else list(answers(job))
             except BaseException as error:
                 result = {"error": f"{type(error).__name__}: {error}"}
             data = (json.dumps(result) + "\n").encode()

@@ -49,8 +49,8 @@ def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ask(bento_home: Path) -> Iterator[Callable[..., Any]]:
-    """Gives `ask(directory, *bodies, path=…)`: the `(status, answer)` of each body."""
+def asker(bento_home: Path) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """Gives `asker(job)`: what `bento_asker.py` answers to a job."""
     folder = bento_home
     environment = {**os.environ, "BENTOML_HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     log = (folder / "log").open("w")
@@ -65,21 +65,31 @@ def ask(bento_home: Path) -> Iterator[Callable[..., Any]]:
     )
     assert process.stdin and process.stdout
 
+    def answers(job: dict[str, Any]) -> Any:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield answers
+    process.stdin.close()
+    process.wait(timeout=20)
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def ask(asker: Callable[..., Any], bento_home: Path) -> Callable[..., Any]:
+    """Gives `ask(directory, *bodies, path=…)`: the `(status, answer)` of each body."""
+
     def ask_service(
         directory: Path, *bodies: Any, path: str = "/predict", method: str = "POST"
     ) -> Any:
         requests = [[method, path, body] for body in bodies]
-        job = {"bento": str(directory), "requests": requests}
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-        answers = json.loads(process.stdout.readline())
-        assert isinstance(answers, list), f"{answers}\n{(folder / 'log').read_text()[-3000:]}"
+        answers = asker({"bento": str(directory), "requests": requests})
+        log = (bento_home / "log").read_text()[-3000:]
+        assert isinstance(answers, list), f"{answers}\n{log}"
         return [tuple(answer) for answer in answers]
 
-    yield ask_service
-    process.stdin.close()
-    process.wait(timeout=20)
-    log.close()
+    return ask_service
 
 
 @pytest.fixture(scope="session")
@@ -89,13 +99,13 @@ def generate(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Call
     It is what BentoML serves before a bento is built: quick, for tests of the service alone.
     """
 
-    def generate_service(*models: ModelVersion) -> Path:
+    def generate_service(*models: ModelVersion, **options: Any) -> Path:
         directory = tmp_path_factory.mktemp("service")
         tags = bento_models(models)
         for model, made in zip(models, tags, strict=True):
             if not (bento_home / "models" / made.tag.replace(":", "/")).exists():
                 add_model(model, made.tag, bento_home / "models")
-        for name, content in generated_files("sample", models, tags).items():
+        for name, content in generated_files("sample", models, tags, **options).items():
             (directory / name).write_bytes(content)
         return directory
 
@@ -109,11 +119,17 @@ def serve() -> Callable[..., Any]:
 
 
 @contextmanager
-def serving(directory: Path, home: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """Serves a bento with `bentoml serve` and gives a function that sends it requests."""
+def serving(
+    directory: Path, home: Path, token: str = ""
+) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Serves a bento with `bentoml serve` and gives a function that sends it requests.
+
+    Its attribute `port` is where the bento listens.
+    """
     port = free_port()
     log = (home / "serve.log").open("w")
     environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+    environment |= {"KFP_BENTO_API_TOKEN": token} if token else {}
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "bentoml", "serve", str(directory)),
@@ -132,6 +148,8 @@ def serving(directory: Path, home: Path) -> Iterator[Callable[..., tuple[int, An
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
+        if token and path != "/readyz":
+            request.add_header("Authorization", f"Bearer {token}")
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 status, text = response.status, response.read()
@@ -142,6 +160,7 @@ def serving(directory: Path, home: Path) -> Iterator[Callable[..., tuple[int, An
         except ValueError:
             return status, text.decode()
 
+    send.port = port
     try:
         _wait_until_ready(send, process, home / "serve.log")
         yield send

@@ -34,7 +34,7 @@ def model(directory: Path, inputs: tuple[dict[str, Any], ...]) -> ModelVersion:
         requirements=(),
         mlflow_version="",
         size=0,
-        signature=ModelSignature(inputs=inputs) if inputs else None,
+        signature=ModelSignature.from_dict({"inputs": list(inputs)}) if inputs else None,
         aliases={},
         directory=directory,
     )

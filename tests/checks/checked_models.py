@@ -42,7 +42,7 @@ def make_model(
         "requirements": (),
         "mlflow_version": "",
         "size": 1,
-        "signature": ModelSignature(inputs=inputs, outputs=outputs),
+        "signature": ModelSignature.from_dict({"inputs": list(inputs), "outputs": list(outputs)}),
         "aliases": {},
         "directory": directory,
     }

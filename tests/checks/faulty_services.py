@@ -24,8 +24,12 @@ class Service:
     drip: float = 0.0
     # Bytes that the answer to a request announces and never sends.
     promise: int = 0
+    # Where a redirect leads to.
+    location: str = ""
     bodies: list[Any] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    # The Authorization of each request.
+    logins: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -37,10 +41,12 @@ def serve(service: Service) -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             service.paths.append(self.path)
+            service.logins.append(self.headers["Authorization"])
             self._answer(*service.readyz(time.monotonic() - start))
 
         def do_POST(self) -> None:
             service.paths.append(self.path)
+            service.logins.append(self.headers["Authorization"])
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             service.bodies.append(body)
             self._answer(*service.predict(body), drip=service.drip, promise=service.promise)
@@ -49,6 +55,8 @@ def serve(service: Service) -> Iterator[Service]:
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw) + promise))
+            if service.location:
+                self.send_header("Location", service.location)
             self.end_headers()
             try:
                 for index in range(len(raw)) if drip else ():

@@ -58,3 +58,30 @@ def test_a_file_that_holds_no_report_is_refused(tmp_path: Path, text: str | None
         path.write_text(text)
     with pytest.raises(CheckError, match="no check report"):
         CheckReport.load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        "nothing",
+        '{"passed": true, "passed": false}',
+        '{"passed": NaN}',
+        '{"name": "smoke_test", "passed": true, "summary": "a", "measures": {"rows": "NaN"}, '
+        '"evidence": [], "model_digest": "", "url": ""}',
+        '{"name": ["smoke_test"], "passed": true, "summary": "a", "measures": {}, "evidence": [], '
+        '"model_digest": "", "url": ""}',
+        '{"name": "smoke_test", "passed": true, "summary": "a", "measures": [], "evidence": [], '
+        '"model_digest": "", "url": ""}',
+    ],
+    ids=range(8),
+)
+def test_a_report_of_somebody_else_is_refused_without_a_traceback(
+    text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text(text)
+
+    with pytest.raises(CheckError, match="check report") as caught:
+        CheckReport.load(tmp_path / "report.json")
+    assert "again" in caught.value.hint

@@ -32,7 +32,7 @@ def model_answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands in for the model: `value` per row, from the row's `a`."""
     told: dict[str, Any] = {"value": lambda row: row["a"] * 2}
 
-    def answer(_: ModelVersion, requests: list[Any]) -> list[Any]:
+    def answer(_: ModelVersion, requests: list[Any], *__: Any) -> list[Any]:
         return [[told["value"](row) for row in body["inputs"]] for body in requests]
 
     monkeypatch.setattr(comparison, "expected_answers", answer)
@@ -232,7 +232,7 @@ def test_named_tensors_are_asked_by_row_and_fixed_shapes_are_not(tmp_path: Path)
             patch.setattr(
                 comparison,
                 "expected_answers",
-                lambda _, asked, seen=bodies: [seen.append(body) or 0 for body in asked],
+                lambda _, asked, __, seen=bodies: [seen.append(body) or 0 for body in asked],
             )
             compare_predictions(service.url, model, timeout=5)
         assert len(bodies) == requests
@@ -287,15 +287,11 @@ def test_this_interpreter_does_not_serve_when_they_are_not(
 def test_an_environment_for_the_model_has_slim_mlflow_and_what_it_reads_json_with(
     tmp_path: Path,
 ) -> None:
-    lines = ("mlflow==3.17.2", "scikit_learn==1.5", "-c constraints.txt", "wheels/own.whl")
+    lines = ("mlflow==3.17.2", "scikit_learn==1.5", "-c constraints.txt")
     model = make_model(tmp_path, requirements=lines)
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels" / "own.whl").touch()
     assert isolated_requirements(model) == [
         "mlflow-skinny==3.17.2",
         "scikit_learn==1.5",
-        f"-c {tmp_path / 'constraints.txt'}",
-        str(tmp_path / "wheels" / "own.whl"),
         "numpy",
         "pandas",
     ]

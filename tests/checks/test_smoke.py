@@ -78,6 +78,52 @@ def test_a_redirect_is_not_followed(model: ModelVersion) -> None:
     assert "302" in report.summary
 
 
+TOKEN = "a-token-of-the-service"
+
+
+def test_the_service_gets_the_token_of_the_step_and_nobody_else_does(
+    model: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_BENTO_API_TOKEN", f"{TOKEN}\nan-older-token-of-the-service")
+    with serve(Service()) as elsewhere:
+        moved = Service(predict=lambda _: (307, b""), location=f"{elsewhere.url}/predict")
+        with serve(moved):
+            assert not smoke_test(moved.url, model, timeout=5).passed
+    assert moved.logins == [None, f"Bearer {TOKEN}"]  # its health is no secret
+    assert elsewhere.logins == []
+
+
+def test_a_token_may_come_from_a_file(
+    model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("KFP_BENTO_API_TOKEN_FILE", str(tmp_path / "token"))
+    with serve(Service()) as service:
+        assert smoke_test(service.url, model, timeout=5).passed
+    assert service.logins == [None, f"Bearer {TOKEN}"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"KFP_BENTO_API_TOKEN": ""},
+        {"KFP_BENTO_API_TOKEN": "a-t\u00f6ken-of-the-service"},
+        {"KFP_BENTO_API_TOKEN": "a-token\x1b[2Kof-the-service"},
+        {"KFP_BENTO_API_TOKEN_FILE": "/no/such/file"},
+        {"KFP_BENTO_API_TOKEN_FILE": "/dev/zero"},
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_an_error(
+    model: ModelVersion, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    with serve(Service()) as service, pytest.raises(CheckError, match="holds no token") as caught:
+        smoke_test(service.url, model, timeout=5)
+    assert "ken" not in str(caught.value).replace("token", "").replace("TOKEN", "")
+    assert service.logins == [None]
+
+
 def test_a_port_nobody_listens_on_is_tried_until_the_deadline(model: ModelVersion) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

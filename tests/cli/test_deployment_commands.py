@@ -253,13 +253,13 @@ def test_the_options_of_a_target_are_a_table(tmp_path: Path) -> None:
 
 
 def test_the_rights_are_those_that_are_shipped() -> None:
-    folder = Path(deployments.__file__).with_name("rbac")
+    folder = Path(deployments.__file__).with_name("rbac") / "workload"
     shipped = [
         *yaml.safe_load_all((folder / "role.yaml").read_text()),
         *yaml.safe_load_all((folder / "rolebinding.yaml").read_text()),
     ]
     place = "kubeflow-user-example-com"
-    printed = list(yaml.safe_load_all(kfp_bento("rbac", "-n", place).stdout))
+    printed = list(yaml.safe_load_all(kfp_bento("rbac", "-n", place, "-t", "workload").stdout))
     for one in shipped:
         one["metadata"]["namespace"] = place
     assert printed == shipped
@@ -271,4 +271,9 @@ def test_the_rights_are_those_of_the_operations_asked_for() -> None:
     role, *_ = printed["items"]
     wanted: Any = deployments.needed_permissions(["status", "roll_back"], ["workload"])
     assert role["rules"] == deployments.role_rules(wanted)
-    assert_refused(kfp_bento("rbac", "--operation", "fly"), "'fly' is no operation")
+    asked = ("rbac", "-t", "workload", "--operation", "fly")
+    assert_refused(kfp_bento(*asked), "'fly' is no operation")
+
+
+def test_rights_are_asked_for_by_target() -> None:
+    assert_refused(kfp_bento("rbac"), "--target: it is missing")

@@ -59,6 +59,21 @@ def test_a_model_without_python_function(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
+def test_a_model_with_an_index_of_its_own_is_told_how_to_allow_it(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors:\n  python_function: {loader_module: x}\n")
+    address = f"http://robot:hunter2@127.0.0.1:{free_port()}/simple"
+    (model / "requirements.txt").write_text(f"--extra-index-url {address}\nsix\n")
+    build = ("bento", "build", model, "--to", tmp_path / "b")
+    option = ("--allow-source", address.replace("robot:hunter2@", ""))
+    done = kfp_bento(*build)
+    assert_refused(done, " ".join(option))
+    assert "hunter2" not in done.stdout + done.stderr
+    assert names(tmp_path) == ["model"]
+    assert_refused(kfp_bento(*build, "--allow-source", "x.invalid"), "allowed source")
+
+
 def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(

@@ -105,8 +105,12 @@ def test_what_people_read_of_it(commands: Commands) -> None:
     assert heading.split() == ["name", "target", "ready", "image", "revision", "last", "good"]
     assert row.split()[:4] == ["wine", "workload", "yes", "a1" * 6]
     commands.out(SECOND)
+    looked = commands.release("roll-back", "wine", "--dry-run")
+    assert any(line.startswith("+") and FIRST in line for line in looked.stdout.splitlines())
+    assert "wine went back" not in looked.stdout
+    assert commands.told("status", "wine")["image"] == SECOND
     back = commands.release("roll-back", "wine")
-    assert "wine went back" in back.stdout
+    assert back.stdout.index(FIRST) < back.stdout.index("wine went back")
     assert "wine was left as it is" in commands.release("roll-back", "wine").stdout
     assert "wine is deleted" in commands.release("delete", "wine", "--yes").stdout
 

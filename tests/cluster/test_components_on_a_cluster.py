@@ -183,6 +183,7 @@ def test_a_bento_is_deployed_replaced_and_rolled_back(
         assert back.text("summary").startswith(f"# Release wine is back at revision {revision}\n")
         assert served(cluster, release) == release.image(FIRST)
         assert ("nothing was changed" in back.text("summary")) is not changed
+        assert ("```diff\n" in back.text("diff")) is changed
 
 
 @pytest.mark.parametrize("release", ["bento-request"], indirect=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kserve_controller import SERVICE, KServeController, running
+from kserve_controller import KServeController, running
 from live_cluster import LiveCluster
+from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND
 
 from kfp_bento.runtime.deployments import (
+    TARGETS,
     delete_release,
     release_status,
     roll_back,
@@ -19,18 +21,9 @@ from kfp_bento.runtime.deployments import (
 PLACE = {"target": "inference-service"}
 
 
-def inference_service(namespace: str, image: str) -> dict[str, Any]:
-    container = {"name": "kserve-container", "image": image}
-    return {
-        "apiVersion": SERVICE[0],
-        "kind": SERVICE[1],
-        "metadata": {
-            "name": "wine",
-            "namespace": namespace,
-            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
-        },
-        "spec": {"predictor": {"minReplicas": 1, "containers": [container]}},
-    }
+def inference_service(namespace: str, image: str) -> list[dict[str, Any]]:
+    options = {"namespace": namespace, "mode": "Standard"}
+    return list(TARGETS["inference-service"].render(image, make_bento(), options))
 
 
 def replica_sets(cluster: LiveCluster, namespace: str) -> int:
@@ -42,12 +35,12 @@ def test_a_release_is_recorded_without_touching_the_pods(
 ) -> None:
     options: dict[str, Any] = {"bento": "wine:v", "seconds": 60.0, "steady_seconds": 0.5}
     with running(KServeController(cluster.api, namespace)):
-        first = roll_out([inference_service(namespace, FIRST)], image=FIRST, **options)
+        first = roll_out(inference_service(namespace, FIRST), image=FIRST, **options)
         assert first.verdict.ready, first.verdict
-        again = roll_out([inference_service(namespace, FIRST)], image=FIRST, **options)
+        again = roll_out(inference_service(namespace, FIRST), image=FIRST, **options)
         assert not again.changed
         assert replica_sets(cluster, namespace) == 1
-        second = roll_out([inference_service(namespace, SECOND)], image=SECOND, **options)
+        second = roll_out(inference_service(namespace, SECOND), image=SECOND, **options)
         assert second.verdict.ready, second.verdict
         assert replica_sets(cluster, namespace) == 2
         status = release_status("wine", **PLACE, namespace=namespace)

@@ -36,6 +36,7 @@ from kfp_bento.runtime.deployments import (
     roll_out,
 )
 from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.reports import diff_summary
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 # What a release is made of, one after another: another bento in another image.
@@ -268,6 +269,8 @@ def test_what_another_manager_made_under_our_labels_is_kept(
     labels = {"kfp-bento/release": "wine", "kfp-bento/kind": release.primary[1].lower()}
     stranger = release.manifests()[-1]
     stranger["metadata"] = {"name": "stranger", "namespace": release.namespace, "labels": labels}
+    if "bento" in stranger["spec"]:
+        stranger["spec"]["bento"] = "another"  # one that another BentoDeployment names stays
     cluster.api.apply(stranger)
     gone = delete_release("wine", **release.place)
     assert [ref.name for ref in gone.kept] == ["stranger"]
@@ -308,7 +311,7 @@ def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Release
     same = diff_manifests(release.manifests())
     assert not same.changed, same.text
     other = diff_manifests(release.manifests(SECOND))
-    assert release.image(SECOND).rpartition(":")[2] in other.markdown
+    assert release.image(SECOND).rpartition(":")[2] in other.text
     assert "managedFields" not in other.text and "status" not in other.text
     recorded = record_release(release.manifests(SECOND))
     apply_manifests(record_release(release.manifests()))
@@ -324,7 +327,7 @@ def test_secrets_are_masked_in_the_diff(
     apply_manifests([{**secret, "data": {"password": "aHVudGVyMg=="}}])
     told = diff_manifests([{**secret, "data": {"password": "aHVudGVyMw=="}}])
     assert told.changed
-    assert "password" in told.text and "aHVudGVy" not in told.markdown
+    assert "password" in told.text and "aHVudGVy" not in diff_summary(told)
 
 
 # -- faults ----------------------------------------------------------------------------------
@@ -523,8 +526,11 @@ def test_runners_that_the_bento_no_longer_has_are_removed(
 # -- rights ----------------------------------------------------------------------------------
 
 
-def test_the_shipped_role_and_bindings_are_accepted(cluster: LiveCluster, namespace: str) -> None:
-    folder = Path(deployments.__file__).with_name("rbac")
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_shipped_role_and_bindings_are_accepted(
+    cluster: LiveCluster, namespace: str, target: str
+) -> None:
+    folder = Path(deployments.__file__).with_name("rbac") / target
     for name in ("role.yaml", "rolebinding.yaml"):
         for manifest in yaml.safe_load_all((folder / name).read_text()):
             manifest["metadata"]["namespace"] = namespace

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socketserver
+import tempfile
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,6 @@ class LocalTarget:
             200,
             {"url": "http://127.0.0.1:3999/", "runtime": "process"},
         )
-        self.url = ""
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +79,15 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTarget]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    local.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv(TARGET, local.url)
-    yield local
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with tempfile.TemporaryDirectory() as place:  # a socket's path is short
+        server = socketserver.ThreadingUnixStreamServer(f"{place}/target", Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        monkeypatch.setenv(TARGET, f"unix:{place}/target")
+        yield local
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture
@@ -169,7 +170,10 @@ def test_a_target_that_cannot_start_the_image_says_why(
     assert failed.value.hint == "Free it."
 
 
-@pytest.mark.parametrize("answer", [{}, {"url": ""}, {"url": 3}, [], b"<html>"])
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"url": ""}, {"url": 3}, {"url": "http://192.0.2.7:80"}, {"url": "file:///x"}, [], b"<h>"],
+)
 def test_an_answer_without_a_url_is_no_release(
     image: str, bento: Bento, tmp_path: Path, target: LocalTarget, answer: Any
 ) -> None:
@@ -179,7 +183,11 @@ def test_an_answer_without_a_url_is_no_release(
 
 
 @pytest.mark.parametrize(
-    "address", ["http://192.0.2.7:80", "https://127.0.0.1:1", "127.0.0.1:1", "http://127.0.0.1"]
+    "address",
+    [
+        *("http://192.0.2.7:80", "https://127.0.0.1:1", "127.0.0.1:1", "http://127.0.0.1"),
+        *("http://127.0.0.1:1", "unix:relative/target", "unix:"),
+    ],
 )
 def test_a_local_target_is_on_this_machine_or_refused(
     image: str, bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
@@ -192,7 +200,7 @@ def test_a_local_target_is_on_this_machine_or_refused(
 def test_a_local_target_that_is_gone_is_an_error(
     image: str, bento: Bento, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TARGET, "http://127.0.0.1:1")
+    monkeypatch.setenv(TARGET, f"unix:{tmp_path}/gone")
     with pytest.raises(DeploymentError, match="does not answer"):
         deploy_bento(image, bento, tmp_path)
 

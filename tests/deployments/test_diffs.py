@@ -7,6 +7,7 @@ from typing import Any
 
 from kfp_bento.runtime.deployments.cluster import ObjectRef
 from kfp_bento.runtime.deployments.diff import ReleaseDiff, object_diff
+from kfp_bento.runtime.reports import diff_summary
 
 LIVE: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -67,12 +68,13 @@ def test_the_document_names_every_object_and_fences_what_it_quotes() -> None:
     quoting = changed(spec={"note": "```\n# not a heading"})
     diff = ReleaseDiff((object_diff(REF, LIVE, quoting), object_diff(REF, LIVE, LIVE)))
     assert diff.changed
-    assert "| Deployment `serving/wine` | changed |" in diff.markdown
-    assert "| Deployment `serving/wine` | unchanged |" in diff.markdown
-    assert "````diff" in diff.markdown
+    told = diff_summary(diff)
+    assert "| Deployment serving/wine | changed |" in told
+    assert "| Deployment serving/wine | unchanged |" in told
+    assert "````diff" in told
 
 
 def test_no_change_is_said() -> None:
     diff = ReleaseDiff((object_diff(REF, LIVE, LIVE),))
     assert not diff.changed
-    assert (diff.text, "Nothing changes." in diff.markdown) == ("", True)
+    assert (diff.text, "Nothing changes." in diff_summary(diff)) == ("", True)

@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import TARGETS, Permission, needed_permissions, role_rules
+from kfp_bento.runtime.deployments import (
+    TARGETS,
+    Permission,
+    access_manifests,
+    needed_permissions,
+    role_rules,
+)
 from kfp_bento.runtime.errors import InvalidInput
 
 RBAC = Path(deployments.__file__).with_name("rbac")
@@ -24,9 +30,21 @@ def permissions_of(rules: list[dict[str, list[str]]]) -> set[Permission]:
     }
 
 
-def test_the_role_grants_what_is_needed_and_no_more() -> None:
-    role = yaml.safe_load((RBAC / "role.yaml").read_text())
-    assert permissions_of(role["rules"]) == needed_permissions()
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_role_grants_what_its_target_needs_and_no_more(target: str) -> None:
+    role = yaml.safe_load((RBAC / target / "role.yaml").read_text())
+    assert permissions_of(role["rules"]) == needed_permissions(targets=[target])
+
+
+def test_there_is_a_base_for_each_target_and_none_for_all() -> None:
+    assert sorted(path.name for path in RBAC.iterdir()) == sorted(TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nobody_gets_kinds_of_targets_that_are_not_used(target: str) -> None:
+    role = yaml.safe_load((RBAC / target / "role.yaml").read_text())
+    writing = {one.resource for one in permissions_of(role["rules"]) if one.verb == "patch"}
+    assert writing == {kind.plural for kind in TARGETS[target].kinds}
 
 
 def test_rules_say_the_same_as_permissions() -> None:
@@ -58,13 +76,27 @@ def test_what_does_not_exist_needs_nothing(operations: list[str], targets: list[
         needed_permissions(operations, targets)
 
 
-def test_both_identities_of_pipeline_steps_get_the_role() -> None:
-    bindings = list(yaml.safe_load_all((RBAC / "rolebinding.yaml").read_text()))
-    role = yaml.safe_load((RBAC / "role.yaml").read_text())
+@pytest.mark.parametrize("target", TARGETS)
+def test_both_identities_of_pipeline_steps_get_the_role(target: str) -> None:
+    folder = RBAC / target
+    bindings = list(yaml.safe_load_all((folder / "rolebinding.yaml").read_text()))
+    role = yaml.safe_load((folder / "role.yaml").read_text())
     assert [entry["subjects"][0]["name"] for entry in bindings] == [
         "pipeline-runner",
         "default-editor",
     ]
     assert {entry["roleRef"]["name"] for entry in bindings} == {role["metadata"]["name"]}
-    listed = yaml.safe_load((RBAC / "kustomization.yaml").read_text())["resources"]
-    assert sorted(listed) == ["role.yaml", "rolebinding.yaml"]
+    base = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert sorted(base["resources"]) == ["role.yaml", "rolebinding.yaml"]
+    replaced = base["replacements"][0]
+    assert replaced["source"]["name"] == bindings[1]["metadata"]["name"]
+    assert replaced["targets"][0]["select"]["name"] == bindings[1]["metadata"]["name"]
+
+
+def test_bases_of_two_targets_can_stand_in_one_namespace() -> None:
+    names = [
+        (one["kind"], one["metadata"]["name"])
+        for target in TARGETS
+        for one in access_manifests(target, "serving")
+    ]
+    assert len(names) == len(set(names)) == 3 * len(TARGETS)

@@ -16,14 +16,9 @@ from kfp_bento.runtime.deployments import (
     watched_release,
 )
 from kfp_bento.runtime.deployments.apply import in_order, primary_of
-from kfp_bento.runtime.deployments.record import (
-    LARGEST_RECORD,
-    LAST_GOOD,
-    decode_good,
-    encode_good,
-    read_record,
-    revision_of,
-)
+from kfp_bento.runtime.deployments.good_release import LARGEST_RECORD, decode_good, encode_good
+from kfp_bento.runtime.deployments.marks import LAST_GOOD, revision_of
+from kfp_bento.runtime.deployments.record import read_record
 from kfp_bento.runtime.errors import DeploymentError
 
 

@@ -375,14 +375,14 @@ def test_a_full_disk_is_named_and_nothing_is_left(bento: Bento, base: str, tiny_
         ("spec: 2", "conda: {environment_yml: env.yml}", r"conda\.environment_yml: env\.yml"),
         ("spec: 2", "docker: {dockerfile_template: D.j2}", "dockerfile_template: D.j2"),
         ("spec: 2", "docker: {cuda_version: '12'}", "cuda_version: 12"),
-        ("spec: 2", "models: [{tag: 'absent:1'}]", "model absent:1 is not in the directory"),
+        ("models: []", "models: [{tag: 'absent:1'}]", "model absent:1 is not in the directory"),
     ],
 )
 def test_a_bento_that_needs_commands_is_refused_with_the_line(
     bento: Bento, base: str, tmp_path: Path, old: str, new: str, reason: str
 ) -> None:
     file = bento.directory / "bento.yaml"
-    indent = "  " if old != "spec: 2" else ""
+    indent = "" if old in ("spec: 2", "models: []") else "  "
     file.write_text(file.read_text().replace(f"\n{indent}{old}", f"\n{indent}{new}"))
     with pytest.raises(ImageError, match=reason) as failure:
         build_image(bento, f"oci:{tmp_path}/out", base=base)

@@ -481,7 +481,8 @@ def build_in(where: Surroundings, sources: Path) -> list[str]:
         call(
             *(*where.python, "-c", BUILD, folder / "bento"),
             *(f"oci:{folder}/out/{number}", f"oci:{folder}/base"),
-            folder / "cache" if where.cached else "",
+            # Not the folder itself, where everybody can write: one for this user alone.
+            folder / "cache/own" if where.cached else "",
             env=environment | dict(where.environment),
             umask=where.umask,
             cwd=folder,

@@ -267,8 +267,9 @@ def test_the_provenance_names_the_old_image_and_the_new_base(
 
 
 def test_a_build_and_a_rebase_that_give_the_same_image_are_both_told_of(
-    bento: Bento, old: str, new: str, oci_registry: str
+    bento: Bento, old: str, new: str, oci_registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KFP_BENTO_RECORD_KEY", "a secret that only these builds know")
     image = f"{oci_registry}/papers/both"
     build_image(bento, f"{image}:old", base=old)
     build_image(bento, f"{image}:new", base=new)

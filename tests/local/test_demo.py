@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -18,6 +20,10 @@ import yaml
 from containers import YATAI_COMMAND, serving, status
 
 from kfp_bento.runtime.deployments import manifest_problems
+from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.images.reference import parse_layout
+from kfp_bento.runtime.local.engines import usable_engine
+from kfp_bento.runtime.local.layouts import read_layout
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,9 +56,22 @@ def summary(place: Path) -> dict[str, Any]:
     return run_demo(place, KFP_BENTO_LOCAL_RUNTIME="process")
 
 
+def can_run_containers() -> bool:
+    """Whether an engine is usable here, so that what is served can be kept from the network."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with usable_engine(Path(place) / "storage"):
+                return True
+        except LocalRunError:
+            return False
+
+
 @pytest.fixture(scope="module")
 def elsewhere(summary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The summary of a second demo, in another directory, with another zone, mask and seed."""
+    """The summary of a second demo, in another directory, with another zone, mask and seed.
+
+    Where containers run, the model is kept from the network: that is seen by nobody outside.
+    """
     old = os.umask(0o077)
     try:
         return run_demo(
@@ -60,6 +79,7 @@ def elsewhere(summary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
             **{"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "7", "LC_ALL": "C"},
             # Somebody who works with a server of their own; the demo has nothing to do with it.
             **{"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_RUN_ID": "0" * 32},
+            **({"KFP_BENTO_LOCAL_NETWORK": "none"} if can_run_containers() else {}),
         )
     finally:
         os.umask(old)
@@ -162,6 +182,61 @@ def test_the_image_is_what_serves_where_podman_is_usable(
     elsewhere: dict[str, Any], podman: list[str]
 ) -> None:
     assert elsewhere["release"]["runtime"] == "podman", elsewhere["release"]["runtime_note"]
+
+
+REACH = """
+import socket, sys
+for address in sys.argv[2:]:
+    try:
+        with socket.create_connection((address, int(sys.argv[1])), timeout=3) as connection:
+            connection.sendall(b"secret")
+            print("reached", address)
+    except OSError as error:
+        print("not", address)
+"""
+
+
+def test_what_is_kept_from_the_network_reaches_nothing_of_this_machine(
+    summary: dict[str, Any], place: Path, podman: list[str], tmp_path: Path
+) -> None:
+    with (
+        usable_engine(tmp_path / "storage") as engine,
+        socket.create_server(("0.0.0.0", 0)) as listener,
+    ):
+        listener.settimeout(0.2)
+        (tag,) = summary["image"]["tags"]
+        image = engine.load(read_layout(parse_layout(f"oci:{place}/build/demo/image:{tag}")))
+        asked = ("-c", REACH, str(listener.getsockname()[1]), "127.0.0.1", own_address())
+        outside = subprocess.run([sys.executable, *asked], capture_output=True, text=True)
+        name = f"reach-{os.getpid()}"
+        argv = engine.run_arguments(image, name, {"PORT": "3000"}, network="none")
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            try:
+                while (inside := engine.ask(name, "python3", *asked)) is None:
+                    time.sleep(0.1)
+            finally:
+                engine.remove(name)
+    assert {line.split()[0] for line in outside.stdout.splitlines()} == {"reached"}
+    assert {line.split()[0] for line in inside.splitlines()} == {"not"}
+
+
+def own_address() -> str:
+    """An address of this machine on a network, where it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def test_what_a_run_needs_itself_is_for_nobody_else_to_read(
+    summary: dict[str, Any], place: Path
+) -> None:
+    demo = place / "build/demo"
+    private = [demo / "mlflow", demo / "service", demo / "run" / "steps", demo / "run" / "tmp"]
+    private += [demo / "run" / "pipeline.log", demo / "run" / "request.json"]
+    assert [path.name for path in private if path.stat().st_mode & 0o077] == []
 
 
 def test_no_path_of_this_machine_is_in_what_is_handed_on(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 
 import pytest
 
-from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.local.engines import RUNTIME_VARIABLE, usable_engine
+from kfp_bento.runtime.errors import ImageError, LocalRunError
+from kfp_bento.runtime.local.engines import RUNTIME_VARIABLE, Engine, usable_engine
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -59,3 +60,63 @@ def test_an_engine_that_fails_leaves_nothing_mounted(
     with contextlib.suppress(LocalRunError), usable_engine(tmp_path / "storage"):
         pass
     assert mounts_below(tmp_path) == []
+
+
+ENGINE = """#!/bin/sh
+echo "$*" >> {told}.argv
+env > {told}.$1
+[ "$1" = image ] && echo '{{"kfp-bento.bento": "wine:v1"}}'
+exit 0
+"""
+SECRETS = {
+    "MLFLOW_TRACKING_TOKEN": "mlflow-secret",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret",
+    "KFP_BENTO_LOCAL_TARGET": "unix:/somewhere",
+    "HTTPS_PROXY": "http://user:proxy-secret@proxy:1",
+    "REGISTRY_AUTH_FILE": "/home/us/auth.json",
+}
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> tuple[Engine, Path]:
+    """An engine that notes what it is given, and where."""
+    program = tmp_path / "engine"
+    program.write_text(ENGINE.format(told=tmp_path / "told"))
+    program.chmod(0o755)
+    return Engine("podman", (str(program),), tmp_path), tmp_path / "told"
+
+
+def test_an_engine_gets_logins_and_proxies_to_pull_with_and_nothing_else(
+    recording: tuple[Engine, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, told = recording
+    for name, value in {**SECRETS, "DOCKER_HOST": "unix:///run/docker.sock"}.items():
+        monkeypatch.setenv(name, value)
+    engine.pull("registry.example.com/wine@sha256:" + "a1" * 32, "wine:v1")
+    engine.call("run")
+    pulling = told.with_name("told.pull").read_text()
+    running = told.with_name("told.run").read_text()
+    assert "auth.json" in pulling
+    assert "proxy-secret" in pulling
+    assert "DOCKER_HOST=" in running
+    for text in (running, pulling):
+        assert "mlflow-secret" not in text
+        assert "aws-secret" not in text
+        assert "unix:/somewhere" not in text
+    assert "auth.json" not in running
+    assert "proxy-secret" not in running
+
+
+def test_an_image_in_a_registry_that_was_made_of_another_bento_is_refused(
+    recording: tuple[Engine, Path],
+) -> None:
+    engine, _ = recording
+    with pytest.raises(ImageError, match="was not made of the bento fraud:v2"):
+        engine.pull("registry.example.com/wine@sha256:" + "a1" * 32, "fraud:v2")
+
+
+def test_a_call_can_be_cancelled(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(LocalRunError, match="was stopped"):
+        Engine("podman", ("sleep",), tmp_path, stopped).call("60")

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
-from kfp_bento.runtime.local import Step, load_pipeline, run_pipeline, typed_arguments
+from kfp_bento.runtime.local import (
+    Step,
+    compile_pipelines,
+    load_pipeline,
+    run_pipeline,
+    typed_arguments,
+)
 
 HERE = "tests.local.sample_pipelines"
 
@@ -51,6 +57,22 @@ def test_temporary_files_stay_in_the_run_directory(tmp_path: Path) -> None:
     run = run_pipeline(f"{HERE}:temporary", {}, tmp_path)
     assert (tmp_path / "tmp").is_dir()
     assert list(run.seconds) == ["tell-temporary-directory"]
+
+
+def test_modules_that_somebody_put_into_a_shared_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)  # like /tmp
+    for name in ("kfp", "docstring_parser", "absl"):
+        (shared / f"{name}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()\n")
+    compile_pipelines([f"{HERE}:temporary"], shared)
+    monkeypatch.chdir(shared)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run = run_pipeline("temporary.yaml", {}, tmp_path / "run")
+    assert list(run.seconds) == ["tell-temporary-directory"]
+    assert not (tmp_path / "marker").exists()
 
 
 def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_pulled_model_states_what_it_is(wine_model: ModelVersion) -> None:
     assert any(line.startswith("scikit-learn==") for line in wine_model.requirements)
     assert wine_model.signature is not None
     assert wine_model.signature.kind == "columns"
-    assert wine_model.signature.inputs[0]["name"] == "alcohol"
+    assert wine_model.signature.inputs[0].name == "alcohol"
     assert not wine_model.reused
 
 

@@ -19,7 +19,7 @@ from kfp_bento.runtime.programs import (
     run_program,
     start_program,
 )
-from kfp_bento.runtime.programs.clean_room import LARGEST_COMPLAINT, LARGEST_OUTPUT
+from kfp_bento.runtime.programs.clean_room import LARGEST_COMPLAINT, LARGEST_OUTPUT, secrets_in
 
 
 def run(source: str, directory: Path, **options: object) -> Finished:
@@ -34,10 +34,14 @@ def test_a_program_sees_only_what_is_listed(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy:3128")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("TF_VAR_password", "secret")
+    monkeypatch.setenv("NVIDIA_API_KEY", "secret")
     source = "import os; print(sorted(os.environ))"
     assert "MLFLOW_TRACKING_TOKEN" not in run(source, tmp_path).output
     assert "HTTPS_PROXY" not in run(source, tmp_path).output
     shown = run(source, tmp_path, environment=clean_environment(NETWORK, COMPUTING, X="1")).output
+    assert "TF_VAR_password" not in shown
+    assert "NVIDIA_API_KEY" not in shown
     assert all(f"'{name}'" in shown for name in ("HTTPS_PROXY", "OMP_NUM_THREADS", "X", "PATH"))
 
 
@@ -99,7 +103,12 @@ def test_of_complaints_the_end_is_kept(tmp_path: Path) -> None:
 
 
 def test_memory_is_limited(tmp_path: Path) -> None:
-    done = run("x = bytearray(400 << 20); print('had it')", tmp_path, memory=200 << 20)
+    source = (
+        "import resource\n"
+        "while resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY: pass\n"
+        "x = bytearray(400 << 20); print('had it')"
+    )
+    done = run(source, tmp_path, memory=200 << 20)
     assert "had it" not in done.output
     assert done.status != 0
 
@@ -146,3 +155,19 @@ def test_a_started_program_ends_with_the_block(tmp_path: Path) -> None:
         assert process.poll() is None
         assert os.getpgid(process.pid) == process.pid
     assert process.poll() is not None
+
+
+def test_secrets_are_known_by_their_names_and_in_addresses() -> None:
+    environment = {
+        "UV_INDEX_X_PASSWORD": "pass-one",
+        "HF_TOKEN": "token-two",
+        "TOKENIZERS_PARALLELISM": "false",
+        "UV_INDEX": "x=https://me:pass%2Dthree@host/simple",
+        "PATH": "/usr/bin",
+    }
+    assert set(secrets_in(environment)) == {
+        "pass-one",
+        "token-two",
+        "pass%2Dthree",
+        "pass-three",
+    }

@@ -98,6 +98,7 @@ DOCUMENTS: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     (image, promoted_run()["image"]),
     (check, CHECK),
     (promotion, promoted_run()["promoted"]),
+    (change, CHANGE),
 ]
 
 

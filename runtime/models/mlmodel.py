@@ -1,0 +1,287 @@
+"""The `MLmodel` file and those beside it, read once into values that are what they should be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
+from kfp_bento.runtime.models.signature import ModelSignature
+from kfp_bento.runtime.models.text import checked_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MLMODEL_NAME = "MLmodel"
+MLMODEL_LIMIT = 16 << 20
+"""Bytes; the signature of a model of 50,000 columns takes four to eight mebibytes."""
+EXAMPLE_LIMIT = 32 << 20
+"""Bytes of an input example; a service takes smaller bodies than that."""
+
+RUN_SPECIFIC_KEYS = (
+    "artifact_path",
+    "model_id",
+    "model_size_bytes",
+    "model_uri",
+    "model_uuid",
+    "registered_model_version",
+    "run_id",
+    "utc_time_created",
+)
+"""Top-level keys of `MLmodel` that differ between two trainings of the same model."""
+
+_EXAMPLE_FILE = "serving_input_example.json"
+_PLAIN_EXAMPLE_FILE = "input_example.json"
+_REQUIREMENTS_LIMIT = 4 << 20
+_MOST_FLAVORS = 1_000
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Mlmodel:
+    """What an `MLmodel` file says, as far as it is needed.
+
+    Attributes:
+        flavors: Flavor names, sorted; `python_function` is one of them.
+        python_version: The interpreter that logged the model, or "".
+        mlflow_version: The MLflow that logged the model, or "".
+        run_id: The run that logged the model, or "".
+        model_id: The LoggedModel (`m-…`), or "".
+        signature: The model's signature, or None.
+        has_type_hints: Whether the signature comes from the type hints of the model's code.
+        example_file: Name of the file that holds the scoring payload of its input example.
+    """
+
+    flavors: tuple[str, ...]
+    python_version: str = ""
+    mlflow_version: str = ""
+    run_id: str = ""
+    model_id: str = ""
+    signature: ModelSignature | None = None
+    has_type_hints: bool = False
+    example_file: str = _EXAMPLE_FILE
+
+
+def read_mlmodel(text: bytes) -> Mlmodel:
+    """Reads an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
+
+    Raises:
+        ModelError: It is not YAML, says something that MLflow would not, or has no
+            `python_function` flavor.
+    """
+    data = _mapping(text)
+    flavors = _flavors(data)
+    signature, example = data.get("signature"), data.get("saved_input_example_info")
+    named = example.get("serving_input_path") if isinstance(example, dict) else None
+    return Mlmodel(
+        flavors=tuple(sorted(flavors)),
+        python_version=version_text(flavors["python_function"].get("python_version"), MLMODEL_NAME),
+        mlflow_version=version_text(data.get("mlflow_version"), MLMODEL_NAME),
+        run_id=checked_text(data.get("run_id") or "", "run_id in MLmodel"),
+        model_id=checked_text(data.get("model_id") or "", "model_id in MLmodel"),
+        signature=ModelSignature.from_mlmodel(signature) if isinstance(signature, dict) else None,
+        has_type_hints=bool(data.get("is_signature_from_type_hint")),
+        example_file=checked_text(named or _EXAMPLE_FILE, "serving_input_path in MLmodel"),
+    )
+
+
+def read_mlmodel_of(directory: Path) -> Mlmodel:
+    """Reads the `MLmodel` file of a directory.
+
+    Raises:
+        ModelError: It cannot be read, or as `read_mlmodel` says.
+    """
+    return read_mlmodel(mlmodel_text(directory))
+
+
+def mlmodel_text(directory: Path) -> bytes:
+    """Gives the content of a directory's `MLmodel` file.
+
+    Raises:
+        ModelError: It cannot be read, or is larger than `MLMODEL_LIMIT`.
+    """
+    try:
+        return read_small_file(directory / MLMODEL_NAME, MLMODEL_LIMIT)
+    except (OSError, ValueError) as failure:
+        raise ModelError(
+            f"{directory / MLMODEL_NAME} cannot be read: {_reason(failure)}.",
+            hint="Pull the model again.",
+        ) from failure
+
+
+def portable_mlmodel(text: bytes) -> bytes:
+    """Gives an `MLmodel` file without the keys that only one run has.
+
+    Args:
+        text: The file as MLflow wrote it.
+
+    Returns:
+        ASCII YAML with sorted keys, the same for any two runs that logged the same model.
+
+    Raises:
+        ModelError: The file is not a YAML mapping.
+    """
+    data = {key: value for key, value in _mapping(text).items() if key not in RUN_SPECIFIC_KEYS}
+    try:
+        dumped = yaml.safe_dump(
+            data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
+        )
+    except (RecursionError, yaml.YAMLError) as failure:
+        raise _not_yaml(f"it cannot be written again ({type(failure).__name__})") from failure
+    return dumped.encode("ascii")
+
+
+def stated_python(directory: Path) -> str:
+    """Gives the interpreter that `python_env.yaml` states, or ""."""
+    return version_text(_yaml(directory / "python_env.yaml").get("python"), "python_env.yaml")
+
+
+def stated_requirements(directory: Path) -> tuple[str, ...]:
+    """Gives the lines of `requirements.txt`, without comments and blank ones.
+
+    Models logged before MLflow 1.19 say their pip requirements in `conda.yaml` only.
+
+    Raises:
+        ModelError: A file is too large, or has control characters.
+    """
+    file = directory / "requirements.txt"
+    try:
+        lines = _small(file, _REQUIREMENTS_LIMIT).decode("utf-8-sig", "replace").splitlines()
+    except FileNotFoundError:
+        lines = _conda_requirements(directory)
+    stripped = (line.strip() for line in lines)
+    return tuple(
+        checked_text(line.expandtabs(1), "A requirement of the model", longest=8_192)
+        for line in stripped
+        if line and not line.startswith("#")
+    )
+
+
+def read_example(directory: Path, name: str) -> Any:
+    """Gives the JSON of an input example, in which MLflow writes NaN; None where there is none.
+
+    Raises:
+        ModelError: The file is not JSON, or larger than `EXAMPLE_LIMIT`.
+    """
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()) or not path.is_file():
+        return None
+    try:
+        return parse_json_value(read_small_file(path, EXAMPLE_LIMIT), nan=True)
+    except (OSError, ValueError) as failure:
+        raise ModelError(
+            f"The model's input example {name} is not valid JSON: {_reason(failure)}.",
+            hint="Log the model again with input_example=.",
+        ) from failure
+
+
+def read_any_example(directory: Path) -> Any:
+    """Gives the scoring payload; the plain example where an old MLflow wrote no payload.
+
+    Raises:
+        ModelError: As `read_example` says.
+    """
+    payload = read_example(directory, _EXAMPLE_FILE)
+    return read_example(directory, _PLAIN_EXAMPLE_FILE) if payload is None else payload
+
+
+def version_text(value: Any, where: str) -> str:
+    """Gives a version as text; "" where none is stated.
+
+    Raises:
+        ModelError: It is none: it could add a line to what is installed.
+    """
+    if value is None or value == "":
+        return ""
+    text = str(value) if isinstance(value, str | int | float) else ""
+    if not _VERSION.fullmatch(text):
+        raise ModelError(
+            f"{where} states the version {str(value)[:60]!r}, which is none.",
+            hint="Log the model again with mlflow.<flavor>.log_model.",
+        )
+    return text
+
+
+def _mapping(text: bytes) -> dict[str, Any]:
+    try:
+        if len(text) > MLMODEL_LIMIT:
+            raise ValueError(f"it is larger than {MLMODEL_LIMIT} bytes")
+        data = parse_yaml(text)
+    except ValueError as failure:
+        raise _not_yaml(_reason(failure)) from failure
+    if not isinstance(data, dict):
+        raise ModelError(
+            "The MLmodel file is not a YAML mapping.",
+            hint="Point to a directory written by mlflow.<flavor>.log_model or save_model.",
+        )
+    return data
+
+
+def _flavors(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Gives the flavors of a model that MLflow can serve."""
+    flavors = data.get("flavors")
+    if not isinstance(flavors, dict) or len(flavors) > _MOST_FLAVORS:
+        raise ModelError(
+            "The MLmodel file names no flavors, so this is no MLflow model.",
+            hint="Point to a directory written by mlflow.<flavor>.log_model or save_model.",
+        )
+    for name in flavors:
+        checked_text(name, "A flavor's name in MLmodel")
+    if not isinstance(flavors.get("python_function"), dict):
+        raise ModelError(
+            "The model has no python_function flavor "
+            f"(only: {', '.join(sorted(flavors)) or 'none'}), so it cannot be served.",
+            hint="Log it with a flavor that offers python_function, or wrap it with mlflow.pyfunc.",
+        )
+    return flavors
+
+
+def _conda_requirements(directory: Path) -> list[str]:
+    entries = _yaml(directory / "conda.yaml").get("dependencies")
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("pip"), list):
+            return [str(line) for line in entry["pip"]]
+    return []
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping beside `MLmodel`; {} where there is none."""
+    try:
+        data = parse_yaml(_small(path, YAML_LIMIT))
+    except FileNotFoundError:
+        return {}
+    except ValueError as failure:
+        raise ModelError(
+            f"The model's {path.name} is not valid YAML: {_reason(failure)}.",
+            hint="Log the model again, or take the file out of it.",
+        ) from failure
+    return data if isinstance(data, dict) else {}
+
+
+def _small(path: Path, limit: int) -> bytes:
+    try:
+        return read_small_file(path, limit)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as failure:
+        raise ModelError(
+            f"The model's {path.name} cannot be read: {_reason(failure)}.",
+            hint="Pull the model again, or log it again.",
+        ) from failure
+
+
+def _not_yaml(reason: str) -> ModelError:
+    return ModelError(
+        f"The MLmodel file is not valid YAML: {reason}.",
+        hint="Download the model again, or log it again.",
+    )
+
+
+def _reason(failure: OSError | ValueError) -> str:
+    text = (getattr(failure, "strerror", "") or str(failure)).strip().rstrip(".")
+    return text.splitlines()[0] if text else type(failure).__name__

@@ -1,0 +1,36 @@
+"""Requirement lines, of whoever wrote them, read by one policy: names and versions, or refused."""
+
+from .addresses import NAMES_ONLY, Address, AllowedSources, allowed_sources, parse_address
+from .direct_wheels import DirectWheel, fetch_wheel
+from .lines import (
+    INDEX_OPTIONS,
+    SEPARATORS,
+    Line,
+    Reading,
+    distribution_name,
+    joined_lines,
+    parse_requirement,
+    read_requirements,
+    rendered,
+    shown,
+)
+
+__all__ = [
+    "INDEX_OPTIONS",
+    "NAMES_ONLY",
+    "SEPARATORS",
+    "Address",
+    "AllowedSources",
+    "DirectWheel",
+    "Line",
+    "Reading",
+    "allowed_sources",
+    "distribution_name",
+    "fetch_wheel",
+    "joined_lines",
+    "parse_address",
+    "parse_requirement",
+    "read_requirements",
+    "rendered",
+    "shown",
+]

@@ -1,0 +1,153 @@
+"""Addresses of packages and indexes, and which of them somebody other than the user may name.
+
+An address is compared in parts, never as text, and only in the one spelling that every parser
+reads alike: what URL libraries disagree about (backslashes, encoded slashes, dots, other
+alphabets) is no address here.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kfp_bento.runtime.errors import InvalidInput
+
+_ADDRESS = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<account>[^/?#@\\\s]*)@)?"
+    r"(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)(?P<fragment>#[A-Za-z0-9=&._-]*)?"
+)
+_PORTS = {"http": 80, "https": 443}
+_LONGEST = 2000
+_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})?")
+_PUBLISH = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a wheel, a page or an index is.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: In lower case, as it was written otherwise.
+        port: The scheme's own if none was written.
+        path: Its segments, decoded; none is empty, `.` or `..`.
+        text: The address without account and fragment.
+        fragment: What follows `#`, such as `sha256=…`.
+        has_account: Whether a user or a password was in it.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: tuple[str, ...]
+    text: str = field(compare=False)
+    fragment: str = field(default="", compare=False)
+    has_account: bool = field(default=False, compare=False)
+
+
+def parse_address(text: str) -> Address:
+    """Read an address.
+
+    Raises:
+        ValueError: It is none, or one that can be read in more than one way. The text of the
+            error quotes nothing of it.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError("it is too long")
+    head, separator, rest = text.partition("://")
+    host, slash, path = rest.partition("/")
+    match = _ADDRESS.fullmatch(f"{head.lower()}{separator}{_lower_host(host)}{slash}{path}")
+    if match is None:
+        raise ValueError("it is no plain http or https address")
+    port = int(match["port"] or _PORTS[match["scheme"]])
+    path = match["path"].removesuffix("/")
+    segments = tuple(_decoded(segment) for segment in path.split("/")[1:])
+    if any(segment in ("", ".", "..") for segment in segments) or not 0 < port < 65536:
+        raise ValueError("it is no plain http or https address")
+    place = match["host"] + (f":{match['port']}" if match["port"] else "")
+    return Address(
+        scheme=match["scheme"],
+        host=match["host"],
+        port=port,
+        path=segments,
+        text=f"{match['scheme']}://{place}{match['path']}",
+        fragment=(match["fragment"] or "").removeprefix("#"),
+        has_account=match["account"] is not None,
+    )
+
+
+def _lower_host(host: str) -> str:
+    account, at, place = host.rpartition("@")
+    # `str.lower` makes ASCII of some other letters (the Kelvin sign), which is not the same host.
+    return f"{account}{at}{place.lower() if place.isascii() else place}"
+
+
+def _decoded(segment: str) -> str:
+    """Decode what wheels' names need, such as `%2B`; nothing that changes the address's parts."""
+    for match in _ENCODED.finditer(segment):
+        letter = chr(int(match[1] or "0", 16))
+        if letter not in "!$&'()*+,;=:@~ ":
+            raise ValueError("it is encoded in a way that can be read differently")
+    return urllib.parse.unquote(segment)
+
+
+@dataclass(frozen=True)
+class AllowedSources:
+    """What may be named besides names and versions.
+
+    Attributes:
+        prefixes: Beginnings of addresses that may be asked; whole segments of the path count.
+        wheels: Schemes of addresses at which any wheel may be named: where users wrote the line.
+        indexes: Whether any index may be named, likewise.
+    """
+
+    prefixes: tuple[Address, ...] = ()
+    wheels: tuple[str, ...] = ()
+    indexes: bool = False
+
+    def allows(self, address: Address) -> bool:
+        """Say whether an address begins with one of the prefixes."""
+        return any(
+            (address.scheme, address.host, address.port)
+            == (prefix.scheme, prefix.host, prefix.port)
+            and address.path[: len(prefix.path)] == prefix.path
+            for prefix in self.prefixes
+        )
+
+
+NAMES_ONLY = AllowedSources()
+"""Names and versions, from the index that the user configured."""
+
+
+def allowed_sources(prefixes: Iterable[str]) -> AllowedSources:
+    """Read what the user of a build allows models to name.
+
+    Args:
+        prefixes: Beginnings of addresses, such as `https://download.example.com/whl/`.
+
+    Raises:
+        InvalidInput: One is no plain http or https address.
+    """
+    found = []
+    for text in prefixes:
+        try:
+            if str(text).startswith("git+"):
+                raise InvalidInput(
+                    "Version control cannot be allowed as a source: its files would be run to "
+                    "build a package of them.",
+                    hint=_PUBLISH,
+                )
+            address = parse_address(str(text))
+            if address.has_account or address.fragment:
+                raise ValueError("it has an account or a fragment")
+        except ValueError as reason:
+            raise InvalidInput(
+                f"An allowed source cannot be used: {reason}.",
+                hint="Write the beginning of an address, such as https://host/path/; accounts "
+                "belong into a netrc file or UV_INDEX.",
+            ) from None
+        found.append(address)
+    return AllowedSources(tuple(found))

@@ -1,0 +1,73 @@
+"""Steps run in pods that share no key: the pulling step tells the others which record counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kfp_bento.components import promote_model, pull_model
+from kfp_bento.runtime.checks import CheckReport
+from kfp_bento.runtime.errors import ModelError, PromotionError
+from kfp_bento.runtime.models import ModelVersion
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("HOME", "XDG_STATE_HOME", "KFP_BENTO_RECORD_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def made(name: str) -> Any:
+        return SimpleNamespace(path=str(tmp_path / name), metadata={})
+
+    return made
+
+
+@pytest.fixture
+def pulled(wine_model: ModelVersion, artifact: Any) -> Any:
+    """The artifact that pull_model leaves behind in a pod without a home."""
+    model = artifact("model")
+    pull_model.python_func(model_uri="models:/wine/1", model=model)
+    return model
+
+
+def promote(model: Any, artifact: Any, wine_model: ModelVersion) -> str:
+    reports = []
+    for name in ("smoke_test", "compare_predictions"):
+        report = artifact(f"{name}.json")
+        CheckReport(name, True, "fine", {}, (), wine_model.digest, "").save(Path(report.path))
+        reports.append(report)
+    return promote_model.python_func(  # type: ignore[no-any-return]
+        model=model,
+        smoke_report=reports[0],
+        comparison_report=reports[1],
+        alias="tested",
+        record=artifact("record.json"),
+        summary=artifact("summary.md"),
+    )
+
+
+def test_the_model_that_the_pulling_step_tells_of_is_promoted(
+    pulled: Any, artifact: Any, wine_model: ModelVersion
+) -> None:
+    assert pulled.metadata["record"].startswith("sha256:")
+    assert promote(pulled, artifact, wine_model) == "1"
+
+
+def test_a_model_whose_step_told_nothing_is_not_promoted(
+    pulled: Any, artifact: Any, wine_model: ModelVersion
+) -> None:
+    del pulled.metadata["record"]
+    with pytest.raises(PromotionError, match="no registered version"):
+        promote(pulled, artifact, wine_model)
+
+
+def test_a_record_that_was_changed_in_object_storage_is_refused(
+    pulled: Any, artifact: Any, wine_model: ModelVersion
+) -> None:
+    record = Path(pulled.path) / ".kfp-bento.json"
+    record.write_text(record.read_text().replace('"1"', '"2"'))
+    with pytest.raises(ModelError, match="not the one that the step wrote"):
+        promote(pulled, artifact, wine_model)

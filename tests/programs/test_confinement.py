@@ -1,0 +1,176 @@
+"""Other people's code reaches neither the network nor other processes nor credentials."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.programs import (
+    CONFINEMENT_VARIABLE,
+    VARIABLES_VARIABLE,
+    Finished,
+    clean_environment,
+    code_variables,
+    confined,
+    confinement,
+    confinement_hint,
+    run_program,
+)
+
+WAYS = ("namespace", "landlock-network", "landlock")
+SECRET = "s3cr3t-T0ken"
+
+pytestmark = pytest.mark.skipif(
+    not confinement._works("landlock"), reason="this kernel has no Landlock"
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(CONFINEMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLES_VARIABLE, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+
+
+def run(source: str, directory: Path, *, network: bool = False) -> Finished:
+    argv = [sys.executable, "-I", "-S", "-c", source]
+    return run_program(
+        confined(argv, network=network, error=BentoError),
+        doing="The test",
+        directory=directory,
+        environment=clean_environment(code_variables()),
+        seconds=60,
+        error=BentoError,
+    )
+
+
+@pytest.fixture(params=WAYS[:2])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One of the ways to be without network, though another may work as well."""
+    chosen: str = request.param
+    if not confinement._works(chosen):
+        pytest.skip(f"{chosen} does not work here")
+    monkeypatch.setattr(confinement, "_works", lambda name: name == chosen)
+    return chosen
+
+
+@pytest.mark.usefixtures("way")
+def test_code_does_not_reach_the_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        source = (
+            "import socket\n"
+            f"try: socket.create_connection(('127.0.0.1', {port}), 5).sendall(b'secret')\n"
+            "except OSError as error: print('no', error.errno)"
+        )
+        assert run(source, tmp_path).output.startswith("no ")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_network_of_its_own_has_a_loopback(tmp_path: Path) -> None:
+    if not confinement._works("namespace"):
+        pytest.skip("no namespaces here")
+    source = (
+        "import socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(server.getsockname(), 5)\n"
+        "print('connected')"
+    )
+    assert run(source, tmp_path).output == "connected\n"
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_code_cannot_look_into_the_process_that_started_it(tmp_path: Path, network: bool) -> None:
+    source = (
+        "import os\n"
+        "for name in ('environ', 'mem', 'maps', 'auxv', 'root', 'cwd', 'fd/0'):\n"
+        f"    path = '/proc/{os.getpid()}/' + name\n"
+        "    for look in (os.readlink, lambda path: open(path, 'rb').read(1000)):\n"
+        "        try: print(name, look(path))\n"
+        "        except OSError: pass\n"
+        f"try: os.kill({os.getpid()}, 0); print('signal')\n"
+        "except OSError: pass\n"
+        "print('looked')"
+    )
+    assert run(source, tmp_path, network=network).output == "looked\n"
+
+
+def test_code_cannot_read_credentials_but_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "other/auth.json"))
+    for name in (".netrc", ".aws/credentials", ".config/gcloud/x.json", "other/auth.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(SECRET)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/credentials").write_text(SECRET)
+    (tmp_path / ".kube").symlink_to("elsewhere")
+    for name in ("data.txt", ".config/more.txt", "other/data.txt"):
+        (tmp_path / name).write_text("readable")
+    source = (
+        "import pathlib\n"
+        f"for path in sorted(pathlib.Path({str(tmp_path)!r}).rglob('*')):\n"
+        "    try: print(path.name, path.read_text())\n"
+        "    except OSError: pass"
+    )
+    said = run(source, tmp_path).output
+    assert SECRET not in said
+    assert said.count("readable") == 3
+
+
+def test_files_are_made_moved_and_run_as_ever(tmp_path: Path) -> None:
+    source = (
+        "import os, subprocess, tempfile\n"
+        "os.makedirs('a/b'); open('a/file', 'w').write('text')\n"
+        "os.rename('a/file', 'a/b/file'); os.link('a/b/file', 'linked')\n"
+        "print(open('linked').read(), subprocess.run(['true']).returncode, os.getuid())\n"
+        "tempfile.TemporaryFile().write(b'x')"
+    )
+    done = run(source, tmp_path)
+    assert (done.output, done.complaint) == (f"text 0 {os.getuid()}\n", "")
+
+
+def test_the_status_is_the_programs_own(tmp_path: Path) -> None:
+    assert run("raise SystemExit(7)", tmp_path).status == 7
+    command = confined(["/no/such/program"], error=BentoError)
+    done = run_program(
+        command, doing="x", directory=tmp_path, environment={}, seconds=9, error=BentoError
+    )
+    assert (done.status, done.complaint) == (97, "/no/such/program: No such file or directory\n")
+
+
+def test_a_system_that_cannot_confine_runs_code_as_it_is_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confinement, "_works", lambda way: False)
+    assert confined(["program"], error=BentoError) == ["program"]
+    monkeypatch.setenv(CONFINEMENT_VARIABLE, "required")
+    with pytest.raises(BentoError, match="cannot keep a program from the network"):
+        confined(["program"], error=BentoError)
+    assert confined(["program"], network=True, error=BentoError) == ["program"]
+    monkeypatch.setenv(CONFINEMENT_VARIABLE, "perhaps")
+    with pytest.raises(BentoError, match="'perhaps'"):
+        confined(["program"], error=BentoError)
+
+
+def test_the_user_can_lift_it_and_pass_variables_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.setenv("SERVICE_SIZE", "3")
+    assert CONFINEMENT_VARIABLE in confinement_hint()
+    source = "import os; print(sorted({'OPENAI_API_KEY', 'SERVICE_SIZE'} & os.environ.keys()))"
+    assert run(source, tmp_path).output == "[]\n"
+    monkeypatch.setenv(VARIABLES_VARIABLE, "OPENAI_API_KEY, SERVICE_*")
+    assert run(source, tmp_path).output == "['OPENAI_API_KEY', 'SERVICE_SIZE']\n"
+    monkeypatch.setenv(CONFINEMENT_VARIABLE, "off")
+    assert confined(["program"], error=BentoError) == ["program"]
+    assert CONFINEMENT_VARIABLE not in confinement_hint()
