@@ -63,8 +63,10 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into the requirements files
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
 
-audit: $(VENV)/.dev ## Look for known holes in the locked dependencies
-	@$(BIN)/python tests/audit_dependencies.py requirements-runtime.txt requirements-dev.txt
+# Apart from the others: it needs a newer pip, and MLflow writes pip's version into every model.
+audit: $(VENV)/.uv ## Look for known holes in the locked dependencies
+	@$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'pip-audit>=2.9,<3' \
+	  python tests/audit_dependencies.py requirements-runtime.txt requirements-dev.txt
 
 image: $(VENV)/.runtime ## Build the image that the components run in: make image [BASE=…] [TO=…]
 	@rm -rf build/wheel
