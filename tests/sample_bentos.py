@@ -31,6 +31,18 @@ def write_bento(directory: Path, name: str = "wine", version: str = "v1") -> Pat
     return directory
 
 
+def generated_bento(directory: Path, *, guarded: bool = True) -> Bento:
+    """A bento whose service has the marks of a generated one, with the guard or before it."""
+    source = directory / "src"
+    source.mkdir(parents=True)
+    (source / "pyfunc_json.py").write_text("")
+    options = "\n    service_class=GuardedService,\n" if guarded else ""
+    (source / "service.py").write_text(f"@bentoml.service({options})\nclass Wine: ...\n")
+    if guarded:
+        (source / "pyfunc_guard.py").write_text("")
+    return make_bento(directory=directory)
+
+
 def make_model(**changes: str) -> BentoModel:
     provenance = {
         "uri": "models:/wine@champion",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from live_cluster import LiveCluster
-from sample_bentos import make_bento
+from sample_bentos import generated_bento, make_bento
 from test_every_target_is_accepted import lost
 from workload_releases import FIRST
 
@@ -79,10 +79,7 @@ def test_a_policy_comes_with_the_release_shows_in_a_diff_and_goes_when_it_is_not
 def test_a_pod_whose_token_is_missing_does_not_start(
     cluster: LiveCluster, namespace: str, kubeconfig: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "bento" / "src"
-    source.mkdir(parents=True)
-    (source / "pyfunc_json.py").write_text('TOKEN = "KFP_BENTO_API_TOKEN"\n')
-    bento = make_bento(directory=tmp_path / "bento")
+    bento = generated_bento(tmp_path / "bento")
     secret = {"name": "wine-token", "key": "token"}
     options = {"namespace": namespace, "api_token_secret": secret}
     manifests = TARGETS["workload"].render(FIRST, bento, options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_bentos import IMAGE, make_bento
+from sample_bentos import IMAGE, generated_bento, make_bento
 from sample_targets import SIDE, STORED
 
 from kfp_bento.runtime.bentos import Bento, can_require_token
@@ -32,18 +32,6 @@ def render(target: str, bento: Bento | None = None, **options: Any) -> tuple[Any
 def policy(target: str, given: dict[str, Any], **options: Any) -> Any:
     manifests = render(target, network_policy=given, **options)
     return next(one for one in manifests if one["kind"] == "NetworkPolicy")["spec"]
-
-
-def generated_bento(directory: Path, *, guarded: bool = True) -> Bento:
-    """A bento whose service has the marks of a generated one, with the guard or before it."""
-    source = directory / "src"
-    source.mkdir(parents=True)
-    (source / "pyfunc_json.py").write_text("")
-    options = "\n    service_class=GuardedService,\n" if guarded else ""
-    (source / "service.py").write_text(f"@bentoml.service({options})\nclass Wine: ...\n")
-    if guarded:
-        (source / "pyfunc_guard.py").write_text("")
-    return make_bento(directory=directory)
 
 
 # -- who gets in -----------------------------------------------------------------------------
