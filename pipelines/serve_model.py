@@ -75,8 +75,9 @@ def serve_with(deploy, *, name: str):
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
             allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
-                wheels that the model's own requirements may name; empty allows names and versions
-                only.
+                wheels that the model's own requirements may name, and of repositories
+                (git+https://host/path/), whose code is run to build wheels; empty allows names
+                and versions only.
             image_base: Base image; empty takes python:<minor>-slim.
             image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
             image_cache_repository: Repository of the same registry through which images share

@@ -33,7 +33,8 @@ def build_bento(
         show_example: Show the first row of the model's input example, which may be somebody's data,
             on the API page of a generated service.
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
-            the model's own requirements may name; empty allows names and versions only.
+            the model's own requirements may name, and of repositories (git+https://host/path/),
+            whose code is run to build wheels; empty allows names and versions only.
 
     Returns:
         The bento's tag, name:version.

@@ -22,6 +22,7 @@ from kfp_bento.runtime.bentos.layout import (
     settle,
 )
 from kfp_bento.runtime.bentos.lock import (
+    BUILT_WHEELS,
     bento_constraints,
     bento_indexes,
     bento_requirements,
@@ -77,7 +78,9 @@ def build_bento(
             wheels at https addresses.
         allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
             the indexes and wheels that the models' own requirements may name. Without any, models
-            get names and versions from the index that is configured for uv.
+            get names and versions from the index that is configured for uv. With
+            `git+https://git.example.com/team/` packages may come from repositories there, each
+            at a full commit: their code is run here to build wheels, without network.
         show_example: Whether the API page of a generated service shows the first row of each
             model's input example, which may be somebody's data, to whoever can reach it.
 
@@ -127,7 +130,7 @@ def _built(
     """Builds below the scratch directory and gives the bento as it lies there."""
     home = work / "home"
     # All that can be refused by its text is refused before anything is run.
-    own = users_requirements(extra, "the build", indexes=False)
+    own = users_requirements(extra, "the build", sources, indexes=False)
     constraints = bento_constraints(models, sources)
     indexes = bento_indexes(models, sources)
     wanted = bento_requirements(models, requirement_texts(own), sources)
@@ -143,12 +146,17 @@ def _built(
     else:
         context, target = _user_context(work, service)
         path = run_bentoml(work, context, target, name, python)
-        brought = users_requirements(recorded_requirements(path), "the service", indexes=True)
+        brought = users_requirements(
+            recorded_requirements(path), "the service", sources, indexes=True
+        )
         both = [*requirement_texts(brought), *requirement_texts(own)]
         wanted = bento_requirements(models, both, sources)
         indexes = list(dict.fromkeys([*index_options(brought), *indexes]))
         lock = locked(wanted, constraints, python, work, indexes)
     remove_traces(path)
+    if (work / BUILT_WHEELS).is_dir():
+        # Where BentoML, and whoever installs a bento of it, starts the installer.
+        shutil.copytree(work / BUILT_WHEELS, path / "src" / BUILT_WHEELS, dirs_exist_ok=True)
     version = content_version(path / "src", tagged, lock, python)
     (home / "models").rename(path / "models")
     settle(path, version, lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from kfp_bento.runtime.requirements import (
     AllowedSources,
     DirectWheel,
     Reading,
+    Repository,
+    build_wheel,
     distribution_name,
     fetch_wheel,
     read_requirements,
@@ -40,7 +43,10 @@ NEEDED_BY_PYFUNC = ("numpy", "pandas")
 
 LOCK_SECONDS = 1800.0
 
-_WHEELS = AllowedSources(wheels=("https", "http"))
+BUILT_WHEELS = "wheels"
+"""Where the wheels lie that were built of repositories, and how a lock names them: BentoML too."""
+
+_WHEELS = AllowedSources(wheels=("https", "http"), repositories=True)
 """Whether an address may be named was decided when its line was read."""
 
 _CONSTRAINTS = "constraints.txt"
@@ -132,18 +138,21 @@ def bento_indexes(
     return list(dict.fromkeys(line for reading in readings for line in index_options(reading)))
 
 
-def users_requirements(lines: Iterable[str], whose: str, *, indexes: bool) -> Reading:
+def users_requirements(
+    lines: Iterable[str], whose: str, sources: AllowedSources = NAMES_ONLY, *, indexes: bool
+) -> Reading:
     """Read the lines that a user wrote: names, versions, wheels at https addresses.
 
     Args:
         lines: The lines.
         whose: What they are of, for errors.
+        sources: Which repositories they may name besides.
         indexes: Whether they may name package indexes.
 
     Raises:
         BentoError: See `bento_requirements`.
     """
-    sources = AllowedSources(wheels=("https",), indexes=indexes)
+    sources = AllowedSources(sources.prefixes, wheels=("https",), indexes=indexes)
     return read_requirements(lines, whose=whose, error=BentoError, sources=sources)
 
 
@@ -175,7 +184,7 @@ def locked(
     """Resolve requirements into exact versions with hashes, wheels only, for Linux.
 
     uv gets lines that are written anew, and never an address to follow: wheels at addresses are
-    fetched for it.
+    fetched for it, and wheels of repositories built, which stay in `directory / BUILT_WHEELS`.
 
     Args:
         requirements: Requirements, each PEP 508 with or without hashes.
@@ -198,7 +207,11 @@ def locked(
         work = Path(scratch)
         wheels: dict[str, DirectWheel] = {}
         command = [
-            *("pip", "compile", str(_written(requirements, work / "requirements.in", wheels))),
+            *(
+                "pip",
+                "compile",
+                str(_written(requirements, work / "requirements.in", wheels, python_version)),
+            ),
             *("--quiet", "--generate-hashes", "--no-header", "--no-annotate"),
             *("--no-emit-index-url", "--only-binary", ":all:"),
             *("--python", sys.executable, "--python-version", python_version),
@@ -206,7 +219,7 @@ def locked(
             *indexes,
         ]
         if constraints:
-            limits = _written(constraints, work / "constraints.txt", wheels)
+            limits = _written(constraints, work / "constraints.txt", wheels, python_version)
             command += ["--constraints", str(limits)]
         done = run_uv(
             command,
@@ -218,23 +231,33 @@ def locked(
         )
         if done.status:
             raise _unresolved(done.complaint, python_version)
-    lock = "".join(f"{line}\n" for line in _with_addresses(done.output.splitlines(), wheels))
+        lines = [*_with_addresses(done.output.splitlines(), wheels)]
+        for wheel in wheels.values():
+            if _is_built(wheel) and f"./{BUILT_WHEELS}/{wheel.file.name}" in "".join(lines):
+                put = directory / BUILT_WHEELS / wheel.file.name
+                put.parent.mkdir(exist_ok=True)
+                shutil.copyfile(wheel.file, put)
+    lock = "".join(f"{line}\n" for line in lines)
     return "".join(f"{line}\n" for line in indexes if "=https://" in line) + lock
 
 
-def _written(lines: Sequence[str], file: Path, wheels: dict[str, DirectWheel]) -> Path:
-    """Write a requirements file for uv; wheels at addresses are fetched beside it."""
+def _written(lines: Sequence[str], file: Path, wheels: dict[str, DirectWheel], python: str) -> Path:
+    """Write a requirements file for uv; wheels are fetched, or built, beside it."""
     reading = read_requirements(lines, whose="the bento", error=BentoError, sources=_WHEELS)
     texts = []
     for line in reading.lines:
-        if line.wheel is None:
+        place = line.wheel or line.repository
+        if place is None:
             texts.append(rendered(line))
             continue
-        found = next((w for w in wheels.values() if w.address == line.wheel), None)
+        found = next((wheel for wheel in wheels.values() if wheel.place == place), None)
         if found is None:
             folder = file.parent / f"wheel-{len(wheels)}"
             folder.mkdir()
-            found = fetch_wheel(line.wheel, folder, BentoError)
+            if isinstance(place, Repository):
+                found = build_wheel(place, line.requirement.name, python, folder, BentoError)
+            else:
+                found = fetch_wheel(place, folder, BentoError)
             wheels[found.file.as_uri()] = found
         local = copy(line.requirement)
         local.url = found.file.as_uri()
@@ -256,7 +279,16 @@ def _with_addresses(lines: Iterable[str], wheels: Mapping[str, DirectWheel]) -> 
                 f"The package {name} of the lock lies at an address that nobody asked for.",
                 hint="Require it by name: add a requirement here.",
             )
-        yield f"{name} @ {wheels[place].address.text} {end}".rstrip()
+        wheel = wheels[place]
+        if _is_built(wheel):
+            yield f"# {name} @ {wheel.place.text}"
+            yield f"./{BUILT_WHEELS}/{wheel.file.name} {end}".rstrip()
+        else:
+            yield f"{name} @ {wheel.place.text} {end}".rstrip()
+
+
+def _is_built(wheel: DirectWheel) -> bool:
+    return isinstance(wheel.place, Repository)
 
 
 def _unresolved(output: str, python_version: str) -> BentoError:
@@ -307,7 +339,7 @@ def _named(model: ModelVersion) -> str:
 
 def _slim(line: str) -> str:
     """Give a requirement with MLflow's slim distribution in place of the whole, without hashes."""
-    match = _MLFLOW.match(line)
+    match = None if "@" in line else _MLFLOW.match(line)
     return f"mlflow-skinny{line[match.end() :].partition(' --hash')[0]}" if match else line
 
 

@@ -40,7 +40,8 @@ def build(
         typer.Option(
             metavar="ADDRESS",
             help="Beginning of the addresses of indexes and wheels that the models' own "
-            "requirements may name, such as https://host/path/; may be repeated. "
+            "requirements may name, such as https://host/path/, or of repositories, whose code "
+            "is run to build wheels: git+https://host/path/; may be repeated. "
             "Default: names and versions only, from the index configured for uv.",
         ),
     ] = None,

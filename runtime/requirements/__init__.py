@@ -1,6 +1,13 @@
 """Requirement lines, of whoever wrote them, read by one policy: names and versions, or refused."""
 
-from .addresses import NAMES_ONLY, Address, AllowedSources, allowed_sources, parse_address
+from .addresses import (
+    NAMES_ONLY,
+    Address,
+    AllowedSources,
+    Repository,
+    allowed_sources,
+    parse_address,
+)
 from .direct_wheels import DirectWheel, fetch_wheel
 from .lines import (
     INDEX_OPTIONS,
@@ -14,6 +21,7 @@ from .lines import (
     rendered,
     shown,
 )
+from .repositories import build_wheel
 
 __all__ = [
     "INDEX_OPTIONS",
@@ -24,7 +32,9 @@ __all__ = [
     "DirectWheel",
     "Line",
     "Reading",
+    "Repository",
     "allowed_sources",
+    "build_wheel",
     "distribution_name",
     "fetch_wheel",
     "joined_lines",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -19,10 +19,14 @@ _ADDRESS = re.compile(
     r"(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)(?P<fragment>#[A-Za-z0-9=&._-]*)?"
 )
+_REPOSITORY = re.compile(
+    r"git\+(?P<address>https?://[^#\s]+)@(?P<revision>[^/@#\s]+)(?:#(?P<rest>\S*))?"
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*){0,9}")
 _PORTS = {"http": 80, "https": 443}
 _LONGEST = 2000
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})?")
-_PUBLISH = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Address:
     """Where a wheel, a page or an index is.
 
     Attributes:
-        scheme: `http` or `https`.
+        scheme: `http` or `https`; `git+http` or `git+https` for repositories.
         host: In lower case, as it was written otherwise.
         port: The scheme's own if none was written.
         path: Its segments, decoded; none is empty, `.` or `..`.
@@ -79,6 +83,11 @@ def parse_address(text: str) -> Address:
     )
 
 
+def _of_git(address: Address) -> Address:
+    """Give the address of a repository that is reached by this one."""
+    return replace(address, scheme=f"git+{address.scheme}", text=f"git+{address.text}")
+
+
 def _lower_host(host: str) -> str:
     account, at, place = host.rpartition("@")
     # `str.lower` makes ASCII of some other letters (the Kelvin sign), which is not the same host.
@@ -95,6 +104,45 @@ def _decoded(segment: str) -> str:
 
 
 @dataclass(frozen=True)
+class Repository:
+    """A git repository at one commit, as a requirement names it.
+
+    Attributes:
+        address: Where it is; the scheme is `git+https` or `git+http`.
+        commit: 40 hexadecimal digits.
+        folder: Where the project is in it; "" for its top.
+    """
+
+    address: Address
+    commit: str
+    folder: str = ""
+
+    @property
+    def text(self) -> str:
+        """The address and the commit, as PEP 508 writes them."""
+        return f"{self.address.text}@{self.commit}"
+
+
+def parse_repository(url: str) -> Repository:
+    """Read the address of a repository at a commit.
+
+    Raises:
+        ValueError: It is none, or names a branch or tag, which can be moved.
+    """
+    match = _REPOSITORY.fullmatch(url)
+    if match is None:
+        raise ValueError("it is no git+https address with a commit")
+    if not _COMMIT.fullmatch(match["revision"]):
+        raise ValueError("it names no full commit, so it could become another one")
+    address = parse_address(match["address"])
+    options = urllib.parse.parse_qs(match["rest"] or "", keep_blank_values=True)
+    folder = options.pop("subdirectory", [""])[0].strip("/")
+    if options.keys() - {"egg"} or (folder and not _FOLDER.fullmatch(folder)):
+        raise ValueError("it has a fragment that is not understood")
+    return Repository(_of_git(address), match["revision"], folder)
+
+
+@dataclass(frozen=True)
 class AllowedSources:
     """What may be named besides names and versions.
 
@@ -102,11 +150,13 @@ class AllowedSources:
         prefixes: Beginnings of addresses that may be asked; whole segments of the path count.
         wheels: Schemes of addresses at which any wheel may be named: where users wrote the line.
         indexes: Whether any index may be named, likewise.
+        repositories: Whether any repository may be named: where lines have been judged already.
     """
 
     prefixes: tuple[Address, ...] = ()
     wheels: tuple[str, ...] = ()
     indexes: bool = False
+    repositories: bool = False
 
     def allows(self, address: Address) -> bool:
         """Say whether an address begins with one of the prefixes."""
@@ -126,7 +176,9 @@ def allowed_sources(prefixes: Iterable[str]) -> AllowedSources:
     """Read what the user of a build allows models to name.
 
     Args:
-        prefixes: Beginnings of addresses, such as `https://download.example.com/whl/`.
+        prefixes: Beginnings of addresses, such as `https://download.example.com/whl/`, or
+            `git+https://git.example.com/team/` for repositories, whose code is run to build
+            wheels of them.
 
     Raises:
         InvalidInput: One is no plain http or https address.
@@ -134,20 +186,16 @@ def allowed_sources(prefixes: Iterable[str]) -> AllowedSources:
     found = []
     for text in prefixes:
         try:
+            address = parse_address(str(text).removeprefix("git+"))
             if str(text).startswith("git+"):
-                raise InvalidInput(
-                    "Version control cannot be allowed as a source: its files would be run to "
-                    "build a package of them.",
-                    hint=_PUBLISH,
-                )
-            address = parse_address(str(text))
+                address = _of_git(address)
             if address.has_account or address.fragment:
                 raise ValueError("it has an account or a fragment")
         except ValueError as reason:
             raise InvalidInput(
                 f"An allowed source cannot be used: {reason}.",
-                hint="Write the beginning of an address, such as https://host/path/; accounts "
-                "belong into a netrc file or UV_INDEX.",
+                hint="Write the beginning of an address, such as https://host/path/ or "
+                "git+https://host/path/; accounts belong into a netrc file or UV_INDEX.",
             ) from None
         found.append(address)
     return AllowedSources(tuple(found))

@@ -21,7 +21,7 @@ import urllib3
 
 from kfp_bento.runtime.programs.uv import account_for
 
-from .addresses import Address
+from .addresses import Address, Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.errors import KfpBentoError
@@ -37,15 +37,15 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class DirectWheel:
-    """A wheel that was fetched.
+    """A wheel that was fetched or built.
 
     Attributes:
-        address: Where from.
+        place: Where from: an address, or the repository that it was built of.
         file: Where it lies.
         sha256: Of its content, in hexadecimal.
     """
 
-    address: Address
+    place: Address | Repository
     file: Path
     sha256: str
 
@@ -73,7 +73,7 @@ def fetch_wheel(address: Address, folder: Path, error: type[KfpBentoError]) -> D
             f"{address.text} cannot be fetched: {reason}.",
             hint="Try again once the server can be reached; SSL_CERT_FILE names certificates.",
         ) from None
-    _check_metadata(file, address, error)
+    check_metadata(file, address.text, error)
     return DirectWheel(address, file, digest.hexdigest())
 
 
@@ -115,18 +115,32 @@ def _pool() -> urllib3.PoolManager:
     return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
 
 
-def _check_metadata(file: Path, address: Address, error: type[KfpBentoError]) -> None:
+def digest_of(file: Path) -> str:
+    """Give the SHA-256 of a file in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_metadata(file: Path, place: str, error: type[KfpBentoError]) -> None:
+    """See that a wheel asks for nothing but names.
+
+    Args:
+        file: The wheel.
+        place: Where it is from, for errors.
+        error: What to raise.
+
+    Raises:
+        error: It is no wheel, or its metadata names addresses.
+    """
     hint = "Ask its authors for a wheel that requires packages by name, or build one."
     try:
         with zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if _METADATA.fullmatch(info.filename)]
             if len(infos) != 1 or infos[0].file_size > _METADATA_LIMIT:
-                raise error(f"{address.text} is no wheel with metadata.", hint=hint)
+                raise error(f"{place} is no wheel with metadata.", hint=hint)
             with archive.open(infos[0]) as member:
                 metadata = member.read(_METADATA_LIMIT)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError):
-        raise error(f"{address.text} is no wheel that can be read.", hint=hint) from None
+        raise error(f"{place} is no wheel that can be read.", hint=hint) from None
     if any(b"@" in asked[0] for asked in _REQUIRES.finditer(metadata.replace(b"\r", b"\n"))):
-        raise error(
-            f"{address.text} requires a package by address, which is not followed.", hint=hint
-        )
+        raise error(f"{place} requires a package by address, which is not followed.", hint=hint)

@@ -19,7 +19,14 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from kfp_bento.runtime.programs import cleaned
 from kfp_bento.runtime.programs.uv import configured_indexes
 
-from .addresses import NAMES_ONLY, Address, AllowedSources, parse_address
+from .addresses import (
+    NAMES_ONLY,
+    Address,
+    AllowedSources,
+    Repository,
+    parse_address,
+    parse_repository,
+)
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.errors import KfpBentoError
@@ -45,6 +52,8 @@ _IDLE_OPTIONS = {
 }
 _CONSTRAINTS = ("-c", "--constraint")
 _PUBLISH = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
+PUBLISH_INSTEAD = f"Or b{_PUBLISH[1:]}"
+_NO_ACCOUNT = "Take it out there; accounts belong into a netrc file where the bento is built."
 _PLAIN = "Requirements are names and versions, such as scikit-learn>=1.5; see PEP 508."
 
 
@@ -57,12 +66,14 @@ class Line:
         requirement: What it says.
         hashes: Such as `sha256:…`; one of them must be the file's.
         wheel: Where the wheel is that it names, if it names one.
+        repository: The repository that it names, if it names one.
     """
 
     text: str
     requirement: Requirement
     hashes: tuple[str, ...] = ()
     wheel: Address | None = None
+    repository: Repository | None = None
 
 
 @dataclass(frozen=True)
@@ -229,15 +240,17 @@ def _line(text: str, sources: AllowedSources) -> Line:
     except ValueError as reason:
         raise _RefusedError(f"cannot be used: {reason}", _PLAIN) from None
     plain = _HASH.sub("", text).strip(" \t")
-    wheel = _wheel(requirement, sources) if requirement.url else None
-    return Line(plain, requirement, hashes, wheel)
+    url = requirement.url or ""
+    if url.startswith("git+"):
+        return Line(plain, requirement, hashes, repository=_repository(url, sources))
+    return Line(plain, requirement, hashes, _wheel(requirement, sources) if url else None)
 
 
 def _check_place(text: str) -> None:
     """Name what is no requirement by what it is."""
     first = text.partition(";")[0].partition(" --")[0].strip()
     target = first.partition("@")[2].strip() if "@" in first else first
-    if _VERSION_CONTROL.search(first):
+    if (found := _VERSION_CONTROL.search(first)) and found[0].lstrip("@ \t") != "git+":
         raise _RefusedError("comes from version control, so its code would be run here", _PUBLISH)
     if re.match(r"file:", target, re.I) or (
         "://" not in first
@@ -252,20 +265,43 @@ def _check_place(text: str) -> None:
         )
 
 
+def _repository(url: str, sources: AllowedSources) -> Repository:
+    try:
+        repository = parse_repository(url)
+    except ValueError as reason:
+        raise _RefusedError(
+            f"comes from version control, and {reason}",
+            "Write it as NAME @ git+https://host/path@COMMIT, with all 40 digits of the commit "
+            f"(git ls-remote shows them). {PUBLISH_INSTEAD}",
+        ) from None
+    if repository.address.has_account:
+        raise _RefusedError("has an account in its address", _NO_ACCOUNT)
+    if sources.repositories or sources.allows(repository.address):
+        return repository
+    raise _RefusedError(
+        "comes from version control, so its code would be run here",
+        _allow(repository.address.text, "Where you trust it, allow it; it is built without network")
+        + f" {PUBLISH_INSTEAD}",
+    )
+
+
 def _wheel(requirement: Requirement, sources: AllowedSources) -> Address:
     address = _address(str(requirement.url))
     name = address.path[-1] if address.path else ""
     if not name.endswith(".whl"):
         raise _RefusedError("names an archive that would have to be built here", _PUBLISH)
-    with contextlib.suppress(ValueError):
-        if parse_wheel_filename(name)[0] == canonicalize_name(requirement.name):
-            if sources.allows(address) or address.scheme in sources.wheels:
-                return address
-            raise _RefusedError(
-                f"is to be fetched from {address.text}, which is not allowed",
-                _allow(address.text, "Require it by name, or allow that wheel"),
-            )
-    raise _RefusedError("names a wheel of another package", _PLAIN)
+    try:
+        package = parse_wheel_filename(name)[0]
+    except ValueError:
+        package = canonicalize_name("")
+    if package != canonicalize_name(requirement.name):
+        raise _RefusedError("names a wheel of another package", _PLAIN)
+    if sources.allows(address) or address.scheme in sources.wheels:
+        return address
+    raise _RefusedError(
+        f"is to be fetched from {address.text}, which is not allowed",
+        _allow(address.text, "Require it by name, or allow that wheel"),
+    )
 
 
 def _address(text: str) -> Address:
@@ -276,10 +312,7 @@ def _address(text: str) -> Address:
             f"has an address that cannot be used: {reason}", "Write it as https://host/path."
         ) from None
     if address.has_account:
-        raise _RefusedError(
-            "has an account in its address",
-            "Take it out there; accounts belong into a netrc file where the bento is built.",
-        )
+        raise _RefusedError("has an account in its address", _NO_ACCOUNT)
     return address
 
 

@@ -26,7 +26,7 @@ from kfp_bento.runtime.bentos.lock import (
 )
 from kfp_bento.runtime.errors import BentoError, InvalidInput, KfpBentoError
 from kfp_bento.runtime.models import load_model
-from kfp_bento.runtime.requirements import allowed_sources
+from kfp_bento.runtime.requirements import allowed_sources, read_requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -359,9 +359,18 @@ def test_a_service_of_the_user_may_name_indexes() -> None:
         assert "hunter2" not in str(refused.value)
 
 
+def test_a_wheel_that_is_not_allowed_is_refused_with_what_allows_it() -> None:
+    line = "six @ https://wheels.invalid/six-1.0-py3-none-any.whl"
+    with pytest.raises(BentoError, match="which is not allowed") as refused:
+        read_requirements([line], whose="the model", error=BentoError)
+    assert "--allow-source https://wheels.invalid/six-1.0-py3-none-any.whl" in refused.value.hint
+    allowed = allowed_sources(["https://wheels.invalid/six-1.0-py3-none-any.whl"])
+    assert read_requirements([line], whose="the model", error=BentoError, sources=allowed).lines
+
+
 @pytest.mark.parametrize(
     "source",
-    ["ftp://x/", "https://u:p@x.invalid/", "x.invalid", "git+https://x.invalid/", "https://"],
+    ["ftp://x/", "https://u:p@x.invalid/", "x.invalid", "git+ssh://x.invalid/", "https://"],
 )
 def test_a_source_that_is_none_cannot_be_allowed(model: Path, tmp_path: Path, source: str) -> None:
     with pytest.raises(InvalidInput) as refused:

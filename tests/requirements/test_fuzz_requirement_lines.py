@@ -96,6 +96,15 @@ PIECES = [
     *("https://", "http://", "file://", "file:", "git+https://", "good.invalid/whl/", "u:p@", "/"),
     *("..", "./", "../", "~/", "C:\\", "six-1.0-py3-none-any.whl", "six-1.0.tar.gz", "/etc/passwd"),
     *("constraints.txt", "/proc/self/environ", "\u0131", "\u212a", "\uff53ix", "\u0661", "\ud800"),
+    *(
+        "x @ git+https://",
+        "good.invalid/team",
+        "/thing.git",
+        "@" + "0" * 40,
+        "#subdirectory=",
+        "@v1",
+    ),
+    "x @ git+https://good.invalid/team/x@" + "a" * 40,
 ]
 texts = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=9).map("".join)
 sources = st.sampled_from(
@@ -103,6 +112,7 @@ sources = st.sampled_from(
         AllowedSources(),
         allowed_sources(["https://good.invalid/whl/"]),
         AllowedSources(wheels=("https",), indexes=True),
+        allowed_sources(["git+https://good.invalid/team"]),
     ]
 )
 
@@ -132,7 +142,14 @@ def check_lines(lines: list[str], allowed: AllowedSources) -> None:
         assert "${" not in line
         again = Requirement(line.partition(" --hash")[0])
         assert canonicalize_name(again.name) == distribution_name(line)
-        assert not again.url or again.url.startswith("https://")
+        if again.url and again.url.startswith("git+"):
+            assert re.fullmatch(
+                r"git\+https://good\.invalid(?::0*443)?/team(?:/[^#@]*)?@[0-9a-f]{40}(?:#.*)?",
+                again.url,
+                re.I,
+            )
+        else:
+            assert not again.url or again.url.startswith("https://")
         assert accepted([line], allowed) == [line]
 
 
