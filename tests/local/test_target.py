@@ -413,3 +413,25 @@ def test_what_cannot_be_kept_from_the_network_is_not_started(
         status, told = said_to(target.address, spoken(body_of(bento)))
     assert (status, "cannot be kept from the network" in told) == (502, True)
     assert not marker.exists()
+
+
+def listening() -> list[str]:
+    """Addresses at which this process waits for connections from anybody on the machine."""
+    own = set()
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that reads the folder is gone again
+            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    tables = [
+        line.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()[1:]
+    ]
+    return [row[1] for row in tables if row[3] == "0A" and row[9] in own]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc")
+def test_a_target_is_not_to_be_reached_over_the_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)):
+        (before,) = listening()
+    with local_target(tmp_path / "service"):
+        assert [place for place in listening() if place != before] == []
