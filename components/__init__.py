@@ -1,17 +1,17 @@
 """Pipeline components: one interface each, the logic is in kfp_bento.runtime."""
 
-from .build_bento import build_bento
-from .build_image import build_image
-from .compare_predictions import compare_predictions
-from .deploy_bento import deploy_bento
-from .deploy_inference_service import deploy_inference_service
-from .deploy_workload import deploy_workload
-from .promote_model import promote_model
-from .pull_model import pull_model
-from .request_bento import request_bento
-from .roll_back import roll_back
-from .smoke_test import smoke_test
-from .train_wine_model import train_wine_model
+from kfp_bento.components.build_bento import build_bento
+from kfp_bento.components.build_image import build_image
+from kfp_bento.components.compare_predictions import compare_predictions
+from kfp_bento.components.deploy_bento import deploy_bento
+from kfp_bento.components.deploy_inference_service import deploy_inference_service
+from kfp_bento.components.deploy_workload import deploy_workload
+from kfp_bento.components.promote_model import promote_model
+from kfp_bento.components.pull_model import pull_model
+from kfp_bento.components.request_bento import request_bento
+from kfp_bento.components.roll_back import roll_back
+from kfp_bento.components.smoke_test import smoke_test
+from kfp_bento.components.train_wine_model import train_wine_model
 
 __all__ = [
     "build_bento",

@@ -12,8 +12,7 @@ from kfp_bento.components import (
     pull_model,
     smoke_test,
 )
-
-from .credentials import (
+from kfp_bento.pipelines.credentials import (
     with_mlflow_credentials,
     with_record_key,
     with_registry_credentials,

@@ -4,8 +4,8 @@ import inspect
 
 from kfp import dsl
 
-from .credentials import with_mlflow_credentials
-from .serve_model import serve_model
+from kfp_bento.pipelines.credentials import with_mlflow_credentials
+from kfp_bento.pipelines.serve_model import serve_model
 
 MODEL_URI = "model_uri"
 PYTHON_TYPES = {

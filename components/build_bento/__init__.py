@@ -1,5 +1,5 @@
 """The build_bento component."""
 
-from .component import build_bento
+from kfp_bento.components.build_bento.component import build_bento
 
 __all__ = ["build_bento"]

@@ -1,5 +1,5 @@
 """The build_image component."""
 
-from .component import build_image
+from kfp_bento.components.build_image.component import build_image
 
 __all__ = ["build_image"]

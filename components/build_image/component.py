@@ -58,7 +58,7 @@ def build_image(
         platform=platform,
         cache_repository=cache_repository,
     )
-    images.write_papers(built, Path(sbom.path), Path(provenance.path))
+    images.write_attestations(built, Path(sbom.path), Path(provenance.path))
     reports.write_json(built.to_dict(), Path(record.path))
     reports.write_text(reports.image_summary(built), Path(summary.path))
     metrics.metadata.update(reports.image_metrics(built))

@@ -1,5 +1,5 @@
 """The compare_predictions component."""
 
-from .component import compare_predictions
+from kfp_bento.components.compare_predictions.component import compare_predictions
 
 __all__ = ["compare_predictions"]

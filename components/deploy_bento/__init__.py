@@ -1,5 +1,5 @@
 """The deploy_bento component."""
 
-from .component import deploy_bento
+from kfp_bento.components.deploy_bento.component import deploy_bento
 
 __all__ = ["deploy_bento"]

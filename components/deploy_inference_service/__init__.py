@@ -1,5 +1,5 @@
 """The deploy_inference_service component."""
 
-from .component import deploy_inference_service
+from kfp_bento.components.deploy_inference_service.component import deploy_inference_service
 
 __all__ = ["deploy_inference_service"]

@@ -1,5 +1,5 @@
 """The deploy_workload component."""
 
-from .component import deploy_workload
+from kfp_bento.components.deploy_workload.component import deploy_workload
 
 __all__ = ["deploy_workload"]

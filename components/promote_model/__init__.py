@@ -1,5 +1,5 @@
 """The promote_model component."""
 
-from .component import promote_model
+from kfp_bento.components.promote_model.component import promote_model
 
 __all__ = ["promote_model"]

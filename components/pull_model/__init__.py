@@ -1,5 +1,5 @@
 """The pull_model component."""
 
-from .component import pull_model
+from kfp_bento.components.pull_model.component import pull_model
 
 __all__ = ["pull_model"]

@@ -1,5 +1,5 @@
 """The request_bento component."""
 
-from .component import request_bento
+from kfp_bento.components.request_bento.component import request_bento
 
 __all__ = ["request_bento"]

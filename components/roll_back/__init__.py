@@ -1,5 +1,5 @@
 """The roll_back component."""
 
-from .component import roll_back
+from kfp_bento.components.roll_back.component import roll_back
 
 __all__ = ["roll_back"]

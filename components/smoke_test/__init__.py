@@ -1,5 +1,5 @@
 """The smoke_test component."""
 
-from .component import smoke_test
+from kfp_bento.components.smoke_test.component import smoke_test
 
 __all__ = ["smoke_test"]

@@ -1,5 +1,5 @@
 """The train_wine_model component."""
 
-from .component import train_wine_model
+from kfp_bento.components.train_wine_model.component import train_wine_model
 
 __all__ = ["train_wine_model"]

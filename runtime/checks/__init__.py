@@ -3,8 +3,8 @@
 A check that ran is a `CheckReport`, passed or not; one that could not run is a `CheckError`.
 """
 
-from .check_report import CheckReport
-from .comparison import compare_predictions
-from .smoke import smoke_test
+from kfp_bento.runtime.checks.check_report import CheckReport
+from kfp_bento.runtime.checks.comparison import compare_predictions
+from kfp_bento.runtime.checks.smoke import smoke_test
 
 __all__ = ["CheckReport", "compare_predictions", "smoke_test"]

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.checks.answer_types import count_rows
+from kfp_bento.runtime.checks.check_report import CheckReport, json_value
+from kfp_bento.runtime.checks.differences import Difference, Tolerance, differences
+from kfp_bento.runtime.checks.expected import expected_answers
+from kfp_bento.runtime.checks.request_body import model_request, single_rows
+from kfp_bento.runtime.checks.served_model import (
+    NoAnswerError,
+    NoConnectionError,
+    post_json,
+    service_root,
+)
 from kfp_bento.runtime.errors import CheckError
-
-from .answer_types import count_rows
-from .check_report import CheckReport, json_value
-from .differences import Difference, Tolerance, differences
-from .expected import expected_answers
-from .request_body import model_request, single_rows
-from .served_model import NoAnswerError, NoConnectionError, post_json, service_root
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion

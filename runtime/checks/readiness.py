@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from .served_model import NoAnswerError, NoConnectionError, get
+from kfp_bento.runtime.checks.served_model import NoAnswerError, NoConnectionError, get
 
 # What a service that is still starting, or the gateway before it, may answer.
 _NOT_YET = frozenset({408, 425, 429, 500, 502, 503, 504})

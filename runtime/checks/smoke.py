@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .answer_types import answer_problems, count_rows
-from .check_report import CheckReport, json_value
-from .readiness import wait_until_ready
-from .request_body import model_request
-from .served_model import Answer, NoAnswerError, NoConnectionError, post_json, service_root
+from kfp_bento.runtime.checks.answer_types import answer_problems, count_rows
+from kfp_bento.runtime.checks.check_report import CheckReport, json_value
+from kfp_bento.runtime.checks.readiness import wait_until_ready
+from kfp_bento.runtime.checks.request_body import model_request
+from kfp_bento.runtime.checks.served_model import (
+    Answer,
+    NoAnswerError,
+    NoConnectionError,
+    post_json,
+    service_root,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,5 +1,5 @@
 """The kfp-bento command: a thin face over the same functions that the components call."""
 
-from .application import main
+from kfp_bento.runtime.cli.application import main
 
 __all__ = ["main"]

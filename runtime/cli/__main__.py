@@ -1,5 +1,5 @@
 """python -m kfp_bento.runtime.cli."""
 
-from . import main
+from kfp_bento.runtime.cli import main
 
 main()

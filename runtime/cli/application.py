@@ -9,9 +9,19 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from ..errors import KfpBentoError
-from . import bento, deploy, image, image_documents, image_moves, model, pipelines, rbac, release
-from .output import print_error
+from kfp_bento.runtime.cli import (
+    bento,
+    deploy,
+    image,
+    image_documents,
+    image_moves,
+    model,
+    pipelines,
+    rbac,
+    release,
+)
+from kfp_bento.runtime.cli.output import print_error
+from kfp_bento.runtime.errors import KfpBentoError
 
 FAILURE = 2
 STOPPING = (signal.SIGINT, signal.SIGTERM)

@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 import typer
 from rich.markup import escape
 
-from .extras import require_extra
-from .output import Json, err, print_facts, print_json, working
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, working
 
 app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def build(
     json: Json = False,
 ) -> None:
     """Build a bento: typed service, locked dependencies, a version made of its content."""
-    from .. import bentos, models
+    from kfp_bento.runtime import bentos, models
 
     require_extra("runtime")
     with working("building the bento", quiet=json):

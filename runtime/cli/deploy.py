@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .extras import require_extra
-from .option_values import mapping_of, option_values
-from .output import Json, out, print_json, print_table, waiting, working
-from .release_facts import (
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.option_values import mapping_of, option_values
+from kfp_bento.runtime.cli.output import Json, out, print_json, print_table, waiting, working
+from kfp_bento.runtime.cli.release_facts import (
     deployed_document,
     diff_document,
     show_deployed,
@@ -20,8 +20,8 @@ from .release_facts import (
 )
 
 if TYPE_CHECKING:
-    from ..bentos import Bento
-    from ..deployments import Target
+    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments import Target
 
 app = typer.Typer(
     help="Releases out of images: render, compare or apply them.", no_args_is_help=True
@@ -118,7 +118,7 @@ def render(
     json: Json = False,
 ) -> None:
     """Write the manifests of a release; touch no cluster."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     with working("rendering", quiet=json):
         named = _named(name, namespace, resources, autoscaling)
@@ -156,7 +156,7 @@ def diff(
     json: Json = False,
 ) -> None:
     """Say what an apply would change, by a dry run of the cluster's own; change nothing."""
-    from .. import deployments, reports
+    from kfp_bento.runtime import deployments, reports
 
     with working("asking the cluster", quiet=json):
         named = _named(name, namespace, resources, autoscaling)
@@ -207,7 +207,7 @@ def apply(
     json: Json = False,
 ) -> None:
     """Apply a release to the configured cluster, server-side, and wait until it serves."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     with waiting("applying", quiet=json) as progress:
         named = _named(name, namespace, resources, autoscaling)
@@ -243,7 +243,7 @@ def options_(
     json: Json = False,
 ) -> None:
     """List the options of a target: what --options and --set take."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     documented = deployments.option_docs(deployments.target_of(target).options_type)
     if json:
@@ -270,7 +270,7 @@ def _wanted(
     named: dict[str, Any],
     variables: list[str] | None,
 ) -> _Wanted:
-    from .. import bentos, deployments
+    from kfp_bento.runtime import bentos, deployments
 
     require_extra("runtime")
     kind = deployments.target_of(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import InvalidInput
+from kfp_bento.runtime.errors import InvalidInput
 
 MODULES = {
     "runtime": ("bentoml", "kubernetes", "mlflow", "urllib3", "uv", "zstandard"),

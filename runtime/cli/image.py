@@ -9,12 +9,21 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..reports import human_bytes
-from .extras import require_extra
-from .output import Json, err, foreign, out, print_facts, print_json, stopwatch, working
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import (
+    Json,
+    err,
+    foreign,
+    out,
+    print_facts,
+    print_json,
+    stopwatch,
+    working,
+)
+from kfp_bento.runtime.reports import human_bytes
 
 if TYPE_CHECKING:
-    from .. import images
+    from kfp_bento.runtime import images
 
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 
@@ -61,7 +70,7 @@ def build(
     json: Json = False,
 ) -> None:
     """Assemble an image and write it to a registry, an OCI layout or a docker archive."""
-    from .. import bentos, images
+    from kfp_bento.runtime import bentos, images
 
     require_extra("runtime")
     elapsed = stopwatch()
@@ -120,7 +129,7 @@ def pack(
     """Assemble an image of a locked Python environment, for the steps of pipelines."""
     import sys
 
-    from .. import images
+    from kfp_bento.runtime import images
 
     require_extra("runtime")
     elapsed = stopwatch()

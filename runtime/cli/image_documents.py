@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ImageError, plain_text
-from .extras import require_extra
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.errors import ImageError, plain_text
 
 Image = Annotated[
     str, typer.Argument(help="registry/repository[:tag|@digest], or oci:DIRECTORY[:TAG].")
@@ -26,8 +26,8 @@ app = typer.Typer()
 def sbom(image: Image, platform: Platform = "") -> None:
     """Print the bill of materials that is attached to an image (CycloneDX JSON)."""
     require_extra("runtime")
-    from ..images import attachments
-    from ..images.sbom import SBOM_TYPE
+    from kfp_bento.runtime.images.attestations import attachments
+    from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
 
     found = attachments.read_attachments(image, SBOM_TYPE, platform=platform)
     _print(found, image, "bill of materials")
@@ -37,8 +37,8 @@ def sbom(image: Image, platform: Platform = "") -> None:
 def provenance(image: Image, platform: Platform = "") -> None:
     """Print how an image was built (in-toto statements with SLSA provenance, one for each line)."""
     require_extra("runtime")
-    from ..images import attachments
-    from ..images.provenance import PREDICATE, STATEMENT_TYPE
+    from kfp_bento.runtime.images.attestations import attachments
+    from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
 
     found = attachments.read_attachments(
         image, STATEMENT_TYPE, predicate=PREDICATE, platform=platform

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ..reports import human_bytes
-from .extras import require_extra
-from .output import Json, foreign, out, print_facts, print_json, stopwatch, working
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import (
+    Json,
+    foreign,
+    out,
+    print_facts,
+    print_json,
+    stopwatch,
+    working,
+)
+from kfp_bento.runtime.reports import human_bytes
 
 if TYPE_CHECKING:
-    from ..images.transfer import Transfer
+    from kfp_bento.runtime.images.oci.transfer import Transfer
 
 PLACES = "registry/repository[:tag], oci:DIRECTORY[:TAG] or docker-archive:FILE[:TAG]"
 
@@ -38,7 +46,7 @@ def copy(
     json: Json = False,
 ) -> None:
     """Copy an image, with its SBOM and signatures; what is there already is not moved."""
-    from .. import images
+    from kfp_bento.runtime import images
 
     require_extra("runtime")
     elapsed = stopwatch()
@@ -75,7 +83,7 @@ def rebase(
     json: Json = False,
 ) -> None:
     """Put an image that kfp-bento built on another base, without its bento and without a build."""
-    from .. import images
+    from kfp_bento.runtime import images
 
     require_extra("runtime")
     elapsed = stopwatch()
@@ -114,7 +122,7 @@ def _print_transfers(transfers: Sequence[Transfer]) -> None:
 
 
 def _summary(transfers: Sequence[Transfer]) -> str:
-    from ..images.transfer import placed_bytes
+    from kfp_bento.runtime.images.oci.transfer import placed_bytes
 
     moved = placed_bytes(transfers)
     return ", ".join(f"{human_bytes(size)} {how}" for how, size in moved.items() if size)

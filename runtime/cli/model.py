@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..reports import human_bytes
-from .extras import require_extra
-from .output import Json, print_facts, print_json, transfer
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import Json, print_facts, print_json, transfer
+from kfp_bento.runtime.reports import human_bytes
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Resolve a model URI once and download that exact version."""
-    from .. import models
+    from kfp_bento.runtime import models
 
     require_extra("runtime")
     with transfer(f"pulling {uri}", quiet=json) as progress:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ..errors import InvalidInput
-from ..files import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
+from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.files import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
 
 _DOT = re.compile(r"(?<!\\)\.")
 _WORDS = ("true", "false", "null")

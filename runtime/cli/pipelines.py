@@ -10,10 +10,9 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.table import Table
 
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import Json, err, foreign, out, print_facts, print_json, steps
 from kfp_bento.runtime.reports import human_bytes
-
-from .extras import require_extra
-from .output import Json, err, foreign, out, print_facts, print_json, steps
 
 Network = Annotated[
     str,

@@ -6,8 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..errors import InvalidInput
-from .output import Json, print_json
+from kfp_bento.runtime.cli.output import Json, print_json
+from kfp_bento.runtime.errors import InvalidInput
 
 OPERATIONS = "apply, diff, wait, status, roll-back, prune or delete"
 
@@ -32,7 +32,7 @@ def rbac(
     """Print the Role that deploying to a target needs, and who gets it, for kubectl apply -f -."""
     import yaml
 
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     if not target:
         raise InvalidInput(

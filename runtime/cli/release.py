@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidInput, KfpBentoError
-from .deploy import Context, Force, Tolerated, UnschedulableAfter
-from .extras import require_extra
-from .output import Json, err, out, print_facts, print_json, print_table, waiting, working
-from .release_facts import (
+from kfp_bento.runtime.cli.deploy import Context, Force, Tolerated, UnschedulableAfter
+from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.output import (
+    Json,
+    err,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    waiting,
+    working,
+)
+from kfp_bento.runtime.cli.release_facts import (
     diff_document,
     names,
     rollout_document,
@@ -23,9 +31,10 @@ from .release_facts import (
     stopped_before_the_verdict,
     verdict_document,
 )
+from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
 
 if TYPE_CHECKING:
-    from ..deployments import Rollout
+    from kfp_bento.runtime.deployments import Rollout
 
 app = typer.Typer(
     help="Releases on a cluster: look at them, go back, delete.", no_args_is_help=True
@@ -48,7 +57,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the releases of a namespace."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     require_extra("runtime")
     _check_place(namespace)
@@ -86,7 +95,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Say how a release stands right now."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     with working("asking the cluster", quiet=json):
         target = _target(name, target, namespace, context)
@@ -114,7 +123,7 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait until a release serves; fail as soon as it is known that it will not."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     with waiting("asking the cluster", quiet=json) as progress:
         target = _target(name, target, namespace, context)
@@ -165,7 +174,7 @@ def roll_back(
     What changes is printed first. Of what is on record nothing is applied that kfp-bento would
     not have rendered for this release.
     """
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     with waiting("asking the cluster", quiet=json) as progress:
         target = _target(name, target, namespace, context)
@@ -235,7 +244,7 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete a release with all that belongs to it, and wait until it is gone."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     require_extra("runtime")
     if not yes and not sys.stdin.isatty():
@@ -274,7 +283,7 @@ def _confirm(question: str) -> None:
 
 def _target(name: str, target: str, namespace: str, context: str) -> str:
     """Give the kind of target that was named, or that the cluster knows by the name."""
-    from .. import deployments
+    from kfp_bento.runtime import deployments
 
     require_extra("runtime")
     _check_place(namespace, name)
@@ -285,7 +294,7 @@ def _target(name: str, target: str, namespace: str, context: str) -> str:
 
 def _check_place(namespace: str, name: str | None = None) -> None:
     """Refuse names that are none: they become paths and selectors of requests."""
-    from ..deployments.names import namespace_problem, resource_name_problem
+    from kfp_bento.runtime.deployments.options.names import namespace_problem, resource_name_problem
 
     if problem := namespace_problem(namespace):
         raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..errors import KfpBentoError, plain_text
-from .output import err, out, print_facts, print_table
+from kfp_bento.runtime.cli.output import err, out, print_facts, print_table
+from kfp_bento.runtime.errors import KfpBentoError, plain_text
 
 if TYPE_CHECKING:
-    from ..deployments import (
+    from kfp_bento.runtime.deployments import (
         Applied,
         Deployed,
         ObjectRef,

@@ -6,41 +6,44 @@ they would change, `apply_manifests` hands them to a cluster, `roll_out` does th
 `roll_back` and `delete_release` undo it; `deploy` does what is possible here.
 """
 
-from .apply import Applied, apply_manifests
-from .bento_deployment import BentoDeploymentOptions, render_bento_deployment
-from .bento_request import BentoRequestOptions
-from .cluster import ObjectRef, cluster_configured
-from .delete import Deleted, delete_release
-from .deploy import Deployed, choose_mode, deploy
-from .diff import ObjectDiff, ReleaseDiff, diff_manifests
-from .inference_service import InferenceServiceOptions, canary_name
-from .manifests import write_manifests
-from .marks import record_release, revision_of
-from .names import bento_resource_name, deployment_name
-from .option_docs import OptionDoc, option_docs
-from .permissions import (
-    OPERATIONS,
-    Permission,
-    access_manifests,
-    needed_permissions,
-    role_rules,
-)
-from .portable_subset import manifest_problems
-from .release import Release
-from .rollout import Rollout, roll_back, roll_out
-from .status import (
+from kfp_bento.runtime.deployments.deploy import Deployed, choose_mode, deploy
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, cluster_configured
+from kfp_bento.runtime.deployments.kube.manifests import write_manifests
+from kfp_bento.runtime.deployments.options.names import bento_resource_name, deployment_name
+from kfp_bento.runtime.deployments.options.option_docs import OptionDoc, option_docs
+from kfp_bento.runtime.deployments.release.apply import Applied, apply_manifests
+from kfp_bento.runtime.deployments.release.delete import Deleted, delete_release
+from kfp_bento.runtime.deployments.release.diff import ObjectDiff, ReleaseDiff, diff_manifests
+from kfp_bento.runtime.deployments.release.marks import record_release, revision_of
+from kfp_bento.runtime.deployments.release.release import Release
+from kfp_bento.runtime.deployments.release.rollout import Rollout, roll_back, roll_out
+from kfp_bento.runtime.deployments.release.status import (
     ReleaseStatus,
     find_release,
     list_releases,
     release_status,
     wait_for_release,
 )
-from .target import Kind, Target
-from .targets import TARGETS, target_of, watched_release
-from .verdict import Verdict
-from .wait import wait_until_ready
-from .watched import Problem, Watched, WatchedDeployment
-from .workload import WorkloadOptions
+from kfp_bento.runtime.deployments.release.verdict import Verdict
+from kfp_bento.runtime.deployments.release.wait import wait_until_ready
+from kfp_bento.runtime.deployments.targets.kserve.render import InferenceServiceOptions, canary_name
+from kfp_bento.runtime.deployments.targets.permissions import (
+    OPERATIONS,
+    Permission,
+    access_manifests,
+    needed_permissions,
+    role_rules,
+)
+from kfp_bento.runtime.deployments.targets.readiness import Problem, Watched, WatchedDeployment
+from kfp_bento.runtime.deployments.targets.target import Kind, Target
+from kfp_bento.runtime.deployments.targets.targets import TARGETS, target_of, watched_release
+from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
+from kfp_bento.runtime.deployments.targets.yatai.deployment import (
+    BentoDeploymentOptions,
+    render_bento_deployment,
+)
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
+from kfp_bento.runtime.deployments.targets.yatai.request import BentoRequestOptions
 
 __all__ = [
     "OPERATIONS",

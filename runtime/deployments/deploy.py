@@ -6,19 +6,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, cluster_configured, connect
+from kfp_bento.runtime.deployments.kube.manifests import write_manifests
+from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
+from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_manifests
+from kfp_bento.runtime.deployments.release.marks import record_release, revision_of
+from kfp_bento.runtime.deployments.release.release import Release
+from kfp_bento.runtime.deployments.release.rollout import Rollout, apply_release, roll_out
+from kfp_bento.runtime.deployments.targets.built_image import served_image
+from kfp_bento.runtime.deployments.targets.target import Target
+from kfp_bento.runtime.deployments.targets.targets import target_of
+from kfp_bento.runtime.deployments.targets.task_settings import merged_options
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
-
-from .cluster import ObjectRef, cluster_configured, connect
-from .diff import ReleaseDiff, diff_manifests
-from .local_target import VARIABLE, local_target, start_locally
-from .manifests import write_manifests
-from .marks import record_release, revision_of
-from .release import Release
-from .rollout import Rollout, apply_release, roll_out
-from .served import served_image
-from .target import Target
-from .targets import target_of
-from .task_settings import merged_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
-from .directories import put_in_place, remove_tree, scratch_beside
-from .documents import (
+from kfp_bento.runtime.files.directories import put_in_place, remove_tree, scratch_beside
+from kfp_bento.runtime.files.documents import (
     JSON_LIMIT,
     YAML_LIMIT,
     open_plain_file,
@@ -12,7 +12,7 @@ from .documents import (
     read_small_file,
     yaml_lines,
 )
-from .seals import (
+from kfp_bento.runtime.files.seals import (
     KEY_VARIABLE,
     is_sealed,
     open_record,

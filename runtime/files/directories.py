@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import KfpBentoError
+from kfp_bento.runtime.errors import KfpBentoError
 
 MARK = ".partial-"
 _OLD = "-old"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .documents import parse_json
+from kfp_bento.runtime.files.documents import parse_json
 
 KEY_VARIABLE = "KFP_BENTO_RECORD_KEY"
 """The key that pods share: any text of at least 32 characters, from a Secret."""

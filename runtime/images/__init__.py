@@ -5,16 +5,16 @@ content only, and writes them to an OCI layout directory, a docker archive or a 
 `copy_image` moves whole images between these, and `rebase_image` exchanges what lies below one.
 """
 
-from kfp_bento.runtime.images.base_image import choose_base
+from kfp_bento.runtime.images.assembly.documents import write_attestations
+from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
+from kfp_bento.runtime.images.assembly.qualify import qualify
+from kfp_bento.runtime.images.base.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.copy import CopiedImage, copy_image
-from kfp_bento.runtime.images.image import Image, Layer
+from kfp_bento.runtime.images.oci.image import Image, Layer
+from kfp_bento.runtime.images.oci.reference import parse_destination, parse_reference
 from kfp_bento.runtime.images.pack import pack_image
-from kfp_bento.runtime.images.papers import write_papers
-from kfp_bento.runtime.images.plan import ImagePlan, PlannedLayer
-from kfp_bento.runtime.images.qualify import qualify
 from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
-from kfp_bento.runtime.images.reference import parse_destination, parse_reference
 
 __all__ = [
     "CopiedImage",
@@ -32,5 +32,5 @@ __all__ = [
     "plan_image",
     "qualify",
     "rebase_image",
-    "write_papers",
+    "write_attestations",
 ]

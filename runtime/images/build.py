@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.assembly import Contents
-from kfp_bento.runtime.images.config import BENTO, BENTO_PATH, MODELS, image_config
-from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
-from kfp_bento.runtime.images.debian import resolve_packages
-from kfp_bento.runtime.images.environment import dependency_groups
-from kfp_bento.runtime.images.image import Image
-from kfp_bento.runtime.images.papers import Papers
-from kfp_bento.runtime.images.plan import ImagePlan
-from kfp_bento.runtime.images.qualify import Wishes, qualify
-from kfp_bento.runtime.images.recipes import (
+from kfp_bento.runtime.images.assembly.assembly import Contents
+from kfp_bento.runtime.images.assembly.context import BuildContext, build_options, open_context
+from kfp_bento.runtime.images.assembly.documents import Attestations
+from kfp_bento.runtime.images.assembly.plan import ImagePlan
+from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
+from kfp_bento.runtime.images.assembly.recipes import (
     Progress,
     Recipe,
     dependency_recipe,
@@ -26,8 +22,12 @@ from kfp_bento.runtime.images.recipes import (
     source_recipe,
     system_recipe,
 )
-from kfp_bento.runtime.images.sbom import DebFact
-from kfp_bento.runtime.images.wheels import Lock
+from kfp_bento.runtime.images.attestations.sbom import DebFact
+from kfp_bento.runtime.images.debian.packages import resolve_packages
+from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, image_config
+from kfp_bento.runtime.images.oci.image import Image
+from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.wheels import Lock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -138,7 +138,7 @@ def plan_image(
 
 def _opened(
     bento: Bento,
-    wishes: Wishes,
+    wishes: ImageRequirements,
     destination: str,
     progress: Progress | None,
     *,
@@ -161,7 +161,7 @@ def _opened(
     return open_context(checked, progress or (lambda sentence: None))
 
 
-def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
+def _contents(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Contents:
     """Base and recipes, from the layer that changes least to the one that changes most."""
     options, base = context.options, context.base
     codec, epoch = options.codec, options.epoch
@@ -184,7 +184,7 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
         source_recipe(bento.directory, bento.name, codec, epoch),
     )
     labels = {**context.annotations, BENTO: bento.tag, MODELS: _listed_models(bento)}
-    papers = Papers(
+    attestations = Attestations(
         options=options,
         base=base,
         digest=bento.digest,
@@ -209,9 +209,9 @@ def _contents(bento: Bento, wishes: Wishes, context: BuildContext) -> Contents:
             interpreter=base.interpreter,
             epoch=epoch,
         ),
-        documents=papers.documents,
+        documents=attestations.documents,
         check=lambda sums: _check_models(bento, sums),
-        facts=papers.facts,
+        facts=attestations.facts,
         kept={**chosen.kept, **remembered},
         notes=wishes.notes,
     )
@@ -225,7 +225,7 @@ class _System:
     debs: tuple[DebFact, ...] = ()
 
 
-def _system(wishes: Wishes, context: BuildContext) -> tuple[_System, Mapping[str, Any]]:
+def _system(wishes: ImageRequirements, context: BuildContext) -> tuple[_System, Mapping[str, Any]]:
     """Resolves them against the base; and what to remember of the base."""
     if not wishes.system_packages:
         return _System(), {}

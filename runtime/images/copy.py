@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.config import canonical_json, descriptor_of
-from kfp_bento.runtime.images.destination import check_destination, location, open_sink
-from kfp_bento.runtime.images.image import (
+from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
@@ -22,17 +21,19 @@ from kfp_bento.runtime.images.image import (
     descriptor_from,
     parse_platform,
 )
-from kfp_bento.runtime.images.reference import (
+from kfp_bento.runtime.images.oci.reference import (
     ArchiveReference,
+    ImageReference,
     LayoutReference,
-    Place,
     Reference,
     check_tag,
     parse_destination,
     parse_reference,
     parse_source,
 )
-from kfp_bento.runtime.images.source import (
+from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
+from kfp_bento.runtime.images.places.destination import check_destination, location, open_sink
+from kfp_bento.runtime.images.places.open import (
     OpenedImage,
     ReferrerSource,
     is_index,
@@ -42,7 +43,6 @@ from kfp_bento.runtime.images.source import (
     parse_document,
     well_formed,
 )
-from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # A signature of an SBOM of an image: deeper than this somebody is playing games.
@@ -233,7 +233,7 @@ def _open(source: str, platform: str, all_platforms: bool) -> OpenedImage:
     return open_image(source, parse_platform(platform) if platform else None)
 
 
-def _is_same_place(source: Place, target: Place) -> bool:
+def _is_same_place(source: ImageReference, target: ImageReference) -> bool:
     """Whether both are one repository, directory or file; a digest says no place."""
     if isinstance(source, Reference) and isinstance(target, Reference):
         return source.name == target.name and not source.digest
@@ -244,14 +244,14 @@ def _is_same_place(source: Place, target: Place) -> bool:
     return False
 
 
-def _is_there(image: OpenedImage, target: Place, tag: str) -> bool:
+def _is_there(image: OpenedImage, target: ImageReference, tag: str) -> bool:
     """Whether the place that an image was read from holds it under this name already."""
     if isinstance(target, ArchiveReference) and target.repository not in {"", image.repository}:
         return False
     return tag == image.tag and not image.from_index
 
 
-def _nothing_done(image: OpenedImage, target: Place, tag: str) -> CopiedImage:
+def _nothing_done(image: OpenedImage, target: ImageReference, tag: str) -> CopiedImage:
     return CopiedImage(
         source=image.title,
         location=location(target),
@@ -267,7 +267,7 @@ def _tag_of(image: OpenedImage) -> str:
     return image.tag if _TAG.fullmatch(image.tag) else "latest"
 
 
-def _for_destination(image: OpenedImage, target: Place) -> tuple[Descriptor, bytes]:
+def _for_destination(image: OpenedImage, target: ImageReference) -> tuple[Descriptor, bytes]:
     """The manifest as it is, or as OCI writes it where the destination is a layout of ours."""
     if image.is_index and isinstance(target, ArchiveReference):
         raise ImageError(
@@ -301,14 +301,14 @@ def _as_oci(image: OpenedImage) -> tuple[Descriptor, bytes]:
     return descriptor_of(content, OCI_MANIFEST), content
 
 
-def _loads(document: dict[str, Any], image: OpenedImage) -> Iterator[Load]:
+def _loads(document: dict[str, Any], image: OpenedImage) -> Iterator[BlobUpload]:
     """The blobs that a manifest names, the configuration last."""
     for number, item in enumerate(document.get("layers") or (), start=1):
         notes = item.get("annotations") or {}
         title = notes.get("kfp-bento.title") or f"layer {number}"
-        yield Load(str(title), descriptor_from(item), image.blobs)
+        yield BlobUpload(str(title), descriptor_from(item), image.blobs)
     if packed := document.get("config"):
-        yield Load("configuration", descriptor_from(packed), image.blobs)
+        yield BlobUpload("configuration", descriptor_from(packed), image.blobs)
 
 
 def _referrers(image: OpenedImage, subject: Descriptor) -> list[dict[str, Any]]:

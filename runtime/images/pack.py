@@ -19,17 +19,17 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files.directories import scratch_inside
-from kfp_bento.runtime.images.assembly import Contents
-from kfp_bento.runtime.images.blobs import storage_errors
-from kfp_bento.runtime.images.config import STEP, image_config
-from kfp_bento.runtime.images.context import BuildContext, build_options, open_context
-from kfp_bento.runtime.images.environment import dependency_groups
-from kfp_bento.runtime.images.image import Image
-from kfp_bento.runtime.images.papers import Papers
-from kfp_bento.runtime.images.recipes import Progress, dependency_recipe
-from kfp_bento.runtime.images.requirements import variables_in
-from kfp_bento.runtime.images.tar import source_date_epoch
-from kfp_bento.runtime.images.wheels import Lock
+from kfp_bento.runtime.images.assembly.assembly import Contents
+from kfp_bento.runtime.images.assembly.context import BuildContext, build_options, open_context
+from kfp_bento.runtime.images.assembly.documents import Attestations
+from kfp_bento.runtime.images.assembly.recipes import Progress, dependency_recipe
+from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.config import STEP, image_config
+from kfp_bento.runtime.images.oci.image import Image
+from kfp_bento.runtime.images.oci.tar import source_date_epoch
+from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.requirements import variables_in
+from kfp_bento.runtime.images.python.wheels import Lock
 from kfp_bento.runtime.programs import NETWORK, clean_environment, confined, run_program
 
 _BUILD_SECONDS = 3600.0
@@ -133,7 +133,7 @@ def _contents(context: BuildContext, lock: Lock, own: Lock | None) -> Contents:
         )
     ]
     wheels = tuple(wheel for selection in chosen for wheel in selection.wheels)
-    papers = Papers(options=options, base=base, digest="", models=(), wheels=wheels)
+    attestations = Attestations(options=options, base=base, digest="", models=(), wheels=wheels)
     return Contents(
         base=base,
         recipes=tuple(
@@ -152,8 +152,8 @@ def _contents(context: BuildContext, lock: Lock, own: Lock | None) -> Contents:
             epoch=options.epoch,
             profile=STEP,
         ),
-        documents=papers.documents,
-        facts=papers.facts,
+        documents=attestations.documents,
+        facts=attestations.facts,
         kept={key: facts for selection in chosen for key, facts in selection.kept.items()},
     )
 

@@ -19,16 +19,26 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.attachments import (
+from kfp_bento.runtime.images.assembly.documents import base_fact, image_origin
+from kfp_bento.runtime.images.assembly.recipes import BUILDER_FORMAT
+from kfp_bento.runtime.images.attestations.attachments import (
     Document,
     attach,
     documents_of,
     provenance_document,
     sbom_document,
 )
-from kfp_bento.runtime.images.base_image import BaseImage, open_base
-from kfp_bento.runtime.images.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.config import (
+from kfp_bento.runtime.images.attestations.provenance import (
+    ImageRebase,
+    invocation_id,
+    rebase_provenance,
+)
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, sbom_on_base
+from kfp_bento.runtime.images.base.base_image import BaseImage, open_base
+from kfp_bento.runtime.images.base.host import TITLE as HOST_TITLE
+from kfp_bento.runtime.images.copy import copy_referrers, repository_of
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.config import (
     INTERPRETER,
     OWN_ENVIRONMENT,
     PROFILE,
@@ -39,36 +49,30 @@ from kfp_bento.runtime.images.config import (
     image_config,
     image_manifest,
 )
-from kfp_bento.runtime.images.copy import copy_referrers, repository_of
-from kfp_bento.runtime.images.destination import check_destination, location, open_sink
-from kfp_bento.runtime.images.host import TITLE as HOST_TITLE
-from kfp_bento.runtime.images.image import (
+from kfp_bento.runtime.images.oci.image import (
     Descriptor,
     ImageSink,
     Layer,
     one_line,
     parse_platform,
 )
-from kfp_bento.runtime.images.layers import codec_named
-from kfp_bento.runtime.images.papers import base_fact, image_origin
-from kfp_bento.runtime.images.provenance import ImageRebase, invocation_id, rebase_provenance
-from kfp_bento.runtime.images.recipes import BUILDER_FORMAT
-from kfp_bento.runtime.images.reference import (
-    Place,
+from kfp_bento.runtime.images.oci.layers import codec_named
+from kfp_bento.runtime.images.oci.reference import (
+    ImageReference,
     Reference,
     check_tag,
     parse_destination,
     parse_source,
 )
-from kfp_bento.runtime.images.sbom import SBOM_TYPE, sbom_on_base
-from kfp_bento.runtime.images.source import (
+from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
+from kfp_bento.runtime.images.places.destination import check_destination, location, open_sink
+from kfp_bento.runtime.images.places.open import (
     OpenedImage,
     ReferrerSource,
     check_texts,
     open_image,
     well_formed,
 )
-from kfp_bento.runtime.images.transfer import Load, Transfer, put_blobs, transfers_to_dict
 
 _ANNOTATION = "org.opencontainers.image"
 _BASE_DIGEST = f"{_ANNOTATION}.base.digest"
@@ -218,7 +222,7 @@ def rebase_image(
         return rebase.carry_out()
 
 
-def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Place:
+def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> ImageReference:
     if destination:
         return parse_destination(destination)
     where = parse_source(image)
@@ -265,7 +269,7 @@ class _Rebase:
     opened: OpenedImage
     parts: _Parts
     base: BaseImage
-    target: Place
+    target: ImageReference
     tag: str
     workspace: BlobDirectory
     tell: Callable[[str], None]
@@ -287,9 +291,11 @@ class _Rebase:
         config = config_descriptor(content)
         self.workspace.put_bytes(content, config.media_type)
         manifest, text = image_manifest(config, layers, _on_base(parts.annotations, base))
-        loads = [Load(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
-        loads += [Load(layer.title, layer.descriptor, self.opened.blobs) for layer in parts.own]
-        loads.append(Load("configuration", config, self.workspace))
+        loads = [BlobUpload(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
+        loads += [
+            BlobUpload(layer.title, layer.descriptor, self.opened.blobs) for layer in parts.own
+        ]
+        loads.append(BlobUpload("configuration", config, self.workspace))
         with open_sink(self.target, repository_of(self.opened)) as sink:
             transfers = put_blobs(sink, loads, self.tell)
             sink.put_manifest(manifest, text)

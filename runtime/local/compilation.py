@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from .component_pages import component_page
-from .pipelines import SHIPPED, load_pipeline
+from kfp_bento.runtime.local.component_pages import component_page
+from kfp_bento.runtime.local.pipelines import SHIPPED, load_pipeline
 
 
 def compile_pipelines(references: Sequence[str], directory: Path) -> list[Path]:

@@ -17,11 +17,10 @@ from pathlib import Path
 from kfp_bento.runtime.errors import ImageError, LocalRunError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images import copy_image
-from kfp_bento.runtime.images.config import BENTO
-from kfp_bento.runtime.images.reference import LayoutReference
+from kfp_bento.runtime.images.oci.config import BENTO
+from kfp_bento.runtime.images.oci.reference import LayoutReference
+from kfp_bento.runtime.local.layouts import LayoutImage, read_layout
 from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program
-
-from .layouts import LayoutImage, read_layout
 
 RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
 USER = "1034:1034"

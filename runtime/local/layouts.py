@@ -9,10 +9,10 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json
-from kfp_bento.runtime.images.config import BENTO
-from kfp_bento.runtime.images.image import Descriptor, descriptor_from
-from kfp_bento.runtime.images.layout import LayoutSource
-from kfp_bento.runtime.images.reference import LayoutReference
+from kfp_bento.runtime.images.oci.config import BENTO
+from kfp_bento.runtime.images.oci.image import Descriptor, descriptor_from
+from kfp_bento.runtime.images.oci.reference import LayoutReference
+from kfp_bento.runtime.images.places.layout import LayoutSource
 
 
 @dataclass(frozen=True)

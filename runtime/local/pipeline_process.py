@@ -14,8 +14,7 @@ from typing import Any
 from kfp import local
 
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
-
-from .pipelines import load_pipeline
+from kfp_bento.runtime.local.pipelines import load_pipeline
 
 
 def main(request: dict[str, Any]) -> None:

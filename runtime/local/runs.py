@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
+from kfp_bento.runtime.local.pipelines import is_shipped
+from kfp_bento.runtime.local.private import others_may_add, private_directory, private_file
 from kfp_bento.runtime.programs import cleaned, start_program
-
-from .pipelines import is_shipped
-from .private import others_may_add, private_directory, private_file
 
 if TYPE_CHECKING:
     import subprocess

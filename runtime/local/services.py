@@ -17,6 +17,12 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.local import listening
+from kfp_bento.runtime.local.engines import Engine, usable_engine
+from kfp_bento.runtime.local.private import private_directory
+from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
+from kfp_bento.runtime.local.relay import INSIDE, SOCKET, relay
+from kfp_bento.runtime.local.request import CheckedRelease
 from kfp_bento.runtime.programs import (
     COMPUTING,
     clean_environment,
@@ -24,13 +30,6 @@ from kfp_bento.runtime.programs import (
     run_uv,
     start_program,
 )
-
-from . import listening
-from .engines import Engine, usable_engine
-from .private import private_directory
-from .processes import free_port, last_lines, wait_until_answers
-from .relay import INSIDE, SOCKET, relay
-from .request import CheckedRelease
 
 if TYPE_CHECKING:
     import subprocess

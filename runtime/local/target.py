@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfp_bento.runtime.errors import LocalRunError
-
-from .endpoint import serve_endpoint
-from .private import private_directory
-from .request import check_request, parse_request
-from .services import Service, Services, chosen_network
+from kfp_bento.runtime.local.endpoint import serve_endpoint
+from kfp_bento.runtime.local.private import private_directory
+from kfp_bento.runtime.local.request import check_request, parse_request
+from kfp_bento.runtime.local.services import Service, Services, chosen_network
 
 ADDRESS_VARIABLE = "KFP_BENTO_LOCAL_TARGET"
 # A socket's path has at most 107 bytes.

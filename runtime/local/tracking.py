@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfp_bento.runtime.local.private import private_directory
+from kfp_bento.runtime.local.processes import wait_until_answers
+from kfp_bento.runtime.local.tracking_app import TOKEN_VARIABLE
 from kfp_bento.runtime.programs import clean_environment, interrupt_group, start_program
-
-from .private import private_directory
-from .processes import wait_until_answers
-from .tracking_app import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     import subprocess

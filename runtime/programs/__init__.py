@@ -1,6 +1,6 @@
 """Foreign programs, started in a clean room: what they see, how long, and how much they may say."""
 
-from .clean_room import (
+from kfp_bento.runtime.programs.clean_room import (
     Finished,
     clean_environment,
     cleaned,
@@ -9,7 +9,7 @@ from .clean_room import (
     start_program,
     stop_group,
 )
-from .confinement import (
+from kfp_bento.runtime.programs.confinement import (
     CONFINEMENT_VARIABLE,
     VARIABLES_VARIABLE,
     code_variables,
@@ -17,8 +17,8 @@ from .confinement import (
     confinement_hint,
     memory_for_code,
 )
-from .environment import BASIC, CACHES, COMPUTING, NETWORK
-from .uv import UV, UV_DOES_NOT_ANSWER, find_uv, run_uv
+from kfp_bento.runtime.programs.environment import BASIC, CACHES, COMPUTING, NETWORK
+from kfp_bento.runtime.programs.uv import UV, UV_DOES_NOT_ANSWER, find_uv, run_uv
 
 __all__ = [
     "BASIC",

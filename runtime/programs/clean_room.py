@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kfp_bento.runtime.errors import KfpBentoError, plain_text
-
-from .environment import BASIC, chosen
+from kfp_bento.runtime.programs.environment import BASIC, chosen
 
 LARGEST_OUTPUT = 64 << 20
 LARGEST_COMPLAINT = 64 << 10

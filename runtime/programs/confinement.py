@@ -18,9 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from kfp_bento.runtime.errors import KfpBentoError
-
-from .clean_room import run_program
-from .environment import CACHES, COMPUTING, NETWORK, chosen
+from kfp_bento.runtime.programs.clean_room import run_program
+from kfp_bento.runtime.programs.environment import CACHES, COMPUTING, NETWORK, chosen
 
 CONFINEMENT_VARIABLE = "KFP_BENTO_CONFINEMENT"
 """`required`: other people's code runs without network or not at all. `off`: it runs as it is."""

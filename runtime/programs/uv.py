@@ -19,9 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kfp_bento.runtime.errors import KfpBentoError
-
-from .clean_room import Finished, clean_environment, run_program
-from .environment import NETWORK
+from kfp_bento.runtime.programs.clean_room import Finished, clean_environment, run_program
+from kfp_bento.runtime.programs.environment import NETWORK
 
 UV = (
     *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_*"),

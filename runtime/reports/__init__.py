@@ -1,10 +1,15 @@
 """What people look at: Markdown summaries, metrics, and the report of a whole run."""
 
-from .files import write_json, write_text
-from .metrics import check_metrics, image_metrics, release_metrics, roll_back_metrics
-from .page import run_report
-from .quantities import human_bytes, human_seconds, short_digest
-from .releases import (
+from kfp_bento.runtime.reports.files import write_json, write_text
+from kfp_bento.runtime.reports.metrics import (
+    check_metrics,
+    image_metrics,
+    release_metrics,
+    roll_back_metrics,
+)
+from kfp_bento.runtime.reports.page import run_report
+from kfp_bento.runtime.reports.quantities import human_bytes, human_seconds, short_digest
+from kfp_bento.runtime.reports.releases import (
     change_summary,
     diff_summary,
     release_summary,
@@ -14,7 +19,7 @@ from .releases import (
     write_deployment,
     write_roll_back,
 )
-from .summaries import check_summary, image_summary, promotion_summary
+from kfp_bento.runtime.reports.summaries import check_summary, image_summary, promotion_summary
 
 __all__ = [
     "change_summary",

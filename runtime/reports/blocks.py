@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .elements import Child, Markup, element, together
-from .quantities import short_digest
+from kfp_bento.runtime.reports.elements import Child, Markup, element, together
+from kfp_bento.runtime.reports.quantities import short_digest
 
 _MARKS = {
     "done": "M3.5 8.5l3 3 6-7",

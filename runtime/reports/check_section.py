@@ -7,11 +7,21 @@ from collections.abc import Container, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from .blocks import badge, code, disclosure, facts, listing, note, table
-from .elements import Child, Markup, element
-from .json_text import one_line, readable
-from .quantities import counted, measure
-from .story import Answers, Facts, answers, answers_of, checks, comparison, part, same, sentence
+from kfp_bento.runtime.reports.blocks import badge, code, disclosure, facts, listing, note, table
+from kfp_bento.runtime.reports.elements import Child, Markup, element
+from kfp_bento.runtime.reports.json_text import one_line, readable
+from kfp_bento.runtime.reports.quantities import counted, measure
+from kfp_bento.runtime.reports.story import (
+    Answers,
+    Facts,
+    answers,
+    answers_of,
+    checks,
+    comparison,
+    part,
+    same,
+    sentence,
+)
 
 _MOST_ROWS = 20
 _ABSENT = object()  # stands for an answer that only the other side has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .story import Facts, failed_checks, part, verdict
+from kfp_bento.runtime.reports.story import Facts, failed_checks, part, verdict
 
 
 @dataclass(frozen=True)

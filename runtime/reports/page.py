@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .blocks import badge, digest, facts, listing, mark, note
-from .check_section import checks_section
-from .elements import Child, Markup, element
-from .next_steps import next_steps
-from .quantities import human_bytes, human_seconds
-from .road import image_size, road_strip, time_bars
-from .sections import (
+from kfp_bento.runtime.reports.blocks import badge, digest, facts, listing, mark, note
+from kfp_bento.runtime.reports.check_section import checks_section
+from kfp_bento.runtime.reports.elements import Child, Markup, element
+from kfp_bento.runtime.reports.next_steps import next_steps
+from kfp_bento.runtime.reports.quantities import human_bytes, human_seconds
+from kfp_bento.runtime.reports.road import image_size, road_strip, time_bars
+from kfp_bento.runtime.reports.sections import (
     bento_section,
     image_section,
     model_section,
     promotion_section,
     release_section,
 )
-from .story import Facts, comparison, model_title, part, stop_outcome, total_seconds, verdict
-from .style import STYLE
+from kfp_bento.runtime.reports.story import (
+    Facts,
+    comparison,
+    model_title,
+    part,
+    stop_outcome,
+    total_seconds,
+    verdict,
+)
+from kfp_bento.runtime.reports.style import STYLE
 
 
 def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .files import write_json, write_text
-from .json_text import one_line
-from .markdown import code, document, facts, fenced, literal, table
-from .metrics import release_metrics, roll_back_metrics
-from .quantities import human_seconds
+from kfp_bento.runtime.reports.files import write_json, write_text
+from kfp_bento.runtime.reports.json_text import one_line
+from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
+from kfp_bento.runtime.reports.metrics import release_metrics, roll_back_metrics
+from kfp_bento.runtime.reports.quantities import human_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .blocks import badge, digest, table
-from .elements import Child, Markup, element
-from .quantities import counted, human_bytes, human_seconds
-from .story import (
+from kfp_bento.runtime.reports.blocks import badge, digest, table
+from kfp_bento.runtime.reports.elements import Child, Markup, element
+from kfp_bento.runtime.reports.quantities import counted, human_bytes, human_seconds
+from kfp_bento.runtime.reports.story import (
     Facts,
     checks,
     failed_checks,

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .blocks import code, digest, disclosure, facts, listing, note, table, yaml_listing
-from .elements import Child, Markup, element
-from .quantities import counted, human_bytes, measure
-from .road import bento_tag, image_size
-from .signature import Field, fields
-from .story import Facts, part, sentence
+from kfp_bento.runtime.reports.blocks import (
+    code,
+    digest,
+    disclosure,
+    facts,
+    listing,
+    note,
+    table,
+    yaml_listing,
+)
+from kfp_bento.runtime.reports.elements import Child, Markup, element
+from kfp_bento.runtime.reports.quantities import counted, human_bytes, measure
+from kfp_bento.runtime.reports.road import bento_tag, image_size
+from kfp_bento.runtime.reports.signature import Field, fields
+from kfp_bento.runtime.reports.story import Facts, part, sentence
 
 _HOST_NOTE = "made of this machine's own interpreter: for trying out, not for production"
 _MOST_FIELDS = 24

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .json_text import one_line
+from kfp_bento.runtime.reports.json_text import one_line
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .json_text import one_line
-from .quantities import counted, listed
+from kfp_bento.runtime.reports.json_text import one_line
+from kfp_bento.runtime.reports.quantities import counted, listed
 
 Facts: TypeAlias = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .json_text import one_line, readable
-from .markdown import code, document, facts, fenced, literal, table
-from .quantities import counted, human_bytes, measure, short_digest
+from kfp_bento.runtime.reports.json_text import one_line, readable
+from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
+from kfp_bento.runtime.reports.quantities import counted, human_bytes, measure, short_digest
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport

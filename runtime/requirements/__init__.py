@@ -1,6 +1,6 @@
 """Requirement lines, of whoever wrote them, read by one policy: names and versions, or refused."""
 
-from .addresses import (
+from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
     Address,
     AllowedSources,
@@ -8,8 +8,8 @@ from .addresses import (
     allowed_sources,
     parse_address,
 )
-from .direct_wheels import DirectWheel, fetch_wheel
-from .lines import (
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, fetch_wheel
+from kfp_bento.runtime.requirements.lines import (
     INDEX_OPTIONS,
     SEPARATORS,
     Line,
@@ -21,7 +21,7 @@ from .lines import (
     rendered,
     shown,
 )
-from .repositories import build_wheel
+from kfp_bento.runtime.requirements.repositories import build_wheel
 
 __all__ = [
     "INDEX_OPTIONS",

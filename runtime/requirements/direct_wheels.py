@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 
 from kfp_bento.runtime.programs.uv import account_for
-
-from .addresses import Address, Repository
+from kfp_bento.runtime.requirements.addresses import Address, Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.errors import KfpBentoError

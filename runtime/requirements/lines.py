@@ -18,8 +18,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.programs import cleaned
 from kfp_bento.runtime.programs.uv import configured_indexes
-
-from .addresses import (
+from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
     Address,
     AllowedSources,

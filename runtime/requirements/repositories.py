@@ -26,10 +26,9 @@ from kfp_bento.runtime.programs import (
 )
 from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
 from kfp_bento.runtime.programs.uv import account_for, find_uv
-
-from .addresses import NAMES_ONLY, Repository
-from .direct_wheels import DirectWheel, check_metadata, digest_of
-from .lines import PUBLISH_INSTEAD, read_requirements, rendered
+from kfp_bento.runtime.requirements.addresses import NAMES_ONLY, Repository
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata, digest_of
+from kfp_bento.runtime.requirements.lines import PUBLISH_INSTEAD, read_requirements, rendered
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.errors import KfpBentoError

@@ -20,7 +20,7 @@ from package_index import Index, package_index
 from kfp_bento.runtime.bentos import build_bento
 from kfp_bento.runtime.bentos.lock import locked, requirement_texts
 from kfp_bento.runtime.errors import BentoError, KfpBentoError
-from kfp_bento.runtime.images.qualify import qualify
+from kfp_bento.runtime.images.assembly.qualify import qualify
 from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.programs import confined
 from kfp_bento.runtime.requirements import allowed_sources, read_requirements

@@ -24,7 +24,7 @@ from kfp_bento.runtime.deployments import (
     roll_out,
     target_of,
 )
-from kfp_bento.runtime.deployments.inference_service import KSERVE_DEFAULTS
+from kfp_bento.runtime.deployments.targets.kserve.render import KSERVE_DEFAULTS
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 DEPLOYMENT = ("apps/v1", "Deployment")

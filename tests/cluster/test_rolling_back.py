@@ -11,14 +11,8 @@ from pod_behaviour import crash_loop
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND, THIRD
 
-from kfp_bento.runtime.deployments import (
-    TARGETS,
-    Rollout,
-    release_status,
-    roll_back,
-    roll_out,
-    rollout,
-)
+from kfp_bento.runtime.deployments import TARGETS, Rollout, release_status, roll_back, roll_out
+from kfp_bento.runtime.deployments.release import rollout
 from kfp_bento.runtime.errors import DeploymentError
 
 

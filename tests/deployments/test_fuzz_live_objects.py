@@ -15,11 +15,11 @@ from staged_objects import condition, deployment, pod, replica_set, waiting
 from test_fuzz_records import json_values, places
 
 from kfp_bento.runtime.deployments import TARGETS, record_release
-from kfp_bento.runtime.deployments.cluster import ObjectRef, checked_object
-from kfp_bento.runtime.deployments.marks import holder_of
-from kfp_bento.runtime.deployments.record import read_record
-from kfp_bento.runtime.deployments.targets import read_live, target_for, watched_release
-from kfp_bento.runtime.deployments.verdict import Judge, Snapshot
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, checked_object
+from kfp_bento.runtime.deployments.release.marks import holder_of
+from kfp_bento.runtime.deployments.release.record import read_record
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Snapshot
+from kfp_bento.runtime.deployments.targets.targets import read_live, target_for, watched_release
 from kfp_bento.runtime.errors import DeploymentError
 
 SHORT = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -104,7 +104,7 @@ def check_scene(made: dict[str, Any]) -> None:
             pods=made["pods"],
             routes=[one for one in objects if one["kind"] == "HTTPRoute"],
         )
-        judge = Judge(watched, steady_seconds=0.0)
+        judge = ReadinessJudge(watched, steady_seconds=0.0)
         for now in (0.0, 1.0, 100.0):
             judge.look(snapshot, now)
         judge.give_up(1.0)

@@ -16,9 +16,9 @@ from planted_records import marked_again, pack
 from sample_targets import RENDERED
 
 from kfp_bento.runtime.deployments import TARGETS, record_release
-from kfp_bento.runtime.deployments.apply import primary_of
-from kfp_bento.runtime.deployments.cluster import ObjectRef
-from kfp_bento.runtime.deployments.good_release import believed, decode_good, encode_good
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.release.apply import primary_of
+from kfp_bento.runtime.deployments.release.good_release import believed, decode_good, encode_good
 from kfp_bento.runtime.errors import DeploymentError
 
 SHORT = settings(derandomize=True, deadline=None, max_examples=40, database=None)

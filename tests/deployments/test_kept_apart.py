@@ -11,9 +11,9 @@ from sample_targets import SIDE, STORED
 
 from kfp_bento.runtime.bentos import Bento, can_require_token
 from kfp_bento.runtime.deployments import TARGETS, needed_permissions, record_release
-from kfp_bento.runtime.deployments.apply import in_order, primary_of
-from kfp_bento.runtime.deployments.cluster import ObjectRef
-from kfp_bento.runtime.deployments.good_release import believed, encode_good
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.release.apply import in_order, primary_of
+from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
 from kfp_bento.runtime.errors import InvalidInput
 
 OWN = {"podSelector": {}}

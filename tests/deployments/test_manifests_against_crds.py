@@ -12,8 +12,8 @@ from sample_bentos import make_bento
 from sample_renderings import every_rendering
 
 from kfp_bento.runtime.deployments import manifest_problems, render_bento_deployment
-from kfp_bento.runtime.deployments.portable_subset import PORTABLE_SUBSET, crd_subset
-from kfp_bento.runtime.deployments.shapes import Fields, Items, Pairs, Shape, Value
+from kfp_bento.runtime.deployments.kube.shapes import Fields, Items, Pairs, Shape, Value
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import PORTABLE_SUBSET, crd_subset
 
 
 @needs_crds

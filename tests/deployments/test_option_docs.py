@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kfp_bento.runtime.deployments import TARGETS
-from kfp_bento.runtime.deployments.option_docs import option_docs
+from kfp_bento.runtime.deployments.options.option_docs import option_docs
 
 
 @dataclass(frozen=True)

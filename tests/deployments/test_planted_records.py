@@ -17,16 +17,16 @@ from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import TARGETS, record_release
-from kfp_bento.runtime.deployments.apply import primary_of
-from kfp_bento.runtime.deployments.cluster import ObjectRef
-from kfp_bento.runtime.deployments.good_release import (
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.release.apply import primary_of
+from kfp_bento.runtime.deployments.release.good_release import (
     LARGEST_RECORD,
     GoodRelease,
     believed,
     decode_good,
     encode_good,
 )
-from kfp_bento.runtime.deployments.record import read_record
+from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
 
 KEY = "k" * 32

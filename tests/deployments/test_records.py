@@ -15,10 +15,14 @@ from kfp_bento.runtime.deployments import (
     render_bento_deployment,
     watched_release,
 )
-from kfp_bento.runtime.deployments.apply import in_order, primary_of
-from kfp_bento.runtime.deployments.good_release import LARGEST_RECORD, decode_good, encode_good
-from kfp_bento.runtime.deployments.marks import LAST_GOOD, revision_of
-from kfp_bento.runtime.deployments.record import read_record
+from kfp_bento.runtime.deployments.release.apply import in_order, primary_of
+from kfp_bento.runtime.deployments.release.good_release import (
+    LARGEST_RECORD,
+    decode_good,
+    encode_good,
+)
+from kfp_bento.runtime.deployments.release.marks import LAST_GOOD, revision_of
+from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.errors import DeploymentError
 
 

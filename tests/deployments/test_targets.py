@@ -20,8 +20,8 @@ from kfp_bento.runtime.deployments import (
     target_of,
     write_manifests,
 )
-from kfp_bento.runtime.deployments.bento_deployment import BentoDeploymentOptions
-from kfp_bento.runtime.deployments.workload import WorkloadOptions
+from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
+from kfp_bento.runtime.deployments.targets.yatai.deployment import BentoDeploymentOptions
 from kfp_bento.runtime.errors import InvalidInput
 
 everything_rendered = pytest.mark.parametrize(

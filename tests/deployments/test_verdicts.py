@@ -22,8 +22,8 @@ from staged_objects import (
 )
 
 from kfp_bento.runtime.deployments import Verdict, Watched, WatchedDeployment, target_of
-from kfp_bento.runtime.deployments.cluster import ObjectRef
-from kfp_bento.runtime.deployments.verdict import Judge, Snapshot
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Snapshot
 
 
 def watched_like(target: str, **options: Any) -> Watched:
@@ -65,7 +65,7 @@ def verdict_after(
     watched: Watched, *looks: tuple[float, Snapshot], **options: Any
 ) -> tuple[Verdict | None, str]:
     """The first verdict over looks at given moments, else what was waited for."""
-    judge = Judge(watched, **{"steady_seconds": 2.0, **options})
+    judge = ReadinessJudge(watched, **{"steady_seconds": 2.0, **options})
     for now, snapshot in looks:
         if verdict := judge.look(snapshot, now):
             return verdict, verdict.message
@@ -128,7 +128,7 @@ def test_what_may_still_come_is_waited_for(snapshot: Snapshot, told: str) -> Non
 
 
 def test_the_deadline_says_what_was_missing() -> None:
-    judge = Judge(PLAIN)
+    judge = ReadinessJudge(PLAIN)
     judge.look(workload(deployment(available=0)), 0)
     verdict = judge.give_up(60)
     assert (verdict.ready, verdict.reason) == (False, "DeadlineExceeded")
@@ -286,7 +286,7 @@ def test_pods_that_are_being_removed_do_not_count() -> None:
 
 
 def test_the_culprits_are_named_for_the_evidence() -> None:
-    judge = Judge(PLAIN)
+    judge = ReadinessJudge(PLAIN)
     judge.look(workload(DOWN, pod(waiting("ImagePullBackOff"))), 0)
     assert judge.culprits == ("wine-2-abc",)
 
@@ -575,5 +575,5 @@ def test_a_route_that_the_gateway_refuses_is_told(kind: str) -> None:
 def test_looking_changes_no_snapshot() -> None:
     snapshot = workload(DOWN, pod(waiting("CrashLoopBackOff"), ended=CRASHED))
     before = copy.deepcopy(snapshot)
-    Judge(PLAIN).look(snapshot, 0)
+    ReadinessJudge(PLAIN).look(snapshot, 0)
     assert snapshot == before

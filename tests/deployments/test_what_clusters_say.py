@@ -15,13 +15,14 @@ from sample_bentos import IMAGE, make_bento
 from stub_api_server import ApiServer, refusal, serve_api, write_kubeconfig
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import TARGETS, cluster, record_release
-from kfp_bento.runtime.deployments.cluster import ObjectRef, connect
-from kfp_bento.runtime.deployments.evidence import gather_evidence
-from kfp_bento.runtime.deployments.targets import read_live, watched_release
-from kfp_bento.runtime.deployments.verdict import Judge
-from kfp_bento.runtime.deployments.wait import not_answering
-from kfp_bento.runtime.deployments.watched import Snapshot
+from kfp_bento.runtime.deployments import TARGETS, record_release
+from kfp_bento.runtime.deployments.kube import cluster
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, connect
+from kfp_bento.runtime.deployments.release.evidence import gather_evidence
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
+from kfp_bento.runtime.deployments.release.wait import not_answering
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot
+from kfp_bento.runtime.deployments.targets.targets import read_live, watched_release
 from kfp_bento.runtime.errors import DeploymentError
 
 KINDS = {
@@ -216,7 +217,7 @@ def test_another_answer_is_told_and_not_followed(text: bytes, told: str) -> None
 def test_a_service_that_never_ends_its_answer_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from kfp_bento.runtime.deployments import wait
+    from kfp_bento.runtime.deployments.release import wait
 
     monkeypatch.setattr(wait, "_REQUEST_SECONDS", 0.3)
     stopped = threading.Event()
@@ -246,7 +247,7 @@ def test_what_a_condition_says_is_shown_without_control_characters() -> None:
     service = next(one for one in manifests if one["kind"] == "InferenceService")
     condition = {"type": "Ready", "status": "False", "reason": "Stopped", "message": ESCAPES}
     service["status"] = {"conditions": [condition]}
-    judge = Judge(watched_release(manifests))
+    judge = ReadinessJudge(watched_release(manifests))
     verdicts = [judge.look(Snapshot(service, holder=manifests[0]), now) for now in (0.0, 60.0)]
     assert verdicts[1] is not None
     assert is_harmless(verdicts[1].message)

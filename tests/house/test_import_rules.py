@@ -11,22 +11,31 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROAD = ["models", "bentos", "images", "deployments", "checks", "promotion"]
 SHARED = {"errors"}
+# The rooms inside a stop, from the lowest; those on one step know nothing of each other.
+INNER = {
+    "images": [
+        {"oci"},
+        {"registry"},
+        {"places"},
+        {"python", "debian", "attestations", "cache"},
+        {"base"},
+        {"assembly"},
+    ],
+    "deployments": [{"kube"}, {"options"}, {"targets"}, {"release"}],
+}
 OUTSIDE_RUNTIME = {"kfp_bento.components", "kfp_bento.pipelines"}
 
 
 def imports(path: Path, *, only_module_level: bool = False) -> set[str]:
     """Absolute names of everything a file imports."""
     tree = ast.parse(path.read_text())
-    package = ["kfp_bento", *path.relative_to(ROOT).with_suffix("").parts[:-1]]
     nodes = tree.body if only_module_level else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -56,6 +65,50 @@ def test_a_stop_imports_only_earlier_stops(stop: str) -> None:
     allowed = {*ROAD[: ROAD.index(stop) + 1], *SHARED, "files", "programs", "requirements"}
     for path in files("runtime", stop):
         assert rooms(imports(path)) <= allowed, identifier(path)
+
+
+def against_the_order(stop: str) -> set[str]:
+    """Imports that go up or aside among the rooms of a stop, as `module imports name`."""
+    steps = {room: number for number, rooms in enumerate(INNER[stop]) for room in rooms}
+    found = set()
+    for path in files("runtime", stop):
+        own = path.relative_to(ROOT / "runtime" / stop).parts
+        if own == ("__init__.py",):
+            continue
+        for name in imports(path):
+            prefix = f"kfp_bento.runtime.{stop}."
+            room = name.removeprefix(prefix).split(".")[0] if name.startswith(prefix) else own[0]
+            here, there = (steps.get(one, len(steps)) for one in (own[0], room))
+            if there > here or (there == here and room != own[0] and here < len(steps)):
+                found.add(f"{'/'.join(own)} imports {name.removeprefix(prefix)}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stop", "known"),
+    [
+        (
+            "images",
+            {
+                "cache/local.py imports assembly.recipes.key_of",
+                "oci/image.py imports attestations.attachments.Document",
+            },
+        ),
+        (
+            "deployments",
+            {
+                "targets/targets.py imports release.marks.holder_of",
+                "targets/targets.py imports release.marks.revision_on",
+                "targets/workload/render.py imports release.apply.CANARY",
+                "targets/workload/shapes.py imports release.apply.CANARY",
+                "targets/workload/shapes.py imports release.apply.COMPONENT_LABEL",
+                "targets/workload/watch.py imports release.apply.primary_of",
+            },
+        ),
+    ],
+)
+def test_a_room_inside_a_stop_imports_only_lower_ones(stop: str, known: set[str]) -> None:
+    assert against_the_order(stop) <= known
 
 
 @pytest.mark.parametrize("room", [*ROAD, "reports"])
@@ -95,8 +148,3 @@ def test_pipelines_are_composition_only(path: Path) -> None:
         known = {"kfp", "kfp_bento", *sys.stdlib_module_names}
         assert top in known
         assert not name.startswith("kfp_bento.runtime")
-
-
-def test_the_rules_see_relative_imports(tmp_path: Path) -> None:
-    path = ROOT / "runtime" / "bentos" / "__init__.py"
-    assert any(name.startswith("kfp_bento.runtime.bentos.") for name in imports(path))

@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from kfp_bento.runtime.images.base_probe import BaseFacts
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.image import Layer
+from kfp_bento.runtime.images.debian.rootfs import RootFilesystem
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.image import Layer
 
 STATUS = """\
 Package: libc6
@@ -33,7 +33,7 @@ DIRECTORIES = frozenset(
 )
 
 
-def facts(**changes: object) -> BaseFacts:
+def facts(**changes: object) -> RootFilesystem:
     """A small Debian 12 with a merged /usr."""
     values: dict[str, object] = {
         "os_release": {"ID": "debian", "VERSION_ID": "12"},
@@ -45,7 +45,7 @@ def facts(**changes: object) -> BaseFacts:
         "directories": DIRECTORIES,
         "links": {"bin": "usr/bin", "lib": "usr/lib"},
     }
-    return BaseFacts(**{**values, **changes})  # type: ignore[arg-type]
+    return RootFilesystem(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def member(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from handmade import MINOR, read_json, write
 
-from kfp_bento.runtime.images.image import (
+from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import docker_registry_binary, free_port, running
 
-from kfp_bento.runtime.images.image import Descriptor
-from kfp_bento.runtime.images.registry import Patience
+from kfp_bento.runtime.images.oci.image import Descriptor
+from kfp_bento.runtime.images.registry.repository import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 NAMED = "registry.images.svc"
-QUICK = Patience(attempts=3, backoff=0.01)
+QUICK = RetryPolicy(attempts=3, backoff=0.01)
 Reply = tuple[int, dict[str, str], bytes]
 
 

@@ -15,25 +15,25 @@ from handmade import make_wheel, write, write_base, write_bento
 from mutations import as_json, changed_bytes, changed_document, fuzzed
 
 from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.archive import open_archive
-from kfp_bento.runtime.images.attachments import documents_of
-from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.cache import LayerCache
-from kfp_bento.runtime.images.config import descriptor_of
-from kfp_bento.runtime.images.deb_archive import control_files, data_members
-from kfp_bento.runtime.images.decompression import decompressed
-from kfp_bento.runtime.images.environment import settle
-from kfp_bento.runtime.images.image import OCI_LAYER, Image, Layer, parse_platform
-from kfp_bento.runtime.images.layout import recorded_image
-from kfp_bento.runtime.images.recipes import key_of
-from kfp_bento.runtime.images.reference import ArchiveReference, parse_source
-from kfp_bento.runtime.images.registry import _entries, _referrer_entry
-from kfp_bento.runtime.images.sbom import sbom_on_base
-from kfp_bento.runtime.images.source import open_image, parse_document
-from kfp_bento.runtime.images.tar_index import TarIndex
-from kfp_bento.runtime.images.transport import Transport
-from kfp_bento.runtime.images.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.assembly.recipes import key_of
+from kfp_bento.runtime.images.attestations.attachments import documents_of
+from kfp_bento.runtime.images.attestations.sbom import sbom_on_base
+from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.debian.deb import control_files, data_members
+from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import descriptor_of
+from kfp_bento.runtime.images.oci.decompression import decompressed
+from kfp_bento.runtime.images.oci.image import OCI_LAYER, Image, Layer, parse_platform
+from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
+from kfp_bento.runtime.images.places.archive import open_archive
+from kfp_bento.runtime.images.places.layout import recorded_image
+from kfp_bento.runtime.images.places.open import open_image, parse_document
+from kfp_bento.runtime.images.places.tar_index import TarIndex
+from kfp_bento.runtime.images.python.environment import settle
+from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.registry.repository import _entries, _referrer_entry
+from kfp_bento.runtime.images.registry.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ def layers(folder: Path) -> Target:
             digest=blob.digest, diff_id=blob.digest, size=blob.size, media_type=OCI_LAYER, **names
         )
         facts = probe_base([layer], blobs)
-        assert BaseFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+        assert RootFilesystem.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
         blobs.path(blob.digest).unlink()
 
     packed = a_tar()

@@ -11,9 +11,9 @@ import pytest
 from package_index import Index, package_index
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.image import Platform
-from kfp_bento.runtime.images.requirements import installer_line, objections
-from kfp_bento.runtime.images.wheels import Lock, select_wheels
+from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.python.requirements import installer_line, objections
+from kfp_bento.runtime.images.python.wheels import Lock, select_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

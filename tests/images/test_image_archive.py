@@ -21,13 +21,13 @@ from moving import archive_members, digest_of, make_base, skopeo, tar_of
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import build_image, copy_image
-from kfp_bento.runtime.images.archive import ArchiveSink, archive_sink, open_archive
-from kfp_bento.runtime.images.decompression import decompressed
-from kfp_bento.runtime.images.image import OCI_LAYER, OCI_MANIFEST, Descriptor
-from kfp_bento.runtime.images.layout import LayoutSource
-from kfp_bento.runtime.images.reference import ArchiveReference, parse_destination
-from kfp_bento.runtime.images.source import open_image
-from kfp_bento.runtime.images.tar import CHUNK
+from kfp_bento.runtime.images.oci.decompression import decompressed
+from kfp_bento.runtime.images.oci.image import OCI_LAYER, OCI_MANIFEST, Descriptor
+from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_destination
+from kfp_bento.runtime.images.oci.tar import CHUNK
+from kfp_bento.runtime.images.places.archive import ArchiveSink, archive_sink, open_archive
+from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.places.open import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

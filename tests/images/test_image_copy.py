@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from kfp_bento.runtime.cli.application import app
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import build_image, copy_image, rebase_image
-from kfp_bento.runtime.images.image import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_platform
-from kfp_bento.runtime.images.layout import LayoutSource, layout_sink
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.source import open_image, open_manifest
-from kfp_bento.runtime.images.transfer import AT_ONCE, Load, put_blobs
+from kfp_bento.runtime.images.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_platform
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.oci.transfer import AT_ONCE, BlobUpload, put_blobs
+from kfp_bento.runtime.images.places.layout import LayoutSource, layout_sink
+from kfp_bento.runtime.images.places.open import open_image, open_manifest
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -390,7 +390,7 @@ class Meeting:
 def test_four_blobs_are_moved_at_a_time_and_each_once(tmp_path: Path) -> None:
     blobs = [Descriptor(str(n), digest_of(str(n).encode()), 1) for n in range(AT_ONCE)]
     source = Meeting()
-    loads = [Load("x", blob, source) for blob in [*blobs, *blobs]]
+    loads = [BlobUpload("x", blob, source) for blob in [*blobs, *blobs]]
     with layout_sink(tmp_path / "out") as sink:
         transfers = put_blobs(sink, loads, lambda text: None)
     assert [x.digest for x in transfers] == [x.digest for x in blobs]

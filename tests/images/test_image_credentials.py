@@ -27,9 +27,9 @@ from registries import (
 )
 
 from kfp_bento.runtime.errors import RegistryError
-from kfp_bento.runtime.images.credentials import Credentials, find_credentials
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.registry.credentials import Credentials, find_credentials
+from kfp_bento.runtime.images.registry.repository import Repository
 
 __all__ = ["certificate", "no_login"]
 
@@ -158,7 +158,7 @@ def test_a_helper_that_knows_nothing_means_anonymous(tmp_path: Path, helper: Any
 def test_a_helper_that_fails_is_named_without_what_it_said(
     tmp_path: Path, helper: Any, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
-    monkeypatch.setattr("kfp_bento.runtime.images.credentials._HELPER_SECONDS", 1.0)
+    monkeypatch.setattr("kfp_bento.runtime.images.registry.credentials._HELPER_SECONDS", 1.0)
     helper("own", script)
     write_config(tmp_path, credHelpers={"quay.io": "own"})
     with pytest.raises(RegistryError, match=words) as failure:

@@ -21,25 +21,25 @@ from handmade import write, write_bento
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.attachments import read_attachments
-from kfp_bento.runtime.images.base_probe import BaseFacts, probe_base, release_of
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.config import canonical_json, config_descriptor, image_manifest
-from kfp_bento.runtime.images.deb_archive import data_members
-from kfp_bento.runtime.images.debian import (
+from kfp_bento.runtime.images.attestations.attachments import read_attachments
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
+from kfp_bento.runtime.images.debian.deb import data_members
+from kfp_bento.runtime.images.debian.layer import package_entries, unpack_packages
+from kfp_bento.runtime.images.debian.maintainer_script import Unclear, script_effects
+from kfp_bento.runtime.images.debian.packages import (
     DebianPackage,
     SystemPackages,
     fetch_packages,
     resolve_packages,
 )
-from kfp_bento.runtime.images.debian_sources import SOURCES_VARIABLE, apt_sources
-from kfp_bento.runtime.images.image import Layer, parse_platform
-from kfp_bento.runtime.images.layers import codec_named, write_layer
-from kfp_bento.runtime.images.layout import layout_sink
-from kfp_bento.runtime.images.sbom import SBOM_TYPE
-from kfp_bento.runtime.images.script_path import Unclear, script_effects
-from kfp_bento.runtime.images.system_layer import package_entries, unpack_packages
-from kfp_bento.runtime.images.tar import DEFAULT_EPOCH, TarEntry, tar_stream
+from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base, release_of
+from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import canonical_json, config_descriptor, image_manifest
+from kfp_bento.runtime.images.oci.image import Layer, parse_platform
+from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
+from kfp_bento.runtime.images.oci.tar import DEFAULT_EPOCH, TarEntry, tar_stream
+from kfp_bento.runtime.images.places.layout import layout_sink
 
 AMD64 = parse_platform("linux/amd64")
 ARM64 = parse_platform("linux/arm64")
@@ -53,7 +53,7 @@ needs_gpg = pytest.mark.skipif(
 # --- what a base holds ---------------------------------------------------------------------------
 
 
-def probed(tmp_path: Path, *layers: tuple[bytes, str]) -> BaseFacts:
+def probed(tmp_path: Path, *layers: tuple[bytes, str]) -> RootFilesystem:
     blobs = BlobDirectory(tmp_path / "blobs-of-base")
     return probe_base([base_layer(blobs, content, codec) for content, codec in layers], blobs)
 
@@ -99,7 +99,7 @@ def test_a_directory_that_became_a_file_is_none_any_more(tmp_path: Path) -> None
 def test_facts_survive_json(tmp_path: Path) -> None:
     keyring = member("etc/apt/trusted.gpg.d/a.gpg", b"\x99\x01")
     found = probed(tmp_path, (LOWEST, ""), (packed([keyring]), "gz"))
-    assert BaseFacts.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert RootFilesystem.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert found.keyrings == {"/etc/apt/trusted.gpg.d/a.gpg": b"\x99\x01"}
 
 
@@ -183,7 +183,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
 @pytest.fixture
 def base_of_archive(
     archive: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> BaseFacts:
+) -> RootFilesystem:
     source, key = archive
     monkeypatch.setenv(SOURCES_VARIABLE, str(write(tmp_path / "sources", source)))
     return facts(keyrings={"/usr/share/keyrings/debian-archive-keyring.gpg": key})
@@ -192,7 +192,7 @@ def base_of_archive(
 @needs_apt
 @needs_gpg
 def test_what_the_base_lacks_is_chosen_with_versions_and_digests(
-    base_of_archive: BaseFacts, tmp_path: Path
+    base_of_archive: RootFilesystem, tmp_path: Path
 ) -> None:
     chosen = resolve_packages(["wanted", "libc6"], base_of_archive, AMD64)
     assert [(item.name, item.version, item.architecture) for item in chosen.packages] == [
@@ -210,7 +210,7 @@ def test_what_the_base_lacks_is_chosen_with_versions_and_digests(
 
 @needs_apt
 @needs_gpg
-def test_packages_of_the_base_are_not_replaced(base_of_archive: BaseFacts) -> None:
+def test_packages_of_the_base_are_not_replaced(base_of_archive: RootFilesystem) -> None:
     with pytest.raises(ImageError, match=r"libc6 2\.36-9 to be replaced by 2\.37-1"):
         resolve_packages(["demanding"], base_of_archive, AMD64)
 
@@ -221,7 +221,7 @@ def test_packages_of_the_base_are_not_replaced(base_of_archive: BaseFacts) -> No
     ("name", "reason"), [("absent", "Unable to locate package absent"), ("wanted=9", "'9'")]
 )
 def test_a_package_that_does_not_exist_is_named(
-    base_of_archive: BaseFacts, name: str, reason: str
+    base_of_archive: RootFilesystem, name: str, reason: str
 ) -> None:
     with pytest.raises(ImageError, match=reason):
         resolve_packages([name], base_of_archive, AMD64)
@@ -230,7 +230,7 @@ def test_a_package_that_does_not_exist_is_named(
 @needs_apt
 @needs_gpg
 def test_an_archive_with_another_signature_is_refused(
-    base_of_archive: BaseFacts, tmp_path: Path
+    base_of_archive: RootFilesystem, tmp_path: Path
 ) -> None:
     other = make_archive(tmp_path / "other", [])[1]
     stranger = dataclasses.replace(base_of_archive, keyrings={"/etc/apt/trusted.gpg": other})
@@ -241,7 +241,7 @@ def test_an_archive_with_another_signature_is_refused(
 @needs_apt
 @needs_gpg
 def test_a_file_that_is_not_the_chosen_one_is_refused(
-    base_of_archive: BaseFacts, tmp_path: Path
+    base_of_archive: RootFilesystem, tmp_path: Path
 ) -> None:
     chosen = resolve_packages(["needed"], base_of_archive, AMD64)
     forged = dataclasses.replace(chosen.packages[0], sha256="0" * 64)
@@ -255,13 +255,13 @@ def test_a_file_that_is_not_the_chosen_one_is_refused(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
 )
 def test_choosing_works_as_a_user_that_nobody_knows(
-    archive: tuple[str, bytes], base_of_archive: BaseFacts
+    archive: tuple[str, bytes], base_of_archive: RootFilesystem
 ) -> None:
     script = (
-        "import json, sys; from kfp_bento.runtime.images.base_probe import BaseFacts;"
-        "from kfp_bento.runtime.images.debian import resolve_packages;"
-        "from kfp_bento.runtime.images.image import parse_platform;"
-        "base = BaseFacts.from_dict(json.load(sys.stdin));"
+        "import json, sys; from kfp_bento.runtime.images.debian.rootfs import RootFilesystem;"
+        "from kfp_bento.runtime.images.debian.packages import resolve_packages;"
+        "from kfp_bento.runtime.images.oci.image import parse_platform;"
+        "base = RootFilesystem.from_dict(json.load(sys.stdin));"
         "print(resolve_packages(['wanted'], base, parse_platform('linux/amd64')).packages)"
     )
     place = Path(archive[0].split()[1].removeprefix("file:"))
@@ -302,7 +302,9 @@ def test_what_is_no_name_never_reaches_apt(name: str) -> None:
 # --- unpacking -----------------------------------------------------------------------------------
 
 
-def unpacked(tmp_path: Path, *debs: Path, base: BaseFacts | None = None) -> dict[str, TarEntry]:
+def unpacked(
+    tmp_path: Path, *debs: Path, base: RootFilesystem | None = None
+) -> dict[str, TarEntry]:
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
     files = {
@@ -539,7 +541,7 @@ def test_the_choice_of_the_base_is_respected(tmp_path: Path, mode: str, linked: 
 class RealBase:
     layer: Layer
     blobs: BlobDirectory
-    facts: BaseFacts
+    facts: RootFilesystem
 
 
 @pytest.fixture(scope="session")

@@ -15,16 +15,17 @@ import pytest
 from handmade import MINOR, make_wheel, open_layer, write, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image, wheels
-from kfp_bento.runtime.images.environment import (
+from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.oci.tar import tar_stream
+from kfp_bento.runtime.images.python import wheels
+from kfp_bento.runtime.images.python.environment import (
     DependencyGroup,
     bytecode_identity,
     dependency_groups,
     settle,
 )
-from kfp_bento.runtime.images.image import Platform
-from kfp_bento.runtime.images.tar import tar_stream
-from kfp_bento.runtime.images.wheels import Lock
+from kfp_bento.runtime.images.python.wheels import Lock
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 PYTHON = f"/usr/local/bin/python{MINOR}"

@@ -15,12 +15,12 @@ from handmade import MINOR, open_layer
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.bytecode import compile_source, compile_tree
-from kfp_bento.runtime.images.cache import LayerCache
-from kfp_bento.runtime.images.host import host_base
-from kfp_bento.runtime.images.image import Layer, Platform, parse_platform
-from kfp_bento.runtime.images.layers import codec_named
+from kfp_bento.runtime.images.base.host import host_base
+from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
+from kfp_bento.runtime.images.oci.layers import codec_named
+from kfp_bento.runtime.images.python.bytecode import compile_source, compile_tree
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -129,7 +129,7 @@ def test_without_linux_and_glibc_it_says_so(
     if "libc" in change:
         monkeypatch.setattr("platform.libc_ver", lambda *_: change["libc"])
     else:
-        monkeypatch.setattr("kfp_bento.runtime.images.host.sys.platform", "darwin")
+        monkeypatch.setattr("kfp_bento.runtime.images.base.host.sys.platform", "darwin")
     with pytest.raises(ImageError, match="Linux with glibc only"):
         build_image(bento, f"oci:{tmp_path}/out", base="host")
 

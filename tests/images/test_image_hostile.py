@@ -36,25 +36,23 @@ from handmade import (
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import build_image, tar
-from kfp_bento.runtime.images.base_image import open_base
-from kfp_bento.runtime.images.base_probe import probe_base
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.cache import LayerCache
-from kfp_bento.runtime.images.config import image_config, image_manifest
-from kfp_bento.runtime.images.copy import copy_image
-from kfp_bento.runtime.images.credentials import find_credentials
-from kfp_bento.runtime.images.environment import settle
-from kfp_bento.runtime.images.image import Descriptor, Layer, parse_platform
-from kfp_bento.runtime.images.layers import codec_named
-from kfp_bento.runtime.images.layout import LayoutSource
-from kfp_bento.runtime.images.qualify import qualify
-from kfp_bento.runtime.images.recipes import (
+from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images.assembly.qualify import qualify
+from kfp_bento.runtime.images.assembly.recipes import (
     _content_digest,
     _model_entries,
     _source_entries,
 )
-from kfp_bento.runtime.images.tar import (
+from kfp_bento.runtime.images.base.base_image import open_base
+from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.copy import copy_image
+from kfp_bento.runtime.images.debian.rootfs import probe_base
+from kfp_bento.runtime.images.oci import tar
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import image_config, image_manifest
+from kfp_bento.runtime.images.oci.image import Descriptor, Layer, parse_platform
+from kfp_bento.runtime.images.oci.layers import codec_named
+from kfp_bento.runtime.images.oci.tar import (
     InOrder,
     content_entry,
     directory_entry,
@@ -62,7 +60,10 @@ from kfp_bento.runtime.images.tar import (
     tar_stream,
     walk_tree,
 )
-from kfp_bento.runtime.images.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.python.environment import settle
+from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.registry.credentials import find_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -32,11 +32,11 @@ from handmade import MINOR, write_base, write_bento
 from image_specification import Read, check_image, sha256, uncompressed
 
 from kfp_bento.runtime.images import Image, build_image
-from kfp_bento.runtime.images.config import canonical_json, descriptor_of
-from kfp_bento.runtime.images.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Layer
-from kfp_bento.runtime.images.layers import codec_named, write_layer
-from kfp_bento.runtime.images.layout import layout_sink
-from kfp_bento.runtime.images.tar import walk_tree
+from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Layer
+from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
+from kfp_bento.runtime.images.oci.tar import walk_tree
+from kfp_bento.runtime.images.places.layout import layout_sink
 
 OWNER = 1034
 ROOT = os.geteuid() == 0

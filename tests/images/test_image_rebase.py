@@ -16,14 +16,14 @@ from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.cli.application import app
 from kfp_bento.runtime.errors import ImageError, InvalidInput, RegistryError
 from kfp_bento.runtime.images import build_image, copy_image, pack_image, rebase_image
-from kfp_bento.runtime.images.attachments import read_attachments
-from kfp_bento.runtime.images.config import descriptor_of
-from kfp_bento.runtime.images.image import OCI_INDEX, OCI_MANIFEST, parse_platform
-from kfp_bento.runtime.images.provenance import BUILD_TYPE, REBASE_TYPE, STATEMENT_TYPE
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.sbom import SBOM_TYPE
-from kfp_bento.runtime.images.source import open_image
+from kfp_bento.runtime.images.attestations.attachments import read_attachments
+from kfp_bento.runtime.images.attestations.provenance import BUILD_TYPE, REBASE_TYPE, STATEMENT_TYPE
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
+from kfp_bento.runtime.images.oci.config import descriptor_of
+from kfp_bento.runtime.images.oci.image import OCI_INDEX, OCI_MANIFEST, parse_platform
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.images.reference import (
+from kfp_bento.runtime.images.oci.reference import (
     LayoutReference,
     Reference,
     parse_destination,

@@ -10,9 +10,9 @@ import pytest
 from registries import QUICK, Held, describe, digest_of, error, no_login, scripted
 
 from kfp_bento.runtime.errors import RegistryError
-from kfp_bento.runtime.images.image import OCI_INDEX, OCI_MANIFEST, Descriptor
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
+from kfp_bento.runtime.images.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,11 +37,11 @@ from servers import free_port
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images import build_image, choose_base
-from kfp_bento.runtime.images.connections import is_plain
-from kfp_bento.runtime.images.image import Descriptor
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Patience, Repository, is_loopback
-from kfp_bento.runtime.images.transport import Transport
+from kfp_bento.runtime.images.oci.image import Descriptor
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.registry.connections import is_plain
+from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy, is_loopback
+from kfp_bento.runtime.images.registry.transport import Transport
 
 __all__ = ["certificate", "named", "no_login"]
 
@@ -137,7 +137,7 @@ def test_a_registry_that_is_read_only_refuses_in_a_clear_sentence(
 
 def test_a_registry_that_is_not_there_is_named(bento: Bento, base: str) -> None:
     port = free_port()
-    repository = Repository(parse_reference(f"127.0.0.1:{port}/a"), Patience(attempts=1))
+    repository = Repository(parse_reference(f"127.0.0.1:{port}/a"), RetryPolicy(attempts=1))
     with pytest.raises(RegistryError, match=f"127.0.0.1:{port} cannot be reached"):
         repository.head_manifest("v1")
 
@@ -328,7 +328,7 @@ def test_a_second_push_of_the_same_image_says_that_nothing_changed(
 # --- without TLS, and with it --------------------------------------------------------------------
 
 
-def repository(host: str, patience: Patience = QUICK) -> Repository:
+def repository(host: str, patience: RetryPolicy = QUICK) -> Repository:
     return Repository(parse_reference(f"{host}/a"), patience)
 
 
@@ -358,7 +358,7 @@ def test_a_certificate_of_ones_own_is_trusted_when_named(
     with registry(tmp_path / "tls", tls=tls) as address:
         host = f"{named}:{address.rpartition(':')[2]}"
         with pytest.raises(RegistryError, match="certificate verify failed") as failure:
-            repository(host, Patience(attempts=3, backoff=60)).head_manifest("v1")
+            repository(host, RetryPolicy(attempts=3, backoff=60)).head_manifest("v1")
         assert "SSL_CERT_FILE" in failure.value.hint
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         stream = Stream(noise(3 << 20))

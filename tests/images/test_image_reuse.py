@@ -17,9 +17,9 @@ from servers import docker_registry_binary, oci_registry_in
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import InvalidInput, RegistryError
 from kfp_bento.runtime.images import build_image, plan_image
-from kfp_bento.runtime.images import recipes as recipes_module
-from kfp_bento.runtime.images.recipes import model_recipes
-from kfp_bento.runtime.images.records import RegistryRecords
+from kfp_bento.runtime.images.assembly import recipes as recipes_module
+from kfp_bento.runtime.images.assembly.recipes import model_recipes
+from kfp_bento.runtime.images.cache.records import RegistryRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,10 +66,10 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def pushed_base(registry: Registry, base: str, bento: Bento) -> str:
     """The base in the same registry, so that its layers can be mounted."""
-    from kfp_bento.runtime.images.image import parse_platform
-    from kfp_bento.runtime.images.layout import LayoutSource
-    from kfp_bento.runtime.images.reference import parse_reference
-    from kfp_bento.runtime.images.registry import Repository
+    from kfp_bento.runtime.images.oci.image import parse_platform
+    from kfp_bento.runtime.images.oci.reference import parse_reference
+    from kfp_bento.runtime.images.places.layout import LayoutSource
+    from kfp_bento.runtime.images.registry.repository import Repository
 
     target = registry.image("library/base:3.11")
     source = LayoutSource(Path(base.removeprefix("oci:")))
@@ -89,7 +89,7 @@ def pushed_base(registry: Registry, base: str, bento: Bento) -> str:
 
 
 def descriptor(item: dict[str, Any]) -> Any:
-    from kfp_bento.runtime.images.image import descriptor_from
+    from kfp_bento.runtime.images.oci.image import descriptor_from
 
     return descriptor_from(item)
 
@@ -297,7 +297,7 @@ def test_two_models_get_a_layer_each(tmp_path: Path) -> None:
 def test_a_model_is_read_once_when_it_is_new(
     registry: Registry, bento: Bento, pushed_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kfp_bento.runtime.images import tar
+    from kfp_bento.runtime.images.oci import tar
 
     opened: list[bytes] = []
     original = tar.file_chunks

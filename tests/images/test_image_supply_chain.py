@@ -16,7 +16,7 @@ import pytest
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.attachments import (
+from kfp_bento.runtime.images.attestations.attachments import (
     PREDICATE_TYPE,
     attach,
     attachment_manifest,
@@ -24,16 +24,7 @@ from kfp_bento.runtime.images.attachments import (
     read_attachments,
     sbom_document,
 )
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.image import (
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Descriptor,
-    descriptor_from,
-    parse_platform,
-)
-from kfp_bento.runtime.images.layout import LayoutSource, layout_sink
-from kfp_bento.runtime.images.provenance import (
+from kfp_bento.runtime.images.attestations.provenance import (
     PREDICATE,
     STATEMENT_TYPE,
     BaseOrigin,
@@ -45,9 +36,7 @@ from kfp_bento.runtime.images.provenance import (
     rebase_provenance,
     slsa_provenance,
 )
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.sbom import (
+from kfp_bento.runtime.images.attestations.sbom import (
     SBOM_TYPE,
     BaseFact,
     DebFact,
@@ -58,6 +47,17 @@ from kfp_bento.runtime.images.sbom import (
     cyclonedx_sbom,
     sbom_on_base,
 )
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.image import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    descriptor_from,
+    parse_platform,
+)
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.places.layout import LayoutSource, layout_sink
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento

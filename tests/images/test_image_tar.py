@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.tar import (
+from kfp_bento.runtime.images.oci.tar import (
     DEFAULT_EPOCH,
     content_entry,
     source_date_epoch,

@@ -26,14 +26,14 @@ from registries import (
 )
 
 from kfp_bento.runtime.errors import ImageError, RegistryError
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Patience, Repository
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from kfp_bento.runtime.images.image import Descriptor
+    from kfp_bento.runtime.images.oci.image import Descriptor
 
 __all__ = ["no_login"]
 
@@ -42,7 +42,7 @@ BLOB = describe(CONTENT)
 SMALL = noise(100_000)
 
 
-def repository(host: str, patience: Patience = QUICK, name: str = "a") -> Repository:
+def repository(host: str, patience: RetryPolicy = QUICK, name: str = "a") -> Repository:
     return Repository(parse_reference(f"{host}/{name}"), patience)
 
 
@@ -323,7 +323,7 @@ def test_an_answer_that_comes_early_is_heard_before_all_is_sent() -> None:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         stream = Stream(noise(64 << 20), 1 << 20)
-        target = repository(address(server), Patience(attempts=1, read=5))
+        target = repository(address(server), RetryPolicy(attempts=1, read=5))
         target._http.abandon = lambda url: None  # type: ignore[method-assign]
         with pytest.raises(RegistryError, match="HTTP 403"):
             target.put_stream(stream)
@@ -412,7 +412,7 @@ def test_a_token_that_expires_within_an_upload_is_renewed() -> None:
     fake.fault = expire
     stream = Stream(SMALL)
     with scripted(guard) as host:
-        repository(host, Patience(attempts=2, backoff=30)).put_stream(stream)
+        repository(host, RetryPolicy(attempts=2, backoff=30)).put_stream(stream)
     assert fake.blobs == {stream.digest: SMALL}
     assert stream.opened == 2
 
@@ -559,7 +559,7 @@ def test_an_upload_does_not_see_the_drops_of_its_source(oci_registry: str) -> No
 
 # --- peers that hold us up -----------------------------------------------------------------------
 
-IMPATIENT = Patience(attempts=1, read=10, floor=1000, window=0.5)
+IMPATIENT = RetryPolicy(attempts=1, read=10, floor=1000, window=0.5)
 
 
 def test_a_download_that_trickles_is_given_up() -> None:
@@ -628,7 +628,7 @@ def test_an_upload_that_is_read_in_sips_is_given_up() -> None:
         thread = threading.Thread(target=sip, daemon=True)
         thread.start()
         began = time.monotonic()
-        patience = Patience(attempts=1, read=2, floor=1 << 30, window=0.5)
+        patience = RetryPolicy(attempts=1, read=2, floor=1 << 30, window=0.5)
         target = repository(address(server), patience)
         target._http.abandon = lambda url: None  # type: ignore[method-assign]
         with pytest.raises(RegistryError, match="cannot be reached"):

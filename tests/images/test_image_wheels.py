@@ -16,9 +16,9 @@ import pytest
 from handmade import INDEX_OPTION, MINOR, make_wheel, write, write_wheel
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.environment import install_group
-from kfp_bento.runtime.images.image import Platform
-from kfp_bento.runtime.images.wheels import (
+from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.python.environment import install_group
+from kfp_bento.runtime.images.python.wheels import (
     BIG_WHEEL,
     MOST_BIG_GROUPS,
     Lock,

@@ -21,10 +21,10 @@ from registries import (
 )
 
 from kfp_bento.runtime.errors import KfpBentoError, RegistryError
-from kfp_bento.runtime.images.image import OCI_INDEX
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.transport import Transport
+from kfp_bento.runtime.images.oci.image import OCI_INDEX
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.registry.repository import Repository
+from kfp_bento.runtime.images.registry.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -207,7 +207,7 @@ def test_the_login_for_one_registry_is_not_shown_to_another(tmp_path: Path) -> N
 
 
 def test_neither_urls_nor_data_of_a_layer_are_gone_to(stranger: tuple[Listener, str]) -> None:
-    from kfp_bento.runtime.images.image import descriptor_from
+    from kfp_bento.runtime.images.oci.image import descriptor_from
 
     listener, elsewhere = stranger
     fake = FakeRegistry()
@@ -254,7 +254,7 @@ def test_ordinary_addresses_are_taken(address: str) -> None:
 
 @pytest.mark.parametrize("host", ["QUAY.IO", "quay.io:443", "quay.io:5000"])
 def test_a_login_is_for_the_name_as_it_was_written(tmp_path: Path, host: str) -> None:
-    from kfp_bento.runtime.images.credentials import find_credentials
+    from kfp_bento.runtime.images.registry.credentials import find_credentials
 
     log_in(tmp_path / "docker", "quay.io", PASSWORD)
     assert find_credentials(host, "a") is None

@@ -51,18 +51,18 @@ from servers import docker_registry_binary, oci_registry_in
 
 from kfp_bento.runtime.errors import ImageError, RegistryError
 from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.image import Descriptor, descriptor_from
-from kfp_bento.runtime.images.layout import LayoutSource
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Patience, Repository
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.image import Descriptor, descriptor_from
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fault_proxy import Fault
 
-PATIENT = Patience(attempts=4, connect=2, read=5, backoff=0.01)
+PATIENT = RetryPolicy(attempts=4, connect=2, read=5, backoff=0.01)
 # Requests of one push, in their order.
 PUSHING = (
     "HEAD blob",
@@ -167,7 +167,7 @@ def name() -> str:
     return f"faults/number-{next(_numbers)}"
 
 
-def repository(host: str, name: str, patience: Patience = PATIENT) -> Repository:
+def repository(host: str, name: str, patience: RetryPolicy = PATIENT) -> Repository:
     return Repository(parse_reference(f"{host}/{name}"), patience)
 
 
@@ -655,7 +655,7 @@ def test_a_slow_upload_is_waited_for(
     proxy: FaultProxy, oci_registry: str, name: str, large: Picture
 ) -> None:
     # Longer than any time limit, but it always moves; megabytes of it are in buffers.
-    hurried = Patience(attempts=1, connect=0.5, read=4)
+    hurried = RetryPolicy(attempts=1, connect=0.5, read=4)
     proxy.on("PATCH upload", drip_request(64 << 10, 0.05), times=ALWAYS)
     began = time.monotonic()
     push(repository(proxy.host, name, hurried), large)
@@ -667,7 +667,7 @@ def test_a_slow_download_is_waited_for(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, tmp_path: Path
 ) -> None:
     push(repository(oci_registry, name), new)
-    hurried = Patience(attempts=1, connect=0.5, read=0.5)
+    hurried = RetryPolicy(attempts=1, connect=0.5, read=0.5)
     proxy.on("GET blob", drip_answer(64 << 10, 0.02), times=ALWAYS)
     began = time.monotonic()
     fetch(repository(proxy.host, name, hurried), new, tmp_path)
@@ -679,7 +679,7 @@ def test_a_slow_download_is_waited_for(
 def test_a_registry_that_falls_silent_is_given_up_in_time(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, kind: str
 ) -> None:
-    hurried = Patience(attempts=2, connect=0.3, read=0.3, backoff=0.01)
+    hurried = RetryPolicy(attempts=2, connect=0.3, read=0.3, backoff=0.01)
     proxy.on(kind, fall_silent(1.5), times=ALWAYS)
     began = time.monotonic()
     failure_of(lambda: push(repository(proxy.host, name, hurried), old))
@@ -692,7 +692,7 @@ def test_a_line_that_hardly_moves_is_given_up(
     proxy: FaultProxy, oci_registry: str, name: str, new: Picture, kind: str, tmp_path: Path
 ) -> None:
     push(repository(oci_registry, f"{name}/there"), new)
-    hurried = Patience(attempts=1, connect=1, read=1, floor=1 << 20, window=0.5)
+    hurried = RetryPolicy(attempts=1, connect=1, read=1, floor=1 << 20, window=0.5)
     drip = drip_request if kind == "PATCH upload" else drip_answer
     proxy.on(kind, drip(1 << 10, 0.1), times=ALWAYS)
     began = time.monotonic()
@@ -708,7 +708,7 @@ def test_a_download_that_falls_silent_is_given_up_in_time(
     proxy: FaultProxy, oci_registry: str, name: str, old: Picture, tmp_path: Path
 ) -> None:
     push(repository(oci_registry, name), old)
-    hurried = Patience(attempts=2, connect=0.3, read=0.3, backoff=0.01)
+    hurried = RetryPolicy(attempts=2, connect=0.3, read=0.3, backoff=0.01)
     proxy.on("GET blob", drip_answer(100, 1.5), times=ALWAYS)
     began = time.monotonic()
     failure_of(lambda: fetch(repository(proxy.host, name, hurried), old, tmp_path))

@@ -18,17 +18,17 @@ from servers import docker_registry_binary, oci_registry_in
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.bentos.bento import write_record
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, plan_image, write_papers
-from kfp_bento.runtime.images.attachments import Document, read_attachments
-from kfp_bento.runtime.images.blobs import BlobDirectory
-from kfp_bento.runtime.images.cache import LayerCache, open_cache
-from kfp_bento.runtime.images.config import canonical_json, descriptor_of
-from kfp_bento.runtime.images.image import OCI_MANIFEST, Layer
-from kfp_bento.runtime.images.layers import codec_named, write_layer
-from kfp_bento.runtime.images.records import RegistryRecords
-from kfp_bento.runtime.images.reference import parse_reference
-from kfp_bento.runtime.images.registry import Repository
-from kfp_bento.runtime.images.tar import content_entry, directory_entry
+from kfp_bento.runtime.images import build_image, plan_image, write_attestations
+from kfp_bento.runtime.images.attestations.attachments import Document, read_attachments
+from kfp_bento.runtime.images.cache.local import LayerCache, open_cache
+from kfp_bento.runtime.images.cache.records import RegistryRecords
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Layer
+from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
+from kfp_bento.runtime.images.oci.reference import parse_reference
+from kfp_bento.runtime.images.oci.tar import content_entry, directory_entry
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -341,7 +341,7 @@ def test_what_is_reused_on_a_registrys_word_is_marked_everywhere(
     assert {layer.kind: layer.unverified for layer in plan.layers} == marked
     for notes in (plan.notes, told):
         assert any("reused on the registry's word" in note for note in notes)
-    write_papers(image, tmp_path / "sbom.json", tmp_path / "provenance.jsonl")
+    write_attestations(image, tmp_path / "sbom.json", tmp_path / "provenance.jsonl")
     (attached,) = read_attachments(image.reference, SBOM)
     for text in (attached, (tmp_path / "sbom.json").read_bytes()):
         wheels = [x for x in json.loads(text)["components"] if x["type"] == "library"]
@@ -402,7 +402,7 @@ def test_with_a_key_only_sealed_records_count(
 
 def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -> None:
     """Moves the tag by which a whole image is recognised to another one."""
-    from kfp_bento.runtime.images import assembly
+    from kfp_bento.runtime.images.assembly import assembly
 
     keys: list[str] = []
     keep = RegistryRecords.keep_image
@@ -416,7 +416,7 @@ def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -
         build_image(bento, f"{name}:planted", base=base)
     repository = Repository(parse_reference(name))
     manifest = json.loads(repository.fetch_manifest("planted")[1])
-    from kfp_bento.runtime.images.image import descriptor_from
+    from kfp_bento.runtime.images.oci.image import descriptor_from
 
     config = json.loads(b"".join(repository.open_blob(descriptor_from(manifest["config"]))))
     blobs = BlobDirectory(tmp_path / "planted")
@@ -464,7 +464,7 @@ def test_a_planted_image_is_not_already_there(
 def test_planted_wheels_do_not_choose_what_is_installed(
     bento: Bento, base: str, image_name: str
 ) -> None:
-    from kfp_bento.runtime.images import context
+    from kfp_bento.runtime.images.assembly import context
 
     keys: list[str] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,7 @@ from containers import YATAI_COMMAND, serving, status
 
 from kfp_bento.runtime.deployments import manifest_problems
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.images.reference import parse_layout
+from kfp_bento.runtime.images.oci.reference import parse_layout
 from kfp_bento.runtime.local.engines import usable_engine
 from kfp_bento.runtime.local.layouts import read_layout
 

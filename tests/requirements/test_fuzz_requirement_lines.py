@@ -17,7 +17,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from kfp_bento.runtime.errors import BentoError, ImageError, plain_text
-from kfp_bento.runtime.images.requirements import installer_line, objections, requirement_lines
+from kfp_bento.runtime.images.python.requirements import (
+    installer_line,
+    objections,
+    requirement_lines,
+)
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
     AllowedSources,

@@ -1,0 +1,610 @@
+"""A Kubernetes cluster: whether one is configured, and a connection that outlives its hiccups."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.deployments.kube.live_shapes import OBJECT
+from kfp_bento.runtime.deployments.kube.shapes import Items, Known, shape_problems
+from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.files import parse_json, parse_json_value
+from kfp_bento.runtime.programs import cleaned
+
+FIELD_MANAGER = "kfp-bento"
+CONNECT_SECONDS = 5.0
+REQUEST_SECONDS = 30.0
+# An API server needs about this long to restart.
+PATIENCE_SECONDS = 30.0
+# A cluster that never answered is more likely misnamed than restarting.
+FIRST_CONTACT_SECONDS = 3.0
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_LONGEST_REFUSAL = 4000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+# One object has 1.5 MiB at most; a list of all releases of a namespace is the largest answer.
+LARGEST_ANSWER = 64 << 20
+_TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+
+# Names of the objects that we look for: DNS names, and `:` of built-in ones.
+_SEGMENT = re.compile(r"[A-Za-z0-9._:-]+")
+
+_LIST = Known({"items": Items(Known({})), "metadata": Known({})})
+
+Manifest = Mapping[str, Any]
+
+
+class ClusterSilent(DeploymentError):
+    """The API server gave no answer, or only passing failures, for as long as was waited."""
+
+
+class Refused(DeploymentError):
+    """The API server refused a request for good.
+
+    Args:
+        message: What was refused and the server's words.
+        hint: What the reader can do next.
+        status: HTTP status.
+        conflicts: Fields that other field managers own, where that was the reason.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", status: int = 0, conflicts: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.conflicts = conflicts
+
+
+@dataclass(frozen=True, order=True)
+class ObjectRef:
+    """One object of a cluster by its place."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ObjectRef:
+        """Give the place of a manifest or of a live object."""
+        metadata = manifest["metadata"]
+        namespace = str(metadata.get("namespace") or "default")
+        return cls(manifest["apiVersion"], manifest["kind"], namespace, metadata["name"])
+
+
+def cluster_configured() -> bool:
+    """Say whether this process has a cluster to talk to.
+
+    True inside a pod with a service account, and where a kubeconfig exists (`KUBECONFIG`, or
+    `~/.kube/config`). Nothing is contacted.
+    """
+    return _inside_a_pod() or any(path.is_file() for path in _kubeconfigs())
+
+
+@contextmanager
+def connect(
+    context: str = "", *, patience_seconds: float = PATIENCE_SECONDS
+) -> Iterator[ClusterConnection]:
+    """Open a connection to the configured cluster.
+
+    Args:
+        context: Context of the kubeconfig; the current one, or the pod's own, when empty.
+        patience_seconds: How long one request is tried again when the API server restarts,
+            is overloaded (429, with its Retry-After) or fails (5xx).
+
+    Raises:
+        DeploymentError: No cluster is configured.
+    """
+    connection = ClusterConnection(context, patience_seconds=patience_seconds)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+class ClusterConnection:
+    """Requests to one API server, tried again while that makes sense.
+
+    Every request here may be repeated without harm: reads, server-side apply, merge patches
+    of one value, deletions by uid.
+
+    Attributes:
+        answered: Whether the API server has answered at all.
+        host: Its address.
+
+    Args:
+        context: Context of the kubeconfig.
+        patience_seconds: How long one request is tried again.
+        clock: Seconds, monotonic.
+        sleep: Waits for that many seconds.
+    """
+
+    def __init__(
+        self,
+        context: str = "",
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.patience_seconds = patience_seconds
+        self._context = context
+        self._clock, self._sleep = clock, sleep
+        self._kinds: dict[tuple[str, str], str] = {}
+        self.answered = False
+        self._client = _client(context)
+        self.host = str(self._client.configuration.host)
+
+    def close(self) -> None:
+        """Let the sockets go."""
+        self._client.client.close()
+
+    def get(self, ref: ObjectRef) -> dict[str, Any] | None:
+        """Give an object as it is now; None when there is none."""
+        found = self._get(self._path(ref), f"{ref}")
+        return found and checked_object(found, str(ref))
+
+    def select(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        """Give the objects of a kind that a label and a field selector choose."""
+        items, _ = self.select_at(api_version, kind, namespace, labels=labels, fields=fields)
+        return items
+
+    def select_at(
+        self, api_version: str, kind: str, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Like `select`, with the resource version that a watch can go on from."""
+        path = self._collection(api_version, kind, namespace)
+        query = [("labelSelector", labels), ("fieldSelector", fields)]
+        found = self._get(path, f"The list of {kind}", [pair for pair in query if pair[1]]) or {}
+        if problem := next(shape_problems(found, _LIST, f"The list of {kind}"), ""):
+            raise DeploymentError(f"{problem}.", hint="Check that the address is an API server's.")
+        items = [
+            checked_object({"apiVersion": api_version, "kind": kind, **item}, kind)
+            for item in found.get("items") or []
+        ]
+        return items, str((found.get("metadata") or {}).get("resourceVersion") or "")
+
+    def apply(
+        self,
+        manifest: Manifest,
+        *,
+        trial: bool = False,
+        force: bool = False,
+        manager: str = FIELD_MANAGER,
+    ) -> Any:
+        """Apply one manifest as a field manager, ours by default, and give the result."""
+        ref = ObjectRef.of(manifest)
+        query = [
+            ("fieldManager", manager),
+            ("force", str(force)),
+            # An API server that would prune a field says so instead (Kubernetes 1.25).
+            ("fieldValidation", "Strict"),
+            *((("dryRun", "All"),) if trial else ()),
+        ]
+        return self.request(
+            "patch",
+            self._path(ref),
+            f"{ref}",
+            query=query,
+            body=dict(manifest),
+            content_type="application/apply-patch+yaml",
+        )
+
+    def merge(self, ref: ObjectRef, patch: Manifest, *, manager: str) -> Any:
+        """Send a JSON merge patch; an object that is gone stays gone.
+
+        A `resourceVersion` in the patch makes it fail (409) when the object has changed.
+        """
+        return self.request(
+            "patch",
+            self._path(ref),
+            f"{ref}",
+            query=[("fieldManager", manager)],
+            body=dict(patch),
+            content_type="application/merge-patch+json",
+            transient=_TRANSIENT - {409},
+        )
+
+    def delete(self, live: Manifest) -> None:
+        """Delete exactly this object (by uid) after what it owns; one that is gone is fine."""
+        ref = ObjectRef.of(live)
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            "preconditions": {"uid": live["metadata"]["uid"]},
+        }
+        try:
+            self.request(
+                "delete", self._path(ref), f"{ref}", body=body, transient=_TRANSIENT - {409}
+            )
+        except Refused as refused:
+            # 409: another object has the name by now, and it is not ours to delete.
+            if refused.status not in (404, 409):
+                raise
+
+    def knows(self, api_version: str, kind: str) -> bool:
+        """Say whether the cluster serves a kind."""
+        try:
+            self._plural(api_version, kind)
+        except UnknownKind:
+            return False
+        return True
+
+    def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool) -> str:
+        """Give the last lines that a container wrote."""
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
+        if previous:
+            query.append(("previous", "true"))
+        raw = self._send(
+            "get",
+            f"/api/v1/namespaces/{_segment(namespace)}/pods/{_segment(pod)}/log",
+            f"The log of pod {namespace}/{pod}",
+            query,
+            None,
+            "",
+            _TRANSIENT - {500},  # how a kubelet says that there is no log
+        )
+        return raw.decode("utf-8", "replace")
+
+    def watch_once(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        *,
+        labels: str,
+        version: str,
+        seconds: float,
+    ) -> None:
+        """Return at the first event after `version`, or when the time is up.
+
+        A hint to look again, and no more: a watch that is refused or cut just ends the
+        pause early, and is no error.
+        """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        query = [("watch", "true"), ("resourceVersion", version), ("labelSelector", labels)]
+        query.append(("timeoutSeconds", str(max(1, int(seconds)))))
+        begun = self._clock()
+        with suppress(ApiException, HTTPError, OSError, ValueError, DeploymentError):
+            stream = self._client.request(
+                "get",
+                self._collection(api_version, kind, namespace),
+                query_params=query,
+                serialize=False,
+                _request_timeout=(CONNECT_SECONDS, seconds),
+            )
+            try:
+                if stream.read(1):
+                    return
+            finally:
+                stream.close()
+        self._sleep(max(0.0, min(1.0, seconds) - (self._clock() - begun)))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        subject: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Any = None,
+        content_type: str = "",
+        transient: frozenset[int] = _TRANSIENT,
+    ) -> Any:
+        """Send a request and give the JSON of the answer.
+
+        Raises:
+            Refused: For good; the message has the server's words.
+            ClusterSilent: No answer within the patience.
+        """
+        raw = self._send(method, path, subject, query, body, content_type, transient)
+        try:
+            return parse_json_value(raw)
+        except ValueError as error:
+            raise DeploymentError(
+                f"{subject}: the answer of {self.host} is no JSON: {cleaned(str(error))}",
+                hint="Check that the address is an API server's.",
+            ) from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        subject: str,
+        query: Sequence[tuple[str, str]],
+        body: Any,
+        content_type: str,
+        transient: frozenset[int],
+    ) -> bytes:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        begun, pause, renewed = self._clock(), _FIRST_PAUSE, False
+        while True:
+            wait = 0.0
+            failure: DeploymentError
+            try:
+                answer = self._client.request(
+                    method,
+                    path,
+                    query_params=list(query),
+                    body=body,
+                    content_type=content_type or "application/json",
+                    serialize=False,
+                    # A single float would be ignored by version 30 of the client.
+                    _request_timeout=(CONNECT_SECONDS, REQUEST_SECONDS),
+                )
+                self.answered = True
+                return self._read(answer, subject)
+            except ApiException as error:
+                if not error.status:  # how the client reports a broken TLS handshake
+                    failure = silence(self.host, error)
+                else:
+                    self.answered = True
+                    refused = refusal(error, subject)
+                    if error.status == HTTPStatus.UNAUTHORIZED and not renewed:
+                        renewed = True
+                        self._renew()
+                        continue
+                    if error.status not in transient or is_apply_conflict(error):
+                        raise refused from error
+                    wait = _retry_after(error)
+                    failure = refused
+            except (HTTPError, OSError, ValueError) as error:
+                failure = silence(self.host, error)
+            spent = self._clock() - begun
+            patience = self.patience_seconds
+            if not self.answered:
+                patience = min(patience, FIRST_CONTACT_SECONDS)
+            pause_now = max(wait, pause)
+            if spent + pause_now > patience:
+                raise failure
+            self._sleep(pause_now)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _read(self, answer: Any, subject: str) -> bytes:
+        """Read an answer whole, if it is of a size that an API server gives."""
+        try:
+            raw = bytes(answer.read(LARGEST_ANSWER + 1, decode_content=True))
+        finally:
+            answer.close()
+        if len(raw) > LARGEST_ANSWER:
+            raise DeploymentError(
+                f"{subject}: the answer of {self.host} has more than {LARGEST_ANSWER} bytes.",
+                hint="Check that the address is an API server's.",
+            )
+        return raw
+
+    def _renew(self) -> None:
+        """Read token, kubeconfig or credential plugin anew: what was read may have expired."""
+        fresh = _client(self._context)
+        self._client.client.close()
+        self._client = fresh
+
+    def _get(
+        self, path: str, subject: str, query: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Any] | None:
+        try:
+            found = self.request("get", path, subject, query=query)
+        except Refused as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return found if isinstance(found, dict) else None
+
+    def _path(self, ref: ObjectRef) -> str:
+        collection = self._collection(ref.api_version, ref.kind, ref.namespace)
+        return f"{collection}/{_segment(ref.name)}"
+
+    def _collection(self, api_version: str, kind: str, namespace: str) -> str:
+        plural = self._plural(api_version, kind)
+        return f"{_group_path(api_version)}/namespaces/{_segment(namespace)}/{plural}"
+
+    def _plural(self, api_version: str, kind: str) -> str:
+        if not self._kinds.get((api_version, kind)):
+            found = self._get(_group_path(api_version), f"The API {api_version}") or {}
+            for entry in found.get("resources") or []:
+                if "/" not in entry["name"]:
+                    self._kinds[api_version, entry["kind"]] = entry["name"]
+        try:
+            return self._kinds[api_version, kind]
+        except KeyError:
+            raise UnknownKind(
+                f"The cluster does not know {api_version} {kind}.",
+                hint=_INSTALL.get(
+                    api_version.partition("/")[0],
+                    "Install what brings this kind, or use mode 'render'.",
+                ),
+            ) from None
+
+
+class UnknownKind(DeploymentError):
+    """The cluster serves no such kind: its CRD is not installed."""
+
+
+_INSTALL = {
+    "resources.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
+    "yatai-deployment (BentoDeployment), or use mode 'render'.",
+    "serving.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
+    "yatai-deployment (BentoDeployment), or use mode 'render'.",
+    "serving.kserve.io": "Install KServe, or deploy to another target.",
+    "gateway.networking.k8s.io": "Install the Gateway API, or leave the route out.",
+    "monitoring.coreos.com": "Install the Prometheus operator, or use annotations instead.",
+}
+
+
+def _inside_a_pod() -> bool:
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and _SERVICE_ACCOUNT.is_file()
+
+
+def _kubeconfigs() -> list[Path]:
+    named = os.environ.get("KUBECONFIG", "")
+    if named:
+        return [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    try:
+        return [Path.home() / ".kube" / "config"]
+    except RuntimeError:  # an unknown uid without HOME, as in a restricted pod
+        return []
+
+
+def _client(context: str) -> Any:
+    """Give a client that discovers nothing by itself and retries nothing by itself."""
+    from kubernetes import client as kubernetes_client
+    from kubernetes import config, dynamic
+
+    settings = kubernetes_client.Configuration()
+    settings.retries = False
+    try:
+        if not context and not os.environ.get("KUBECONFIG") and _inside_a_pod():
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            # The client reads KUBECONFIG only once, when it is imported.
+            files = os.pathsep.join(str(path) for path in _kubeconfigs())
+            config.load_kube_config(
+                config_file=files, context=context or None, client_configuration=settings
+            )
+    except (config.ConfigException, OSError) as error:
+        raise DeploymentError(
+            f"No cluster is configured: {error}",
+            hint="Set KUBECONFIG, run inside a pod with a service account, or only render.",
+        ) from error
+    api = kubernetes_client.ApiClient(settings)
+    # Discovery of every group costs many requests and a shared cache file; `_plural` needs one.
+    return dynamic.DynamicClient(api, discoverer=lambda client, cache: None)
+
+
+def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
+    """Give an object that has what every object has.
+
+    Raises:
+        DeploymentError: Something of that is missing, or has another type.
+    """
+    for problem in shape_problems(found, OBJECT, subject):
+        raise DeploymentError(f"{cleaned(problem)}.", hint="Check what writes this object.")
+    return found
+
+
+def _segment(name: str) -> str:
+    """Give a name as one segment of a path: it may come from a field that anybody could write.
+
+    Raises:
+        DeploymentError: No object can have this name (apimachinery, IsValidPathSegmentName).
+    """
+    if not name or name in (".", "..") or not _SEGMENT.fullmatch(name):
+        raise DeploymentError(
+            f"{cleaned(name)[:80]!r} is the name of no object.",
+            hint="Some object refers to it: find out who wrote that, and correct it.",
+        )
+    return name
+
+
+def _group_path(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def silence(host: str, error: BaseException) -> ClusterSilent:
+    """Give the error for an API server that does not answer."""
+    return ClusterSilent(
+        f"The API server {host} does not answer: {_first_line(error)}",
+        hint="Check that the cluster runs and that the kubeconfig's context is right.",
+    )
+
+
+def refusal(error: Any, subject: str) -> Refused:
+    """Give the error for an answer that is a refusal, with what can be done about it."""
+    status = _status_body(error)
+    told = str(status.get("message") or error.reason or "no reason given")
+    message = cleaned(told).strip()[:_LONGEST_REFUSAL]
+    if error.status == HTTPStatus.CONFLICT and (owners := _conflicts(status)):
+        told = "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
+        return Refused(
+            f"{subject} was not applied: other field managers own fields of it: {told}.",
+            hint="Remove these fields from one of the two sides, or apply with force to take "
+            "them over.",
+            status=409,
+            conflicts=tuple(field for fields in owners.values() for field in fields),
+        )
+    hints = {
+        400: "Check the CRDs' generation: the API server does not know a field.",
+        401: "Log in again: the credentials of the kubeconfig or the service account are refused.",
+        403: "The identity needs more rights: kfp-bento rbac prints "
+        "them, and kfp_bento/runtime/deployments/rbac has a kustomize base for each target.",
+        404: "Create the namespace first, and check that the CRDs are still installed.",
+        422: "The API server names the field above.",
+    }
+    hint = hints.get(error.status, "Nothing is lost: applying again is safe.")
+    if "admission webhook" in message:
+        hint = "An admission webhook of the cluster has decided that; its words are above."
+    return Refused(
+        f"{subject} was refused ({error.status}): {message}",
+        hint=hint,
+        status=int(error.status),
+    )
+
+
+def is_apply_conflict(error: Any) -> bool:
+    """Say whether a 409 means that other field managers own fields."""
+    return error.status == HTTPStatus.CONFLICT and bool(_conflicts(_status_body(error)))
+
+
+def applied_by_us(live: Manifest) -> bool:
+    """Say whether our field manager has applied an object."""
+    return any(
+        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        for entry in live["metadata"].get("managedFields") or []
+    )
+
+
+def _conflicts(status: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Give each owner with the fields it holds, from the causes of a 409."""
+    owners: dict[str, list[str]] = {}
+    for cause in (status.get("details") or {}).get("causes") or []:
+        if cause.get("reason") != "FieldManagerConflict":
+            continue
+        told = cleaned(str(cause.get("message") or ""))
+        owner = told.split('"')[1] if told.count('"') >= 2 else told
+        owners.setdefault(owner, []).append(str(cause.get("field") or "?"))
+    return owners
+
+
+def _retry_after(error: Any) -> float:
+    try:
+        seconds = float((error.headers or {}).get("Retry-After") or 0)
+    except ValueError:  # a date, which no API server sends
+        return 0.0
+    return max(0.0, seconds)
+
+
+def _status_body(error: Any) -> dict[str, Any]:
+    try:
+        body = error.body or ""
+        return parse_json(body if isinstance(body, bytes) else str(body).encode())
+    except ValueError:
+        return {}
+
+
+def _first_line(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or error
+    return (str(reason).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""What users may ask of a deployment."""

@@ -1,0 +1,1 @@
+"""A release over time: applied, waited for, recorded, rolled back, removed."""

@@ -1,0 +1,218 @@
+"""Removing a release, or what an earlier revision of it left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from kfp_bento.runtime.deployments.kube.cluster import (
+    PATIENCE_SECONDS,
+    ClusterConnection,
+    ClusterSilent,
+    Manifest,
+    ObjectRef,
+    Refused,
+    applied_by_us,
+    connect,
+)
+from kfp_bento.runtime.deployments.release.apply import primary_of
+from kfp_bento.runtime.deployments.release.marks import release_labels
+from kfp_bento.runtime.deployments.targets.target import OPTIONAL, Target
+from kfp_bento.runtime.deployments.targets.targets import (
+    TARGETS,
+    release_ref,
+    target_for,
+    target_of,
+    watched_release,
+)
+from kfp_bento.runtime.errors import DeploymentError
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What a deletion did.
+
+    Attributes:
+        removed: Objects that were there and are gone; empty when there were none.
+        kept: Objects with the release's labels that our field manager never applied, that no
+            target would render for this release, or that another release needs.
+    """
+
+    removed: tuple[ObjectRef, ...]
+    kept: tuple[ObjectRef, ...] = ()
+
+
+def delete_release(
+    name: str,
+    *,
+    target: str,
+    namespace: str = "default",
+    context: str = "",
+    seconds: float = 120.0,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Deleted:
+    """Delete a release with all that belongs to it, and wait until it is gone.
+
+    Exactly the objects are deleted that have the release's labels, the name of something that its
+    target renders for it, and were applied by our field manager, after what they own: whoever may
+    edit an object may give it labels. Deleting again finds nothing and is no error.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Its namespace.
+        context: Context of the kubeconfig.
+        seconds: How long to wait for the objects to go.
+        patience_seconds: How long one request is tried again.
+
+    Raises:
+        DeploymentError: Something is still there when the time is up, with its finalizers.
+    """
+    primary = release_ref(name, target, namespace)
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        found = list(_labelled_objects(cluster, primary, target_of(target)))
+        ours = _ours(cluster, primary, target_of(target), found)
+        kept = tuple(ObjectRef.of(live) for live in found if live not in ours)
+        for live in ours:
+            cluster.delete(live)
+        await_gone(cluster, ours, seconds)
+        return Deleted(tuple(ObjectRef.of(live) for live in ours), kept)
+
+
+def release_objects(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target
+) -> Iterator[dict[str, Any]]:
+    """Give the live objects of a release, by labels and names, the primary one first."""
+    for live in _labelled_objects(cluster, primary, target):
+        if _is_of(live, primary):
+            yield live
+
+
+def _labelled_objects(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target
+) -> Iterator[dict[str, Any]]:
+    labels = ",".join(f"{key}={value}" for key, value in release_labels(primary).items())
+    for kind in (*target.kinds, *target.leftovers):
+        if not cluster.knows(kind.api_version, kind.name):
+            continue
+        try:
+            yield from cluster.select(kind.api_version, kind.name, primary.namespace, labels=labels)
+        except Refused as refused:
+            if kind not in OPTIONAL or refused.status != HTTPStatus.FORBIDDEN:
+                raise
+
+
+def _is_of(live: Manifest, primary: ObjectRef) -> bool:
+    """Say whether a target with this primary object would render an object of that name."""
+    place = (live["kind"], live["metadata"]["name"])
+    return any(
+        place in target.rendered_shapes(primary.name, [live])
+        for target in TARGETS.values()
+        if target.primary_kind.name == primary.kind
+    )
+
+
+def _ours(
+    cluster: ClusterConnection,
+    primary: ObjectRef,
+    target: Target,
+    found: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Give those of labelled objects that the release may take with it."""
+    ours = [live for live in found if applied_by_us(live) and _is_of(live, primary)]
+    if target.is_in_use is None or not ours:
+        return ours
+    kind = target.primary_kind
+    others = [
+        live
+        for live in cluster.select(kind.api_version, kind.name, primary.namespace)
+        if ObjectRef.of(live) != primary
+    ]
+    return [live for live in ours if not target.is_in_use(live, others)]
+
+
+def delete_stale_objects(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, seconds: float = 120.0
+) -> tuple[ObjectRef, ...]:
+    """Delete what earlier revisions of a release left: objects no longer rendered.
+
+    Called once the new revision serves, so that nothing is taken from an old one in use.
+    """
+    stale = stale_objects(cluster, manifests) + stale_owned_objects(cluster, manifests)
+    for live in stale:
+        cluster.delete(live)
+    await_gone(cluster, stale, seconds)
+    return tuple(ObjectRef.of(live) for live in stale)
+
+
+def stale_objects(
+    cluster: ClusterConnection, manifests: Sequence[Manifest]
+) -> list[dict[str, Any]]:
+    """Find what earlier revisions of a release applied and this one does not."""
+    wanted = {ObjectRef.of(entry) for entry in manifests}
+    primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
+    found = [
+        live
+        for live in _labelled_objects(cluster, primary, target)
+        if ObjectRef.of(live) not in wanted
+    ]
+    return _ours(cluster, primary, target, found)
+
+
+def stale_owned_objects(
+    cluster: ClusterConnection, manifests: Sequence[Manifest]
+) -> list[dict[str, Any]]:
+    """Find what a controller made of an earlier revision and will not remove by itself.
+
+    Only what the release's primary object controls counts.
+    """
+    target, watched = target_for(manifests), watched_release(manifests)
+    primary = cluster.get(watched.primary) if target.owned else None
+    if primary is None:
+        return []
+    uid = primary["metadata"]["uid"]
+    owned = [
+        live
+        for kind in target.owned
+        for live in cluster.select(
+            kind.api_version, kind.name, watched.primary.namespace, labels=watched.pods
+        )
+        if any(
+            one.get("uid") == uid and one.get("controller")
+            for one in live["metadata"].get("ownerReferences") or []
+        )
+    ]
+    return [dict(live) for live in target.stale_owned(manifests, owned)]
+
+
+def await_gone(cluster: ClusterConnection, objects: Collection[Manifest], seconds: float) -> None:
+    """Wait until objects are gone, by uid.
+
+    Raises:
+        DeploymentError: Some are still there when the time is up.
+    """
+    left = {ObjectRef.of(live): live["metadata"]["uid"] for live in objects}
+    deadline = time.monotonic() + seconds
+    while left:
+        for ref, uid in list(left.items()):
+            try:
+                live = cluster.get(ref)
+            except ClusterSilent:
+                if time.monotonic() >= deadline:
+                    raise
+                continue
+            if live is None or live["metadata"]["uid"] != uid:
+                del left[ref]
+            elif time.monotonic() >= deadline:
+                holding = ", ".join(live["metadata"].get("finalizers") or ()) or "none"
+                raise DeploymentError(
+                    f"{ref} is still there after {seconds:g} s (finalizers: {holding}).",
+                    hint="Its controller has to let go; deleting again is safe.",
+                )
+        if left:
+            time.sleep(_POLL_SECONDS)

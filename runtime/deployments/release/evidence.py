@@ -1,0 +1,112 @@
+"""Evidence for a failed release: events of its objects and the last lines of its containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
+from kfp_bento.runtime.deployments.targets.targets import read_live
+from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.programs import cleaned
+
+EVENTS = 5
+LOG_LINES = 20
+_LONGEST_LINE = 2000
+# More pods of one Deployment say the same thing again.
+PODS = 3
+
+
+def gather_evidence(
+    cluster: ClusterConnection, watched: Watched, snapshot: Snapshot, culprits: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Collect what the cluster tells about a release that is not ready.
+
+    Reading evidence never fails: what cannot be read is a line that says so.
+
+    Args:
+        cluster: Where the release is.
+        watched: The release.
+        snapshot: The last look at it.
+        culprits: Names of the pods that show the problem; all that are not ready when empty.
+
+    Returns:
+        Lines in this order: warnings about the release's objects, then per pod its
+        warnings and the last lines of the containers that ended or are not ready.
+    """
+    lines: list[str] = []
+    owners = [ObjectRef.of(live) for live in (*snapshot.deployments, *snapshot.replica_sets)]
+    for ref in (watched.primary, *owners):
+        lines += _events(cluster, ref)
+    for pod in _pods(snapshot.pods, culprits):
+        ref = ObjectRef.of(pod)
+        lines += _events(cluster, ref)
+        for container, previous in _containers(pod):
+            lines += _log(cluster, ref, container, previous=previous)
+    return tuple(dict.fromkeys(cleaned(line)[:_LONGEST_LINE] for line in lines))
+
+
+def _pods(pods: Sequence[Manifest], culprits: Sequence[str]) -> list[Manifest]:
+    if culprits:
+        chosen = [pod for pod in pods if pod["metadata"]["name"] in culprits]
+    else:
+        chosen = [pod for pod in pods if not _all_ready(pod)]
+    return chosen[:PODS]
+
+
+def _all_ready(pod: Manifest) -> bool:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return bool(statuses) and all(status.get("ready") for status in statuses)
+
+
+def _containers(pod: Manifest) -> Iterable[tuple[str, bool]]:
+    """Give the containers whose log tells something, and whether the ended one tells it."""
+    status = pod.get("status") or {}
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for entry in status.get(kind) or []:
+            state = entry.get("state") or {}
+            ended = (entry.get("lastState") or {}).get("terminated")
+            if ended and "running" not in state and "terminated" not in state:
+                yield entry["name"], True
+            elif "terminated" in state or ("running" in state and not entry.get("ready")):
+                yield entry["name"], False
+
+
+def _events(cluster: ClusterConnection, ref: ObjectRef) -> list[str]:
+    fields = f"involvedObject.kind={ref.kind},involvedObject.name={ref.name}"
+    try:
+        found = cluster.select("v1", "Event", ref.namespace, fields=fields)
+        for event in found:
+            read_live(event)
+    except DeploymentError as error:
+        return [f"{ref.kind} {ref.name}: its events cannot be read: {error.message}"]
+    warnings = [one for one in found if one.get("type") == "Warning" and not _is_noise(one)]
+    return [_event_line(ref, event) for event in sorted(warnings, key=_moment)[-EVENTS:]]
+
+
+def _is_noise(event: Manifest) -> bool:
+    """Controllers tell of every update that another came before, and try again."""
+    return "the object has been modified" in str(event.get("message") or "")
+
+
+def _moment(event: Manifest) -> str:
+    # One of the two is null, depending on which event API its author used.
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _event_line(ref: ObjectRef, event: Manifest) -> str:
+    count: Any = event.get("count") or (event.get("series") or {}).get("count") or 1
+    times = f" ({count} times)" if count > 1 else ""
+    message = " ".join(str(event.get("message") or "").split())
+    return f"{ref.kind} {ref.name}: {event.get('reason') or 'Warning'}{times}: {message}"
+
+
+def _log(
+    cluster: ClusterConnection, ref: ObjectRef, container: str, *, previous: bool
+) -> list[str]:
+    try:
+        text = cluster.log(ref.namespace, ref.name, container, lines=LOG_LINES, previous=previous)
+    except DeploymentError as error:
+        return [f"{ref.name}/{container}: its log cannot be read: {error.message}"]
+    return [f"{ref.name}/{container}: {line}" for line in text.splitlines()[-LOG_LINES:] if line]

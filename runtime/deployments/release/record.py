@@ -1,0 +1,204 @@
+"""What the holder of a release says about it: what is applied, and what was good before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kfp_bento.runtime.deployments.kube.cluster import (
+    ClusterConnection,
+    Manifest,
+    ObjectRef,
+    Refused,
+)
+from kfp_bento.runtime.deployments.release.apply import primary_of
+from kfp_bento.runtime.deployments.release.good_release import GoodRelease, believed, encode_good
+from kfp_bento.runtime.deployments.release.marks import (
+    BENTO,
+    IMAGE,
+    LAST_GOOD,
+    PREVIOUS_GOOD,
+    REVISION,
+    ROLLED_BACK,
+    annotations_of,
+    holder_annotations,
+    holder_of,
+)
+from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.programs import cleaned
+
+# Not the manager of the apply: a later apply without the annotation must not remove it.
+RECORDER = "kfp-bento-record"
+
+_TRIES = 10
+_LONGEST_FACT = 1024
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the holder says about a release.
+
+    Attributes:
+        revision: Digest of the rendered manifests, 16 hex digits.
+        image: Image reference by digest.
+        bento: `name:version`.
+        last_good: The last release whose wait passed; None when there is none.
+        previous_good: The one that was good before it.
+        rolled_back: Revision that the last roll back has left, until another release is good.
+        disbelieved: Why a good release that is on record is not among these.
+    """
+
+    revision: str = ""
+    image: str = ""
+    bento: str = ""
+    last_good: GoodRelease | None = None
+    previous_good: GoodRelease | None = None
+    rolled_back: str = ""
+    disbelieved: tuple[DeploymentError, ...] = ()
+
+    @property
+    def serves_good(self) -> bool:
+        """Whether the last good release is what is applied."""
+        return self.last_good is not None and self.revision == self.last_good.revision
+
+    def good(self, revision: str) -> GoodRelease | None:
+        """Give the good release of a revision, or of the digits it begins with."""
+        known = (one for one in (self.last_good, self.previous_good) if one)
+        return next((one for one in known if one.revision.startswith(revision)), None)
+
+
+def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Record:
+    """Read the facts of a release from its holder as it is live.
+
+    Args:
+        holder: The holder.
+        primary: The release's primary object; without it the good releases are left out.
+    """
+    told = annotations_of(holder or {})
+    found: dict[str, GoodRelease] = {}
+    disbelieved = []
+    for key in (LAST_GOOD, PREVIOUS_GOOD):
+        if primary is None or not told.get(key):
+            continue
+        try:
+            found[key] = believed(told[key], primary, key)
+        except DeploymentError as error:
+            disbelieved.append(error)
+    return Record(
+        revision=_fact(told, REVISION),
+        image=_fact(told, IMAGE),
+        bento=_fact(told, BENTO),
+        last_good=found.get(LAST_GOOD),
+        previous_good=found.get(PREVIOUS_GOOD),
+        rolled_back=_fact(told, ROLLED_BACK),
+        disbelieved=tuple(disbelieved),
+    )
+
+
+def mark_good(
+    cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
+) -> bool:
+    """Record manifests as the last good release, if they are still what is applied.
+
+    What was the last good one becomes the previous one, if it is believed; a record that is not
+    believed goes.
+
+    Args:
+        cluster: Where the release is.
+        manifests: As they were applied.
+        restored: Whether a roll back brought them; then it stays noted.
+
+    Returns:
+        False when another release has taken over in the meantime.
+    """
+    primary = ObjectRef.of(primary_of(manifests))
+    holder = holder_of(primary)
+    revision = holder_annotations(manifests, holder).get(REVISION, "")
+    packed = encode_good(manifests)
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != revision:
+            return None
+        marks: dict[str, str | None] = {}
+        before = told.get(LAST_GOOD, "")
+        if before != packed:
+            marks[LAST_GOOD] = packed
+            if _believed_revision(before, primary) not in ("", revision):
+                marks[PREVIOUS_GOOD] = before
+        kept = told.get(PREVIOUS_GOOD) if PREVIOUS_GOOD not in marks else None
+        if kept is not None and not _believed_revision(kept, primary):
+            marks[PREVIOUS_GOOD] = None
+        if ROLLED_BACK in told and not restored:
+            marks[ROLLED_BACK] = None
+        return marks
+
+    return _annotate(cluster, holder, changes)
+
+
+def mark_step_back(
+    cluster: ClusterConnection, primary: ObjectRef, good: GoodRelease, leaving: str
+) -> bool:
+    """Record that a release goes back to a good one, before anything is applied.
+
+    So a roll back that is killed anywhere goes the same way when it is tried again.
+
+    Args:
+        cluster: Where the release is.
+        primary: Its primary object.
+        good: Where it goes.
+        leaving: The revision that it leaves.
+
+    Returns:
+        False when that is not what is applied any more.
+    """
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != leaving:
+            return None
+        marks: dict[str, str | None] = {ROLLED_BACK: leaving}
+        if _believed_revision(told.get(PREVIOUS_GOOD, ""), primary) == good.revision:
+            marks |= {LAST_GOOD: told[PREVIOUS_GOOD], PREVIOUS_GOOD: None}
+        return marks
+
+    return _annotate(cluster, holder_of(primary), changes)
+
+
+def _annotate(
+    cluster: ClusterConnection,
+    holder: ObjectRef,
+    changes: Callable[[Mapping[str, str]], Mapping[str, str | None] | None],
+) -> bool:
+    """Change annotations by what they are now, never over somebody else's change."""
+    for _ in range(_TRIES):
+        live = cluster.get(holder)
+        marks = changes(annotations_of(live)) if live is not None else None
+        if live is None or marks is None:
+            return False
+        if not marks:
+            return True
+        metadata = {
+            "annotations": dict(marks),
+            "resourceVersion": live["metadata"]["resourceVersion"],
+        }
+        try:
+            cluster.merge(holder, {"metadata": metadata}, manager=RECORDER)
+        except Refused as refused:
+            # 409: status or another run came in between, so look again; 404: deleted.
+            if refused.status not in (404, 409):
+                raise
+        else:
+            return True
+    return False
+
+
+def _believed_revision(text: str, primary: ObjectRef) -> str:
+    """Give the revision of a packed release; empty where there is none to be believed."""
+    try:
+        return believed(text, primary).revision if text else ""
+    except DeploymentError:
+        return ""
+
+
+def _fact(told: Mapping[str, str], key: str) -> str:
+    """Give a short annotation as it may be shown: anybody who may edit the object wrote it."""
+    return cleaned(told.get(key, ""))[:_LONGEST_FACT]

@@ -1,0 +1,260 @@
+"""How releases stand right now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kfp_bento.runtime.deployments.kube.cluster import (
+    PATIENCE_SECONDS,
+    ClusterConnection,
+    Manifest,
+    ObjectRef,
+    connect,
+)
+from kfp_bento.runtime.deployments.release.delete import release_objects
+from kfp_bento.runtime.deployments.release.marks import KIND_LABEL, RELEASE_LABEL, holder_of
+from kfp_bento.runtime.deployments.release.record import read_record
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict
+from kfp_bento.runtime.deployments.release.wait import look_at, wait_until_ready
+from kfp_bento.runtime.deployments.targets.readiness import Watched
+from kfp_bento.runtime.deployments.targets.target import BENTO, Target
+from kfp_bento.runtime.deployments.targets.targets import (
+    TARGETS,
+    read_live,
+    release_ref,
+    target_for,
+    target_of,
+    watched_release,
+)
+from kfp_bento.runtime.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class ReleaseStatus:
+    """One release as the cluster has it.
+
+    Attributes:
+        name: Its name.
+        namespace: Its namespace.
+        target: Its kind of target, one of `TARGETS`.
+        exists: Whether its primary object is there.
+        ready: Whether it serves in this moment.
+        message: What it serves, or what is missing.
+        revision: The applied revision; empty when it was not applied as a release.
+        image: The applied image.
+        bento: The applied bento.
+        last_good: The last revision whose wait passed; empty when there is none.
+        previous_good: The one that was good before it, to which a roll back goes.
+        rolled_back: The revision that a roll back has left for the applied one.
+        url: Where it answers inside the cluster.
+        objects: All objects of the release.
+        disbelieved: Why a good release that is on record would not be restored.
+    """
+
+    name: str
+    namespace: str
+    target: str
+    exists: bool
+    ready: bool
+    message: str
+    revision: str = ""
+    image: str = ""
+    bento: str = ""
+    last_good: str = ""
+    previous_good: str = ""
+    rolled_back: str = ""
+    url: str = ""
+    objects: tuple[ObjectRef, ...] = ()
+    disbelieved: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the status as plain JSON values, objects as `Kind namespace/name`."""
+        return {**asdict(self), "objects": [str(ref) for ref in self.objects]}
+
+
+def release_status(
+    name: str,
+    *,
+    target: str,
+    namespace: str = "default",
+    context: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> ReleaseStatus:
+    """Look at a release once.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Its namespace.
+        context: Context of the kubeconfig.
+        patience_seconds: How long one request is tried again.
+
+    Raises:
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    ref = release_ref(name, target, namespace)
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
+        if live is None:
+            return ReleaseStatus(name, namespace, target, False, False, f"{ref} is not there.")
+        return _status(cluster, live, target_of(target))
+
+
+def list_releases(
+    namespace: str = "default",
+    *,
+    context: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> tuple[ReleaseStatus, ...]:
+    """Look at every release of a namespace once, in the order of their names.
+
+    Args:
+        namespace: Where to look.
+        context: Context of the kubeconfig.
+        patience_seconds: How long one request is tried again.
+
+    Raises:
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        found = [
+            _status(cluster, live, target)
+            for target in _targets_by_kind()
+            for live in _primaries(cluster, target, namespace)
+        ]
+    return tuple(sorted(found, key=lambda one: (one.name, one.target)))
+
+
+def find_release(
+    name: str,
+    *,
+    namespace: str = "default",
+    context: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> str:
+    """Give the kind of target of a release that is known by its name only.
+
+    Raises:
+        InvalidInput: There is none of that name, or there are several.
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    with connect(context, patience_seconds=patience_seconds) as cluster:
+        kinds = [
+            target.kind
+            for target in _targets_by_kind()
+            for live in _primaries(cluster, target, namespace)
+            if live["metadata"]["name"] == name
+        ]
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise InvalidInput(
+            f"{name}: namespace {namespace} has releases of that name on {', '.join(kinds)}.",
+            hint="Say which with the target.",
+        )
+    raise InvalidInput(
+        f"{name}: namespace {namespace} has no release of that name.",
+        hint="kfp-bento release list shows those that are there; what a deletion that was stopped "
+        "has left is found by the target.",
+    )
+
+
+def wait_for_release(
+    name: str,
+    *,
+    target: str,
+    namespace: str = "default",
+    seconds: float = 600.0,
+    context: str = "",
+    **options: Any,
+) -> Verdict:
+    """Wait until a release that is applied already serves.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Its namespace.
+        seconds: The deadline.
+        context: Context of the kubeconfig.
+        **options: Further arguments of `wait_until_ready`.
+
+    Raises:
+        InvalidInput: There is no such release.
+        DeploymentError: As for `wait_until_ready`.
+    """
+    ref = release_ref(name, target, namespace)
+    with connect(context) as cluster:
+        live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
+        if live is None:
+            raise InvalidInput(f"{ref} is not there.", hint="Deploy it first.")
+        watched = watched_live(cluster, live, target_of(target))
+    return wait_until_ready(watched, seconds, context=context, **options)
+
+
+def watched_live(cluster: ClusterConnection, primary: Manifest, target: Target) -> Watched:
+    """Describe a release by its live objects, where its manifests are not at hand."""
+    return watched_release(_objects(cluster, primary, target))
+
+
+def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> list[Manifest]:
+    ref = ObjectRef.of(primary)
+    objects: list[Manifest] = [primary]
+    objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
+    if BENTO in (*target.kinds, *target.leftovers):
+        # A Bento that the image builder wrote has no labels of ours.
+        read_live(primary)
+        name = str(primary["spec"]["bento"])
+        bento = ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, name)
+        if bento not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(bento)):
+            objects.append(live)
+    return [read_live(one) for one in objects]
+
+
+def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> ReleaseStatus:
+    ref = ObjectRef.of(live)
+    holder = holder_of(ref)
+    record = read_record(live if holder == ref else cluster.get(holder), ref)
+    objects = _objects(cluster, live, target)
+    judge = ReadinessJudge(watched_release(objects), steady_seconds=0.0)
+    verdict = judge.look(look_at(cluster, judge.watched)[0], time.monotonic())
+    labelled = [one for one in objects if RELEASE_LABEL in (one["metadata"].get("labels") or {})]
+    return ReleaseStatus(
+        ref.name,
+        ref.namespace,
+        target_for(objects).kind,
+        exists=True,
+        ready=bool(verdict and verdict.ready),
+        message=verdict.message if verdict else f"Not ready: {judge.waiting_for}.",
+        revision=record.revision,
+        image=record.image,
+        bento=record.bento,
+        last_good=record.last_good.revision if record.last_good else "",
+        previous_good=record.previous_good.revision if record.previous_good else "",
+        rolled_back=record.rolled_back if record.serves_good else "",
+        url=target.url(objects, live),
+        objects=tuple(ObjectRef.of(one) for one in labelled),
+        disbelieved=tuple(error.message for error in record.disbelieved),
+    )
+
+
+def _targets_by_kind() -> Iterator[Target]:
+    """Give one target for each kind of primary object."""
+    seen = set()
+    for target in TARGETS.values():
+        if target.primary_kind not in seen:
+            seen.add(target.primary_kind)
+            yield target
+
+
+def _primaries(cluster: ClusterConnection, target: Target, namespace: str) -> Iterator[Manifest]:
+    kind = target.primary_kind
+    if not cluster.knows(kind.api_version, kind.name):
+        return
+    labels = f"{RELEASE_LABEL},{KIND_LABEL}={kind.name.lower()}"
+    for live in cluster.select(kind.api_version, kind.name, namespace, labels=labels):
+        metadata = live["metadata"]
+        if metadata["labels"][RELEASE_LABEL] == metadata["name"]:
+            yield live

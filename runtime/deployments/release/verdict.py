@@ -1,0 +1,444 @@
+"""The verdict on a release, from what the cluster shows: pure, fed one look after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.release.marks import revision_on
+from kfp_bento.runtime.deployments.targets.readiness import (
+    Observation,
+    Problem,
+    Snapshot,
+    Watched,
+    WatchedDeployment,
+    conditions_of,
+    has_arrived,
+    image_of,
+    is_accepted,
+    is_marked,
+    is_observed,
+    is_same_image,
+    live_deployment,
+)
+from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.programs import cleaned
+
+__all__ = ["DEADLINE", "READY", "Problem", "ReadinessJudge", "Snapshot", "Verdict"]
+
+READY = "Ready"
+DEADLINE = "DeadlineExceeded"
+
+# Waiting reasons of the kubelet that do not pass by themselves in any useful time.
+_IMAGE = frozenset(
+    (
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+    )
+)
+_START = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
+_LOOP = "CrashLoopBackOff"
+
+# Seconds that a problem must last which may be gone at the next look.
+_FLICKER = 2.0
+_GONE = 3.0
+_OOM_KILLS = 2
+_LONGEST = 8000
+
+_REVISION = "deployment.kubernetes.io/revision"
+_KNATIVE_REVISION = "serving.knative.dev/revision"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a release serves, and if not, why.
+
+    Attributes:
+        ready: All of it serves the new revision.
+        reason: One word in the style of Kubernetes: `Ready`, `ImagePullBackOff`,
+            `CrashLoopBackOff`, `Quota`, `Superseded`, `DeadlineExceeded`, ...
+        message: What was seen, in sentences.
+        evidence: Events of pods and last log lines, one line each.
+    """
+
+    ready: bool
+    reason: str
+    message: str
+    evidence: tuple[str, ...] = ()
+
+    def error(self, name: str, *, hint: str = "") -> DeploymentError:
+        """Give the error for a release that does not serve, with its evidence.
+
+        Args:
+            name: Name of the release.
+            hint: What to do next.
+        """
+        told = [f"{name} does not serve ({self.reason}): {self.message}"]
+        return DeploymentError(
+            "\n".join([*told, *(f"  {one}" for one in self.evidence)]), hint=hint
+        )
+
+
+@dataclass
+class ReadinessJudge:
+    """Looks at snapshots in turn and says when one settles the matter.
+
+    Attributes:
+        watched: What must become true.
+        steady_seconds: How long it must stay true.
+        unschedulable_seconds: How long the scheduler may find no node; an autoscaler needs
+            minutes to bring one.
+        unwatched_seconds: How long an operator may show no sign of life.
+        tolerated: Reasons that are no failure here.
+        waiting_for: What the last look still missed, with all that may become a problem.
+        progress: The same for people who look on: a problem is told once it has lasted.
+        culprits: Pods that show the problem of the verdict.
+    """
+
+    watched: Watched
+    steady_seconds: float = 2.0
+    unschedulable_seconds: float = 30.0
+    unwatched_seconds: float = 20.0
+    tolerated: frozenset[str] = frozenset()
+    waiting_for: str = "the first look"
+    progress: str = "the first look"
+    culprits: tuple[str, ...] = ()
+    _since: dict[tuple[str, str], float] = field(default_factory=dict)
+    _ready_since: float | None = None
+    _uid: str = ""
+    _first: Manifest | None = None
+    _were_ready: dict[str, int] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+
+    def look(self, snapshot: Snapshot, now: float) -> Verdict | None:
+        """Give the verdict, or None while there is none.
+
+        Args:
+            snapshot: What the cluster shows.
+            now: Seconds on any steady clock.
+        """
+        waiting = "; ".join(_waiting(self.watched, snapshot))
+        problems = [
+            problem
+            for problem in self._problems(snapshot, healthy=not waiting)
+            if problem.reason not in self.tolerated
+        ]
+        self._remember(snapshot)
+        current: dict[tuple[str, str], Problem] = {}
+        for problem in problems:
+            current.setdefault((problem.reason, _subject(problem)), problem)
+        self._since = {key: self._since.get(key, now) for key in current}
+        for key, problem in current.items():
+            if now - self._since[key] >= problem.patience:
+                self.culprits = problem.pods
+                return Verdict(False, _shown(problem.reason), _shown(problem.message))
+        told = [problem.message for problem in problems]
+        lasting = [
+            problem.message
+            for key, problem in current.items()
+            if now - self._since[key] >= problem.patience / 2
+        ]
+        missing = [waiting] if waiting else []
+        self.waiting_for = _shown("; ".join([*told, *missing])) or "a steady state"
+        self.progress = _shown("; ".join([*lasting, *missing])) or "a steady state"
+        if waiting or problems:
+            self.culprits = tuple(name for problem in problems for name in problem.pods)
+            self._ready_since = None
+            return None
+        if self._ready_since is None:
+            self._ready_since = now
+        if now - self._ready_since < self.steady_seconds:
+            return None
+        return Verdict(True, READY, _shown(_ready_message(self.watched, snapshot)))
+
+    def give_up(self, seconds: float) -> Verdict:
+        """Give the verdict when the time is up."""
+        return Verdict(False, DEADLINE, f"Not ready after {seconds:g} s: {self.waiting_for}.")
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        for entry in snapshot.deployments:
+            self._seen.add(entry["metadata"]["name"])
+        for pod in snapshot.pods:
+            if _pod_is_ready(pod):
+                self._were_ready.setdefault(pod["metadata"]["uid"], _restarts(pod))
+
+    def _problems(self, snapshot: Snapshot, *, healthy: bool) -> Iterator[Problem]:
+        watched, primary = self.watched, snapshot.primary
+        yield from self._identity(snapshot)
+        if primary is None:
+            return
+        found = [(wanted, live_deployment(wanted, snapshot)) for wanted in watched.deployments]
+        arrived = all(live is not None and has_arrived(wanted, live) for wanted, live in found)
+        self._first = self._first or primary
+        look = Observation(snapshot, healthy, arrived, self.unwatched_seconds, self._first)
+        yield from watched.problems(watched, look)
+        for wanted, live in found:
+            if live is None:
+                if wanted.name in self._seen:
+                    message = f"Deployment {wanted.name} was deleted meanwhile"
+                    yield Problem("Deleted", message, _GONE)
+                continue
+            yield from _deployment_problems(wanted, live, primary)
+            # Until then the newest pods are those of the revision before.
+            if has_arrived(wanted, live) and is_observed(live):
+                for pod in _new_pods(live, snapshot):
+                    yield from self._pod(pod)
+
+    def _identity(self, snapshot: Snapshot) -> Iterator[Problem]:
+        """The object is the one that was applied, and still what was applied."""
+        ref = self.watched.primary
+        primary = snapshot.primary
+        if primary is None:
+            yield Problem("Deleted", f"{ref} is not there (any more)")
+            return
+        metadata = primary["metadata"]
+        self._uid = self._uid or str(metadata.get("uid"))
+        if metadata.get("deletionTimestamp"):
+            yield Problem("Deleted", f"{ref} is being deleted")
+        elif metadata.get("uid") != self._uid:
+            yield Problem("Deleted", f"{ref} was deleted and another one created")
+        found = revision_on(snapshot.holder)
+        if self.watched.revision and found != self.watched.revision:
+            yield Problem(
+                "Superseded",
+                f"{ref} has revision {found or 'none'} by now instead of "
+                f"{self.watched.revision}: another release was applied",
+            )
+
+    def _pod(self, pod: Manifest) -> Iterator[Problem]:
+        metadata = pod["metadata"]
+        name, uid = metadata["name"], metadata["uid"]
+        yield from _container_problems(pod)
+        scheduled = conditions_of(pod).get("PodScheduled") or {}
+        if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+            yield Problem(
+                "Unschedulable",
+                f"No node takes pod {name}: {scheduled.get('message') or 'no message'}",
+                self.unschedulable_seconds,
+                (name,),
+            )
+        before = self._were_ready.get(uid)
+        if before is not None and not _pod_is_ready(pod):
+            for status in _container_statuses(pod):
+                ended = _ended(status)
+                crashed = ended.get("exitCode") and (
+                    _restarts(pod) > before or "terminated" in (status.get("state") or {})
+                )
+                if crashed:
+                    yield Problem(
+                        "CrashedAfterReady",
+                        f"Container {status['name']} of pod {name} was ready, then ended with "
+                        f"{_exit(ended)}",
+                        pods=(name,),
+                    )
+
+
+def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
+    """Say what is still missing; nothing when the release serves."""
+    primary = snapshot.primary
+    if primary is None:
+        yield f"{watched.primary} is not there"
+        return
+    if watched.build:
+        available = conditions_of(snapshot.build or {}).get("BentoAvailable") or {}
+        if available.get("status") != "True":
+            told = available.get("message") or "no word from the builder yet"
+            yield f"the image is being built ({told})"
+            return
+    for name in watched.conditions:
+        condition = conditions_of(primary).get(name) or {}
+        if condition.get("status") != "True":
+            told = condition.get("message") or condition.get("reason") or "no message"
+            yield f"{name} is {condition.get('status') or 'not there'} ({told})"
+    for wanted in watched.deployments:
+        yield from _rollout(wanted, snapshot)
+    accepted = [_route_name(route) for route in snapshot.routes if is_accepted(route)]
+    for ref in watched.routes:
+        if ref.name not in accepted:
+            yield f"no Gateway has taken HTTPRoute {ref.name} yet"
+
+
+def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
+    live = live_deployment(wanted, snapshot)
+    if live is None:
+        yield f"there is no Deployment {wanted.name or f'of the new {wanted.component}'} yet"
+        return
+    name = live["metadata"]["name"]
+    labels = live["metadata"].get("labels") or {}
+    for key, value in wanted.labels:
+        if labels.get(key) != value:
+            yield f"Deployment {name} is still at {key}={labels.get(key)}, not {value}"
+            return
+    if not is_same_image(wanted.image, image := image_of(wanted, live)):
+        yield f"Deployment {name} still has image {image}"
+        return
+    if not is_marked(wanted, live):
+        yield f"Deployment {name} still has the pods of another revision"
+        return
+    revision = labels.get(_KNATIVE_REVISION)
+    ready = _component(wanted, snapshot).get("latestReadyRevision")
+    if not wanted.name and revision != ready:
+        yield f"revision {revision} is not ready; {ready or 'none'} serves"
+    if not is_observed(live):
+        yield f"Deployment {name} was not observed in its generation yet"
+        return
+    status = live.get("status") or {}
+    target = live["spec"].get("replicas", 1)
+    counts = [status.get(f"{kind}Replicas") or 0 for kind in ("updated", "available")]
+    total = status.get("replicas") or 0
+    if target < wanted.minimum:
+        # An autoscaler comes later than the Deployment, which starts with one pod.
+        yield f"Deployment {name} has {target} of at least {wanted.minimum} replicas wanted so far"
+    elif [*counts, total] != [target] * 3:
+        updated, available = counts
+        yield (
+            f"Deployment {name} has {available} of {target} replicas available, "
+            f"{updated} of the new revision, {total} in all"
+        )
+    if (conditions_of(live).get("Progressing") or {}).get("status") == "False":
+        yield f"Deployment {name} does not progress"
+
+
+def _deployment_problems(
+    wanted: WatchedDeployment, live: Manifest, primary: Manifest
+) -> Iterator[Problem]:
+    name = live["metadata"]["name"]
+    if live["metadata"].get("deletionTimestamp"):
+        yield Problem("Deleted", f"Deployment {name} is being deleted", _FLICKER)
+    if live["spec"].get("paused"):
+        yield Problem("Paused", f"Deployment {name} is paused: nothing is rolled out")
+    # Before an operator came by, another image is just the old one.
+    told_apart = bool(wanted.labels or wanted.template) and is_marked(wanted, live)
+    right = is_same_image(wanted.image, image := image_of(wanted, live))
+    if not right and (told_apart or primary["kind"] == "Deployment"):
+        yield Problem(
+            "WrongImage",
+            f"Deployment {name} has image {image or 'none'} instead of {wanted.image}",
+            _FLICKER,
+        )
+    if not has_arrived(wanted, live) or not is_observed(live):
+        return
+    conditions = conditions_of(live)
+    progressing = conditions.get("Progressing") or {}
+    if progressing.get("reason") == "ProgressDeadlineExceeded":
+        yield Problem(
+            "ProgressDeadlineExceeded",
+            f"Deployment {name} made no progress: {progressing.get('message') or 'no message'}",
+            1.0,
+        )
+    refused = conditions.get("ReplicaFailure") or {}
+    if refused.get("status") == "True":
+        message = str(refused.get("message") or refused.get("reason") or "")
+        yield Problem(_refusal_reason(message), f"Pods of {name} are refused: {message}", _FLICKER)
+
+
+def _refusal_reason(message: str) -> str:
+    if "exceeded quota" in message or "failed quota" in message:
+        return "Quota"
+    if "admission webhook" in message or "calling webhook" in message:
+        return "WebhookRejected"
+    return "PodsRefused"
+
+
+def _container_problems(pod: Manifest) -> Iterator[Problem]:
+    name = pod["metadata"]["name"]
+    for status in _container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason = str(waiting.get("reason") or "")
+        told = waiting.get("message") or "no message"
+        ended = _ended(status)
+        subject = f"Container {status['name']} of pod {name}"
+        restarts = int(status.get("restartCount") or 0)
+        if ended.get("reason") == "OOMKilled" and (restarts >= _OOM_KILLS or reason == _LOOP):
+            message = f"{subject} was killed for its memory, {restarts} restarts; raise the limit"
+            yield Problem("OOMKilled", message, pods=(name,))
+        elif reason in _IMAGE:
+            yield Problem(
+                reason, f"{subject} has no image {status.get('image')}: {told}", pods=(name,)
+            )
+        elif reason in _START:
+            yield Problem(reason, f"{subject} cannot start: {told}", pods=(name,))
+        elif reason == _LOOP:
+            message = f"{subject} keeps ending with {_exit(ended)}, {restarts} restarts"
+            yield Problem(reason, message, pods=(name,))
+
+
+def _new_pods(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
+    """Give the pods of a Deployment's newest revision; those of older ones prove nothing."""
+    revision = (live["metadata"].get("annotations") or {}).get(_REVISION)
+    owners = {
+        entry["metadata"]["uid"]
+        for entry in snapshot.replica_sets
+        if _owned(entry, live["metadata"].get("uid"))
+        and (entry["metadata"].get("annotations") or {}).get(_REVISION) == revision
+    }
+    return [
+        pod
+        for pod in snapshot.pods
+        if not pod["metadata"].get("deletionTimestamp")
+        and any(_owned(pod, owner) for owner in owners)
+    ]
+
+
+def _component(wanted: WatchedDeployment, snapshot: Snapshot) -> Mapping[str, Any]:
+    """Give what KServe in Knative mode says of a component's revisions."""
+    status = (snapshot.primary or {}).get("status") or {}
+    return (status.get("components") or {}).get(wanted.component) or {}
+
+
+def _shown(text: str) -> str:
+    """Give what objects say as it may be shown on a terminal."""
+    return cleaned(text)[:_LONGEST]
+
+
+def _route_name(route: Manifest) -> str:
+    return str(route["metadata"]["name"])
+
+
+def _owned(live: Manifest, uid: Any) -> bool:
+    references = live["metadata"].get("ownerReferences") or []
+    return any(reference.get("uid") == uid for reference in references)
+
+
+def _container_statuses(pod: Manifest) -> list[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _ended(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in ("state", "lastState"):
+        if ended := (status.get(key) or {}).get("terminated"):
+            return dict(ended)
+    return {}
+
+
+def _exit(ended: Mapping[str, Any]) -> str:
+    reason = f" ({ended['reason']})" if ended.get("reason") else ""
+    return f"exit code {ended.get('exitCode', 'unknown')}{reason}"
+
+
+def _restarts(pod: Manifest) -> int:
+    return sum(int(status.get("restartCount") or 0) for status in _container_statuses(pod))
+
+
+def _pod_is_ready(pod: Manifest) -> bool:
+    return (conditions_of(pod).get("Ready") or {}).get("status") == "True"
+
+
+def _subject(problem: Problem) -> str:
+    """What a problem is about: counts and times in a message do not make it a new one."""
+    return ",".join(problem.pods) or problem.reason
+
+
+def _ready_message(watched: Watched, snapshot: Snapshot) -> str:
+    parts = []
+    for wanted in watched.deployments:
+        if live := live_deployment(wanted, snapshot):
+            count = (live.get("status") or {}).get("availableReplicas") or 0
+            parts.append(f"{live['metadata']['name']} {count}/{count}")
+    return f"{watched.primary} serves: {', '.join(parts) or 'all conditions are true'}."

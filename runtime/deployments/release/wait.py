@@ -1,0 +1,253 @@
+"""The wait for a release: looks again and again until a verdict, for as long as asked."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from kfp_bento.runtime.deployments.kube.cluster import (
+    ClusterConnection,
+    ClusterSilent,
+    ObjectRef,
+    connect,
+)
+from kfp_bento.runtime.deployments.release.evidence import gather_evidence
+from kfp_bento.runtime.deployments.release.marks import holder_of
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched, WatchedDeployment
+from kfp_bento.runtime.deployments.targets.target import BENTO_REQUEST_KIND
+from kfp_bento.runtime.deployments.targets.targets import read_live, watched_release
+from kfp_bento.runtime.programs import cleaned
+
+__all__ = [
+    "Verdict",
+    "Watched",
+    "WatchedDeployment",
+    "look_at",
+    "wait_on",
+    "wait_until_ready",
+    "watched_release",
+]
+
+NOT_ANSWERING = "NotAnswering"
+POLL_SECONDS = 2.0
+MEANWHILE_SECONDS = 3.0
+# Pods may change many times a second; the API server is not asked as often.
+_BREATH = 0.5
+# One look must not hide a restart of the API server behind its own retries.
+_LOOK_PATIENCE = 3.0
+_REQUEST_SECONDS = 5.0
+_STATUS_LINE = 1024
+_REQUEST_PATIENCE = 10.0
+
+
+def wait_until_ready(
+    watched: Watched,
+    seconds: float = 600.0,
+    *,
+    context: str = "",
+    steady_seconds: float = 2.0,
+    unschedulable_seconds: float = 30.0,
+    unwatched_seconds: float = 20.0,
+    request: bool = True,
+    tolerated: Collection[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Wait until a release serves, or until it is known that it will not.
+
+    Ready means: the revision is still ours, its generation was observed, its conditions
+    are true, every Deployment has all its replicas updated and available with our image,
+    this holds for `steady_seconds`, and `/readyz` answers where it can be reached.
+    Restarts of the API server, cut watches, 429 and 5xx are survived.
+
+    Args:
+        watched: What `watched_release` or a target says of the manifests.
+        seconds: The deadline.
+        context: Context of the kubeconfig.
+        steady_seconds: How long all must hold.
+        unschedulable_seconds: How long the scheduler may find no node.
+        unwatched_seconds: How long an operator may show no sign of life.
+        request: Ask `/readyz` of the service at the end; skipped where its name is unknown.
+        tolerated: Reasons of `Verdict` that are no failure here, such as `DomainSuffix`.
+        progress: Called with a sentence whenever what is waited for changes.
+
+    Returns:
+        The verdict; a failure has the evidence with it.
+
+    Raises:
+        DeploymentError: No cluster is configured, it never answers, or it refuses to be read.
+    """
+    judge = ReadinessJudge(
+        watched,
+        steady_seconds=steady_seconds,
+        unschedulable_seconds=unschedulable_seconds,
+        unwatched_seconds=unwatched_seconds,
+        tolerated=frozenset(tolerated),
+    )
+    with connect(context, patience_seconds=_LOOK_PATIENCE) as cluster:
+        return wait_on(cluster, judge, seconds, request=request, progress=progress)
+
+
+def wait_on(
+    cluster: ClusterConnection,
+    judge: ReadinessJudge,
+    seconds: float,
+    *,
+    began: float | None = None,
+    request: bool = True,
+    progress: Callable[[str], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """`wait_until_ready` over a connection that is open already, by a judge of one's own.
+
+    Args:
+        cluster: The connection.
+        judge: Who decides.
+        seconds: The deadline, from `began` on.
+        began: A moment of `time.monotonic`; now when None.
+        request: Ask `/readyz` at the end.
+        progress: Called with what is waited for.
+        meanwhile: Called before a look, every few seconds.
+    """
+    watched = judge.watched
+    request = request and NOT_ANSWERING not in judge.tolerated
+    begun = time.monotonic() if began is None else began
+    told, snapshot = "", Snapshot(None)
+    asked_since = 0.0
+    called = time.monotonic()
+    while True:
+        looked = time.monotonic()
+        version = ""
+        try:
+            if looked - called >= MEANWHILE_SECONDS:
+                called = looked
+                meanwhile()
+            snapshot, version = look_at(cluster, watched)
+            verdict = judge.look(snapshot, looked)
+        except ClusterSilent as silent:
+            if not cluster.answered:
+                raise
+            verdict, judge.waiting_for = None, silent.message
+            judge.progress = silent.message
+        if verdict and verdict.ready and request and (problem := not_answering(watched.url)):
+            asked_since = asked_since or looked
+            judge.waiting_for = judge.progress = problem
+            answered = looked - asked_since < _REQUEST_PATIENCE
+            verdict = None if answered else Verdict(False, NOT_ANSWERING, problem)
+        left = begun + seconds - time.monotonic()
+        if verdict is None and left <= 0:
+            verdict = judge.give_up(seconds)
+        if verdict and verdict.ready:
+            return verdict
+        if verdict:
+            evidence = gather_evidence(cluster, watched, snapshot, judge.culprits)
+            return replace(verdict, evidence=evidence)
+        if progress and judge.progress != told:
+            told = judge.progress
+            progress(told)
+        _pause(cluster, watched, version, min(POLL_SECONDS, left))
+
+
+def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str]:
+    """Take one snapshot of a release, with the version of the pods for a watch."""
+    ref = watched.primary
+    primary = read_live(cluster.get(ref))
+    holder = holder_of(ref)
+    build = None
+    if watched.build:
+        kind = (BENTO_REQUEST_KIND.api_version, BENTO_REQUEST_KIND.name)
+        build = read_live(cluster.get(ObjectRef(*kind, ref.namespace, watched.build)))
+    deployments: list[dict[str, Any]] = []
+    if not all(wanted.name for wanted in watched.deployments):
+        deployments = cluster.select("apps/v1", "Deployment", ref.namespace, labels=watched.pods)
+    for wanted in watched.deployments:
+        place = ObjectRef("apps/v1", "Deployment", ref.namespace, wanted.name)
+        live = primary if place == ref else cluster.get(place) if wanted.name else None
+        deployments += [live] if live else []
+    replica_sets: list[dict[str, Any]] = []
+    pods: list[dict[str, Any]] = []
+    version = ""
+    if watched.pods:
+        replica_sets = cluster.select("apps/v1", "ReplicaSet", ref.namespace, labels=watched.pods)
+        pods, version = cluster.select_at("v1", "Pod", ref.namespace, labels=watched.pods)
+    routes = [live for route in watched.routes if (live := cluster.get(route))]
+    for live in (*deployments, *replica_sets, *pods, *routes):
+        read_live(live)
+    snapshot = Snapshot(
+        primary,
+        holder=primary if holder == ref else cluster.get(holder),
+        build=build,
+        deployments=deployments,
+        replica_sets=replica_sets,
+        pods=pods,
+        routes=routes,
+    )
+    return snapshot, version
+
+
+def not_answering(url: str) -> str:
+    """Ask `/readyz` and say what is wrong with the answer; empty when all is well.
+
+    A name that nobody here can resolve is no finding: the service's name is known inside
+    the cluster only.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return ""
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port or 80)
+    except OSError:
+        return ""
+    try:
+        status = _status_of(parts.hostname, parts.port or 80, f"{parts.path.rstrip('/')}/readyz")
+    except (OSError, ValueError) as error:
+        return f"all pods are ready, but {url}/readyz does not answer: {cleaned(str(error))}"
+    if status < 300:
+        return ""
+    why = " (a mesh or a policy keeps this pod out)" if status in (401, 403) else ""
+    return f"all pods are ready, but {url}/readyz answers {status}{why}"
+
+
+def _status_of(host: str, port: int, path: str) -> int:
+    """Give the status of an answer, in a limited time; nothing else of it is read or followed.
+
+    Raises:
+        OSError: No answer in time.
+        ValueError: It is none of HTTP.
+    """
+    deadline = time.monotonic() + _REQUEST_SECONDS
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((host, port), timeout=_REQUEST_SECONDS) as connection:
+        connection.sendall(request.encode("ascii"))
+        found = b""
+        while b"\n" not in found and len(found) < _STATUS_LINE:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            piece = connection.recv(_STATUS_LINE)
+            if not piece:
+                break
+            found += piece
+    answer = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |\r?\n)", found)
+    if answer is None:
+        raise ValueError("what it says is no HTTP" if found else "it closed the connection")
+    return int(answer[1])
+
+
+def _pause(cluster: ClusterConnection, watched: Watched, version: str, seconds: float) -> None:
+    """Wait for a pod to change, `seconds` at most; what changed is found by looking again."""
+    begun = time.monotonic()
+    if version and seconds >= 1:
+        cluster.watch_once(
+            "v1",
+            "Pod",
+            watched.primary.namespace,
+            labels=watched.pods,
+            version=version,
+            seconds=seconds,
+        )
+    pause = min(_BREATH, seconds) if version else seconds
+    time.sleep(max(0.0, pause - (time.monotonic() - begun)))

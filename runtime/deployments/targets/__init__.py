@@ -1,0 +1,1 @@
+"""The ways to serve an image, a folder each."""

@@ -1,0 +1,107 @@
+"""The ways to serve an image, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
+from kfp_bento.runtime.deployments.options.names import namespace_problem, resource_name_problem
+from kfp_bento.runtime.deployments.release.marks import holder_of, revision_on
+from kfp_bento.runtime.deployments.targets.kserve.render import INFERENCE_SERVICE
+from kfp_bento.runtime.deployments.targets.readiness import Watched
+from kfp_bento.runtime.deployments.targets.target import Target
+from kfp_bento.runtime.deployments.targets.workload.render import WORKLOAD
+from kfp_bento.runtime.deployments.targets.yatai.deployment import BENTO_DEPLOYMENT
+from kfp_bento.runtime.deployments.targets.yatai.request import BENTO_REQUEST
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+
+TARGETS: Mapping[str, Target] = {
+    target.kind: target for target in (BENTO_DEPLOYMENT, BENTO_REQUEST, INFERENCE_SERVICE, WORKLOAD)
+}
+
+
+Live = TypeVar("Live", bound=Mapping[str, Any] | None)
+
+_LIVE = {
+    **CORE_SHAPES,
+    **{kind: shape for target in TARGETS.values() for kind, shape in target.live_shapes.items()},
+}
+
+
+def read_live(live: Live) -> Live:
+    """Give a live object in which all that is read has the type that it should have.
+
+    Raises:
+        DeploymentError: Some field has another.
+    """
+    if live is not None:
+        check_live(live, _LIVE)
+    return live
+
+
+def target_of(kind: str) -> Target:
+    """Give a target by its name.
+
+    Raises:
+        InvalidInput: There is none of that name.
+    """
+    if kind not in TARGETS:
+        raise InvalidInput(
+            f"target: {kind!r} is no deployment target.", hint=f"One of {', '.join(TARGETS)}."
+        )
+    return TARGETS[kind]
+
+
+def target_for(manifests: Sequence[Mapping[str, Any]]) -> Target:
+    """Give the target that manifests, or the live objects that they became, belong to.
+
+    Raises:
+        DeploymentError: They are no target's.
+    """
+    kinds = {str(manifest.get("kind")) for manifest in manifests}
+    for target in (BENTO_REQUEST, BENTO_DEPLOYMENT, INFERENCE_SERVICE, WORKLOAD):
+        telling = {target.primary_kind.name}
+        if target is BENTO_REQUEST:
+            telling.add("BentoRequest")
+        if telling <= kinds:
+            return target
+    raise DeploymentError(
+        f"Nothing among {', '.join(sorted(kinds)) or 'no manifests'} starts pods.",
+        hint="Render a target first.",
+    )
+
+
+def watched_release(manifests: Sequence[Mapping[str, Any]]) -> Watched:
+    """Describe rendered manifests, or the live objects that they became, as a wait sees them.
+
+    Raises:
+        DeploymentError: They are no target's.
+    """
+    watched = target_for(manifests).watched(manifests)
+    holder = holder_of(watched.primary)
+    held = (revision_on(one) for one in manifests if ObjectRef.of(one) == holder)
+    return replace(watched, revision=next(held, ""))
+
+
+def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
+    """Give the primary object of a release.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target (`workload`, ...).
+        namespace: Its namespace.
+
+    Raises:
+        InvalidInput: No such target, or a name that no object can have.
+    """
+    kind = target_of(target).primary_kind
+    for field, value, problem in (
+        ("name", name, resource_name_problem(name)),
+        ("namespace", namespace, namespace_problem(namespace)),
+    ):
+        if problem:
+            raise InvalidInput(f"{field}: {value!r} {problem}.", hint="Give it as it was deployed.")
+    return ObjectRef(kind.api_version, kind.name, namespace, name)

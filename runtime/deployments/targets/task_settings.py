@@ -1,0 +1,84 @@
+"""Rendering options out of a component's parameters and of its task's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from kfp_bento.runtime.deployments.targets.target import Target
+from kfp_bento.runtime.errors import InvalidInput
+
+_GPUS = ("nvidia.com/gpu",)
+_PLAIN = ("cpu", "memory", "ephemeral-storage")
+# Where a pod's placement goes, by target: an option of its own or a key of the extra pod spec.
+_PLACEMENT = {
+    "node_selector": "nodeSelector",
+    "tolerations": "tolerations",
+    "affinity": "affinity",
+}
+
+
+def merged_options(
+    target: Target,
+    options: Mapping[str, Any],
+    more: Mapping[str, Any],
+    task_config: Any = None,
+) -> dict[str, Any]:
+    """Give the options of a target out of all places where they may be said.
+
+    Args:
+        target: The target.
+        options: The parameters that a component names; empty ones say nothing.
+        more: The parameters that it does not name.
+        task_config: `dsl.TaskConfig` of the task, or None; it yields to both.
+
+    Raises:
+        InvalidInput: An option is given in both places, or the task has a setting that the
+            target's pods cannot have.
+    """
+    chosen = {key: value for key, value in options.items() if value not in ("", None, {}, [])}
+    for key, value in more.items():
+        if key in chosen:
+            raise InvalidInput(
+                f"options.{key}: there is a parameter {key} of its own.", hint="Give it there."
+            )
+        chosen[key] = value
+    for key, value in _of_task(target, task_config).items():
+        if key == "extra_pod_spec" and isinstance(chosen.get(key), Mapping):
+            chosen[key] = {**value, **chosen[key]}
+        else:
+            chosen.setdefault(key, value)
+    return chosen
+
+
+def _of_task(target: Target, task_config: Any) -> dict[str, Any]:
+    if task_config is None:
+        return {}
+    found: dict[str, Any] = {}
+    if resources := _resources(getattr(task_config, "resources", None) or {}):
+        found["resources"] = resources
+    placement = {
+        key: given for key in _PLACEMENT if (given := getattr(task_config, key, None) or None)
+    }
+    known = {one.name for one in fields(target.options_type)}
+    if placement and "node_selector" not in known:
+        return {**found, "extra_pod_spec": {_PLACEMENT[key]: placement[key] for key in placement}}
+    return {**found, **placement}
+
+
+def _resources(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the resources of a pod in the form that all targets take."""
+    sides: dict[str, Any] = {}
+    for side in ("requests", "limits"):
+        amounts: dict[str, Any] = {}
+        for name, amount in (given.get(side) or {}).items():
+            if name in _PLAIN:
+                amounts[name] = amount
+            elif name in _GPUS and side == "limits":
+                amounts["gpu"] = amount
+            elif side == "limits":
+                amounts.setdefault("custom", {})[name] = amount
+        if amounts:
+            sides[side] = amounts
+    return sides

@@ -1,0 +1,1 @@
+"""Plain Kubernetes: a Deployment and its Service."""

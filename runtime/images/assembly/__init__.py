@@ -1,0 +1,1 @@
+"""Putting an image together out of recipes."""

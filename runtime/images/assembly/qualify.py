@@ -1,0 +1,283 @@
+"""Whether a bento can become an image without running commands, decided before any work.
+
+Layers are put together from files; there is nothing to run a Dockerfile's RUN with. What a bento
+asks for and cannot get is an error here, with its line and a way out, never left out in silence.
+How BentoML writes these wishes: ``_bentoml_sdk/images.py`` (``image:``) and
+``_internal/bento/build_config.py`` (``docker:``, ``conda:``, ``python:``) of BentoML 1.4.39.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfp_bento.runtime.bentos import BentoFile, read_bento_file
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.python.requirements import LOCK, objections
+from kfp_bento.runtime.programs import cleaned
+
+# The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
+_DEFAULT_COMMAND = re.compile(
+    r"apt-get update && apt-get install -q -y --no-install-recommends --allow-remove-essential "
+    r"[a-z0-9 -]+"
+)
+_INSTALL_COMMAND = "apt-get install -q -y -o Dpkg::Options::=--force-confdef "
+_DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
+_OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
+_DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
+_SCRIPT = "env/docker/script__"
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
+_MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
+_VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
+_PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
+
+_CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
+_PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
+_NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
+_NO_CUDA = (
+    "Drop cuda_version: frameworks bring CUDA's libraries along as wheels. Or pass a base image "
+    f"that has CUDA, or {_CLUSTER}"
+)
+_DEBIAN = f"Build the bento for Debian (distro debian, the default), or {_CLUSTER}"
+_BRING_MODELS = f"Build the bento with its models inside (`kfp-bento bento build`), or {_CLUSTER}"
+_SAY_PYTHON = "Build the bento again with python_version set."
+_BUILD_AGAIN = "Build the bento again."
+_RENAME = "Build the bento again with other envs."
+_SAY_BASE = "Give the base where the image is built (--base)."
+_PLAIN_WHEEL = "Put the wheel itself into the bento's wheels/ folder."
+
+
+@dataclass(frozen=True)
+class ImageRequirements:
+    """What a bento's ``bento.yaml`` says about its image.
+
+    Attributes:
+        base: A base image of its own, or an empty string for BentoML's default.
+        environment: Variables to bake in (``envs`` of stage ``all`` with a value).
+        requirements: The lock file.
+        system_packages: Debian packages that were asked for, with ``=version`` where pinned.
+        notes: What was left out because an image of wheels does not need it, for people.
+    """
+
+    base: str
+    environment: dict[str, str]
+    requirements: Path
+    system_packages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Why a bento cannot become an image: where that stands, what it is, and the way out."""
+
+    place: str
+    what: str
+    way_out: str
+
+
+def qualify(directory: Path) -> ImageRequirements:
+    """Reads what the bento wants from its image, and refuses what cannot be done.
+
+    Raises:
+        ImageError: It wants commands, scripts, conda, a Dockerfile template, CUDA or another
+            distribution than Debian, needs a model that is not in the directory, does not say
+            its Python version, or has requirements that are not wheels locked with hashes. All
+            reasons are listed, each with its line; the hint has a way out for each.
+        BentoError: The directory holds no readable ``bento.yaml``.
+    """
+    file = read_bento_file(directory)
+    requirements = _requirements(directory)
+    reasons = list(_reasons(file, directory, requirements))
+    if reasons:
+        raise ImageError(
+            f"The bento in {directory} cannot become an image without running commands:\n"
+            + "\n".join(f"- {reason.place}: {cleaned(reason.what)}" for reason in reasons),
+            hint="\n".join(dict.fromkeys(reason.way_out for reason in reasons)),
+        )
+    return _wishes(file, requirements)
+
+
+def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_Reason]:
+    yield from _python_reasons(file)
+    yield from _name_reasons(file)
+    yield from _command_reasons(file)
+    yield from _old_style_reasons(file)
+    yield from _model_reasons(file, directory)
+    yield from _environment_reasons(file)
+    yield from _wheel_reasons(directory)
+    name = requirements.relative_to(directory).as_posix()
+    for line, what, way_out in objections(requirements):
+        yield _Reason(f"{name} line {line}" if line else name, what, way_out)
+
+
+def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:
+    return ImageRequirements(
+        base="" if _DEFAULT_BASE.fullmatch(file.base_image) else file.base_image,
+        environment=_environment(file),
+        requirements=requirements,
+        system_packages=tuple(dict.fromkeys(_system_packages(file))),
+        notes=tuple(dict.fromkeys(_notes(file))),
+    )
+
+
+# --- what stands in the way ----------------------------------------------------------------------
+
+
+def _python_reasons(file: BentoFile) -> Iterator[_Reason]:
+    section, python = file.section, file.python_version
+    if not python:
+        yield _Reason(
+            file.at(section), f"{section}.python_version is missing: which Python?", _SAY_PYTHON
+        )
+    elif not _PYTHON_VERSION.fullmatch(python):
+        what = f"{section}.python_version is {python[:100]!a}"
+        yield _Reason(file.at(section, "python_version"), what, _SAY_PYTHON)
+
+
+def _name_reasons(file: BentoFile) -> Iterator[_Reason]:
+    """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
+    name, wanted = file.name, file.base_image
+    if not _NAME.fullmatch(name):
+        yield _Reason(file.at("name"), f"name is {name[:100]!a}", _BUILD_AGAIN)
+    if wanted == "host" or wanted.startswith(("oci:", "docker-archive:")):
+        what = (
+            f"{file.section}.base_image is {wanted!a}, which only who builds the image can choose"
+        )
+        yield _Reason(file.at(file.section, "base_image"), what, _SAY_BASE)
+
+
+def _command_reasons(file: BentoFile) -> Iterator[_Reason]:
+    for key, commands in (("commands", file.commands), ("post_commands", file.post_commands)):
+        for command in commands:
+            if key == "commands" and (_is_default(command.text) or _installed_by(command.text)):
+                continue
+            place = file.at(*command.place)
+            if command.text.startswith(_OTHER_MANAGERS):
+                what = f"image.{key} installs packages of another distribution than Debian"
+                yield _Reason(place, f"{what}: {command.shown}", _DEBIAN)
+                continue
+            what = "a script" if _SCRIPT in command.text else "a command"
+            yield _Reason(place, f"image.{key} runs {what}: {command.shown}", _PREPARED)
+
+
+def _old_style_reasons(file: BentoFile) -> Iterator[_Reason]:
+    ways = {
+        "setup_script": _PREPARED,
+        "dockerfile_template": _PREPARED,
+        "cuda_version": _NO_CUDA,
+        "distro": _DEBIAN,
+    }
+    for key, way_out in ways.items():
+        found = file.docker.get(key)
+        if found and (key, found.text) != ("distro", "debian"):
+            yield _Reason(file.at(*found.place), f"docker.{key}: {found.shown}", way_out)
+    for package in file.system_packages:
+        if not _PACKAGE.fullmatch(package.text):
+            what = f"docker.system_packages: '{package.shown}' is no name of a Debian package"
+            yield _Reason(file.at(*package.place), what, _PREPARED)
+    for key, found in file.conda.items():
+        yield _Reason(file.at(*found.place), f"conda.{key}: {found.shown}", _NO_CONDA)
+    if file.wheels:
+        what = f"python.wheels: {file.wheels}, which no lock names"
+        yield _Reason(file.at("python", "wheels"), what, LOCK)
+
+
+def _is_default(command: str) -> bool:
+    normal = " ".join(command.split())
+    if not _DEFAULT_COMMAND.fullmatch(normal):
+        return False
+    return set(normal.partition("--allow-remove-essential ")[2].split()) <= _DEFAULT_PACKAGES
+
+
+def _installed_by(command: str) -> list[str]:
+    """The packages of the command that ``Image.system_packages`` writes; [] for any other."""
+    if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
+        return []
+    try:
+        names = shlex.split(command.removeprefix(_INSTALL_COMMAND))
+    except ValueError:
+        return []
+    return names if all(_PACKAGE.fullmatch(name) for name in names) else []
+
+
+def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:
+    for model in file.models:
+        tag, registry = model.tag, model.registry
+        if registry != "bentoml":
+            what = f"model {tag} is fetched from {registry} while the image is built"
+            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
+        elif not _MODEL_TAG.fullmatch(tag):
+            what = f"model {tag[:100]!a} has no name that BentoML gives"
+            yield _Reason(file.at(*model.place), what, _BUILD_AGAIN)
+        elif not (directory / "models" / tag.replace(":", "/")).is_dir():
+            what = f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
+            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
+
+
+def _environment_reasons(file: BentoFile) -> Iterator[_Reason]:
+    place = file.at("envs") if file.own_envs else file.at("docker", "env")
+    for name, value in _environment(file).items():
+        if not _VARIABLE.fullmatch(name):
+            yield _Reason(place, f"{name!a} is no name of an environment variable", _RENAME)
+        elif name == "PATH":
+            what = "PATH is made of the base's and the virtual environment's"
+            yield _Reason(place, what, _RENAME)
+        elif "\0" in value:
+            yield _Reason(place, f"the value of {name} holds a NUL", _RENAME)
+
+
+def _wheel_reasons(directory: Path) -> Iterator[_Reason]:
+    root = directory.resolve()
+    for wheel in sorted((*directory.glob("src/wheels/*"), *directory.glob("env/python/wheels/*"))):
+        place = f"{wheel.relative_to(directory).as_posix()!a}"
+        if not wheel.resolve().is_relative_to(root):
+            yield _Reason(place, "it is a symlink that leaves the bento", _PLAIN_WHEEL)
+        elif not wheel.is_file():
+            yield _Reason(place, "it is no file", _PLAIN_WHEEL)
+
+
+def _requirements(directory: Path) -> Path:
+    folder = directory / "env" / "python"
+    for name in ("requirements.lock.txt", "requirements.txt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ImageError(
+        f"The bento in {directory} lists no Python requirements (env/python/requirements.txt).",
+        hint=LOCK,
+    )
+
+
+# --- what can be had -----------------------------------------------------------------------------
+
+
+def _system_packages(file: BentoFile) -> Iterator[str]:
+    for command in file.commands:
+        yield from _installed_by(command.text)
+    if "base_image" not in file.docker:
+        yield from (package.text for package in file.system_packages)
+
+
+def _notes(file: BentoFile) -> Iterator[str]:
+    for command in file.commands:
+        if _is_default(command.text):
+            names = " ".join(command.text.split()).partition("--allow-remove-essential ")[2]
+            yield f"left out, since wheels do not need them: {names}"
+    if "base_image" in file.docker and file.system_packages:
+        yield "docker.system_packages has no effect beside docker.base_image, as in BentoML"
+    if file.pip_args:
+        yield f"python.pip_args has no effect on locked wheels: {cleaned(file.pip_args)}"
+    for variable in file.environment:
+        if variable.stage == "build":
+            yield f"the build-stage variable {cleaned(variable.name)} is not needed"
+
+
+def _environment(file: BentoFile) -> dict[str, str]:
+    return {
+        variable.name: variable.value
+        for variable in file.environment
+        if variable.stage == "all" and variable.value
+    }

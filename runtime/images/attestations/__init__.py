@@ -1,0 +1,1 @@
+"""Documents about an image: its bill of materials and its provenance."""

@@ -1,0 +1,231 @@
+"""Documents about an image, stored beside it and found from it (OCI 1.1, ``subject``).
+
+A document is a blob; a small manifest says which image it is about. A registry lists such manifests
+by their subject (distribution specification 1.1, referrers; older registries keep the list under
+a tag), and an OCI layout names them in its index. The image itself does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.image import (
+    OCI_MANIFEST,
+    BlobSource,
+    Descriptor,
+    ImageSink,
+    descriptor_from,
+    parse_platform,
+    referrer_type,
+)
+from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
+from kfp_bento.runtime.images.places.open import (
+    OpenedImage,
+    ReferrerSource,
+    open_image,
+    parse_document,
+)
+
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+EMPTY = b"{}"
+# BuildKit's annotation, by which others find a statement without fetching every document.
+PREDICATE_TYPE = "in-toto.io/predicate-type"
+
+_ARTIFACT_TYPE = "artifactType"
+_TITLE = "org.opencontainers.image.title"
+_DOCUMENT_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to attach to an image.
+
+    Attributes:
+        media_type: What it is; also the ``artifactType`` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+def sbom_document(content: bytes) -> Document:
+    """The document that `cyclonedx_sbom` wrote, ready to be attached."""
+    return Document(SBOM_TYPE, content, "sbom.cdx.json")
+
+
+def provenance_document(content: bytes) -> Document:
+    """The statement that `slsa_provenance` wrote, ready to be attached."""
+    return Document(
+        STATEMENT_TYPE, content, "provenance.intoto.json", ((PREDICATE_TYPE, PREDICATE),)
+    )
+
+
+def attachment_manifest(
+    subject: Descriptor,
+    artifact_type: str,
+    content: Descriptor,
+    annotations: Mapping[str, str],
+    *,
+    filename: str = "",
+) -> tuple[Descriptor, bytes]:
+    """Composes the manifest that attaches a document to an image.
+
+    Args:
+        subject: The image's manifest.
+        artifact_type: What kind of document it is.
+        content: The document's blob.
+        annotations: Put on the manifest, where a registry copies them into its list, and on the
+            document, where BuildKit's readers look for them.
+        filename: What a client that downloads the document calls it.
+    """
+    layer = content.to_dict()
+    named = {**annotations, **({_TITLE: filename} if filename else {})}
+    if named:
+        layer["annotations"] = named
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        _ARTIFACT_TYPE: artifact_type,
+        "config": descriptor_of(EMPTY, EMPTY_TYPE).to_dict(),
+        "layers": [layer],
+        "subject": subject.to_dict(),
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    manifest = canonical_json(document)
+    return descriptor_of(manifest, OCI_MANIFEST), manifest
+
+
+def attach(
+    sink: ImageSink,
+    workspace: BlobDirectory,
+    subject: Descriptor,
+    documents: Sequence[Document],
+) -> tuple[Descriptor, ...]:
+    """Attaches documents to an image that the sink holds already.
+
+    What is attached already is left alone, which for a registry takes one request to find out.
+    For a layout or archive this must come before the image's tag, which puts it into place.
+
+    Args:
+        sink: Where the image is.
+        workspace: Where the documents' blobs are written first.
+        subject: The image's manifest.
+        documents: What to attach.
+
+    Returns:
+        The manifests that attach the documents, in the same order.
+
+    Raises:
+        RegistryError: The registry refused or failed.
+        ImageError: The disk is full.
+    """
+    listed = sink.referrers(subject.digest) if isinstance(sink, ReferrerSource) else []
+    present = {item.get("digest") for item in listed}
+    attached = []
+    for document in documents:
+        blob = descriptor_of(document.content, document.media_type)
+        manifest, text = attachment_manifest(
+            subject,
+            document.media_type,
+            blob,
+            dict(document.annotations),
+            filename=document.filename,
+        )
+        if manifest.digest not in present:
+            sink.put_blob(workspace.put_bytes(EMPTY, EMPTY_TYPE), workspace)
+            sink.put_blob(workspace.put_bytes(document.content, document.media_type), workspace)
+            sink.put_referrer(manifest, text, subject)
+        attached.append(manifest)
+    return tuple(attached)
+
+
+def read_attachments(
+    image: str, artifact_type: str, *, predicate: str = "", platform: str = ""
+) -> tuple[bytes, ...]:
+    """Reads the documents of one kind that are attached to an image, every digest checked.
+
+    Args:
+        image: ``oci:DIR[:TAG]``, or a registry reference with a tag or digest.
+        artifact_type: Which kind.
+        predicate: Of in-toto statements, only those with this predicate type.
+        platform: Which image of a multi-platform index; this machine's if empty.
+
+    Returns:
+        The documents, in the order of their manifests' digests; there may be none, and several
+        where the image was built more than once.
+
+    Raises:
+        InvalidInput: The name is none of an image.
+        ImageError: The image cannot be read or is in an archive, or a document is not what its
+            digest says.
+        RegistryError: The registry refused or failed.
+    """
+    if isinstance(parse_source(image), ArchiveReference):
+        raise ImageError(
+            f"{image} carries no documents: a docker archive has no place for them.",
+            hint="Ask for them where the image came from, a registry or an oci:DIR.",
+        )
+    opened = open_image(image, parse_platform(platform) if platform else None)
+    return documents_of(opened, artifact_type, predicate=predicate)
+
+
+def documents_of(
+    image: OpenedImage, artifact_type: str, *, predicate: str = ""
+) -> tuple[bytes, ...]:
+    """Reads the documents of one kind that are attached to an open image; see above.
+
+    Returns:
+        The documents; none for an image in an archive.
+    """
+    if not isinstance(image.blobs, ReferrerSource):
+        return ()
+    subject = image.descriptor.digest
+    found: dict[str, bytes] = {}
+    for item in image.blobs.referrers(subject):
+        if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
+            continue
+        described = descriptor_from(item)
+        manifest = parse_document(image.read(described), f"The manifest {described.digest}")
+        if _is_about(manifest, subject) and referrer_type(manifest) == artifact_type:
+            content = _document(image.blobs, manifest, described)
+            if not predicate or _predicate(content) == predicate:
+                found[described.digest] = content
+    return tuple(found[digest] for digest in sorted(found))
+
+
+def _is_about(manifest: dict[str, Any], subject: str) -> bool:
+    named = manifest.get("subject")
+    return isinstance(named, dict) and named.get("digest") == subject
+
+
+def _document(source: BlobSource, manifest: dict[str, Any], described: Descriptor) -> bytes:
+    layers = manifest.get("layers")
+    if not isinstance(layers, list) or len(layers) != 1 or not isinstance(layers[0], dict):
+        raise ImageError(f"{described.digest} attaches no document, or more than one.")
+    blob = descriptor_from(layers[0])
+    if blob.size > _DOCUMENT_LIMIT:
+        raise ImageError(
+            f"{blob.digest} is too large for a document about an image: {blob.size} bytes."
+        )
+    return b"".join(source.open_blob(blob))
+
+
+def _predicate(content: bytes) -> str:
+    try:
+        return str(parse_json(content).get("predicateType", ""))
+    except ValueError:
+        return ""

@@ -1,0 +1,1 @@
+"""Base images: chosen, read, or made of this machine."""

@@ -1,0 +1,214 @@
+"""Base images: choosing one, and reading it, or making it of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError, KfpBentoError
+from kfp_bento.runtime.images.base.host import host_base
+from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.config import MOST_LAYERS
+from kfp_bento.runtime.images.oci.image import BlobSource, Layer, Platform
+from kfp_bento.runtime.images.oci.layers import Codec
+from kfp_bento.runtime.images.oci.reference import Reference, parse_reference
+from kfp_bento.runtime.images.places.open import (
+    CONFIG_NAMES,
+    OpenedImage,
+    open_image,
+    require_platform,
+    well_formed,
+)
+from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+
+HOST = "host"
+BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
+
+# A bento needs some layers of its own.
+_MOST_BASE_LAYERS = MOST_LAYERS - 20
+_CONFIG_NAMES = {name.casefold(): name for name in CONFIG_NAMES}
+_PYTHON = re.compile(r"\d+(?:\.\d+)+[a-z0-9.+]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """The layers and configuration that an image is put on.
+
+    Attributes:
+        title: For people, with the digest where there is one.
+        digest: Digest of the base's manifest for the platform; empty for `host`.
+        config: The base's configuration file, parsed.
+        layers: Its layers, with OCI media types.
+        blobs: Where the layers' bytes come from.
+        interpreter: The Python executable inside it.
+        python: Its Python version where known, for example ``3.11.7``, or an empty string.
+    """
+
+    title: str
+    digest: str
+    config: dict[str, Any]
+    layers: tuple[Layer, ...]
+    blobs: BlobSource
+    interpreter: str
+    python: str
+
+
+def choose_base(
+    python_version: str, *, wanted: str = "", allow_host: bool = True, seconds: float = 3.0
+) -> str:
+    """Decides on a base image: what is wanted, else Docker's Python, else this machine.
+
+    Args:
+        python_version: Minor version that the bento needs, for example ``3.11``.
+        wanted: A base asked for; wins, and so does ``$KFP_BENTO_BASE_IMAGE`` after it.
+        allow_host: Whether ``host`` may be the answer.
+        seconds: How long docker.io gets to answer.
+
+    Returns:
+        A registry reference, ``oci:DIR``, ``docker-archive:FILE`` or ``host``.
+
+    Raises:
+        ImageError: docker.io does not answer and ``host`` is not allowed.
+    """
+    if chosen := wanted or os.environ.get(BASE_VARIABLE, ""):
+        return chosen
+    official = f"docker.io/library/python:{python_version}-slim"
+    if _answers(parse_reference(official), seconds):
+        return official
+    if allow_host:
+        return HOST
+    raise ImageError(
+        f"No base image: docker.io did not give {official} within {seconds:g} seconds.",
+        hint=f"Name a base image (or set {BASE_VARIABLE}) from a registry that you can reach, "
+        f"or {HOST}: a base made of this machine, for trying out.",
+    )
+
+
+def _answers(reference: Reference, seconds: float) -> bool:
+    """Whether the registry knows the image; name resolution has no time-out, hence the thread."""
+    found = []
+
+    def ask() -> None:
+        patience = RetryPolicy(attempts=1, connect=seconds, read=seconds)
+        try:
+            found.append(Repository(reference, patience).head_manifest(reference.identifier))
+        except KfpBentoError:
+            return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return any(found)
+
+
+def open_base(
+    text: str,
+    python_version: str,
+    platform: Platform,
+    *,
+    workspace: BlobDirectory,
+    codec: Codec,
+    cache: LayerCache | None,
+    epoch: int,
+    progress: Callable[[str], None],
+) -> BaseImage:
+    """Resolves a base image to its digest and checks that the bento can run on it.
+
+    Args:
+        text: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
+        python_version: Minor version of Python that the bento needs.
+        platform: Which image of a multi-platform index.
+        workspace: Where a host layer is written.
+        codec: How a host layer is compressed.
+        cache: Where layers are kept between builds.
+        epoch: Seconds since 1970 for timestamps of a host layer.
+        progress: Told what is going on.
+
+    Raises:
+        ImageError: It cannot be read, has no image for the platform or another Python.
+    """
+    if text == HOST:
+        return _host(python_version, platform, workspace, codec, cache, epoch, progress)
+    image = open_image(text, platform)
+    require_platform(image, platform)
+    with well_formed(image.title):
+        _check_limits(image)
+    base = _base(image, python_version)
+    if base.python and not f"{base.python}.".startswith(f"{python_version}."):
+        raise ImageError(
+            f"The base image {base.title} has Python {base.python}, "
+            f"but the bento was built for {python_version}.",
+            hint=f"Choose a base with Python {python_version}, or rebuild the bento with "
+            f"python_version={'.'.join(base.python.split('.')[:2])}.",
+        )
+    if not base.python:
+        progress(f"the base does not say where its Python is; taking {base.interpreter}")
+    return base
+
+
+def _host(
+    python_version: str,
+    platform: Platform,
+    workspace: BlobDirectory,
+    codec: Codec,
+    cache: LayerCache | None,
+    epoch: int,
+    progress: Callable[[str], None],
+) -> BaseImage:
+    layer, config, version = host_base(
+        python_version, platform, workspace, codec, cache=cache, epoch=epoch, progress=progress
+    )
+    minor = ".".join(version.split(".")[:2])
+    return BaseImage(
+        title=HOST,
+        digest="",
+        config=config,
+        layers=(layer,),
+        blobs=workspace,
+        interpreter=f"/usr/local/bin/python{minor}",
+        python=version if _PYTHON.fullmatch(version) else "",
+    )
+
+
+def _check_limits(image: OpenedImage) -> None:
+    """Refuses what a copy may carry along, but nothing can be built on.
+
+    Programs in Go take ``user`` for ``User``, and the last one wins: a base could so undo what we
+    set. Hence no name may come in another spelling.
+    """
+    for name in image.config.get("config") or {}:
+        proper = _CONFIG_NAMES.get(name.casefold(), name)
+        if name != proper:
+            raise ValueError(f"its configuration spells '{proper}' as {name!a}")
+    if len(image.layers) > _MOST_BASE_LAYERS:
+        raise ValueError(
+            f"it has {len(image.layers)} layers, and containers have at most {MOST_LAYERS} with "
+            "the bento's own"
+        )
+
+
+def _base(image: OpenedImage, python_version: str) -> BaseImage:
+    environment = dict(
+        pair.partition("=")[::2] for pair in (image.config.get("config") or {}).get("Env") or ()
+    )
+    version = environment.get("PYTHON_VERSION", "")
+    # Docker's official images install below /usr/local and say their version; distributions do not.
+    folder = "/usr/local/bin" if version else "/usr/bin"
+    return BaseImage(
+        title=image.title,
+        digest=image.descriptor.digest,
+        config=image.config,
+        # Whatever kfp-bento noted about them, to an image on top they are all its base.
+        layers=tuple(
+            replace(layer, kind="base", title=f"base layer {number}")
+            for number, layer in enumerate(image.layers, start=1)
+        ),
+        blobs=image.blobs,
+        interpreter=f"{folder}/python{python_version}",
+        python=version if _PYTHON.fullmatch(version) else "",
+    )

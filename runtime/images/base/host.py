@@ -1,0 +1,357 @@
+"""The `host` base: one layer made of this machine's own Python and what it needs to run.
+
+For trying things out without a registry, not for production: it holds the interpreter that runs
+this code, its standard library, the shared libraries these load, bash and a few commands, laid
+out like Docker's ``python:slim`` (interpreter below ``/usr/local``, merged ``/usr``).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import platform as host_platform
+import re
+import shutil
+import stat
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.cache.local import LayerCache, cached_layer
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.config import DEFAULT_PATH
+from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
+from kfp_bento.runtime.images.oci.layers import Codec, write_layer
+from kfp_bento.runtime.images.oci.tar import (
+    TarEntry,
+    content_entry,
+    directory_entry,
+    file_entry,
+    symlink_entry,
+    walk_tree,
+)
+from kfp_bento.runtime.images.python.bytecode import compile_tree
+from kfp_bento.runtime.programs import clean_environment, run_program
+
+TITLE = "this machine's own Python (for trying out, not for production)"
+
+# BentoML's entrypoint needs bash and env, a pipeline's step needs mktemp; the rest makes a shell
+# in the image usable.
+_COMMANDS = (
+    *("bash", "env"),
+    *("basename", "cat", "chmod", "cp", "dirname", "head", "id", "ls", "mkdir", "mktemp", "mv"),
+    *("readlink", "rm", "sleep", "tail", "uname"),
+)
+# What wheels may expect of any Linux (PEP 600), and what name resolution loads at run time.
+_LIBRARIES = (
+    *("libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libresolv.so.2"),
+    *("librt.so.1", "libstdc++.so.6", "libutil.so.1", "libz.so.1", "libgomp.so.1"),
+    *("libnss_dns.so.2", "libnss_files.so.2"),
+)
+_UNWANTED_FOLDERS = {
+    *("__pycache__", "dist-packages", "ensurepip", "idlelib", "site-packages", "test", "tests"),
+    *("tkinter", "turtledemo"),
+}
+_UNWANTED = (
+    *("config-*", "*.a", "*.o", "*.pyc", "EXTERNALLY-MANAGED"),
+    *("sitecustomize.py", "usercustomize.py"),
+    *("_tkinter.*", "_test*.so", "_ctypes_test.*", "_xxtestfuzz.*", "xxlimited*", "nis.*"),
+)
+_LDD_LINE = re.compile(r"^\t(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
+_SECONDS = 300.0
+_LDD_MISSING = re.compile(r"^\t(?P<name>\S+) => not found$")
+
+_FILES = {
+    "etc/group": "root:x:0:\nbentoml:x:1034:\nnogroup:x:65534:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "etc/os-release": f'NAME="kfp-bento host base"\nID=kfp-bento-host\nPRETTY_NAME="{TITLE}"\n',
+    "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n"
+    "bentoml:x:1034:1034:bentoml:/home/bentoml:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+}
+_LOCALE = "usr/lib/locale/C.utf8"
+_FOLDERS = ("dev", "etc", "home", "proc", "root", "run", "sys", "usr", "var")
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """The files of this machine that the layer is made of.
+
+    Attributes:
+        executable: The interpreter.
+        library: Its standard library, as pairs of path inside it and file.
+        commands: Name and file of each command.
+        shared: Path in the image and file of each shared library and of the dynamic loader.
+        locale: Path in the image and file of what the C.UTF-8 locale is made of.
+    """
+
+    executable: Path
+    library: tuple[tuple[str, Path], ...]
+    commands: tuple[tuple[str, Path], ...]
+    shared: tuple[tuple[str, Path], ...]
+    locale: tuple[tuple[str, Path], ...]
+
+    def listing(self) -> list[list[Any]]:
+        """Path, size and modification time of everything: what a cached layer depends on."""
+        files = [self.executable, *(file for _, file in (*self.library, *self.commands))]
+        files += [file for _, file in (*self.shared, *self.locale)]
+        found = []
+        for file in files:
+            status = file.stat()
+            found.append([str(file), status.st_size, status.st_mtime_ns])
+        return found
+
+
+def host_base(
+    python_version: str,
+    platform: Platform,
+    workspace: BlobDirectory,
+    codec: Codec,
+    *,
+    cache: LayerCache | None,
+    epoch: int,
+    progress: Callable[[str], None],
+) -> tuple[Layer, dict[str, Any], str]:
+    """Makes the base layer, or takes it from the cache.
+
+    Returns:
+        The layer, an image configuration for it, and the full version of the Python inside.
+
+    Raises:
+        ImageError: This is not Linux with glibc, the platform or the Python version is not this
+            machine's, or bash or a library is missing.
+    """
+    version = host_platform.python_version()
+    _check(python_version, platform)
+    runtime = _find_runtime()
+    inputs = {
+        "kind": "host",
+        "python": sys.version,
+        "platform": str(platform),
+        "codec": codec.identity,
+        "epoch": epoch,
+        "files": runtime.listing(),
+    }
+
+    def build(blobs: BlobDirectory) -> Layer:
+        progress(f"packing this machine's Python {version} as a base layer")
+        return _build(runtime, blobs, codec, epoch)
+
+    layer = cached_layer(cache, workspace, inputs, build)
+    config = {
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": {
+            "Env": [f"PATH={DEFAULT_PATH}", "LANG=C.UTF-8", f"PYTHON_VERSION={version}"],
+            "Cmd": ["python3"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+        "history": [{"created_by": f"kfp-bento: {TITLE}"}],
+    }
+    return layer, config, version
+
+
+def _check(python_version: str, platform: Platform) -> None:
+    away = "Name a base image instead, for example docker.io/library/python:3.11-slim."
+    if sys.platform != "linux" or host_platform.libc_ver()[0] != "glibc":
+        raise ImageError("The base 'host' works on Linux with glibc only.", hint=away)
+    if platform != parse_platform():
+        raise ImageError(f"The base 'host' is {parse_platform()}, not {platform}.", hint=away)
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python_version != own:
+        raise ImageError(
+            f"The base 'host' has Python {own}, but the bento was built for {python_version}.",
+            hint=f"Run this with Python {python_version}, or name a base image that has it.",
+        )
+
+
+def _find_runtime() -> _Runtime:
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    executable = Path(sys.base_prefix, "bin", f"python{minor}")
+    if not executable.exists():
+        executable = Path(getattr(sys, "_base_executable", sys.executable))
+    executable = Path(os.path.realpath(executable))
+    commands = tuple(_find_commands())
+    library = list(_standard_library())
+    loaded, broken = _shared_libraries(
+        [executable, *(file for _, file in commands), *_system_libraries()],
+        [file for name, file in library if name.endswith(".so")],
+    )
+    return _Runtime(
+        executable=executable,
+        library=tuple((name, file) for name, file in library if str(file) not in broken),
+        commands=commands,
+        shared=tuple(sorted(loaded.items())),
+        locale=tuple(_locale()),
+    )
+
+
+def _locale() -> Iterator[tuple[str, Path]]:
+    """Debian's glibc has the C.UTF-8 locale in files; others have it built in."""
+    for file in sorted(Path("/", _LOCALE).rglob("*")):
+        if file.is_file():
+            yield file.relative_to("/").as_posix(), file
+
+
+def _standard_library() -> Iterator[tuple[str, Path]]:
+    """Files of the standard library; tests, Tk and installers are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for folder, folders, files in os.walk(root, followlinks=False):
+        folders[:] = sorted(name for name in folders if not _unwanted(name, folder=True))
+        for name in sorted(files):
+            file = Path(folder, name)
+            # Distributions link parts of the library to /etc, so links are followed.
+            if not _unwanted(name, folder=False) and file.is_file():
+                yield file.relative_to(root).as_posix(), file
+
+
+def _unwanted(name: str, *, folder: bool) -> bool:
+    if folder and name in _UNWANTED_FOLDERS:
+        return True
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _UNWANTED)
+
+
+def _find_commands() -> Iterator[tuple[str, Path]]:
+    for name in _COMMANDS:
+        found = shutil.which(name, path="/usr/bin:/bin")
+        if found:
+            yield name, Path(os.path.realpath(found))
+        elif name in {"bash", "env"}:
+            raise ImageError(
+                f"The base 'host' needs {name}, which is not on this machine.",
+                hint="Install it, or name a base image.",
+            )
+
+
+def _system_libraries() -> Iterator[Path]:
+    """The libraries that nothing here may need, but wheels do."""
+    folders = {
+        os.path.dirname(path)  # noqa: PTH120
+        for path in _ldd([Path(os.path.realpath(sys.executable))])[0].values()
+    }
+    for name in _LIBRARIES:
+        for folder in sorted(folders):
+            if Path(folder, name).exists():
+                yield Path(folder, name)
+                break
+
+
+def _shared_libraries(needed: list[Path], optional: list[Path]) -> tuple[dict[str, Path], set[str]]:
+    """Where each shared library goes in the image; and modules whose libraries are missing."""
+    found, missing = _ldd(needed)
+    if missing:
+        raise ImageError(f"This machine lacks shared libraries: {', '.join(sorted(missing))}.")
+    more, broken = _ldd(optional)
+    libraries = {**more, **found, **{item.name: str(item) for item in _of(needed, "lib")}}
+    folder = _below_usr(os.path.dirname(os.path.realpath(found["libc.so.6"])))  # noqa: PTH120
+    placed = {}
+    for name, path in libraries.items():
+        # The loader is named by its full path inside every executable.
+        place = _below_usr(name) if name.startswith("/") else f"{folder}/{name}"
+        placed[place.lstrip("/")] = Path(os.path.realpath(path))
+    return placed, broken
+
+
+def _of(files: Iterable[Path], prefix: str) -> Iterator[Path]:
+    return (file for file in files if file.name.startswith(prefix) and ".so" in file.name)
+
+
+def _below_usr(path: str) -> str:
+    return path if path.startswith("/usr/") else f"/usr{path}"
+
+
+def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
+    """Asks the dynamic loader: paths by library name, and the files it cannot load.
+
+    The loader that a file names is run for it, so only files of this machine's own Python and
+    commands are asked about, never those of a model or of a wheel.
+    """
+    if not files:
+        return {}, set()
+    done = run_program(
+        ["ldd", *map(str, files)],
+        doing="Looking for shared libraries",
+        directory=Path("/"),
+        environment=clean_environment(LC_ALL="C"),
+        seconds=_SECONDS,
+        error=ImageError,
+        hint="Name a base image.",
+    )
+    libraries: dict[str, str] = {}
+    broken = set()
+    current = str(files[0])
+    for line in done.output.splitlines():
+        if match := _LDD_LINE.match(line):
+            libraries[match["name"] or match["path"]] = match["path"]
+        elif _LDD_MISSING.match(line):
+            broken.add(current)
+        elif line.endswith(":") and not line.startswith("\t"):
+            current = line[:-1]
+    return libraries, broken
+
+
+def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) -> Layer:
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    place = f"usr/local/{sys.platlibdir}/python{minor}"
+    with storage_errors(blobs.root):
+        blobs.root.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".host-", dir=blobs.root))
+    try:
+        with storage_errors(scratch):
+            for name, file in runtime.library:
+                copy = scratch / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+                copy.chmod(stat.S_IMODE(file.stat().st_mode) & 0o755)
+            compile_tree(scratch, f"/{place}")
+        entries = [*_skeleton(), *_programs(runtime, minor), *walk_tree(scratch, place)]
+        return write_layer(
+            _with_parents(entries), blobs, codec, kind="base", title=TITLE, epoch=epoch
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _skeleton() -> Iterator[TarEntry]:
+    """A merged-/usr root with what a process without privileges looks up."""
+    for name in _FOLDERS:
+        yield directory_entry(name)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        yield directory_entry(f"usr/{name}")
+        yield symlink_entry(name, f"usr/{name}")
+    for name in ("tmp", "var/tmp"):
+        yield directory_entry(name, mode=0o1777)
+    for name, text in _FILES.items():
+        yield content_entry(name, text.encode())
+
+
+def _programs(runtime: _Runtime, minor: str) -> Iterator[TarEntry]:
+    for name, file in runtime.commands:
+        yield file_entry(f"usr/bin/{name}", os.fsencode(file), executable=True)
+    yield symlink_entry("usr/bin/sh", "bash")
+    for path, file in runtime.shared:
+        yield file_entry(path, os.fsencode(file), executable=True)
+    interpreter = f"usr/local/bin/python{minor}"
+    yield file_entry(interpreter, os.fsencode(runtime.executable), executable=True)
+    yield symlink_entry("usr/local/bin/python3", f"python{minor}")
+    yield symlink_entry("usr/local/bin/python", "python3")
+    for path, file in runtime.locale:
+        yield file_entry(path, os.fsencode(file), executable=False)
+
+
+def _with_parents(entries: Iterable[TarEntry]) -> Iterator[TarEntry]:
+    """Adds the directories that nobody named."""
+    given = list(entries)
+    known = {entry.path for entry in given}
+    yield from given
+    for entry in given:
+        for parent in Path(entry.path).parents:
+            name = parent.as_posix()
+            if name != "." and name not in known:
+                known.add(name)
+                yield directory_entry(name)

@@ -1,0 +1,1 @@
+"""What is known from earlier builds, and who vouches for it."""

@@ -1,0 +1,1 @@
+"""Debian packages of an image, added without running their scripts."""

@@ -1,0 +1,313 @@
+"""Choosing and fetching Debian packages for a base image, with apt as the solver.
+
+apt runs in a directory of its own: it sees the base's packages, sources, pins and keyrings, and
+nothing of this machine but its program files. It needs no privilege and installs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, release_of
+from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
+from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.oci.tar import CHUNK
+from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
+
+# Raised when the same packages would come to give another layer.
+SYSTEM_FORMAT = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
+_URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
+_FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
+_HELPER = "/usr/lib/apt/apt-helper"
+_PROXIES = (
+    *("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY"),
+)
+_SECONDS = 1800.0
+_WAY_OUT = "Use a base image that has what the bento needs, or let the cluster build the bento."
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """One package of one version, fixed by the digest of its file.
+
+    Attributes:
+        name: Binary package.
+        version: Debian version, with its epoch where there is one.
+        architecture: Such as ``amd64``, or ``all``.
+        sha256: Of the ``.deb``, in hexadecimal.
+        size: Of the ``.deb`` in bytes.
+        filename: Name of the ``.deb``, such as ``libgomp1_12.2.0-14_amd64.deb``.
+        uri: Where it was found; no part of its identity, and it may hold a password.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    size: int
+    filename: str
+    uri: str = field(default="", repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The package as plain JSON values, without its address."""
+        return {key: value for key, value in asdict(self).items() if key != "uri"}
+
+
+@dataclass(frozen=True)
+class SystemPackages:
+    """The packages that a base lacks, in the order of their names.
+
+    Attributes:
+        packages: What is to be added, dependencies among them.
+        release: What they were made for, such as ``debian 12``.
+        architecture: The processor in dpkg's words, such as ``amd64``.
+    """
+
+    packages: tuple[DebianPackage, ...]
+    release: str
+    architecture: str
+
+    def inputs(self) -> dict[str, Any]:
+        """What the layer's bytes depend on, besides codec and epoch: the key of its cache."""
+        return {
+            "kind": "system",
+            "format": SYSTEM_FORMAT,
+            "packages": sorted(package.sha256 for package in self.packages),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        packages = [package.to_dict() for package in self.packages]
+        return {
+            "packages": packages,
+            "release": self.release,
+            "architecture": self.architecture,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SystemPackages:
+        """Reads what `to_dict` wrote."""
+        known = {item.name for item in fields(DebianPackage)}
+        packages = (
+            DebianPackage(**{key: value for key, value in item.items() if key in known})
+            for item in data["packages"]
+        )
+        return cls(tuple(packages), data["release"], data["architecture"])
+
+
+def resolve_packages(
+    names: Sequence[str],
+    facts: RootFilesystem,
+    platform: Platform,
+    progress: Callable[[str], None] | None = None,
+) -> SystemPackages:
+    """Finds which packages a base lacks for the wanted ones to work, without recommended ones.
+
+    The answer depends on the base and on what the archive holds now; a package can be pinned as
+    ``name=version``. What the base has already is left as it is.
+
+    Args:
+        names: Wanted packages, with or without ``=version``.
+        facts: What the base is made of.
+        platform: The image's platform.
+        progress: Told what is going on.
+
+    Raises:
+        InvalidInput: A name is none, or the sources cannot be used.
+        ImageError: The base is no Debian, apt is missing, a package does not exist, the archive
+            cannot be reached or its signature is wrong, or the base's own packages would change.
+    """
+    _check_names(names)
+    _check_base(facts, platform)
+    if progress:
+        progress(f"finding system packages for {release_of(facts)}: {' '.join(names)}")
+    with _apt_root(facts, platform.architecture) as root:
+        _apt(root, "apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
+        install = ("apt-get", "install", "-qq", "-y", "--no-upgrade", "--no-install-recommends")
+        plan = _apt(root, *install, "--simulate", *names)
+        _check_plan(plan)
+        uris = _apt(root, *install, "--print-uris", *names)
+        found = sorted(_packages(uris), key=lambda item: (item.name, item.architecture))
+    if {item.name for item in found} != set(re.findall(r"^Inst (\S+)", plan, re.MULTILINE)):
+        raise ImageError("apt gave no SHA-256 digest for every package that it chose.")
+    # Where a base's record is abridged, apt takes a package of the same version for another one.
+    present = facts.packages
+    packages = [item for item in found if present.get(item.name) != item.version]
+    return SystemPackages(tuple(packages), release_of(facts), platform.architecture)
+
+
+def fetch_packages(
+    chosen: SystemPackages, facts: RootFilesystem, folder: Path
+) -> dict[DebianPackage, Path]:
+    """Downloads packages that `resolve_packages` gave, and checks their digests.
+
+    Raises:
+        ImageError: One cannot be fetched, or is not what was chosen.
+    """
+    found = {package: folder / package.filename for package in chosen.packages}
+    if not found:
+        return found
+    arguments = []
+    for package, path in found.items():
+        arguments += [package.uri, str(path), f"SHA256:{package.sha256}"]
+    with _apt_root(facts, chosen.architecture) as root:
+        _apt(root, _HELPER, "download-file", *arguments)
+    for package, path in found.items():
+        if _sha256(path) != package.sha256:
+            raise ImageError(f"{package.filename} is not the file that the archive names.")
+    return found
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"'{name}' is no name of a Debian package.",
+                hint="Write name or name=version, for example libgomp1.",
+            )
+
+
+def _check_base(facts: RootFilesystem, platform: Platform) -> None:
+    if not facts.is_debian:
+        raise ImageError(
+            f"System packages cannot be added to a base that is no Debian "
+            f"('{release_of(facts)}', {len(facts.packages)} packages).",
+            hint="Choose a base made from Debian, such as python:3.11-slim, "
+            "or one that has the packages already.",
+        )
+    if facts.architecture not in {"", platform.architecture}:
+        raise ImageError(f"The base is {facts.architecture}, but the image is for {platform}.")
+
+
+def _check_plan(plan: str) -> None:
+    """Packages may be added; what the base has must stay, since layers only add files."""
+    removed = re.findall(r"^Remv (\S+)", plan, re.MULTILINE)
+    replaced = re.findall(r"^Inst (\S+) \[(\S+)\] \((\S+)", plan, re.MULTILINE)
+    changed = [item for item in replaced if item[1] != item[2]]
+    if not removed and not changed:
+        return
+    parts = [f"{name} {old} to be replaced by {new}" for name, old, new in changed]
+    parts += [f"{name} to be removed" for name in removed]
+    raise ImageError(
+        f"The system packages would need packages of the base to change: {', '.join(parts)}.",
+        hint="Use a newer build of the base image; its packages are older than the archive's.",
+    )
+
+
+def _packages(uris: str) -> Iterator[DebianPackage]:
+    for line in uris.splitlines():
+        if match := _URI_LINE.fullmatch(line.strip()):
+            uri, filename, size, sha256 = match.groups()
+            parts = _FILE_NAME.fullmatch(filename)
+            if parts is None:
+                raise ImageError(f"The archive holds a package file of no valid name: {filename}.")
+            name, version, architecture = map(urllib.parse.unquote, parts.groups())
+            yield DebianPackage(name, version, architecture, sha256, int(size), filename, uri)
+
+
+@contextlib.contextmanager
+def _apt_root(facts: RootFilesystem, architecture: str) -> Iterator[Path]:
+    with storage_errors(tempfile.gettempdir()):
+        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-apt-")
+    with scratch as folder, storage_errors(folder):
+        root = Path(folder)
+        for name in ("etc", "etc/preferences.d", "lists/partial", "archives/partial", "log"):
+            (root / name).mkdir(parents=True)
+        (root / "status").write_text(facts.status, encoding="utf-8")
+        for name, text in facts.preferences.items():
+            (root / "etc/preferences.d" / name).write_text(text, encoding="utf-8")
+        sources = apt_sources(facts, architecture, root / "keyrings")
+        (root / "etc/base.sources").write_text(sources, encoding="utf-8")
+        (root / "apt.conf").write_text(_configuration(root, architecture), encoding="utf-8")
+        yield root
+
+
+def _configuration(root: Path, architecture: str) -> str:
+    """All of apt's settings; it reads nothing of this machine's /etc/apt.
+
+    apt reads the file in APT_CONFIG first, and it says where all others would be.
+    """
+    places = {
+        "Dir::Etc": root / "etc",
+        "Dir::Etc::sourcelist": root / "etc/base.sources",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::trusted": "/dev/null",
+        "Dir::Etc::trustedparts": root / "keyrings",
+        "Dir::State": root,
+        "Dir::State::lists": root / "lists",
+        "Dir::State::status": root / "status",
+        "Dir::Cache": root,
+        "Dir::Cache::archives": root / "archives",
+        "Dir::Log": root / "log",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        # Dropping privileges needs privileges, and there are none.
+        "APT::Sandbox::User": "",
+        "APT::Get::AllowUnauthenticated": "false",
+        "Acquire::AllowInsecureRepositories": "false",
+        "Acquire::AllowDowngradeToInsecureRepositories": "false",
+        "Acquire::ForceHash": "sha256",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "30",
+        "Acquire::https::Timeout": "30",
+    }
+    return "".join(f'{name} "{value}";\n' for name, value in places.items())
+
+
+def _apt(root: Path, program: str, *arguments: str) -> str:
+    if shutil.which(program) is None:
+        raise ImageError(
+            f"System packages need apt, and there is no {program} here.",
+            hint="Install apt (Debian package apt) beside kfp-bento, "
+            "or use a base image that has the packages.",
+        )
+    done = run_program(
+        [program, *arguments],
+        doing="Finding system packages",
+        directory=root,
+        environment=clean_environment(_PROXIES, APT_CONFIG=str(root / "apt.conf"), LC_ALL="C"),
+        seconds=_SECONDS,
+        error=ImageError,
+        hint=_WAY_OUT,
+    )
+    if done.status != 0:
+        raise _failed(done.complaint if done.complaint.strip() else cleaned(done.output))
+    return done.output
+
+
+def _failed(output: str) -> ImageError:
+    lines = [line.strip() for line in output.splitlines()]
+    reasons = [line[3:] for line in lines if line.startswith(("E: ", "W: "))] or lines
+    text = " ".join(dict.fromkeys(reasons))
+    text = text[:1200].rstrip(". ")
+    hint = _WAY_OUT
+    if "Unable to locate" in text or "has no installation candidate" in text:
+        hint = "Correct the name; it must be a package of the base's own Debian release."
+    elif "Failed to fetch" in text or "Could not resolve" in text or "signed" in text:
+        hint = (
+            f"Let {SOURCES_VARIABLE} name a file with apt sources that can be reached from here "
+            "and are signed, for example a mirror's."
+        )
+    return ImageError(f"The system packages cannot be had: {text}.", hint=hint)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with storage_errors(path), path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What an image is made of: names, manifests, blobs, tars and layers, wherever they lie."""

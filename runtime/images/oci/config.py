@@ -1,0 +1,257 @@
+"""The image configuration and manifest (OCI image specification 1.1, ``config.md``).
+
+What a container sees follows BentoML's own Dockerfile (``base_v2.j2``): the same paths, user,
+ports, entrypoint and environment. Where we differ, the reason stands beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.image import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Layer,
+    Platform,
+)
+
+USER_ID = 1034
+HOME = "/home/bentoml"
+BENTO_PATH = f"{HOME}/bento"
+VENV = "/app/.venv"
+# What lets an image be taken apart again, and put on another base without its bento.
+KIND = "kfp-bento.kind"
+TITLE = "kfp-bento.title"
+PROFILE = "kfp-bento.profile"
+BENTO = "kfp-bento.bento"
+MODELS = "kfp-bento.models"
+INTERPRETER = "kfp-bento.interpreter"
+OWN_ENVIRONMENT = "kfp-bento.environment"
+# What containerd and Docker take (the limit of lower directories in overlayfs mounts).
+MOST_LAYERS = 127
+DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENTRYPOINT = f"{BENTO_PATH}/env/docker/entrypoint.sh"
+# BentoML creates these when it starts, which a read-only root would not let it do.
+BENTOML_DIRECTORIES = ("bentos", "envs", "models", "tmp")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a container started from an image is given, besides what its base gives.
+
+    Attributes:
+        name: By which an image remembers its profile.
+        environment: Variables.
+        entrypoint: The command; empty for images that are told what to run.
+        working_directory: Where it starts.
+        ports: TCP ports it listens on.
+    """
+
+    name: str
+    environment: Mapping[str, str]
+    entrypoint: tuple[str, ...] = ()
+    working_directory: str = "/"
+    ports: tuple[int, ...] = ()
+
+
+_ANY_PYTHON = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONIOENCODING": "UTF-8",
+    "PYTHONUNBUFFERED": "1",
+    "VIRTUAL_ENV": VENV,
+    # A served model and a step talk to nobody that they were not told to talk to.
+    "BENTOML_DO_NOT_TRACK": "True",
+}
+SERVICE = Profile(
+    name="service",
+    environment={
+        **_ANY_PYTHON,
+        "BENTO_PATH": BENTO_PATH,
+        "BENTOML_HOME": f"{HOME}/",
+        "BENTOML_HF_CACHE_DIR": f"{BENTO_PATH}/hf-models",
+        "BENTOML_CONTAINERIZED": "true",
+        # There need be no passwd entry for 1034, and libraries ask for a home and a name.
+        "HOME": HOME,
+        "USER": "bentoml",
+        "LOGNAME": "bentoml",
+        # The default is below BENTOML_HOME, which a read-only root cannot offer.
+        "BENTOML_RESULT_STORE": "/tmp/bentoml-task-result.db",  # noqa: S108
+    },
+    entrypoint=(ENTRYPOINT,),
+    working_directory=BENTO_PATH,
+    ports=(3000, 3001),
+)
+# An environment that a pipeline's steps run in, as whichever user the cluster chooses.
+STEP = Profile(
+    name="step",
+    environment={
+        **_ANY_PYTHON,
+        "HOME": "/tmp",  # noqa: S108 - the one place that any user may write
+        "USER": "kfp-bento",
+        "LOGNAME": "kfp-bento",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    },
+)
+PROFILES = {profile.name: profile for profile in (SERVICE, STEP)}
+
+
+def image_config(
+    base: Mapping[str, Any],
+    layers: Sequence[Layer],
+    platform: Platform,
+    *,
+    environment: Mapping[str, str],
+    labels: Mapping[str, str],
+    interpreter: str,
+    epoch: int,
+    profile: Profile = SERVICE,
+) -> bytes:
+    """Composes the image configuration on top of the base's.
+
+    Args:
+        base: The base's configuration file, parsed.
+        layers: All layers, those of the base first.
+        platform: The image's platform.
+        environment: The bento's own environment variables.
+        labels: Labels to add to the base's.
+        interpreter: The base's Python that the virtual environment links to.
+        epoch: Seconds since 1970 for every timestamp.
+        profile: What containers are given.
+
+    Raises:
+        ImageError: A variable's name has a comma in it.
+    """
+    created = _timestamp(epoch)
+    inherited = base.get("config") or {}
+    config = {
+        **{key: value for key, value in inherited.items() if key not in {"Cmd", "Image"}},
+        "User": f"{USER_ID}:{USER_ID}",
+        "ExposedPorts": {
+            **(inherited.get("ExposedPorts") or {}),
+            **{f"{port}/tcp": {} for port in profile.ports},
+        },
+        "Env": _environment(inherited.get("Env") or [], profile, environment),
+        "Entrypoint": list(profile.entrypoint),
+        "WorkingDir": profile.working_directory,
+        "Labels": {
+            **_foreign(inherited.get("Labels") or {}),
+            **labels,
+            PROFILE: profile.name,
+            INTERPRETER: interpreter,
+            OWN_ENVIRONMENT: _listed(environment),
+        },
+    }
+    kept = {"author", "os.version", "os.features", "variant"}
+    document: dict[str, Any] = {
+        **{key: value for key, value in base.items() if key in kept},
+        "created": created,
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
+    if history := _history(base, layers, created):
+        document["history"] = history
+    return canonical_json(document)
+
+
+def image_manifest(
+    config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
+) -> tuple[Descriptor, bytes]:
+    """Composes the image manifest; only OCI media types, whatever the base used.
+
+    Raises:
+        ImageError: There are more layers than a container may have.
+    """
+    if len(layers) > MOST_LAYERS:
+        raise ImageError(
+            f"The image would have {len(layers)} layers; containers have at most {MOST_LAYERS}.",
+            hint="Choose a base image with fewer layers.",
+        )
+    content = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config.to_dict(),
+            "layers": [_layer_entry(layer) for layer in layers],
+            "annotations": dict(annotations),
+        }
+    )
+    return descriptor_of(content, OCI_MANIFEST), content
+
+
+def _layer_entry(layer: Layer) -> dict[str, Any]:
+    entry = layer.descriptor.to_dict()
+    if layer.kind == "base":
+        return entry
+    return {**entry, "annotations": {KIND: layer.kind, TITLE: layer.title}}
+
+
+def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
+    """A base's labels without those that kfp-bento gave it: they tell how the base was made."""
+    return {name: value for name, value in labels.items() if not name.startswith("kfp-bento.")}
+
+
+def _listed(environment: Mapping[str, str]) -> str:
+    """The variables' names in their order, on which that in the configuration depends."""
+    for name in environment:
+        if "," in name:
+            raise ImageError(
+                f"The bento sets an environment variable named '{name}'.",
+                hint="Rename it: a comma cannot be part of a variable's name here.",
+            )
+    return ",".join(environment)
+
+
+def config_descriptor(content: bytes) -> Descriptor:
+    """The descriptor of an image configuration."""
+    return descriptor_of(content, OCI_CONFIG)
+
+
+def descriptor_of(content: bytes, media_type: str) -> Descriptor:
+    """The descriptor of bytes at hand."""
+    return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+
+
+def canonical_json(document: Any) -> bytes:
+    """JSON whose bytes depend on its content only."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _environment(inherited: Sequence[str], profile: Profile, own: Mapping[str, str]) -> list[str]:
+    """The base's variables in their order, overridden by name; then ours, then the bento's."""
+    merged = dict(pair.partition("=")[::2] for pair in inherited)
+    path = merged.get("PATH") or DEFAULT_PATH
+    merged.update(profile.environment)
+    merged.update(own)
+    merged["PATH"] = f"{VENV}/bin:{path}"
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _history(
+    base: Mapping[str, Any], layers: Sequence[Layer], created: str
+) -> list[dict[str, Any]]:
+    """One entry for each layer; left out altogether when the base's does not match its layers."""
+    inherited = list(base.get("history") or [])
+    below = [layer for layer in layers if layer.kind == "base"]
+    if len([item for item in inherited if not item.get("empty_layer")]) != len(below):
+        return []
+    own = [
+        {"created": created, "created_by": f"kfp-bento: {layer.title}"}
+        for layer in layers
+        if layer.kind != "base"
+    ]
+    return [*inherited, *own]
+
+
+def _timestamp(epoch: int) -> str:
+    moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,294 @@
+"""What an image is made of, and the two small interfaces that images are read and written by.
+
+An image is immutable. A source (registry, layout) gives out blobs by descriptor; a sink takes
+them. Every source goes with every sink.
+"""
+
+from __future__ import annotations
+
+import platform as host_platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.programs import cleaned
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.images.attestations.attachments import Document
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+# A descriptor that claims more is a lie or a mistake.
+LARGEST_BLOB = 1 << 40
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+# How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
+Placement = Literal["present", "mounted", "sent"]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A blob by digest (``sha256:…``), with its size in bytes and its media type."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The descriptor as OCI manifests write it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+def one_line(value: object, longest: int = 200) -> str:
+    """A value of somebody else's document as it may be shown: one line that steers no terminal."""
+    return " ".join(cleaned(str(value)[:longest]).split())
+
+
+def is_digest(value: object) -> bool:
+    """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def descriptor_from(item: object) -> Descriptor:
+    """Reads a descriptor from a manifest or index that somebody else wrote.
+
+    ``urls`` and ``data`` are not looked at: blobs come from where the image comes from.
+
+    Raises:
+        ImageError: A field is missing or has a wrong type, the digest is no SHA-256 digest (it
+            names a file), or the size is none.
+    """
+    if not isinstance(item, dict):
+        raise ImageError("An image has something else where a descriptor must be.")
+    digest, size, media_type = item.get("digest"), item.get("size"), item.get("mediaType", "")
+    if not is_digest(digest):
+        shown = one_line(digest, 100) if isinstance(digest, str) else type(digest).__name__
+        raise ImageError(f"An image names a blob by '{shown}', which is no SHA-256 digest.")
+    if type(size) is not int or not 0 <= size <= LARGEST_BLOB:
+        raise ImageError(f"An image gives no size for {digest}, or one that cannot be.")
+    if not isinstance(media_type, str) or not media_type.isprintable():
+        raise ImageError(f"An image gives no media type for {digest}.")
+    return Descriptor(media_type, str(digest), size)
+
+
+def referrer_type(manifest: dict[str, Any]) -> str:
+    """What a manifest says that it holds; the configuration's media type stands in for it."""
+    config = manifest.get("config")
+    other = config.get("mediaType") if isinstance(config, dict) else None
+    return str(manifest.get("artifactType") or other or "")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image.
+
+    Attributes:
+        kind: ``base``, ``dependencies``, ``model`` or ``source``.
+        digest: Digest of the blob as it is stored and sent.
+        diff_id: Digest of the uncompressed tar.
+        size: Size of the blob in bytes.
+        media_type: OCI media type of the blob.
+        origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
+        title: What it holds, for people: ``dependencies (41 wheels)``.
+        placement: How it came to its destination, or an empty string before it did.
+        unverified: Whether it is reused on the word of a registry alone: a record without a seal
+            of ours names it, and nobody here has seen what is in it.
+    """
+
+    kind: str
+    digest: str
+    diff_id: str
+    size: int
+    media_type: str
+    origin: str
+    title: str
+    placement: Placement | Literal[""] = field(default="", compare=False)
+    unverified: bool = field(default=False, compare=False)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The blob this layer is stored as."""
+        return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Layer:
+        """Reads a layer that was written down as plain JSON values, by whomever.
+
+        Raises:
+            ValueError: It is none.
+        """
+        names = {item.name for item in fields(cls)} - {"placement", "unverified"}
+        if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
+            raise ValueError("a layer with other fields")
+        texts = [value for name, value in data.items() if name != "size"]
+        if not all(isinstance(value, str) for value in texts) or not is_digest(data["diff_id"]):
+            raise ValueError("a layer with wrong values")
+        try:
+            descriptor_from({**data, "mediaType": data["media_type"]})
+        except ImageError as error:
+            raise ValueError(error.message) from error
+        return cls(**data)
+
+    def record(self) -> dict[str, Any]:
+        """The layer as plain JSON values, for a build that will reuse it."""
+        facts = asdict(replace(self, origin="reused"))
+        return {name: facts[name] for name in facts.keys() - {"placement", "unverified"}}
+
+    def with_origin(self, origin: str) -> Layer:
+        """The same layer, said to come from elsewhere."""
+        return replace(self, origin=origin)
+
+    def placed(self, placement: Placement) -> Layer:
+        """The same layer, arrived at its destination."""
+        return replace(self, placement=placement)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that has been written somewhere, fixed by its digest.
+
+    Attributes:
+        repository: ``host/path`` without tag; ``localhost/<bento name>`` in a layout.
+        digest: Digest of the image manifest.
+        tags: Tags that pointed to it when it was written.
+        base: The base image for people, with its digest; ``host`` for this machine's own.
+        location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
+        layers: From the lowest to the highest.
+        platform: ``linux/amd64`` or ``linux/arm64``.
+        reused: Whether the destination held this very image already, so that nothing changed.
+        documents: Bill of materials and provenance as the build that gave this value knows them,
+            where some layers are unverified; those attached to the image may be anybody's.
+    """
+
+    repository: str
+    digest: str
+    tags: tuple[str, ...]
+    base: str
+    location: str
+    layers: tuple[Layer, ...]
+    platform: str
+    reused: bool = field(default=False, compare=False)
+    documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def reference(self) -> str:
+        """``repository@sha256:…``: the only name that cannot come to mean something else."""
+        return f"{self.repository}@{self.digest}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers as they are stored and sent."""
+        return sum(layer.size for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image as plain JSON values, its reference and size among them."""
+        derived = {"reference": self.reference, "size": self.size}
+        layers = [asdict(layer) for layer in self.layers]
+        facts = asdict(replace(self, documents=()))
+        del facts["documents"]
+        return {**facts, **derived, "tags": list(self.tags), "layers": layers}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Image:
+        """Reads what `to_dict` wrote."""
+        own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
+        layers = tuple(Layer(**layer) for layer in data["layers"])
+        return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
+
+
+@dataclass(frozen=True)
+class Platform:
+    """An operating system and a processor, in the words of the image specification."""
+
+    os: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.os}/{self.architecture}"
+
+
+def parse_platform(text: str = "") -> Platform:
+    """Parses ``linux/amd64`` or ``linux/arm64``; an empty text means this machine's processor.
+
+    Raises:
+        InvalidInput: Another platform.
+    """
+    if not text:
+        text = f"linux/{_MACHINES.get(host_platform.machine().lower(), host_platform.machine())}"
+    os, _, architecture = text.partition("/")
+    if os != "linux" or architecture not in {"amd64", "arm64"}:
+        raise InvalidInput(
+            f"Images for the platform '{text}' cannot be built.",
+            hint="Choose linux/amd64 or linux/arm64.",
+        )
+    return Platform(os=os, architecture=architecture)
+
+
+class BlobSource(Protocol):
+    """Gives out blobs. What it yields has been checked against the descriptor at its end."""
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
+
+    def local_path(self, blob: Descriptor) -> Path | None:
+        """The file that holds the blob, where there is one."""
+
+
+class BlobStream(Protocol):
+    """A blob that is made while it is sent, so that its digest is known only at its end."""
+
+    def open(self) -> Iterator[bytes]:
+        """Yields the bytes from the first one on; may be called again after a failure."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the bytes, once the last `open` was read to its end."""
+
+    @property
+    def size(self) -> int:
+        """Number of the bytes, once the last `open` was read to its end."""
+
+
+class ImageSink(Protocol):
+    """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
+
+    Only `tag` makes an image visible; until then nothing that could be pulled has changed.
+
+    Attributes:
+        carries_referrers: Whether what `put_referrer` takes can be found again.
+    """
+
+    carries_referrers: bool
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
+        """Stores the blob unless it is there already."""
+
+    def put_stream(self, stream: BlobStream) -> None:
+        """Stores a blob that is made while it is read."""
+
+    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
+        """Stores the manifest by digest; its blobs must be there."""
+
+    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+        """Stores a manifest whose ``subject`` is another one: an SBOM, a signature.
+
+        Its blobs must be there. It can then be found from its subject (distribution
+        specification 1.1, referrers).
+        """
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Lets the tag point to a stored manifest.
+
+        Returns:
+            Whether anything changed: False when the tag pointed to this manifest before.
+        """

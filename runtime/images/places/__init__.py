@@ -1,0 +1,1 @@
+"""Where images are read and written: registries, OCI layouts and archives."""

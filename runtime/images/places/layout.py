@@ -1,0 +1,277 @@
+"""OCI layout directories as a source and a sink of images (``image-layout.md``)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    parse_json,
+    put_in_place,
+    read_small_file,
+    scratch_beside,
+)
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.image import (
+    OCI_INDEX,
+    BlobSource,
+    BlobStream,
+    Descriptor,
+    Placement,
+    descriptor_from,
+)
+
+REF_NAME = "org.opencontainers.image.ref.name"
+WRITER = "kfp-bento.writer"
+INPUTS = "kfp-bento.inputs"
+_PARTS = {"oci-layout", "index.json", "blobs"}
+
+
+@dataclass(frozen=True)
+class LayoutSource:
+    """Reads images from an OCI layout directory."""
+
+    directory: Path
+
+    def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yields a blob and checks it."""
+        return BlobDirectory(self.directory).open_blob(blob)
+
+    def local_path(self, blob: Descriptor) -> Path | None:
+        """None: files of others are copied and checked, not linked, since they may change."""
+        return None
+
+    def find(self, tag: str = "") -> Descriptor:
+        """The image, or index of images, that the layout names.
+
+        Args:
+            tag: Which one; may be left out when the layout holds a single image.
+
+        Raises:
+            ImageError: There is no such layout or no such tag, or several images and no tag.
+        """
+        return self.find_named(tag)[0]
+
+    def find_named(self, tag: str = "") -> tuple[Descriptor, str]:
+        """What `find` finds, and the name that the layout gives it (may be empty)."""
+        found = [
+            item
+            for item in self._manifests()
+            if (_name(item) == tag if tag else not _is_referrer(item))
+        ]
+        if len(found) != 1:
+            which = f"image tagged '{tag}'" if tag else "image"
+            count = f"{len(found)} images" if found else f"no {which}"
+            raise ImageError(
+                f"The OCI layout {self.directory} holds {count}.",
+                hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
+            )
+        return descriptor_from(found[0]), _name(found[0])
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        listed = [item for item in self._manifests() if _is_referrer(item)]
+        return [item for item in listed if self._subject(descriptor_from(item)) == digest]
+
+    def _subject(self, referrer: Descriptor) -> Any:
+        try:
+            subject = parse_json(_small_blob(self, referrer)).get("subject")
+        except ValueError as error:
+            raise ImageError(f"{referrer.digest} is no manifest: {error}.") from error
+        return subject.get("digest") if isinstance(subject, dict) else None
+
+    def _manifests(self) -> list[Any]:
+        try:
+            index = _read_index(self.directory)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ImageError(
+                f"{self.directory} is no OCI layout: its index.json cannot be read ({reason}).",
+                hint="An OCI layout directory holds oci-layout, index.json and blobs/.",
+            ) from error
+        manifests = index.get("manifests", [])
+        if not isinstance(manifests, list):
+            raise ImageError(f"The index.json of {self.directory} lists no manifests.")
+        return manifests
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
+
+
+def _small_blob(blobs: BlobSource, blob: Descriptor) -> bytes:
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
+def _is_referrer(item: Any) -> bool:
+    return isinstance(item, dict) and "artifactType" in item
+
+
+def _name(item: Any) -> str:
+    """The name that an entry of an index gives its image; empty if it gives none."""
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+class LayoutSink:
+    """Writes one image as an OCI layout directory.
+
+    Everything is written into a directory beside it, which `tag` renames into place.
+    """
+
+    carries_referrers = True
+
+    def __init__(self, directory: Path, partial: Path) -> None:
+        self.directory = directory
+        self._partial = partial
+        self.blobs = BlobDirectory(partial)
+        # What the image follows from, for whoever asks whether it is up to date.
+        self.inputs = ""
+        self._referrers: list[dict[str, Any]] = []
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
+        """Stores the blob unless it is there already."""
+        return self.blobs.put_blob(blob, source)
+
+    def put_stream(self, stream: BlobStream) -> None:
+        """Stores a blob that is made while it is read."""
+        self.blobs.put_stream(stream)
+
+    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
+        """Stores the manifest."""
+        self.blobs.put_bytes(content, manifest.media_type)
+
+    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+        """Stores the manifest; the index will list it without a name."""
+        self.put_manifest(manifest, content)
+        kind = parse_json(content).get("artifactType", "")
+        self._referrers.append({**manifest.to_dict(), "artifactType": kind})
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Names the manifest in the index, and puts the layout into place."""
+        entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [entry, *self._referrers],
+            "annotations": {WRITER: "1", INPUTS: self.inputs},
+        }
+        with storage_errors(self.directory):
+            (self._partial / "index.json").write_text(json.dumps(index, indent=2))
+            (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+            if self._is_there():
+                return False
+            changed = _image_named(self.directory, tag) != manifest.digest
+            put_in_place(self._partial, self.directory)
+        return changed
+
+    def _is_there(self) -> bool:
+        """Whether the directory holds just this image already; then it is left untouched."""
+        fresh, present = (_listing(folder) for folder in (self._partial, self.directory))
+        index = self.directory / "index.json"
+        if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
+            return False
+        held = BlobDirectory(self.directory)
+        digests = {
+            f"sha256:{path.rpartition('/')[2]}": size
+            for path, size in present.items()
+            if path.startswith("blobs/")
+        }
+        return all(held.holds(Descriptor("", digest, digests[digest])) for digest in digests)
+
+
+def _image_named(directory: Path, tag: str) -> str:
+    """Digest of the image with this tag; empty if there is none."""
+    try:
+        return LayoutSource(directory).find(tag).digest
+    except ImageError:
+        return ""
+
+
+def _listing(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def recorded_image(
+    directory: Path, inputs: str, tag: str
+) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
+    """The image that a layout holds under this tag, if it was made of these inputs and is whole.
+
+    Args:
+        directory: The layout.
+        inputs: Key of the inputs, as `LayoutSink.inputs` says it.
+        tag: The image's name in the layout.
+
+    Returns:
+        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. That it
+        was made of these inputs is what the layout says, and whoever wrote it. All blobs are read.
+    """
+    blobs = BlobDirectory(directory)
+    try:
+        index = _read_index(directory)
+        if index["annotations"].get(INPUTS) != inputs:
+            return None
+        (entry,) = [item for item in index["manifests"] if _name(item) == tag]
+        found = descriptor_from(entry)
+        content = _small_blob(blobs, found)
+        manifest = parse_json(content)
+        needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
+        if not all(map(blobs.holds, needed)):
+            return None
+        return found, content, parse_json(_small_blob(blobs, needed[0]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
+        return None
+
+
+@contextlib.contextmanager
+def layout_sink(directory: Path) -> Iterator[LayoutSink]:
+    """Opens a layout for writing; unless an image is put, the disk stays as it was.
+
+    Raises:
+        ImageError: The directory holds something that we did not write, or cannot be written.
+    """
+    check_replaceable(directory)
+    with contextlib.ExitStack() as stack:
+        with storage_errors(directory):
+            partial = stack.enter_context(scratch_beside(directory))
+        yield LayoutSink(directory, partial)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Makes sure that nothing of anybody else's would be overwritten.
+
+    Raises:
+        ImageError: The directory exists, is not empty and is no layout written by kfp-bento.
+    """
+    if not os.path.lexists(directory):
+        return
+    try:
+        found = {item.name for item in directory.iterdir()}
+    except OSError as error:
+        raise ImageError(
+            f"The image cannot be written to {directory}: {error.strerror}."
+        ) from error
+    if not found:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        written = _read_index(directory).get("annotations")
+        if found <= _PARTS and isinstance(written, dict) and WRITER in written:
+            return
+    raise ImageError(
+        f"{directory} already holds something that kfp-bento did not write; it was left alone.",
+        hint="Choose another directory, or remove this one yourself.",
+    )

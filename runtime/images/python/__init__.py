@@ -1,0 +1,1 @@
+"""The Python environment of an image: its lock, its wheels and their bytecode."""
