@@ -31,7 +31,7 @@ def option_values(
     variables of --env come beside those of the file.
 
     Args:
-        options_type: The dataclass of the options; where it wants text, text is what is set.
+        options_type: The model of the options; where it wants text, text is what is set.
         file: A YAML or JSON mapping.
         settings: `key.sub=value`, each from one --set.
         named: Values of options that have a flag of their own, empty ones left out.

@@ -26,7 +26,8 @@ from kfp_bento.runtime.deployments.release.status import (
 )
 from kfp_bento.runtime.deployments.release.verdict import Verdict
 from kfp_bento.runtime.deployments.release.wait import wait_until_ready
-from kfp_bento.runtime.deployments.targets.kserve.render import InferenceServiceOptions, canary_name
+from kfp_bento.runtime.deployments.targets.kserve.options import InferenceServiceOptions
+from kfp_bento.runtime.deployments.targets.kserve.rules import canary_name
 from kfp_bento.runtime.deployments.targets.permissions import (
     OPERATIONS,
     Permission,
@@ -37,13 +38,10 @@ from kfp_bento.runtime.deployments.targets.permissions import (
 from kfp_bento.runtime.deployments.targets.readiness import Problem, Watched, WatchedDeployment
 from kfp_bento.runtime.deployments.targets.target import Kind, Target
 from kfp_bento.runtime.deployments.targets.targets import TARGETS, target_of, watched_release
-from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
-from kfp_bento.runtime.deployments.targets.yatai.deployment import (
-    BentoDeploymentOptions,
-    render_bento_deployment,
-)
+from kfp_bento.runtime.deployments.targets.workload.options import WorkloadOptions
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
-from kfp_bento.runtime.deployments.targets.yatai.request import BentoRequestOptions
+from kfp_bento.runtime.deployments.targets.yatai.request_options import BentoRequestOptions
+from kfp_bento.runtime.deployments.targets.yatai.settings import BentoDeploymentOptions
 
 __all__ = [
     "OPERATIONS",
@@ -86,7 +84,6 @@ __all__ = [
     "option_docs",
     "record_release",
     "release_status",
-    "render_bento_deployment",
     "revision_of",
     "role_rules",
     "roll_back",

@@ -246,7 +246,7 @@ def test_the_options_of_a_target_are_a_table(tmp_path: Path) -> None:
     assert done.returncode == 0
     heading, *rows = done.stdout.splitlines()
     assert heading.split() == ["option", "type", "default", "meaning"]
-    assert len(rows) == len(TARGETS["workload"].options_type.__dataclass_fields__)
+    assert len(rows) == len(TARGETS["workload"].options_type.model_fields)
     told = json.loads(kfp_bento("deploy", "options", "workload", "--json").stdout)
     assert {"name", "type", "default", "meaning"} == set(told[0])
     assert_refused(kfp_bento("deploy", "options", "moon"), "no deployment target")

@@ -13,9 +13,9 @@ import pytest
 from kube_api import KubeApi, Refused
 from live_cluster import LiveCluster
 from sample_bentos import IMAGE, make_bento
-from sample_renderings import every_rendering
+from sample_renderings import every_rendering, render_bento_deployment
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
+from kfp_bento.runtime.deployments import apply_manifests
 from kfp_bento.runtime.errors import DeploymentError
 
 Manifests = list[dict[str, Any]]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sample_bentos import IMAGE, make_bento
+from sample_renderings import render_bento_deployment
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
+from kfp_bento.runtime.deployments import apply_manifests
 from kfp_bento.runtime.errors import DeploymentError
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from crd_schemas import GENERATIONS, needs_crds, schema_problems, served_schemas
 from sample_bentos import make_bento
-from sample_renderings import every_rendering
+from sample_renderings import every_rendering, render_bento_deployment
 
-from kfp_bento.runtime.deployments import manifest_problems, render_bento_deployment
-from kfp_bento.runtime.deployments.kube.shapes import Fields, Items, Pairs, Shape, Value
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import PORTABLE_SUBSET, crd_subset
+from kfp_bento.runtime.deployments import manifest_problems
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
+    NEWER_FIELDS,
+    PORTABLE_SUBSET,
+)
 
 
 @needs_crds
@@ -50,50 +52,58 @@ def test_the_walk_by_the_crds_refuses_unknown_fields_and_wrong_types() -> None:
 def test_every_field_that_our_check_allows_exists_in_every_generation(
     generation: str, kind: tuple[str, str]
 ) -> None:
-    spec = served_schemas(generation)[kind]["properties"]["spec"]
-    for shape in (PORTABLE_SUBSET[kind], crd_subset(generation)[kind]):
-        assert list(disagreements(shape.fields["spec"], spec, "spec")) == []
+    crd = served_schemas(generation)[kind]["properties"]["spec"]
+    ours = PORTABLE_SUBSET[kind].model_json_schema()
+    lacking = NEWER_FIELDS.get(kind[1], ()) if generation == "kubeflow-1.7" else ()
+    found = disagreements(ours["$defs"], ours["properties"]["spec"], crd, "spec")
+    assert sorted(found) == sorted(f"{field} does not exist there" for field in lacking)
 
 
-def disagreements(shape: Shape, schema: dict[str, Any], path: str) -> Iterator[str]:
-    names = {str: "string", int: "integer", bool: "boolean"}
-    if isinstance(shape, Value):
-        types = shape.type if isinstance(shape.type, tuple) else (shape.type,)
-        text_or_number = schema.get("x-kubernetes-int-or-string") and bool not in types
-        if not text_or_number and [schema.get("type")] != [names[one] for one in types]:
-            yield f"{path}: {schema.get('type')} is not {types}"
-    elif isinstance(shape, Pairs):
-        free = schema.get("additionalProperties") or {}
+def disagreements(
+    defined: dict[str, Any], ours: dict[str, Any], crd: dict[str, Any], path: str
+) -> Iterator[str]:
+    """Walk our JSON schema, and say where a CRD has no such field or another type."""
+    ours = defined[ours["$ref"].rpartition("/")[2]] if "$ref" in ours else ours
+    if "anyOf" in ours:
+        kinds = {defined.get(one.get("$ref", "")[8:], one)["type"] for one in ours["anyOf"]}
+        if not crd.get("x-kubernetes-int-or-string") and kinds != {crd.get("type")}:
+            yield f"{path}: {crd.get('type')} is not {kinds}"
+    elif "properties" in ours:
+        for key in set(crd.get("required", ())) - set(ours.get("required", ())):
+            yield f"{path}.{key} is required there and optional here"
+        for key, inner in ours["properties"].items():
+            if key in crd.get("properties", {}):
+                yield from disagreements(defined, inner, crd["properties"][key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key} does not exist there"
+    elif ours["type"] == "array":
+        yield from disagreements(defined, ours["items"], crd["items"], path)
+    elif ours["type"] == "object":
+        free = crd.get("additionalProperties") or {}
         if free != {"type": "string"} and not free.get("x-kubernetes-int-or-string"):
             yield f"{path} has no free keys with strings"
-    elif isinstance(shape, Items):
-        yield from disagreements(shape.item, schema["items"], f"{path}[]")
-    else:
-        yield from field_disagreements(shape, schema, path)
-
-
-def field_disagreements(shape: Fields, schema: dict[str, Any], path: str) -> Iterator[str]:
-    for key in set(schema.get("required", ())) - shape.required:
-        yield f"{path}.{key} is required there and optional here"
-    for key, inner in shape.fields.items():
-        if key in schema.get("properties", {}):
-            yield from disagreements(inner, schema["properties"][key], f"{path}.{key}")
-        else:
-            yield f"{path}.{key} does not exist there"
+    elif not crd.get("x-kubernetes-int-or-string") and ours["type"] != crd.get("type"):
+        yield f"{path}: {crd.get('type')} is not {ours['type']}"
 
 
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
         ("spec.replicas", 2, ".spec.replicas is no field"),
-        ("spec.resources.limits.cpu", 1, ".spec.resources.limits.cpu is int 1, not str"),
-        ("spec.autoscaling.minReplicas", 1.0, "minReplicas is float 1.0, not int"),
-        ("spec.autoscaling.minReplicas", True, "minReplicas is bool True, not int"),
-        ("spec.ingress.enabled", "false", "enabled is str 'false', not bool"),
-        ("spec.bento", None, ".spec.bento is NoneType None, not str"),
-        ("metadata.name", "Wine", ".metadata.name 'Wine' is no DNS-1035 label"),
-        ("metadata.labels", {"team": "a b"}, ".metadata.labels[team] 'a b' is no label value"),
-        ("metadata.annotations", {"a/b/c": "x"}, ".metadata.annotations[a/b/c] has a prefix"),
+        ("spec.resources.limits.cpu", 1, ".spec.resources.limits.cpu: 1 is no text"),
+        ("spec.autoscaling.minReplicas", 1.0, "minReplicas: 1.0 is no integer"),
+        ("spec.autoscaling.minReplicas", True, "minReplicas: True is no integer"),
+        ("spec.ingress.enabled", "false", "enabled: 'false' is neither true nor false"),
+        ("spec.bento", None, ".spec.bento: None is no text"),
+        ("metadata.name", "w" * 51, ".metadata.name: 'wwww"),
+        ("spec.monitorExporter", {"output": "x", "mounts": []}, "Exporter.mounts is no field"),
+        ("metadata.name", "Wine", ".metadata.name: 'Wine' is no DNS-1123 name"),
+        ("metadata.labels", {"team": "a b"}, ".metadata.labels[team]: 'a b' is no label value"),
+        (
+            "metadata.annotations",
+            {"a/b/c": "x"},
+            ".metadata.annotations[a/b/c]: 'a/b/c' has",
+        ),
         ("metadata.finalizers", [], ".metadata.finalizers is no field"),
         ("apiVersion", "serving.yatai.ai/v1alpha3", "is no kind that we render"),
     ],

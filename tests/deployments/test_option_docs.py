@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import BaseModel, BeforeValidator
 
 from kfp_bento.runtime.deployments import TARGETS
 from kfp_bento.runtime.deployments.options.option_docs import option_docs
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(BaseModel):
     """Some options.
 
     Attributes:
@@ -26,7 +24,6 @@ class Plain:
     second: int | None = None
 
 
-@dataclass(frozen=True)
 class Special(Plain):
     """More options.
 
@@ -35,9 +32,13 @@ class Special(Plain):
         third: A list, or an object.
     """
 
-    third: Mapping[str, Any] | Sequence[Any] | None = None
+    third: Annotated[
+        list[str],
+        BeforeValidator(list, json_schema_input_type=dict[str, Any] | list[str]),
+    ] = []
     fourth: bool = False
-    fifth: str = "red"
+    fifth: Literal["red", "blue"] = "red"
+    sixth: Plain = Plain()
 
 
 def test_options_are_told_in_order_with_the_nearest_meaning() -> None:
@@ -47,6 +48,7 @@ def test_options_are_told_in_order_with_the_nearest_meaning() -> None:
         ("third", "mapping or list", "", "A list, or an object."),
         ("fourth", "true or false", "false", ""),
         ("fifth", "text", "red", ""),
+        ("sixth", "mapping", "", ""),
     ]
 
 
@@ -54,7 +56,7 @@ def test_options_are_told_in_order_with_the_nearest_meaning() -> None:
 def test_every_option_of_a_target_has_a_meaning(target: str) -> None:
     options_type = TARGETS[target].options_type
     told = option_docs(options_type)
-    assert [one.name for one in told] == [one.name for one in fields(options_type)]
+    assert [one.name for one in told] == list(options_type.model_fields)
     assert all(one.meaning and one.meaning != "See the target." for one in told)
     words = {word for one in told for word in one.type.split(" or ")}
     assert words <= {"text", "number", "true", "false", "mapping", "list"}

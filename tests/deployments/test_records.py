@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from sample_bentos import IMAGE, make_bento
+from sample_renderings import render_bento_deployment
 
 from kfp_bento.runtime.deployments import (
     manifest_problems,
     record_release,
-    render_bento_deployment,
     watched_release,
 )
 from kfp_bento.runtime.deployments.release.apply import in_order, primary_of

@@ -32,7 +32,9 @@ YATAI = ("bento-deployment", "bento-request")
 # Targets, options, the field as the message names it, and a piece of the reason.
 REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     # names, places, types
-    (EVERYWHERE, {"name": "w" * 51}, "name: ", "51 characters"),
+    (YATAI, {"name": "w" * 51}, "name: ", "51 characters"),
+    (("workload",), {"name": "w" * 57}, "name: ", "57 characters; at most 56"),
+    (("inference-service",), {"name": "w" * 46}, "name: ", "64 characters; 63 are allowed"),
     (EVERYWHERE, {"name": "1wine"}, "name: ", "DNS-1035"),
     (EVERYWHERE, {"name": "wine.live"}, "name: ", "DNS-1035"),
     (EVERYWHERE, {"name": 3.0}, "name: ", "no text"),
@@ -240,8 +242,8 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     (
         YATAI,
         {"extra_pod_spec": {"tolerations": [{"tolerationSeconds": 3.5}]}},
-        "extra_pod_spec.tolerations[0].tolerationSeconds ",
-        "not int",
+        "extra_pod_spec.tolerations[0].tolerationSeconds: 3.5",
+        "no integer",
     ),
     (
         YATAI,
@@ -250,7 +252,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
         "is not extra_pod_spec.serviceAccountName",
     ),
     (YATAI, {"ingress": {"annotations": {"a/b": "c"}}}, "ingress.annotations: ", "no Ingress"),
-    (YATAI, {"ingress": {"enabled": "true"}}, "ingress.enabled ", "not bool"),
+    (YATAI, {"ingress": {"enabled": "true"}}, "ingress.enabled: 'true'", "neither true nor false"),
     (
         YATAI,
         {"ingress": {"enabled": True}, "name": "w" * 50, "namespace": "n" * 20},
@@ -382,7 +384,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     (MADE_HERE, {"config_files": {"/home/bentoml": "s"}}, "config_files[/home/be", "would hide"),
     (MADE_HERE, {"secret_files": {"/etc/x": "S"}}, "secret_files[/etc/x]: ", "DNS-1123"),
     (MADE_HERE, {"affinity": {"nodeAffinty": {}}}, "affinity.nodeAffinty ", "no field"),
-    (MADE_HERE, {"tolerations": [{"operator": "In"}]}, "tolerations[0].operator ", "none of"),
+    (MADE_HERE, {"tolerations": [{"operator": "In"}]}, "tolerations[0].operator: 'In'", "unknown"),
     (
         MADE_HERE,
         {"tolerations": [{"key": "a", "tolerationSeconds": 5, "effect": "NoSchedule"}]},
@@ -514,19 +516,19 @@ def test_a_registry_secret_needs_the_name_of_the_image() -> None:
         ([{"name": "model-a", "labels": {}}], "runners[0].labels: "),
         (
             [{"name": "model-a", "envs": [{"name": "A", "valueFrom": {}}]}],
-            "runners[model-a].envs[0]",
+            "runners[0].envs[0]",
         ),
         (
             [{"name": "model-a", "annotations": {"team": "x"}}],
-            "runners[model-a].annotations[team]: ",
+            "runners[0].annotations[team]: ",
         ),
         (
             [{"name": "model-a", "extra_pod_spec": {"volumes": []}}],
-            "runners[model-a].extra_pod_spec.volumes ",
+            "runners[0].extra_pod_spec.volumes ",
         ),
         (
             [{"name": "model-a", "autoscaling": {"behavior": {}}}],
-            "runners[model-a].autoscaling.behavior: ",
+            "runners[0].autoscaling.behavior: ",
         ),
     ],
 )

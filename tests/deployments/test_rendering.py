@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from sample_bentos import make_bento, make_model
+from sample_renderings import render_bento_deployment
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments import (
     bento_resource_name,
     deployment_name,
-    render_bento_deployment,
     write_manifests,
 )
 from kfp_bento.runtime.errors import InvalidInput
@@ -191,7 +191,7 @@ def test_an_override_for_a_runner_that_the_bento_lacks_is_refused(old_style_bent
 
 def test_a_runner_whose_limit_is_too_low_is_named(old_style_bento: Bento) -> None:
     low = [{"name": "model-a", "resources": {"limits": {"cpu": "100m"}}}]
-    with pytest.raises(InvalidInput, match=r"runners\[model-a\].resources.limits.cpu: 100m"):
+    with pytest.raises(InvalidInput, match=r"runners\[0\].resources.limits.cpu: 100m"):
         render(old_style_bento, runners=low)
 
 

@@ -8,9 +8,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput
 
-# The BentoDeployment's name is also the Service's name and, with `-runner-<i>` behind it,
-# a label value of at most 63 characters.
-LONGEST_DEPLOYMENT_NAME = 50
+# What a release's name may be made of at most: a Service has the same name, and a label has it.
+_LONGEST_NAME = 63
+# Names that are made are as short on every target, and stay as they were.
+_LONGEST_MADE = 50
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -28,12 +29,12 @@ _TAGGED = re.compile(
 )
 
 
-def deployment_name_problem(name: str) -> str:
-    """Say why a BentoDeployment cannot have this name; empty when it can."""
-    if len(name) > LONGEST_DEPLOYMENT_NAME:
+def deployment_name_problem(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Say why a release cannot have this name; empty when it can."""
+    if len(name) > longest:
         return (
-            f"has {len(name)} characters; at most {LONGEST_DEPLOYMENT_NAME} leave room for the "
-            "names that the operator derives from it"
+            f"has {len(name)} characters; at most {longest} leave room for the names that are "
+            "derived from it"
         )
     if not _DNS_1035.fullmatch(name):
         return (
@@ -142,14 +143,19 @@ def bento_resource_name(tag: str) -> str:
     return "bento-" + hashlib.md5(tag.encode(), usedforsecurity=False).hexdigest()
 
 
-def deployment_name(bento_name: str, wanted: str = "") -> str:
-    """Give the BentoDeployment's name: the wanted one if it is valid, else one made to fit.
+def deployment_name(bento_name: str, wanted: str = "", longest: int = _LONGEST_NAME) -> str:
+    """Give a release's name: the wanted one if it is valid, else one made to fit.
+
+    Args:
+        bento_name: Name of the bento, of which one is made.
+        wanted: What the user chose; "" for none.
+        longest: Most characters that a wanted name may have.
 
     Raises:
         InvalidInput: `wanted` cannot be a name; it is never changed silently.
     """
     if wanted:
-        if problem := deployment_name_problem(wanted):
+        if problem := deployment_name_problem(wanted, longest):
             raise InvalidInput(
                 f"name: {wanted!r} {problem}.",
                 hint=f"Choose a name like {deployment_name(wanted)!r}.",
@@ -158,9 +164,9 @@ def deployment_name(bento_name: str, wanted: str = "") -> str:
     made = kebab(bento_name)
     if not made[:1].isalpha():
         made = f"bento-{made}".strip("-")
-    if len(made) > LONGEST_DEPLOYMENT_NAME:
+    if len(made) > _LONGEST_MADE:
         tail = hashlib.sha256(bento_name.encode()).hexdigest()[:8]
-        made = f"{made[: LONGEST_DEPLOYMENT_NAME - 9].rstrip('-')}-{tail}"
+        made = f"{made[: _LONGEST_MADE - 9].rstrip('-')}-{tail}"
     return made
 
 

@@ -1,22 +1,21 @@
-"""What a target's options mean, out of the docstrings of their dataclasses."""
+"""What a target's options mean, out of the docstrings of their models."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
-from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import docstring_parser
+from pydantic import BaseModel
 
-_WORDS: Mapping[Any, str] = {
-    str: "text",
-    bool: "true or false",
-    int: "number",
-    float: "number",
-    Mapping: "mapping",
-    Sequence: "list",
+_WORDS: Mapping[str, str] = {
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "number",
+    "number": "number",
+    "object": "mapping",
+    "array": "list",
 }
 
 
@@ -36,36 +35,39 @@ class OptionDoc(NamedTuple):
     meaning: str
 
 
-def option_docs(options_type: type) -> list[OptionDoc]:
-    """Give every option of a dataclass, inherited ones first, as its fields are ordered.
+def option_docs(options_type: type[BaseModel]) -> list[OptionDoc]:
+    """Give every option of a model, inherited ones first, as its fields are ordered.
 
     A class says what an inherited option means if its own docstring has an entry for it.
     """
     meanings: dict[str, str] = {}
     for one in reversed(options_type.__mro__):
-        meanings |= _attributes(one)
-    hints = get_type_hints(options_type)
+        meanings.update(_attributes(one))
+    schema = options_type.model_json_schema()
     return [
-        OptionDoc(one.name, _type(hints[one.name]), _default(one), meanings.get(one.name, ""))
-        for one in fields(options_type)
+        OptionDoc(name, _type(field, schema), _default(field), meanings.get(name, ""))
+        for name, field in schema["properties"].items()
     ]
 
 
-def _attributes(one: type) -> dict[str, str]:
+def _attributes(one: type) -> Iterable[tuple[str, str]]:
     told = docstring_parser.parse(one.__dict__.get("__doc__") or "").params
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in told}
+    return [(entry.arg_name, " ".join((entry.description or "").split())) for entry in told]
 
 
-def _type(hint: Any) -> str:
-    kind = get_origin(hint) or hint
-    if kind in (Union, UnionType):
-        parts = (_type(part) for part in get_args(hint) if part is not NoneType)
-        return " or ".join(dict.fromkeys(parts))
-    return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))
+def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    return " or ".join(dict.fromkeys(_words(field, schema)))
 
 
-def _default(one: Field[Any]) -> str:
-    value = one.default_factory() if one.default_factory is not MISSING else one.default
-    if value in ("", None, (), [], {}, MISSING):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
+def _words(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    for part in field.get("anyOf", [field]):
+        defined = schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        if defined["type"] != "null":
+            yield _WORDS[defined["type"]]
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    value = field.get("default")
+    if isinstance(value, str) or value in (None, [], {}) or isinstance(value, dict):
+        return value if isinstance(value, str) else ""
+    return json.dumps(value)

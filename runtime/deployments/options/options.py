@@ -1,120 +1,192 @@
-"""Rendering options: typed, and built out of what components and commands hand over.
+"""Options of targets as pydantic models: strict, closed and frozen, refused by the field's name.
 
-KFP knows no integers inside dictionaries and no null; what it makes of them is put right here,
-field by field, or refused by the field's name.
+KFP knows no integers inside dictionaries and no null; what it makes of them is put right here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
-from typing import Any, Self, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from typing_extensions import is_typeddict
 
 from kfp_bento.runtime.errors import InvalidInput
 
 LARGEST_INT32 = 2**31 - 1
 
-Object = Mapping[str, Any]
-"""A parameter that is a JSON object."""
 
-Listing = Sequence[Any]
-"""A parameter that is a JSON list."""
+class Refused(ValueError):
+    """What a validator says of a value, without the name of the field, which only pydantic knows.
 
-ObjectOrListing = Mapping[str, Any] | Sequence[Any]
-"""A parameter that may be written either way."""
+    Args:
+        reason: What is wrong, as it stands behind the field's name.
+        hint: The way out.
+        at: The place below the field, such as `[0].name`.
+    """
+
+    def __init__(self, reason: str, hint: str, at: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.hint, self.at = reason, hint, at
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of one target; each is checked against its type when it is given."""
+class Settings(BaseModel):
+    """A closed object in an option; null stands for the default."""
 
-    # Options of other targets that cannot be honoured here, each with the reason; no field.
-    refused = MappingProxyType[str, str]({})
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for one in fields(self):
-            value = _typed(one.name, getattr(self, one.name), hints[one.name])
-            object.__setattr__(self, one.name, value)
+    # Settings that cannot be honoured, each with the reason and the way out.
+    refused: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    # What an unknown setting may have meant.
+    beyond: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for name in cls.refused.keys() & given.keys():
+            raise Refused(*cls.refused[name], at=f".{name}")
+        return {name: value for name, value in given.items() if value is not None}
+
+    def given(self) -> dict[str, Any]:
+        """Give what the user has said, by the names that users write."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Options(Settings):
+    """The options of one target."""
+
+    def __init__(self, **parameters: Any) -> None:
+        try:
+            super().__init__(**plain(parameters))
+        except ValidationError as error:
+            for problem in problems(type(self), error):
+                raise InvalidInput(f"{problem.sentence}.", hint=problem.hint) from None
 
     @classmethod
     def of(cls, target: str, parameters: Mapping[str, Any]) -> Self:
-        """Give the options out of parameters; None stands for the default.
+        """Give the options out of parameters; what is empty stands for the default.
 
         Raises:
-            InvalidInput: A name that the target does not have, or a value of the wrong type.
+            InvalidInput: A name that the target does not have, or a value that it cannot honour.
         """
-        known = {one.name for one in fields(cls)}
-        for name, value in parameters.items():
-            if name in cls.refused and value not in (None, "", {}, []):
-                raise InvalidInput(
-                    f"{name}: {cls.refused[name]}.", hint="Leave it out, or use another target."
-                )
-            if name not in known:
+        for name in parameters:
+            if name not in cls.model_fields and name not in cls.refused:
                 raise InvalidInput(
                     f"{name}: the target {target} has no such option.",
-                    hint=f"It has {', '.join(sorted(known))}.",
+                    hint=f"It has {', '.join(sorted(cls.model_fields))}.",
                 )
-        return cls(**{name: value for name, value in parameters.items() if value is not None})
-
-    def replaced(self, **changes: Any) -> Self:
-        """Give the same options with some changed."""
-        return replace(self, **changes)
+        return cls(
+            **{name: value for name, value in parameters.items() if not _says_nothing(value)}
+        )
 
 
-def text(field: str, value: Any) -> str:
-    """Give a string."""
+class Problem(NamedTuple):
+    """Why a value was refused: a sentence that begins with the field, and the way out."""
+
+    sentence: str
+    hint: str
+
+
+def problems(kind: Any, error: ValidationError, field: str = "") -> Iterator[Problem]:
+    """Give what pydantic says of a value of a type in our words.
+
+    Args:
+        kind: The type.
+        error: What it raised.
+        field: Name of the value; "" where the fields of a model have names of their own.
+    """
+    for detail in error.errors(include_url=False):
+        path, owner = _place(kind, detail["loc"])
+        reason, hint = _reason(detail, owner)
+        yield Problem(f"{field}{path}{reason}".removeprefix("" if field else "."), hint)
+
+
+def plain(given: Any) -> Any:
+    """Give nested parameters as JSON has them, with integral floats as integers."""
+    if isinstance(given, Mapping):
+        return {key: plain(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [plain(item) for item in given]
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    return given
+
+
+def valid(problem: Callable[[str], str], hint: str) -> AfterValidator:
+    """Give the check of a text by what is wrong with it; "" where nothing is."""
+
+    def check(value: str) -> str:
+        if told := problem(value):
+            raise Refused(f": {value!r} {told}", hint)
+        return value
+
+    return AfterValidator(check)
+
+
+def optional(problem: Callable[[str], str]) -> Callable[[str], str]:
+    """Give what is wrong with a text that may be empty."""
+    return lambda value: problem(value) if value else ""
+
+
+def between(lowest: int, highest: int = LARGEST_INT32, why: str = "") -> AfterValidator:
+    """Give the check of a number's bounds, with the reason why a number below is none."""
+
+    def check(value: int) -> int:
+        if value < lowest and why:
+            raise Refused(f": {value} is below {lowest}; {why}", f"Set it to {lowest} or more.")
+        if not lowest <= value <= highest:
+            raise Refused(
+                f": {value} is not between {lowest} and {highest}", "Choose a number in between."
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def otherwise(reason: str, hint: str) -> WrapValidator:
+    """Give one sentence instead of all that a type says of a value that is none of it."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise Refused(f": {reason}", hint) from None
+
+    return WrapValidator(check)
+
+
+def quoted(value: Any) -> Any:
+    """Refuse what looks like text and is none, such as a version."""
     if isinstance(value, str):
         return value
-    raise InvalidInput(f"{field}: {value!r} is no text.", hint="Quote it.")
+    raise Refused(f": {value!r} is no string", "Quote the value.")
 
 
-def whole_number(field: str, value: Any, lowest: int = 0, highest: int = LARGEST_INT32) -> int:
-    """Give an integer within bounds; 3.0, as KFP writes 3, is one and 3.5 is none."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInput(f"{field}: {value!r} is no integer.", hint="Write a number such as 2.")
-    if not lowest <= value <= highest:
-        raise InvalidInput(
-            f"{field}: {value} is not between {lowest} and {highest}.",
-            hint="Choose a number in between.",
-        )
-    return value
-
-
-def truth(field: str, value: Any) -> bool:
-    """Give true or false; a text that merely reads like one is refused."""
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput(f"{field}: {value!r} is neither true nor false.", hint="Do not quote it.")
-
-
-def mapping(field: str, value: Any, known: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Give an object whose keys are all known (any, where none are listed)."""
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{field}: {value!r} is no object.", hint="Write {'key': value}.")
-    for key in value:
-        if known and key not in known:
-            raise InvalidInput(
-                f"{field}.{key}: no such setting.", hint=f"Known: {', '.join(sorted(known))}."
-            )
-    return value
-
-
-def listing(field: str, value: Any) -> list[Any]:
-    """Give a list."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    raise InvalidInput(f"{field}: {value!r} is no list.", hint="Write [...].")
-
-
-def choice(field: str, value: str, known: Sequence[str]) -> str:
-    """Give one of a few words."""
-    if value in known:
-        return value
-    raise InvalidInput(f"{field}: {value!r} is unknown.", hint=f"One of {', '.join(known)}.")
+Count = Annotated[int, between(0)]
+Text = Annotated[str, BeforeValidator(quoted)]
+IntOrText = Annotated[int | str, otherwise("it is neither a number nor text", "Quote it.")]
 
 
 def without_empty(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,18 +194,68 @@ def without_empty(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if value not in (None, "", {}, [])}
 
 
-def _typed(field: str, value: Any, wanted: Any) -> Any:
-    optional = wanted in (int | None, Object | None, Listing | None, ObjectOrListing | None)
-    if value is None and optional:
-        return None
-    if wanted is str:
-        return text(field, value)
-    if wanted is bool:
-        return truth(field, value)
-    if wanted in (int, int | None):
-        return whole_number(field, value)
-    if wanted in (Object, Object | None):
-        return mapping(field, value)
-    if wanted in (Listing, Listing | None):
-        return listing(field, value)
-    return value if isinstance(value, Mapping) else listing(field, value)
+def _says_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping | list | tuple) and not value)
+
+
+_TYPES: Mapping[str, tuple[str, str]] = {
+    "string_type": ("is no text", "Quote it."),
+    "int_type": ("is no integer", "Write a number such as 2."),
+    "int_from_float": ("is no integer", "Write a number such as 2."),
+    "bool_type": ("is neither true nor false", "Write true or false, without quotes."),
+    "list_type": ("is no list", "Write [...]."),
+    "dict_type": ("is no object", "Write {'key': value}."),
+    "model_type": ("is no object", "Write {'key': value}."),
+    "model_attributes_type": ("is no object", "Write {'key': value}."),
+}
+
+
+def _reason(detail: ErrorDetails, owner: Any) -> tuple[str, str]:
+    """Give what is wrong with a field, as it stands behind its name, and the way out."""
+    kind, value = detail["type"], detail["input"]
+    if kind == "value_error" and isinstance(told := detail["ctx"]["error"], Refused):
+        return f"{told.at}{told.reason}", told.hint
+    closed = is_typeddict(owner)
+    if kind == "missing":
+        return " is missing" if closed else ": it is missing", f"Set it. Known: {_known(owner)}."
+    if kind == "extra_forbidden":
+        # What Kubernetes itself has is written as every version of it, and of a CRD, has it.
+        reason = " is no field that every version has" if closed else ": no such setting"
+        return reason, f"Known: {_known(owner)}.{getattr(owner, 'beyond', '')}"
+    if kind == "literal_error":
+        # The empty word is the default, and no word to write.
+        expected = str(detail["ctx"]["expected"]).removeprefix("'', ")
+        return f": {value!r} is unknown", f"One of {expected}."
+    reason, hint = _TYPES.get(kind, (f"is refused: {detail['msg']}", "Correct it."))
+    return f": {value!r} {reason}", hint if value is not None else "Leave the key out."
+
+
+def _place(kind: Any, steps: Sequence[int | str]) -> tuple[str, Any]:
+    """Give the path of an error as users write it, and the object that its last field is in."""
+    path, owner = "", kind
+    for step in steps:
+        owner = _bare(kind)
+        if isinstance(step, int):
+            path, kind = f"{path}[{step}]", get_args(owner)[0]
+        elif get_origin(owner) is dict:
+            path, kind = f"{path}[{step}]", get_args(owner)[1]
+        elif step != "[key]":
+            path, kind = f"{path}.{step}", _fields(owner).get(step)
+    return path, owner
+
+
+def _bare(kind: Any) -> Any:
+    """Give a type without its validators, and without None."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = next(one for one in get_args(kind) if one is not NoneType)
+    return kind
+
+
+def _fields(owner: Any) -> Mapping[str, Any]:
+    if isinstance(owner, type) and issubclass(owner, BaseModel):
+        return {one.alias or name: one.annotation for name, one in owner.model_fields.items()}
+    return get_type_hints(owner) if is_typeddict(owner) else {}
+
+
+def _known(owner: Any) -> str:
+    return ", ".join(sorted(_fields(owner)))

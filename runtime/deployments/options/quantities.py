@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from kfp_bento.runtime.deployments.options.options import Refused, Settings
 from kfp_bento.runtime.errors import InvalidInput
 
-# What yatai-deployment fills in, key by key, where a resource says nothing
+# Used where a workload says nothing; yatai-deployment fills in the same, key by key
 # (controllers/bentodeployment_controller.go, v1.1.21).
-CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+DEFAULT_RESOURCES: Mapping[str, Mapping[str, str]] = {
     "requests": {"cpu": "300m", "memory": "500Mi"},
     "limits": {"cpu": "500m", "memory": "1Gi"},
 }
 
-_SUFFIXES = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
-    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
-}
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|[MGTPE]|[KMGTPE]i)?")
+# Positive, and without the exponents that few who read a manifest would understand.
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")
 _SMALLEST_MEMORY = Decimal(2**20)
-_YATAI_KEYS = frozenset({"cpu", "memory", "gpu", "custom"})
-_POD_KEYS = _YATAI_KEYS | {"ephemeral-storage"}
-
-
-def quantity_text(field: str, value: Any) -> str:
-    """Give a quantity as the string that the CRD wants; numbers become text.
-
-    Raises:
-        InvalidInput: The value is neither a number nor a string that Kubernetes can read.
-    """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InvalidInput(
-            f"{field}: {value!r} is no quantity.",
-            hint="Write a string, for example '500m' or '1Gi'.",
-        )
-    text = str(value)
-    if not _QUANTITY.fullmatch(text):
-        raise InvalidInput(
-            f"{field}: {text!r} is no Kubernetes quantity.",
-            hint="Write a positive number with an optional unit: 500m, 2, 512Mi, 1Gi.",
-        )
-    return text
 
 
 def quantity_problem(text: str) -> str:
@@ -56,178 +30,177 @@ def quantity_problem(text: str) -> str:
 
 
 def quantity_value(text: str) -> Decimal:
-    """Give the number that a checked quantity stands for (cores, bytes, pieces)."""
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise InvalidInput(f"{text!r} is no Kubernetes quantity.")
-    return Decimal(match[1]) * _SUFFIXES[match[2] or ""]
+    """Give the number that a quantity stands for (cores, bytes, pieces)."""
+    # The package takes a third of a second to import.
+    from kubernetes.utils.quantity import parse_quantity
+
+    return Decimal(parse_quantity(text))
 
 
-def container_resources(field: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give complete requests and limits, all strings, as the controller will use them.
+def _quantity(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Refused(f": {value!r} is no quantity", "Write a string such as '500m' or '1Gi'.")
+    if problem := quantity_problem(str(value)):
+        raise Refused(
+            f": {str(value)!r} {problem}",
+            "Write a positive number with an optional unit: 500m, 2, 512Mi, 1Gi.",
+        )
+    return str(value)
+
+
+def _more_than_nothing(text: str) -> str:
+    if quantity_value(text) == 0:
+        raise Refused(f": {text!r} is zero", "Leave it out for the default.")
+    return text
+
+
+def _cores(text: str) -> str:
+    if not text[-1].isdigit() and text[-1] != "m":
+        raise Refused(f": {text!r} has a unit that CPU does not have", "500m or 2")
+    if quantity_value(text) * 1000 % 1:
+        raise Refused(
+            f": {text!r} is finer than a thousandth of a core, which Kubernetes refuses",
+            "Write whole millicores, for example 250m.",
+        )
+    return text
+
+
+def _bytes(text: str) -> str:
+    if (value := quantity_value(text)) < _SMALLEST_MEMORY:
+        raise Refused(
+            f": {text!r} is {value.normalize():f} bytes, too little for any container",
+            "'m' means thousandths and no unit means bytes; write Mi or Gi.",
+        )
+    return text
+
+
+def _whole(text: str) -> str:
+    if not text.isdigit():
+        raise Refused(f": {text!r} is no whole number of GPUs", "Write '1'.")
+    return text
+
+
+Quantity = Annotated[str, BeforeValidator(_quantity)]
+"""A quantity as the text that manifests want; numbers become text."""
+
+_Amount = Annotated[Quantity, AfterValidator(_more_than_nothing)]
+
+
+class _Amounts(Settings):
+    cpu: Annotated[_Amount, AfterValidator(_cores)] = ""
+    memory: Annotated[_Amount, AfterValidator(_bytes)] = ""
+    gpu: Annotated[_Amount, AfterValidator(_whole)] = ""
+    custom: dict[str, Quantity] = {}
+
+    beyond = " GPUs go to limits.gpu, other device resources to limits.custom."
+
+
+class _PodAmounts(_Amounts):
+    ephemeral_storage: _Amount = Field(default="", alias="ephemeral-storage")
+
+
+class Resources(Settings):
+    """Requests and limits of a container, any part of them.
+
+    Attributes:
+        requests: `cpu`, `memory`; of `custom` only what is limited to the same.
+        limits: The same, `gpu` for `nvidia.com/gpu`, `custom` for other devices by their names.
+    """
+
+    requests: _Amounts = _Amounts()
+    limits: _Amounts = _Amounts()
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if self.requests.gpu:
+            raise Refused(
+                ": Kubernetes and its operators take GPUs from the limits only",
+                "Set limits.gpu; the request is the same number.",
+                ".requests.gpu",
+            )
+        for name, request in self.requests.custom.items():
+            limit = self.limits.custom.get(name)
+            if limit is None or quantity_value(limit) != quantity_value(request):
+                raise Refused(
+                    f": a device resource needs the same limit, and limits.custom[{name}] is "
+                    f"{limit or 'missing'}",
+                    "Set it under limits.custom only.",
+                    f".requests.custom[{name}]",
+                )
+        return self
+
+    def sides(self) -> dict[str, dict[str, Any]]:
+        """Give what is said of requests and limits."""
+        said = {"requests": self.requests.given(), "limits": self.limits.given()}
+        return {
+            side: {key: value for key, value in amounts.items() if value != {}}
+            for side, amounts in said.items()
+        }
+
+
+class PodResources(Resources):
+    """The same for a pod that Kubernetes makes itself, and `ephemeral-storage`."""
+
+    requests: _PodAmounts = _PodAmounts()
+    limits: _PodAmounts = _PodAmounts()
+
+
+def filled_resources(
+    field: str, given: Resources, defaults: Mapping[str, Mapping[str, str]], filled_by: str
+) -> dict[str, dict[str, Any]]:
+    """Give requests and limits with defaults key by key, so that what is rendered will run.
 
     Args:
-        field: Name of the parameter, for error messages.
-        given: `{"requests": {"cpu", "memory"}, "limits": {"cpu", "memory", "gpu", "custom"}}`,
-            any part of it; the controller's defaults fill the rest, so that what is rendered
-            is what will run.
+        field: Name of the option, for error messages.
+        given: What the user said.
+        defaults: `requests` and `limits`.
+        filled_by: Whose defaults they are.
 
     Raises:
-        InvalidInput: An unknown key, a bad quantity, a limit below its request, or
-            `requests.gpu`, which the controller ignores.
+        InvalidInput: A limit is below its request, which one of them may be a default.
     """
-    given = given or {}
-    _refuse_unknown(field, given, {"requests", "limits"})
-    sides = {
-        side: {**defaults, **_one_side(f"{field}.{side}", given.get(side) or {})}
-        for side, defaults in CONTROLLER_DEFAULTS.items()
-    }
-    _check_gpu(field, sides)
-    for key in ("cpu", "memory"):
-        _check_limit(field, key, sides, given)
-    _check_custom(field, sides)
+    own = given.sides()
+    sides = {side: {**defaults.get(side, {}), **own[side]} for side in own}
+    for key in ("cpu", "memory", "ephemeral-storage"):
+        request, limit = (sides[side].get(key) for side in ("requests", "limits"))
+        if request is None or limit is None or quantity_value(limit) >= quantity_value(request):
+            continue
+        whose = {side: "" if key in own[side] else f" ({filled_by})" for side in own}
+        raise InvalidInput(
+            f"{field}.limits.{key}: {limit}{whose['limits']} is below {field}.requests.{key}: "
+            f"{request}{whose['requests']}; Kubernetes refuses such a pod.",
+            hint=f"Set both {field}.requests.{key} and {field}.limits.{key}.",
+        )
     return sides
 
 
 def pod_resources(
     field: str,
-    given: Mapping[str, Any] | None,
+    given: Resources,
     defaults: Mapping[str, Mapping[str, str]],
-    *,
     filled_by: str = "",
 ) -> dict[str, dict[str, str]]:
-    """Give requests and limits in Kubernetes' own form, all strings.
+    """Give requests and limits in Kubernetes' own form.
 
     Args:
-        field: Name of the parameter, for error messages.
-        given: As for `container_resources`, and `ephemeral-storage`; `gpu` stands for
-            `nvidia.com/gpu`, `custom` holds other devices by their full names.
+        field: Name of the option, for error messages.
+        given: What the user said.
         defaults: Used when nothing is given at all.
         filled_by: The controller that fills in `defaults` key by key where something is given;
             "" where what is given stands alone.
 
     Raises:
-        InvalidInput: As for `container_resources`.
+        InvalidInput: As for `filled_resources`.
     """
-    given = given or {}
-    _refuse_unknown(field, given, {"requests", "limits"})
-    own = {
-        side: _one_side(f"{field}.{side}", given.get(side) or {}, _POD_KEYS)
-        for side in ("requests", "limits")
-    }
-    if "gpu" in own["requests"]:
-        raise InvalidInput(
-            f"{field}.requests.gpu: Kubernetes takes GPUs from the limits only.",
-            hint=f"Set {field}.limits.gpu; the request is the same number.",
-        )
-    _check_custom(field, own)
-    fill = filled_by or not any(own.values())
-    sides = {side: {**(defaults[side] if fill else {}), **own[side]} for side in own}
-    for key in ("cpu", "memory", "ephemeral-storage"):
-        if key in sides["requests"] and key in sides["limits"]:
-            _check_limit(field, key, sides, given, filled_by or "the default")
-    flat = {side: _flat(block) for side, block in sides.items()}
-    return {side: block for side, block in flat.items() if block}
+    fill = filled_by or not any(given.sides().values())
+    sides = filled_resources(field, given, defaults if fill else {}, filled_by or "the default")
+    flat = {side: dict(_flat(amounts.items())) for side, amounts in sides.items()}
+    return {side: amounts for side, amounts in flat.items() if amounts}
 
 
-def _flat(side: Mapping[str, Any]) -> dict[str, str]:
-    plain = {key: value for key, value in side.items() if key not in ("gpu", "custom")}
-    if "gpu" in side:
-        plain["nvidia.com/gpu"] = side["gpu"]
-    return {**plain, **side.get("custom", {})}
-
-
-def _one_side(
-    field: str, given: Mapping[str, Any], known: frozenset[str] = _YATAI_KEYS
-) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise InvalidInput(
-            f"{field}: {given!r} is no mapping.", hint="Write {'cpu': '500m', 'memory': '1Gi'}."
-        )
-    _refuse_unknown(field, given, known)
-    side: dict[str, Any] = {}
-    for key, value in given.items():
+def _flat(amounts: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
+    for key, amount in amounts:
         if key == "custom":
-            side[key] = {
-                name: quantity_text(f"{field}.custom[{name}]", amount)
-                for name, amount in (value or {}).items()
-            }
-            continue
-        side[key] = quantity_text(f"{field}.{key}", value)
-        _check_magnitude(f"{field}.{key}", key, side[key])
-    return {key: value for key, value in side.items() if value != {}}
-
-
-def _refuse_unknown(field: str, given: Any, known: Collection[str]) -> None:
-    if not isinstance(given, Mapping):
-        raise InvalidInput(f"{field}: {given!r} is no mapping.", hint=f"Keys: {sorted(known)}.")
-    for key in given:
-        if key not in known:
-            extra = (
-                " GPUs go to limits.gpu, other device resources to limits.custom."
-                if "/" in str(key) or "gpu" in str(key).lower()
-                else ""
-            )
-            raise InvalidInput(
-                f"{field}.{key}: no such setting.",
-                hint=f"Known: {', '.join(sorted(known))}.{extra}",
-            )
-
-
-def _check_magnitude(field: str, key: str, text: str) -> None:
-    value = quantity_value(text)
-    if value == 0:
-        raise InvalidInput(f"{field}: {text!r} is zero.", hint="Leave it out for the default.")
-    if key == "cpu" and (not text[-1].isdigit() and text[-1] != "m"):
-        raise InvalidInput(
-            f"{field}: {text!r} has a unit that CPU does not have.", hint="500m or 2"
-        )
-    if key == "cpu" and value * 1000 % 1:
-        raise InvalidInput(
-            f"{field}: {text!r} is finer than a thousandth of a core, which Kubernetes refuses.",
-            hint="Write whole millicores, for example 250m.",
-        )
-    if key == "memory" and value < _SMALLEST_MEMORY:
-        raise InvalidInput(
-            f"{field}: {text!r} is {value.normalize():f} bytes, too little for any container.",
-            hint="'m' means thousandths and no unit means bytes; write Mi or Gi.",
-        )
-    if key == "gpu" and not text.isdigit():
-        raise InvalidInput(f"{field}: {text!r} is no whole number of GPUs.", hint="Write '1'.")
-
-
-def _check_gpu(field: str, sides: Mapping[str, Mapping[str, Any]]) -> None:
-    if "gpu" in sides["requests"]:
-        raise InvalidInput(
-            f"{field}.requests.gpu: the operator ignores it; it reads limits.gpu only.",
-            hint=f"Set {field}.limits.gpu; Kubernetes requests as many GPUs as the limit says.",
-        )
-
-
-def _check_limit(
-    field: str,
-    key: str,
-    sides: Mapping[str, Mapping[str, Any]],
-    given: Mapping[str, Any],
-    filled_by: str = "the operator's default",
-) -> None:
-    request, limit = sides["requests"][key], sides["limits"][key]
-    if quantity_value(limit) >= quantity_value(request):
-        return
-    origin = {side: "" if key in (given.get(side) or {}) else f" ({filled_by})" for side in sides}
-    raise InvalidInput(
-        f"{field}.limits.{key}: {limit}{origin['limits']} is below {field}.requests.{key}: "
-        f"{request}{origin['requests']}; Kubernetes refuses such a pod.",
-        hint=f"Set both {field}.requests.{key} and {field}.limits.{key}.",
-    )
-
-
-def _check_custom(field: str, sides: Mapping[str, Mapping[str, Any]]) -> None:
-    limits = sides["limits"].get("custom", {})
-    for name, request in sides["requests"].get("custom", {}).items():
-        if name not in limits or quantity_value(limits[name]) != quantity_value(request):
-            raise InvalidInput(
-                f"{field}.requests.custom[{name}]: a device resource needs the same limit, "
-                f"and {field}.limits.custom[{name}] is {limits.get(name, 'missing')}.",
-                hint="Set it under limits.custom only.",
-            )
+            yield from amount.items()
+        else:
+            yield ("nvidia.com/gpu" if key == "gpu" else key), amount

@@ -155,7 +155,7 @@ def check_portable(manifests: Sequence[Manifest]) -> None:
     if problems := manifest_problems(checked):
         raise DeploymentError(
             "The manifests were not sent: " + "; ".join(problems) + ".",
-            hint="Render them with render_bento_deployment, which refuses what cannot work.",
+            hint="Render them with a target, which refuses what cannot work.",
         )
 
 

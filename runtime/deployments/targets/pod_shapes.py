@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ValidationError, create_model
 
 from kfp_bento.runtime.deployments.kube.shapes import (
     Also,
@@ -20,35 +22,41 @@ from kfp_bento.runtime.deployments.kube.shapes import (
     Value,
     shape_problems,
 )
+from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.core_shapes import (
     AFFINITY,
     ANNOTATIONS,
     COUNT,
     ENV,
     ENV_FROM,
+    LABEL_SELECTOR,
     LABELS,
     NAME,
     NODE_SELECTOR,
+    NUMBER_OR_TEXT,
     TEXT,
+    TEXTS,
     TOLERATIONS,
     TOPOLOGY_SPREAD,
     TRUTH,
     one_of,
 )
 from kfp_bento.runtime.deployments.options.names import image_problem, metadata_key_problem
+from kfp_bento.runtime.deployments.options.network_policy import NetworkPolicy
+from kfp_bento.runtime.deployments.options.options import Settings, problems
 from kfp_bento.runtime.deployments.options.pod_settings import (
-    container_env,
-    label_settings,
-    metadata_annotations,
-    pod_metadata,
+    API_TOKEN,
+    PodMetadata,
+    PodOptions,
+    UserAnnotations,
+    UserLabels,
+    not_misplaced,
+    not_reserved,
 )
 from kfp_bento.runtime.deployments.options.pods import (
-    API_TOKEN,
     CONTAINER_SECURITY,
     POD_SECURITY,
     PORT,
-    PodOptions,
-    env_sources,
     volumes_and_mounts,
 )
 from kfp_bento.runtime.deployments.options.provenance import PROVENANCE
@@ -107,6 +115,43 @@ _SCHEDULING: Mapping[str, Shape] = {
     "runtimeClassName": NAME,
     "schedulerName": TEXT,
 }
+
+
+def checked(field: str, kind: Any, given: Any) -> None:
+    """Refuse a value that options of a type could not have asked for.
+
+    Raises:
+        InvalidInput: The first reason, by the field's path.
+    """
+    model = create_model("Checked", __base__=Settings, value=(kind, ...))
+    try:
+        model.model_validate({"value": given})
+    except ValidationError as error:
+        for problem in problems(model, error, field):
+            raise InvalidInput(problem.sentence.replace(".value", "", 1), hint="") from None
+
+
+def label_settings(field: str, given: Any, reserved: Sequence[str] = ()) -> None:
+    """Refuse labels that users cannot set."""
+    checked(field, Annotated[UserLabels, not_reserved(*reserved)], given)
+
+
+def metadata_annotations(field: str, given: Any, misplaced: Mapping[str, str]) -> None:
+    """Refuse annotations that users cannot set."""
+    checked(field, Annotated[UserAnnotations, not_misplaced(misplaced)], given)
+
+
+def env_sources(field: str, given: Any) -> None:
+    """Refuse what is no `envFrom`."""
+    checked(field, EnvFrom, given)
+
+
+def container_env(field: str, given: Any, reserved: Mapping[str, str]) -> None:
+    """Refuse variables that users cannot set."""
+    checked(field, Env, given)
+    for index, entry in enumerate(given):
+        if entry["name"] in reserved:
+            raise InvalidInput(f"{field}[{index}]: {entry['name']} {reserved[entry['name']]}.")
 
 
 def container_shape(
@@ -217,7 +262,8 @@ def pod_annotations_shape(own: Sequence[str] = ()) -> Also:
     def check(field: str, given: Mapping[str, str]) -> None:
         if not _REVISION.fullmatch(given.get(POD_REVISION, "")):
             raise InvalidInput(f"{field}[{POD_REVISION}] is no revision.")
-        pod_metadata(field, {"annotations": _without(given, (POD_REVISION, *own))})
+        annotations = _without(given, (POD_REVISION, *own))
+        checked(field, PodMetadata, {"annotations": annotations})
 
     return Also(ANNOTATIONS, check)
 
@@ -276,3 +322,54 @@ def _check_volumes(field: str, spec: Mapping[str, Any]) -> None:
     rendered = volumes_and_mounts(options)
     if [mounts, volumes] != [[mount for mount, _ in rendered], [one for _, one in rendered]]:
         raise InvalidInput(f"{field}.volumes are not those that are rendered for its mounts.")
+
+
+_PEER = Fields(
+    {
+        "namespaceSelector": LABEL_SELECTOR,
+        "podSelector": LABEL_SELECTOR,
+        "ipBlock": Fields({"cidr": TEXT, "except": TEXTS}, frozenset({"cidr"})),
+    }
+)
+_PORT = Fields(
+    {"port": NUMBER_OR_TEXT, "protocol": one_of("TCP", "UDP", "SCTP")}, frozenset({"port"})
+)
+
+
+def policy_shape(metadata: Mapping[str, Shape], pods: Mapping[str, str]) -> Fields:
+    """Give the shape of what `policy_manifests` gives.
+
+    Args:
+        metadata: Shapes of labels and annotations.
+        pods: Labels of the release's pods.
+    """
+    ports, peers = Items(_PORT), Items(_PEER)
+    spec = Fields(
+        {
+            "podSelector": Exactly({"matchLabels": dict(pods)}),
+            "policyTypes": TEXTS,
+            "ingress": Items(Fields({"from": peers, "ports": ports}, frozenset({"from"})), count=1),
+            "egress": Items(Fields({"to": peers, "ports": ports}, frozenset({"to"}))),
+        },
+        frozenset({"podSelector", "policyTypes", "ingress"}),
+    )
+    return Fields(
+        {
+            "apiVersion": TEXT,
+            "kind": TEXT,
+            "metadata": Fields({"name": TEXT, "namespace": TEXT, **metadata}),
+            "spec": Also(spec, _check_policy),
+        },
+        frozenset({"apiVersion", "kind", "metadata", "spec"}),
+    )
+
+
+def _check_policy(field: str, spec: Mapping[str, Any]) -> None:
+    types = ["Ingress", "Egress"] if "egress" in spec else ["Ingress"]
+    if spec["policyTypes"] != types:
+        raise InvalidInput(f"{field}.policyTypes is not {types}.")
+    inside = [peer for rule in spec["ingress"] for peer in rule["from"][1:]]
+    called = [peer for rule in spec.get("egress", ()) for peer in rule["to"]]
+    checked(field, NetworkPolicy, {"ingress": inside, "egress": called})
+    if any(rule["from"][0] != {"podSelector": {}} for rule in spec["ingress"]):
+        raise InvalidInput(f"{field}.ingress leaves the release's own namespace out.")

@@ -59,7 +59,7 @@ class Target:
 
     Attributes:
         kind: Its name, for example `workload`.
-        options_type: The dataclass of its rendering options.
+        options_type: The model of its rendering options.
         renderer: Gives the manifests of an image and its bento; raises `InvalidInput` for
             whatever would be ignored.
         kinds: What it renders or keeps beside it: the primary one first, whose name is the

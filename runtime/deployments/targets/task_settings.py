@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from kfp_bento.runtime.deployments.targets.target import Target
@@ -61,8 +60,7 @@ def _of_task(target: Target, task_config: Any) -> dict[str, Any]:
     placement = {
         key: given for key in _PLACEMENT if (given := getattr(task_config, key, None) or None)
     }
-    known = {one.name for one in fields(target.options_type)}
-    if placement and "node_selector" not in known:
+    if placement and "node_selector" not in target.options_type.model_fields:
         return {**found, "extra_pod_spec": {_PLACEMENT[key]: placement[key] for key in placement}}
     return {**found, **placement}
 

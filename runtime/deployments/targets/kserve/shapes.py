@@ -15,65 +15,42 @@ from kfp_bento.runtime.deployments.options.core_shapes import (
     TEXTS,
     one_of,
 )
-from kfp_bento.runtime.deployments.options.names import image_problem, split_url
-from kfp_bento.runtime.deployments.options.options import choice
-from kfp_bento.runtime.deployments.options.pod_settings import container_env
-from kfp_bento.runtime.deployments.options.pods import RESERVED_ENVS as RESERVED_IN_PODS
-from kfp_bento.runtime.deployments.options.pods import env_sources
+from kfp_bento.runtime.deployments.options.names import image_problem
 from kfp_bento.runtime.deployments.options.provenance import PROVENANCE
+from kfp_bento.runtime.deployments.targets.kserve.options import (
+    AUTOSCALER_CLASS,
+    RESERVED_ENVS,
+    RESERVED_LABELS,
+    Logger,
+    misplaced_annotations,
+)
+from kfp_bento.runtime.deployments.targets.kserve.rules import check_storage
 from kfp_bento.runtime.deployments.targets.kserve.watch import (
     CONTAINER,
     KNATIVE_MODES,
     MODE,
     STANDARD_MODES,
 )
-from kfp_bento.runtime.deployments.targets.network_policy import policy_shape
 from kfp_bento.runtime.deployments.targets.pod_shapes import (
     RESOURCES,
     annotations_shape,
+    checked,
+    container_env,
     container_shape,
+    env_sources,
     labels_shape,
     object_shape,
     pod_annotations_shape,
     pod_fields_of_a_runtime,
     pod_shape,
+    policy_shape,
 )
 from kfp_bento.runtime.deployments.targets.target import first_of_kind
 from kfp_bento.runtime.errors import InvalidInput
 
 PROTOCOL = "kfp-bento/protocol"
 FACTS_SUFFIX = "-kfp-bento"
-PROTOCOLS = ("bentoml", "v1", "v2")
-AUTOSCALER_CLASS = "serving.kserve.io/autoscalerClass"
 
-RESERVED_LABELS = (
-    "app",
-    "component",
-    "serving.kserve.io/",
-    "serving.knative.dev/",
-    "yatai.ai/",
-    "pod-template-hash",
-)
-RESERVED_ENVS = {
-    "STORAGE_URI": "makes KServe download a model into the pod, which our image has inside",
-    "PROTOCOL": "is set by the option protocol",
-    "MULTI_MODEL_SERVER": "belongs to KServe",
-}
-_STORAGE = (
-    "s3",
-    "gs",
-    "hf",
-    "http",
-    "https",
-    "pvc",
-    "oci",
-    "abfs",
-    "azure",
-    "hdfs",
-    "webhdfs",
-    "modelscope",
-    "file",
-)
 HEADERS = Fields({"mode": TEXT, "url": TEXT})
 
 # Of a transformer or explainer, whose image has a user of its own.
@@ -124,59 +101,16 @@ def pods_of(name: str) -> dict[str, str]:
     return {"serving.kserve.io/inferenceservice": name}
 
 
-def check_storage(field: str, uri: str) -> None:
-    """Refuse an address that KServe downloads no model from.
-
-    Raises:
-        InvalidInput: Its scheme is unknown, or it holds credentials.
-    """
-    scheme = uri.partition("://")[0]
-    if "://" not in uri or scheme not in _STORAGE:
-        raise InvalidInput(
-            f"{field}: {uri!r} has no scheme that KServe downloads from.",
-            hint=f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
-        )
-    if "@" in split_url(field, uri).netloc and scheme in ("http", "https"):
-        raise InvalidInput(
-            f"{field}: it holds a user name or a password.",
-            hint="Put credentials into a Secret of the service account.",
-        )
-
-
 def check_logger(field: str, given: Mapping[str, str]) -> None:
-    """Refuse a receiver of requests that is no http URL.
-
-    Raises:
-        InvalidInput: The mode is unknown, or the URL is none or holds credentials.
-    """
-    choice(f"{field}.mode", given.get("mode", "all"), ("all", "request", "response"))
-    parts = split_url(f"{field}.url", given.get("url", ""))
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.username:
-        raise InvalidInput(
-            f"{field}.url: it is no http URL of a receiver (or holds credentials).",
-            hint="Write http://collector.namespace.svc/.",
-        )
-
-
-def misplaced_annotations(*, standard: bool) -> dict[str, str]:
-    """Give the annotations that nothing reads on an InferenceService, or an option sets.
-
-    Args:
-        standard: Whether KServe makes Deployments itself, without Knative.
-    """
-    misplaced = {
-        MODE: "Use mode=....",
-        AUTOSCALER_CLASS: "Use autoscaling=....",
-        "yatai.ai/": "Yatai's operators read it on a BentoDeployment or BentoRequest only.",
-    }
-    if standard:
-        misplaced["autoscaling.knative.dev/"] = "Only Knative reads it: use mode Knative."
-    return misplaced
+    """Refuse a receiver of requests that is no http URL."""
+    checked(field, Logger, given)
 
 
 def _check_annotations(field: str, given: Mapping[str, str]) -> None:
-    choice(f"{field}[{MODE}]", given.get(MODE, ""), STANDARD_MODES + KNATIVE_MODES)
-    choice(f"{field}[{AUTOSCALER_CLASS}]", given.get(AUTOSCALER_CLASS, "hpa"), ("hpa",))
+    if given.get(MODE, "") not in STANDARD_MODES + KNATIVE_MODES:
+        raise InvalidInput(f"{field}[{MODE}]: {given.get(MODE)!r} is unknown.")
+    if given.get(AUTOSCALER_CLASS, "hpa") != "hpa":
+        raise InvalidInput(f"{field}[{AUTOSCALER_CLASS}] is not hpa.")
 
 
 def _spec(spec: Any, *, standard: bool) -> Fields:
@@ -203,7 +137,7 @@ def _served(*, standard: bool) -> Shape:
     container = container_shape(
         CONTAINER,
         port_name="http1",
-        reserved={**RESERVED_IN_PODS, **RESERVED_ENVS},
+        reserved=RESERVED_ENVS,
         own_env={"PROTOCOL": Fields(said, frozenset(said))},
     )
     return pod_shape(container, security=standard, more=_component())

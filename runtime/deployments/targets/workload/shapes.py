@@ -10,7 +10,6 @@ from kfp_bento.runtime.deployments.kube.shapes import (
     Exactly,
     Fields,
     Items,
-    Pairs,
     Shape,
     Value,
 )
@@ -27,10 +26,13 @@ from kfp_bento.runtime.deployments.options.names import (
     namespace_problem,
     resource_name_problem,
 )
-from kfp_bento.runtime.deployments.options.pod_settings import NO_OPERATOR, POD_ANNOTATIONS
-from kfp_bento.runtime.deployments.options.pods import PORT, RESERVED_ENVS
+from kfp_bento.runtime.deployments.options.pod_settings import (
+    NO_OPERATOR,
+    POD_ANNOTATIONS,
+    RESERVED_ENVS,
+)
+from kfp_bento.runtime.deployments.options.pods import PORT
 from kfp_bento.runtime.deployments.release.apply import CANARY, COMPONENT_LABEL
-from kfp_bento.runtime.deployments.targets.network_policy import policy_shape
 from kfp_bento.runtime.deployments.targets.pod_shapes import (
     annotations_shape,
     container_shape,
@@ -38,14 +40,18 @@ from kfp_bento.runtime.deployments.targets.pod_shapes import (
     object_shape,
     pod_annotations_shape,
     pod_shape,
+    policy_shape,
+)
+from kfp_bento.runtime.deployments.targets.workload.options import (
+    CANARY_SUFFIX,
+    RESERVED_LABELS,
+    path_problem,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
 CONTAINER = "bento"
-CANARY_SUFFIX = "-canary"
 MANAGER = "kfp-bento"
 
-RESERVED_LABELS = ("app.kubernetes.io/", "pod-template-hash", "yatai.ai/")
 SCRAPED = ("prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path")
 # Endpoints forget a pod a moment after it is told to stop.
 LIFECYCLE: Mapping[str, Any] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
@@ -55,10 +61,9 @@ SERVICE_PORT: Mapping[str, Any] = {
     "protocol": "TCP",
     "targetPort": "http",
 }
-STRATEGIES = ("RollingUpdate", "Recreate")
 _STRATEGY = Fields(
     {
-        "type": one_of(*STRATEGIES),
+        "type": one_of("RollingUpdate", "Recreate"),
         "rollingUpdate": Fields({"maxSurge": NUMBER_OR_TEXT, "maxUnavailable": NUMBER_OR_TEXT}),
     },
     frozenset({"type"}),
@@ -120,7 +125,6 @@ _RULES = Fields(
 )
 BEHAVIOR = Fields({"scaleUp": _RULES, "scaleDown": _RULES})
 BUDGET_SHAPE = Fields({"minAvailable": NUMBER_OR_TEXT, "maxUnavailable": NUMBER_OR_TEXT})
-SERVICE_MONITOR = Fields({"labels": Pairs(), "interval": TEXT})
 
 
 def selector_of(release: str, component: str) -> dict[str, str]:
@@ -267,12 +271,6 @@ def _route(name: str) -> Fields:
         },
         frozenset({"parentRefs", "rules"}),
     )
-
-
-def path_problem(path: str) -> str:
-    """Say why a route cannot serve this path; empty when it can."""
-    good = path.startswith("/") and "//" not in path and "?" not in path and "#" not in path
-    return "" if good else "is no path"
 
 
 def _backend_problem(name: str) -> str:

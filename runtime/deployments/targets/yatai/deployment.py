@@ -1,51 +1,21 @@
-"""Yatai's way to serve a bento: a Bento that names the image and a BentoDeployment of it.
-
-What yatai-deployment 1.1.4 and 1.1.21 do with the fields was read in their
-`controllers/bentodeployment_controller.go`; what it drops is refused here.
-"""
+"""Yatai's way to serve a bento: a Bento that names the image and a BentoDeployment of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.shapes import Fields, settled
-from kfp_bento.runtime.deployments.options.core_shapes import ANNOTATIONS, LABELS
+from kfp_bento.runtime.deployments.options.core import with_selectors
 from kfp_bento.runtime.deployments.options.names import (
     bento_resource_name,
     deployment_name,
-    image_problem,
     label_value_problem,
-    namespace_problem,
-    resource_name_problem,
 )
-from kfp_bento.runtime.deployments.options.options import (
-    Listing,
-    Object,
-    ObjectOrListing,
-    Options,
-    choice,
-    mapping,
-    without_empty,
-)
-from kfp_bento.runtime.deployments.options.pod_settings import (
-    Envs,
-    annotation_settings,
-    autoscaling_settings,
-    control_settings,
-    env_settings,
-    label_settings,
-    pod_metadata,
-    secret_names,
-)
+from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
+from kfp_bento.runtime.deployments.options.options import without_empty
+from kfp_bento.runtime.deployments.options.pods import check_image
 from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
-from kfp_bento.runtime.deployments.options.quantities import container_resources
-from kfp_bento.runtime.deployments.targets.network_policy import (
-    check_who_has_to_get_in,
-    policy_manifests,
-)
+from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, filled_resources
 from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
 from kfp_bento.runtime.deployments.targets.target import (
     BENTO,
@@ -56,18 +26,13 @@ from kfp_bento.runtime.deployments.targets.target import (
     Manifest,
     Target,
 )
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
-    CRD_GENERATIONS,
-    EXTRA_POD_SPEC,
-    GENERATION,
-    crd_subset,
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import GENERATION, LONGEST_NAME
+from kfp_bento.runtime.deployments.targets.yatai.settings import (
+    CONTROL_ANNOTATIONS,
+    BentoDeploymentOptions,
+    RunnerOverride,
 )
-from kfp_bento.runtime.deployments.targets.yatai.shapes import (
-    bento_deployment_shapes,
-    check_pod_placement,
-    check_sidecars,
-    pods_of,
-)
+from kfp_bento.runtime.deployments.targets.yatai.shapes import bento_deployment_shapes, pods_of
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     is_named_by,
@@ -82,137 +47,6 @@ if TYPE_CHECKING:
 
 KIND = "bento-deployment"
 
-_RUNNER_SETTINGS = (
-    "name",
-    "resources",
-    "autoscaling",
-    "envs",
-    "annotations",
-    "extra_pod_metadata",
-    "extra_pod_spec",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BentoDeploymentOptions(Options):
-    """How an image becomes a BentoDeployment.
-
-    Attributes:
-        name: Name of the BentoDeployment and its Service: DNS-1035, at most 50 characters;
-            derived from the bento's name when empty.
-        namespace: Namespace of both resources; the operator must watch it.
-        resources: Requests and limits of the API server's container; see
-            `container_resources`.
-        autoscaling: `minReplicas`, `maxReplicas`, `metrics`; one replica when None.
-        envs: Literal environment variables, as a mapping or a list of name and value.
-        runners: Overrides for runners that the bento has, each with its `name` and any of
-            `resources`, `autoscaling`, `envs`, `annotations`, `extra_pod_metadata`,
-            `extra_pod_spec`; only bentos of BentoML 1.1 and before have runners.
-        image_pull_secrets: Names of registry Secrets in the namespace.
-        labels: Labels for both resources and the pods, never for Service selectors.
-        annotations: Annotations for both resources; `yatai.ai/...` switches steer the
-            operator and go to the spec, where alone it reads them.
-        service_account: ServiceAccount of the pods.
-        ingress: `enabled`, `annotations`, `labels`, `tls` ({"secretName": ...}). The operator's
-            Ingress carries a snippet that ingress-nginx refuses by default since 1.9.
-        extra_pod_metadata: `labels` and `annotations` of the pods.
-        extra_pod_spec: `schedulerName`, `nodeSelector`, `affinity`, `tolerations`,
-            `topologySpreadConstraints`, `containers` (sidecars), `serviceAccountName`.
-        monitor_exporter: `enabled`, `output`, `options`; `structureOptions` and `mounts` with a
-            `crd_generation` that has them.
-        network_policy: Who may talk with the pods: `ingress` lists who gets in besides the pods of
-            the same namespace: the name of a namespace, or a peer as a NetworkPolicy has it;
-            `egress` is none, dns, or a list of peers (each with `ports`, or dns) that the pods may
-            call; they may call everybody where it is not said. No policy when empty.
-        crd_generation: One of `CRD_GENERATIONS`; only fields that all have when empty.
-    """
-
-    refused = MappingProxyType(
-        {
-            "api_token_secret": "the operator drops envs[].valueFrom, so that the variable would "
-            "be empty and the service would answer anybody"
-        }
-    )
-
-    name: str = ""
-    namespace: str = "default"
-    resources: Object | None = None
-    autoscaling: Object | None = None
-    envs: ObjectOrListing | None = None
-    runners: Listing | None = None
-    image_pull_secrets: Listing = ()
-    labels: Object | None = None
-    annotations: Object | None = None
-    service_account: str = ""
-    ingress: Object | None = None
-    extra_pod_metadata: Object | None = None
-    extra_pod_spec: Object | None = None
-    monitor_exporter: Object | None = None
-    network_policy: Object | None = None
-    crd_generation: str = ""
-
-
-def render_bento_deployment(
-    image: str,
-    bento: Bento,
-    *,
-    name: str = "",
-    namespace: str = "default",
-    resources: Mapping[str, Any] | None = None,
-    autoscaling: Mapping[str, Any] | None = None,
-    envs: Envs | None = None,
-    runners: Sequence[Mapping[str, Any]] | None = None,
-    image_pull_secrets: Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
-    annotations: Mapping[str, str] | None = None,
-    service_account: str = "",
-    **more: Any,
-) -> list[dict[str, Any]]:
-    """Render the two resources that make yatai-deployment serve an image.
-
-    Only fields that all published CRD generations have and the controllers obey are
-    rendered; what a controller would drop is refused. The same arguments give the same
-    manifests.
-
-    Args:
-        image: Image reference by digest; a tag alone is refused.
-        bento: The bento inside the image: its tag, its runners, where its models came from.
-        name: See `BentoDeploymentOptions`, as for all that follow.
-        namespace: Namespace of both resources.
-        resources: Requests and limits.
-        autoscaling: Replicas and metrics.
-        envs: Literal environment variables.
-        runners: Overrides for the runners of an old-style bento.
-        image_pull_secrets: Names of registry Secrets.
-        labels: Labels for resources and pods.
-        annotations: Annotations; `yatai.ai/...` switches steer the operator.
-        service_account: ServiceAccount of the pods.
-        **more: The other options.
-
-    Returns:
-        The Bento and the BentoDeployment, in this order.
-
-    Raises:
-        InvalidInput: An argument that cannot be honoured; the message names the field.
-    """
-    options = BentoDeploymentOptions.of(
-        KIND,
-        {
-            "name": name,
-            "namespace": namespace,
-            "resources": resources,
-            "autoscaling": autoscaling,
-            "envs": envs,
-            "runners": runners,
-            "image_pull_secrets": image_pull_secrets,
-            "labels": labels,
-            "annotations": annotations,
-            "service_account": service_account,
-            **more,
-        },
-    )
-    return list(bento_deployment_manifests(image, bento, options))
-
 
 def bento_deployment_manifests(
     image: str, bento: Bento, options: BentoDeploymentOptions
@@ -222,13 +56,9 @@ def bento_deployment_manifests(
     Raises:
         InvalidInput: An option that cannot be honoured; the message names the field.
     """
-    if problem := image_problem(image):
-        raise InvalidInput(
-            f"image: {image!r} {problem}.",
-            hint="Give repository@sha256:..., as build_image returns it.",
-        )
+    check_image("image", image)
     metadata, control = common_metadata(bento, options)
-    spec = _bento_spec(image, bento, options.image_pull_secrets)
+    spec = _bento_spec(image, bento, options)
     resource = {
         "apiVersion": "resources.yatai.ai/v1alpha1",
         "kind": "Bento",
@@ -245,24 +75,19 @@ def common_metadata(
     """Give the metadata that all resources of a release share, and the operator's switches.
 
     Raises:
-        InvalidInput: A label, an annotation, the namespace or the generation is none.
+        InvalidInput: The bento's tag can be no label.
     """
-    if problem := namespace_problem(options.namespace):
-        raise InvalidInput(
-            f"namespace: {options.namespace!r} {problem}.", hint="For example 'serving'."
-        )
     check_tag(bento)
-    plain, control = annotation_settings("annotations", options.annotations)
+    switches = options.annotations.keys() & CONTROL_ANNOTATIONS
+    plain = {key: text for key, text in options.annotations.items() if key not in switches}
     if options.crd_generation:
-        choice("crd_generation", options.crd_generation, CRD_GENERATIONS)
         plain[GENERATION] = options.crd_generation
-    own_labels = label_settings("labels", options.labels)
     metadata = {
         "namespace": options.namespace,
         "annotations": {**plain, **provenance(bento)},
-        **({"labels": own_labels} if own_labels else {}),
+        **({"labels": dict(options.labels)} if options.labels else {}),
     }
-    return metadata, control
+    return metadata, {key: options.annotations[key] for key in sorted(switches)}
 
 
 def serving_manifest(
@@ -284,16 +109,14 @@ def serving_manifest(
     Raises:
         InvalidInput: An option that cannot be honoured.
     """
-    name = deployment_name(bento.name, options.name)
+    name = deployment_name(bento.name, options.name, LONGEST_NAME)
     own_labels = dict(metadata.get("labels") or {})
-    extra = _pod_settings("", options, {"yatai.ai/bento-deployment": name})
-    if options.service_account:
-        _use_account(extra["extraPodSpec"], options.service_account)
     main = {
-        **_scaled("", options.resources, options.autoscaling, options.envs),
+        **_pods("", options, options, name),
         "annotations": dict(control),
-        "monitorExporter": _monitor_exporter(options),
-        **extra,
+        "monitorExporter": {"enabled": True, **exporter}
+        if (exporter := options.monitor_exporter)
+        else {},
     }
     spec = {
         "bento": bento_resource_name(bento.tag),
@@ -321,13 +144,8 @@ def serving_policy(
         serving: The BentoDeployment.
         metadata: Labels, annotations and the namespace.
         options: What the user chose.
-
-    Raises:
-        InvalidInput: A peer that no policy can have, or an Ingress that would be kept out.
     """
     name = serving["metadata"]["name"]
-    if (options.ingress or {}).get("enabled"):
-        check_who_has_to_get_in(options.network_policy, "ingress", "the Ingress's controller")
     return policy_manifests({**metadata, "name": name}, pods_of(name), options.network_policy)
 
 
@@ -340,15 +158,13 @@ def runner_entries(bento: Bento) -> list[dict[str, Any]]:
     return [_runner(index, runner) for index, runner in enumerate(bento.runners)]
 
 
-def _bento_spec(image: str, bento: Bento, image_pull_secrets: Sequence[str]) -> dict[str, Any]:
+def _bento_spec(image: str, bento: Bento, options: BentoDeploymentOptions) -> dict[str, Any]:
     spec = {
         "tag": bento.tag,
         "image": image,
         "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
         "runners": runner_entries(bento),
-        "imagePullSecrets": [
-            {"name": secret} for secret in secret_names("image_pull_secrets", image_pull_secrets)
-        ],
+        "imagePullSecrets": [{"name": secret} for secret in options.image_pull_secrets],
     }
     return without_empty(spec)
 
@@ -380,105 +196,58 @@ def _runner_overrides(
             "would start commands that it cannot run.",
             hint="Leave runners out: all its services run in one container; use resources.",
         )
-    overrides: dict[str, Mapping[str, Any]] = {}
-    for index, override in enumerate(options.runners or ()):
-        name = str(override.get("name") or "") if isinstance(override, Mapping) else ""
-        if name not in known:
+    overrides: dict[str, tuple[str, RunnerOverride]] = {}
+    for index, override in enumerate(options.runners):
+        field = f"runners[{index}]"
+        if override.name not in known:
             raise InvalidInput(
-                f"runners[{index}].name: {name!r} is no runner of {bento.tag}; the operator "
+                f"{field}.name: {override.name!r} is no runner of {bento.tag}; the operator "
                 "would ignore the entry.",
                 hint=f"The bento's runners: {', '.join(known)}.",
             )
-        if name in overrides:
+        if override.name in overrides:
             raise InvalidInput(
-                f"runners[{index}].name: {name!r} is overridden twice.", hint="Keep one entry."
+                f"{field}.name: {override.name!r} is overridden twice.", hint="Keep one entry."
             )
-        overrides[name] = mapping(f"runners[{index}]", override, _RUNNER_SETTINGS)
-    return [_runner_override(name, overrides.get(name, {}), options, deployment) for name in known]
+        overrides[override.name] = field, override
+    said = [overrides.get(name, ("", RunnerOverride(name=name))) for name in known]
+    return [
+        {
+            "name": override.name,
+            **_pods(f"{field}.", override, options, deployment),
+            "annotations": override.annotations,
+        }
+        for field, override in said
+    ]
 
 
-def _runner_override(
-    name: str, override: Mapping[str, Any], options: BentoDeploymentOptions, deployment: str
-) -> dict[str, Any]:
-    prefix = f"runners[{name}]."
-    own = BentoDeploymentOptions.of(
-        KIND, {key: override.get(key) for key in ("extra_pod_metadata", "extra_pod_spec")}
-    )
-    extra = _pod_settings(prefix, own, {"yatai.ai/bento-deployment": deployment})
-    if options.service_account and "serviceAccountName" not in extra["extraPodSpec"]:
-        _use_account(extra["extraPodSpec"], options.service_account)
-    return {
-        "name": name,
-        **_scaled(
-            prefix, override.get("resources"), override.get("autoscaling"), override.get("envs")
-        ),
-        "annotations": control_settings(f"{prefix}annotations", override.get("annotations")),
-        **extra,
-    }
-
-
-def _scaled(
+def _pods(
     prefix: str,
-    resources: Mapping[str, Any] | None,
-    autoscaling: Mapping[str, Any] | None,
-    envs: Envs | None,
+    own: BentoDeploymentOptions | RunnerOverride,
+    options: BentoDeploymentOptions,
+    deployment: str,
 ) -> dict[str, Any]:
+    """All that the API server and the runners have alike."""
+    spec: dict[str, Any] = dict(own.extra_pod_spec)
+    if spread := spec.get("topologySpreadConstraints"):
+        spec["topologySpreadConstraints"] = with_selectors(spread, pods_of(deployment))
+    if options.service_account:
+        spec.setdefault("serviceAccountName", options.service_account)
     settings = {
-        "resources": container_resources(f"{prefix}resources", resources),
-        "autoscaling": autoscaling_settings(f"{prefix}autoscaling", autoscaling),
-        "envs": env_settings(f"{prefix}envs", envs),
+        "resources": filled_resources(
+            f"{prefix}resources", own.resources, DEFAULT_RESOURCES, "the operator's default"
+        ),
+        "autoscaling": own.autoscaling.block(),
+        "envs": own.envs,
+        "extraPodMetadata": without_empty(own.extra_pod_metadata),
+        "extraPodSpec": spec,
     }
     return without_empty(settings)
 
 
-def _pod_settings(
-    prefix: str, options: BentoDeploymentOptions, pods: Mapping[str, str]
-) -> dict[str, Any]:
-    metadata = pod_metadata(f"{prefix}extra_pod_metadata", options.extra_pod_metadata)
-    field = f"{prefix}extra_pod_spec"
-    spec: dict[str, Any] = settled(
-        field,
-        options.extra_pod_spec or {},
-        EXTRA_POD_SPEC,
-        hint=f"The CRDs know {', '.join(sorted(EXTRA_POD_SPEC.fields))}; volumes, init "
-        "containers and security contexts are not among them.",
-    )
-    check_sidecars(field, spec)
-    check_pod_placement(field, spec)
-    for spread in spec.get("topologySpreadConstraints", []):
-        # Without a selector it would count no pod, and spread nothing.
-        spread.setdefault("labelSelector", {"matchLabels": dict(pods)})
-    return {"extraPodMetadata": metadata, "extraPodSpec": spec}
-
-
-def _use_account(pod_spec: dict[str, Any], account: str) -> None:
-    if problem := resource_name_problem(account):
-        raise InvalidInput(
-            f"service_account: {account!r} {problem}.",
-            hint="Give the name of a ServiceAccount in the namespace.",
-        )
-    if pod_spec.setdefault("serviceAccountName", account) != account:
-        raise InvalidInput(
-            f"service_account: {account!r} is not extra_pod_spec.serviceAccountName "
-            f"{pod_spec['serviceAccountName']!r}.",
-            hint="Give one of the two.",
-        )
-
-
 def _ingress(options: BentoDeploymentOptions, name: str) -> dict[str, Any]:
     """No Ingress unless asked: its snippet is one that ingress-nginx refuses since 1.9."""
-    given = options.ingress or {}
-    mapping("ingress", given, ("enabled", "annotations", "labels", "tls"))
-    shape = _deployment_spec_shape(options).fields["ingress"]
-    ingress: dict[str, Any] = settled("ingress", {"enabled": False, **given}, shape)
-    settled("ingress.annotations", ingress.get("annotations", {}), ANNOTATIONS)
-    settled("ingress.labels", ingress.get("labels", {}), LABELS)
-    ignored = sorted(key for key in ingress if key != "enabled")
-    if ignored and not ingress["enabled"]:
-        raise InvalidInput(
-            f"ingress.{ignored[0]}: without ingress.enabled the operator makes no Ingress.",
-            hint="Set ingress.enabled to true, or leave the rest out.",
-        )
+    ingress: dict[str, Any] = {"enabled": False, **options.ingress}
     if ingress["enabled"] and len(f"{name}-{options.namespace}") > 63:
         raise InvalidInput(
             f"name: {name}-{options.namespace} becomes one label of the Ingress's host name and "
@@ -486,26 +255,6 @@ def _ingress(options: BentoDeploymentOptions, name: str) -> dict[str, Any]:
             hint="Choose a shorter name.",
         )
     return without_empty(ingress)
-
-
-def _monitor_exporter(options: BentoDeploymentOptions) -> dict[str, Any]:
-    if not options.monitor_exporter:
-        return {}
-    shape = _deployment_spec_shape(options).fields["monitorExporter"]
-    given = {"enabled": True, **options.monitor_exporter}
-    hint = (
-        "structureOptions and mounts need crd_generation='kubeflow-1.9' or newer; otherwise "
-        "write enabled, output and options."
-    )
-    exporter: dict[str, Any] = settled("monitor_exporter", given, shape, hint)
-    return exporter
-
-
-def _deployment_spec_shape(options: BentoDeploymentOptions) -> Fields:
-    kind = ("serving.yatai.ai/v2alpha1", "BentoDeployment")
-    spec = crd_subset(options.crd_generation)[kind].fields["spec"]
-    assert isinstance(spec, Fields)  # noqa: S101 - a fact about our own table
-    return spec
 
 
 def _with_revision(

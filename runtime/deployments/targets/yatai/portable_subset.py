@@ -1,63 +1,54 @@
-"""The fields that every published generation of Yatai's CRDs has, and a strict check by them.
+"""The fields of Yatai's CRDs that may be rendered, and a strict check by them.
 
-Yatai's API server prunes what it does not know, so a field that only one generation has
-would vanish without a word on another. The description below is therefore the
-intersection of yatai-deployment 1.1.4 and 1.1.21 and yatai-image-builder 1.1.3, 1.2.28 and
-3.0.42, reduced to the fields that the controllers really read.
+Yatai's API server prunes what it does not know, so a field that only one generation has would
+vanish without a word on another. What follows is the intersection of yatai-deployment 1.1.4 and
+1.1.21 and yatai-image-builder 1.1.3, 1.2.28 and 3.0.42, reduced to the fields that the controllers
+really read; `NEWER_FIELDS` are those that the oldest of them lack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Required
 
-from kfp_bento.runtime.deployments.kube.shapes import (
-    Fields,
-    Free,
-    Items,
-    Pairs,
-    Shape,
-    Value,
-    shape_problems,
-)
-from kfp_bento.runtime.deployments.options.core_shapes import (
-    ANNOTATIONS,
-    CONTAINER,
-    COUNT,
-    ENV,
-    ENV_FROM,
-    LABELS,
-    NAME,
-    RESOURCE_REQUIREMENTS,
-    SCHEDULING,
-    TEXT,
-    TEXTS,
-    TRUTH,
-    VALUE_FROM,
+from pydantic import BaseModel, Field, JsonValue, ValidationError
+from typing_extensions import TypedDict
+
+from kfp_bento.runtime.deployments.options.core import (
+    Annotations,
+    Container,
+    EnvFrom,
+    EnvVar,
+    Labels,
+    Name,
+    Namespace,
+    ResourceRequirements,
+    Scheduling,
+    ValueFrom,
 )
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
     destination_problem,
     image_problem,
     label_value_problem,
-    namespace_problem,
-    resource_name_problem,
     volume_name_problem,
 )
-
-__all__ = [
-    "CRD_GENERATIONS",
-    "GENERATION",
-    "PORTABLE_SUBSET",
-    "Fields",
-    "Items",
-    "Pairs",
-    "Shape",
-    "Value",
-    "crd_subset",
-    "manifest_problems",
-]
+from kfp_bento.runtime.deployments.options.options import Settings, problems, valid
+from kfp_bento.runtime.deployments.targets.target import (
+    AUTOSCALER,
+    BENTO,
+    BENTO_DEPLOYMENT_KIND,
+    BENTO_REQUEST_KIND,
+    BUDGET,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    INFERENCE_SERVICE_KIND,
+    MONITOR,
+    POLICY,
+    ROUTE,
+    SERVICE,
+    Kind,
+)
 
 CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
 """yatai-deployment 1.1.4 and image builder 1.1.3; 1.1.21 and 1.2.28; 1.1.21 and 3.0.42."""
@@ -65,205 +56,254 @@ CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
 GENERATION = "kfp-bento/crd-generation"
 """Annotation of manifests that are not portable: the generation that they were rendered for."""
 
-_SIDE = Fields({"cpu": TEXT, "memory": TEXT, "gpu": TEXT, "custom": Pairs()})
-_RESOURCES = Fields({"requests": _SIDE, "limits": _SIDE}, frozenset({"requests", "limits"}))
-_METRIC = Fields(
-    {
-        "type": TEXT,
-        "resource": Fields(
-            {
-                "name": TEXT,
-                "target": Fields(
-                    {"type": TEXT, "averageUtilization": COUNT, "averageValue": TEXT},
-                    frozenset({"type"}),
-                ),
-            },
-            frozenset({"name", "target"}),
-        ),
-    },
-    frozenset({"type", "resource"}),
-)
-_AUTOSCALING = Fields(
-    {"minReplicas": COUNT, "maxReplicas": COUNT, "metrics": Items(_METRIC)},
-    frozenset({"minReplicas", "maxReplicas"}),
-)
-_ENVS = Items(Fields({"name": TEXT, "value": TEXT}, frozenset({"name", "value"})))
-POD_METADATA = Fields({"labels": LABELS, "annotations": ANNOTATIONS})
-EXTRA_POD_SPEC = Fields({**SCHEDULING, "containers": Items(CONTAINER), "serviceAccountName": NAME})
-_INGRESS = Fields(
-    {
-        "enabled": TRUTH,
-        "annotations": ANNOTATIONS,
-        "labels": LABELS,
-        "tls": Fields({"secretName": NAME}, frozenset({"secretName"})),
-    },
-    frozenset({"enabled"}),
-)
-MONITOR_EXPORTER = Fields(
-    {"enabled": TRUTH, "output": TEXT, "options": Pairs()}, frozenset({"enabled", "output"})
-)
-_VOLUME_SOURCES: dict[str, Shape] = {
-    "secret": Fields({"secretName": NAME, "optional": TRUTH}, frozenset({"secretName"})),
-    "configMap": Fields({"name": NAME, "optional": TRUTH}, frozenset({"name"})),
-    "emptyDir": Fields({"medium": TEXT, "sizeLimit": TEXT}),
-    "persistentVolumeClaim": Fields(
-        {"claimName": NAME, "readOnly": TRUTH}, frozenset({"claimName"})
+LONGEST_NAME = 50
+"""Of a BentoDeployment: with `-runner-<i>` behind it, it is a label of at most 63 characters."""
+
+NEWER_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "BentoRequest": (
+        "spec.buildArgs",
+        "spec.serviceName",
+        "spec.models.size",
+        "spec.imageBuilderExtraPodSpec.priorityClassName",
     ),
+    "BentoDeployment": ("spec.monitorExporter.structureOptions", "spec.monitorExporter.mounts"),
 }
-_NEWER_MONITOR_EXPORTER: dict[str, Shape] = {
-    "structureOptions": Items(
-        Fields({"name": TEXT, "value": TEXT, "valueFrom": VALUE_FROM}, frozenset({"name"}))
-    ),
-    "mounts": Items(
-        Fields({"path": TEXT, "readOnly": TRUTH, **_VOLUME_SOURCES}, frozenset({"path"}))
-    ),
-}
-_RUNNER = Fields(
-    {
-        "name": Value(str, label_value_problem),
-        "runnableType": TEXT,
-        "modelTags": TEXTS,
-    },
-    frozenset({"name"}),
-)
-_CONTEXT = Fields({"bentomlVersion": TEXT})
-BUILDER_POD_SPEC = Fields({**SCHEDULING, "serviceAccountName": NAME})
-_REQUESTED_MODEL = Fields({"tag": TEXT, "downloadUrl": TEXT}, frozenset({"tag"}))
+"""Fields that "kubeflow-1.7" lacks, by kind."""
 
 
-def _object(
-    api_version: str, kind: str, name_problem: Callable[[str], str], spec: Shape | None
-) -> Fields:
-    metadata = Fields(
-        {
-            "name": Value(str, name_problem),
-            "namespace": Value(str, namespace_problem),
-            "labels": LABELS,
-            "annotations": ANNOTATIONS,
-        },
-        frozenset({"name", "namespace"}),
+class _Side(TypedDict, total=False):
+    cpu: str
+    memory: str
+    gpu: str
+    custom: dict[str, str]
+
+
+class _Resources(TypedDict):
+    requests: _Side
+    limits: _Side
+
+
+class _MetricTarget(TypedDict, total=False):
+    type: Required[str]
+    averageUtilization: int
+    averageValue: str
+
+
+class _MetricSource(TypedDict):
+    name: str
+    target: _MetricTarget
+
+
+class _Metric(TypedDict):
+    type: str
+    resource: _MetricSource
+
+
+class _Autoscaling(TypedDict, total=False):
+    minReplicas: Required[int]
+    maxReplicas: Required[int]
+    metrics: list[_Metric]
+
+
+class _Env(TypedDict):
+    name: str
+    value: str
+
+
+class _PodMetadata(TypedDict, total=False):
+    labels: Labels
+    annotations: Annotations
+
+
+class ExtraPodSpec(Scheduling, total=False):
+    """What the CRDs know of pods; volumes and security contexts are not among it."""
+
+    containers: list[Container]
+    serviceAccountName: Name
+
+
+class BuilderPodSpec(Scheduling, total=False):
+    """What the CRDs know of the pods of a build."""
+
+    serviceAccountName: Name
+    priorityClassName: Name
+
+
+class _TlsSecret(TypedDict):
+    secretName: Name
+
+
+class Ingress(TypedDict, total=False):
+    """The operator's Ingress."""
+
+    enabled: bool
+    annotations: Annotations
+    labels: Labels
+    tls: _TlsSecret
+
+
+class _StructureOption(TypedDict, total=False):
+    name: Required[str]
+    value: str
+    valueFrom: ValueFrom
+
+
+class _MountedSecret(TypedDict, total=False):
+    secretName: Required[Name]
+    optional: bool
+
+
+class _MountedConfigMap(TypedDict, total=False):
+    name: Required[Name]
+    optional: bool
+
+
+class _EmptyDir(TypedDict, total=False):
+    medium: str
+    sizeLimit: str
+
+
+class _Claim(TypedDict, total=False):
+    claimName: Required[Name]
+    readOnly: bool
+
+
+class _Mount(TypedDict, total=False):
+    path: Required[str]
+    readOnly: bool
+    secret: _MountedSecret
+    configMap: _MountedConfigMap
+    emptyDir: _EmptyDir
+    persistentVolumeClaim: _Claim
+
+
+class MonitorExporter(TypedDict, total=False):
+    """The operator's sidecar that exports what was predicted."""
+
+    enabled: bool
+    output: Required[str]
+    options: dict[str, str]
+    structureOptions: list[_StructureOption]
+    mounts: list[_Mount]
+
+
+class _Runner(TypedDict, total=False):
+    name: Required[Annotated[str, valid(label_value_problem, "")]]
+    runnableType: str
+    modelTags: list[str]
+
+
+class _Context(TypedDict, total=False):
+    bentomlVersion: str
+
+
+class _NamedSecret(TypedDict):
+    name: Name
+
+
+class _BentoSpec(TypedDict, total=False):
+    tag: Required[str]
+    image: Required[Annotated[str, valid(image_problem, "")]]
+    context: _Context
+    runners: list[_Runner]
+    imagePullSecrets: list[_NamedSecret]
+
+
+class _Model(TypedDict, total=False):
+    tag: Required[str]
+    downloadUrl: str
+    size: str
+
+
+class _BentoRequestSpec(TypedDict, total=False):
+    bentoTag: Required[str]
+    # Without it the builder asks a Yatai server, which nobody has.
+    downloadUrl: Required[str]
+    image: Annotated[str, valid(destination_problem, "")]
+    context: _Context
+    runners: list[_Runner]
+    models: list[_Model]
+    serviceName: str
+    buildArgs: list[str]
+    imageBuildTimeout: int
+    imageBuilderExtraPodMetadata: _PodMetadata
+    imageBuilderExtraPodSpec: BuilderPodSpec
+    imageBuilderExtraContainerEnv: list[EnvVar]
+    imageBuilderContainerResources: ResourceRequirements
+    dockerConfigJsonSecretName: Annotated[str, valid(volume_name_problem, "")]
+    ociRegistryInsecure: Required[bool]
+    downloaderContainerEnvFrom: EnvFrom
+
+
+class _Served(TypedDict, total=False):
+    resources: Required[_Resources]
+    autoscaling: _Autoscaling
+    envs: list[_Env]
+    annotations: Annotations
+    extraPodMetadata: _PodMetadata
+    extraPodSpec: ExtraPodSpec
+
+
+class _RunnerOverride(_Served, total=False):
+    name: Required[str]
+
+
+class _BentoDeploymentSpec(_Served, total=False):
+    bento: Required[Name]
+    ingress: Required[Ingress]
+    monitorExporter: MonitorExporter
+    runners: list[_RunnerOverride]
+
+
+class _Metadata(TypedDict, total=False):
+    name: Required[Name]
+    namespace: Required[Namespace]
+    labels: Labels
+    annotations: Annotations
+
+
+class _Manifest(BaseModel):
+    model_config = Settings.model_config
+
+    api_version: str = Field(alias="apiVersion")
+    kind: str
+    metadata: _Metadata
+
+
+class _Bento(_Manifest):
+    spec: _BentoSpec
+
+
+class _BentoRequest(_Manifest):
+    spec: _BentoRequestSpec
+
+
+class _BentoDeployment(_Manifest):
+    spec: _BentoDeploymentSpec
+
+
+class _Other(_Manifest):
+    # Of Kubernetes, KServe and others: their API server is strict about it by itself.
+    spec: dict[str, JsonValue] = {}
+
+
+def _keys(*kinds: Kind) -> list[tuple[str, str]]:
+    return [(kind.api_version, kind.name) for kind in kinds]
+
+
+PORTABLE_SUBSET: Mapping[tuple[str, str], type[BaseModel]] = dict(
+    zip(
+        _keys(BENTO, BENTO_REQUEST_KIND, BENTO_DEPLOYMENT_KIND),
+        (_Bento, _BentoRequest, _BentoDeployment),
+        strict=True,
     )
-    shape: dict[str, Shape] = {
-        "apiVersion": Value(
-            str, lambda text: "" if text == api_version else f"is not {api_version}"
-        ),
-        "kind": Value(str, lambda text: "" if text == kind else f"is not {kind}"),
-        "metadata": metadata,
-        **({"spec": spec} if spec else {}),
-    }
-    return Fields(shape, frozenset(shape))
-
-
-_BENTO = Fields(
-    {
-        "tag": TEXT,
-        "image": Value(str, image_problem),
-        "context": _CONTEXT,
-        "runners": Items(_RUNNER),
-        "imagePullSecrets": Items(Fields({"name": NAME}, frozenset({"name"}))),
-    },
-    frozenset({"tag", "image"}),
 )
-_BENTO_REQUEST = Fields(
-    {
-        "bentoTag": TEXT,
-        "downloadUrl": TEXT,
-        "image": Value(str, destination_problem),
-        "context": _CONTEXT,
-        "runners": Items(_RUNNER),
-        "models": Items(_REQUESTED_MODEL),
-        "imageBuildTimeout": COUNT,
-        "imageBuilderExtraPodMetadata": POD_METADATA,
-        "imageBuilderExtraPodSpec": BUILDER_POD_SPEC,
-        "imageBuilderExtraContainerEnv": ENV,
-        "imageBuilderContainerResources": RESOURCE_REQUIREMENTS,
-        "dockerConfigJsonSecretName": Value(str, volume_name_problem),
-        "ociRegistryInsecure": TRUTH,
-        "downloaderContainerEnvFrom": ENV_FROM,
-    },
-    # Without a URL the builder asks a Yatai server, which nobody has.
-    frozenset({"bentoTag", "downloadUrl", "ociRegistryInsecure"}),
-)
-_RUNNER_OVERRIDE = Fields(
-    {
-        "name": TEXT,
-        "resources": _RESOURCES,
-        "autoscaling": _AUTOSCALING,
-        "envs": _ENVS,
-        "annotations": ANNOTATIONS,
-        "extraPodMetadata": POD_METADATA,
-        "extraPodSpec": EXTRA_POD_SPEC,
-    },
-    frozenset({"name", "resources"}),
-)
-_BENTO_DEPLOYMENT = Fields(
-    {
-        "bento": NAME,
-        "resources": _RESOURCES,
-        "autoscaling": _AUTOSCALING,
-        "envs": _ENVS,
-        "annotations": ANNOTATIONS,
-        "ingress": _INGRESS,
-        "monitorExporter": MONITOR_EXPORTER,
-        "extraPodMetadata": POD_METADATA,
-        "extraPodSpec": EXTRA_POD_SPEC,
-        "runners": Items(_RUNNER_OVERRIDE),
-    },
-    frozenset({"bento", "resources", "ingress"}),
-)
-_RESOURCES_GROUP, _SERVING_GROUP = "resources.yatai.ai/v1alpha1", "serving.yatai.ai/v2alpha1"
+"""What may be said of Yatai's kinds, by API version and kind."""
 
-
-@cache
-def crd_subset(generation: str = "") -> Mapping[tuple[str, str], Fields]:
-    """Give the fields that may be rendered: for one generation of the CRDs, or for all of them.
-
-    Args:
-        generation: One of `CRD_GENERATIONS`; "" for the fields that all of them have.
-    """
-    bento_request, bento_deployment = _BENTO_REQUEST, _BENTO_DEPLOYMENT
-    if generation in ("kubeflow-1.9", "newest"):
-        bento_request = bento_request.with_fields(
-            {
-                "buildArgs": TEXTS,
-                "serviceName": TEXT,
-                "models": Items(_REQUESTED_MODEL.with_fields({"size": TEXT})),
-                "imageBuilderExtraPodSpec": BUILDER_POD_SPEC.with_fields(
-                    {"priorityClassName": NAME}
-                ),
-            }
-        )
-        bento_deployment = bento_deployment.with_fields(
-            {"monitorExporter": MONITOR_EXPORTER.with_fields(_NEWER_MONITOR_EXPORTER)}
-        )
-    kinds = (
-        (_RESOURCES_GROUP, "Bento", resource_name_problem, _BENTO),
-        (_RESOURCES_GROUP, "BentoRequest", resource_name_problem, bento_request),
-        (_SERVING_GROUP, "BentoDeployment", deployment_name_problem, bento_deployment),
-    )
-    return {
-        (group, kind): _object(group, kind, problem, spec) for group, kind, problem, spec in kinds
-    }
-
-
-PORTABLE_SUBSET: Mapping[tuple[str, str], Fields] = crd_subset()
-
-# Objects of Kubernetes, KServe and others: their API server is strict about them by itself.
-OTHER_KINDS: Mapping[tuple[str, str], Fields] = {
-    **{
-        (version, kind): _object(version, kind, resource_name_problem, Free())
-        for version, kind in (
-            ("v1", "Service"),
-            ("apps/v1", "Deployment"),
-            ("autoscaling/v2", "HorizontalPodAutoscaler"),
-            ("policy/v1", "PodDisruptionBudget"),
-            ("networking.k8s.io/v1", "NetworkPolicy"),
-            ("monitoring.coreos.com/v1", "ServiceMonitor"),
-            ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-            ("serving.kserve.io/v1beta1", "InferenceService"),
-        )
-    },
-    ("v1", "ConfigMap"): _object("v1", "ConfigMap", resource_name_problem, None),
+_OTHERS = (CONFIG_MAP, SERVICE, DEPLOYMENT, AUTOSCALER, BUDGET, POLICY, MONITOR, ROUTE)
+_MODELS: Mapping[tuple[str, str], type[BaseModel]] = {
+    **PORTABLE_SUBSET,
+    **dict.fromkeys(_keys(*_OTHERS, INFERENCE_SERVICE_KIND), _Other),
 }
 
 
@@ -275,13 +315,45 @@ def manifest_problems(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found = []
     for manifest in manifests:
-        kind = (str(manifest.get("apiVersion")), str(manifest.get("kind")))
+        version, kind = str(manifest.get("apiVersion")), str(manifest.get("kind"))
         metadata = manifest.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        annotations = (metadata if isinstance(metadata, Mapping) else {}).get("annotations") or {}
-        shape = crd_subset(str(annotations.get(GENERATION, ""))).get(kind) or OTHER_KINDS.get(kind)
-        if shape is None:
-            found.append(f"{kind[1]} {name}: {kind[0]} {kind[1]} is no kind that we render")
-            continue
-        found += [f"{kind[1]} {name}: {problem}" for problem in shape_problems(manifest, shape, "")]
+        if model := _MODELS.get((version, kind)):
+            told = list(_problems(model, manifest))
+        else:
+            told = [f"{version} {kind} is no kind that we render"]
+        found += [f"{kind} {name}: {problem}" for problem in told]
     return found
+
+
+def newer_fields(value: Any, paths: Iterable[str], at: str = "") -> Iterator[str]:
+    """Give the places in a value where something stands that only newer CRDs have.
+
+    Args:
+        value: A manifest, or options.
+        paths: Keys with dots between them, through lists too.
+        at: The place of the value.
+    """
+    for path in paths:
+        key, _, rest = path.partition(".")
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from newer_fields(item, [path], f"{at}[{index}]")
+        elif isinstance(value, Mapping) and key in value:
+            place = f"{at}.{key}"
+            yield from newer_fields(value[key], [rest], place) if rest else [place]
+
+
+def _problems(model: type[BaseModel], manifest: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        model.model_validate(manifest)
+    except ValidationError as error:
+        yield from (f".{one.sentence}" for one in problems(model, error))
+        return
+    metadata = manifest["metadata"]
+    served = manifest["kind"] == BENTO_DEPLOYMENT_KIND.name
+    if served and (problem := deployment_name_problem(metadata["name"], LONGEST_NAME)):
+        yield f".metadata.name: {metadata['name']!r} {problem}"
+    if metadata.get("annotations", {}).get(GENERATION) not in CRD_GENERATIONS[1:]:
+        for place in newer_fields(manifest, NEWER_FIELDS.get(manifest["kind"], ())):
+            yield f"{place} is no field that every version has"

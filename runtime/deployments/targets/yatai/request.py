@@ -9,32 +9,10 @@ rendered here: the builder would overwrite it. Behaviour was read in versions 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.shapes import Fields, Shape, settled
-from kfp_bento.runtime.deployments.options.core_shapes import ENV_FROM, RESOURCE_REQUIREMENTS
-from kfp_bento.runtime.deployments.options.names import (
-    bento_resource_name,
-    destination_problem,
-    volume_name_problem,
-)
-from kfp_bento.runtime.deployments.options.options import (
-    Listing,
-    Object,
-    ObjectOrListing,
-    listing,
-    mapping,
-    text,
-    whole_number,
-    without_empty,
-)
-from kfp_bento.runtime.deployments.options.pod_settings import (
-    container_env,
-    pod_metadata,
-    split_build_annotations,
-)
+from kfp_bento.runtime.deployments.options.names import bento_resource_name, destination_problem
+from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
 from kfp_bento.runtime.deployments.targets.target import (
     BENTO,
@@ -46,20 +24,16 @@ from kfp_bento.runtime.deployments.targets.target import (
     Target,
 )
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
-    BentoDeploymentOptions,
     common_metadata,
     runner_entries,
     serving_manifest,
     serving_policy,
 )
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import crd_subset
-from kfp_bento.runtime.deployments.targets.yatai.shapes import (
-    bento_request_shapes,
-    check_archive_url,
-    check_build_args,
-    check_model_tag,
-    check_pod_placement,
+from kfp_bento.runtime.deployments.targets.yatai.request_options import (
+    BUILD_ANNOTATIONS,
+    BentoRequestOptions,
 )
+from kfp_bento.runtime.deployments.targets.yatai.shapes import bento_request_shapes
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     is_named_by,
@@ -78,41 +52,6 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _LONGEST_BUILD = 24 * 3600
 
 
-@dataclass(frozen=True, kw_only=True)
-class BentoRequestOptions(BentoDeploymentOptions):
-    """How a cluster builds and serves a bento: all of a BentoDeployment, and the build.
-
-    Attributes:
-        archive_url: Where the builder gets the bento: http, https or s3, a tar archive (plain,
-            gzip, xz or bzip2) with bento.yaml at its top.
-        models: Models that the archive lacks: `tag` and `url` (and `size` with a
-            `crd_generation` that has it).
-        build_args: Arguments of the image build, KEY=VALUE or a mapping; "kubeflow-1.9" on.
-        build_timeout: As in "30m" or in seconds; the builder's own default when empty.
-        registry_secret: Secret with `.dockerconfigjson` that may push; the image is then needed.
-        registry_insecure: Push and look for the image by plain http.
-        download_env_from: Secrets and ConfigMaps of the downloader, as `envFrom` has them; a
-            plain string names a Secret.
-        builder_resources: Requests and limits of the build container.
-        builder_envs: Variables of the build containers, `valueFrom` included.
-        builder_pod_metadata: `labels` and `annotations` of the build's pods; Istio's sidecar is
-            off unless said otherwise, since a build with it never ends.
-        builder_pod_spec: Where the build's pods run; `priorityClassName` from "kubeflow-1.9" on.
-    """
-
-    archive_url: str = ""
-    models: Listing | None = None
-    build_args: ObjectOrListing | None = None
-    build_timeout: str = ""
-    registry_secret: str = ""
-    registry_insecure: bool = False
-    download_env_from: Listing | None = None
-    builder_resources: Object | None = None
-    builder_envs: ObjectOrListing | None = None
-    builder_pod_metadata: Object | None = None
-    builder_pod_spec: Object | None = None
-
-
 def bento_request_manifests(
     image: str, bento: Bento, options: BentoRequestOptions
 ) -> tuple[Manifest, ...]:
@@ -127,9 +66,17 @@ def bento_request_manifests(
     Raises:
         InvalidInput: An option that cannot be honoured; the message names the field.
     """
-    plain, building = split_build_annotations("annotations", options.annotations)
-    shared, control = common_metadata(bento, options.replaced(annotations=plain))
+    building = {
+        key: options.annotations[key] for key in BUILD_ANNOTATIONS if key in options.annotations
+    }
+    plain = {key: text for key, text in options.annotations.items() if key not in building}
+    shared, control = common_metadata(bento, options.model_copy(update={"annotations": plain}))
     metadata = {**shared, "annotations": {**shared["annotations"], **building}}
+    if not options.archive_url:
+        raise InvalidInput(
+            "archive_url: it is missing, and no archive is what the builder would download.",
+            hint="Give an https://, http:// or s3:// URL of a tar archive of the bento.",
+        )
     spec = _request_spec(image, bento, options)
     request = {
         "apiVersion": "resources.yatai.ai/v1alpha1",
@@ -137,12 +84,6 @@ def bento_request_manifests(
         "metadata": {**metadata, "name": bento_resource_name(bento.tag)},
         "spec": spec,
     }
-    if options.image_pull_secrets:
-        raise InvalidInput(
-            "image_pull_secrets: the builder writes the Bento, and gives it the registry Secret "
-            "of the request only.",
-            hint="Set registry_secret, or let the pods' service account pull.",
-        )
     made_of = {key: spec.get(key) for key in ("bentoTag", "downloadUrl", "image", "runners")}
     # A presigned URL is another one each day, for the same archive.
     made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
@@ -152,32 +93,27 @@ def bento_request_manifests(
 
 def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
     _check_destination(image, bento, options)
-    shape = _spec_shape(options)
-    metadata = pod_metadata("builder_pod_metadata", options.builder_pod_metadata)
+    metadata = options.builder_pod_metadata
     annotations = {"sidecar.istio.io/inject": "false", **metadata.get("annotations", {})}
-    placement = settled(
-        "builder_pod_spec",
-        options.builder_pod_spec or {},
-        shape.fields["imageBuilderExtraPodSpec"],
-        "priorityClassName needs crd_generation='kubeflow-1.9' or newer; volumes and "
-        "security contexts are not among the builder's fields.",
-    )
-    check_pod_placement("builder_pod_spec", placement)
+    resources = pod_resources("builder_resources", options.builder_resources, {})
     spec = {
         "bentoTag": bento.tag,
-        "downloadUrl": check_archive_url("archive_url", options.archive_url),
+        "downloadUrl": options.archive_url,
         "image": image,
         "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
         "runners": runner_entries(bento),
-        "models": _models(options, shape),
-        "buildArgs": _build_args(options),
+        "models": [
+            without_empty({"tag": one.tag, "downloadUrl": one.url, "size": one.size})
+            for one in options.models
+        ],
+        "buildArgs": options.build_args,
         "imageBuildTimeout": _nanoseconds(options.build_timeout),
-        "imageBuilderExtraPodMetadata": {**metadata, "annotations": annotations},
-        "imageBuilderExtraPodSpec": placement,
-        "imageBuilderExtraContainerEnv": container_env("builder_envs", options.builder_envs, {}),
-        "imageBuilderContainerResources": _builder_resources(options),
+        "imageBuilderExtraPodMetadata": without_empty({**metadata, "annotations": annotations}),
+        "imageBuilderExtraPodSpec": options.builder_pod_spec,
+        "imageBuilderExtraContainerEnv": options.builder_envs,
+        "imageBuilderContainerResources": resources,
         "dockerConfigJsonSecretName": options.registry_secret,
-        "downloaderContainerEnvFrom": _download_env(options),
+        "downloaderContainerEnvFrom": options.download_env_from,
     }
     # Said even where it is false: with a registry Secret the builder would assume http.
     return {**without_empty(spec), "ociRegistryInsecure": options.registry_insecure}
@@ -189,49 +125,11 @@ def _check_destination(image: str, bento: Bento, options: BentoRequestOptions) -
             f"image: {image!r} {problem}.",
             hint=f"Name what is to be built, for example registry/{bento.name}:{bento.version}.",
         )
-    if options.registry_secret:
-        if problem := volume_name_problem(options.registry_secret):
-            raise InvalidInput(
-                f"registry_secret: {options.registry_secret!r} {problem}; the builder names a "
-                "volume after it.",
-                hint="Copy the Secret to a name without dots.",
-            )
-        if not image:
-            raise InvalidInput(
-                "image: with a registry_secret the builder knows no registry of its own.",
-                hint=f"Name it, for example registry/{bento.name}:{bento.version}.",
-            )
-
-
-def _models(options: BentoRequestOptions, shape: Fields) -> list[dict[str, Any]]:
-    models = []
-    for index, given in enumerate(options.models or ()):
-        field = f"models[{index}]"
-        mapping(field, given, ("tag", "url", "size"))
-        tag = check_model_tag(f"{field}.tag", text(f"{field}.tag", given.get("tag")))
-        # Without a URL the builder asks a Yatai server and otherwise skips the model.
-        model = {
-            "tag": tag,
-            "downloadUrl": check_archive_url(f"{field}.url", given.get("url") or ""),
-        }
-        if given.get("size"):
-            model["size"] = text(f"{field}.size", given["size"])
-        models.append(model)
-    hint = "size needs crd_generation='kubeflow-1.9' or newer."
-    settled("models", models, shape.fields["models"], hint)
-    return models
-
-
-def _build_args(options: BentoRequestOptions) -> list[str]:
-    given = options.build_args or []
-    if isinstance(given, Mapping):
-        given = [f"{name}={value}" for name, value in given.items()]
-    if given and options.crd_generation not in ("kubeflow-1.9", "newest"):
+    if options.registry_secret and not image:
         raise InvalidInput(
-            "build_args: image builder 1.1.3 has no such field, and would ignore it.",
-            hint="Set crd_generation='kubeflow-1.9' or newer where the cluster has it.",
+            "image: with a registry_secret the builder knows no registry of its own.",
+            hint=f"Name it, for example registry/{bento.name}:{bento.version}.",
         )
-    return check_build_args("build_args", given)
 
 
 def _nanoseconds(given: str) -> int | None:
@@ -248,30 +146,12 @@ def _nanoseconds(given: str) -> int | None:
     else:
         hours, minutes, rest = (int(part or 0) for part in match.groups())
         seconds = hours * 3600 + minutes * 60 + rest
-    return whole_number("build_timeout", seconds, 60, _LONGEST_BUILD) * 10**9
-
-
-def _builder_resources(options: BentoRequestOptions) -> dict[str, Any]:
-    none: Mapping[str, Mapping[str, str]] = {"requests": {}, "limits": {}}
-    resources = pod_resources("builder_resources", options.builder_resources, none)
-    settled("builder_resources", resources, RESOURCE_REQUIREMENTS)
-    return dict(resources)
-
-
-def _download_env(options: BentoRequestOptions) -> list[Any]:
-    given = [
-        {"secretRef": {"name": one}} if isinstance(one, str) else one
-        for one in listing("download_env_from", options.download_env_from or [])
-    ]
-    sources: list[Any] = settled("download_env_from", given, ENV_FROM)
-    return sources
-
-
-def _spec_shape(options: BentoRequestOptions) -> Fields:
-    kinds: Mapping[tuple[str, str], Fields] = crd_subset(options.crd_generation)
-    spec: Shape = kinds[("resources.yatai.ai/v1alpha1", "BentoRequest")].fields["spec"]
-    assert isinstance(spec, Fields)  # noqa: S101 - a fact about our own table
-    return spec
+    if not 60 <= seconds <= _LONGEST_BUILD:
+        raise InvalidInput(
+            f"build_timeout: {seconds} is not between 60 and {_LONGEST_BUILD} seconds.",
+            hint="Choose a number in between.",
+        )
+    return seconds * 10**9
 
 
 BENTO_REQUEST = Target(

@@ -1,0 +1,165 @@
+"""What may be asked of Yatai's image builder, and of what then serves."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
+from kfp_bento.runtime.deployments.options.names import split_url, volume_name_problem
+from kfp_bento.runtime.deployments.options.options import Refused, Settings, optional, valid
+from kfp_bento.runtime.deployments.options.pod_settings import PodMetadata, UserAnnotations
+from kfp_bento.runtime.deployments.options.quantities import PodResources
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import BuilderPodSpec
+from kfp_bento.runtime.deployments.targets.yatai.settings import (
+    ON_OBJECTS,
+    BentoDeploymentOptions,
+    check_switches,
+)
+from kfp_bento.runtime.errors import InvalidInput
+
+# Read by yatai-image-builder from a BentoRequest's metadata.
+BUILD_ANNOTATIONS = (
+    "yatai.ai/aws-access-key-secret-name",
+    "yatai.ai/docker-registry-insecure",
+    "yatai.ai/force-build-image",
+)
+UNSERVABLE_BUILDS = ("yatai.ai/image-stored-in-s3", "yatai.ai/yatai-image-builder-separate-models")
+
+_SCHEMES = ("http", "https", "s3")
+# The builder hands the URL to a shell.
+_PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
+_BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
+
+
+def _archive(url: str) -> str:
+    """Give a URL that every builder can download, and that its shell reads as one word."""
+    parts = split_url("archive_url", url)
+    if parts.scheme not in _SCHEMES or not parts.netloc or not parts.path.strip("/"):
+        raise Refused(
+            f": {_without_query(url)!r} is no archive that every builder can download",
+            "Give an https://, http:// or s3:// URL of a tar archive of the bento.",
+        )
+    if parts.username or parts.password:
+        raise Refused(
+            ": it holds a user name or a password, which everybody can read there",
+            "Use a presigned URL, or s3:// with download_env_from.",
+        )
+    if parts.path.endswith(".zip"):
+        raise Refused(
+            ": the builder unpacks with tar, which cannot read zip", "Export the bento as .tar.gz."
+        )
+    if not _PLAIN_URL.fullmatch(url):
+        raise Refused(
+            f": {_without_query(url)!r} has a character that the builder's shell would read as its "
+            "own",
+            "Percent-encode it.",
+        )
+    return url
+
+
+def _tag_problem(tag: str) -> str:
+    return "" if _TAG.fullmatch(tag) else "is no tag"
+
+
+def _argument_problem(argument: str) -> str:
+    return "" if _BUILD_ARG.fullmatch(argument) else "is not of the form KEY=VALUE"
+
+
+def _arguments(given: Any) -> Any:
+    if isinstance(given, dict):
+        return [f"{name}={value}" for name, value in given.items()]
+    return given
+
+
+def _servable(annotations: dict[str, str]) -> dict[str, str]:
+    for key in UNSERVABLE_BUILDS:
+        if key in annotations:
+            raise Refused(
+                ": the image would lack its models; only BentoCloud runs such",
+                "Leave it out.",
+                f"[{key}]",
+            )
+    check_switches({key: annotations[key] for key in annotations if key not in BUILD_ANNOTATIONS})
+    return annotations
+
+
+ArchiveUrl = Annotated[str, AfterValidator(_archive)]
+ModelTag = Annotated[str, valid(_tag_problem, "Write name:version.")]
+BuildArguments = list[Annotated[str, valid(_argument_problem, "Write one string per argument.")]]
+
+
+class RequestedModel(Settings):
+    """A model that the archive lacks; without a URL the builder asks a Yatai server."""
+
+    tag: ModelTag
+    url: ArchiveUrl = Field(default="", validate_default=True)
+    size: str = ""
+
+
+class BentoRequestOptions(BentoDeploymentOptions):
+    """How a cluster builds and serves a bento: all of a BentoDeployment, and the build.
+
+    Attributes:
+        archive_url: Where the builder gets the bento: http, https or s3, a tar archive (plain,
+            gzip, xz or bzip2) with bento.yaml at its top.
+        models: Models that the archive lacks: `tag` and `url` (and `size` with a
+            `crd_generation` that has it).
+        build_args: Arguments of the image build, KEY=VALUE or a mapping; "kubeflow-1.9" on.
+        build_timeout: As in "30m" or in seconds; the builder's own default when empty.
+        registry_secret: Secret with `.dockerconfigjson` that may push; the image is then needed.
+        registry_insecure: Push and look for the image by plain http.
+        download_env_from: Secrets and ConfigMaps of the downloader, as `envFrom` has them; a
+            plain string names a Secret.
+        builder_resources: Requests and limits of the build container.
+        builder_envs: Variables of the build containers, `valueFrom` included.
+        builder_pod_metadata: `labels` and `annotations` of the build's pods; Istio's sidecar is
+            off unless said otherwise, since a build with it never ends.
+        builder_pod_spec: Where the build's pods run; `priorityClassName` from "kubeflow-1.9" on.
+    """
+
+    newer = (*BentoDeploymentOptions.newer, "models.size", "builder_pod_spec.priorityClassName")
+
+    annotations: Annotated[UserAnnotations, AfterValidator(_servable), ON_OBJECTS] = {}
+    archive_url: ArchiveUrl = ""
+    models: list[RequestedModel] = []
+    build_args: Annotated[
+        BuildArguments,
+        BeforeValidator(_arguments, json_schema_input_type=dict[str, Any] | list[str]),
+    ] = []
+    build_timeout: str = ""
+    registry_secret: Annotated[
+        str,
+        valid(
+            optional(volume_name_problem),
+            "The builder names a volume after it: copy the Secret to a name without dots.",
+        ),
+    ] = ""
+    registry_insecure: bool = False
+    download_env_from: EnvFrom = []
+    builder_resources: PodResources = PodResources()
+    builder_envs: Env = []
+    builder_pod_metadata: PodMetadata = {}
+    builder_pod_spec: BuilderPodSpec = {}
+
+    @model_validator(mode="after")
+    def _check_build(self) -> Self:
+        if self.image_pull_secrets:
+            raise InvalidInput(
+                "image_pull_secrets: the builder writes the Bento, and gives it the registry "
+                "Secret of the request only.",
+                hint="Set registry_secret, or let the pods' service account pull.",
+            )
+        if self.build_args and not self.newer_crds:
+            raise InvalidInput(
+                "build_args: image builder 1.1.3 has no such field, and would ignore it.",
+                hint="Set crd_generation='kubeflow-1.9' or newer where the cluster has it.",
+            )
+        return self
