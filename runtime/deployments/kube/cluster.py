@@ -12,8 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.live_shapes import OBJECT
-from kfp_bento.runtime.deployments.kube.shapes import Items, Known, shape_problems
+from kfp_bento.runtime.deployments.kube.live_shapes import LiveList, LiveObject, live_problem
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.files import parse_json, parse_json_value
 from kfp_bento.runtime.programs import cleaned
@@ -36,7 +35,6 @@ _TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 # Names of the objects that we look for: DNS names, and `:` of built-in ones.
 _SEGMENT = re.compile(r"[A-Za-z0-9._:-]+")
 
-_LIST = Known({"items": Items(Known({})), "metadata": Known({})})
 
 Manifest = Mapping[str, Any]
 
@@ -175,7 +173,7 @@ class ClusterConnection:
         path = self._collection(api_version, kind, namespace)
         query = [("labelSelector", labels), ("fieldSelector", fields)]
         found = self._get(path, f"The list of {kind}", [pair for pair in query if pair[1]]) or {}
-        if problem := next(shape_problems(found, _LIST, f"The list of {kind}"), ""):
+        if problem := live_problem(found, LiveList, f"The list of {kind}"):
             raise DeploymentError(f"{problem}.", hint="Check that the address is an API server's.")
         items = [
             checked_object({"apiVersion": api_version, "kind": kind, **item}, kind)
@@ -501,7 +499,7 @@ def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
     Raises:
         DeploymentError: Something of that is missing, or has another type.
     """
-    for problem in shape_problems(found, OBJECT, subject):
+    if problem := live_problem(found, LiveObject, subject):
         raise DeploymentError(f"{cleaned(problem)}.", hint="Check what writes this object.")
     return found
 

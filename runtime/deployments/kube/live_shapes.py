@@ -2,173 +2,255 @@
 
 API servers check the built-in kinds, and custom ones by whatever schema is installed. What we read
 of them is checked here once, so that nothing behind it has to expect another type. What only one
-target's objects have stands beside what reads it (`watch_kserve.py`, `watch_yatai.py`).
+target's objects have stands beside what reads it (`kserve/watch.py`, `yatai/watch.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Required
 
-from kfp_bento.runtime.deployments.kube.shapes import (
-    Items,
-    Known,
-    Pairs,
-    Shape,
-    Value,
-    shape_problems,
-)
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import TypedDict
+
+from kfp_bento.runtime.deployments.kube.validation import problems
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
 
-TEXT, NUMBER, TRUTH = Value(str), Value(int), Value(bool)
+Texts = dict[str, str] | None
 
-_TEXT_OR_NULL = Value((str, type(None)))
 
-_METADATA = Known(
-    {
-        "name": TEXT,
-        "namespace": TEXT,
-        "uid": TEXT,
-        "generation": NUMBER,
-        "resourceVersion": TEXT,
-        "deletionTimestamp": TEXT,
-        "labels": Pairs(),
-        "annotations": Pairs(),
-        "finalizers": Items(TEXT),
-        "ownerReferences": Items(Known({"uid": TEXT, "controller": TRUTH})),
-        "managedFields": Items(
-            Known({"manager": TEXT, "operation": TEXT, "fieldsV1": Known({"f:spec": Known({})})})
-        ),
-    },
-    frozenset({"name", "namespace"}),
-)
-OBJECT = Known(
-    {"apiVersion": TEXT, "kind": TEXT, "metadata": _METADATA},
-    frozenset({"apiVersion", "kind", "metadata"}),
-)
-"""What every object has."""
+class Live(BaseModel):
+    """Fields that we read of an object; a null list or object is none, and others are passed by."""
 
-MARKED = Known({"labels": Pairs(), "annotations": Pairs()})
-"""The metadata of pods that are made of it."""
+    model_config = ConfigDict(strict=True)
 
-CONDITIONS = Items(
-    Known(
-        {
-            "type": TEXT,
-            "status": TEXT,
-            "reason": TEXT,
-            "message": TEXT,
-            "observedGeneration": NUMBER,
-        },
-        frozenset({"type"}),
-    )
-)
-_CONTAINER = Known({"name": TEXT, "image": TEXT}, frozenset({"name"}))
-CONTAINERS = Items(_CONTAINER)
 
-_TEMPLATE = Known(
-    {
-        "metadata": MARKED,
-        "spec": Known({"containers": Items(_CONTAINER, least=1)}, frozenset({"containers"})),
-    },
-    frozenset({"spec"}),
-)
-_DEPLOYMENT = Known(
-    {
-        "spec": Known(
-            {
-                "replicas": NUMBER,
-                "paused": TRUTH,
-                "template": _TEMPLATE,
-                "selector": Known({"matchLabels": Pairs()}, frozenset({"matchLabels"})),
-            },
-            frozenset({"template", "selector"}),
-        ),
-        "status": Known(
-            {
-                "observedGeneration": NUMBER,
-                "replicas": NUMBER,
-                "updatedReplicas": NUMBER,
-                "availableReplicas": NUMBER,
-                "conditions": CONDITIONS,
-            }
-        ),
-    },
-    frozenset({"spec"}),
-)
-_STATE = Known(
-    {
-        "waiting": Known({"reason": TEXT, "message": TEXT}),
-        "running": Known({}),
-        "terminated": Known({"exitCode": NUMBER, "reason": TEXT}),
-    }
-)
-_CONTAINER_STATUSES = Items(
-    Known(
-        {
-            "name": TEXT,
-            "ready": TRUTH,
-            "restartCount": NUMBER,
-            "imageID": TEXT,
-            "state": _STATE,
-            "lastState": _STATE,
-        },
-        frozenset({"name"}),
-    )
-)
-_MADE = Known({"metadata": Known({"uid": TEXT}, frozenset({"uid"}))})
-_POD = Known(
-    {
-        **_MADE.fields,
-        "status": Known(
-            {
-                "conditions": CONDITIONS,
-                "containerStatuses": _CONTAINER_STATUSES,
-                "initContainerStatuses": _CONTAINER_STATUSES,
-            }
-        ),
-    }
-)
-_EVENT = Known(
-    {
-        "type": TEXT,
-        "reason": TEXT,
-        "message": TEXT,
-        "count": NUMBER,
-        "series": Known({"count": NUMBER}),
-        # One of the two is null, depending on which event API its author used.
-        "lastTimestamp": _TEXT_OR_NULL,
-        "eventTime": _TEXT_OR_NULL,
-    }
-)
-_SCALE_TARGET = Known({"kind": TEXT, "name": TEXT}, frozenset({"kind", "name"}))
-_AUTOSCALER = Known(
-    {
-        "spec": Known(
-            {"minReplicas": NUMBER, "scaleTargetRef": _SCALE_TARGET},
-            frozenset({"scaleTargetRef"}),
-        )
-    },
-    frozenset({"spec"}),
-)
-_PORTS = Items(Known({"port": NUMBER}, frozenset({"port"})), least=1)
-_SERVICE = Known({"spec": Known({"ports": _PORTS}, frozenset({"ports"}))}, frozenset({"spec"}))
-_ROUTE = Known({"status": Known({"parents": Items(Known({"conditions": CONDITIONS}))})})
+class _Owner(TypedDict, total=False):
+    uid: str
+    controller: bool
 
-CORE_SHAPES: Mapping[str, Shape] = {
-    "Deployment": _DEPLOYMENT,
-    "Pod": _POD,
-    "ReplicaSet": _MADE,
-    "Event": _EVENT,
-    "HorizontalPodAutoscaler": _AUTOSCALER,
-    "Service": _SERVICE,
-    "HTTPRoute": _ROUTE,
+
+_Managed = TypedDict("_Managed", {"f:spec": dict[str, Any] | None}, total=False)
+
+
+class _Manager(TypedDict, total=False):
+    manager: str
+    operation: str
+    fieldsV1: _Managed | None
+
+
+class _Metadata(TypedDict, total=False):
+    name: Required[str]
+    namespace: Required[str]
+    uid: str
+    generation: int
+    resourceVersion: str
+    deletionTimestamp: str
+    labels: Texts
+    annotations: Texts
+    finalizers: list[str] | None
+    ownerReferences: list[_Owner] | None
+    managedFields: list[_Manager] | None
+
+
+class LiveObject(Live):
+    """What every object has."""
+
+    apiVersion: str
+    kind: str
+    metadata: _Metadata
+
+
+class LiveList(Live):
+    """A page of objects."""
+
+    items: list[dict[str, Any]] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Marks(TypedDict, total=False):
+    """The metadata of pods that are made of an object."""
+
+    labels: Texts
+    annotations: Texts
+
+
+class Condition(TypedDict, total=False):
+    """A condition in a status."""
+
+    type: Required[str]
+    status: str
+    reason: str
+    message: str
+    observedGeneration: int
+
+
+class ConditionStatus(TypedDict, total=False):
+    """A status with nothing but conditions."""
+
+    conditions: list[Condition] | None
+
+
+class LiveContainer(TypedDict, total=False):
+    """A container in a spec."""
+
+    name: Required[str]
+    image: str
+
+
+class _PodSpec(TypedDict):
+    containers: Annotated[list[LiveContainer], Len(1)]
+
+
+class _Template(TypedDict, total=False):
+    metadata: Marks | None
+    spec: Required[_PodSpec]
+
+
+class _Selector(TypedDict):
+    matchLabels: dict[str, str]
+
+
+class _DeploymentSpec(TypedDict, total=False):
+    replicas: int
+    paused: bool
+    template: Required[_Template]
+    selector: Required[_Selector]
+
+
+class _DeploymentStatus(ConditionStatus, total=False):
+    observedGeneration: int
+    replicas: int
+    updatedReplicas: int
+    availableReplicas: int
+
+
+class _Deployment(Live):
+    spec: _DeploymentSpec
+    status: _DeploymentStatus | None = None
+
+
+class _Waiting(TypedDict, total=False):
+    reason: str
+    message: str
+
+
+class _Terminated(TypedDict, total=False):
+    exitCode: int
+    reason: str
+
+
+class _State(TypedDict, total=False):
+    waiting: _Waiting | None
+    running: dict[str, Any] | None
+    terminated: _Terminated | None
+
+
+class _ContainerStatus(TypedDict, total=False):
+    name: Required[str]
+    ready: bool
+    restartCount: int
+    imageID: str
+    state: _State | None
+    lastState: _State | None
+
+
+class _PodStatus(ConditionStatus, total=False):
+    containerStatuses: list[_ContainerStatus] | None
+    initContainerStatuses: list[_ContainerStatus] | None
+
+
+class _Made(TypedDict):
+    uid: str
+
+
+class _ReplicaSet(Live):
+    metadata: _Made | None = None
+
+
+class _Pod(_ReplicaSet):
+    status: _PodStatus | None = None
+
+
+class _Series(TypedDict, total=False):
+    count: int
+
+
+class _Event(Live):
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    count: int = 0
+    series: _Series | None = None
+    # One of the two is null, depending on which event API its author used.
+    lastTimestamp: str | None = None
+    eventTime: str | None = None
+
+
+class _ScaleTarget(TypedDict):
+    kind: str
+    name: str
+
+
+class _AutoscalerSpec(TypedDict, total=False):
+    minReplicas: int
+    scaleTargetRef: Required[_ScaleTarget]
+
+
+class _Autoscaler(Live):
+    spec: _AutoscalerSpec
+
+
+class _Port(TypedDict):
+    port: int
+
+
+class _ServiceSpec(TypedDict):
+    ports: Annotated[list[_Port], Len(1)]
+
+
+class _Service(Live):
+    spec: _ServiceSpec
+
+
+class _RouteStatus(TypedDict, total=False):
+    parents: list[ConditionStatus] | None
+
+
+class _Route(Live):
+    status: _RouteStatus | None = None
+
+
+CORE_SHAPES: Mapping[str, type[Live]] = {
+    "Deployment": _Deployment,
+    "Pod": _Pod,
+    "ReplicaSet": _ReplicaSet,
+    "Event": _Event,
+    "HorizontalPodAutoscaler": _Autoscaler,
+    "Service": _Service,
+    "HTTPRoute": _Route,
 }
-"""What is read of the kinds that Kubernetes and the Gateway API bring, besides `OBJECT`."""
+"""What is read of the kinds that Kubernetes and the Gateway API bring, besides `LiveObject`."""
 
 
-def check_live(live: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+def live_problem(live: Any, shape: type[Live], subject: str = "") -> str:
+    """Give the first field of an answer that has another type than it should; "" where none has.
+
+    Args:
+        live: The answer.
+        shape: What is read of it.
+        subject: How the answer is called in front of the field.
+    """
+    try:
+        shape.model_validate(live)
+    except ValidationError as error:
+        return next(problems(shape, error, subject)).sentence[:500]
+    return ""
+
+
+def check_live(live: Mapping[str, Any], shapes: Mapping[str, type[Live]]) -> None:
     """Refuse a live object in which something that is read has another type than it should.
 
     Args:
@@ -179,11 +261,9 @@ def check_live(live: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
         DeploymentError: The first such field, by its path.
     """
     shape = shapes.get(str(live.get("kind")))
-    for problem in shape_problems(live, shape, "") if shape else ():
+    if shape and (problem := live_problem(live, shape)):
         name = (live.get("metadata") or {}).get("name")
         raise DeploymentError(
-            cleaned(
-                f"{live.get('kind')} {name} cannot be read: {problem.removeprefix('.')[:500]}."
-            ),
+            cleaned(f"{live.get('kind')} {name} cannot be read: {problem}."),
             hint="Whoever writes that object has to mend it.",
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.names import (
     image_problem,
     label_value_problem,
@@ -20,14 +21,7 @@ from kfp_bento.runtime.deployments.options.names import (
     resource_name_problem,
     volume_name_problem,
 )
-from kfp_bento.runtime.deployments.options.options import (
-    IntOrText,
-    Refused,
-    Text,
-    between,
-    optional,
-    valid,
-)
+from kfp_bento.runtime.deployments.options.options import IntOrText, Text
 
 Name = Annotated[str, valid(resource_name_problem, "Give the object's name.")]
 SecretNames = Annotated[list[Name], AfterValidator(lambda names: list(dict.fromkeys(names)))]

@@ -13,15 +13,10 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, Protocol
 from kfp_bento.runtime.deployments.options.names import namespace_problem
-from kfp_bento.runtime.deployments.options.options import (
-    IntOrText,
-    Refused,
-    Settings,
-    valid,
-    without_empty,
-)
+from kfp_bento.runtime.deployments.options.options import IntOrText, Settings, without_empty
 from kfp_bento.runtime.errors import InvalidInput
 
 OPTION = "network_policy"

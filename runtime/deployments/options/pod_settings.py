@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.core import (
     Affinity,
     Annotations,
@@ -23,15 +24,7 @@ from kfp_bento.runtime.deployments.options.core import (
     TopologySpread,
 )
 from kfp_bento.runtime.deployments.options.network_policy import NetworkPolicy
-from kfp_bento.runtime.deployments.options.options import (
-    Count,
-    Options,
-    Refused,
-    Settings,
-    between,
-    optional,
-    valid,
-)
+from kfp_bento.runtime.deployments.options.options import Count, Options, Settings
 from kfp_bento.runtime.deployments.options.quantities import PodResources, quantity_problem
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -79,79 +72,50 @@ POD_MISPLACED: Mapping[str, str] = {
 }
 
 
-def refuse_misplaced(
-    annotations: Iterable[str], misplaced: Mapping[str, str], at: str = ""
+MISPLACED = ": nothing reads it in this place"
+RESERVED = ": the operator or the renderer writes this label itself, and selectors depend on it"
+
+
+def refuse_keys(
+    given: Iterable[str], reason: str, refused: Mapping[str, str], at: str = ""
 ) -> None:
-    """Refuse annotations that nothing reads in this place.
+    """Refuse labels or annotations by their keys.
 
     Args:
-        annotations: Their keys.
-        misplaced: Prefixes of such keys, each with what to do instead.
-        at: The place of the annotations below the field that is checked.
+        given: The keys.
+        reason: Why, as it stands behind the field.
+        refused: Keys, or prefixes that end with '/', each with what to do instead.
+        at: The place of the mapping below the field that is checked.
 
     Raises:
         Refused: The first of them.
     """
-    for key, prefix in ((key, prefix) for key in annotations for prefix in misplaced):
-        if key.startswith(prefix):
-            raise Refused(": nothing reads it in this place", misplaced[prefix], f"{at}[{key}]")
-
-
-def not_misplaced(misplaced: Mapping[str, str]) -> AfterValidator:
-    """Give the check of annotations by the prefixes that nothing reads in a place."""
-
-    def check(annotations: dict[str, str]) -> dict[str, str]:
-        refuse_misplaced(annotations, misplaced)
-        return annotations
-
-    return AfterValidator(check)
-
-
-def refuse_reserved(labels: Iterable[str], reserved: Iterable[str], at: str = "") -> None:
-    """Refuse labels by which selectors find the pods.
-
-    Args:
-        labels: Their keys.
-        reserved: Keys of such labels, or prefixes that end with '/'.
-        at: The place of the labels below the field that is checked.
-
-    Raises:
-        Refused: The first of them.
-    """
-    for key, one in ((key, one) for key in labels for one in reserved):
+    for key, one in ((key, one) for key in given for one in refused):
         if key == one or (one.endswith("/") and key.startswith(one)):
-            raise Refused(
-                ": the operator or the renderer writes this label itself, and selectors depend "
-                "on it",
-                "Use another key.",
-                f"{at}[{key}]",
-            )
+            raise Refused(reason, refused[one], f"{at}[{key}]")
 
 
-def not_reserved(*reserved: str) -> AfterValidator:
-    """Give the check of labels by those that find the pods."""
+def without_keys(reason: str, refused: Mapping[str, str]) -> AfterValidator:
+    """Give the check of labels or annotations that `refuse_keys` makes."""
 
-    def check(labels: dict[str, str]) -> dict[str, str]:
-        refuse_reserved(labels, reserved)
-        return labels
+    def check(given: dict[str, str]) -> dict[str, str]:
+        refuse_keys(given, reason, refused)
+        return given
 
     return AfterValidator(check)
 
 
-def _not_ours(annotations: dict[str, str]) -> dict[str, str]:
-    for key in annotations:
-        if key.startswith("kfp-bento/"):
-            raise Refused(
-                ": this prefix holds where the model came from, and is ours",
-                "Use a prefix of your own.",
-                f"[{key}]",
-            )
-    return annotations
+def without_labels(*reserved: str) -> AfterValidator:
+    """Give the check of labels by those that find the pods."""
+    return without_keys(RESERVED, dict.fromkeys(reserved, "Use another key."))
 
 
-UserLabels = Annotated[Labels, not_reserved("yatai.ai/")]
-UserAnnotations = Annotated[Annotations, AfterValidator(_not_ours)]
-PodAnnotations = Annotated[UserAnnotations, not_misplaced(POD_MISPLACED)]
+_OURS = ": this prefix holds where the model came from, and is ours"
+UserLabels = Annotated[Labels, without_labels("yatai.ai/")]
+UserAnnotations = Annotated[
+    Annotations, without_keys(_OURS, {"kfp-bento/": "Use a prefix of your own."})
+]
+PodAnnotations = Annotated[UserAnnotations, without_keys(MISPLACED, POD_MISPLACED)]
 
 
 class PodMetadata(TypedDict, total=False):
@@ -277,10 +241,11 @@ class PodOptions(Options):
 
     @model_validator(mode="after")
     def _check_pods(self) -> Self:
+        labels = dict.fromkeys(self.reserved_labels, "Use another key.")
         extra = self.extra_pod_metadata.get("labels", {})
-        refuse_reserved(self.labels, self.reserved_labels, ".labels")
-        refuse_reserved(extra, self.reserved_labels, ".extra_pod_metadata.labels")
-        refuse_misplaced(self.annotations, self.misplaced(), ".annotations")
+        refuse_keys(self.labels, RESERVED, labels, ".labels")
+        refuse_keys(extra, RESERVED, labels, ".extra_pod_metadata.labels")
+        refuse_keys(self.annotations, MISPLACED, self.misplaced(), ".annotations")
         reserved = self.reserved_envs()
         for index, entry in enumerate(self.envs):
             if reason := reserved.get(name := entry["name"]):
@@ -308,7 +273,7 @@ class PodOptions(Options):
         return self
 
     def misplaced(self) -> Mapping[str, str]:
-        """Give the prefixes of annotations that nothing reads on the target's objects."""
+        """Give the annotations that nothing reads on the target's objects."""
         return {}
 
     def reserved_envs(self) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from kfp_bento.runtime.deployments.kube.shapes import (
     Value,
     shape_problems,
 )
+from kfp_bento.runtime.deployments.kube.validation import problems
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.core_shapes import (
     AFFINITY,
@@ -43,15 +44,16 @@ from kfp_bento.runtime.deployments.options.core_shapes import (
 )
 from kfp_bento.runtime.deployments.options.names import image_problem, metadata_key_problem
 from kfp_bento.runtime.deployments.options.network_policy import NetworkPolicy
-from kfp_bento.runtime.deployments.options.options import Settings, problems
+from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
     API_TOKEN,
+    MISPLACED,
     PodMetadata,
     PodOptions,
     UserAnnotations,
     UserLabels,
-    not_misplaced,
-    not_reserved,
+    without_keys,
+    without_labels,
 )
 from kfp_bento.runtime.deployments.options.pods import (
     CONTAINER_SECURITY,
@@ -133,12 +135,12 @@ def checked(field: str, kind: Any, given: Any) -> None:
 
 def label_settings(field: str, given: Any, reserved: Sequence[str] = ()) -> None:
     """Refuse labels that users cannot set."""
-    checked(field, Annotated[UserLabels, not_reserved(*reserved)], given)
+    checked(field, Annotated[UserLabels, without_labels(*reserved)], given)
 
 
 def metadata_annotations(field: str, given: Any, misplaced: Mapping[str, str]) -> None:
     """Refuse annotations that users cannot set."""
-    checked(field, Annotated[UserAnnotations, not_misplaced(misplaced)], given)
+    checked(field, Annotated[UserAnnotations, without_keys(MISPLACED, misplaced)], given)
 
 
 def env_sources(field: str, given: Any) -> None:

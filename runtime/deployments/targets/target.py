@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.live_shapes import Live
 from kfp_bento.runtime.deployments.kube.shapes import Shape
 from kfp_bento.runtime.deployments.options.options import Options
 from kfp_bento.runtime.deployments.targets.readiness import Watched
@@ -85,7 +86,7 @@ class Target:
     address: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any] | None], str]
     watcher: Callable[[Sequence[Mapping[str, Any]]], Watched]
     rendered_shapes: Callable[[str, Sequence[Mapping[str, Any]]], Mapping[tuple[str, str], Shape]]
-    live_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    live_shapes: Mapping[str, type[Live]] = field(default_factory=dict)
     leftovers: tuple[Kind, ...] = ()
     owned: tuple[Kind, ...] = ()
     stale_owned: Callable[

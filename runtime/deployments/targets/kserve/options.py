@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, between
 from kfp_bento.runtime.deployments.options import pod_settings
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, OptionalImage, OptionalName
 from kfp_bento.runtime.deployments.options.names import split_url
-from kfp_bento.runtime.deployments.options.options import Count, Refused, Settings, between
+from kfp_bento.runtime.deployments.options.options import Count, Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
     PodOptions,
     Replicas,
@@ -163,7 +164,7 @@ class InferenceServiceOptions(PodOptions):
         return self.mode in STANDARD_MODES
 
     def misplaced(self) -> Mapping[str, str]:
-        """Give the prefixes of annotations that nothing reads on the target's objects."""
+        """Give the annotations that nothing reads on the target's objects."""
         return misplaced_annotations(standard=self.standard)
 
     def reserved_envs(self) -> Mapping[str, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Required
+
+from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.kube.live_shapes import CONDITIONS, CONTAINERS, NUMBER, TEXT
-from kfp_bento.runtime.deployments.kube.shapes import Items, Known, Pairs, Shape
+from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, LiveContainer
 from kfp_bento.runtime.deployments.options.names import deployment_name_problem, split_url
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
@@ -34,33 +35,64 @@ KNATIVE_MODES = ("Knative", "Serverless")
 
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _FAILED_LOADS = ("BlockedByFailedLoad", "InvalidSpec")
-_PART = Known(
-    {"name": TEXT, "minReplicas": NUMBER, "annotations": Pairs(), "containers": CONTAINERS}
-)
-_CANARIES = Items(Known({"predictor": _PART}, frozenset({"predictor"})))
-_FAILURE = Known({"reason": TEXT, "message": TEXT})
-_REVISIONS = Known({"latestReadyRevision": TEXT})
-LIVE_SHAPES: Mapping[str, Shape] = {
-    "InferenceService": Known(
-        {
-            "spec": Known(
-                {**dict.fromkeys(_COMPONENTS, _PART), "canary": _CANARIES},
-                frozenset({"predictor"}),
-            ),
-            "status": Known(
-                {
-                    "conditions": CONDITIONS,
-                    "url": TEXT,
-                    "address": Known({"url": TEXT}),
-                    "deploymentMode": TEXT,
-                    "components": Known(dict.fromkeys(_COMPONENTS, _REVISIONS)),
-                    "modelStatus": Known({"transitionStatus": TEXT, "lastFailureInfo": _FAILURE}),
-                }
-            ),
-        },
-        frozenset({"spec"}),
-    )
-}
+
+
+class _Part(TypedDict, total=False):
+    name: str
+    minReplicas: int
+    annotations: dict[str, str] | None
+    containers: list[LiveContainer] | None
+
+
+class _Canary(TypedDict):
+    predictor: _Part
+
+
+class _Spec(TypedDict, total=False):
+    predictor: Required[_Part]
+    transformer: _Part | None
+    explainer: _Part | None
+    canary: list[_Canary] | None
+
+
+class _Revisions(TypedDict, total=False):
+    latestReadyRevision: str
+
+
+class _Components(TypedDict, total=False):
+    predictor: _Revisions | None
+    transformer: _Revisions | None
+    explainer: _Revisions | None
+
+
+class _Failure(TypedDict, total=False):
+    reason: str
+    message: str
+
+
+class _ModelStatus(TypedDict, total=False):
+    transitionStatus: str
+    lastFailureInfo: _Failure | None
+
+
+class _Address(TypedDict, total=False):
+    url: str
+
+
+class _Status(ConditionStatus, total=False):
+    url: str
+    address: _Address | None
+    deploymentMode: str
+    components: _Components | None
+    modelStatus: _ModelStatus | None
+
+
+class _InferenceService(Live):
+    spec: _Spec
+    status: _Status | None = None
+
+
+LIVE_SHAPES: Mapping[str, type[Live]] = {"InferenceService": _InferenceService}
 """What is read of a live InferenceService."""
 
 # Seconds that a problem must last which may be gone at the next look.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Required, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, OptionalImage
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
@@ -16,21 +17,14 @@ from kfp_bento.runtime.deployments.options.names import (
     resource_name_problem,
 )
 from kfp_bento.runtime.deployments.options.network_policy import check_who_has_to_get_in
-from kfp_bento.runtime.deployments.options.options import (
-    IntOrText,
-    Refused,
-    Settings,
-    between,
-    optional,
-    valid,
-)
+from kfp_bento.runtime.deployments.options.options import IntOrText, Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
     NO_OPERATOR,
     POD_ANNOTATIONS,
     PodOptions,
     Replicas,
     UserLabels,
-    not_reserved,
+    without_labels,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -178,7 +172,7 @@ class DisruptionBudget(Settings):
 class ServiceMonitor(Settings):
     """By which labels a Prometheus finds it, and how often it asks."""
 
-    labels: Annotated[UserLabels, not_reserved(*RESERVED_LABELS)] = {}
+    labels: Annotated[UserLabels, without_labels(*RESERVED_LABELS)] = {}
     interval: str = ""
 
 
@@ -248,7 +242,7 @@ class WorkloadOptions(PodOptions):
     progress_seconds: int = 600
 
     def misplaced(self) -> Mapping[str, str]:
-        """Give the prefixes of annotations that nothing reads on the target's objects."""
+        """Give the annotations that nothing reads on the target's objects."""
         return {**POD_ANNOTATIONS, **NO_OPERATOR}
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Required
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import problems, valid
 from kfp_bento.runtime.deployments.options.core import (
     Annotations,
     Container,
@@ -33,7 +34,7 @@ from kfp_bento.runtime.deployments.options.names import (
     label_value_problem,
     volume_name_problem,
 )
-from kfp_bento.runtime.deployments.options.options import Settings, problems, valid
+from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.deployments.targets.target import (
     AUTOSCALER,
     BENTO,

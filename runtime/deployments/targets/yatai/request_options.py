@@ -7,10 +7,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, optional, valid
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.names import split_url, volume_name_problem
-from kfp_bento.runtime.deployments.options.options import Refused, Settings, optional, valid
-from kfp_bento.runtime.deployments.options.pod_settings import PodMetadata, UserAnnotations
+from kfp_bento.runtime.deployments.options.options import Settings
+from kfp_bento.runtime.deployments.options.pod_settings import (
+    PodMetadata,
+    UserAnnotations,
+    without_keys,
+)
 from kfp_bento.runtime.deployments.options.quantities import PodResources
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import BuilderPodSpec
 from kfp_bento.runtime.deployments.targets.yatai.settings import (
@@ -79,18 +84,20 @@ def _arguments(given: Any) -> Any:
     return given
 
 
-def _servable(annotations: dict[str, str]) -> dict[str, str]:
-    for key in UNSERVABLE_BUILDS:
-        if key in annotations:
-            raise Refused(
-                ": the image would lack its models; only BentoCloud runs such",
-                "Leave it out.",
-                f"[{key}]",
-            )
+def _build_switches(annotations: dict[str, str]) -> dict[str, str]:
     check_switches({key: annotations[key] for key in annotations if key not in BUILD_ANNOTATIONS})
     return annotations
 
 
+_Annotations = Annotated[
+    UserAnnotations,
+    without_keys(
+        ": the image would lack its models; only BentoCloud runs such",
+        dict.fromkeys(UNSERVABLE_BUILDS, "Leave it out."),
+    ),
+    AfterValidator(_build_switches),
+    ON_OBJECTS,
+]
 ArchiveUrl = Annotated[str, AfterValidator(_archive)]
 ModelTag = Annotated[str, valid(_tag_problem, "Write name:version.")]
 BuildArguments = list[Annotated[str, valid(_argument_problem, "Write one string per argument.")]]
@@ -127,7 +134,7 @@ class BentoRequestOptions(BentoDeploymentOptions):
 
     newer = (*BentoDeploymentOptions.newer, "models.size", "builder_pod_spec.priorityClassName")
 
-    annotations: Annotated[UserAnnotations, AfterValidator(_servable), ON_OBJECTS] = {}
+    annotations: _Annotations = {}
     archive_url: ArchiveUrl = ""
     models: list[RequestedModel] = []
     build_args: Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.validation import Refused, between, otherwise
 from kfp_bento.runtime.deployments.options.core import (
     EnvVar,
     LiteralEnv,
@@ -23,21 +24,16 @@ from kfp_bento.runtime.deployments.options.network_policy import (
     NetworkPolicy,
     check_who_has_to_get_in,
 )
-from kfp_bento.runtime.deployments.options.options import (
-    Options,
-    Refused,
-    Settings,
-    between,
-    otherwise,
-)
+from kfp_bento.runtime.deployments.options.options import Options, Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
+    MISPLACED,
     NOT_FOR_YATAI,
     POD_ANNOTATIONS,
     PodMetadata,
     Replicas,
     UserAnnotations,
     UserLabels,
-    not_misplaced,
+    without_keys,
 )
 from kfp_bento.runtime.deployments.options.quantities import Quantity, Resources
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
@@ -203,7 +199,7 @@ LiteralEnvs = Annotated[LiteralEnv, AfterValidator(_literal)]
 OperatorAnnotations = Annotated[UserAnnotations, AfterValidator(check_switches)]
 Switches = Annotated[OperatorAnnotations, AfterValidator(_only_switches)]
 Sidecars = Annotated[ExtraPodSpec, AfterValidator(_beside_the_operators)]
-ON_OBJECTS = not_misplaced({**POD_ANNOTATIONS, **NOT_FOR_YATAI})
+ON_OBJECTS = without_keys(MISPLACED, {**POD_ANNOTATIONS, **NOT_FOR_YATAI})
 
 
 class RunnerOverride(Settings):

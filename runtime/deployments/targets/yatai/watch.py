@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Required
+
+from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.kube.live_shapes import CONDITIONS, MARKED, NUMBER, TEXT
-from kfp_bento.runtime.deployments.kube.shapes import Items, Known, Shape
+from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, Marks
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
@@ -25,27 +26,50 @@ from kfp_bento.runtime.deployments.targets.target import first_of_kind
 
 PORT = 3000
 
-_PART = {"autoscaling": Known({"minReplicas": NUMBER}), "extraPodMetadata": MARKED}
-_NAMED = Items(Known({"name": TEXT}, frozenset({"name"})))
-_BUILT = Known({"tag": TEXT, "bentoTag": TEXT, "image": TEXT, "runners": _NAMED})
-_STATUS = Known({"conditions": CONDITIONS})
-LIVE_SHAPES: Mapping[str, Shape] = {
-    "BentoDeployment": Known(
-        {
-            "spec": Known(
-                {
-                    **_PART,
-                    "bento": TEXT,
-                    "runners": Items(Known({**_PART, "name": TEXT}, frozenset({"name"}))),
-                },
-                frozenset({"bento"}),
-            ),
-            "status": _STATUS,
-        },
-        frozenset({"spec"}),
-    ),
-    "Bento": Known({"spec": _BUILT, "status": _STATUS}, frozenset({"spec"})),
-    "BentoRequest": Known({"spec": _BUILT, "status": _STATUS}, frozenset({"spec"})),
+
+class _Autoscaling(TypedDict, total=False):
+    minReplicas: int
+
+
+class _Pods(TypedDict, total=False):
+    autoscaling: _Autoscaling | None
+    extraPodMetadata: Marks | None
+
+
+class _Runner(_Pods, total=False):
+    name: Required[str]
+
+
+class _Spec(_Pods, total=False):
+    bento: Required[str]
+    runners: list[_Runner] | None
+
+
+class _BentoDeployment(Live):
+    spec: _Spec
+    status: ConditionStatus | None = None
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Built(TypedDict, total=False):
+    tag: str
+    bentoTag: str
+    image: str
+    runners: list[_Named] | None
+
+
+class _Bento(Live):
+    spec: _Built
+    status: ConditionStatus | None = None
+
+
+LIVE_SHAPES: Mapping[str, type[Live]] = {
+    "BentoDeployment": _BentoDeployment,
+    "Bento": _Bento,
+    "BentoRequest": _Bento,
 }
 """What is read of live objects of Yatai's kinds."""
 
