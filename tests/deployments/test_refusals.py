@@ -17,7 +17,7 @@ ROUTE = {"gateway": "infra/public"}
 BESIDE = {"canary_percent": 5, "stable_storage_uri": "s3://models/iris/1"}
 ARCHIVE = {"archive_url": "https://store.example.com/wine.tar.gz"}
 STORED = {"name": "iris", "storage_uri": "s3://models/iris", "model_format": "mlflow"}
-CPU = {
+CPU: dict[str, Any] = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
 }
@@ -79,6 +79,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
         "resources.limits.memory: ",
         "no K",
     ),
+    (EVERYWHERE, {"resources": {"limits": {"cpu": 10**40}}}, "resources.limits.cpu: ", "no Kube"),
     (
         (*YATAI, "inference-service"),
         {"resources": {"limits": {"cpu": "200m"}}},
@@ -145,6 +146,37 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
         {"autoscaling": {"minReplicas": 2, "maxReplicas": 2, "metrics": [CPU]}},
         "autoscaling.metrics: ",
         "no autoscaler",
+    ),
+    (
+        ("workload",),
+        {"autoscaling": {"maxReplicas": 2, "metrics": [{**CPU, "type": "Pods"}]}},
+        "autoscaling.metrics[0]: ",
+        "has the field 'pods' and no other",
+    ),
+    (
+        ("workload",),
+        {"autoscaling": {"maxReplicas": 2, "metrics": [{"type": "Pods", "pods": CPU["resource"]}]}},
+        "autoscaling.metrics[0].pods: ",
+        "metric, target and no other",
+    ),
+    (
+        ("workload",),
+        {
+            "autoscaling": {
+                "maxReplicas": 2,
+                "metrics": [
+                    {
+                        "type": "Pods",
+                        "pods": {
+                            "metric": {"name": "rps"},
+                            "target": {"type": "Utilization", "averageUtilization": 80},
+                        },
+                    }
+                ],
+            }
+        },
+        "autoscaling.metrics[0].pods.target.type: ",
+        "only cpu and memory",
     ),
     (YATAI, {"autoscaling": {"metrics": [{"type": "Pods"}]}}, "autoscaling.metrics[0]: ", "only"),
     (

@@ -132,20 +132,16 @@ class _Deployment(Live):
     status: _DeploymentStatus | None = None
 
 
-class _Waiting(TypedDict, total=False):
+class _Reason(TypedDict, total=False):
+    exitCode: int
     reason: str
     message: str
 
 
-class _Terminated(TypedDict, total=False):
-    exitCode: int
-    reason: str
-
-
 class _State(TypedDict, total=False):
-    waiting: _Waiting | None
+    waiting: _Reason | None
     running: dict[str, Any] | None
-    terminated: _Terminated | None
+    terminated: _Reason | None
 
 
 class _ContainerStatus(TypedDict, total=False):

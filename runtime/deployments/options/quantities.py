@@ -20,8 +20,8 @@ DEFAULT_RESOURCES: Mapping[str, Mapping[str, str]] = {
     "limits": {"cpu": "500m", "memory": "1Gi"},
 }
 
-# Positive, and without the exponents that few who read a manifest would understand.
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")
+# Positive, without exponents, and with no more digits than Kubernetes counts in.
+_QUANTITY = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?(m|k|[MGTPE]|[KMGTPE]i)?")
 _SMALLEST_MEMORY = Decimal(2**20)
 
 

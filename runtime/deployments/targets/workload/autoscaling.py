@@ -10,7 +10,7 @@ from kfp_bento.runtime.deployments.targets.workload.options import (
     Autoscaling,
     Metric,
     WorkloadOptions,
-    metric_source,
+    source_of,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -55,7 +55,7 @@ def budget_spec(options: WorkloadOptions, selector: Mapping[str, str]) -> dict[s
 
 
 def _check_request(field: str, metric: Metric, resources: Mapping[str, Any]) -> None:
-    key, source = metric_source(metric)
+    key, source = source_of(metric)
     if source["target"]["type"] != "Utilization":
         return
     name = source["name"]

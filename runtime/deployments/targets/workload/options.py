@@ -42,23 +42,9 @@ class _Target(TypedDict, total=False):
     value: IntOrText
 
 
-class _Resource(TypedDict):
-    name: Literal["cpu", "memory"]
-    target: _Target
-
-
-class _ContainerResource(_Resource):
-    container: str
-
-
 class _MetricName(TypedDict, total=False):
     name: Required[str]
     selector: LabelSelector
-
-
-class _Pods(TypedDict):
-    metric: _MetricName
-    target: _Target
 
 
 class _Described(TypedDict, total=False):
@@ -67,38 +53,55 @@ class _Described(TypedDict, total=False):
     name: Required[str]
 
 
-class _Object(_Pods):
+class MetricSource(TypedDict, total=False):
+    """What a metric measures: each type has some of these fields, all of them required."""
+
+    name: Literal["cpu", "memory"]
+    container: str
+    metric: _MetricName
     describedObject: _Described
+    target: Required[_Target]
 
 
 class Metric(TypedDict, total=False):
     """An autoscaling/v2 MetricSpec."""
 
     type: Required[Literal["Resource", "ContainerResource", "Pods", "Object", "External"]]
-    resource: _Resource
-    containerResource: _ContainerResource
-    pods: _Pods
-    external: _Pods
-    object: _Object
+    resource: MetricSource
+    containerResource: MetricSource
+    pods: MetricSource
+    external: MetricSource
+    object: MetricSource
 
 
+_SOURCES = {
+    "Resource": {"name", "target"},
+    "ContainerResource": {"name", "container", "target"},
+    "Pods": {"metric", "target"},
+    "External": {"metric", "target"},
+    "Object": {"metric", "target", "describedObject"},
+}
 _VALUES = {"Utilization": "averageUtilization", "AverageValue": "averageValue", "Value": "value"}
 
 
-def metric_source(metric: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def source_of(metric: Mapping[str, Any]) -> tuple[str, MetricSource]:
     """Give the field that says what a metric measures, and what stands there."""
-    kind = metric["type"]
-    key = kind[0].lower() + kind[1:]
-    return key, metric.get(key, {})
+    key = metric["type"][0].lower() + metric["type"][1:]
+    return key, metric[key]
 
 
 def _consistent(metric: Metric) -> Metric:
-    key, source = metric_source(metric)
+    kind = metric["type"]
+    key = kind[0].lower() + kind[1:]
     if set(metric) != {"type", key}:
         raise Refused(
-            f": a metric of type {metric['type']} has the field {key!r} and no other",
+            f": a metric of type {kind} has the field {key!r} and no other",
             "Write {'type': 'Resource', 'resource': {...}}.",
         )
+    source = source_of(metric)[1]
+    if set(source) != _SOURCES[kind]:
+        fields = ", ".join(sorted(_SOURCES[kind]))
+        raise Refused(f": it has the fields {fields} and no other", "Write all of them.", f".{key}")
     target = source["target"]
     if set(target) != {"type", _VALUES[target["type"]]}:
         raise Refused(
@@ -106,7 +109,7 @@ def _consistent(metric: Metric) -> Metric:
             "Give the type and that value.",
             f".{key}.target",
         )
-    if target["type"] == "Utilization" and key not in ("resource", "containerResource"):
+    if target["type"] == "Utilization" and "name" not in source:
         raise Refused(
             ": only cpu and memory have a utilization",
             "Use AverageValue or Value.",
