@@ -15,21 +15,20 @@ from typing_extensions import TypedDict
 from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.names import (
     image_problem,
+    label_name_problem,
     label_value_problem,
     metadata_key_problem,
-    namespace_problem,
     resource_name_problem,
-    volume_name_problem,
 )
 from kfp_bento.runtime.deployments.options.options import IntOrText, Text
 
 Name = Annotated[str, valid(resource_name_problem, "Give the object's name.")]
 SecretNames = Annotated[list[Name], AfterValidator(lambda names: list(dict.fromkeys(names)))]
 OptionalName = Annotated[str, valid(optional(resource_name_problem), "Give the object's name.")]
-Namespace = Annotated[str, valid(namespace_problem, "For example 'serving'.")]
-OptionalImage = Annotated[
-    str, valid(optional(image_problem), "Give repository@sha256:..., as build_image returns it.")
-]
+Namespace = Annotated[str, valid(label_name_problem, "For example 'serving'.")]
+_BY_DIGEST = "Give repository@sha256:..., as build_image returns it."
+Image = Annotated[str, valid(image_problem, _BY_DIGEST)]
+OptionalImage = Annotated[str, valid(optional(image_problem), _BY_DIGEST)]
 _Key = Annotated[str, valid(metadata_key_problem, "For example team/owner.")]
 _LabelValue = Annotated[Text, valid(label_value_problem, "Longer texts fit in annotations.")]
 Labels = dict[_Key, _LabelValue]
@@ -332,7 +331,7 @@ class _SecurityContext(TypedDict, total=False):
 class Container(TypedDict, total=False):
     """A container that users bring."""
 
-    name: Required[Annotated[str, valid(volume_name_problem, "Choose another name.")]]
+    name: Required[Annotated[str, valid(label_name_problem, "Choose another name.")]]
     image: Required[str]
     command: list[str]
     args: list[str]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from kfp_bento.runtime.deployments.kube.shapes import Fields, Items, Pairs, Shape, Value
 from kfp_bento.runtime.deployments.options.names import (
+    label_name_problem,
     label_value_problem,
     metadata_key_problem,
     resource_name_problem,
-    volume_name_problem,
 )
 
 
@@ -148,7 +148,7 @@ _SECURITY = Fields(
 )
 CONTAINER = Fields(
     {
-        "name": Value(str, volume_name_problem),
+        "name": Value(str, label_name_problem),
         "image": TEXT,
         "command": TEXTS,
         "args": TEXTS,

@@ -53,18 +53,8 @@ def resource_name_problem(name: str) -> str:
     return ""
 
 
-def namespace_problem(name: str) -> str:
-    """Say why a namespace cannot have this name; empty when it can."""
-    if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
-        return "is no DNS-1123 label (lower-case letters, digits and '-', at most 63 characters)"
-    return ""
-
-
-def volume_name_problem(name: str) -> str:
-    """Say why a container or volume cannot have this name; empty when it can.
-
-    Yatai's image builder makes a volume named like the registry Secret.
-    """
+def label_name_problem(name: str) -> str:
+    """Say why a namespace, a container or a volume cannot have this name; empty when it can."""
     if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
         return (
             "is no DNS-1123 label (lower-case letters, digits and '-', no dots, at most 63 "

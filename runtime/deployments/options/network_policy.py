@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.validation import Refused, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, Protocol
-from kfp_bento.runtime.deployments.options.names import namespace_problem
+from kfp_bento.runtime.deployments.options.names import label_name_problem
 from kfp_bento.runtime.deployments.options.options import IntOrText, Settings, without_empty
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -69,7 +69,7 @@ class _CalledPeer(_Peer, total=False):
 def _named(given: Any) -> Any:
     if not isinstance(given, str):
         return given
-    if problem := namespace_problem(given):
+    if problem := label_name_problem(given):
         raise Refused(f": {given!r} {problem}", "Name a namespace, or write a peer.")
     return _of_namespace(given)
 

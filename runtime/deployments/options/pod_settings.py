@@ -15,6 +15,7 @@ from kfp_bento.runtime.deployments.options.core import (
     Annotations,
     Env,
     EnvFrom,
+    EnvVar,
     Labels,
     Name,
     Namespace,
@@ -116,6 +117,24 @@ UserAnnotations = Annotated[
     Annotations, without_keys(_OURS, {"kfp-bento/": "Use a prefix of your own."})
 ]
 PodAnnotations = Annotated[UserAnnotations, without_keys(MISPLACED, POD_MISPLACED)]
+
+
+def refuse_envs(envs: Iterable[EnvVar], reserved: Mapping[str, str], at: str = "") -> None:
+    """Refuse variables that cannot be set.
+
+    Args:
+        envs: The variables.
+        reserved: Names, or beginnings of names that end with '_', each with the reason.
+        at: The place of the variables below the field that is checked.
+
+    Raises:
+        Refused: The first of them.
+    """
+    for index, entry in enumerate(envs):
+        name = entry["name"]
+        for one, reason in reserved.items():
+            if name == one or (one.endswith("_") and name.startswith(one)):
+                raise Refused(f": {name} {reason}", "Leave it out.", f"{at}[{index}]")
 
 
 class PodMetadata(TypedDict, total=False):
@@ -246,10 +265,7 @@ class PodOptions(Options):
         refuse_keys(self.labels, RESERVED, labels, ".labels")
         refuse_keys(extra, RESERVED, labels, ".extra_pod_metadata.labels")
         refuse_keys(self.annotations, MISPLACED, self.misplaced(), ".annotations")
-        reserved = self.reserved_envs()
-        for index, entry in enumerate(self.envs):
-            if reason := reserved.get(name := entry["name"]):
-                raise Refused(f": {name} {reason}", "Leave it out.", f".envs[{index}]")
+        refuse_envs(self.envs, self.reserved_envs(), ".envs")
         if self.writable_home and any(one["name"] == "BENTOML_HOME" for one in self.envs):
             raise InvalidInput(
                 "writable_home: it sets BENTOML_HOME, which envs sets too.",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
-from kfp_bento.runtime.deployments.options.names import namespace_problem, resource_name_problem
+from kfp_bento.runtime.deployments.options.names import label_name_problem, resource_name_problem
 from kfp_bento.runtime.deployments.release.marks import holder_of, revision_on
 from kfp_bento.runtime.deployments.targets.kserve.render import INFERENCE_SERVICE
 from kfp_bento.runtime.deployments.targets.readiness import Watched
@@ -100,7 +100,7 @@ def release_ref(name: str, target: str, namespace: str) -> ObjectRef:
     kind = target_of(target).primary_kind
     for field, value, problem in (
         ("name", name, resource_name_problem(name)),
-        ("namespace", namespace, namespace_problem(namespace)),
+        ("namespace", namespace, label_name_problem(namespace)),
     ):
         if problem:
             raise InvalidInput(f"{field}: {value!r} {problem}.", hint="Give it as it was deployed.")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from kfp_bento.runtime.deployments.kube.validation import Refused, between
 from kfp_bento.runtime.deployments.options import pod_settings
-from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, OptionalImage, OptionalName
+from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, Image, OptionalName
 from kfp_bento.runtime.deployments.options.names import split_url
 from kfp_bento.runtime.deployments.options.options import Count, Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
@@ -20,8 +20,6 @@ from kfp_bento.runtime.deployments.options.quantities import PodResources
 from kfp_bento.runtime.deployments.targets.kserve.watch import MODE, STANDARD_MODES
 
 AUTOSCALER_CLASS = "serving.kserve.io/autoscalerClass"
-PROTOCOLS = ("bentoml", "v1", "v2")
-"""The bento's own API, and KServe's."""
 
 # Parts of a pod that Knative refuses unless a feature of the cluster allows them.
 KNATIVE_FEATURES: Mapping[str, str] = {
@@ -65,7 +63,7 @@ class Scaling(Replicas):
 class Side(Scaling):
     """A transformer or explainer: another container with an API of its own."""
 
-    image: OptionalImage
+    image: Image
     command: list[str] = []
     args: list[str] = []
     envs: Env = []

@@ -50,7 +50,6 @@ def checked_name(image: str, bento: Bento | None, options: InferenceServiceOptio
     _check_scaling("autoscaling", options.autoscaling, options)
     for field, side in (("transformer", options.transformer), ("explainer", options.explainer)):
         if side:
-            check_image(f"{field}.image", side.image)
             _check_scaling(field, side, options)
     return name
 

@@ -13,7 +13,7 @@ from kfp_bento.runtime.deployments.options.core import LabelSelector, OptionalIm
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
     host_problem,
-    namespace_problem,
+    label_name_problem,
     resource_name_problem,
 )
 from kfp_bento.runtime.deployments.options.network_policy import check_who_has_to_get_in
@@ -181,7 +181,7 @@ class ServiceMonitor(Settings):
 
 def _gateway_problem(gateway: str) -> str:
     namespace, _, name = gateway.rpartition("/")
-    return resource_name_problem(name) or optional(namespace_problem)(namespace)
+    return resource_name_problem(name) or optional(label_name_problem)(namespace)
 
 
 def path_problem(path: str) -> str:

@@ -23,7 +23,7 @@ from kfp_bento.runtime.deployments.options.core_shapes import (
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
     host_problem,
-    namespace_problem,
+    label_name_problem,
     resource_name_problem,
 )
 from kfp_bento.runtime.deployments.options.pod_settings import (
@@ -241,7 +241,7 @@ def _route(name: str) -> Fields:
     parent = Fields(
         {
             "name": Value(str, resource_name_problem),
-            "namespace": Value(str, namespace_problem),
+            "namespace": Value(str, label_name_problem),
             "sectionName": TEXT,
         },
         frozenset({"name"}),

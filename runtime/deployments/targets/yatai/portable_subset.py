@@ -31,8 +31,8 @@ from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
     destination_problem,
     image_problem,
+    label_name_problem,
     label_value_problem,
-    volume_name_problem,
 )
 from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.deployments.targets.target import (
@@ -231,7 +231,7 @@ class _BentoRequestSpec(TypedDict, total=False):
     imageBuilderExtraPodSpec: BuilderPodSpec
     imageBuilderExtraContainerEnv: list[EnvVar]
     imageBuilderContainerResources: ResourceRequirements
-    dockerConfigJsonSecretName: Annotated[str, valid(volume_name_problem, "")]
+    dockerConfigJsonSecretName: Annotated[str, valid(label_name_problem, "")]
     ociRegistryInsecure: Required[bool]
     downloaderContainerEnvFrom: EnvFrom
 

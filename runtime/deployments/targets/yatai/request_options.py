@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from kfp_bento.runtime.deployments.kube.validation import Refused, optional, valid
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
-from kfp_bento.runtime.deployments.options.names import split_url, volume_name_problem
+from kfp_bento.runtime.deployments.options.names import label_name_problem, split_url
 from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.deployments.options.pod_settings import (
     PodMetadata,
@@ -145,7 +145,7 @@ class BentoRequestOptions(BentoDeploymentOptions):
     registry_secret: Annotated[
         str,
         valid(
-            optional(volume_name_problem),
+            optional(label_name_problem),
             "The builder names a volume after it: copy the Secret to a name without dots.",
         ),
     ] = ""

@@ -33,6 +33,7 @@ from kfp_bento.runtime.deployments.options.pod_settings import (
     Replicas,
     UserAnnotations,
     UserLabels,
+    refuse_envs,
     without_keys,
 )
 from kfp_bento.runtime.deployments.options.quantities import Quantity, Resources
@@ -62,6 +63,10 @@ CONTROL_ANNOTATIONS = frozenset(
     )
 )
 _STRATEGIES = ("RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout")
+_RESERVED_ENVS: Mapping[str, str] = {
+    "PORT": "moves the port away from 3000, where the operator's proxies and probes expect it",
+    "YATAI_": "is set by the operator itself",
+}
 # The operator's own containers in every pod.
 OWN_CONTAINERS = ("main", "proxy", "metrics-transformer", "monitor-exporter")
 
@@ -131,17 +136,7 @@ def _literal(envs: list[EnvVar]) -> list[EnvVar]:
             )
         if "value" not in entry:
             raise Refused(": it is missing", "Give the text.", f"[{index}].value")
-        if name == "PORT":
-            raise Refused(
-                ": PORT moves the port of the container away from 3000, where the operator's "
-                "proxies and probes expect it",
-                "Leave it out; the Service listens on 3000.",
-                f"[{index}]",
-            )
-        if name.startswith("YATAI_"):
-            raise Refused(
-                f": {name} is set by the operator itself", "Choose another name.", f"[{index}]"
-            )
+    refuse_envs(envs, _RESERVED_ENVS)
     return envs
 
 
