@@ -9,8 +9,7 @@ import typer
 
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.option_values import mapping_of, option_values
-from kfp_bento.runtime.cli.output import Json, out, print_json, print_table, working
-from kfp_bento.runtime.cli.output import waiting as told_while_waiting
+from kfp_bento.runtime.cli.output import Json, out, print_json, print_table, waiting, working
 from kfp_bento.runtime.cli.release_facts import (
     deployed_document,
     diff_document,
@@ -190,21 +189,20 @@ def apply(
     """Apply a release to the configured cluster, server-side, and wait until it serves."""
     from kfp_bento.runtime import deployments
 
-    with told_while_waiting("applying", quiet=json) as progress:
+    with waiting("applying", quiet=json) as progress:
         named = _named(name, namespace, resources, autoscaling)
         release = _release(target, image, bento, options, set_, named, env)
-        waiting = deployments.Waiting(
-            wait,
-            tolerated=tolerate or (),
-            unschedulable=unschedulable_after,
-            progress=progress,
-        )
         with stopped_before_the_verdict():
             deployed = deployments.deploy(
                 release,
                 to,
                 mode="apply",
-                waiting=waiting,
+                waiting=deployments.Waiting(
+                    wait,
+                    tolerated=tolerate or (),
+                    unschedulable=unschedulable_after,
+                    progress=progress,
+                ),
                 roll_back_on_failure=roll_back,
                 force=force,
                 context=context,

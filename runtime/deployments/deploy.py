@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import cluster_configured, connect
+from kfp_bento.runtime.deployments.kube.cluster import (
+    ClusterConnection,
+    cluster_configured,
+    connect,
+)
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
 from kfp_bento.runtime.deployments.release.apply import try_all
@@ -122,27 +126,37 @@ def deploy(
     if chosen == "local":
         url = _started(release, image_location)
         return Deployed(release, "local", release.image, url, files=files)
-    began = time.monotonic()
     with connect(context) as cluster:
-        trial = try_all(cluster, release.recorded, force=force)
-        diff = diff_of(cluster, release, trial)
-        rollout = roll_out(
-            cluster, release, trial, waiting, roll_back_on_failure=roll_back_on_failure
+        done = _applied(
+            cluster, release, waiting, roll_back_on_failure=roll_back_on_failure, force=force
         )
-        # What only the cluster knows: the address, and the image that its builder made.
-        builder = release.target.builder
-        built = builder(cluster, release.manifests) if builder else ""
-        url = release.url(cluster.get(release.primary))
+    return replace(done, files=files)
+
+
+def _applied(
+    cluster: ClusterConnection,
+    release: Release,
+    waiting: Waiting,
+    *,
+    roll_back_on_failure: bool,
+    force: bool,
+) -> Deployed:
+    began = time.monotonic()
+    trial = try_all(cluster, release.recorded, force=force)
+    diff = diff_of(cluster, release, trial)
+    rollout = roll_out(cluster, release, trial, waiting, roll_back_on_failure=roll_back_on_failure)
+    # What only the cluster knows: the address, and the image that its builder made.
+    builder = release.target.builder
+    built = builder(cluster, release.manifests) if builder else ""
     return Deployed(
         release,
         "applied",
-        built or release.image,
-        url,
-        diff,
-        rollout,
-        time.monotonic() - began,
+        image=built or release.image,
+        url=release.url(cluster.get(release.primary)),
+        diff=diff,
+        rollout=rollout,
+        seconds=time.monotonic() - began,
         waited=bool(waiting.seconds),
-        files=files,
     )
 
 

@@ -36,6 +36,7 @@ from kfp_bento.runtime.deployments.release.wait import wait_until_ready
 from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
 from kfp_bento.runtime.deployments.targets.release import Release
+from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, target_of_live
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.files import KEY_VARIABLE
@@ -162,10 +163,9 @@ def roll_back(
 
     From a release that failed it goes to the last good one, from a good one to the one before.
     Calling it again, also after it was killed anywhere, restores the same one; where there is
-    nothing to leave, nothing changes.
-
-    The record is an annotation, which whoever may edit the object may write. So what it says is
-    rendered again, by all the rules of the target's options; see `good_release.py`.
+    nothing to leave, nothing changes. What is on record is rendered again, by all the rules of the
+    target's options: whoever may edit the object may have written it. A later kfp-bento may render
+    another revision of it, which the result names.
 
     Args:
         name: Name of the release.
@@ -176,14 +176,10 @@ def roll_back(
         to: A good revision that is on record; chosen as above when empty.
         waiting: How long the restored release may take to serve.
         context: Context of the kubeconfig.
-        force: Take over fields that another field manager owns.
+        force: Take over others' fields.
         before: Called with what would change, before anything does.
         dry_run: Change nothing, only say where it would go (`rolled_back_to`) and what that would
             change (`diff`), with a verdict `DryRun`.
-
-    Returns:
-        What was applied, by the revision that was rendered anew: a later kfp-bento may render
-        what is on record otherwise.
 
     Raises:
         DeploymentError: No good release is recorded, it was too large to be kept, it is not
@@ -191,12 +187,8 @@ def roll_back(
     """
     ref, chosen = release_ref(name, target, namespace), target_of(target)
     with connect(context) as cluster:
-        record = read_record(cluster.get(chosen.holder_of(ref)), ref)
         live = list(release_objects(cluster, ref, chosen))
-        builder = target_of_live(chosen, live).builder
-        if builder and live and "@" in leaving and "@" not in record.image:
-            # The cluster has built it, and was told no digest before.
-            record = replace(record, image=builder(cluster, live) or record.image)
+        record = _record_of(cluster, ref, chosen, live, leaving)
         good = _destination(ref, record, leaving, to)
         release = _restorable(ref, good, live)
         trial = try_all(cluster, release.recorded, force=force)
@@ -207,14 +199,29 @@ def roll_back(
             told = Verdict(False, "DryRun", f"{ref} would go to revision {release.revision}.")
             made = Rollout(release.revision, (), told, image=good.image, bento=good.bento)
             return replace(made, rolled_back_to=release.revision, diff=diff, left=record)
-        if not good.is_at(record.revision) and not mark_step_back(
-            cluster, release, record.revision
-        ):
+        left = good.is_at(record.revision) or mark_step_back(cluster, release, record.revision)
+        if not left:
             raise DeploymentError(
                 f"{ref} was changed by another run at the same time.",
                 hint="Look at it (kfp-bento release status), then try again.",
             )
         return replace(_restore(cluster, release, trial, waiting), diff=diff, left=record)
+
+
+def _record_of(
+    cluster: ClusterConnection,
+    ref: ObjectRef,
+    target: Target,
+    live: Sequence[Manifest],
+    leaving: str,
+) -> Record:
+    """Read what is on record, with the image by digest where one is to be left."""
+    record = read_record(cluster.get(target.holder_of(ref)), ref)
+    builder = target_of_live(target, live).builder
+    if builder and live and "@" in leaving and "@" not in record.image:
+        # The cluster has built it, and was told no digest before.
+        return replace(record, image=builder(cluster, live) or record.image)
+    return record
 
 
 def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodRelease:

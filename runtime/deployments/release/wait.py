@@ -37,12 +37,11 @@ def wait_until_ready(
     began: float | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """Wait until a release serves, or until it is known that it will not.
+    """Wait until a release serves, or it is known why it will not; give that with the evidence.
 
-    Ready means: the revision is still ours, its generation was observed, its conditions
-    are true, every Deployment has all its replicas updated and available with our image,
-    this holds for a steady time, and `/readyz` answers where it can be reached.
-    Restarts of the API server, cut watches, 429 and 5xx are survived.
+    Ready means: the revision is still ours and observed, its conditions are true, every
+    Deployment has all its replicas updated and available with our image, this holds for a steady
+    time, and `/readyz` answers where it can be reached. Passing failures are waited out.
 
     Args:
         cluster: The connection.
@@ -51,20 +50,15 @@ def wait_until_ready(
         began: A moment of `time.monotonic` from which the deadline counts; now when None.
         meanwhile: Called before a look, every few seconds.
 
-    Returns:
-        The verdict; a failure has the evidence with it.
-
     Raises:
         DeploymentError: The cluster never answers, or refuses to be read.
     """
     judge = ReadinessJudge(watched, waiting)
     deadline = (time.monotonic() if began is None else began) + waiting.seconds
     url = "" if NOT_ANSWERING in waiting.tolerated else watched.url
-    told, snapshot, asked_since = "", Snapshot(None), 0.0
-    called = time.monotonic()
+    told, snapshot, asked_since, called = "", Snapshot(None), 0.0, time.monotonic()
     while True:
-        looked = time.monotonic()
-        version = ""
+        looked, version = time.monotonic(), ""
         try:
             if looked - called >= MEANWHILE_SECONDS:
                 called = looked
