@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from sample_bentos import make_bento, make_model
 
-from kfp_bento.runtime.deployments import TARGETS
-
 METRIC = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70.0}},
@@ -32,11 +30,6 @@ FULL: dict[str, Any] = {
     "service_account": "model-server",
 }
 RUNNERS = [{"name": "model-a", "autoscaling": {"maxReplicas": 2}, "envs": {"A": "1"}}]
-
-
-def render_bento_deployment(image: str, bento: Any, **options: Any) -> list[dict[str, Any]]:
-    """The Bento and the BentoDeployment of an image, in this order."""
-    return list(TARGETS["bento-deployment"].render(image, bento, options))
 
 
 def every_rendering() -> Iterator[Any]:

@@ -88,12 +88,11 @@ def deploy_bento(
     from kfp_bento.runtime import bentos, deployments, reports
 
     found = bentos.load_given_bento(bento)
-    deployed = deployments.deploy(
+    release = deployments.render_for_task(
         "bento-deployment",
         image,
         found,
-        Path(manifests.path),
-        options={
+        {
             "name": name,
             "namespace": namespace,
             "resources": resources,
@@ -101,16 +100,22 @@ def deploy_bento(
             "envs": envs,
             "image_pull_secrets": image_pull_secrets,
         },
-        more_options=options,
+        more=options,
         task_config=task_config,
+    )
+    deployed = deployments.deploy(
+        release,
+        Path(manifests.path),
         mode=mode,
         image_location=image_location,
-        wait_seconds=wait_seconds,
+        waiting=deployments.Waiting(
+            wait_seconds,
+            tolerated=tolerated,
+            unschedulable=unschedulable_seconds,
+            progress=reports.tell,
+        ),
         roll_back_on_failure=roll_back_on_failure,
         force=force,
-        tolerated=tolerated,
-        unschedulable_seconds=unschedulable_seconds,
-        progress=reports.tell,
     )
     reports.write_deployment(
         deployed,
@@ -122,4 +127,4 @@ def deploy_bento(
         request=bentos.sample_request(found),
     )
     deployed.raise_if_failed()
-    return (deployed.release.url, deployed.release.name)
+    return (deployed.url, deployed.release.name)

@@ -97,12 +97,11 @@ def deploy_inference_service(
     from kfp_bento.runtime import bentos, deployments, reports
 
     found = bentos.load_given_bento(bento)
-    deployed = deployments.deploy(
+    release = deployments.render_for_task(
         "inference-service",
         image,
         found,
-        Path(manifests.path),
-        options={
+        {
             "mode": deployment_mode,
             "name": name,
             "namespace": namespace,
@@ -114,16 +113,22 @@ def deploy_inference_service(
             "model_format": model_format,
             "service_account": service_account,
         },
-        more_options=options,
+        more=options,
         task_config=task_config,
+    )
+    deployed = deployments.deploy(
+        release,
+        Path(manifests.path),
         mode=mode,
         image_location=image_location,
-        wait_seconds=wait_seconds,
+        waiting=deployments.Waiting(
+            wait_seconds,
+            tolerated=tolerated,
+            unschedulable=unschedulable_seconds,
+            progress=reports.tell,
+        ),
         roll_back_on_failure=roll_back_on_failure,
         force=force,
-        tolerated=tolerated,
-        unschedulable_seconds=unschedulable_seconds,
-        progress=reports.tell,
     )
     reports.write_deployment(
         deployed,
@@ -135,4 +140,4 @@ def deploy_inference_service(
         request=bentos.sample_request(found),
     )
     deployed.raise_if_failed()
-    return (deployed.release.url, deployed.release.name)
+    return (deployed.url, deployed.release.name)

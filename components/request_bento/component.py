@@ -94,12 +94,11 @@ def request_bento(
     from kfp_bento.runtime import bentos, deployments, reports
 
     found = bentos.load_given_bento(bento)
-    deployed = deployments.deploy(
+    release = deployments.render_for_task(
         "bento-request",
         image,
         found,
-        Path(manifests.path),
-        options={
+        {
             "archive_url": archive_url,
             "registry_secret": registry_secret,
             "build_timeout": build_timeout,
@@ -110,15 +109,21 @@ def request_bento(
             "autoscaling": autoscaling,
             "envs": envs,
         },
-        more_options=options,
+        more=options,
         task_config=task_config,
+    )
+    deployed = deployments.deploy(
+        release,
+        Path(manifests.path),
         mode=mode,
-        wait_seconds=wait_seconds,
+        waiting=deployments.Waiting(
+            wait_seconds,
+            tolerated=tolerated,
+            unschedulable=unschedulable_seconds,
+            progress=reports.tell,
+        ),
         roll_back_on_failure=roll_back_on_failure,
         force=force,
-        tolerated=tolerated,
-        unschedulable_seconds=unschedulable_seconds,
-        progress=reports.tell,
     )
     reports.write_deployment(
         deployed,
@@ -130,4 +135,4 @@ def request_bento(
         request=bentos.sample_request(found),
     )
     deployed.raise_if_failed()
-    return (deployed.release.url, deployed.release.name, deployed.release.image)
+    return (deployed.url, deployed.release.name, deployed.image)

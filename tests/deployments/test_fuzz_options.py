@@ -30,7 +30,7 @@ def check(target: str, image: str, bento: Any, options: Any) -> None:
     if not isinstance(options, dict):
         return
     try:
-        manifests = TARGETS[target].render(image, bento, options)
+        manifests = TARGETS[target].render(image, bento, options).manifests
     except InvalidInput as refused:
         assert refused.message and refused.hint
     else:

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from crd_schemas import GENERATIONS, needs_crds, schema_problems, served_schemas
+from releases import render_bento_deployment
 from sample_bentos import make_bento
-from sample_renderings import every_rendering, render_bento_deployment
+from sample_renderings import every_rendering
 
-from kfp_bento.runtime.deployments import manifest_problems
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
     NEWER_FIELDS,
     PORTABLE_SUBSET,
+    manifest_problems,
+    portable,
 )
+from kfp_bento.runtime.errors import DeploymentError
 
 
 @needs_crds
@@ -105,7 +108,6 @@ def disagreements(
             ".metadata.annotations[a/b/c]: 'a/b/c' has",
         ),
         ("metadata.finalizers", [], ".metadata.finalizers is no field"),
-        ("apiVersion", "serving.yatai.ai/v1alpha3", "is no kind that we render"),
     ],
 )
 def test_our_own_check_names_the_path(place: str, value: Any, problem: str) -> None:
@@ -125,3 +127,11 @@ def test_a_missing_field_is_a_problem() -> None:
     bento, _ = render_bento_deployment("r/w@sha256:" + "a1" * 32, make_bento())
     del bento["spec"]["image"]
     assert manifest_problems([bento]) == ["Bento wine--0123456789e12345: .spec.image is missing"]
+
+
+def test_what_some_generation_would_drop_is_never_rendered() -> None:
+    manifests = render_bento_deployment("r/w@sha256:" + "a1" * 32, make_bento())
+    assert list(portable(*manifests)) == manifests
+    manifests[1]["spec"]["replicas"] = 2
+    with pytest.raises(DeploymentError, match=r"\.spec\.replicas"):
+        portable(*manifests)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.validation import Refused, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, Protocol
 from kfp_bento.runtime.deployments.options.names import label_name_problem
@@ -120,7 +121,7 @@ def policy_manifests(
     pods: Mapping[str, str],
     policy: NetworkPolicy | None,
     ports: Sequence[int] = (),
-) -> list[dict[str, Any]]:
+) -> list[Manifest]:
     """Give the NetworkPolicy that the option asks for; none where it is empty.
 
     Args:

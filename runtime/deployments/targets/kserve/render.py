@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.pods import (
@@ -42,13 +43,6 @@ from kfp_bento.runtime.deployments.targets.kserve.rules import (
     checked_name,
     protocol_of,
 )
-from kfp_bento.runtime.deployments.targets.kserve.shapes import (
-    FACTS_SUFFIX,
-    PROTOCOL,
-    SIDE_SECURITY,
-    inference_service_shapes,
-    pods_of,
-)
 from kfp_bento.runtime.deployments.targets.kserve.watch import (
     CONTAINER,
     LIVE_SHAPES,
@@ -63,15 +57,24 @@ from kfp_bento.runtime.deployments.targets.target import (
     CONTROLLED,
     INFERENCE_SERVICE_KIND,
     POLICY,
-    Manifest,
     Target,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "inference-service"
+
+_PROTOCOL = "kfp-bento/protocol"
+_FACTS_SUFFIX = "-kfp-bento"
+# Of a transformer or explainer, whose image has a user of its own.
+_SIDE_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 # What KServe's webhook fills in key by key where a container says nothing.
 KSERVE_DEFAULTS: Mapping[str, Mapping[str, str]] = {
@@ -81,7 +84,7 @@ KSERVE_DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 
 def inference_service_manifests(
-    image: str, bento: Bento | None, options: InferenceServiceOptions
+    image: str, bento: BentoFacts | None, options: InferenceServiceOptions
 ) -> tuple[Manifest, ...]:
     """Give the InferenceService of an image, or of a stored model, and a ConfigMap of facts.
 
@@ -112,7 +115,7 @@ def inference_service_manifests(
         "explainer": _side("explainer", options.explainer, options),
         "canary": _canary(name, protocol, options),
     }
-    facts = _facts(metadata, {**(provenance(bento) if bento else {}), PROTOCOL: protocol})
+    facts = _facts(metadata, {**(provenance(bento) if bento else {}), _PROTOCOL: protocol})
     return (
         facts,
         *_policy(name, facts["metadata"], options),
@@ -125,6 +128,11 @@ def inference_service_manifests(
     )
 
 
+def _pods_of(name: str) -> dict[str, str]:
+    """Give the label of all pods that KServe makes of an InferenceService."""
+    return {"serving.kserve.io/inferenceservice": name}
+
+
 def _policy(
     name: str, facts: Mapping[str, Any], options: InferenceServiceOptions
 ) -> list[Manifest]:
@@ -132,7 +140,7 @@ def _policy(
     agent = options.storage_uri or options.logger or options.batcher
     sides = [side for side in (options.transformer, options.explainer) if side]
     ports = [] if agent else sorted({PORT, *(side.port for side in sides)})
-    return policy_manifests({**facts, "name": name}, pods_of(name), options.network_policy, ports)
+    return policy_manifests({**facts, "name": name}, _pods_of(name), options.network_policy, ports)
 
 
 def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
@@ -142,7 +150,7 @@ def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
     change of them would start those again, a canary's stable neighbours too.
     """
     place = {
-        "name": f"{metadata['name']}{FACTS_SUFFIX}",
+        "name": f"{metadata['name']}{_FACTS_SUFFIX}",
         "namespace": metadata["namespace"],
         "labels": metadata["labels"],
         "annotations": dict(facts),
@@ -225,7 +233,7 @@ def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dic
 def _pods(
     name: str, options: InferenceServiceOptions, subject: Mapping[str, Any]
 ) -> dict[str, Any]:
-    labels = {**pods_of(name), "component": "predictor"}
+    labels = {**_pods_of(name), "component": "predictor"}
     container = (subject.get("containers") or [{}])[0]
     spec = pod_spec(container, options, labels)
     if not options.standard:
@@ -260,7 +268,7 @@ def _side(kind: str, side: Side | None, options: InferenceServiceOptions) -> dic
         "resources": pod_resources(
             f"{kind}.resources", side.resources, KSERVE_DEFAULTS, "KServe's default"
         ),
-        "securityContext": dict(SIDE_SECURITY),
+        "securityContext": dict(_SIDE_SECURITY),
     }
     part = {
         **_scaling(side),
@@ -294,14 +302,19 @@ def _batcher(protocol: str, options: InferenceServiceOptions) -> dict[str, int]:
     return options.batcher.given()
 
 
+def _names(release: str, live: Manifest) -> tuple[str, ...]:
+    return (f"{release}{_FACTS_SUFFIX}" if live["kind"] == CONFIG_MAP.name else release,)
+
+
 INFERENCE_SERVICE = Target(
     kind=KIND,
     options_type=InferenceServiceOptions,
     renderer=inference_service_manifests,
     kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP, POLICY),
-    rendered_shapes=inference_service_shapes,
     address=inference_service_url,
     watcher=watched_inference_service,
+    names=_names,
+    facts_beside=(CONFIG_MAP, _FACTS_SUFFIX),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_components,

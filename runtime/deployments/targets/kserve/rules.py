@@ -26,7 +26,7 @@ from kfp_bento.runtime.deployments.targets.kserve.options import (
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 _STORAGE = (
     *("s3", "gs", "hf", "http", "https", "pvc", "oci", "abfs", "azure", "hdfs", "webhdfs"),
@@ -34,7 +34,7 @@ _STORAGE = (
 )
 
 
-def checked_name(image: str, bento: Bento | None, options: InferenceServiceOptions) -> str:
+def checked_name(image: str, bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
     """Give the name of the InferenceService, after all that KServe would not honour.
 
     Raises:
@@ -54,7 +54,7 @@ def checked_name(image: str, bento: Bento | None, options: InferenceServiceOptio
     return name
 
 
-def protocol_of(bento: Bento | None, options: InferenceServiceOptions) -> str:
+def protocol_of(bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
     """Give the protocol that is spoken.
 
     Raises:
@@ -68,7 +68,7 @@ def protocol_of(bento: Bento | None, options: InferenceServiceOptions) -> str:
             )
         return options.protocol or "v1"
     protocol = options.protocol or "bentoml"
-    if protocol != "bentoml" and bento and (bento.directory / "src" / "pyfunc_json.py").is_file():
+    if protocol != "bentoml" and bento and bento.generated:
         raise InvalidInput(
             f"protocol: {bento.tag} is a service that kfp-bento generated; it has /predict and "
             f"none of KServe's {protocol} routes.",
@@ -101,7 +101,7 @@ def check_storage(field: str, uri: str) -> None:
         )
 
 
-def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOptions) -> None:
+def _check_subject(image: str, bento: BentoFacts | None, options: InferenceServiceOptions) -> None:
     """Either an image of a bento, or a stored model."""
     if options.storage_uri:
         if image:
@@ -239,7 +239,7 @@ def _check_part_name(field: str, part: str, name: str) -> None:
         )
 
 
-def _service_name(bento: Bento | None, options: InferenceServiceOptions) -> str:
+def _service_name(bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
     if not options.name and bento is None:
         raise InvalidInput("name: it is missing, and there is no bento.", hint="Give a name.")
     name = deployment_name(bento.name if bento else "", options.name)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.options.names import deployment_name, kebab
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
@@ -23,7 +24,6 @@ from kfp_bento.runtime.deployments.options.pods import (
 )
 from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
 from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, pod_resources
-from kfp_bento.runtime.deployments.release.apply import CANARY
 from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
 from kfp_bento.runtime.deployments.targets.target import (
     AUTOSCALER,
@@ -34,7 +34,6 @@ from kfp_bento.runtime.deployments.targets.target import (
     ROUTE,
     SERVICE,
     Kind,
-    Manifest,
     Target,
 )
 from kfp_bento.runtime.deployments.targets.workload.autoscaling import autoscaler_spec, budget_spec
@@ -44,22 +43,21 @@ from kfp_bento.runtime.deployments.targets.workload.options import (
     WorkloadOptions,
 )
 from kfp_bento.runtime.deployments.targets.workload.route import route_spec
-from kfp_bento.runtime.deployments.targets.workload.shapes import (
-    CONTAINER,
-    LIFECYCLE,
-    SCRAPED,
-    SERVICE_PORT,
-    pods_of,
-    selector_of,
-    workload_shapes,
-)
 from kfp_bento.runtime.deployments.targets.workload.watch import watched_workload, workload_url
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "workload"
+CONTAINER = "bento"
+# Of two Deployments in one release, the second is the canary.
+COMPONENT_LABEL, CANARY = "app.kubernetes.io/component", "canary"
+
+_SCRAPED = ("prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path")
+# Endpoints forget a pod a moment after it is told to stop.
+_LIFECYCLE: Mapping[str, Any] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+_PORTS = [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}]
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ class _Server:
 
     @property
     def selector(self) -> dict[str, str]:
-        return selector_of(self.release, self.component)
+        """What never changes: a Deployment's selector is immutable."""
+        return {COMPONENT_LABEL: self.component, **_pods_of(self.release)}
 
     def object(self, kind: Kind, spec: Mapping[str, Any]) -> Manifest:
         """Give an object with the metadata that all have."""
@@ -96,7 +95,9 @@ class _Server:
         }
 
 
-def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tuple[Manifest, ...]:
+def workload_manifests(
+    image: str, bento: BentoFacts, options: WorkloadOptions
+) -> tuple[Manifest, ...]:
     """Give the Deployment of an image, its Service and what else was asked for.
 
     Raises:
@@ -129,12 +130,17 @@ def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tu
             _service(beside),
         ]
     metadata = manifests[0]["metadata"]
-    manifests += policy_manifests(metadata, pods_of(name), options.network_policy, (PORT,))
+    manifests += policy_manifests(metadata, _pods_of(name), options.network_policy, (PORT,))
     if options.route:
         manifests.append(
             server.object(ROUTE, route_spec(name, options.route, options.canary_percent))
         )
     return tuple(manifests)
+
+
+def _pods_of(release: str) -> dict[str, str]:
+    """Give the labels of all pods of a release, its canary's too."""
+    return {"app.kubernetes.io/instance": release, "app.kubernetes.io/managed-by": "kfp-bento"}
 
 
 def _check_canary(image: str, options: WorkloadOptions) -> None:
@@ -160,7 +166,7 @@ def _check_canary(image: str, options: WorkloadOptions) -> None:
         )
 
 
-def _facts(bento: Bento) -> dict[str, Any]:
+def _facts(bento: BentoFacts) -> dict[str, Any]:
     return {
         "labels": {
             "app.kubernetes.io/name": kebab(bento.name)[:63].strip("-") or "bento",
@@ -195,7 +201,7 @@ def _template(
 ) -> dict[str, Any]:
     options, selector = server.options, server.selector
     container = bento_container(CONTAINER, image, options, resources=resources, port_name="http")
-    container["lifecycle"] = dict(LIFECYCLE)
+    container["lifecycle"] = dict(_LIFECYCLE)
     spec = {**pod_spec(container, options, selector), "securityContext": dict(POD_SECURITY)}
     if replicas > 1 and not options.topology_spread:
         spec["topologySpreadConstraints"] = [
@@ -209,7 +215,7 @@ def _template(
     extra = options.extra_pod_metadata
     labels = {**options.labels, **extra.get("labels", {}), **selector}
     scraped = options.metrics == "annotations"
-    scrape = zip(SCRAPED, ("true", str(PORT), "/metrics"), strict=True) if scraped else ()
+    scrape = zip(_SCRAPED, ("true", str(PORT), "/metrics"), strict=True) if scraped else ()
     annotations = {**dict(scrape), **extra.get("annotations", {})}
     revision = pod_revision(spec, labels, annotations)
     return {
@@ -219,7 +225,11 @@ def _template(
 
 
 def _service(server: _Server) -> Manifest:
-    spec = {"type": "ClusterIP", "selector": server.selector, "ports": [dict(SERVICE_PORT)]}
+    spec = {
+        "type": "ClusterIP",
+        "selector": server.selector,
+        "ports": [dict(port) for port in _PORTS],
+    }
     return server.object(SERVICE, spec)
 
 
@@ -228,7 +238,7 @@ def _service_monitor(server: _Server) -> Manifest:
     interval = given.interval if given else ""
     spec = {
         # The canary's Service too: Prometheus tells them apart by the Service's name.
-        "selector": {"matchLabels": pods_of(server.release)},
+        "selector": {"matchLabels": _pods_of(server.release)},
         "endpoints": [without_empty({"port": "http", "path": "/metrics", "interval": interval})],
     }
     monitor = server.object(MONITOR, spec)
@@ -237,12 +247,18 @@ def _service_monitor(server: _Server) -> Manifest:
     return {**monitor, "metadata": {**metadata, "labels": labels}}
 
 
+def _names(release: str, live: Manifest) -> tuple[str, ...]:
+    twice = live["kind"] in (DEPLOYMENT.name, SERVICE.name)
+    return (release, f"{release}{CANARY_SUFFIX}") if twice else (release,)
+
+
 WORKLOAD = Target(
     kind=KIND,
     options_type=WorkloadOptions,
     renderer=workload_manifests,
     kinds=(DEPLOYMENT, SERVICE, AUTOSCALER, BUDGET, MONITOR, ROUTE, POLICY),
-    rendered_shapes=workload_shapes,
     address=workload_url,
     watcher=watched_workload,
+    names=_names,
+    traffic=(ROUTE,),
 )

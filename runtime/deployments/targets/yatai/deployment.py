@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.options.core import with_selectors
 from kfp_bento.runtime.deployments.options.names import (
     bento_resource_name,
@@ -23,19 +24,23 @@ from kfp_bento.runtime.deployments.targets.target import (
     BENTO_REQUEST_KIND,
     CONTROLLED,
     POLICY,
-    Manifest,
     Target,
 )
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import GENERATION, LONGEST_NAME
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
+    GENERATION,
+    LONGEST_NAME,
+    portable,
+)
 from kfp_bento.runtime.deployments.targets.yatai.settings import (
     CONTROL_ANNOTATIONS,
     BentoDeploymentOptions,
     RunnerOverride,
 )
-from kfp_bento.runtime.deployments.targets.yatai.shapes import bento_deployment_shapes, pods_of
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
+    bento_of,
     is_named_by,
+    names_of,
     service_url,
     stale_runners,
     watched_bento_deployment,
@@ -43,13 +48,13 @@ from kfp_bento.runtime.deployments.targets.yatai.watch import (
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "bento-deployment"
 
 
 def bento_deployment_manifests(
-    image: str, bento: Bento, options: BentoDeploymentOptions
+    image: str, bento: BentoFacts, options: BentoDeploymentOptions
 ) -> tuple[Manifest, ...]:
     """Give the Bento of an image and the BentoDeployment of it.
 
@@ -66,11 +71,11 @@ def bento_deployment_manifests(
         "spec": spec,
     }
     serving = serving_manifest(bento, options, metadata, control, spec)
-    return resource, serving, *serving_policy(serving, metadata, options)
+    return portable(resource, serving, *serving_policy(serving, metadata, options))
 
 
 def common_metadata(
-    bento: Bento, options: BentoDeploymentOptions
+    bento: BentoFacts, options: BentoDeploymentOptions
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Give the metadata that all resources of a release share, and the operator's switches.
 
@@ -91,7 +96,7 @@ def common_metadata(
 
 
 def serving_manifest(
-    bento: Bento,
+    bento: BentoFacts,
     options: BentoDeploymentOptions,
     metadata: Mapping[str, Any],
     control: Mapping[str, str],
@@ -146,10 +151,15 @@ def serving_policy(
         options: What the user chose.
     """
     name = serving["metadata"]["name"]
-    return policy_manifests({**metadata, "name": name}, pods_of(name), options.network_policy)
+    return policy_manifests({**metadata, "name": name}, _pods_of(name), options.network_policy)
 
 
-def runner_entries(bento: Bento) -> list[dict[str, Any]]:
+def _pods_of(name: str) -> dict[str, str]:
+    """Give the label of all pods that the operator makes of a BentoDeployment."""
+    return {"yatai.ai/bento-deployment": name}
+
+
+def runner_entries(bento: BentoFacts) -> list[dict[str, Any]]:
     """Give the bento's runners as the Bento and BentoRequest resources list them.
 
     Raises:
@@ -158,7 +168,7 @@ def runner_entries(bento: Bento) -> list[dict[str, Any]]:
     return [_runner(index, runner) for index, runner in enumerate(bento.runners)]
 
 
-def _bento_spec(image: str, bento: Bento, options: BentoDeploymentOptions) -> dict[str, Any]:
+def _bento_spec(image: str, bento: BentoFacts, options: BentoDeploymentOptions) -> dict[str, Any]:
     spec = {
         "tag": bento.tag,
         "image": image,
@@ -170,26 +180,20 @@ def _bento_spec(image: str, bento: Bento, options: BentoDeploymentOptions) -> di
 
 
 def _runner(index: int, runner: Mapping[str, Any]) -> dict[str, Any]:
-    name = str(runner.get("name") or "")
+    name = runner["name"]
     if not name or (problem := label_value_problem(name)):
         raise InvalidInput(
             f"bento runners[{index}].name: {name!r} {problem if name else 'is empty'}.",
             hint="The operator writes it into labels; rename the runner in the service.",
         )
-    models = runner.get("modelTags") or runner.get("model_tags") or runner.get("models") or []
-    entry = {
-        "name": name,
-        "runnableType": str(runner.get("runnableType") or runner.get("runnable_type") or ""),
-        "modelTags": [str(tag) for tag in models],
-    }
-    return without_empty(entry)
+    return without_empty(runner)
 
 
 def _runner_overrides(
-    bento: Bento, options: BentoDeploymentOptions, deployment: str
+    bento: BentoFacts, options: BentoDeploymentOptions, deployment: str
 ) -> list[dict[str, Any]]:
     """One entry per runner of the bento, so that its resources are said and not guessed."""
-    known = [str(runner.get("name")) for runner in bento.runners]
+    known = [runner["name"] for runner in bento.runners]
     if options.runners and not known:
         raise InvalidInput(
             f"runners: {bento.tag} is a new-style bento and has none; with runners the operator "
@@ -230,7 +234,7 @@ def _pods(
     """All that the API server and the runners have alike."""
     spec: dict[str, Any] = dict(own.extra_pod_spec)
     if spread := spec.get("topologySpreadConstraints"):
-        spec["topologySpreadConstraints"] = with_selectors(spread, pods_of(deployment))
+        spec["topologySpreadConstraints"] = with_selectors(spread, _pods_of(deployment))
     if options.service_account:
         spec.setdefault("serviceAccountName", options.service_account)
     settings = {
@@ -275,9 +279,10 @@ BENTO_DEPLOYMENT = Target(
     options_type=BentoDeploymentOptions,
     renderer=bento_deployment_manifests,
     kinds=(BENTO_DEPLOYMENT_KIND, BENTO, POLICY),
-    rendered_shapes=bento_deployment_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
+    names=names_of,
+    unlabelled={BENTO: bento_of},
     leftovers=(BENTO_REQUEST_KIND,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Required
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.validation import problems, valid
 from kfp_bento.runtime.deployments.options.core import (
     Annotations,
@@ -36,20 +37,11 @@ from kfp_bento.runtime.deployments.options.names import (
 )
 from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.deployments.targets.target import (
-    AUTOSCALER,
     BENTO,
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,
-    BUDGET,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    INFERENCE_SERVICE_KIND,
-    MONITOR,
-    POLICY,
-    ROUTE,
-    SERVICE,
-    Kind,
 )
+from kfp_bento.runtime.errors import DeploymentError
 
 CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
 """yatai-deployment 1.1.4 and image builder 1.1.3; 1.1.21 and 1.2.28; 1.1.21 and 3.0.42."""
@@ -283,47 +275,44 @@ class _BentoDeployment(_Manifest):
     spec: _BentoDeploymentSpec
 
 
-class _Other(_Manifest):
-    # Of Kubernetes, KServe and others: their API server is strict about it by itself.
-    spec: dict[str, JsonValue] = {}
-
-
-def _keys(*kinds: Kind) -> list[tuple[str, str]]:
-    return [(kind.api_version, kind.name) for kind in kinds]
-
-
-PORTABLE_SUBSET: Mapping[tuple[str, str], type[BaseModel]] = dict(
-    zip(
-        _keys(BENTO, BENTO_REQUEST_KIND, BENTO_DEPLOYMENT_KIND),
-        (_Bento, _BentoRequest, _BentoDeployment),
-        strict=True,
+PORTABLE_SUBSET: Mapping[tuple[str, str], type[BaseModel]] = {
+    (kind.api_version, kind.name): model
+    for kind, model in (
+        (BENTO, _Bento),
+        (BENTO_REQUEST_KIND, _BentoRequest),
+        (BENTO_DEPLOYMENT_KIND, _BentoDeployment),
     )
-)
+}
 """What may be said of Yatai's kinds, by API version and kind."""
 
-_OTHERS = (CONFIG_MAP, SERVICE, DEPLOYMENT, AUTOSCALER, BUDGET, POLICY, MONITOR, ROUTE)
-_MODELS: Mapping[tuple[str, str], type[BaseModel]] = {
-    **PORTABLE_SUBSET,
-    **dict.fromkeys(_keys(*_OTHERS, INFERENCE_SERVICE_KIND), _Other),
-}
+
+def portable(*manifests: Manifest) -> tuple[Manifest, ...]:
+    """Give manifests of Yatai's kinds that every generation takes whole; others pass unseen.
+
+    Raises:
+        DeploymentError: One sentence per field that some generation would drop.
+    """
+    if told := manifest_problems(manifests):
+        raise DeploymentError(
+            "The manifests are not portable: " + "; ".join(told) + ".",
+            hint="Leave out the options that they come from.",
+        )
+    return manifests
 
 
 def manifest_problems(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Check manifests against the portable subset; unknown fields are problems.
+    """Check manifests of Yatai's kinds against the portable subset; unknown fields are problems.
 
     Returns:
         One sentence per problem, each beginning with kind, name and path. Empty: all is well.
     """
     found = []
     for manifest in manifests:
-        version, kind = str(manifest.get("apiVersion")), str(manifest.get("kind"))
+        kind = str(manifest.get("kind"))
         metadata = manifest.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        if model := _MODELS.get((version, kind)):
-            told = list(_problems(model, manifest))
-        else:
-            told = [f"{version} {kind} is no kind that we render"]
-        found += [f"{kind} {name}: {problem}" for problem in told]
+        if model := PORTABLE_SUBSET.get((str(manifest.get("apiVersion")), kind)):
+            found += [f"{kind} {name}: {problem}" for problem in _problems(model, manifest)]
     return found
 
 

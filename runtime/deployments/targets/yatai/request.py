@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.options.names import bento_resource_name, destination_problem
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
@@ -20,23 +21,25 @@ from kfp_bento.runtime.deployments.targets.target import (
     BENTO_REQUEST_KIND,
     CONTROLLED,
     POLICY,
-    Manifest,
     Target,
 )
+from kfp_bento.runtime.deployments.targets.yatai.built_image import built_image
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     common_metadata,
     runner_entries,
     serving_manifest,
     serving_policy,
 )
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import portable
 from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
 )
-from kfp_bento.runtime.deployments.targets.yatai.shapes import bento_request_shapes
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
+    bento_of,
     is_named_by,
+    names_of,
     service_url,
     stale_runners,
     watched_bento_deployment,
@@ -44,7 +47,7 @@ from kfp_bento.runtime.deployments.targets.yatai.watch import (
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "bento-request"
 
@@ -53,7 +56,7 @@ _LONGEST_BUILD = 24 * 3600
 
 
 def bento_request_manifests(
-    image: str, bento: Bento, options: BentoRequestOptions
+    image: str, bento: BentoFacts, options: BentoRequestOptions
 ) -> tuple[Manifest, ...]:
     """Give the BentoRequest of a bento and the BentoDeployment that will serve it.
 
@@ -88,10 +91,10 @@ def bento_request_manifests(
     # A presigned URL is another one each day, for the same archive.
     made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
     serving = serving_manifest(bento, options, shared, control, made_of)
-    return request, serving, *serving_policy(serving, shared, options)
+    return portable(request, serving, *serving_policy(serving, shared, options))
 
 
-def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
+def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -> dict[str, Any]:
     _check_destination(image, bento, options)
     metadata = options.builder_pod_metadata
     annotations = {"sidecar.istio.io/inject": "false", **metadata.get("annotations", {})}
@@ -119,7 +122,7 @@ def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dic
     return {**without_empty(spec), "ociRegistryInsecure": options.registry_insecure}
 
 
-def _check_destination(image: str, bento: Bento, options: BentoRequestOptions) -> None:
+def _check_destination(image: str, bento: BentoFacts, options: BentoRequestOptions) -> None:
     if image and (problem := destination_problem(image)):
         raise InvalidInput(
             f"image: {image!r} {problem}.",
@@ -159,9 +162,12 @@ BENTO_REQUEST = Target(
     options_type=BentoRequestOptions,
     renderer=bento_request_manifests,
     kinds=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND, POLICY),
-    rendered_shapes=bento_request_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
+    names=names_of,
+    unlabelled={BENTO: bento_of},
+    told_by=BENTO_REQUEST_KIND,
+    builder=built_image,
     leftovers=(BENTO,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,

@@ -1,0 +1,135 @@
+"""What rendering needs to know of a bento: enough to render the same release without its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ValidationError
+from typing_extensions import TypedDict
+
+from kfp_bento.runtime.bentos import Bento, BentoModel
+from kfp_bento.runtime.deployments.kube.validation import problems, valid
+from kfp_bento.runtime.deployments.options.options import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ORIGIN = ("uri", "name", "version", "digest", "run_id")
+_LONGEST_TEXT = 4096
+
+
+def _text_problem(text: str) -> str:
+    good = len(text) <= _LONGEST_TEXT and text.isprintable()
+    return "" if good else "is no such text"
+
+
+_Text = Annotated[str, valid(_text_problem, "Build the bento again.")]
+
+
+class _Model(TypedDict):
+    tag: _Text
+    digest: _Text
+    provenance: dict[_Text, _Text]
+
+
+class _Runner(TypedDict, total=False):
+    name: _Text
+    runnableType: _Text
+    modelTags: list[_Text]
+
+
+class _Facts(BaseModel):
+    model_config = Settings.model_config
+
+    name: _Text
+    version: _Text
+    bentoml_version: _Text
+    models: list[_Model]
+    runners: list[_Runner]
+    generated: bool
+    takes_token: bool
+
+
+@dataclass(frozen=True)
+class BentoFacts:
+    """The facts of a bento that its release is made of.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        bentoml_version: The BentoML that built it.
+        models: Its models, with where they came from.
+        runners: `name`, `runnableType` and `modelTags` of the runners of an old-style bento.
+        generated: Whether kfp-bento wrote its service.
+        takes_token: Whether its service asks for a token where it is given one.
+        directory: Where it lies, where it is at hand; no part of the release.
+    """
+
+    name: str
+    version: str
+    bentoml_version: str = ""
+    models: tuple[BentoModel, ...] = ()
+    runners: tuple[Mapping[str, Any], ...] = ()
+    generated: bool = False
+    takes_token: bool = False
+    directory: Path | None = field(default=None, compare=False)
+
+    @property
+    def tag(self) -> str:
+        """BentoML's tag, `name:version`."""
+        return f"{self.name}:{self.version}"
+
+    @classmethod
+    def of(cls, bento: Bento) -> BentoFacts:
+        """Take the facts of a bento; its service is looked at in its folder."""
+        from kfp_bento.runtime.bentos import can_require_token
+
+        return cls(
+            name=bento.name,
+            version=bento.version,
+            bentoml_version=bento.bentoml_version,
+            models=tuple(_model(model) for model in bento.models),
+            runners=tuple(_runner(runner) for runner in bento.runners),
+            generated=(bento.directory / "src" / "pyfunc_json.py").is_file(),
+            takes_token=can_require_token(bento),
+            directory=bento.directory,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts as plain JSON values."""
+        return {
+            **{key: getattr(self, key) for key in _Facts.model_fields},
+            "models": [model.to_dict() for model in self.models],
+            "runners": [dict(runner) for runner in self.runners],
+        }
+
+    @classmethod
+    def from_dict(cls, told: Any) -> BentoFacts:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: It is something else; the first field that is wrong is named.
+        """
+        try:
+            _Facts.model_validate(told)
+        except ValidationError as error:
+            raise ValueError(next(problems(_Facts, error, "bento")).sentence) from None
+        models = tuple(BentoModel(**model) for model in told["models"])
+        return cls(**{**told, "models": models, "runners": tuple(told["runners"])})
+
+
+def _model(model: BentoModel) -> BentoModel:
+    origin = {key: str(model.provenance[key]) for key in _ORIGIN if model.provenance.get(key)}
+    return BentoModel(model.tag, model.digest, origin)
+
+
+def _runner(runner: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a runner in one spelling; bento.yaml and BentoML's own objects have others."""
+    models = runner.get("modelTags") or runner.get("model_tags") or runner.get("models") or []
+    return {
+        "name": str(runner.get("name") or ""),
+        "runnableType": str(runner.get("runnableType") or runner.get("runnable_type") or ""),
+        "modelTags": [str(tag) for tag in models],
+    }
