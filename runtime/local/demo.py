@@ -143,7 +143,7 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
         "bento": bento.to_dict()
         | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]},
         "image": image,
-        "release": run.record("deploy-bento")
+        "release": run.record("deploy-bento", "release")
         | {"runtime": service.runtime, "runtime_note": service.note},
         "checks": [run.record("smoke-test", "report"), comparison],
         "prediction": {key: sample[key] for key in ("served", "expected")},
