@@ -2,17 +2,13 @@
 
 from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
-    Address,
     AllowedSources,
     Repository,
     allowed_sources,
-    parse_address,
 )
 from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
-    INDEX_OPTIONS,
     SEPARATORS,
-    Line,
     Reading,
     distribution_name,
     joined_lines,
@@ -24,13 +20,10 @@ from kfp_bento.runtime.requirements.lines import (
 from kfp_bento.runtime.requirements.repositories import build_wheel
 
 __all__ = [
-    "INDEX_OPTIONS",
     "NAMES_ONLY",
     "SEPARATORS",
-    "Address",
     "AllowedSources",
     "DirectWheel",
-    "Line",
     "Reading",
     "Repository",
     "allowed_sources",
@@ -38,7 +31,6 @@ __all__ = [
     "distribution_name",
     "fetch_wheel",
     "joined_lines",
-    "parse_address",
     "parse_requirement",
     "read_requirements",
     "rendered",

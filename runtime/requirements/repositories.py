@@ -17,15 +17,17 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.files import parse_toml, read_small_file
 from kfp_bento.runtime.programs import (
+    COMPUTING,
+    NETWORK,
     Finished,
+    account_for,
     clean_environment,
     confined,
+    find_uv,
     memory_for_code,
     run_program,
     run_uv,
 )
-from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
-from kfp_bento.runtime.programs.uv import account_for, find_uv
 from kfp_bento.runtime.requirements.addresses import NAMES_ONLY, Repository
 from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata, digest_of
 from kfp_bento.runtime.requirements.lines import PUBLISH_INSTEAD, read_requirements, rendered

@@ -15,7 +15,7 @@ import pytest
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
-from kfp_bento.runtime.programs import clean_environment, start_program, stop_group
+from kfp_bento.runtime.programs.clean_room import clean_environment, start_program, stop_group
 
 STUBBORN = """
 import os, signal, subprocess, sys, time
