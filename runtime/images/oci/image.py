@@ -17,7 +17,7 @@ from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.programs import cleaned
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.images.attestations.attachments import Document
+    from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -34,6 +34,8 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 
 # How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
 Placement = Literal["present", "mounted", "sent"]
+# How a blob would come to be there.
+Outcome = Literal["present", "mount", "upload"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Layer:
     """One layer of an image.
 
     Attributes:
-        kind: ``base``, ``dependencies``, ``model`` or ``source``.
+        kind: `base`, `system`, `dependencies`, `model` or `source`.
         digest: Digest of the blob as it is stored and sent.
         diff_id: Digest of the uncompressed tar.
         size: Size of the blob in bytes.
@@ -154,6 +156,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A document about an image, which can be attached to it.
+
+    Attributes:
+        media_type: What it is; also the `artifactType` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Image:
     """An image that has been written somewhere, fixed by its digest.
 
@@ -162,7 +181,7 @@ class Image:
         digest: Digest of the image manifest.
         tags: Tags that pointed to it when it was written.
         base: The base image for people, with its digest; ``host`` for this machine's own.
-        location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
+        location: Where to read it: `oci:DIR`, `docker-archive:FILE` or `docker://host/path`.
         layers: From the lowest to the highest.
         platform: ``linux/amd64`` or ``linux/arm64``.
         reused: Whether the destination held this very image already, so that nothing changed.
@@ -244,6 +263,21 @@ class BlobSource(Protocol):
         """The file that holds the blob, where there is one."""
 
 
+class ImageSource(BlobSource, Protocol):
+    """Gives out the blobs of images, and knows what refers to them.
+
+    Attributes:
+        carries_referrers: Whether the place can hold what refers to an image.
+    """
+
+    @property
+    def carries_referrers(self) -> bool:
+        """See above."""
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
+
+
 class BlobStream(Protocol):
     """A blob that is made while it is sent, so that its digest is known only at its end."""
 
@@ -259,6 +293,19 @@ class BlobStream(Protocol):
         """Number of the bytes, once the last `open` was read to its end."""
 
 
+class RecordStore(BlobSource, Protocol):
+    """Keeps small manifests by tag, beside the blobs that they refer to."""
+
+    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
+        """Store the blob unless it is there already."""
+
+    def read_manifest_bytes(self, identifier: str) -> tuple[Descriptor, bytes] | None:
+        """Read a manifest by its tag; None if it is not there."""
+
+    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
+        """Store a manifest under a tag."""
+
+
 class ImageSink(Protocol):
     """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
 
@@ -266,28 +313,64 @@ class ImageSink(Protocol):
 
     Attributes:
         carries_referrers: Whether what `put_referrer` takes can be found again.
+        blobs: Where new blobs may be written, so that putting them copies nothing; None for a
+            sink that is no directory.
+        records: Where records of layers can be kept for other machines; None if nowhere.
     """
 
-    carries_referrers: bool
+    @property
+    def carries_referrers(self) -> bool:
+        """See above."""
+
+    @property
+    def blobs(self) -> BlobDirectory | None:
+        """See above."""
+
+    @property
+    def records(self) -> RecordStore | None:
+        """See above."""
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob unless it is there already."""
+        """Store the blob unless it is there already."""
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
+        """Store a blob that is made while it is read."""
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Stores the manifest by digest; its blobs must be there."""
+        """Store the manifest by digest; its blobs must be there."""
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Stores a manifest whose ``subject`` is another one: an SBOM, a signature.
+        """Store a manifest whose `subject` is another one: an SBOM, a signature.
 
         Its blobs must be there. It can then be found from its subject (distribution
         specification 1.1, referrers).
         """
 
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """List descriptors of the manifests that refer to one with this digest by now."""
+
+    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
+        """Say what `put_blob` would do."""
+
+    def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
+        """Find the image that was remembered for these inputs.
+
+        That it was made of them is what the place says, and whoever wrote there.
+
+        Args:
+            key: Key of the inputs.
+            tag: The tag that the image is to get.
+
+        Returns:
+            Its manifest, the manifest's bytes and those of the configuration; None where the
+            place remembers none, or it is not whole.
+        """
+
+    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
+        """Note that these inputs gave this image; it is in the sink, but has no tag yet."""
+
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Lets the tag point to a stored manifest.
+        """Let the tag point to a stored manifest.
 
         Returns:
             Whether anything changed: False when the tag pointed to this manifest before.

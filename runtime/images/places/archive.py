@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import posixpath
 import re
-import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import (
@@ -37,20 +37,23 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
+    Outcome,
     Placement,
     descriptor_from,
     one_line,
 )
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_reference
-from kfp_bento.runtime.images.oci.tar import CHUNK, DEFAULT_EPOCH
+from kfp_bento.runtime.images.oci.tar import DEFAULT_EPOCH
 from kfp_bento.runtime.images.places.tar_index import FileRange, TarIndex
 
 # The first member of every archive of ours; only a file that begins with it is ever replaced.
 MARKER = "kfp-bento.json"
 
 _MANIFEST = "manifest.json"
+# What is in an archive, in its order: bytes at hand, or those of a file.
+Members = Mapping[str, bytes | Path]
+
 _NAMED_BY_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
-_RECORD = 20 * 512
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class ArchiveSource:
         repository: Where the image's name says it belongs, or an empty string.
         tag: The tag in its name, or an empty string.
     """
+
+    # An archive has no place for what refers to an image.
+    carries_referrers: ClassVar[bool] = False
 
     file: Path
     manifest: Descriptor
@@ -85,6 +91,10 @@ class ArchiveSource:
     def local_path(self, blob: Descriptor) -> Path | None:
         """An archive has no files of its own."""
         return None
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """None, as `carries_referrers` says."""
+        return []
 
 
 def open_archive(where: ArchiveReference) -> ArchiveSource:
@@ -231,27 +241,6 @@ def _unusable(file: Path, why: str) -> ImageError:
     )
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A member of an archive: a file, or bytes at hand."""
-
-    name: str
-    content: bytes | Path
-
-    @property
-    def size(self) -> int:
-        if isinstance(self.content, bytes):
-            return len(self.content)
-        return self.content.stat().st_size
-
-    @property
-    def header(self) -> bytes:
-        info = tarfile.TarInfo(self.name)
-        info.size = self.size
-        info.mtime = DEFAULT_EPOCH
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
 class ArchiveSink:
     """Writes one image as an archive that `docker load` reads.
 
@@ -260,8 +249,9 @@ class ArchiveSink:
     into place. So it takes room for the archive and for its largest layer once more.
     """
 
-    # An archive has no place for what refers to an image.
     carries_referrers = False
+    blobs = None
+    records = None
 
     def __init__(self, file: Path, scratch: Path, repository: str) -> None:
         self._file = file
@@ -289,6 +279,20 @@ class ArchiveSink:
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Does nothing, as `carries_referrers` says."""
 
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """None, as `carries_referrers` says."""
+        return []
+
+    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
+        """It is written: every archive is written anew."""
+        return "upload"
+
+    def recorded(self, key: str, tag: str) -> None:
+        """None: an archive does not say what its image follows from."""
+
+    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
+        """Does nothing, as above."""
+
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Writes the archive with the image under this tag, and puts it into place.
 
@@ -311,7 +315,7 @@ class ArchiveSink:
                 writer.write(chunk)
         return writer.digest
 
-    def _members(self, manifest: Descriptor, document: dict[str, Any], tag: str) -> list[_Member]:
+    def _members(self, manifest: Descriptor, document: dict[str, Any], tag: str) -> Members:
         if "layers" not in document:
             raise ImageError(
                 "A docker archive holds an image for one platform only.",
@@ -330,12 +334,12 @@ class ArchiveSink:
             "RepoTags": [name],
             "Layers": [f"{layer.name}.tar" for layer in layers],
         }
-        return [
-            _Member(MARKER, canonical_json({"manifest": manifest.digest, "name": name})),
-            _Member(_MANIFEST, canonical_json([described])),
-            _Member(f"{config.name}.json", config),
-            *(_Member(f"{layer.name}.tar", layer) for layer in dict.fromkeys(layers)),
-        ]
+        return {
+            MARKER: canonical_json({"manifest": manifest.digest, "name": name}),
+            _MANIFEST: canonical_json([described]),
+            f"{config.name}.json": config,
+            **{f"{layer.name}.tar": layer for layer in layers},
+        }
 
     def _path(self, digest: str) -> Path:
         if digest not in self._kept:
@@ -390,37 +394,32 @@ def check_archive_replaceable(file: Path) -> None:
         )
 
 
-def _holds(file: Path, members: Sequence[_Member]) -> bool:
+def _holds(file: Path, members: Members) -> bool:
     """Whether the file is this very archive: its marker names image and tag, and it is whole."""
-    marker = _padded(members[0])
+    total = sum(512 + _size(content) + -_size(content) % 512 for content in members.values())
     try:
-        with file.open("rb") as stream:
-            return file.stat().st_size == _size(members) and stream.read(len(marker)) == marker
-    except FileNotFoundError:
+        marker = b"".join(TarIndex(file).find(MARKER).read())
+    except ImageError:
         return False
+    total += 1024  # the end of a tar file, which is filled up to a record
+    whole = file.stat().st_size == total + -total % tarfile.RECORDSIZE
+    return whole and marker == members[MARKER]
 
 
-def _padded(member: _Member) -> bytes:
-    assert isinstance(member.content, bytes)  # noqa: S101
-    return member.header + member.content + bytes(-member.size % 512)
+def _size(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
-def _size(members: Sequence[_Member]) -> int:
-    total = sum(len(x.header) + x.size + -x.size % 512 for x in members) + 1024
-    return total + -total % _RECORD
-
-
-def _write(file: Path, members: Sequence[_Member]) -> None:
+def _write(file: Path, members: Members) -> None:
     """Joins the members; each is removed once it is in, to save room."""
-    size = _size(members)
-    with file.open("wb") as whole:
-        for member in members:
-            if isinstance(member.content, bytes):
-                whole.write(_padded(member))
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as whole:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = _size(content)
+            info.mtime = DEFAULT_EPOCH
+            if isinstance(content, bytes):
+                whole.addfile(info, io.BytesIO(content))
                 continue
-            whole.write(member.header)
-            with member.content.open("rb") as part:
-                shutil.copyfileobj(part, whole, CHUNK)
-            whole.write(bytes(-whole.tell() % 512))
-            member.content.unlink()
-        whole.write(bytes(size - whole.tell()))
+            with content.open("rb") as part:
+                whole.addfile(info, part)
+            content.unlink()

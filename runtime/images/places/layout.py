@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import (
@@ -18,12 +18,13 @@ from kfp_bento.runtime.files import (
     read_small_file,
     scratch_beside,
 )
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, read_small, storage_errors
 from kfp_bento.runtime.images.oci.image import (
     OCI_INDEX,
     BlobSource,
     BlobStream,
     Descriptor,
+    Outcome,
     Placement,
     descriptor_from,
 )
@@ -37,6 +38,8 @@ _PARTS = {"oci-layout", "index.json", "blobs"}
 @dataclass(frozen=True)
 class LayoutSource:
     """Reads images from an OCI layout directory."""
+
+    carries_referrers: ClassVar[bool] = True
 
     directory: Path
 
@@ -82,7 +85,7 @@ class LayoutSource:
 
     def _subject(self, referrer: Descriptor) -> Any:
         try:
-            subject = parse_json(_small_blob(self, referrer)).get("subject")
+            subject = parse_json(read_small(self, referrer)).get("subject")
         except ValueError as error:
             raise ImageError(f"{referrer.digest} is no manifest: {error}.") from error
         return subject.get("digest") if isinstance(subject, dict) else None
@@ -106,12 +109,6 @@ def _read_index(directory: Path) -> dict[str, Any]:
     return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
 
 
-def _small_blob(blobs: BlobSource, blob: Descriptor) -> bytes:
-    if blob.size > JSON_LIMIT:
-        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
-    return b"".join(blobs.open_blob(blob))
-
-
 def _is_referrer(item: Any) -> bool:
     return isinstance(item, dict) and "artifactType" in item
 
@@ -130,13 +127,15 @@ class LayoutSink:
     """
 
     carries_referrers = True
+    records = None
 
     def __init__(self, directory: Path, partial: Path) -> None:
         self.directory = directory
-        self._partial = partial
         self.blobs = BlobDirectory(partial)
+        self._partial = partial
         # What the image follows from, for whoever asks whether it is up to date.
-        self.inputs = ""
+        self._inputs = ""
+        self._recorded = ("", "")  # digest and tag of an image that is in place already
         self._referrers: list[dict[str, Any]] = []
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
@@ -157,14 +156,35 @@ class LayoutSink:
         kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """None that could be known: every layout is written anew."""
+        return []
+
+    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
+        """It is written: every layout is written anew."""
+        return "upload"
+
+    def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
+        """Find the image in place, if it has this tag; all its blobs are read."""
+        found = recorded_image(self.directory, key, tag)
+        if found:
+            self._recorded = (found[0].digest, tag)
+        return found
+
+    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
+        """Have the index say it, which `tag` writes."""
+        self._inputs = key
+
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Names the manifest in the index, and puts the layout into place."""
+        if self._recorded == (manifest.digest, tag):
+            return False
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
         index = {
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
             "manifests": [entry, *self._referrers],
-            "annotations": {WRITER: "1", INPUTS: self.inputs},
+            "annotations": {WRITER: "1", INPUTS: self._inputs},
         }
         with storage_errors(self.directory):
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
@@ -208,17 +228,17 @@ def _listing(folder: Path) -> dict[str, int]:
 
 def recorded_image(
     directory: Path, inputs: str, tag: str
-) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
-    """The image that a layout holds under this tag, if it was made of these inputs and is whole.
+) -> tuple[Descriptor, bytes, bytes] | None:
+    """Find the image that a layout holds under this tag, if it was made of these inputs.
 
     Args:
         directory: The layout.
-        inputs: Key of the inputs, as `LayoutSink.inputs` says it.
+        inputs: Key of the inputs, as `LayoutSink.remember` was told it.
         tag: The image's name in the layout.
 
     Returns:
-        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. That it
-        was made of these inputs is what the layout says, and whoever wrote it. All blobs are read.
+        Its manifest, the manifest's bytes and those of the configuration; None otherwise, or if
+        any blob is not whole. That it was made of these inputs is what the layout says.
     """
     blobs = BlobDirectory(directory)
     try:
@@ -227,12 +247,12 @@ def recorded_image(
             return None
         (entry,) = [item for item in index["manifests"] if _name(item) == tag]
         found = descriptor_from(entry)
-        content = _small_blob(blobs, found)
+        content = read_small(blobs, found)
         manifest = parse_json(content)
         needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
         if not all(map(blobs.holds, needed)):
             return None
-        return found, content, parse_json(_small_blob(blobs, needed[0]))
+        return found, content, read_small(blobs, needed[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return None
 

@@ -1,16 +1,20 @@
-"""Opening an image for reading, wherever it is: registry, OCI layout or docker archive."""
+"""Images opened for reading, and places for writing: registry, OCI layout or docker archive.
+
+Which of the three a reference stands for is told apart in `_PLACES` and nowhere else.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files import JSON_LIMIT, parse_json
+from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.images.oci.blobs import read_small
 from kfp_bento.runtime.images.oci.config import KIND, TITLE
 from kfp_bento.runtime.images.oci.image import (
     DOCKER_INDEX,
@@ -19,8 +23,9 @@ from kfp_bento.runtime.images.oci.image import (
     OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
-    BlobSource,
     Descriptor,
+    ImageSink,
+    ImageSource,
     Layer,
     Platform,
     descriptor_from,
@@ -30,12 +35,18 @@ from kfp_bento.runtime.images.oci.image import (
 )
 from kfp_bento.runtime.images.oci.reference import (
     ArchiveReference,
+    ImageReference,
     LayoutReference,
     Reference,
     parse_source,
 )
-from kfp_bento.runtime.images.places.archive import open_archive
-from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.places.archive import (
+    archive_sink,
+    check_archive_replaceable,
+    open_archive,
+)
+from kfp_bento.runtime.images.places.layout import LayoutSource, check_replaceable, layout_sink
+from kfp_bento.runtime.images.places.registry import RegistrySink
 from kfp_bento.runtime.images.registry.repository import Repository
 
 _INDEXES = {OCI_INDEX, DOCKER_INDEX}
@@ -65,14 +76,6 @@ _HISTORY_SHAPES: dict[str, type] = {
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-@runtime_checkable
-class ReferrerSource(Protocol):
-    """A source that knows which manifests refer to an image: SBOMs, signatures."""
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests whose ``subject`` has this digest."""
-
-
 @dataclass(frozen=True)
 class OpenedImage:
     """An image, or an index of images, that can be read.
@@ -81,7 +84,7 @@ class OpenedImage:
         title: For people: its name with its digest.
         descriptor: Its manifest.
         content: The manifest's bytes.
-        blobs: Gives out its configuration and layers.
+        blobs: Gives out its configuration and layers, and says what refers to it.
         read: Gives out another manifest of the same place, checked.
         repository: What it is called where it is, ``host/path``, or an empty string.
         tag: Its tag where it is, or an empty string.
@@ -91,7 +94,7 @@ class OpenedImage:
     title: str
     descriptor: Descriptor
     content: bytes
-    blobs: BlobSource
+    blobs: ImageSource
     read: Callable[[Descriptor], bytes]
     repository: str = ""
     tag: str = ""
@@ -175,11 +178,31 @@ def open_manifest(text: str) -> OpenedImage:
         ImageError: It cannot be read.
     """
     where = parse_source(text)
-    if isinstance(where, LayoutReference):
-        return _from_layout(where)
-    if isinstance(where, ArchiveReference):
-        return _from_archive(where)
-    return _from_registry(where)
+    return _PLACES[type(where)].read(where)
+
+
+def open_sink(
+    target: ImageReference, repository: str = ""
+) -> contextlib.AbstractContextManager[ImageSink]:
+    """Open a destination for writing; nothing is visible there before the sink's `tag`.
+
+    Args:
+        target: Where to.
+        repository: What the image is called in an archive that is not told its name.
+
+    Raises:
+        ImageError: There is something that kfp-bento did not write, or the disk is full.
+    """
+    return _PLACES[type(target)].sink(target, repository)
+
+
+def check_free(target: ImageReference) -> None:
+    """Make sure that nothing of anybody else's would be overwritten.
+
+    Raises:
+        ImageError: There is something that kfp-bento did not write.
+    """
+    _PLACES[type(target)].check_free(target)
 
 
 def require_platform(image: OpenedImage, platform: Platform) -> None:
@@ -193,17 +216,6 @@ def require_platform(image: OpenedImage, platform: Platform) -> None:
             f"{image.title} has no image for {platform}, only for {image.platform}.",
             hint="Choose another image or another platform.",
         )
-
-
-def read_small(blobs: BlobSource, descriptor: Descriptor) -> bytes:
-    """A configuration or manifest as a whole, which is checked.
-
-    Raises:
-        ImageError: It is too large for what it is, missing or not what its digest says.
-    """
-    if descriptor.size > JSON_LIMIT:
-        raise ImageError(f"{descriptor.digest} is too large for a manifest or configuration.")
-    return b"".join(blobs.open_blob(descriptor))
 
 
 def parse_document(content: bytes, what: str) -> dict[str, Any]:
@@ -333,6 +345,32 @@ def _from_archive(where: ArchiveReference) -> OpenedImage:
     )
 
 
+@dataclass(frozen=True)
+class _Place:
+    read: Callable[[Any], OpenedImage]
+    sink: Callable[[Any, str], contextlib.AbstractContextManager[ImageSink]]
+    check_free: Callable[[Any], None]
+
+
+_PLACES: dict[type, _Place] = {
+    Reference: _Place(
+        read=_from_registry,
+        sink=lambda where, name: contextlib.nullcontext(RegistrySink(where)),
+        check_free=lambda where: None,
+    ),
+    LayoutReference: _Place(
+        read=_from_layout,
+        sink=lambda where, name: layout_sink(where.directory),
+        check_free=lambda where: check_replaceable(where.directory),
+    ),
+    ArchiveReference: _Place(
+        read=_from_archive,
+        sink=lambda where, name: archive_sink(where.file, where.known_as(name)),
+        check_free=lambda where: check_archive_replaceable(where.file),
+    ),
+}
+
+
 def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
     """Follows a multi-platform index to the manifest for the platform; one step, no more."""
     offered = set()
@@ -340,14 +378,11 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
         name = _offer(item)
         if name == str(platform):
             found = descriptor_from(item)
-            chosen = OpenedImage(
+            chosen = replace(
+                index,
                 title=index.title.replace(index.descriptor.digest, found.digest),
                 descriptor=found,
                 content=index.read(found),
-                blobs=index.blobs,
-                read=index.read,
-                repository=index.repository,
-                tag=index.tag,
                 from_index=True,
             )
             if chosen.is_index:
