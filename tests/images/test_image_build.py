@@ -156,7 +156,8 @@ import sys
 from pathlib import Path
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.images import ImageOptions, build_image
-print(build_image(load_bento(Path(sys.argv[1])), sys.argv[2], ImageOptions(base=sys.argv[3])).digest)
+options = ImageOptions(base=sys.argv[3])
+print(build_image(load_bento(Path(sys.argv[1])), sys.argv[2], options).digest)
 """
 
 

@@ -242,7 +242,7 @@ class LayerBuilder:
 
 
 @dataclass(frozen=True)
-class KeptBlobs:
+class KeptBlobs(BlobSource):
     """A source whose blobs are fetched once and from then on read from a cache."""
 
     source: BlobSource

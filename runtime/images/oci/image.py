@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.programs import cleaned
@@ -260,7 +260,8 @@ class BlobSource(Protocol):
         """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The file that holds the blob, where there is one."""
+        """Give the file that holds the blob, where there is one and nobody else can change it."""
+        return None
 
 
 class ImageSource(BlobSource, Protocol):
@@ -270,12 +271,11 @@ class ImageSource(BlobSource, Protocol):
         carries_referrers: Whether the place can hold what refers to an image.
     """
 
-    @property
-    def carries_referrers(self) -> bool:
-        """See above."""
+    carries_referrers: ClassVar[bool] = True
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
+        return []
 
 
 class BlobStream(Protocol):
@@ -318,17 +318,17 @@ class ImageSink(Protocol):
         records: Where records of layers can be kept for other machines; None if nowhere.
     """
 
-    @property
-    def carries_referrers(self) -> bool:
-        """See above."""
+    carries_referrers: ClassVar[bool] = True
 
     @property
     def blobs(self) -> BlobDirectory | None:
         """See above."""
+        return None
 
     @property
     def records(self) -> RecordStore | None:
         """See above."""
+        return None
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Store the blob unless it is there already."""
@@ -348,9 +348,11 @@ class ImageSink(Protocol):
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests that refer to one with this digest by now."""
+        return []
 
     def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
         """Say what `put_blob` would do."""
+        return "upload"
 
     def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
         """Find the image that was remembered for these inputs.
@@ -365,9 +367,11 @@ class ImageSink(Protocol):
             Its manifest, the manifest's bytes and those of the configuration; None where the
             place remembers none, or it is not whole.
         """
+        return None
 
     def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
-        """Note that these inputs gave this image; it is in the sink, but has no tag yet."""
+        """Note, where it can be noted, that these inputs gave this image; it has no tag yet."""
+        return
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Let the tag point to a stored manifest.

@@ -37,7 +37,8 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
-    Outcome,
+    ImageSink,
+    ImageSource,
     Placement,
     descriptor_from,
     one_line,
@@ -57,7 +58,7 @@ _NAMED_BY_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 
 @dataclass(frozen=True)
-class ArchiveSource:
+class ArchiveSource(ImageSource):
     """One image of an archive, all of whose digests have been checked.
 
     Attributes:
@@ -87,14 +88,6 @@ class ArchiveSource:
         if blob.digest not in self._blobs:
             raise ImageError(f"The archive {self.file} holds no {blob.digest}.")
         return verified(self._blobs[blob.digest].read(), blob, str(self.file))
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """An archive has no files of its own."""
-        return None
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """None, as `carries_referrers` says."""
-        return []
 
 
 def open_archive(where: ArchiveReference) -> ArchiveSource:
@@ -241,7 +234,7 @@ def _unusable(file: Path, why: str) -> ImageError:
     )
 
 
-class ArchiveSink:
+class ArchiveSink(ImageSink):
     """Writes one image as an archive that `docker load` reads.
 
     Blobs are decompressed into a directory beside the file, by as many threads as put them;
@@ -249,9 +242,7 @@ class ArchiveSink:
     into place. So it takes room for the archive and for its largest layer once more.
     """
 
-    carries_referrers = False
-    blobs = None
-    records = None
+    carries_referrers: ClassVar[bool] = False
 
     def __init__(self, file: Path, scratch: Path, repository: str) -> None:
         self._file = file
@@ -274,24 +265,10 @@ class ArchiveSink:
         self._kept[stream.digest] = unpacked
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Does nothing: an archive says the same in ``manifest.json``, which `tag` writes."""
+        """Does nothing: an archive says the same in `manifest.json`, which `tag` writes."""
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
         """Does nothing, as `carries_referrers` says."""
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """None, as `carries_referrers` says."""
-        return []
-
-    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
-        """It is written: every archive is written anew."""
-        return "upload"
-
-    def recorded(self, key: str, tag: str) -> None:
-        """None: an archive does not say what its image follows from."""
-
-    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
-        """Does nothing, as above."""
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Writes the archive with the image under this tag, and puts it into place.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import (
@@ -24,7 +24,8 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
-    Outcome,
+    ImageSink,
+    ImageSource,
     Placement,
     descriptor_from,
 )
@@ -36,20 +37,17 @@ _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
 @dataclass(frozen=True)
-class LayoutSource:
-    """Reads images from an OCI layout directory."""
+class LayoutSource(ImageSource):
+    """Reads images from an OCI layout directory.
 
-    carries_referrers: ClassVar[bool] = True
+    Files of others are copied and checked, not linked, since they may change.
+    """
 
     directory: Path
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields a blob and checks it."""
         return BlobDirectory(self.directory).open_blob(blob)
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """None: files of others are copied and checked, not linked, since they may change."""
-        return None
 
     def find(self, tag: str = "") -> Descriptor:
         """The image, or index of images, that the layout names.
@@ -120,23 +118,24 @@ def _name(item: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-class LayoutSink:
+class LayoutSink(ImageSink):
     """Writes one image as an OCI layout directory.
 
     Everything is written into a directory beside it, which `tag` renames into place.
     """
 
-    carries_referrers = True
-    records = None
-
     def __init__(self, directory: Path, partial: Path) -> None:
         self.directory = directory
-        self.blobs = BlobDirectory(partial)
         self._partial = partial
         # What the image follows from, for whoever asks whether it is up to date.
         self._inputs = ""
         self._recorded = ("", "")  # digest and tag of an image that is in place already
         self._referrers: list[dict[str, Any]] = []
+
+    @property
+    def blobs(self) -> BlobDirectory:
+        """The blobs of the layout to come."""
+        return BlobDirectory(self._partial)
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Stores the blob unless it is there already."""
@@ -155,14 +154,6 @@ class LayoutSink:
         self.put_manifest(manifest, content)
         kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """None that could be known: every layout is written anew."""
-        return []
-
-    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
-        """It is written: every layout is written anew."""
-        return "upload"
 
     def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
         """Find the image in place, if it has this tag; all its blobs are read."""

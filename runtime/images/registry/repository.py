@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from urllib3.exceptions import HTTPError
 
@@ -85,7 +85,7 @@ class Repository:
         patience: Time limits and retries.
     """
 
-    carries_referrers = True
+    carries_referrers: ClassVar[bool] = True
 
     def __init__(self, reference: Reference, patience: RetryPolicy | None = None) -> None:
         self.reference = reference
