@@ -29,14 +29,11 @@ from kfp_bento.runtime.images.oci.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
-from kfp_bento.runtime.images.places.open import (
+from kfp_bento.runtime.images.places.open import check_free, open_image, open_manifest, open_sink
+from kfp_bento.runtime.images.places.opened_image import (
     OpenedImage,
-    check_free,
     is_index,
     oci_layer_type,
-    open_image,
-    open_manifest,
-    open_sink,
     parse_document,
     well_formed,
 )

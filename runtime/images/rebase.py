@@ -44,13 +44,8 @@ from kfp_bento.runtime.images.oci.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
-from kfp_bento.runtime.images.places.open import (
-    OpenedImage,
-    check_free,
-    open_image,
-    open_sink,
-    well_formed,
-)
+from kfp_bento.runtime.images.places.open import check_free, open_image, open_sink
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, well_formed
 
 # How Docker's Debian images begin, and all that are made from them.
 _DEBIAN = re.compile(r"debian\.sh\b.* '(?P<suite>[a-z]+)' '@\d+'")

@@ -28,7 +28,8 @@ from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
 from kfp_bento.runtime.images.places.archive import open_archive
 from kfp_bento.runtime.images.places.layout import recorded_image
-from kfp_bento.runtime.images.places.open import open_image, parse_document
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import parse_document
 from kfp_bento.runtime.images.places.tar_index import TarIndex
 from kfp_bento.runtime.images.python.environment import settle
 from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked

@@ -26,7 +26,7 @@ from kfp_bento.runtime.images.oci.config import (
     Profile,
 )
 from kfp_bento.runtime.images.oci.image import Layer, one_line
-from kfp_bento.runtime.images.places.open import OpenedImage, check_texts
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, check_texts
 
 REBUILD = "Build the image again from its bento, with the new base."
 

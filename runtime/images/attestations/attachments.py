@@ -33,7 +33,8 @@ from kfp_bento.runtime.images.oci.image import (
     referrer_type,
 )
 from kfp_bento.runtime.images.oci.reference import parse_source
-from kfp_bento.runtime.images.places.open import OpenedImage, open_image, parse_document
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, parse_document
 
 # BuildKit's annotation, by which others find a statement without fetching every document.
 PREDICATE_TYPE = "in-toto.io/predicate-type"

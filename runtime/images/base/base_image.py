@@ -14,10 +14,10 @@ from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.oci.config import MOST_LAYERS
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, Platform
 from kfp_bento.runtime.images.oci.reference import Reference, parse_reference
-from kfp_bento.runtime.images.places.open import (
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import (
     CONFIG_NAMES,
     OpenedImage,
-    open_image,
     require_platform,
     well_formed,
 )
