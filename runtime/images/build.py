@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.assembly.assembly import Assembly, Contents
+from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan
@@ -102,10 +102,10 @@ def _assembly(
     with open_context(
         bento.name, bento.version, bento.python_version, destination, options, progress
     ) as context:
-        yield Assembly(_contents(bento, wishes, context), context)
+        yield _assembled(bento, wishes, context)
 
 
-def _contents(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Contents:
+def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Assembly:
     """Base and recipes, from the layer that changes least to the one that changes most."""
     base, builder, platform = context.base, context.builder, context.platform
     folder = _install_folder(bento.directory)
@@ -142,8 +142,9 @@ def _contents(bento: Bento, wishes: ImageRequirements, context: BuildContext) ->
     )
     for note in wishes.notes:
         builder.tell(note)
-    return Contents(
+    return Assembly(
         spec,
+        context,
         check=lambda sums: _check_models(bento, sums),
         kept={**chosen.kept, **remembered},
         notes=wishes.notes,

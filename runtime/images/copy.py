@@ -16,7 +16,6 @@ from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
-    ImageSink,
     descriptor_from,
     parse_platform,
 )
@@ -25,7 +24,6 @@ from kfp_bento.runtime.images.oci.reference import (
     check_tag,
     is_tag,
     parse_destination,
-    parse_reference,
     parse_source,
 )
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
@@ -37,6 +35,7 @@ from kfp_bento.runtime.images.places.opened_image import (
     parse_document,
     well_formed,
 )
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 # A signature of an SBOM of an image: deeper than this somebody is playing games.
 _REFERRER_DEPTH = 4
@@ -128,7 +127,7 @@ def copy_image(
             return done
         check_free(target)
     manifest, content = _for_destination(opened, target)
-    with open_sink(target, repository_of(opened)) as sink:
+    with open_sink(target, opened.name) as sink:
         left_behind = _why_left(opened, manifest, sink)
         depth = 0 if left_behind else _REFERRER_DEPTH
         found = _with_children(opened, manifest, content, depth=depth, seen=set())
@@ -195,7 +194,7 @@ def _with_children(
     with well_formed(title):
         children = [descriptor_from(item) for item in document.get("manifests") or ()]
     for child in children:
-        inner = source.read(child)
+        inner = source.blobs.read_named(child)
         parsed = parse_document(inner, f"The manifest {child.digest}")
         if is_index(child, parsed, f"{child.digest} in {source.title}"):
             raise ImageError(
@@ -216,22 +215,10 @@ def _referrers(
         found = descriptor_from(item)
         if found.digest not in seen:
             seen.add(found.digest)
-            content = source.read(found)
+            content = source.blobs.read_named(found)
             yield from _with_children(
                 source, found, content, subject=subject, depth=depth - 1, seen=seen
             )
-
-
-def repository_of(image: OpenedImage) -> str:
-    """Say what to call an image where it must have a name: its repository, or after its title."""
-    if image.repository:
-        return image.repository
-    with well_formed(image.title):
-        title = (image.manifest.get("annotations") or {}).get("org.opencontainers.image.title", "")
-    try:
-        return parse_reference(f"localhost/{title}").name
-    except InvalidInput:
-        return "localhost/image"
 
 
 def _open(source: str, platform: str, all_platforms: bool) -> OpenedImage:

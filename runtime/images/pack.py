@@ -19,7 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files.directories import scratch_inside
-from kfp_bento.runtime.images.assembly.assembly import Assembly, Contents
+from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
@@ -92,10 +92,10 @@ def pack_image(
             progress(f"building wheels: {', '.join(built_here)}")
             wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
         locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
-        return Assembly(_contents(context, name, version, locks), context).carry_out()
+        return _assembled(context, name, version, locks).carry_out()
 
 
-def _contents(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Contents:
+def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:
     base, builder, platform = context.base, context.builder, context.platform
     chosen = [context.select(lock) for lock in locks]
     groups = [
@@ -128,8 +128,8 @@ def _contents(context: BuildContext, name: str, version: str, locks: Sequence[Lo
         compression=builder.codec.name,
         wheels=tuple(wheel for selection in chosen for wheel in selection.wheels),
     )
-    return Contents(
-        spec, kept={key: facts for found in chosen for key, facts in found.kept.items()}
+    return Assembly(
+        spec, context, kept={key: facts for found in chosen for key, facts in found.kept.items()}
     )
 
 

@@ -32,7 +32,7 @@ from kfp_bento.runtime.images.attestations.provenance import (
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, sbom_on_base
 from kfp_bento.runtime.images.base.base_image import BaseImage, open_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder
-from kfp_bento.runtime.images.copy import copy_referrers, repository_of
+from kfp_bento.runtime.images.copy import copy_referrers
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
@@ -157,9 +157,9 @@ def rebase_image(
             documents, missing = _bills(image, opened, found)
             if missing:
                 progress(f"no bill of materials: {missing}")
-            repository = target.known_as(repository_of(opened))
+            repository = target.known_as(opened.name)
             documents.append(_statement((image, base), opened, found, repository, manifest))
-        with open_sink(target, repository_of(opened)) as sink:
+        with open_sink(target, opened.name) as sink:
             transfers = put_blobs(sink, loads, progress)
             sink.put_manifest(manifest, composed.content)
             # Before the tag, so that no image is ever seen without its documents.

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "runtime"
-INTERFACES = {"BlobSource", "ImageSource", "ImageSink", "RecordStore", "_Place"}
+INTERFACES = {"BlobSource", "ImageSource", "BlobSink", "ImageSink", "_Place"}
 
 
 def classes() -> dict[str, Path]:
@@ -29,7 +29,14 @@ def classes() -> dict[str, Path]:
 
 def test_the_kinds_are_found() -> None:
     assert {
-        *("Repository", "RegistrySink", "LayoutSink", "LayoutSource", "ArchiveSink", "KeptBlobs"),
+        *(
+            "Repository",
+            "ImageRepository",
+            "LayoutSink",
+            "LayoutSource",
+            "ArchiveSink",
+            "KeptBlobs",
+        ),
         *("ArchiveSource", "BlobDirectory", "Reference", "LayoutReference", "ArchiveReference"),
     } <= classes().keys()
 

@@ -28,7 +28,7 @@ from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Document, Layer
 from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.oci.tar import content_entry, directory_entry
-from kfp_bento.runtime.images.places.registry import RegistrySink
+from kfp_bento.runtime.images.places.registry import ImageRepository
 from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -405,14 +405,14 @@ def test_with_a_key_only_sealed_records_count(
 def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -> None:
     """Moves the tag by which a whole image is recognised to another one."""
     keys: list[str] = []
-    keep = RegistrySink.remember
+    keep = ImageRepository.remember
     with pytest.MonkeyPatch.context() as patch:
 
-        def noted(own: RegistrySink, key: str, *given: Any) -> None:
+        def noted(own: ImageRepository, key: str, *given: Any) -> None:
             keys.append(key)
             keep(own, key, *given)
 
-        patch.setattr(RegistrySink, "remember", noted)
+        patch.setattr(ImageRepository, "remember", noted)
         build_image(bento, f"{name}:planted", ImageOptions(base=base))
     repository = Repository(parse_reference(name))
     manifest = json.loads(repository.fetch_manifest("planted")[1])
@@ -433,7 +433,7 @@ def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -
     repository.put_blob(written, blobs)
     manifest["config"] = written.to_dict()
     text = canonical_json(manifest)
-    keep(RegistrySink(parse_reference(name)), keys[-1], descriptor_of(text, OCI_MANIFEST), text)
+    keep(ImageRepository(parse_reference(name)), keys[-1], descriptor_of(text, OCI_MANIFEST), text)
 
 
 @pytest.mark.parametrize(

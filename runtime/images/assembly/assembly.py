@@ -9,19 +9,14 @@ import contextlib
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
-from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.assembly.context import BuildContext
-from kfp_bento.runtime.images.assembly.documents import (
-    Unverified,
-    image_documents,
-    unverified_of,
-)
+from kfp_bento.runtime.images.assembly.documents import image_documents
 from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Recipe
@@ -29,17 +24,16 @@ from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach
 from kfp_bento.runtime.images.oci.blobs import storage_errors
 from kfp_bento.runtime.images.oci.concurrency import run_all
+from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
-    Descriptor,
     Document,
     Image,
     Layer,
     Outcome,
-    descriptor_from,
-    is_digest,
 )
 from kfp_bento.runtime.images.oci.layers import LayerStream
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
 
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
@@ -48,45 +42,32 @@ _LOOKUPS = 8
 _SMALL = 8 << 20
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What an image is to be made of.
+class Assembly:
+    """One image on its way into one destination.
 
-    Attributes:
-        spec: What the image follows from.
+    Args:
+        spec: What the image is made of.
+        context: Where it goes, and what is known from earlier builds.
         check: Given the SHA-256 of each file of the claimed layers by its path, raises an
             ImageError where they are not what was claimed.
         kept: JSON values to remember for the next build, by key.
         notes: What else there is to tell people.
     """
 
-    spec: ImageSpec
-    check: Callable[[Mapping[str, str]], None] = lambda sums: None
-    kept: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Recognised:
-    """An image that these inputs gave before, with its layers as they are vouched for."""
-
-    manifest: Descriptor
-    content: bytes
-    layers: tuple[Layer, ...]
-
-
-class Assembly:
-    """One image on its way into one destination.
-
-    Args:
-        contents: What the image is made of.
-        context: Where it goes, and what is known from earlier builds.
-    """
-
-    def __init__(self, contents: Contents, context: BuildContext) -> None:
-        self._contents = contents
-        self._spec = contents.spec
+    def __init__(
+        self,
+        spec: ImageSpec,
+        context: BuildContext,
+        *,
+        check: Callable[[Mapping[str, str]], None] = lambda sums: None,
+        kept: Mapping[str, Any],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._spec = spec
         self._context = context
+        self._check = check
+        self._kept = kept
+        self._notes = notes
         self._sink = context.sink
         self._cache = context.builder.cache
         self._workspace = context.builder.workspace
@@ -104,7 +85,7 @@ class Assembly:
             RegistryError: A registry refused or failed; the tag then is what it was.
         """
         if found := self._recognise():
-            return self._tagged(found.manifest, found.content, found.layers)
+            return self._tagged(*found)
         try:
             return self._assemble(trusting=True)
         except RegistryError as error:
@@ -119,7 +100,7 @@ class Assembly:
         """Say what `carry_out` would do."""
         found = self._recognise()
         if found:
-            layers = [_planned(layer, layer.digest, "present") for layer in found.layers]
+            layers = [_planned(layer, layer.digest, "present") for layer in found[1]]
         else:
             base = self._spec.base
             planned = [partial(self._planned_base, layer) for layer in base.layers]
@@ -130,62 +111,47 @@ class Assembly:
             destination=f"{place}:{self._context.tag}",
             base=self._spec.base.title,
             platform=str(self._context.platform),
-            unchanged=found.manifest.digest if found else "",
+            unchanged=found[0].manifest.digest if found else "",
             layers=tuple(layers),
-            notes=(*self._contents.notes, *self._context.notes(layers)),
+            notes=(*self._notes, *self._context.notes(layers)),
         )
 
     # Recognising an image that these inputs gave before.
 
-    def _recognise(self) -> _Recognised | None:
+    def _recognise(self) -> tuple[ComposedImage, tuple[Layer, ...]] | None:
+        """The image, with its layers as they are vouched for."""
         if not self._context.records:
             return None  # nobody would vouch for it
         found = self._sink.recorded(self._spec.key, self._context.tag)
-        if found is None:
+        layers = self._recorded_layers(found) if found else None
+        if found is None or layers is None:
             return None
-        manifest, content, config = found
-        try:
-            layers = self._recorded_layers(parse_json(content), parse_json(config))
-        except (ValueError, KeyError, TypeError, ImageError):
-            return None
-        # Its configuration is nobody else's.
-        if self._spec.compose(layers).manifest != manifest or not self._confirmed(layers):
+        composed = self._spec.compose(layers)  # its configuration is nobody else's
+        if composed.manifest != found.descriptor or not self._confirmed(layers):
             return None
         vouched = [self._vouched(recipe, layer) for recipe, layer in self._spec.own(layers)]
         own = [layer for layer in vouched if layer]
         if len(own) < len(vouched):
             return None
-        self._contents.check(self._sums)
-        return _Recognised(manifest, content, (*layers[: len(self._spec.base.layers)], *own))
+        self._check(self._sums)
+        return composed, (*layers[: len(self._spec.base.layers)], *own)
 
-    def _recorded_layers(
-        self, manifest: dict[str, Any], config: dict[str, Any]
-    ) -> tuple[Layer, ...]:
-        diff_ids = config["rootfs"]["diff_ids"]
-        base = self._spec.base.layers
-        above = len(diff_ids) - len(base)
-        if above != len(self._spec.recipes):
-            raise ValueError("another number of layers")
-        if not all(map(is_digest, diff_ids)):
-            raise ValueError("a diff id that is no SHA-256 digest")
-        layers = list(base)
-        for recipe, item, diff_id in zip(
-            self._spec.recipes, manifest["layers"][-above:], diff_ids[-above:], strict=True
-        ):
-            blob = descriptor_from(item)
-            layer = Layer(
-                kind=recipe.kind,
-                digest=blob.digest,
-                diff_id=diff_id,
-                size=blob.size,
-                media_type=blob.media_type,
-                origin="reused",
-                title=recipe.title,
-            )
-            if not recipe.fits(layer):
-                raise ValueError("a layer that is compressed otherwise")
-            layers.append(layer)
-        return tuple(layer.placed("present") for layer in layers)
+    def _recorded_layers(self, image: OpenedImage) -> tuple[Layer, ...] | None:
+        """The layers of an image by our own names; None if they cannot be the spec's."""
+        base, recipes = self._spec.base.layers, self._spec.recipes
+        try:
+            own = image.layers[len(base) :]
+        except RegistryError:
+            raise
+        except ImageError:
+            return None  # somebody else's: as good as none
+        if len(own) != len(recipes) or not all(map(Recipe.fits, recipes, own)):
+            return None
+        named = [
+            replace(layer, origin="reused", title=recipe.title)
+            for recipe, layer in zip(recipes, own, strict=True)
+        ]
+        return tuple(layer.placed("present") for layer in (*base, *named))
 
     def _vouched(self, recipe: Recipe, layer: Layer) -> Layer | None:
         if recipe.claimed:  # its files have just been compared
@@ -236,40 +202,36 @@ class Assembly:
         tasks = [partial(self._place_base, layer) for layer in base.layers]
         tasks += [partial(self._realise, recipe, trusting) for recipe in recipes]
         layers = tuple(run_all(tasks, _TRANSFERS, stop=self._stop))
-        self._contents.check(self._sums)
+        self._check(self._sums)
         composed = self._spec.compose(layers)
         self._workspace.put_bytes(composed.config_content, composed.config.media_type)
         self._sink.put_blob(composed.config, self._workspace)
         self._sink.put_manifest(composed.manifest, composed.content)
-        self._attach(composed.manifest, unverified_of(self._spec, layers))
-        self._remember(composed.manifest, composed.content, layers)
-        return self._tagged(composed.manifest, composed.content, layers)
-
-    def _attach(self, manifest: Descriptor, reused: Unverified) -> None:
-        """Before the tag moves, so that no image is ever seen without its documents."""
-        if not self._sink.carries_referrers:
+        # Before the tag moves, so that no image is ever seen without its documents.
+        if self._sink.carries_referrers:
+            documents = image_documents(self._spec, composed.manifest, layers)
+            attach(self._sink, self._workspace, composed.manifest, documents)
+        else:
             self._tell("an archive cannot carry the bill of materials and the provenance")
-            return
-        documents = image_documents(self._spec, manifest, reused)
-        attach(self._sink, self._workspace, manifest, documents)
+        self._remember(composed, layers)
+        return self._tagged(composed, layers)
 
-    def _tagged(self, manifest: Descriptor, content: bytes, layers: tuple[Layer, ...]) -> Image:
-        context, spec = self._context, self._spec
-        changed = self._sink.tag(manifest, content, context.tag)
+    def _tagged(self, composed: ComposedImage, layers: tuple[Layer, ...]) -> Image:
+        context, manifest = self._context, composed.manifest
+        changed = self._sink.tag(manifest, composed.content, context.tag)
         verb = "wrote" if changed else "already there:"
         self._tell(f"{verb} {context.target} as {manifest.digest}")
         for note in context.notes(layers):
             self._tell(note)
         # Where some layers are unverified, what is attached may be anybody's.
-        reused = unverified_of(spec, layers)
         documents: tuple[Document, ...] = ()
-        if reused.layers:
-            documents = image_documents(spec, manifest, reused)
+        if any(layer.unverified for layer in layers):
+            documents = image_documents(self._spec, manifest, layers)
         return Image(
             repository=context.repository,
             digest=manifest.digest,
             tags=(context.tag,),
-            base=spec.base.title,
+            base=self._spec.base.title,
             location=context.target.location,
             layers=layers,
             platform=str(context.platform),
@@ -311,13 +273,13 @@ class Assembly:
         source: BlobSource = keep.source if keep else self._workspace
         return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
-    def _remember(self, manifest: Descriptor, content: bytes, layers: Sequence[Layer]) -> None:
+    def _remember(self, composed: ComposedImage, layers: Sequence[Layer]) -> None:
         """Writes records of what is new; a build that cannot is a build all the same."""
         tasks: list[Callable[[], None]]
-        tasks = [partial(self._sink.remember, self._spec.key, manifest, content)]
+        key, manifest = self._spec.key, composed.manifest
+        tasks = [partial(self._sink.remember, key, manifest, composed.content)]
         for records in self._context.records:
-            for key, facts in self._contents.kept.items():
-                tasks.append(partial(records.keep_facts, key, facts))
+            tasks += [partial(records.keep_facts, *fact) for fact in self._kept.items()]
         if self._context.shared and self._sink.records:
             tasks += [
                 partial(self._context.shared.keep_layer, recipe.key, layer, self._sink.records)

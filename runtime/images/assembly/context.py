@@ -25,7 +25,7 @@ from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.oci.image import ImageSink, Layer, Platform, parse_platform
+from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.reference import (
@@ -37,6 +37,7 @@ from kfp_bento.runtime.images.oci.reference import (
 )
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.places.open import check_free, open_sink
+from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.python.wheels import (
     Lock,
     Wheel,

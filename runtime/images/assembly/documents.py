@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,38 +41,17 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
 
 
-@dataclass(frozen=True)
-class Unverified:
-    """What of an image is reused on the word of a registry alone.
-
-    Attributes:
-        layers: Digests of the layers.
-        parts: SHA-256 of the wheels and packages that the records say are in them.
-    """
-
-    layers: tuple[str, ...] = ()
-    parts: frozenset[str] = frozenset()
-
-
-def unverified_of(spec: ImageSpec, layers: Sequence[Layer]) -> Unverified:
-    """Sum up which layers of an image are unverified, and what is in them."""
-    marked = [(recipe, layer) for recipe, layer in spec.own(layers) if layer.unverified]
-    return Unverified(
-        layers=tuple(layer.digest for _, layer in marked),
-        parts=frozenset(part for recipe, _ in marked for part in recipe.parts),
-    )
-
-
 def image_documents(
-    spec: ImageSpec, image: Descriptor, reused: Unverified
+    spec: ImageSpec, image: Descriptor, layers: Sequence[Layer]
 ) -> tuple[Document, Document]:
     """Write the documents for a finished image.
 
     Args:
         spec: What it was made of.
         image: Its manifest.
-        reused: What of it is there on the word of a registry alone.
+        layers: All its layers; what is in an unverified one is marked.
     """
+    marked = [(recipe, layer) for recipe, layer in spec.own(layers) if layer.unverified]
     platform = spec.config.platform
     wheels = tuple(
         WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256) for wheel in spec.wheels
@@ -85,7 +64,7 @@ def image_documents(
         debs=spec.debs,
         models=tuple(map(_model_fact, spec.models)),
         base=base_fact(spec.base),
-        unverified=reused.parts,
+        unverified=frozenset(part for recipe, _ in marked for part in recipe.parts),
     )
     build = ImageBuild(
         repository=spec.repository,
@@ -100,7 +79,7 @@ def image_documents(
         debs=spec.debs,
         models=tuple(map(_model_origin, spec.models)),
         invocation=invocation_id(os.environ),
-        unverified=reused.layers,
+        unverified=tuple(layer.digest for _, layer in marked),
     )
     return (
         sbom_document(cyclonedx_sbom(bill)),

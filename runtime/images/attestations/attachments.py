@@ -27,7 +27,6 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Descriptor,
     Document,
-    ImageSink,
     descriptor_from,
     parse_platform,
     referrer_type,
@@ -35,6 +34,7 @@ from kfp_bento.runtime.images.oci.image import (
 from kfp_bento.runtime.images.oci.reference import parse_source
 from kfp_bento.runtime.images.places.open import open_image
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, parse_document
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 # BuildKit's annotation, by which others find a statement without fetching every document.
 PREDICATE_TYPE = "in-toto.io/predicate-type"
@@ -178,7 +178,9 @@ def documents_of(
         if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
             continue
         described = descriptor_from(item)
-        manifest = parse_document(image.read(described), f"The manifest {described.digest}")
+        manifest = parse_document(
+            image.blobs.read_named(described), f"The manifest {described.digest}"
+        )
         if _is_about(manifest, subject) and referrer_type(manifest) == artifact_type:
             content = _document(image.blobs, manifest, described)
             if not predicate or _predicate(content) == predicate:

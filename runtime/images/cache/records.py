@@ -25,9 +25,9 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Descriptor,
     Layer,
-    RecordStore,
 )
 from kfp_bento.runtime.images.places.registry import KEY_DIGITS
+from kfp_bento.runtime.images.registry.repository import Repository
 
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
 _ANNOTATION = "kfp-bento.record"
@@ -66,7 +66,7 @@ class RegistryRecords:
         repository: Where the records are.
     """
 
-    repository: RecordStore
+    repository: Repository
 
     @property
     def sealed(self) -> bool:

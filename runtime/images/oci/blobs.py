@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.files.directories import scratch_file
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
@@ -195,17 +194,6 @@ def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator
             f"{origin} gave bytes that are not {blob.digest} ({size} of {blob.size} bytes read).",
             hint="The blob is damaged or was tampered with: remove it, or fetch the image again.",
         )
-
-
-def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
-    """Read a configuration or manifest as a whole.
-
-    Raises:
-        ImageError: It is too large for what it is, missing or not what its digest says.
-    """
-    if blob.size > JSON_LIMIT:
-        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
-    return b"".join(blobs.open_blob(blob))
 
 
 @contextlib.contextmanager

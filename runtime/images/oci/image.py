@@ -11,13 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.programs import cleaned
-
-if TYPE_CHECKING:
-    from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -264,6 +262,17 @@ class BlobSource(Protocol):
         return None
 
 
+def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
+    """Read a configuration or manifest as a whole.
+
+    Raises:
+        ImageError: It is too large for what it is, missing or not what its digest says.
+    """
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
 class ImageSource(BlobSource, Protocol):
     """Gives out the blobs of images, and knows what refers to them.
 
@@ -276,6 +285,10 @@ class ImageSource(BlobSource, Protocol):
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
         return []
+
+    def read_named(self, manifest: Descriptor) -> bytes:
+        """Read a manifest that another one names; see `read_small`."""
+        return read_small(self, manifest)
 
 
 class BlobStream(Protocol):
@@ -293,89 +306,8 @@ class BlobStream(Protocol):
         """Number of the bytes, once the last `open` was read to its end."""
 
 
-class RecordStore(BlobSource, Protocol):
-    """Keeps small manifests by tag, beside the blobs that they refer to."""
+class BlobSink(Protocol):
+    """Takes blobs."""
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Store the blob unless it is there already."""
-
-    def read_manifest_bytes(self, identifier: str) -> tuple[Descriptor, bytes] | None:
-        """Read a manifest by its tag; None if it is not there."""
-
-    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Store a manifest under a tag."""
-
-
-class ImageSink(Protocol):
-    """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
-
-    Only `tag` makes an image visible; until then nothing that could be pulled has changed.
-
-    Attributes:
-        carries_referrers: Whether what `put_referrer` takes can be found again.
-        blobs: Where new blobs may be written, so that putting them copies nothing; None for a
-            sink that is no directory.
-        records: Where records of layers can be kept for other machines; None if nowhere.
-    """
-
-    carries_referrers: ClassVar[bool] = True
-
-    @property
-    def blobs(self) -> BlobDirectory | None:
-        """See above."""
-        return None
-
-    @property
-    def records(self) -> RecordStore | None:
-        """See above."""
-        return None
-
-    def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Store the blob unless it is there already."""
-
-    def put_stream(self, stream: BlobStream) -> None:
-        """Store a blob that is made while it is read."""
-
-    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Store the manifest by digest; its blobs must be there."""
-
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Store a manifest whose `subject` is another one: an SBOM, a signature.
-
-        Its blobs must be there. It can then be found from its subject (distribution
-        specification 1.1, referrers).
-        """
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """List descriptors of the manifests that refer to one with this digest by now."""
-        return []
-
-    def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
-        """Say what `put_blob` would do."""
-        return "upload"
-
-    def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
-        """Find the image that was remembered for these inputs.
-
-        That it was made of them is what the place says, and whoever wrote there.
-
-        Args:
-            key: Key of the inputs.
-            tag: The tag that the image is to get.
-
-        Returns:
-            Its manifest, the manifest's bytes and those of the configuration; None where the
-            place remembers none, or it is not whole.
-        """
-        return None
-
-    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
-        """Note, where it can be noted, that these inputs gave this image; it has no tag yet."""
-        return
-
-    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Let the tag point to a stored manifest.
-
-        Returns:
-            Whether anything changed: False when the tag pointed to this manifest before.
-        """

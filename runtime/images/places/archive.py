@@ -37,7 +37,6 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
-    ImageSink,
     ImageSource,
     Placement,
     descriptor_from,
@@ -45,6 +44,8 @@ from kfp_bento.runtime.images.oci.image import (
 )
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_reference
 from kfp_bento.runtime.images.oci.tar import DEFAULT_EPOCH
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.places.tar_index import FileRange, TarIndex
 
 # The first member of every archive of ours; only a file that begins with it is ever replaced.
@@ -59,42 +60,35 @@ _NAMED_BY_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 @dataclass(frozen=True)
 class ArchiveSource(ImageSource):
-    """One image of an archive, all of whose digests have been checked.
+    """The blobs of one image of an archive, all of whose digests have been checked.
 
     Attributes:
         file: The archive.
-        manifest: Descriptor of an OCI manifest for the image, which the archive itself lacks.
-        content: That manifest.
-        repository: Where the image's name says it belongs, or an empty string.
-        tag: The tag in its name, or an empty string.
+        blobs: Where in it each blob lies, by its digest.
     """
 
     # An archive has no place for what refers to an image.
     carries_referrers: ClassVar[bool] = False
 
     file: Path
-    manifest: Descriptor
-    content: bytes
-    repository: str
-    tag: str
-    _blobs: Mapping[str, FileRange]
+    blobs: Mapping[str, FileRange]
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a configuration or layer as it is stored, and checks it again.
+        """Yield a configuration or layer as it is stored, and check it again.
 
         Raises:
             ImageError: The archive holds no such blob, or was changed.
         """
-        if blob.digest not in self._blobs:
+        if blob.digest not in self.blobs:
             raise ImageError(f"The archive {self.file} holds no {blob.digest}.")
-        return verified(self._blobs[blob.digest].read(), blob, str(self.file))
+        return verified(self.blobs[blob.digest].read(), blob, str(self.file))
 
 
-def open_archive(where: ArchiveReference) -> ArchiveSource:
-    """Finds an image in an archive; reads its layers once to check and to name them.
+def open_archive(where: ArchiveReference) -> OpenedImage:
+    """Find an image in an archive; read its layers once to check and to name them.
 
     Archives of docker (with or without an OCI layout inside), podman, skopeo and kfp-bento are
-    read, with compressed layers too.
+    read, with compressed layers too. The manifest, which an archive lacks, is made up.
 
     Raises:
         ImageError: There is no such image, or the archive is damaged or unfit to be trusted.
@@ -127,13 +121,15 @@ def open_archive(where: ArchiveReference) -> ArchiveSource:
     blobs[packed.digest] = index.find(place)
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers}
     content = canonical_json({**document, "config": packed.to_dict()})
-    return ArchiveSource(
-        file=where.file,
-        manifest=descriptor_of(content, OCI_MANIFEST),
+    descriptor = descriptor_of(content, OCI_MANIFEST)
+    repository, tag = _split(name)
+    return OpenedImage(
+        title=f"{where}@{descriptor.digest}",
+        descriptor=descriptor,
         content=content,
-        repository=_split(name)[0],
-        tag=_split(name)[1],
-        _blobs=blobs,
+        blobs=ArchiveSource(where.file, blobs),
+        repository=repository,
+        tag=tag,
     )
 
 

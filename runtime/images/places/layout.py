@@ -18,17 +18,20 @@ from kfp_bento.runtime.files import (
     read_small_file,
     scratch_beside,
 )
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, read_small, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.oci.image import (
     OCI_INDEX,
     BlobSource,
     BlobStream,
     Descriptor,
-    ImageSink,
     ImageSource,
     Placement,
     descriptor_from,
+    read_small,
 )
+from kfp_bento.runtime.images.oci.reference import LayoutReference
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
@@ -155,11 +158,11 @@ class LayoutSink(ImageSink):
         kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
-    def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
+    def recorded(self, key: str, tag: str) -> OpenedImage | None:
         """Find the image in place, if it has this tag; all its blobs are read."""
         found = recorded_image(self.directory, key, tag)
         if found:
-            self._recorded = (found[0].digest, tag)
+            self._recorded = (found.descriptor.digest, tag)
         return found
 
     def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
@@ -217,9 +220,25 @@ def _listing(folder: Path) -> dict[str, int]:
     }
 
 
-def recorded_image(
-    directory: Path, inputs: str, tag: str
-) -> tuple[Descriptor, bytes, bytes] | None:
+def open_layout(where: LayoutReference) -> OpenedImage:
+    """Open the image, or index of images, that a layout names.
+
+    Raises:
+        ImageError: There is no such layout or no such tag, or several images and no tag.
+    """
+    source = LayoutSource(where.directory)
+    descriptor, name = source.find_named(where.tag)
+    return OpenedImage(
+        title=f"{where}@{descriptor.digest}",
+        descriptor=descriptor,
+        content=read_small(source, descriptor),
+        blobs=source,
+        # Some writers put the whole reference where the specification wants the tag.
+        tag=name.rpartition("/")[2].rpartition(":")[2],
+    )
+
+
+def recorded_image(directory: Path, inputs: str, tag: str) -> OpenedImage | None:
     """Find the image that a layout holds under this tag, if it was made of these inputs.
 
     Args:
@@ -228,24 +247,17 @@ def recorded_image(
         tag: The image's name in the layout.
 
     Returns:
-        Its manifest, the manifest's bytes and those of the configuration; None otherwise, or if
-        any blob is not whole. That it was made of these inputs is what the layout says.
+        None if there is none, or any blob of it is not whole.
     """
-    blobs = BlobDirectory(directory)
     try:
-        index = _read_index(directory)
-        if index["annotations"].get(INPUTS) != inputs:
+        if _read_index(directory)["annotations"].get(INPUTS) != inputs:
             return None
-        (entry,) = [item for item in index["manifests"] if _name(item) == tag]
-        found = descriptor_from(entry)
-        content = read_small(blobs, found)
-        manifest = parse_json(content)
-        needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
-        if not all(map(blobs.holds, needed)):
-            return None
-        return found, content, read_small(blobs, needed[0])
+        found = open_layout(LayoutReference(directory, tag))
+        needed = [found.manifest["config"], *found.manifest["layers"]]
+        whole = all(BlobDirectory(directory).holds(descriptor_from(item)) for item in needed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return None
+    return found if whole else None
 
 
 @contextlib.contextmanager

@@ -11,10 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.oci.blobs import read_small
 from kfp_bento.runtime.images.oci.image import (
-    Descriptor,
-    ImageSink,
     Platform,
     descriptor_from,
     one_line,
@@ -32,10 +29,10 @@ from kfp_bento.runtime.images.places.archive import (
     check_archive_replaceable,
     open_archive,
 )
-from kfp_bento.runtime.images.places.layout import LayoutSource, check_replaceable, layout_sink
+from kfp_bento.runtime.images.places.layout import check_replaceable, layout_sink, open_layout
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform
-from kfp_bento.runtime.images.places.registry import RegistrySink
-from kfp_bento.runtime.images.registry.repository import Repository
+from kfp_bento.runtime.images.places.registry import ImageRepository, open_repository
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 
 def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
@@ -93,56 +90,6 @@ def check_free(target: ImageReference) -> None:
     _PLACES[type(target)].check_free(target)
 
 
-def _from_registry(where: Reference) -> OpenedImage:
-    repository = Repository(where)
-    descriptor, content = repository.fetch_manifest(where.identifier)
-
-    def read(other: Descriptor) -> bytes:
-        found, manifest = repository.fetch_manifest(other.digest)
-        if found.size != other.size:
-            raise ImageError(
-                f"{where} names {other.digest} with {other.size} bytes, but it has {found.size}."
-            )
-        return manifest
-
-    return OpenedImage(
-        title=str(Reference(where.host, where.repository, where.tag, descriptor.digest)),
-        descriptor=descriptor,
-        content=content,
-        blobs=repository,
-        read=read,
-        repository=where.name,
-        tag=where.tag or ("" if where.digest else "latest"),
-    )
-
-
-def _from_layout(where: LayoutReference) -> OpenedImage:
-    source = LayoutSource(where.directory)
-    descriptor, name = source.find_named(where.tag)
-    return OpenedImage(
-        title=f"{where}@{descriptor.digest}",
-        descriptor=descriptor,
-        content=read_small(source, descriptor),
-        blobs=source,
-        read=lambda other: read_small(source, other),
-        # Some writers put the whole reference where the specification wants the tag.
-        tag=name.rpartition("/")[2].rpartition(":")[2],
-    )
-
-
-def _from_archive(where: ArchiveReference) -> OpenedImage:
-    source = open_archive(where)
-    return OpenedImage(
-        title=f"{where}@{source.manifest.digest}",
-        descriptor=source.manifest,
-        content=source.content,
-        blobs=source,
-        read=lambda other: read_small(source, other),
-        repository=source.repository,
-        tag=source.tag,
-    )
-
-
 @dataclass(frozen=True)
 class _Place:
     read: Callable[[Any], OpenedImage]
@@ -152,17 +99,17 @@ class _Place:
 
 _PLACES: dict[type, _Place] = {
     Reference: _Place(
-        read=_from_registry,
-        sink=lambda where, name: contextlib.nullcontext(RegistrySink(where)),
+        read=open_repository,
+        sink=lambda where, name: contextlib.nullcontext(ImageRepository(where)),
         check_free=lambda where: None,
     ),
     LayoutReference: _Place(
-        read=_from_layout,
+        read=open_layout,
         sink=lambda where, name: layout_sink(where.directory),
         check_free=lambda where: check_replaceable(where.directory),
     ),
     ArchiveReference: _Place(
-        read=_from_archive,
+        read=open_archive,
         sink=lambda where, name: archive_sink(where.file, where.known_as(name)),
         check_free=lambda where: check_archive_replaceable(where.file),
     ),
@@ -180,7 +127,7 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
                 index,
                 title=index.title.replace(index.descriptor.digest, found.digest),
                 descriptor=found,
-                content=index.read(found),
+                content=index.blobs.read_named(found),
                 from_index=True,
             )
             if chosen.is_index:

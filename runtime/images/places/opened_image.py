@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images.oci.blobs import read_small
-from kfp_bento.runtime.images.oci.config import KIND, TITLE
+from kfp_bento.runtime.images.oci.config import IMAGE_TITLE, KIND, TITLE
 from kfp_bento.runtime.images.oci.image import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -27,7 +26,9 @@ from kfp_bento.runtime.images.oci.image import (
     descriptor_from,
     is_digest,
     one_line,
+    read_small,
 )
+from kfp_bento.runtime.images.oci.reference import parse_reference
 
 _INDEXES = {OCI_INDEX, DOCKER_INDEX}
 _MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
@@ -65,7 +66,6 @@ class OpenedImage:
         descriptor: Its manifest.
         content: The manifest's bytes.
         blobs: Gives out its configuration and layers, and says what refers to it.
-        read: Gives out another manifest of the same place, checked.
         repository: What it is called where it is, ``host/path``, or an empty string.
         tag: Its tag where it is, or an empty string.
         from_index: Whether it was chosen for its platform from several.
@@ -75,10 +75,21 @@ class OpenedImage:
     descriptor: Descriptor
     content: bytes
     blobs: ImageSource
-    read: Callable[[Descriptor], bytes]
     repository: str = ""
     tag: str = ""
     from_index: bool = False
+
+    @property
+    def name(self) -> str:
+        """What to call it where it must have a name: its repository, or after its title."""
+        if self.repository:
+            return self.repository
+        with well_formed(self.title):
+            title = (self.manifest.get("annotations") or {}).get(IMAGE_TITLE, "")
+        try:
+            return parse_reference(f"localhost/{title}").name
+        except InvalidInput:
+            return "localhost/image"
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

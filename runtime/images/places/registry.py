@@ -1,26 +1,35 @@
-"""A repository of a registry as a destination of builds."""
+"""A repository of a registry as a place of images."""
 
 from __future__ import annotations
 
-from kfp_bento.runtime.errors import ImageError, RegistryError
-from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images.oci.blobs import read_small
-from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, Outcome, descriptor_from
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, Outcome
+from kfp_bento.runtime.images.oci.reference import Reference
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.registry.repository import Repository
 
 # 160 bits of a key: enough that no two inputs meet, and a tag has 128 characters at most.
 KEY_DIGITS = 40
 
 
-class RegistrySink(Repository):
+class ImageRepository(Repository, ImageSink):
     """A repository that remembers, by one more tag on it, what inputs gave an image."""
 
-    blobs = None
-
     @property
-    def records(self) -> RegistrySink:
+    def records(self) -> Repository:
         """Records go where the images go."""
         return self
+
+    def read_named(self, manifest: Descriptor) -> bytes:
+        """Read a manifest that another one names."""
+        found, content = self.fetch_manifest(manifest.digest)
+        if found.size != manifest.size:
+            raise ImageError(
+                f"{self.reference} names {manifest.digest} with {manifest.size} bytes, but it has "
+                f"{found.size}."
+            )
+        return content
 
     def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
         """Say what `put_blob` would do."""
@@ -28,21 +37,32 @@ class RegistrySink(Repository):
             return "present"
         return "mount" if self.neighbour(source) else "upload"
 
-    def recorded(self, key: str, tag: str) -> tuple[Descriptor, bytes, bytes] | None:
+    def recorded(self, key: str, tag: str) -> OpenedImage | None:
         """Find the image that these inputs gave before, whatever its own tag is."""
         found = self.read_manifest_bytes(_image_tag(key))
-        if found is None:
-            return None
-        try:
-            return *found, read_small(self, descriptor_from(parse_json(found[1]).get("config")))
-        except RegistryError:
-            raise
-        except (ValueError, ImageError):
-            return None  # somebody else's: as good as none
+        return OpenedImage(str(self.reference), *found, blobs=self) if found else None
 
     def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
         """Give the image a tag made of the key."""
         self.tag(manifest, content, _image_tag(key))
+
+
+def open_repository(where: Reference) -> OpenedImage:
+    """Open what a tag or digest stands for.
+
+    Raises:
+        RegistryError: It is not there, or the registry fails.
+    """
+    repository = ImageRepository(where)
+    descriptor, content = repository.fetch_manifest(where.identifier)
+    return OpenedImage(
+        title=str(Reference(where.host, where.repository, where.tag, descriptor.digest)),
+        descriptor=descriptor,
+        content=content,
+        blobs=repository,
+        repository=where.name,
+        tag=where.tag or ("" if where.digest else "latest"),
+    )
 
 
 def _image_tag(key: str) -> str:
