@@ -14,8 +14,7 @@ from debs import link, make_deb, member
 from handmade import make_wheel, write, write_base, write_bento
 from mutations import as_json, changed_bytes, changed_document, fuzzed
 
-from kfp_bento.runtime.images import build_image
-from kfp_bento.runtime.images.assembly.recipes import key_of
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.attestations.attachments import documents_of
 from kfp_bento.runtime.images.attestations.sbom import sbom_on_base
 from kfp_bento.runtime.images.cache.local import LayerCache
@@ -25,10 +24,12 @@ from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.config import descriptor_of
 from kfp_bento.runtime.images.oci.decompression import decompressed
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, Image, Layer, parse_platform
+from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
 from kfp_bento.runtime.images.places.archive import open_archive
 from kfp_bento.runtime.images.places.layout import recorded_image
-from kfp_bento.runtime.images.places.open import open_image, parse_document
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import parse_document
 from kfp_bento.runtime.images.places.tar_index import TarIndex
 from kfp_bento.runtime.images.python.environment import settle
 from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
@@ -109,7 +110,7 @@ def recorded(folder: Path) -> Target:
     from kfp_bento.runtime.bentos import load_bento
 
     base = write_base(folder / "base")
-    build_image(load_bento(folder / "bento"), f"oci:{folder}/out:v1", base=base)
+    build_image(load_bento(folder / "bento"), f"oci:{folder}/out:v1", ImageOptions(base=base))
     index = folder / "out/index.json"
     good = json.loads(index.read_bytes())
     inputs = good["annotations"]["kfp-bento.inputs"]
@@ -224,7 +225,9 @@ def indexes(folder: Path) -> Target:
 
 def archives(folder: Path) -> Target:
     base = write_base(folder / "base")
-    build_image(write_bento(folder / "bento"), f"docker-archive:{folder}/good.tar", base=base)
+    build_image(
+        write_bento(folder / "bento"), f"docker-archive:{folder}/good.tar", ImageOptions(base=base)
+    )
     good = (folder / "good.tar").read_bytes()
     start = max(good.find(b"manifest.json"), 0)
     file = folder / "bad.tar"

@@ -36,7 +36,7 @@ from handmade import (
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.assembly.qualify import qualify
 from kfp_bento.runtime.images.assembly.recipes import (
     _content_digest,
@@ -44,12 +44,12 @@ from kfp_bento.runtime.images.assembly.recipes import (
     _source_entries,
 )
 from kfp_bento.runtime.images.base.base_image import open_base
-from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.cache.local import LayerBuilder, LayerCache
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.debian.rootfs import probe_base
 from kfp_bento.runtime.images.oci import tar
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.config import image_config, image_manifest
+from kfp_bento.runtime.images.oci.config import ImageConfig, image_manifest
 from kfp_bento.runtime.images.oci.image import Descriptor, Layer, parse_platform
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.tar import (
@@ -375,7 +375,7 @@ def test_line_breaks_and_equal_signs_in_a_value_stay_in_that_value(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     with_yaml(bento, lambda text: text.replace("value: hello", 'value: "a=b\\nLD_PRELOAD=/x"'))
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     config = read_json(tmp_path / "out", read_manifest(tmp_path / "out")["config"]["digest"])
     assert "GREETING=a=b\nLD_PRELOAD=/x" in config["config"]["Env"]
     assert not [x for x in config["config"]["Env"] if x.startswith("LD_PRELOAD")]
@@ -572,7 +572,9 @@ def test_a_wheel_changes_nothing_outside_its_place(
     tmp_path: Path, base: str, members: dict[str, str], symlink: str
 ) -> None:
     image = build_image(
-        bento_with_wheel(tmp_path / "bento", members, symlink), f"oci:{tmp_path}/out", base=base
+        bento_with_wheel(tmp_path / "bento", members, symlink),
+        f"oci:{tmp_path}/out",
+        ImageOptions(base=base),
     )
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         found = {member.name: member for member in layer.getmembers()}
@@ -592,13 +594,13 @@ def test_a_wheel_changes_nothing_outside_its_place(
 def test_a_wheel_cannot_bring_an_interpreter(tmp_path: Path, base: str) -> None:
     hostile = bento_with_wheel(tmp_path / "bento", {"greeter-1.0.data/data/bin/python3": "evil"})
     with pytest.raises(ImageError, match="python3"):
-        build_image(hostile, f"oci:{tmp_path}/out", base=base)
+        build_image(hostile, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 
 def test_a_wheel_with_a_whiteout_is_refused(tmp_path: Path, base: str) -> None:
     hostile = bento_with_wheel(tmp_path / "bento", {"pkg/.wh.important": ""})
     with pytest.raises(ImageError, match=r"\.wh\."):
-        build_image(hostile, f"oci:{tmp_path}/out", base=base)
+        build_image(hostile, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert not (tmp_path / "out").exists()
 
 
@@ -660,16 +662,10 @@ def describe(content: bytes, media_type: str) -> dict[str, Any]:
 
 
 def opened(base: str, workspace: Path) -> Any:
-    return open_base(
-        base,
-        MINOR,
-        parse_platform(),
-        workspace=BlobDirectory(workspace),
-        codec=codec_named("gzip"),
-        cache=None,
-        epoch=0,
-        progress=lambda sentence: None,
+    builder = LayerBuilder(
+        BlobDirectory(workspace), codec_named("gzip"), 0, cache=None, tell=lambda sentence: None
     )
+    return open_base(base, MINOR, parse_platform(), builder)
 
 
 def test_the_base_that_is_spoilt_below_is_good(tmp_path: Path) -> None:
@@ -939,7 +935,7 @@ def test_addresses_of_other_hosts_in_a_base_are_neither_asked_nor_taken_over(
     base = Base()
     base.manifest["layers"][0]["urls"] = ["http://169.254.169.254/latest"]
     base.manifest["layers"][0]["data"] = base64.b64encode(b"other bytes").decode()
-    build_image(bento, f"oci:{tmp_path}/out", base=base.write(tmp_path / "base"))
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base.write(tmp_path / "base")))
     for layer in read_manifest(tmp_path / "out")["layers"]:
         assert not {"urls", "data"} & layer.keys()
 
@@ -999,7 +995,7 @@ def test_a_blob_that_is_something_else_is_refused_and_nothing_is_left(
     else:
         blob.symlink_to({"passwd": "/etc/passwd", "zero": "/dev/zero"}[what])
     with pytest.raises(ImageError, match=r"bytes that are not|is no file") as caught:
-        build_image(bento, f"oci:{tmp_path}/out", base=name)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=name))
     assert "root:" not in str(caught.value)
     assert not [x for x in tmp_path.iterdir() if x.name.startswith("out")]
 
@@ -1039,7 +1035,7 @@ def test_a_destination_with_a_strange_index_is_left_alone(
     for number, index in enumerate([b"[]", b'{"annotations": 7}', b'{"annotations": ["kfp"]}']):
         write(tmp_path / f"out{number}/index.json", index)
         with pytest.raises(ImageError, match="did not write"):
-            build_image(bento, f"oci:{tmp_path}/out{number}", base=base)
+            build_image(bento, f"oci:{tmp_path}/out{number}", ImageOptions(base=base))
         assert (tmp_path / f"out{number}/index.json").read_bytes() == index
 
 
@@ -1096,16 +1092,8 @@ def garbled(content: bytes, chance: random.Random) -> bytes:
 def composed(base: str, workspace: Path) -> None:
     """A base that is taken must give a configuration that is valid again."""
     found = opened(base, workspace)
-    content = image_config(
-        found.config,
-        found.layers,
-        parse_platform(),
-        environment={},
-        labels={},
-        interpreter=found.interpreter,
-        epoch=0,
-    )
-    parsed = parse_json(content)
+    config = ImageConfig(parse_platform(), found.interpreter, epoch=0)
+    parsed = parse_json(config.compose(found.config, "", found.layers).config_content)
     assert parsed["config"]["User"] == "1034:1034"
     assert len({name.casefold() for name in parsed["config"]}) == len(parsed["config"])
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.images.assembly.assembly import Unverified
-from kfp_bento.runtime.images.assembly.context import BuildOptions
-from kfp_bento.runtime.images.assembly.recipes import BUILDER_FORMAT
+from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import (
-    Document,
     provenance_document,
     read_attachments,
     sbom_document,
@@ -29,100 +26,65 @@ from kfp_bento.runtime.images.attestations.provenance import (
 from kfp_bento.runtime.images.attestations.sbom import (
     SBOM_TYPE,
     BaseFact,
-    DebFact,
     ModelFact,
     SoftwareBill,
     WheelFact,
-    builder_version,
     cyclonedx_sbom,
 )
 from kfp_bento.runtime.images.base.base_image import HOST, BaseImage
 from kfp_bento.runtime.images.oci.blobs import storage_errors
-from kfp_bento.runtime.images.oci.image import Descriptor, Image, Platform
+from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image, Layer, Platform
+from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.reference import parse_reference
-from kfp_bento.runtime.images.python.wheels import Wheel
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
 
 
-@dataclass(frozen=True)
-class Attestations:
-    """What is known about an image and is not its content alone.
+def image_documents(
+    spec: ImageSpec, image: Descriptor, layers: Sequence[Layer]
+) -> tuple[Document, Document]:
+    """Write the documents for a finished image.
 
-    Attributes:
-        options: What was asked for.
-        base: The base image.
-        digest: Content digest of the bento, ``sha256:…``; may be empty.
-        models: The models inside, with their origins.
-        wheels: The wheels of its environment.
-        debs: The Debian packages on top of its base.
+    Args:
+        spec: What it was made of.
+        image: Its manifest.
+        layers: All its layers; what is in an unverified one is marked.
     """
-
-    options: BuildOptions
-    base: BaseImage
-    digest: str
-    models: tuple[BentoModel, ...]
-    wheels: tuple[Wheel, ...]
-    debs: tuple[DebFact, ...] = ()
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """JSON values that tell apart images which are equal but came about otherwise.
-
-        The run that builds is not among them: a repeated build is no other image.
-        """
-        return {
-            "builder": builder_version(),
-            "asked": self.options.base,
-            "origins": [model.provenance for model in self.models],
-        }
-
-    def documents(self, image: Descriptor, reused: Unverified) -> Sequence[Document]:
-        """Writes the documents for the finished image.
-
-        Args:
-            image: Its manifest.
-            reused: What of it is there on the word of a registry alone.
-        """
-        options = self.options
-        wheels = tuple(
-            WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256)
-            for wheel in self.wheels
-        )
-        bill = SoftwareBill(
-            name=options.name,
-            version=options.version,
-            epoch=options.epoch,
-            wheels=wheels,
-            debs=self.debs,
-            models=tuple(map(_model_fact, self.models)),
-            base=base_fact(self.base),
-            unverified=reused.parts,
-        )
-        build = ImageBuild(
-            repository=options.repository,
-            digest=image.digest,
-            bento=f"{options.name}:{options.version}",
-            bento_digest=self.digest,
-            base=self._base_origin(),
-            platform=str(options.platform),
-            compression=options.codec.name,
-            format=str(BUILDER_FORMAT),
-            wheels=wheels,
-            debs=self.debs,
-            models=tuple(map(_model_origin, self.models)),
-            invocation=invocation_id(os.environ),
-            unverified=reused.layers,
-        )
-        return (
-            sbom_document(cyclonedx_sbom(bill)),
-            provenance_document(slsa_provenance(build)),
-        )
-
-    def _base_origin(self) -> BaseOrigin:
-        asked = self.options.base or self.base.title.partition("@")[0]
-        return image_origin(asked, self.base.digest, self.options.platform)
+    marked = [(recipe, layer) for recipe, layer in spec.own(layers) if layer.unverified]
+    platform = spec.config.platform
+    wheels = tuple(
+        WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256) for wheel in spec.wheels
+    )
+    bill = SoftwareBill(
+        name=spec.name,
+        version=spec.version,
+        epoch=spec.config.epoch,
+        wheels=wheels,
+        debs=spec.debs,
+        models=tuple(map(_model_fact, spec.models)),
+        base=base_fact(spec.base),
+        unverified=frozenset(part for recipe, _ in marked for part in recipe.parts),
+    )
+    build = ImageBuild(
+        repository=spec.repository,
+        digest=image.digest,
+        bento=f"{spec.name}:{spec.version}",
+        bento_digest=spec.digest,
+        base=image_origin(spec.asked, spec.base.digest, platform),
+        platform=str(platform),
+        compression=spec.compression,
+        format=str(BUILDER_FORMAT),
+        wheels=wheels,
+        debs=spec.debs,
+        models=tuple(map(_model_origin, spec.models)),
+        invocation=invocation_id(os.environ),
+        unverified=tuple(layer.digest for _, layer in marked),
+    )
+    return (
+        sbom_document(cyclonedx_sbom(bill)),
+        provenance_document(slsa_provenance(build)),
+    )
 
 
 def base_fact(base: BaseImage) -> BaseFact | None:

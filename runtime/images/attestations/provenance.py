@@ -32,9 +32,8 @@ from kfp_bento.runtime.images.attestations.sbom import (
     WheelFact,
     builder_version,
     package_url,
-    timestamp,
 )
-from kfp_bento.runtime.images.oci.config import canonical_json
+from kfp_bento.runtime.images.oci.config import canonical_json, timestamp
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"

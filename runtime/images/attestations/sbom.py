@@ -7,7 +7,6 @@ names neither a repository nor the image's digest; the manifest that attaches it
 
 from __future__ import annotations
 
-import datetime
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -17,13 +16,12 @@ from typing import Any
 from urllib.parse import quote
 
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images.oci.config import canonical_json
+from kfp_bento.runtime.images.oci.config import IMAGE_TITLE, canonical_json, timestamp
 
 SBOM_TYPE = "application/vnd.cyclonedx+json"
 DISTRIBUTION = "kfp-bento"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:kfp-bento:sbom")
-_TITLE = "org.opencontainers.image.title"
 
 
 def builder_version() -> str:
@@ -123,7 +121,7 @@ class BaseFact:
         has, as Docker's official images do, else ``base``.
         """
         settings = config.get("config") or {}
-        title = (settings.get("Labels") or {}).get(_TITLE, "")
+        title = (settings.get("Labels") or {}).get(IMAGE_TITLE, "")
         environment = settings.get("Env") or ()
         python = any(pair.startswith("PYTHON_VERSION=") for pair in environment)
         name = title or ("python" if python else "base")
@@ -261,12 +259,6 @@ def package_url(
     if pairs:
         url += "?" + "&".join(f"{key}={quote(value, safe=':/')}" for key, value in pairs)
     return url
-
-
-def timestamp(epoch: int) -> str:
-    """Seconds since 1970 as RFC 3339 writes a moment."""
-    moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _components(bill: SoftwareBill) -> list[dict[str, Any]]:

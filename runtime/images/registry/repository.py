@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from urllib3.exceptions import HTTPError
 
@@ -85,7 +85,7 @@ class Repository:
         patience: Time limits and retries.
     """
 
-    carries_referrers = True
+    carries_referrers: ClassVar[bool] = True
 
     def __init__(self, reference: Reference, patience: RetryPolicy | None = None) -> None:
         self.reference = reference
@@ -175,10 +175,14 @@ class Repository:
         """
         if self.has_blob(blob):
             return "present"
-        neighbour = ""
+        content = _Content(_StoredBlob(blob, source), known=blob)
+        return self._upload(content, self.neighbour(source))
+
+    def neighbour(self, source: BlobSource) -> str:
+        """Give the repository of the same registry that a source is; empty if it is none."""
         if isinstance(source, Repository) and source.reference.host == self.reference.host:
-            neighbour = source.reference.repository
-        return self._upload(_Content(_StoredBlob(blob, source), known=blob), neighbour)
+            return source.reference.repository
+        return ""
 
     def put_stream(self, stream: BlobStream) -> None:
         """Uploads a blob that is made while it is read; begun again when it breaks off."""
