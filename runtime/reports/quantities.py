@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
@@ -57,6 +57,11 @@ def measure(name: str, value: Any) -> tuple[str, str]:
         if name.endswith(ending):
             return _label(name.removesuffix(ending)), f"{value:.1f} {unit}"
     return _label(name), f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def measures(values: Mapping[str, Any]) -> dict[str, str]:
+    """Give labels and readable values of measures; see `measure`."""
+    return dict(measure(name, value) for name, value in values.items())
 
 
 def _label(name: str) -> str:
