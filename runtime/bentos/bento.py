@@ -15,6 +15,7 @@ from kfp_bento.runtime.files import (
     read_small_file,
     record_digest,
     sealed_record,
+    write_whole,
 )
 from kfp_bento.runtime.models import (
     RECORD_NAME,
@@ -194,10 +195,7 @@ def bento_record(bento: Bento) -> str:
 
 def write_record(bento: Bento) -> None:
     """Writes where a bento's models came from beside its bento.yaml, sealed as our own."""
-    partial = bento.directory / f"{RECORD_NAME}.partial"
-    partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
-    partial.write_bytes(sealed_record(bento.to_dict(), _PURPOSE))
-    partial.replace(bento.directory / RECORD_NAME)
+    write_whole(sealed_record(bento.to_dict(), _PURPOSE), bento.directory / RECORD_NAME)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file, yaml_lines
+from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file, reading, yaml_lines
 from kfp_bento.runtime.programs import cleaned
 
 BENTO_FILE = "bento.yaml"
@@ -134,22 +134,17 @@ def read_bento_file(directory: Path) -> BentoFile:
             f"{directory} is not a bento: it has no {BENTO_FILE}.",
             hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
         )
-    try:
+    what = f"The {BENTO_FILE} in {directory}"
+    with reading(what, BentoError, wrong="is not valid YAML", hint=_BUILD_AGAIN):
         content = read_small_file(path, YAML_LIMIT)
         data = parse_yaml(content)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else cleaned(str(error))
-        raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not valid YAML: {reason}.", hint=_BUILD_AGAIN
-        ) from error
     if not isinstance(data, dict):
-        raise BentoError(f"The {BENTO_FILE} in {directory} is not a mapping.", hint=_BUILD_AGAIN)
+        raise BentoError(f"{what} is not a mapping.", hint=_BUILD_AGAIN)
     try:
         return _bento_file(data, content)
     except _Unlike as error:
         raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not one that BentoML wrote: {error}.",
-            hint=_BUILD_AGAIN,
+            f"{what} is not one that BentoML wrote: {error}.", hint=_BUILD_AGAIN
         ) from None
 
 

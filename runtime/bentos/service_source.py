@@ -9,10 +9,10 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
-from kfp_bento.runtime.bentos.record_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.bentos.requests import prediction_request
+from kfp_bento.runtime.bentos.service_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.files import parse_json_value, read_small_file
+from kfp_bento.runtime.files import parse_json_value, read_small_file, reading
 from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
 
 if TYPE_CHECKING:
@@ -90,13 +90,9 @@ def sample_request(bento: Bento | None) -> Any:
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
         return None
-    try:
+    what = f"The example {example.name} of the bento {bento.tag}"
+    with reading(what, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
-    except (OSError, ValueError) as failure:
-        raise BentoError(
-            f"The example {example.name} of the bento {bento.tag} cannot be read: {failure}.",
-            hint="Build the bento again.",
-        ) from failure
 
 
 def can_require_token(bento: Bento) -> bool:

@@ -23,7 +23,7 @@ class Readiness:
     last_answer: str
 
 
-def wait_until_ready(root: str, timeout: float) -> Readiness:
+def wait_for_readyz(root: str, timeout: float) -> Readiness:
     """Ask `/readyz` until it answers 200, the answer is final, or `timeout` seconds passed.
 
     Refused connections, silence and answers such as 503 are asked again. Any other answer,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks.answer_types import answer_problems, count_rows
 from kfp_bento.runtime.checks.check_report import CheckReport, json_value
-from kfp_bento.runtime.checks.readiness import wait_until_ready
+from kfp_bento.runtime.checks.readiness import wait_for_readyz
 from kfp_bento.runtime.checks.request_body import model_request
 from kfp_bento.runtime.checks.served_model import (
     Answer,
@@ -55,7 +55,7 @@ def smoke_test(
     """
     root = service_root(url)
     body = model_request(model, request)
-    readiness = wait_until_ready(root, timeout)
+    readiness = wait_for_readyz(root, timeout)
     measures = {"seconds_to_ready": round(readiness.seconds, 3)}
     if not readiness.ready:
         summary = (

@@ -1,4 +1,4 @@
-"""Directories that appear under their name only once they are whole."""
+"""Directories and files that appear under their name only once they are whole."""
 
 from __future__ import annotations
 
@@ -82,6 +82,27 @@ def scratch_file(folder: Path, prefix: str) -> tuple[int, Path]:
         if _take(handle):
             return handle, Path(name)
         os.close(handle)
+
+
+def write_whole(content: bytes, file: Path) -> None:
+    """Write a file in one step: there is the old one or the new one, and nothing else.
+
+    Args:
+        content: What it holds.
+        file: The file; missing folders above it are made.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    partial = _beside(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        with suppress(OSError):  # gone after success, and where no folder could be made
+            partial.unlink()
 
 
 def put_in_place(made: Path, destination: Path) -> None:

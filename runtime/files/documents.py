@@ -12,10 +12,13 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
+
+from kfp_bento.runtime.errors import KfpBentoError
 
 # Registries take manifests of up to 4 MiB (distribution specification 1.1).
 JSON_LIMIT = 4 << 20
@@ -57,13 +60,33 @@ def open_plain_file(file: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def parse_json(content: bytes, *, nan: bool = False) -> dict[str, Any]:
+@contextmanager
+def reading(
+    what: str, error: type[KfpBentoError], *, hint: str, wrong: str = "cannot be read"
+) -> Iterator[None]:
+    """Turn a failure to read or to parse a file into an error that says which and why.
+
+    Args:
+        what: The file, for the message.
+        error: The class to raise.
+        hint: What the reader can do next.
+        wrong: What is wrong with it then.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as failure:
+        said = (getattr(failure, "strerror", "") or str(failure)).strip().rstrip(".")
+        why = said.splitlines()[0] if said else type(failure).__name__
+        raise error(f"{what} {wrong}: {why}.", hint=hint) from failure
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
     """Parses a JSON object.
 
     Raises:
         ValueError: As `parse_json_value` says, or it is no object.
     """
-    parsed = parse_json_value(content, nan=nan)
+    parsed = parse_json_value(content)
     if not isinstance(parsed, dict):
         raise ValueError("it is no JSON object")
     return parsed

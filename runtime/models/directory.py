@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
 from kfp_bento.runtime.files import (
@@ -26,9 +26,7 @@ from kfp_bento.runtime.models.identity import (
 from kfp_bento.runtime.models.mlmodel import (
     MLMODEL_NAME,
     mlmodel_text,
-    read_example,
     read_mlmodel,
-    read_mlmodel_of,
     stated_python,
     stated_requirements,
 )
@@ -38,13 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from kfp_bento.runtime.models.registry import Resolution
+    from kfp_bento.runtime.models.resolution import Resolution
 
 
 _UNFINISHED = {"unfinished": True}
 _PURPOSE = "model"
 _RECORD_LIMIT = 64 << 20
-_PROVENANCE = (
+_ORIGIN = (
     *("uri", "name", "version", "alias", "run_id", "model_id", "source", "aliases", "record"),
 )
 """What only a record can say; everything else is read from the files."""
@@ -71,10 +69,10 @@ def load_model(directory: Path, *, record: str = "") -> ModelVersion:
     """
     files = file_digests(_files(directory))
     recorded = load_record(directory, record)
-    return with_provenance(describe_model(directory, files), recorded, directory)
+    return with_origin(describe_model(directory, files), recorded, directory)
 
 
-def with_provenance(
+def with_origin(
     found: ModelVersion, recorded: ModelVersion | None, directory: Path
 ) -> ModelVersion:
     """Adds to what a model's files say where its record says it came from.
@@ -102,7 +100,7 @@ def with_provenance(
             f"its digest is {found.digest} instead of {recorded.digest}.",
             hint="Pull it again.",
         )
-    return replace(found, **{name: getattr(recorded, name) for name in _PROVENANCE})
+    return replace(found, **{name: getattr(recorded, name) for name in _ORIGIN})
 
 
 def was_pulled(directory: Path) -> bool:
@@ -165,19 +163,6 @@ def record_text(model: ModelVersion) -> bytes:
     """Gives the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
     require_usable_key()
     return sealed_record(model.to_dict(), _PURPOSE)
-
-
-def input_example(model: ModelVersion) -> Any:
-    """Gives the example that was logged with a model, as MLflow's scoring payload.
-
-    Returns:
-        The content of `serving_input_example.json` (such as `{"dataframe_split": …}` or
-        `{"inputs": …}`), or None where the model was logged without an example.
-
-    Raises:
-        ModelError: The file is not JSON.
-    """
-    return read_example(model.directory, read_mlmodel_of(model.directory).example_file)
 
 
 def describe_model(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ModelError
-from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, mlmodel_text, portable_mlmodel
+from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, portable_mlmodel
 from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
 
@@ -121,12 +121,6 @@ def file_digests(
 def tree_digest(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> str:
     """Gives `sha256:…` over all files below a directory; see `set_digest` and `model_files`."""
     return set_digest(file_digests(model_files(directory, leave_out=leave_out)))
-
-
-def content_digest(directory: Path) -> str:
-    """Gives the content digest of a model directory; see `ModelVersion.content_digest`."""
-    files = file_digests(model_files(directory))
-    return content_set_digest(files, mlmodel_text(directory))
 
 
 def _strange(directory: Path, path: Path, what: str) -> ModelError:

@@ -17,14 +17,14 @@ from kfp_bento.runtime.models.directory import (
     require_mlmodel,
     require_usable_key,
     was_pulled,
-    with_provenance,
+    with_origin,
     write_record,
 )
 from kfp_bento.runtime.models.download import download_files, list_files
 from kfp_bento.runtime.models.identity import copied_sha256, file_digests, model_files
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
-from kfp_bento.runtime.models.registry import Resolution, resolve_model
+from kfp_bento.runtime.models.resolution import Resolution, resolve_model
 from kfp_bento.runtime.models.tracking import (
     Tracking,
     choose_tracking,
@@ -200,7 +200,7 @@ def _copy_model(
         target = {file: partial / path for path, file in files.items()}
         copied = file_digests(files, lambda file: copied_sha256(file, target[file]))
         name = plain_text(source.resolve().name)
-        model = with_provenance(describe_model(partial, copied, uri=name), recorded, source)
+        model = with_origin(describe_model(partial, copied, uri=name), recorded, source)
         record = write_record(partial, model)
     progress(size, size)
     return dataclasses.replace(model, directory=directory, record=record)

@@ -188,6 +188,21 @@ def is_missing(failure: BaseException) -> bool:
     )
 
 
+@contextmanager
+def missing_as(
+    message: str, *, hint: str, error: type[KfpBentoError] = ModelError
+) -> Iterator[None]:
+    """Turn MLflow's word that something does not exist into an error of ours."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as failure:
+        if is_missing(failure):
+            raise error(message, hint=hint) from failure
+        raise
+
+
 def is_refusal(failure: BaseException) -> bool:
     """Whether the server wants other credentials."""
     return getattr(failure, "error_code", "") in (

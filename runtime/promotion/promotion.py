@@ -11,7 +11,7 @@ from kfp_bento.runtime.errors import InvalidInput, PromotionError
 from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import (
     choose_tracking,
-    is_missing,
+    missing_as,
     read_registered_model,
     read_registered_version,
     speaking_to,
@@ -153,32 +153,22 @@ def _require_passed(model: ModelVersion, reports: Sequence[CheckReport]) -> None
 
 
 def _holder(client: Any, model: ModelVersion, alias: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"There is no registered model {model.name!r}.",
+        hint="Promote on the tracking server that the model was pulled from.",
+        error=PromotionError,
+    ):
         answer = client.get_registered_model(model.name)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"There is no registered model {model.name!r}.",
-                hint="Promote on the tracking server that the model was pulled from.",
-            ) from failure
-        raise
     return read_registered_model(answer).aliases.get(alias, "")
 
 
 def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"Version {model.version} of {model.name!r} does not exist any more.",
+        hint="Pull and check a version that does.",
+        error=PromotionError,
+    ):
         answer = client.get_model_version(model.name, model.version)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"Version {model.version} of {model.name!r} does not exist any more.",
-                hint="Pull and check a version that does.",
-            ) from failure
-        raise
     found = read_registered_version(answer)
     source = without_password(found.source)
     if source != model.source:

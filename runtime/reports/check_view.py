@@ -9,8 +9,8 @@ from itertools import zip_longest
 from typing import Any
 
 from kfp_bento.runtime.reports.json_text import one_line
-from kfp_bento.runtime.reports.quantities import measures
 from kfp_bento.runtime.reports.story import Answers, Facts, Story, answers_of, part, sentence
+from kfp_bento.runtime.reports.wording import measures
 
 MOST_ROWS = 20
 _ABSENT = object()  # stands for an answer that only the other side has

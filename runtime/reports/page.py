@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import plain_text
-from kfp_bento.runtime.reports import quantities
+from kfp_bento.runtime.reports import wording
 from kfp_bento.runtime.reports.check_view import MOST_ROWS, checked, loose_rows
 from kfp_bento.runtime.reports.json_text import one_line, readable
 from kfp_bento.runtime.reports.signature import signature_fields
@@ -40,10 +40,10 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bytes=quantities.human_bytes,
-        seconds=quantities.human_seconds,
-        counted=quantities.counted,
-        short=quantities.short_digest,
+        bytes=wording.human_bytes,
+        seconds=wording.human_seconds,
+        counted=wording.counted,
+        short=wording.shorten_digests,
         json=one_line,
         readable=readable,
         sentence=sentence,
@@ -57,7 +57,7 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
         run=story,
         verdict=story.verdict,
         model=model,
-        metrics=quantities.measures(part(model, "metrics")),
+        metrics=wording.measures(part(model, "metrics")),
         signature=signature_fields(model.get("signature") or model),
         checked=[checked(check) for check in story.checks],
         loose_rows=loose_rows(story),

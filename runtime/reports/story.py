@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from kfp_bento.runtime.reports.json_text import one_line
-from kfp_bento.runtime.reports.quantities import counted, listed
+from kfp_bento.runtime.reports.wording import counted, listed
 
 Facts: TypeAlias = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ _COLOURS = ("base", "dependencies", "model", "source")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunVerdict:
     """How a run ended.
 
     Attributes:
@@ -190,24 +190,24 @@ class Story:
         ]
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RunVerdict:
         """Whether the run ended with a promoted model, and if not, why."""
         moved = self._alias(expected=False)
         if self.failed_checks:
             names = listed([str(one.get("name", "a check")) for one in self.failed_checks])
             found = self.failed_checks[0].get("summary") or "No reason was recorded"
             reason = sentence(str(found))
-            return Verdict(False, "Check failed", f"{names} failed. {reason} {moved}")
+            return RunVerdict(False, "Check failed", f"{names} failed. {reason} {moved}")
         if self._unchecked_difference():
             text = "The service does not answer as the registry's model predicts."
-            return Verdict(False, "Answers differ", f"{text} {moved}")
+            return RunVerdict(False, "Answers differ", f"{text} {moved}")
         if not self.checks:
             text = "No check has reported, so nothing shows that the right model is served."
-            return Verdict(False, "Not checked", f"{text} {moved}")
+            return RunVerdict(False, "Not checked", f"{text} {moved}")
         evidence = f"The service {self._agreement()}."
         if not part(self.summary, "promoted"):
-            return Verdict(False, "Not promoted", f"{evidence} {moved}")
-        return Verdict(True, "Promoted", f"{evidence} {self._alias(expected=True)}")
+            return RunVerdict(False, "Not promoted", f"{evidence} {moved}")
+        return RunVerdict(True, "Promoted", f"{evidence} {self._alias(expected=True)}")
 
     def outcome(self, stop: str) -> str:
         """Give what became of a stop: done, failed, or missing when it left no record."""

@@ -84,7 +84,7 @@ def remove_traces(directory: Path) -> None:
         (directory / "env/python" / name).unlink(missing_ok=True)
 
 
-def settle(directory: Path, version: str, lock: str) -> None:
+def finish_files(directory: Path, version: str, lock: str) -> None:
     """Gives a built bento its version and its lock, and takes the clock out of it.
 
     Args:

@@ -31,7 +31,7 @@ def human_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def short_digest(digest: str) -> str:
+def shorten_digests(digest: str) -> str:
     """Give the algorithm and the first 12 digits of every digest in a text."""
     return _DIGEST.sub(r"\1", digest)
 
