@@ -135,7 +135,7 @@ def read_bento_file(directory: Path) -> BentoFile:
             hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
         )
     what = f"The {BENTO_FILE} in {directory}"
-    with reading(what, BentoError, wrong="is not valid YAML", hint=_BUILD_AGAIN):
+    with reading(f"{what} is not valid YAML", BentoError, hint=_BUILD_AGAIN):
         content = read_small_file(path, YAML_LIMIT)
         data = parse_yaml(content)
     if not isinstance(data, dict):

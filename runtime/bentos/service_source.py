@@ -90,8 +90,8 @@ def sample_request(bento: Bento | None) -> Any:
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
         return None
-    what = f"The example {example.name} of the bento {bento.tag}"
-    with reading(what, BentoError, hint="Build the bento again."):
+    problem = f"The example {example.name} of the bento {bento.tag} cannot be read"
+    with reading(problem, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
 
 

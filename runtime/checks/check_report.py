@@ -100,8 +100,8 @@ class CheckReport:
         Raises:
             CheckError: There is no such file, or it holds no report.
         """
-        what = f"The check report in {path}"
-        with reading(what, CheckError, hint="Run the check again."):
+        problem = f"There is no check report in {path}"
+        with reading(problem, CheckError, hint="Run the check again."):
             return cls.from_dict(parse_json(read_small_file(Path(path), LARGEST_REPORT)))
 
 

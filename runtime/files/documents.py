@@ -61,23 +61,20 @@ def open_plain_file(file: Path) -> BinaryIO:
 
 
 @contextmanager
-def reading(
-    what: str, error: type[KfpBentoError], *, hint: str, wrong: str = "cannot be read"
-) -> Iterator[None]:
-    """Turn a failure to read or to parse a file into an error that says which and why.
+def reading(problem: str, error: type[KfpBentoError], *, hint: str) -> Iterator[None]:
+    """Turn a failure to read or to parse a file into an error that says why.
 
     Args:
-        what: The file, for the message.
+        problem: What such a failure means, such as "The record x cannot be read".
         error: The class to raise.
         hint: What the reader can do next.
-        wrong: What is wrong with it then.
     """
     try:
         yield
     except (OSError, ValueError) as failure:
         said = (getattr(failure, "strerror", "") or str(failure)).strip().rstrip(".")
         why = said.splitlines()[0] if said else type(failure).__name__
-        raise error(f"{what} {wrong}: {why}.", hint=hint) from failure
+        raise error(f"{problem}: {why}.", hint=hint) from failure
 
 
 def parse_json(content: bytes) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Run:
         Raises:
             LocalRunError: It cannot be read.
         """
-        with reading(f"The {name} of step {step}", LocalRunError, hint="Start the run again."):
+        problem = f"The {name} of step {step} cannot be read"
+        with reading(problem, LocalRunError, hint="Start the run again."):
             return parse_json(read_small_file(self.output(step, name), JSON_LIMIT))
 
 

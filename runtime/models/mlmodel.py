@@ -107,7 +107,9 @@ def mlmodel_text(directory: Path) -> bytes:
     Raises:
         ModelError: It cannot be read, or is larger than `MLMODEL_LIMIT`.
     """
-    with reading(str(directory / MLMODEL_NAME), ModelError, hint="Pull the model again."):
+    with reading(
+        f"{directory / MLMODEL_NAME} cannot be read", ModelError, hint="Pull the model again."
+    ):
         return read_small_file(directory / MLMODEL_NAME, MLMODEL_LIMIT)
 
 
@@ -183,9 +185,8 @@ def _example(directory: Path, name: str) -> Any:
     if not path.resolve().is_relative_to(directory.resolve()) or not path.is_file():
         return None
     with reading(
-        f"The model's input example {name}",
+        f"The model's input example {name} is not valid JSON",
         ModelError,
-        wrong="is not valid JSON",
         hint="Log the model again with input_example=.",
     ):
         return parse_json_value(read_small_file(path, EXAMPLE_LIMIT), nan=True)
@@ -210,9 +211,8 @@ def version_text(value: Any, where: str) -> str:
 
 def _mapping(text: bytes) -> dict[str, Any]:
     with reading(
-        "The MLmodel file",
+        "The MLmodel file is not valid YAML",
         ModelError,
-        wrong="is not valid YAML",
         hint="Download the model again, or log it again.",
     ):
         if len(text) > MLMODEL_LIMIT:
@@ -257,9 +257,8 @@ def _yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping beside `MLmodel`; {} where there is none."""
     content = _beside(path, YAML_LIMIT)
     with reading(
-        f"The model's {path.name}",
+        f"The model's {path.name} is not valid YAML",
         ModelError,
-        wrong="is not valid YAML",
         hint="Log the model again, or take the file out of it.",
     ):
         data = parse_yaml(content or b"")
@@ -271,5 +270,5 @@ def _beside(path: Path, limit: int) -> bytes | None:
     if not path.exists():
         return None
     hint = "Pull the model again, or log it again."
-    with reading(f"The model's {path.name}", ModelError, hint=hint):
+    with reading(f"The model's {path.name} cannot be read", ModelError, hint=hint):
         return read_small_file(path, limit)
