@@ -268,7 +268,7 @@ def _mapping(place: Place, value: Any) -> dict[str, Any]:
 
 
 def _items(above: Place, holder: Mapping[str, Any], key: str) -> Iterator[tuple[Place, Any]]:
-    """The items of a list that may be missing, each with its place."""
+    """Give the items of a list that may be missing, each with its place."""
     value = holder.get(key) or []
     if not isinstance(value, list):
         raise _Unlike((*above, key), "is no list")
@@ -286,7 +286,7 @@ def _texts(above: Place, holder: Mapping[str, Any], key: str) -> Iterator[Listed
 def _set(
     above: Place, holder: Mapping[str, Any], leave_out: Container[str] = ()
 ) -> dict[str, Listed]:
-    """What is set, whatever its kind, as texts: it is only shown."""
+    """Give what is set, whatever its kind, as texts: it is only shown."""
     return {
         str(key): Listed(str(value), (*above, str(key)))
         for key, value in holder.items()
@@ -295,7 +295,7 @@ def _set(
 
 
 def _scalar(above: Place, holder: Mapping[str, Any], key: str, *, needed: bool = False) -> str:
-    """A text, number or date as a text; "" for what is missing."""
+    """Give a text, number or date as a text; "" for what is missing."""
     value = holder.get(key)
     if value is None and needed:
         raise _Unlike((*above, key), "is missing")
@@ -307,7 +307,7 @@ def _scalar(above: Place, holder: Mapping[str, Any], key: str, *, needed: bool =
 
 
 def _line(above: Place, holder: Mapping[str, Any], key: str) -> str:
-    """The same, in one line that can be shown as it is."""
+    """Give the same, in one line that can be shown as it is."""
     text = _scalar(above, holder, key)
     if not text.isprintable():
         raise _Unlike((*above, key), "holds control characters")
@@ -315,7 +315,7 @@ def _line(above: Place, holder: Mapping[str, Any], key: str) -> str:
 
 
 def _name(above: Place, holder: Mapping[str, Any], key: str) -> str:
-    """The same, which must be there."""
+    """Give the same, which must be there."""
     text = _line(above, holder, key)
     if not text:
         raise _Unlike((*above, key), "is missing")
@@ -323,7 +323,7 @@ def _name(above: Place, holder: Mapping[str, Any], key: str) -> str:
 
 
 def _value(place: Place, value: Any) -> str:
-    """The value of an environment variable."""
+    """Give the value of an environment variable."""
     if not isinstance(value, str | int | float):
         raise _Unlike(place, "is no text")
     return str(value)

@@ -74,7 +74,7 @@ def build_bento(
     allow_sources: Sequence[str] = (),
     show_example: bool = True,
 ) -> Bento:
-    """Builds a bento, or finds that the directory holds it already.
+    """Build a bento, or find that the directory holds it already.
 
     Same models, same service source, same lock: same version and the same bytes, wherever and
     whenever it is built.
@@ -176,7 +176,7 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
 
 
 def _settled(built: Bento, directory: Path) -> Bento:
-    """Puts a bento into its place, unless every file of it is there already."""
+    """Put a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
     if (directory / "bento.yaml").is_file():
         try:
@@ -194,7 +194,7 @@ def _settled(built: Bento, directory: Path) -> Bento:
 
 
 def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
-    """Gives each model its tag in the bento: its name, and the start of its content digest.
+    """Give each model its tag in the bento: its name, and the start of its content digest.
 
     Raises:
         InvalidInput: There is no model, or one was given twice.
@@ -256,7 +256,7 @@ def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Pat
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:
-    """Gives the directory of a user's service and its import string ("": its build file says)."""
+    """Give the directory of a user's service and its import string ("": its build file says)."""
     if service.is_file() and service.suffix == ".py":
         context = work / "context"
         context.mkdir()
@@ -278,7 +278,7 @@ def _has_build_section(path: Path) -> bool:
 
 
 def content_version(source: Path, models: Sequence[BentoModel], lock_text: str, python: str) -> str:
-    """Derives a bento's version from everything that decides what the bento does.
+    """Derive a bento's version from everything that decides what the bento does.
 
     Args:
         source: The directory of the service's source.

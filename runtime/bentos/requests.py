@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str, Any]:
-    """Gives the body of `POST /predict` made of the model's own input example.
+    """Give the body of `POST /predict` made of the model's own input example.
 
     Args:
         model: A pulled model.

@@ -76,7 +76,7 @@ class _Section:
 
 
 def sample_request(bento: Bento | None) -> Any:
-    """Gives the request body that a generated service of one model has as its example.
+    """Give the request body that a generated service of one model has as its example.
 
     Args:
         bento: The bento; None where a stored model is served.
@@ -110,7 +110,7 @@ def can_require_token(bento: Bento) -> bool:
 
 
 def service_class_name(name: str) -> str:
-    """Gives the class name of the generated service of a bento, such as `WineService`."""
+    """Give the class name of the generated service of a bento, such as `WineService`."""
     return class_name(name, "Service")
 
 
@@ -121,7 +121,7 @@ def generated_files(
     *,
     show_example: bool = True,
 ) -> dict[str, bytes]:
-    """Gives the source files of a generated service by name.
+    """Give the source files of a generated service by name.
 
     One model is asked at `POST /predict`; each of several models at `POST /predict/<model name>`.
 
@@ -203,7 +203,7 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
 
 
 def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tuple[str, str]:
-    """Gives the type of `inputs` and the expression that hands them to the model."""
+    """Give the type of `inputs` and the expression that hands them to the model."""
     columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
@@ -239,7 +239,7 @@ def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tup
 
 
 def _has_type_hints(model: ModelVersion) -> bool:
-    """Says whether MLflow hands the input on as it is, for the model's own hints to check."""
+    """Say whether MLflow hands the input on as it is, for the model's own hints to check."""
     return read_mlmodel_of(model.directory).has_type_hints
 
 

@@ -173,7 +173,7 @@ def _sweep(folder: Path, prefix: str) -> None:
 
 
 def _has_maker(old: Path) -> bool:
-    """Whether the process that moved a directory away is alive: it has locked the new one."""
+    """Tell whether the process that moved a directory away is alive: it has locked the new one."""
     try:
         lock = os.open(old.with_name(old.name.removesuffix(_OLD)), os.O_RDONLY)
     except OSError:

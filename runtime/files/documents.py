@@ -1,7 +1,7 @@
 """Small JSON and YAML files that somebody else wrote, read without trusting them.
 
 What Python's parsers would let pass, other programs read differently or choke on: the same key
-twice, ``NaN``, lone surrogates, numbers without end, nesting without end, aliases that multiply.
+twice, `NaN`, lone surrogates, numbers without end, nesting without end, aliases that multiply.
 All of that is a ValueError here.
 """
 
@@ -33,7 +33,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_small_file(file: Path, limit: int) -> bytes:
-    """Reads a regular file of at most ``limit`` bytes; never waits for a pipe.
+    """Read a regular file of at most `limit` bytes; never waits for a pipe.
 
     Raises:
         OSError: It cannot be opened or read.
@@ -47,7 +47,7 @@ def read_small_file(file: Path, limit: int) -> bytes:
 
 
 def open_plain_file(file: Path) -> BinaryIO:
-    """Opens a regular file for reading; never waits for a pipe.
+    """Open a regular file for reading; never waits for a pipe.
 
     Raises:
         OSError: It cannot be opened.
@@ -78,7 +78,7 @@ def reading(problem: str, error: type[KfpBentoError], *, hint: str) -> Iterator[
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Parses a JSON object.
+    """Parse a JSON object.
 
     Raises:
         ValueError: As `parse_json_value` says, or it is no object.
@@ -90,11 +90,11 @@ def parse_json(content: bytes) -> dict[str, Any]:
 
 
 def parse_json_value(content: bytes, *, nan: bool = False) -> Any:
-    """Parses any JSON value.
+    """Parse any JSON value.
 
     Args:
         content: The document.
-        nan: Whether numbers may be ``NaN`` and infinite, as Python and MLflow write them.
+        nan: Whether numbers may be `NaN` and infinite, as Python and MLflow write them.
 
     Raises:
         ValueError: It is no UTF-8, no JSON, nested deeper than `DEEPEST`, or holds a key twice
@@ -134,7 +134,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parses a TOML document.
+    """Parse a TOML document.
 
     Raises:
         ValueError: It is no UTF-8, no TOML, or nested too deeply.
@@ -146,7 +146,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes) -> Any:
-    """Parses a YAML document made of plain values.
+    """Parse a YAML document made of plain values.
 
     Raises:
         ValueError: It is no YAML, asks for Python objects, is nested deeper than `DEEPEST`, holds
@@ -169,7 +169,7 @@ def parse_yaml(content: bytes) -> Any:
 
 
 def _check_events(content: bytes) -> None:
-    """Looks how deep and how large a document is before anything is made of it."""
+    """Look how deep and how large a document is before anything is made of it."""
     depth = 0
     for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -184,7 +184,7 @@ def _check_events(content: bytes) -> None:
 
 
 def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
-    """Gives the line, counted from one, of every value of a YAML document, by its keys.
+    """Give the line, counted from one, of every value of a YAML document, by its keys.
 
     Args:
         content: A document that `parse_yaml` has taken.
@@ -195,7 +195,7 @@ def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
 def _lines(
     node: Any, path: tuple[str | int, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Path and line of every value below a node; of aliases only once."""
+    """Give path and line of every value below a node; of aliases only once."""
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_model(directory: Path, *, record: str = "") -> ModelVersion:
-    """Reads a model directory: one that was pulled, or any that MLflow wrote.
+    """Read a model directory: one that was pulled, or any that MLflow wrote.
 
     Its files are hashed and read in every case. Where they came from is taken from the record
     beside them, but only from one of our own: sealed with this user's key or with the one in
@@ -75,7 +75,7 @@ def load_model(directory: Path, *, record: str = "") -> ModelVersion:
 def with_origin(
     found: ModelVersion, recorded: ModelVersion | None, directory: Path
 ) -> ModelVersion:
-    """Adds to what a model's files say where its record says it came from.
+    """Add to what a model's files say where its record says it came from.
 
     Args:
         found: The model as its files describe it.
@@ -104,7 +104,7 @@ def with_origin(
 
 
 def was_pulled(directory: Path) -> bool:
-    """Whether a directory says that a pull, of whomever, filled it or was about to."""
+    """Tell whether a directory says that a pull, of whomever, filled it or was about to."""
     try:
         facts = parse_json(_record_content(directory))
     except ValueError:
@@ -113,7 +113,7 @@ def was_pulled(directory: Path) -> bool:
 
 
 def load_record(directory: Path, told: str = "") -> ModelVersion | None:
-    """Reads the record of a pulled directory, or gives None where there is none of our own.
+    """Read the record of a pulled directory, or give None where there is none of our own.
 
     Args:
         directory: The model's directory.
@@ -146,7 +146,7 @@ def load_record(directory: Path, told: str = "") -> ModelVersion | None:
 
 
 def write_record(directory: Path, model: ModelVersion | None) -> str:
-    """Writes a directory's record, or for None the mark that it is not finished yet.
+    """Write a directory's record, or for None the mark that it is not finished yet.
 
     Returns:
         The digest of the record; "" for the mark.
@@ -160,7 +160,7 @@ def write_record(directory: Path, model: ModelVersion | None) -> str:
 
 
 def record_text(model: ModelVersion) -> bytes:
-    """Gives the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
+    """Give the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
     require_usable_key()
     return sealed_record(model.to_dict(), _PURPOSE)
 
@@ -173,7 +173,7 @@ def describe_model(
     alias: str = "",
     resolution: Resolution | None = None,
 ) -> ModelVersion:
-    """Gives the `ModelVersion` for a directory whose files were hashed already.
+    """Give the `ModelVersion` for a directory whose files were hashed already.
 
     Args:
         directory: The model's directory.
@@ -208,7 +208,7 @@ def describe_model(
 
 
 def require_mlmodel(names: Iterable[str], where: str) -> None:
-    """Raises a ModelError unless the files of a directory include `MLmodel`."""
+    """Raise a ModelError unless the files of a directory include `MLmodel`."""
     names = list(names)
     if MLMODEL_NAME in names:
         return
@@ -239,7 +239,7 @@ def _record_content(directory: Path) -> bytes:
 
 
 def require_usable_key() -> None:
-    """Raises an InvalidInput if the key for records is too short to keep anybody out."""
+    """Raise an InvalidInput if the key for records is too short to keep anybody out."""
     try:
         own_key()
     except ValueError as failure:

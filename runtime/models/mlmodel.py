@@ -72,7 +72,7 @@ class Mlmodel:
 
 
 def read_mlmodel(text: bytes) -> Mlmodel:
-    """Reads an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
+    """Read an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
 
     Raises:
         ModelError: It is not YAML, says something that MLflow would not, or has no
@@ -93,7 +93,7 @@ def read_mlmodel(text: bytes) -> Mlmodel:
 
 
 def read_mlmodel_of(directory: Path) -> Mlmodel:
-    """Reads the `MLmodel` file of a directory.
+    """Read the `MLmodel` file of a directory.
 
     Raises:
         ModelError: It cannot be read, or as `read_mlmodel` says.
@@ -102,7 +102,7 @@ def read_mlmodel_of(directory: Path) -> Mlmodel:
 
 
 def mlmodel_text(directory: Path) -> bytes:
-    """Gives the content of a directory's `MLmodel` file.
+    """Give the content of a directory's `MLmodel` file.
 
     Raises:
         ModelError: It cannot be read, or is larger than `MLMODEL_LIMIT`.
@@ -114,7 +114,7 @@ def mlmodel_text(directory: Path) -> bytes:
 
 
 def portable_mlmodel(text: bytes) -> bytes:
-    """Gives an `MLmodel` file without the keys that only one run has.
+    """Give an `MLmodel` file without the keys that only one run has.
 
     Args:
         text: The file as MLflow wrote it.
@@ -140,12 +140,12 @@ def portable_mlmodel(text: bytes) -> bytes:
 
 
 def stated_python(directory: Path) -> str:
-    """Gives the interpreter that `python_env.yaml` states, or ""."""
+    """Give the interpreter that `python_env.yaml` states, or ""."""
     return version_text(_yaml(directory / "python_env.yaml").get("python"), "python_env.yaml")
 
 
 def stated_requirements(directory: Path) -> tuple[str, ...]:
-    """Gives the lines of `requirements.txt`, without comments and blank ones.
+    """Give the lines of `requirements.txt`, without comments and blank ones.
 
     Models logged before MLflow 1.19 say their pip requirements in `conda.yaml` only.
 
@@ -193,7 +193,7 @@ def _example(directory: Path, name: str) -> Any:
 
 
 def version_text(value: Any, where: str) -> str:
-    """Gives a version as text; "" where none is stated.
+    """Give a version as text; "" where none is stated.
 
     Raises:
         ModelError: It is none: it could add a line to what is installed.
@@ -227,7 +227,7 @@ def _mapping(text: bytes) -> dict[str, Any]:
 
 
 def _flavors(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Gives the flavors of a model that MLflow can serve."""
+    """Give the flavors of a model that MLflow can serve."""
     flavors = data.get("flavors")
     if not isinstance(flavors, dict) or len(flavors) > _MOST_FLAVORS:
         raise ModelError(

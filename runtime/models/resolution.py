@@ -77,7 +77,7 @@ class RegisteredVersion:
 
 
 def read_registered_model(answer: Any) -> RegisteredModel:
-    """Reads MLflow's `RegisteredModel`.
+    """Read MLflow's `RegisteredModel`.
 
     Raises:
         ModelError: A name, alias or version is none.
@@ -97,7 +97,7 @@ def read_registered_model(answer: Any) -> RegisteredModel:
 
 
 def read_registered_version(answer: Any) -> RegisteredVersion:
-    """Reads MLflow's `ModelVersion`.
+    """Read MLflow's `ModelVersion`.
 
     Raises:
         ModelError: A field is no text that can be shown, or there is no end of tags.
@@ -264,7 +264,7 @@ def _run_model(uri: ModelUri, client: Any) -> Resolution:
 
 
 def _model_of_run(run: Any, name: str, client: Any) -> str | None:
-    """Since MLflow 3 models are logged beside their run, found again by run and name."""
+    """Find a model that MLflow, since version 3, logged beside its run."""
     from mlflow.exceptions import MlflowException
 
     quoted = name.replace("'", "\\'")

@@ -58,7 +58,7 @@ class Promotion:
     history_tag: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data."""
+        """Give the facts as JSON-able data."""
         return asdict(self)
 
 
@@ -70,7 +70,7 @@ def promote_model(
     image: str = "",
     tracking_uri: str = "",
 ) -> Promotion:
-    """Sets an alias to a version whose checks all passed, and writes down that it did.
+    """Set an alias to a version whose checks all passed, and write down that it did.
 
     The alias must still be where it was when the model was resolved. This is check-then-set,
     not compare-and-set, since MLflow offers none: between the check and the setting there is a

@@ -244,7 +244,7 @@ class Story:
         return float(total) if _is_number(total) else None
 
     def _unchecked_difference(self) -> bool:
-        """Whether answers differ that no check compared."""
+        """Tell whether answers differ that no check compared."""
         return bool(self.answers and not self.answers.equal and not self.comparison)
 
     def _agreement(self) -> str:
