@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROAD = ["models", "bentos", "images", "deployments", "checks", "promotion"]
-SHARED = {"errors"}
+SHARED = {"errors", "http"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {
     "images": [

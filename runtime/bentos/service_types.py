@@ -70,7 +70,7 @@ class ServiceTypes:
         self._class_names: set[str] = set()
 
     def value(self, type_: ValueType, hint: str) -> str:
-        """Gives the type of one column, array item, object property or map value.
+        """Give the type of one column, array item, object property or map value.
 
         Args:
             type_: The type in the signature.
@@ -90,7 +90,7 @@ class ServiceTypes:
         return self._any()
 
     def row_class(self, name: str, doc: str, columns: Sequence[Column]) -> str:
-        """Adds a record class with one field per column and gives its name."""
+        """Add a record class with one field per column and give its name."""
         name = self._unused(name)
         fields = []
         for field, column in zip(_fields(columns), columns, strict=True):
@@ -105,7 +105,7 @@ class ServiceTypes:
         return name
 
     def tensors_class(self, name: str, doc: str, tensors: Sequence[Tensor]) -> str:
-        """Adds a class with one field per named tensor and gives its name."""
+        """Add a class with one field per named tensor and give its name."""
         name = self._unused(name)
         self._add_class(
             name,
@@ -118,12 +118,12 @@ class ServiceTypes:
         return name
 
     def tensor(self, tensor: Tensor) -> str:
-        """Gives the type of one tensor."""
+        """Give the type of one tensor."""
         shape = "".join(f", {length:d}" for length in tensor.shape)
         return f"{self._imported('tensor')}({literal(tensor.dtype)}{shape})"
 
     def params_class(self, name: str, params: Sequence[Parameter]) -> str:
-        """Adds the class of inference parameters with their defaults and gives its name."""
+        """Add the class of inference parameters with their defaults and give its name."""
         name = self._unused(name)
         lines = []
         for field, param in zip(_fields(params), params, strict=True):
@@ -138,7 +138,7 @@ class ServiceTypes:
         return name
 
     def answer(self, outputs: Sequence[Field], prefix: str) -> str:
-        """Gives the JSON type of the model's answer, as far as the signature tells it."""
+        """Give the JSON type of the model's answer, as far as the signature tells it."""
         columns = [field for field in outputs if isinstance(field, Column)]
         named = [column for column in columns if column.name not in (None, "")]
         if not outputs:
@@ -218,14 +218,14 @@ MODULE_NAMES = frozenset(
 
 
 def literal(text: str) -> str:
-    """Gives a string as Python source, in double quotes, printable characters as they are."""
+    """Give a string as Python source, in double quotes, printable characters as they are."""
     if text.isprintable():
         return json.dumps(text, ensure_ascii=False)
     return ascii(text)
 
 
 def docstring(text: str) -> str:
-    """Gives a docstring: text that is no plain words cannot end it, nor be anything but text."""
+    """Give a docstring: text that is no plain words cannot end it, nor be anything but text."""
     safe = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     return (
         '"""' + "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in safe) + '"""'
@@ -233,7 +233,7 @@ def docstring(text: str) -> str:
 
 
 def python_literal(value: Any) -> str:
-    """Gives JSON data, and tuples of it, as Python source.
+    """Give JSON data, and tuples of it, as Python source.
 
     Raises:
         TypeError: It is something else, which nobody said how to write.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfp_bento.runtime.local.mlflow_app import TOKEN_VARIABLE
 from kfp_bento.runtime.local.private import private_directory
 from kfp_bento.runtime.local.processes import wait_until_answers
-from kfp_bento.runtime.local.tracking_app import TOKEN_VARIABLE
 from kfp_bento.runtime.programs import clean_environment, interrupt_group, start_program
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def tracking_server(directory: Path) -> Iterator[TrackingServer]:
     token = secrets.token_urlsafe(32)
     with socket.create_server((HOST, 0), backlog=128) as listener:
         # -P: nothing is imported from the directory that it works in.
-        argv = [sys.executable, "-P", "-m", "kfp_bento.runtime.local.tracking_app"]
+        argv = [sys.executable, "-P", "-m", "kfp_bento.runtime.local.mlflow_app"]
         argv += [f"sqlite:///{place / 'mlflow.db'}", str(place / "artifacts")]
         argv += [str(listener.fileno())]
         with start_program(

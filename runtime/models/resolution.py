@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.models.text import checked_text, shown_text
-from kfp_bento.runtime.models.tracking import is_missing
+from kfp_bento.runtime.models.tracking import is_missing, missing_as
 from kfp_bento.runtime.models.uri import logged_model_id, without_password
 from kfp_bento.runtime.models.version import version_number
 
@@ -77,7 +77,7 @@ class RegisteredVersion:
 
 
 def read_registered_model(answer: Any) -> RegisteredModel:
-    """Reads MLflow's `RegisteredModel`.
+    """Read MLflow's `RegisteredModel`.
 
     Raises:
         ModelError: A name, alias or version is none.
@@ -97,7 +97,7 @@ def read_registered_model(answer: Any) -> RegisteredModel:
 
 
 def read_registered_version(answer: Any) -> RegisteredVersion:
-    """Reads MLflow's `ModelVersion`.
+    """Read MLflow's `ModelVersion`.
 
     Raises:
         ModelError: A field is no text that can be shown, or there is no end of tags.
@@ -170,18 +170,12 @@ def _registered_version(uri: ModelUri, client: Any) -> Resolution:
 
 
 def _registered_model(name: str, client: Any) -> RegisteredModel:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    percent = " MLflow does not decode percent escapes in names." if "%" in name else ""
+    with missing_as(
+        f"There is no registered model {name!r}.",
+        hint="Check the name (upper and lower case matter) and the tracking URI." + percent,
+    ):
         return read_registered_model(client.get_registered_model(name))
-    except MlflowException as failure:
-        if not is_missing(failure):
-            raise
-        percent = " MLflow does not decode percent escapes in names." if "%" in name else ""
-        raise ModelError(
-            f"There is no registered model {name!r}.",
-            hint="Check the name (upper and lower case matter) and the tracking URI." + percent,
-        ) from failure
 
 
 def _aliased(uri: ModelUri, aliases: dict[str, str]) -> str:
@@ -241,17 +235,11 @@ def _location(name: str, version: str, source: str, client: Any) -> str:
 
 
 def _logged_model(model_id: str, client: Any) -> Resolution:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"There is no logged model {model_id}.",
+        hint="Check the id and the tracking URI; a deleted model cannot be pulled.",
+    ):
         found = client.get_logged_model(model_id)
-    except MlflowException as failure:
-        if not is_missing(failure):
-            raise
-        raise ModelError(
-            f"There is no logged model {model_id}.",
-            hint="Check the id and the tracking URI; a deleted model cannot be pulled.",
-        ) from failure
     return Resolution(
         location=checked_text(found.artifact_location, "The logged model's location"),
         run_id=checked_text(found.source_run_id or "", "The logged model's run"),
@@ -261,16 +249,9 @@ def _logged_model(model_id: str, client: Any) -> Resolution:
 
 
 def _run_model(uri: ModelUri, client: Any) -> Resolution:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    hint = "Check the run id and the tracking URI."
+    with missing_as(f"There is no run {uri.run_id}.", hint=hint):
         run = client.get_run(uri.run_id)
-    except MlflowException as failure:
-        if not is_missing(failure):
-            raise
-        raise ModelError(
-            f"There is no run {uri.run_id}.", hint="Check the run id and the tracking URI."
-        ) from failure
     name, _, below = uri.path.partition("/")
     logged = _model_of_run(run, name, client)
     if logged is not None:
@@ -283,7 +264,7 @@ def _run_model(uri: ModelUri, client: Any) -> Resolution:
 
 
 def _model_of_run(run: Any, name: str, client: Any) -> str | None:
-    """Since MLflow 3 models are logged beside their run, found again by run and name."""
+    """Find a model that MLflow, since version 3, logged beside its run."""
     from mlflow.exceptions import MlflowException
 
     quoted = name.replace("'", "\\'")

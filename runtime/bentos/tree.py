@@ -28,7 +28,7 @@ _NO_HARD_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EN
 
 
 def add_model(model: ModelVersion, tag: str, store: Path) -> None:
-    """Puts a model's files into a BentoML model store, linked where possible.
+    """Put a model's files into a BentoML model store, linked where possible.
 
     Args:
         model: The model.
@@ -58,7 +58,7 @@ def add_model(model: ModelVersion, tag: str, store: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Makes a second name for a file; a copy where the file system has none."""
+    """Make a second name for a file; a copy where the file system has none."""
     try:
         target.hardlink_to(source.resolve())
     except OSError as error:
@@ -68,7 +68,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def recorded_requirements(directory: Path) -> list[str]:
-    """Gives the requirements that a user's service brought into the bento BentoML built."""
+    """Give the requirements that a user's service brought into the bento BentoML built."""
     path = directory / LOCK_FILE
     if not path.is_file():
         return []
@@ -77,15 +77,15 @@ def recorded_requirements(directory: Path) -> list[str]:
 
 
 def remove_traces(directory: Path) -> None:
-    """Removes what only the building machine knows: compiled files, BentoML's own lock."""
+    """Remove what only the building machine knows: compiled files, BentoML's own lock."""
     for folder in [*directory.rglob("__pycache__")]:
         shutil.rmtree(folder)
     for name in ("requirements.in", "requirements.lock.txt"):
         (directory / "env/python" / name).unlink(missing_ok=True)
 
 
-def settle(directory: Path, version: str, lock: str) -> None:
-    """Gives a built bento its version and its lock, and takes the clock out of it.
+def finish_files(directory: Path, version: str, lock: str) -> None:
+    """Give a built bento its version and its lock, and takes the clock out of it.
 
     Args:
         directory: The bento as BentoML wrote it, with the models in `models/`.
@@ -105,7 +105,7 @@ def settle(directory: Path, version: str, lock: str) -> None:
 
 
 def _plain_modes(directory: Path) -> None:
-    """Gives everything the modes of new files: which those are is the user's to say (umask)."""
+    """Give everything the modes of new files: which those are is the user's to say (umask)."""
     allowed = _modes_of_new(directory)
     for folder, folders, files in os.walk(directory):
         here = Path(folder)
@@ -117,7 +117,7 @@ def _plain_modes(directory: Path) -> None:
 
 
 def _modes_of_new(directory: Path) -> int:
-    """The permissions that the umask leaves; it cannot be asked for without changing it."""
+    """Give the permissions that the umask leaves; it cannot be asked for without changing it."""
     trial = directory / ".modes"
     trial.mkdir()
     allowed = trial.stat().st_mode & 0o777
@@ -126,7 +126,7 @@ def _modes_of_new(directory: Path) -> int:
 
 
 def _model_record(model: ModelVersion, name: str, version: str) -> dict[str, Any]:
-    """Gives BentoML's `model.yaml`; without it the store does not see the model."""
+    """Give BentoML's `model.yaml`; without it the store does not see the model."""
     return {
         "name": name,
         "version": version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
@@ -31,7 +31,7 @@ def human_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def short_digest(digest: str) -> str:
+def shorten_digests(digest: str) -> str:
     """Give the algorithm and the first 12 digits of every digest in a text."""
     return _DIGEST.sub(r"\1", digest)
 
@@ -57,6 +57,11 @@ def measure(name: str, value: Any) -> tuple[str, str]:
         if name.endswith(ending):
             return _label(name.removesuffix(ending)), f"{value:.1f} {unit}"
     return _label(name), f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def measures(values: Mapping[str, Any]) -> dict[str, str]:
+    """Give labels and readable values of measures; see `measure`."""
+    return dict(measure(name, value) for name, value in values.items())
 
 
 def _label(name: str) -> str:

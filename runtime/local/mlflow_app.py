@@ -1,6 +1,6 @@
 """The MLflow server of a run: MLflow's own application, open to whoever knows a token.
 
-Started by tracking.tracking_server with a socket that listens already, so that nobody else can
+Started by mlflow_server.tracking_server with a socket that listens already, so that nobody else can
 come to stand on its port; a program on this machine would reach it there, whoever's it is.
 """
 
