@@ -23,7 +23,7 @@ from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.config import descriptor_of
 from kfp_bento.runtime.images.oci.decompression import decompressed
-from kfp_bento.runtime.images.oci.image import OCI_LAYER, Image, Layer, parse_platform
+from kfp_bento.runtime.images.oci.image import OCI_LAYER, Layer, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
 from kfp_bento.runtime.images.places.archive import open_archive
