@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases import apply_manifests, render_bento_deployment, trial_changes
 from sample_bentos import IMAGE, make_bento
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
 from kfp_bento.runtime.errors import DeploymentError
 
 
@@ -38,7 +38,7 @@ def test_it_says_what_was_created_changed_and_left_alone(
     assert changes(manifests) == ["created", "created"]
     assert changes(manifests) == ["unchanged", "unchanged"]
     manifests[1]["spec"]["resources"]["limits"]["cpu"] = "900m"
-    assert changes(manifests, dry_run=True) == ["unchanged", "changed"]
+    assert trial_changes(manifests) == ["unchanged", "changed"]
     assert changes(manifests) == ["unchanged", "changed"]
 
 
@@ -117,4 +117,4 @@ def test_an_object_that_is_going_away_is_not_applied(
     api.patches.clear()
     with pytest.raises(DeploymentError, match="is being deleted"):
         apply_manifests(manifests)
-    assert api.patches == []
+    assert {patch["query"].get("dryRun") for patch in api.patches} == {"All"}
