@@ -81,11 +81,13 @@ class Places:
             (self.manifests / name).write_text(text)
         self.files = {name: directory / name for name in ("record", "diff", "summary")}
         self.metrics: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def write(self, written: Deployed, **more: Any) -> None:
         reports.write_deployment(
-            written, self.manifests, **self.files, metrics=self.metrics, **more
+            written, self.manifests, **self.files, facts=self.facts, metrics=self.metrics, **more
         )
+        assert self.facts == json.loads(self.text("record"))
 
     def text(self, name: str) -> str:
         return self.files[name].read_text()
