@@ -110,8 +110,8 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
     base, builder, platform = context.base, context.builder, context.platform
     folder = _install_folder(bento.directory)
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
-    chosen = context.select(lock)
-    groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=chosen.wheels)
+    wheels, chosen = context.select(lock)
+    groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
     system, debs, remembered = _system(wishes, context)
     named = titles(bento.name, bento.version)
     spec = ImageSpec(
@@ -137,7 +137,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         compression=builder.codec.name,
         digest=bento.digest,
         models=bento.models,
-        wheels=chosen.wheels,
+        wheels=wheels,
         debs=debs,
     )
     for note in wishes.notes:
@@ -146,7 +146,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         spec,
         context,
         check=lambda sums: _check_models(bento, sums),
-        kept={**chosen.kept, **remembered},
+        kept={**chosen, **remembered},
         notes=wishes.notes,
     )
 

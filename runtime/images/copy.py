@@ -118,7 +118,8 @@ def copy_image(
     if not in_place:
         check_free(target)
     progress(f"reading {source}")
-    opened = _open(source, platform, all_platforms)
+    wanted = parse_platform(platform) if platform else None
+    opened = open_manifest(source) if all_platforms else open_image(source, wanted)
     tag = check_tag(target.tag or (opened.tag if is_tag(opened.tag) else "latest"))
     done = CopiedImage(opened.title, target.location, opened.descriptor.digest, tag)
     if in_place:
@@ -219,12 +220,6 @@ def _referrers(
             yield from _with_children(
                 source, found, content, subject=subject, depth=depth - 1, seen=seen
             )
-
-
-def _open(source: str, platform: str, all_platforms: bool) -> OpenedImage:
-    if all_platforms:
-        return open_manifest(source)
-    return open_image(source, parse_platform(platform) if platform else None)
 
 
 def _is_there(image: OpenedImage, target: ImageReference, tag: str) -> bool:

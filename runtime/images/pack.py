@@ -100,12 +100,12 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
     chosen = [context.select(lock) for lock in locks]
     groups = [
         group
-        for number, selection in enumerate(chosen)
+        for number, (lock, (wheels, _)) in enumerate(zip(locks, chosen, strict=True))
         for group in dependency_groups(
-            selection.lock,
+            lock,
             platform,
             interpreter=base.interpreter,
-            wheels=selection.wheels,
+            wheels=wheels,
             own_files=number == 0,
         )
     ]
@@ -126,10 +126,10 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         ),
         recipes=tuple(dependency_recipe(group, builder) for group in groups),
         compression=builder.codec.name,
-        wheels=tuple(wheel for selection in chosen for wheel in selection.wheels),
+        wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
     )
     return Assembly(
-        spec, context, kept={key: facts for found in chosen for key, facts in found.kept.items()}
+        spec, context, kept={key: facts for _, kept in chosen for key, facts in kept.items()}
     )
 
 

@@ -127,48 +127,52 @@ def rebase_image(
         scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-rebase-")
     with scratch as folder:
         workspace = BlobDirectory(Path(folder))
-        builder = LayerBuilder(
-            workspace, codec_named("zstd"), parts.config.epoch, cache=None, tell=progress
-        )
+        builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, progress)
         found = open_base(base, parts.python, opened.platform, builder)
         _check_fit(opened, parts, found)
-        done = RebasedImage(
-            opened.title, found.title, target.location, opened.descriptor.digest, tag
-        )
+        same = opened.descriptor.digest
+        done = RebasedImage(opened.title, found.title, target.location, same, tag)
         # A digest says what to read, not what its tag stands for by now.
         in_place = not destination and tag == opened.tag and "@" not in image
         if in_place and parts.stands_on(found):
             progress(f"{opened.title} stands on {found.title} already")
             return done
-        layers = (*found.layers, *parts.own)
-        composed = parts.config.compose(found.config, found.digest, layers)
-        manifest = composed.manifest
-        workspace.put_bytes(composed.config_content, composed.config.media_type)
-        loads = [BlobUpload(layer.title, layer.descriptor, found.blobs) for layer in found.layers]
-        loads += [BlobUpload(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
-        loads.append(BlobUpload("configuration", composed.config, workspace))
-        stays = manifest.digest == opened.descriptor.digest
-        documents: list[Document] = []
-        missing = ""
-        if not target.keeps_manifests:
-            missing = "an archive carries no bill of materials and no provenance"
-            progress(missing)
-        elif not stays:
-            documents, missing = _bills(image, opened, found)
-            if missing:
-                progress(f"no bill of materials: {missing}")
-            repository = target.known_as(opened.name)
-            documents.append(_statement((image, base), opened, found, repository, manifest))
-        with open_sink(target, opened.name) as sink:
-            transfers = put_blobs(sink, loads, progress)
-            sink.put_manifest(manifest, composed.content)
-            # Before the tag, so that no image is ever seen without its documents.
-            attached = attach(sink, workspace, manifest, documents)
-            referrers = tuple(item.digest for item in attached)
-            if stays:  # it stood on this base: all that was said stays true, signatures as well
-                more, referrers = copy_referrers(opened, sink, progress)
-                transfers += more
-            changed = sink.tag(manifest, composed.content, tag)
+        return _write(_Rebase(image, base, opened, parts, found, target), done, builder)
+
+
+@dataclass(frozen=True)
+class _Rebase:
+    """A rebase that has been found possible: image and base as asked for, and as found."""
+
+    image: str
+    base: str
+    opened: OpenedImage
+    parts: ImageParts
+    found: BaseImage
+    target: ImageReference
+
+
+def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> RebasedImage:
+    """Writes configuration, manifest and documents, and moves the tag at last."""
+    opened, parts, base, target = rebase.opened, rebase.parts, rebase.found, rebase.target
+    workspace, tell = builder.workspace, builder.tell
+    composed = parts.config.compose(base.config, base.digest, (*base.layers, *parts.own))
+    manifest = composed.manifest
+    workspace.put_bytes(composed.config_content, composed.config.media_type)
+    loads = [BlobUpload(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
+    loads += [BlobUpload(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
+    loads.append(BlobUpload("configuration", composed.config, workspace))
+    documents, missing = _documents(rebase, manifest, tell)
+    with open_sink(target, opened.name) as sink:
+        transfers = put_blobs(sink, loads, tell)
+        sink.put_manifest(manifest, composed.content)
+        # Before the tag, so that no image is ever seen without its documents.
+        attached = attach(sink, workspace, manifest, documents) if documents else ()
+        referrers = tuple(item.digest for item in attached)
+        if target.keeps_manifests and not documents:
+            more, referrers = copy_referrers(opened, sink, tell)
+            transfers += more
+        changed = sink.tag(manifest, composed.content, done.tag)
     return replace(
         done,
         digest=manifest.digest,
@@ -196,40 +200,53 @@ def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Imag
     return where.unpinned()
 
 
-def _bills(image: str, opened: OpenedImage, base: BaseImage) -> tuple[list[Document], str]:
-    """The image's bill of materials with the new base, or why there is none."""
-    if not opened.blobs.carries_referrers:
-        return [], f"{image} is in an archive, which carries none"
-    found = documents_of(opened, SBOM_TYPE)
-    if not found:
-        return [], f"none is attached to {opened.title}"
-    # Those that different versions of kfp-bento wrote are the same again now.
-    moved = dict.fromkeys(sbom_on_base(content, base_fact(base)) for content in found)
-    bills = [sbom_document(content) for content in moved if content is not None]
-    if not bills:
-        return [], f"that of {opened.title} is not as this version of kfp-bento writes it"
-    return bills, ""
+def _documents(
+    rebase: _Rebase, manifest: Descriptor, tell: Callable[[str], None]
+) -> tuple[list[Document], str]:
+    """What to attach to the result, and why a bill of materials is not among it.
 
-
-def _statement(
-    asked: tuple[str, str],
-    opened: OpenedImage,
-    base: BaseImage,
-    repository: str,
-    manifest: Descriptor,
-) -> Document:
-    image, new = asked
+    Returns:
+        No documents where the image stood on this base: all that was said of it stays true,
+        signatures as well.
+    """
+    opened, base = rebase.opened, rebase.found
+    if not rebase.target.keeps_manifests:
+        missing = "an archive carries no bill of materials and no provenance"
+        tell(missing)
+        return [], missing
+    if manifest.digest == opened.descriptor.digest:
+        return [], ""
+    bills, missing = _bills(rebase)
+    if missing:
+        tell(f"no bill of materials: {missing}")
     platform = opened.platform
-    rebase = ImageRebase(
-        repository=repository,
+    statement = ImageRebase(
+        repository=rebase.target.known_as(opened.name),
         digest=manifest.digest,
-        image=image_origin(image, opened.descriptor.digest, platform),
-        base=image_origin(new, base.digest, platform),
+        image=image_origin(rebase.image, opened.descriptor.digest, platform),
+        base=image_origin(rebase.base, base.digest, platform),
         platform=str(platform),
         format=str(BUILDER_FORMAT),
         invocation=invocation_id(os.environ),
     )
-    return provenance_document(rebase_provenance(rebase))
+    return [*bills, provenance_document(rebase_provenance(statement))], missing
+
+
+def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
+    """The image's bill of materials with the new base, or why there is none."""
+    opened = rebase.opened
+    if not opened.blobs.carries_referrers:
+        return [], f"{rebase.image} is in an archive, which carries none"
+    found = documents_of(opened, SBOM_TYPE)
+    if not found:
+        return [], f"none is attached to {opened.title}"
+    base = base_fact(rebase.found)
+    # Those that different versions of kfp-bento wrote are the same again now.
+    moved = dict.fromkeys(sbom_on_base(content, base) for content in found)
+    bills = [sbom_document(content) for content in moved if content is not None]
+    if not bills:
+        return [], f"that of {opened.title} is not as this version of kfp-bento writes it"
+    return bills, ""
 
 
 def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:

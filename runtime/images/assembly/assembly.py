@@ -19,7 +19,7 @@ from kfp_bento.runtime.images.assembly.context import BuildContext
 from kfp_bento.runtime.images.assembly.documents import image_documents
 from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
-from kfp_bento.runtime.images.assembly.recipes import Recipe
+from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach
 from kfp_bento.runtime.images.oci.blobs import storage_errors
@@ -163,10 +163,16 @@ class Assembly:
     def _made_anew(self, recipe: Recipe) -> tuple[str, str]:
         """Digests of a small layer, made once more and not kept."""
         with recipe.prepare(self._workspace.root) as listing:
-            stream = recipe.stream(listing, self._stop)
-            for _ in stream.open():
-                pass
+            stream = self._read(recipe, listing)
         return stream.digest, stream.diff_id
+
+    def _read(self, recipe: Recipe, listing: Listing) -> LayerStream:
+        """A layer that was made and let go."""
+        stream = recipe.stream(listing, self._stop)
+        for _ in stream.open():
+            pass
+        self._sums.update(stream.sums)
+        return stream
 
     def _confirmed(self, layers: Sequence[Layer]) -> bool:
         """Whether files whose content was only claimed still have it."""
@@ -187,10 +193,7 @@ class Assembly:
                 if known:
                     self._sums.update(sums)
                     return known
-            stream = recipe.stream(lambda: entries, self._stop)
-            for _ in stream.open():
-                pass
-            self._sums.update(stream.sums)
+            stream = self._read(recipe, lambda: entries)
             if self._cache:
                 self._cache.keep_reading(recipe.key, entries, stream.diff_id, stream.sums)
             return stream.diff_id

@@ -75,36 +75,29 @@ _FILES = {
     "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
 }
 _LOCALE = "usr/lib/locale/C.utf8"
+_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _FOLDERS = ("dev", "etc", "home", "proc", "root", "run", "sys", "usr", "var")
 
 
 @dataclass(frozen=True)
 class _Runtime:
-    """The files of this machine that the layer is made of.
+    """The files of this machine that the layer is made of, by their paths in the image.
 
     Attributes:
-        executable: The interpreter.
-        library: Its standard library, as pairs of path inside it and file.
-        commands: Name and file of each command.
-        shared: Path in the image and file of each shared library and of the dynamic loader.
-        locale: Path in the image and file of what the C.UTF-8 locale is made of.
+        library: The standard library, below its own folder.
+        programs: The interpreter, commands, shared libraries and the dynamic loader.
+        locale: What the C.UTF-8 locale is made of.
     """
 
-    executable: Path
-    library: tuple[tuple[str, Path], ...]
-    commands: tuple[tuple[str, Path], ...]
-    shared: tuple[tuple[str, Path], ...]
-    locale: tuple[tuple[str, Path], ...]
+    library: dict[str, Path]
+    programs: dict[str, Path]
+    locale: dict[str, Path]
 
     def listing(self) -> list[list[Any]]:
         """Path, size and modification time of everything: what a cached layer depends on."""
-        files = [self.executable, *(file for _, file in (*self.library, *self.commands))]
-        files += [file for _, file in (*self.shared, *self.locale)]
-        found = []
-        for file in files:
-            status = file.stat()
-            found.append([str(file), status.st_size, status.st_mtime_ns])
-        return found
+        parts = (self.library, self.programs, self.locale)
+        files = [(file, file.stat()) for part in parts for file in part.values()]
+        return [[str(file), status.st_size, status.st_mtime_ns] for file, status in files]
 
 
 def host_base(
@@ -153,32 +146,28 @@ def _check(python_version: str, platform: Platform) -> None:
         raise ImageError("The base 'host' works on Linux with glibc only.", hint=away)
     if platform != parse_platform():
         raise ImageError(f"The base 'host' is {parse_platform()}, not {platform}.", hint=away)
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python_version != own:
+    if python_version != _MINOR:
         raise ImageError(
-            f"The base 'host' has Python {own}, but the bento was built for {python_version}.",
+            f"The base 'host' has Python {_MINOR}, but the bento was built for {python_version}.",
             hint=f"Run this with Python {python_version}, or name a base image that has it.",
         )
 
 
 def _find_runtime() -> _Runtime:
-    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-    executable = Path(sys.base_prefix, "bin", f"python{minor}")
+    executable = Path(sys.base_prefix, "bin", f"python{_MINOR}")
     if not executable.exists():
         executable = Path(getattr(sys, "_base_executable", sys.executable))
     executable = Path(os.path.realpath(executable))
-    commands = tuple(_find_commands())
-    library = list(_standard_library())
+    commands = dict(_find_commands())
+    library = dict(_standard_library())
     loaded, broken = _shared_libraries(
-        [executable, *(file for _, file in commands), *_system_libraries()],
-        [file for name, file in library if name.endswith(".so")],
+        [executable, *commands.values(), *_system_libraries()],
+        [file for name, file in library.items() if name.endswith(".so")],
     )
     return _Runtime(
-        executable=executable,
-        library=tuple((name, file) for name, file in library if str(file) not in broken),
-        commands=commands,
-        shared=tuple(sorted(loaded.items())),
-        locale=tuple(_locale()),
+        library={name: file for name, file in library.items() if str(file) not in broken},
+        programs={f"usr/local/bin/python{_MINOR}": executable, **commands, **loaded},
+        locale=dict(_locale()),
     )
 
 
@@ -211,7 +200,7 @@ def _find_commands() -> Iterator[tuple[str, Path]]:
     for name in _COMMANDS:
         found = shutil.which(name, path="/usr/bin:/bin")
         if found:
-            yield name, Path(os.path.realpath(found))
+            yield f"usr/bin/{name}", Path(os.path.realpath(found))
         elif name in {"bash", "env"}:
             raise ImageError(
                 f"The base 'host' needs {name}, which is not on this machine.",
@@ -287,20 +276,19 @@ def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
 
 
 def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) -> Layer:
-    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-    place = f"usr/local/{sys.platlibdir}/python{minor}"
+    place = f"usr/local/{sys.platlibdir}/python{_MINOR}"
     with storage_errors(blobs.root):
         blobs.root.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".host-", dir=blobs.root))
     try:
         with storage_errors(scratch):
-            for name, file in runtime.library:
+            for name, file in runtime.library.items():
                 copy = scratch / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
                 copy.chmod(stat.S_IMODE(file.stat().st_mode) & 0o755)
             compile_tree(scratch, f"/{place}")
-        entries = [*_skeleton(), *_programs(runtime, minor), *walk_tree(scratch, place)]
+        entries = [*_skeleton(), *_files(runtime), *walk_tree(scratch, place)]
         return write_layer(
             _with_parents(entries), blobs, codec, kind="base", title=TITLE, epoch=epoch
         )
@@ -321,17 +309,13 @@ def _skeleton() -> Iterator[TarEntry]:
         yield content_entry(name, text.encode())
 
 
-def _programs(runtime: _Runtime, minor: str) -> Iterator[TarEntry]:
-    for name, file in runtime.commands:
-        yield file_entry(f"usr/bin/{name}", os.fsencode(file), executable=True)
+def _files(runtime: _Runtime) -> Iterator[TarEntry]:
     yield symlink_entry("usr/bin/sh", "bash")
-    for path, file in runtime.shared:
-        yield file_entry(path, os.fsencode(file), executable=True)
-    interpreter = f"usr/local/bin/python{minor}"
-    yield file_entry(interpreter, os.fsencode(runtime.executable), executable=True)
-    yield symlink_entry("usr/local/bin/python3", f"python{minor}")
+    yield symlink_entry("usr/local/bin/python3", f"python{_MINOR}")
     yield symlink_entry("usr/local/bin/python", "python3")
-    for path, file in runtime.locale:
+    for path, file in runtime.programs.items():
+        yield file_entry(path, os.fsencode(file), executable=True)
+    for path, file in runtime.locale.items():
         yield file_entry(path, os.fsencode(file), executable=False)
 
 
