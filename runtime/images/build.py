@@ -171,7 +171,7 @@ def _system(
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
-    """Makes sure that the image holds the models that it will say it holds.
+    """Make sure that the image holds the models that it will say it holds.
 
     Raises:
         ImageError: Files of a model are not what a record claimed when the bento was loaded.
@@ -192,5 +192,5 @@ def _listed_models(bento: Bento) -> str:
 
 
 def _install_folder(bento: Path) -> Path:
-    """Where BentoML starts the installer, so that ``./wheels/…`` means the same."""
+    """Where BentoML starts the installer, so that `./wheels/…` means the same."""
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"

@@ -58,7 +58,7 @@ class RebasedImage:
     Attributes:
         image: What was read, with its digest.
         base: The new base, with its digest.
-        location: Where to read the result: ``oci:DIR``, ``docker-archive:FILE``, ``docker://…``.
+        location: Where to read the result: `oci:DIR`, `docker-archive:FILE`, `docker://…`.
         digest: Digest of the result's manifest.
         tag: The tag that points to it.
         changed: False when it stood on this base already, or the destination held the result.
@@ -100,8 +100,8 @@ def rebase_image(
     to the old image, such as signatures, speaks of the old base and does not come along.
 
     Args:
-        image: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
-        base: The new base, in the same forms, or ``host``.
+        image: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
+        base: The new base, in the same forms, or `host`.
         destination: Where the result goes; the image's own place, where its tag moves, if empty.
         tag: The tag; that of the destination, or the image's own, if empty.
         platform: Which image of a multi-platform index; then a destination or tag is needed.
@@ -153,7 +153,7 @@ class _Rebase:
 
 
 def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> RebasedImage:
-    """Writes configuration, manifest and documents, and moves the tag at last."""
+    """Write configuration, manifest and documents, and move the tag at last."""
     opened, parts, base, target = rebase.opened, rebase.parts, rebase.found, rebase.target
     workspace, tell = builder.workspace, builder.tell
     composed = parts.config.compose(base.config, base.digest, (*base.layers, *parts.own))
@@ -250,7 +250,7 @@ def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
 
 
 def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:
-    """Refuses a base on which the image's layers would not work as they are.
+    """Refuse a base on which the image's layers would not work as they are.
 
     The Python version and the platform have been compared when the base was opened.
     """

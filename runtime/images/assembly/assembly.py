@@ -262,7 +262,7 @@ class Assembly:
         return known.layer.placed(self._sink.put_blob(known.layer.descriptor, known.source))
 
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
-        """Makes a layer: kept where there is a cache, sent while it is made where there is none."""
+        """Make a layer: kept where there is a cache, sent while it is made where there is none."""
         keep = self._cache if recipe.costly else None
         direct = keep is None and recipe.size > _SMALL
         taker = self._sink if direct else keep.blobs if keep else self._workspace
@@ -277,7 +277,7 @@ class Assembly:
         return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
     def _remember(self, composed: ComposedImage, layers: Sequence[Layer]) -> None:
-        """Writes records of what is new; a build that cannot is a build all the same."""
+        """Write records of what is new; a build that cannot is a build all the same."""
         tasks: list[Callable[[], None]]
         key, manifest = self._spec.key, composed.manifest
         tasks = [partial(self._sink.remember, key, manifest, composed.content)]

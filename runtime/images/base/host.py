@@ -2,7 +2,7 @@
 
 For trying things out without a registry, not for production: it holds the interpreter that runs
 this code, its standard library, the shared libraries these load, bash and a few commands, laid
-out like Docker's ``python:slim`` (interpreter below ``/usr/local``, merged ``/usr``).
+out like Docker's `python:slim` (interpreter below `/usr/local`, merged `/usr`).
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _below_usr(path: str) -> str:
 
 
 def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
-    """Asks the dynamic loader: paths by library name, and the files it cannot load.
+    """Ask the dynamic loader: paths by library name, and the files it cannot load.
 
     The loader that a file names is run for it, so only files of this machine's own Python and
     commands are asked about, never those of a model or of a wheel.
@@ -320,7 +320,7 @@ def _files(runtime: _Runtime) -> Iterator[TarEntry]:
 
 
 def _with_parents(entries: Iterable[TarEntry]) -> Iterator[TarEntry]:
-    """Adds the directories that nobody named."""
+    """Add the directories that nobody named."""
     given = list(entries)
     known = {entry.path for entry in given}
     yield from given

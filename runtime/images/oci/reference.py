@@ -180,7 +180,7 @@ ImageReference = Reference | LayoutReference | ArchiveReference
 
 
 def parse_reference(text: str) -> Reference:
-    """Parses ``[host[:port]/]path[:tag][@digest]``, with Docker's rules for a missing host.
+    """Parse `[host[:port]/]path[:tag][@digest]`, with Docker's rules for a missing host.
 
     Raises:
         InvalidInput: The text is no image reference; the message says which part is wrong.
@@ -208,7 +208,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_layout(text: str) -> LayoutReference:
-    """Parses ``oci:DIR`` and ``oci:DIR:TAG``.
+    """Parse `oci:DIR` and `oci:DIR:TAG`.
 
     Raises:
         InvalidInput: There is no directory, or the tag is invalid.
@@ -225,7 +225,7 @@ def parse_layout(text: str) -> LayoutReference:
 
 
 def parse_archive(text: str) -> ArchiveReference:
-    """Parses ``docker-archive:FILE``, ``…:FILE:TAG`` and ``…:FILE:[host/]path[:tag]``.
+    """Parse `docker-archive:FILE`, `…:FILE:TAG` and `…:FILE:[host/]path[:tag]`.
 
     The file ends at the first colon, as it does for skopeo.
 
@@ -244,7 +244,7 @@ def parse_archive(text: str) -> ArchiveReference:
 
 
 def parse_source(text: str) -> ImageReference:
-    """Parses where an image is: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a reference.
+    """Parse where an image is: `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a reference.
 
     Raises:
         InvalidInput: No form fits.
@@ -257,9 +257,9 @@ def parse_source(text: str) -> ImageReference:
 
 
 def parse_destination(text: str) -> ImageReference:
-    """Parses where an image is to be written.
+    """Parse where an image is to be written.
 
-    That is ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or ``host[:port]/path[:tag]``.
+    That is `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or `host[:port]/path[:tag]`.
 
     Raises:
         InvalidInput: No form fits, or a registry destination names no registry host or asks for
