@@ -235,7 +235,7 @@ def _documents(
 def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
     """The image's bill of materials with the new base, or why there is none."""
     opened = rebase.opened
-    if not opened.blobs.carries_referrers:
+    if not parse_source(rebase.image).keeps_manifests:
         return [], f"{rebase.image} is in an archive, which carries none"
     found = documents_of(opened, SBOM_TYPE)
     if not found:

@@ -14,7 +14,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what gzip or zstd packed, and anything else as it is.
+    """Yields what gzip or zstd packed, and anything else as it is.
 
     No piece is larger than a chunk, however well the input was compressed. The input is always
     read to its end, so that a source's own check of it takes place.

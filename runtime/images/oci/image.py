@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import JSON_LIMIT
@@ -274,13 +274,7 @@ def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
 
 
 class ImageSource(BlobSource, Protocol):
-    """Gives out the blobs of images, and knows what refers to them.
-
-    Attributes:
-        carries_referrers: Whether the place can hold what refers to an image.
-    """
-
-    carries_referrers: ClassVar[bool] = True
+    """Gives out the blobs of images, and knows what refers to them."""
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""

@@ -67,9 +67,6 @@ class ArchiveSource(ImageSource):
         blobs: Where in it each blob lies, by its digest.
     """
 
-    # An archive has no place for what refers to an image.
-    carries_referrers: ClassVar[bool] = False
-
     file: Path
     blobs: Mapping[str, FileRange]
 
@@ -238,6 +235,7 @@ class ArchiveSink(ImageSink):
     into place. So it takes room for the archive and for its largest layer once more.
     """
 
+    # An archive has no place for what refers to an image.
     carries_referrers: ClassVar[bool] = False
 
     def __init__(self, file: Path, scratch: Path, repository: str) -> None:

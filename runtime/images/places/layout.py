@@ -196,12 +196,11 @@ class LayoutSink(ImageSink):
         if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
             return False
         held = BlobDirectory(self.directory)
-        digests = {
-            f"sha256:{path.rpartition('/')[2]}": size
+        return all(
+            held.holds(Descriptor("", f"sha256:{path.rpartition('/')[2]}", size))
             for path, size in present.items()
             if path.startswith("blobs/")
-        }
-        return all(held.holds(Descriptor("", digest, digests[digest])) for digest in digests)
+        )
 
 
 def _image_named(directory: Path, tag: str) -> str:
