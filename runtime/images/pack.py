@@ -11,20 +11,18 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
@@ -79,9 +77,7 @@ def pack_image(
         RegistryError: A registry refused or failed.
     """
     with contextlib.ExitStack() as stack:
-        near = Path(tempfile.gettempdir())
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-pack-"))
+        scratch = stack.enter_context(scratch_directory("kfp-bento-pack-"))
         lock, sources = _divided(
             Lock(requirements, requirements.parent, python), built_here, scratch
         )

@@ -5,13 +5,10 @@ Nothing that could be pulled changes before the very last step, which moves the 
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
@@ -22,7 +19,7 @@ from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.concurrency import run_all
 from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
@@ -250,7 +247,10 @@ class Assembly:
         known = self._known.find(recipe) if trusting else None
         if known and self._still(recipe, known.layer) and self._known.is_whole(known):
             return self._reuse(recipe, known)
-        with self._scratch() as scratch, recipe.prepare(scratch) as listing:
+        with (
+            scratch_directory(".layer-", self._workspace.root) as scratch,
+            recipe.prepare(scratch) as listing,
+        ):
             self._tell(f"packing {recipe.title}")
             return self._make(recipe, recipe.stream(listing, self._stop))
 
@@ -318,14 +318,6 @@ class Assembly:
             exact=recipe.exact,
             digest="",
         )
-
-    @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        with storage_errors(self._workspace.root):
-            self._workspace.root.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.TemporaryDirectory(prefix=".layer-", dir=self._workspace.root)
-        with scratch as folder:
-            yield Path(folder)
 
 
 def _planned(layer: Layer, key: str, outcome: Outcome) -> PlannedLayer:

@@ -62,9 +62,5 @@ class ImagePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        return {
-            **asdict(self),
-            "layers": [asdict(layer) for layer in self.layers],
-            "notes": list(self.notes),
-            "bytes_to_send": self.bytes_to_send,
-        }
+        lists = {"layers": [asdict(layer) for layer in self.layers], "notes": list(self.notes)}
+        return {**vars(self), **lists, "bytes_to_send": self.bytes_to_send}

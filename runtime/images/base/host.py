@@ -15,7 +15,6 @@ import shutil
 import stat
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.cache.local import LayerBuilder
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.config import DEFAULT_PATH, USER_ID
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.layers import Codec, write_layer
@@ -277,10 +276,7 @@ def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
 
 def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) -> Layer:
     place = f"usr/local/{sys.platlibdir}/python{_MINOR}"
-    with storage_errors(blobs.root):
-        blobs.root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".host-", dir=blobs.root))
-    try:
+    with scratch_directory(".host-", blobs.root) as scratch:
         with storage_errors(scratch):
             for name, file in runtime.library.items():
                 copy = scratch / name
@@ -292,8 +288,6 @@ def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) ->
         return write_layer(
             _with_parents(entries), blobs, codec, kind="base", title=TITLE, epoch=epoch
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _skeleton() -> Iterator[TarEntry]:

@@ -6,9 +6,9 @@ The three kinds of reference answer the same questions, so that nobody need ask 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.oci.image import is_digest
@@ -51,10 +51,6 @@ class _Place:
     def known_as(self, name: str) -> str:
         """Give the repository that an image there is known by, where it can choose: this name."""
         return name
-
-    def unpinned(self) -> Self:
-        """Give the same reference without a digest, which is no place to write to."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -106,10 +102,6 @@ class Reference(_Place):
     def known_as(self, name: str) -> str:
         """Give its own repository, whatever the name."""
         return self.name
-
-    def unpinned(self) -> Self:
-        """Give the reference without its digest."""
-        return replace(self, digest="")
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
