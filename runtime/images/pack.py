@@ -11,20 +11,18 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
@@ -79,9 +77,7 @@ def pack_image(
         RegistryError: A registry refused or failed.
     """
     with contextlib.ExitStack() as stack:
-        near = Path(tempfile.gettempdir())
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-pack-"))
+        scratch = stack.enter_context(scratch_directory("kfp-bento-pack-"))
         lock, sources = _divided(
             Lock(requirements, requirements.parent, python), built_here, scratch
         )
@@ -100,12 +96,12 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
     chosen = [context.select(lock) for lock in locks]
     groups = [
         group
-        for number, selection in enumerate(chosen)
+        for number, (lock, (wheels, _)) in enumerate(zip(locks, chosen, strict=True))
         for group in dependency_groups(
-            selection.lock,
+            lock,
             platform,
             interpreter=base.interpreter,
-            wheels=selection.wheels,
+            wheels=wheels,
             own_files=number == 0,
         )
     ]
@@ -126,10 +122,10 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         ),
         recipes=tuple(dependency_recipe(group, builder) for group in groups),
         compression=builder.codec.name,
-        wheels=tuple(wheel for selection in chosen for wheel in selection.wheels),
+        wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
     )
     return Assembly(
-        spec, context, kept={key: facts for found in chosen for key, facts in found.kept.items()}
+        spec, context, kept={key: facts for _, kept in chosen for key, facts in kept.items()}
     )
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from kfp_bento.runtime.errors import ImageError, LocalRunError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images import copy_image
-from kfp_bento.runtime.images.oci.config import BENTO
+from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
 from kfp_bento.runtime.images.oci.reference import LayoutReference
 from kfp_bento.runtime.local.layouts import LayoutImage, read_layout
 from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program
 
 RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
-USER = "1034:1034"
+USER = f"{USER_ID}:{USER_ID}"
 TEMPORARY = "/tmp"  # noqa: S108 - inside the container
 # Engines ask for limits above what an unprivileged machine may set; these are always allowed.
 LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:2048")

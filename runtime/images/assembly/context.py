@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import KEY_VARIABLE, own_key
-from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly.options import (
     CACHE_REPOSITORY_VARIABLE,
     CACHE_VARIABLE,
@@ -24,7 +22,7 @@ from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerC
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -48,21 +46,6 @@ from kfp_bento.runtime.images.python.wheels import (
 from kfp_bento.runtime.images.registry.repository import Repository
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The wheels that an image gets.
-
-    Attributes:
-        lock: What they were chosen from.
-        wheels: In no particular order.
-        kept: What to remember of the choice, by key; nothing if it was remembered.
-    """
-
-    lock: Lock
-    wheels: tuple[Wheel, ...]
-    kept: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,8 +74,11 @@ class BuildContext:
     builder: LayerBuilder
     shared: RegistryRecords | None
 
-    def select(self, lock: Lock) -> Selection:
-        """Choose the wheels, or remember what was chosen for the same lock before.
+    def select(self, lock: Lock) -> tuple[tuple[Wheel, ...], Mapping[str, Any]]:
+        """Choose the wheels, or take what was chosen for the same lock before.
+
+        Returns:
+            The wheels, in no particular order; and what to remember of the choice, by key.
 
         Raises:
             ImageError: A requirement has no fitting wheel.
@@ -104,10 +90,10 @@ class BuildContext:
             return wheels if locked(wheels, lock) else None
 
         if found := _recalled(self.records, key, chosen):
-            return Selection(lock, found, {})
+            return found, {}
         self.builder.tell("choosing the wheels")
         wheels = select_wheels(lock, self.platform)
-        return Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
+        return wheels, {key: [wheel.to_dict() for wheel in wheels]}
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:
         """Say what files the base holds, read from its layers once; and what to remember of it.
@@ -221,11 +207,8 @@ def _workspace(sink: ImageSink) -> Iterator[BlobDirectory]:
     if sink.blobs:
         yield sink.blobs
         return
-    near = Path(tempfile.gettempdir())
-    with contextlib.ExitStack() as stack:
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-image-"))
-        yield BlobDirectory(scratch)
+    with scratch_directory("kfp-bento-image-") as folder:
+        yield BlobDirectory(folder)
 
 
 def _shared(
