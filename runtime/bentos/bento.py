@@ -11,6 +11,7 @@ from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
+    file_sha256,
     open_record,
     read_small_file,
     record_digest,
@@ -20,7 +21,6 @@ from kfp_bento.runtime.models import (
     RECORD_NAME,
     FileDigest,
     file_digests,
-    file_sha256,
     model_files,
     set_digest,
 )

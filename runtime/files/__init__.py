@@ -1,5 +1,6 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
+from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import put_in_place, remove_tree, scratch_beside
 from kfp_bento.runtime.files.documents import (
     JSON_LIMIT,
@@ -27,6 +28,8 @@ __all__ = [
     "JSON_LIMIT",
     "KEY_VARIABLE",
     "YAML_LIMIT",
+    "copied_sha256",
+    "file_sha256",
     "is_sealed",
     "open_plain_file",
     "open_record",

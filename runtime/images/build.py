@@ -22,12 +22,11 @@ from kfp_bento.runtime.images.assembly.recipes import (
     source_recipe,
     system_recipe,
 )
-from kfp_bento.runtime.images.attestations.sbom import DebFact
-from kfp_bento.runtime.images.debian.packages import resolve_packages
+from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, image_config
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.python.environment import dependency_groups
-from kfp_bento.runtime.images.python.wheels import Lock
+from kfp_bento.runtime.images.python.lock import Lock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -222,7 +221,7 @@ class _System:
     """The Debian packages that a bento asks for and its base lacks."""
 
     recipes: tuple[Recipe, ...] = ()
-    debs: tuple[DebFact, ...] = ()
+    debs: tuple[DebianPackage, ...] = ()
 
 
 def _system(wishes: ImageRequirements, context: BuildContext) -> tuple[_System, Mapping[str, Any]]:
@@ -236,17 +235,7 @@ def _system(wishes: ImageRequirements, context: BuildContext) -> tuple[_System, 
         return _System(), remembered
     base = context.base.digest or [layer.diff_id for layer in context.base.layers]
     recipe = system_recipe(chosen, facts, base, options.codec, options.epoch, context.tell)
-    debs = tuple(
-        DebFact(
-            deb.name,
-            deb.version,
-            deb.architecture,
-            deb.sha256,
-            facts.os_release.get("VERSION_CODENAME", ""),
-        )
-        for deb in chosen.packages
-    )
-    return _System((recipe,), debs), remembered
+    return _System((recipe,), chosen.packages), remembered
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:

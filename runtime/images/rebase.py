@@ -19,10 +19,8 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.assembly.documents import base_fact, image_origin
 from kfp_bento.runtime.images.assembly.recipes import BUILDER_FORMAT
 from kfp_bento.runtime.images.attestations.attachments import (
-    Document,
     attach,
     documents_of,
     provenance_document,
@@ -51,6 +49,7 @@ from kfp_bento.runtime.images.oci.config import (
 )
 from kfp_bento.runtime.images.oci.image import (
     Descriptor,
+    Document,
     ImageSink,
     Layer,
     one_line,
@@ -346,9 +345,8 @@ class _Rebase:
         found = documents_of(self.opened, SBOM_TYPE)
         if not found:
             return [], f"none is attached to {self.opened.title}"
-        base = base_fact(self.base)
         # Those that different versions of kfp-bento wrote are the same again now.
-        moved = dict.fromkeys(sbom_on_base(content, base) for content in found)
+        moved = dict.fromkeys(sbom_on_base(content, self.base) for content in found)
         bills = [sbom_document(content) for content in moved if content is not None]
         if not bills:
             return [], f"that of {self.opened.title} is not as this version of kfp-bento writes it"
@@ -356,14 +354,15 @@ class _Rebase:
 
     def _statement(self, manifest: Descriptor) -> Document:
         image, base = self.asked
-        platform, target = self.opened.platform, self.target
-        own = repository_of(self.opened)
+        target, own = self.target, repository_of(self.opened)
         rebase = ImageRebase(
             repository=target.name if isinstance(target, Reference) else own,
             digest=manifest.digest,
-            image=image_origin(image, self.opened.descriptor.digest, platform),
-            base=image_origin(base, self.base.digest, platform),
-            platform=str(platform),
+            image=image,
+            image_digest=self.opened.descriptor.digest,
+            base=base,
+            base_digest=self.base.digest,
+            platform=self.opened.platform,
             format=str(BUILDER_FORMAT),
             invocation=invocation_id(os.environ),
         )

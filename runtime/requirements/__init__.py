@@ -8,10 +8,12 @@ from kfp_bento.runtime.requirements.addresses import (
     allowed_sources,
     parse_address,
 )
-from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, fetch_wheel
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, connection_pool, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
     INDEX_OPTIONS,
     SEPARATORS,
+    SOURCE_SUFFIXES,
+    VERSION_CONTROL,
     Line,
     Reading,
     distribution_name,
@@ -27,6 +29,8 @@ __all__ = [
     "INDEX_OPTIONS",
     "NAMES_ONLY",
     "SEPARATORS",
+    "SOURCE_SUFFIXES",
+    "VERSION_CONTROL",
     "Address",
     "AllowedSources",
     "DirectWheel",
@@ -35,6 +39,7 @@ __all__ = [
     "Repository",
     "allowed_sources",
     "build_wheel",
+    "connection_pool",
     "distribution_name",
     "fetch_wheel",
     "joined_lines",

@@ -18,6 +18,7 @@ from kfp_bento.runtime.images import build_image
 from kfp_bento.runtime.images.assembly.recipes import key_of
 from kfp_bento.runtime.images.attestations.attachments import documents_of
 from kfp_bento.runtime.images.attestations.sbom import sbom_on_base
+from kfp_bento.runtime.images.base.base_image import BaseImage
 from kfp_bento.runtime.images.cache.local import LayerCache
 from kfp_bento.runtime.images.debian.deb import control_files, data_members
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
@@ -31,7 +32,8 @@ from kfp_bento.runtime.images.places.layout import recorded_image
 from kfp_bento.runtime.images.places.open import open_image, parse_document
 from kfp_bento.runtime.images.places.tar_index import TarIndex
 from kfp_bento.runtime.images.python.environment import settle
-from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import Wheel, locked
 from kfp_bento.runtime.images.registry.repository import _entries, _referrer_entry
 from kfp_bento.runtime.images.registry.transport import Transport
 
@@ -331,7 +333,8 @@ def bills(folder: Path) -> Target:
     good = {"metadata": {"component": {}, "timestamp": "", "tools": {"components": [{}]}}}
     good |= {"components": [{"type": "library", "bom-ref": "x"}]}
     content = as_json(good)
-    return lambda text: sbom_on_base(text, None), changed_document(good).map(
+    base = BaseImage("host", "", {}, (), BlobDirectory(folder), "", "")
+    return lambda text: sbom_on_base(text, base), changed_document(good).map(
         as_json
     ) | changed_bytes(content)
 

@@ -62,7 +62,8 @@ from kfp_bento.runtime.images.oci.tar import (
 )
 from kfp_bento.runtime.images.places.layout import LayoutSource
 from kfp_bento.runtime.images.python.environment import settle
-from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import Wheel, locked
 from kfp_bento.runtime.images.registry.credentials import find_credentials
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.bentos.bento import write_record
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import build_image, plan_image, write_attestations
-from kfp_bento.runtime.images.attestations.attachments import Document, read_attachments
+from kfp_bento.runtime.images.attestations.attachments import read_attachments
 from kfp_bento.runtime.images.cache.local import LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import RegistryRecords
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
-from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Layer
+from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Document, Layer
 from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.oci.tar import content_entry, directory_entry

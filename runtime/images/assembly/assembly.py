@@ -18,7 +18,7 @@ from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.assembly.plan import Action, ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Progress, Recipe, key_of
-from kfp_bento.runtime.images.attestations.attachments import Document, attach
+from kfp_bento.runtime.images.attestations.attachments import attach
 from kfp_bento.runtime.images.base.base_image import BaseImage
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerCache
 from kfp_bento.runtime.images.cache.records import RegistryRecords
@@ -28,6 +28,7 @@ from kfp_bento.runtime.images.oci.config import config_descriptor, image_manifes
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Descriptor,
+    Document,
     ImageSink,
     Layer,
     Platform,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,35 +12,23 @@ from kfp_bento.runtime.images.assembly.assembly import Unverified
 from kfp_bento.runtime.images.assembly.context import BuildOptions
 from kfp_bento.runtime.images.assembly.recipes import BUILDER_FORMAT
 from kfp_bento.runtime.images.attestations.attachments import (
-    Document,
     provenance_document,
     read_attachments,
     sbom_document,
 )
+from kfp_bento.runtime.images.attestations.image_build import ImageBuild, builder_version
 from kfp_bento.runtime.images.attestations.provenance import (
     PREDICATE,
     STATEMENT_TYPE,
-    BaseOrigin,
-    ImageBuild,
-    ModelOrigin,
     invocation_id,
     slsa_provenance,
 )
-from kfp_bento.runtime.images.attestations.sbom import (
-    SBOM_TYPE,
-    BaseFact,
-    DebFact,
-    ModelFact,
-    SoftwareBill,
-    WheelFact,
-    builder_version,
-    cyclonedx_sbom,
-)
-from kfp_bento.runtime.images.base.base_image import HOST, BaseImage
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, cyclonedx_sbom
+from kfp_bento.runtime.images.base.base_image import BaseImage
+from kfp_bento.runtime.images.debian import DebianPackage
 from kfp_bento.runtime.images.oci.blobs import storage_errors
-from kfp_bento.runtime.images.oci.image import Descriptor, Image, Platform
-from kfp_bento.runtime.images.oci.reference import parse_reference
-from kfp_bento.runtime.images.python.wheels import Wheel
+from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image
+from kfp_bento.runtime.images.python.selection import Wheel
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
@@ -64,7 +52,7 @@ class Attestations:
     digest: str
     models: tuple[BentoModel, ...]
     wheels: tuple[Wheel, ...]
-    debs: tuple[DebFact, ...] = ()
+    debs: tuple[DebianPackage, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -86,63 +74,29 @@ class Attestations:
             reused: What of it is there on the word of a registry alone.
         """
         options = self.options
-        wheels = tuple(
-            WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256)
-            for wheel in self.wheels
-        )
-        bill = SoftwareBill(
-            name=options.name,
-            version=options.version,
-            epoch=options.epoch,
-            wheels=wheels,
-            debs=self.debs,
-            models=tuple(map(_model_fact, self.models)),
-            base=base_fact(self.base),
-            unverified=reused.parts,
-        )
         build = ImageBuild(
             repository=options.repository,
             digest=image.digest,
-            bento=f"{options.name}:{options.version}",
-            bento_digest=self.digest,
-            base=self._base_origin(),
-            platform=str(options.platform),
+            name=options.name,
+            version=options.version,
+            asked_base=options.base or self.base.title.partition("@")[0],
+            base=self.base,
+            platform=options.platform,
             compression=options.codec.name,
             format=str(BUILDER_FORMAT),
-            wheels=wheels,
+            epoch=options.epoch,
+            bento_digest=self.digest,
+            wheels=self.wheels,
             debs=self.debs,
-            models=tuple(map(_model_origin, self.models)),
+            models=self.models,
+            unverified_layers=reused.layers,
+            unverified_parts=reused.parts,
             invocation=invocation_id(os.environ),
-            unverified=reused.layers,
         )
         return (
-            sbom_document(cyclonedx_sbom(bill)),
+            sbom_document(cyclonedx_sbom(build)),
             provenance_document(slsa_provenance(build)),
         )
-
-    def _base_origin(self) -> BaseOrigin:
-        asked = self.options.base or self.base.title.partition("@")[0]
-        return image_origin(asked, self.base.digest, self.options.platform)
-
-
-def base_fact(base: BaseImage) -> BaseFact | None:
-    """A base in a bill of materials; None for one made of this machine, which nobody listed."""
-    return BaseFact.from_config(base.config, base.digest) if base.digest else None
-
-
-def image_origin(asked: str, digest: str, platform: Platform) -> BaseOrigin:
-    """Where an image came from, in a provenance statement.
-
-    Args:
-        asked: A registry reference, ``oci:…``, ``docker-archive:…`` or ``host``.
-        digest: What it was resolved to.
-        platform: What it is for.
-    """
-    found = BaseOrigin(asked, digest, architecture=platform.architecture)
-    if asked == HOST or asked.startswith(("oci:", "docker-archive:")):
-        return found
-    reference = parse_reference(asked)
-    return replace(found, repository=reference.name, tag=reference.tag)
 
 
 def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
@@ -174,28 +128,3 @@ def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
     with storage_errors(sbom):
         sbom.write_bytes(b"".join(bills[:1]))
         provenance.write_bytes(b"".join(text + b"\n" for text in statements))
-
-
-def _model_fact(model: BentoModel) -> ModelFact:
-    name, _, version = model.tag.partition(":")
-    return ModelFact(
-        name,
-        version,
-        model.digest,
-        flavors=tuple(model.provenance.get("flavors") or ()),
-        signature=model.provenance.get("signature") or {},
-    )
-
-
-def _model_origin(model: BentoModel) -> ModelOrigin:
-    name, _, version = model.tag.partition(":")
-    origin = model.provenance
-    return ModelOrigin(
-        name=name,
-        version=version,
-        digest=model.digest,
-        uri=str(origin.get("uri", "")),
-        registered_name=str(origin.get("name", "")),
-        registered_version=str(origin.get("version", "")),
-        run_id=str(origin.get("run_id", "")),
-    )

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.images.debian.layer import package_entries
-from kfp_bento.runtime.images.debian.packages import SystemPackages
-from kfp_bento.runtime.images.debian.rootfs import RootFilesystem
+from kfp_bento.runtime.images.debian import RootFilesystem, SystemPackages, package_entries
 from kfp_bento.runtime.images.oci.config import (
     BENTO_PATH,
     BENTOML_DIRECTORIES,

@@ -8,7 +8,6 @@ a tag), and an OCI layout names them in its index. The image itself does not cha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
@@ -21,6 +20,7 @@ from kfp_bento.runtime.images.oci.image import (
     OCI_MANIFEST,
     BlobSource,
     Descriptor,
+    Document,
     ImageSink,
     descriptor_from,
     parse_platform,
@@ -42,23 +42,6 @@ PREDICATE_TYPE = "in-toto.io/predicate-type"
 _ARTIFACT_TYPE = "artifactType"
 _TITLE = "org.opencontainers.image.title"
 _DOCUMENT_LIMIT = 64 << 20
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document to attach to an image.
-
-    Attributes:
-        media_type: What it is; also the ``artifactType`` that it is found by.
-        content: Its bytes.
-        filename: What a client that downloads it calls the file.
-        annotations: More to find it by.
-    """
-
-    media_type: str
-    content: bytes
-    filename: str
-    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def sbom_document(content: bytes) -> Document:

@@ -8,17 +8,16 @@ unpacked; directories, links and a few small files are remembered.
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import posixpath
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.decompression import ChunkReader, decompressed
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(
@@ -45,6 +44,7 @@ _TRUSTED = re.compile(
     r"|usr/share/keyrings/(debian|ubuntu)-archive-keyring\.(gpg|pgp|asc)"
 )
 _LINKS_FOLLOWED = 40
+_DAMAGES = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,6 @@ class RootFilesystem:
         """Whether this is Debian or a distribution made from it."""
         family = [self.os_release.get("ID", ""), *self.os_release.get("ID_LIKE", "").split()]
         return "debian" in family and bool(self.status)
-
-    @property
-    def has_merged_usr(self) -> bool:
-        """Whether ``/lib`` is a link to ``/usr/lib``."""
-        return "lib" in self.links
 
     @property
     def architecture(self) -> str:
@@ -186,7 +181,7 @@ def probe_base(layers: Sequence[Layer], blobs: BlobSource) -> RootFilesystem:
             try:
                 for member in _members(archive):
                     upper.add(member, archive, removed)
-            except _damages() as error:
+            except _DAMAGES as error:
                 raise _damaged(layer, error) from error
         for path in removed:
             tree.remove(path)
@@ -348,42 +343,13 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 # --- reading layers ------------------------------------------------------------------------------
 
 
-class ChunkReader(io.RawIOBase):
-    """Chunks of bytes as a file that can be read, but not searched."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as one chunk goes."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        taken = min(len(buffer), len(self._rest))
-        buffer[:taken] = self._rest[:taken]
-        self._rest = self._rest[taken:]
-        return taken
-
-
 def _opened(layer: Layer, blobs: BlobSource) -> tarfile.TarFile:
-    packed: Any = io.BufferedReader(ChunkReader(blobs.open_blob(layer.descriptor)), 1 << 20)
-    if layer.media_type.endswith("gzip"):
-        packed = gzip.GzipFile(fileobj=packed, mode="rb")
-    elif layer.media_type.endswith("zstd"):
-        import zstandard
-
-        packed = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+    what = f"The base image's layer {layer.digest}"
+    plain = decompressed(blobs.open_blob(layer.descriptor), what)
+    packed = io.BufferedReader(ChunkReader(plain), 1 << 20)
     try:
         return tarfile.open(fileobj=packed, mode="r|", bufsize=1 << 20, tarinfo=_Header)
-    except _damages() as error:
+    except _DAMAGES as error:
         raise _damaged(layer, error) from error
 
 
@@ -406,13 +372,6 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
         archive.members = []  # type: ignore[attr-defined]
     raise ValueError(f"it has more than {_MOST_MEMBERS} members")
-
-
-def _damages() -> tuple[type[Exception], ...]:
-    import zstandard
-
-    shapes = (ValueError, OverflowError, RecursionError)
-    return (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError, *shapes)
 
 
 def _damaged(layer: Layer, error: Exception) -> ImageError:

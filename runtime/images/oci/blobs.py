@@ -7,12 +7,13 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files.directories import scratch_file
+from kfp_bento.runtime.files.directories import scratch_file, scratch_inside
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
@@ -217,3 +218,22 @@ def storage_errors(place: Path | str) -> Iterator[None]:
             ) from error
         reason = error.strerror or str(error)
         raise ImageError(f"{place} could not be written: {reason}.") from error
+
+
+@contextlib.contextmanager
+def scratch_directory(prefix: str, near: Path | None = None) -> Iterator[Path]:
+    """Give an empty directory that goes away; what killed processes left of the kind goes as well.
+
+    Args:
+        prefix: How its name begins.
+        near: Where it is made; where temporary files go if not given.
+
+    Raises:
+        ImageError: It cannot be made. Errors inside the block are none of its own.
+    """
+    folder = near or Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as stack:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(scratch_inside(folder, prefix))
+        yield scratch

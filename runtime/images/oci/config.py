@@ -129,7 +129,7 @@ def image_config(
     Raises:
         ImageError: A variable's name has a comma in it.
     """
-    created = _timestamp(epoch)
+    created = timestamp(epoch)
     inherited = base.get("config") or {}
     config = {
         **{key: value for key, value in inherited.items() if key not in {"Cmd", "Image"}},
@@ -252,6 +252,7 @@ def _history(
     return [*inherited, *own]
 
 
-def _timestamp(epoch: int) -> str:
+def timestamp(epoch: int) -> str:
+    """Write seconds since 1970 as RFC 3339 does."""
     moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -11,13 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.programs import cleaned
-
-if TYPE_CHECKING:
-    from kfp_bento.runtime.images.attestations.attachments import Document
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -86,6 +83,23 @@ def referrer_type(manifest: dict[str, Any]) -> str:
     config = manifest.get("config")
     other = config.get("mediaType") if isinstance(config, dict) else None
     return str(manifest.get("artifactType") or other or "")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to attach to an image.
+
+    Attributes:
+        media_type: What it is; also the `artifactType` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

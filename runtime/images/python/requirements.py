@@ -17,7 +17,13 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import read_small_file
-from kfp_bento.runtime.requirements import SEPARATORS, parse_requirement, rendered
+from kfp_bento.runtime.requirements import (
+    SEPARATORS,
+    SOURCE_SUFFIXES,
+    VERSION_CONTROL,
+    parse_requirement,
+    rendered,
+)
 
 _LIMIT = 16 << 20
 _OPTIONS = {
@@ -31,8 +37,6 @@ _ONE_LIST = "One list must hold all packages; local wheels go into the bento's w
 _CREDENTIALS = re.compile(
     r"://[^/\s]*@|[?&](?:access|key|password|secret|sig|token|x-amz-)[^=\s]*=", re.I
 )
-_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
-_SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
 _WHEEL_FILE = re.compile(r"([^@\s]+\.whl)(?:\[[^\]\s]*\])?")
 _SERVER = re.compile(r"https?://[^\s#;]+", re.I)
 _NOT_HTTPS = re.compile(r"(?<![A-Za-z0-9+.-])(?!https:)[A-Za-z][A-Za-z0-9+.-]*://", re.I)
@@ -150,9 +154,9 @@ def _no_wheel(text: str) -> Iterator[tuple[str, str]]:
         yield f"{_quoted(text)} is editable, so there is no wheel of it", _WHEEL
     elif text.startswith("-"):
         return
-    elif _VERSION_CONTROL.search(target):
+    elif VERSION_CONTROL.search(target):
         yield f"{_quoted(text)} comes from version control, not as a wheel", _WHEEL
-    elif target.endswith(_SOURCE_SUFFIXES) or (
+    elif target.endswith(SOURCE_SUFFIXES) or (
         target.startswith((".", "/")) and not target.endswith(".whl")
     ):
         yield f"{_quoted(text)} is a source distribution, which would have to be built", _WHEEL
@@ -217,7 +221,7 @@ def _dangers(requirement: _Line) -> Iterator[tuple[str, str]]:
                 "it points to a file outside the bento",
                 "Put the wheel into the bento's wheels/ folder and write ./wheels/NAME.whl.",
             )
-        if _NOT_HTTPS.search(line) and not _VERSION_CONTROL.search(line):
+        if _NOT_HTTPS.search(line) and not VERSION_CONTROL.search(line):
             yield (
                 "it names an address that is not https",
                 "Use https, or name the index in UV_INDEX where the image is built.",
