@@ -34,7 +34,7 @@ from kfp_bento.runtime.images.places.tar_index import TarIndex
 from kfp_bento.runtime.images.python.environment import settle
 from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.selection import Wheel, locked
-from kfp_bento.runtime.images.registry.repository import _entries, _referrer_entry
+from kfp_bento.runtime.images.registry.referrers import entries_of, referrer_entry
 from kfp_bento.runtime.images.registry.transport import Transport
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def referrers(folder: Path) -> Target:
 
     def check(content: bytes) -> None:
         document = parse_document(content, "The list")
-        _entries(document, "name")
-        _referrer_entry(described, content)
+        entries_of(document, "name")
+        referrer_entry(described, content)
 
     good = {**index, **manifest}
     return check, changed_document(good).map(as_json) | changed_bytes(as_json(good))
@@ -142,7 +142,7 @@ def addresses(folder: Path) -> Target:
 
     def check(content: bytes) -> None:
         text = content.decode("latin-1")
-        joined = transport._joined("https://quay.io/v2/", text)
+        joined = transport.joined("https://quay.io/v2/", text)
         assert "@" not in urllib.parse.urlsplit(joined).netloc
 
     return check, changed_bytes(b"https://ali:pw@[::1]:443/a/../b?x=y#z\\@quay.io:80")

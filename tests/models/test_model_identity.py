@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models import (
     RUN_SPECIFIC_KEYS,
     content_digest,
-    file_sha256,
     portable_mlmodel,
     tree_digest,
 )
