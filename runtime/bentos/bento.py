@@ -16,6 +16,7 @@ from kfp_bento.runtime.files import (
     read_small_file,
     record_digest,
     sealed_record,
+    write_whole,
 )
 from kfp_bento.runtime.models import (
     RECORD_NAME,
@@ -61,7 +62,7 @@ class BentoModel:
     claimed: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The value as JSON-able data."""
+        """Give the value as JSON-able data."""
         return {"tag": self.tag, "digest": self.digest, "provenance": self.provenance}
 
 
@@ -102,7 +103,7 @@ class Bento:
         return f"{self.name}:{self.version}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory`, `reused` and `note`."""
+        """Give the facts as JSON-able data, without `directory`, `reused` and `note`."""
         return {
             "tag": self.tag,
             "name": self.name,
@@ -117,7 +118,7 @@ class Bento:
 
 
 def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> Bento:
-    """Reads a bento: one of ours or any other that BentoML built (spec 1 and 2).
+    """Read a bento: one of ours or any other that BentoML built (spec 1 and 2).
 
     Where its models came from is said only by a record of our own: sealed by this user, or the one
     that the building step named. Digests are those of the files.
@@ -164,7 +165,7 @@ def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> 
 
 
 def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
-    """Reads the bento of an input artifact that may have been left out.
+    """Read the bento of an input artifact that may have been left out.
 
     Args:
         artifact: Has the directory as `path`, and as `metadata` what `build_bento` said of it;
@@ -193,11 +194,8 @@ def bento_record(bento: Bento) -> str:
 
 
 def write_record(bento: Bento) -> None:
-    """Writes where a bento's models came from beside its bento.yaml, sealed as our own."""
-    partial = bento.directory / f"{RECORD_NAME}.partial"
-    partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
-    partial.write_bytes(sealed_record(bento.to_dict(), _PURPOSE))
-    partial.replace(bento.directory / RECORD_NAME)
+    """Write where a bento's models came from beside its bento.yaml, sealed as our own."""
+    write_whole(sealed_record(bento.to_dict(), _PURPOSE), bento.directory / RECORD_NAME)
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ class _Record:
     note: str = ""
 
     def provenance_of(self, tag: str, digest: str) -> dict[str, Any]:
-        """Where a model came from, if it is still the one that the record is about."""
+        """Say where a model came from, if it is still the one that the record is about."""
         return self.origins.get(tag, {}) if digest and digest == self.digests.get(tag) else {}
 
 
@@ -264,7 +262,7 @@ def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:
 
 
 def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Gives the bento's digest and its models' digests; models with a known one are not read.
+    """Give the bento's digest and its models' digests; models with a known one are not read.
 
     A digest is known from a record of our own alone; whoever relies on it compares it.
     """
@@ -280,7 +278,7 @@ def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, 
 
 
 def _grouped(directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
-    """Files by their path in the bento, and those of each model by their path in it."""
+    """Give the files by their path in the bento, and those of each model by their path in it."""
     plain: dict[str, Path] = {}
     models: dict[str, dict[str, Path]] = {}
     for relative, path in model_files(directory, leave_out=frozenset({RECORD_NAME})).items():

@@ -172,7 +172,7 @@ def index_options(reading: Reading) -> list[str]:
     ]
 
 
-def locked(
+def lock_requirements(
     requirements: Sequence[str],
     constraints: Sequence[str],
     python_version: str,

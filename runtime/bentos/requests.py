@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import BentoError, ModelError
-from kfp_bento.runtime.models import Column, read_any_example
+from kfp_bento.runtime.models import Column, read_example
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str, Any]:
-    """Gives the body of `POST /predict` made of the model's own input example.
+    """Give the body of `POST /predict` made of the model's own input example.
 
     Args:
         model: A pulled model.
@@ -57,7 +57,7 @@ def _kind(model: ModelVersion) -> str:
 
 def _example(model: ModelVersion) -> Any:
     try:
-        example = read_any_example(model.directory)
+        example = read_example(model.directory)
     except ModelError as error:
         raise BentoError(error.message, hint=error.hint) from error
     if example is None:

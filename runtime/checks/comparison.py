@@ -11,13 +11,10 @@ from kfp_bento.runtime.checks.check_report import CheckReport, json_value
 from kfp_bento.runtime.checks.differences import Difference, Tolerance, differences
 from kfp_bento.runtime.checks.expected import expected_answers
 from kfp_bento.runtime.checks.request_body import model_request, single_rows
-from kfp_bento.runtime.checks.served_model import (
-    NoAnswerError,
-    NoConnectionError,
-    post_json,
-    service_root,
-)
+from kfp_bento.runtime.checks.served_model import post_json, service_root
 from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.files import parse_json_value
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion
@@ -120,7 +117,7 @@ def _ask(url: str, body: Mapping[str, Any], timeout: float) -> tuple[Any, str]:
     if answer.status != 200:
         return None, f"status {answer.shown()}"
     try:
-        return answer.json(), ""
+        return parse_json_value(answer.body, nan=True), ""
     except ValueError:
         return None, f"no JSON: {answer.shown()}"
 

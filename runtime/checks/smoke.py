@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks.answer_types import answer_problems, count_rows
 from kfp_bento.runtime.checks.check_report import CheckReport, json_value
-from kfp_bento.runtime.checks.readiness import wait_until_ready
+from kfp_bento.runtime.checks.readiness import wait_for_readyz
 from kfp_bento.runtime.checks.request_body import model_request
-from kfp_bento.runtime.checks.served_model import (
-    Answer,
-    NoAnswerError,
-    NoConnectionError,
-    post_json,
-    service_root,
-)
+from kfp_bento.runtime.checks.served_model import post_json, service_root
+from kfp_bento.runtime.files import parse_json_value
+from kfp_bento.runtime.http import HttpAnswer, NoAnswerError, NoConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +51,7 @@ def smoke_test(
     """
     root = service_root(url)
     body = model_request(model, request)
-    readiness = wait_until_ready(root, timeout)
+    readiness = wait_for_readyz(root, timeout)
     measures = {"seconds_to_ready": round(readiness.seconds, 3)}
     if not readiness.ready:
         summary = (
@@ -100,11 +96,11 @@ def _ask(
     return _report(model, root, summary, measures, not problems, evidence)
 
 
-def _problems(answer: Answer, model: ModelVersion, rows: int | None) -> tuple[list[str], Any]:
+def _problems(answer: HttpAnswer, model: ModelVersion, rows: int | None) -> tuple[list[str], Any]:
     if answer.status != 200:
         return [f"the status is {answer.shown()}"], None
     try:
-        served = answer.json()
+        served = parse_json_value(answer.body, nan=True)
     except ValueError:
         return [f"the body is no JSON: {answer.shown()}"], None
     shown = served[:_SHOWN_ROWS] if isinstance(served, list) else served

@@ -6,6 +6,7 @@ content only, and writes them to an OCI layout directory, a docker archive or a 
 """
 
 from kfp_bento.runtime.images.assembly.documents import write_attestations
+from kfp_bento.runtime.images.assembly.options import ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.qualify import qualify
 from kfp_bento.runtime.images.base.base_image import choose_base
@@ -19,6 +20,7 @@ from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
 __all__ = [
     "CopiedImage",
     "Image",
+    "ImageOptions",
     "ImagePlan",
     "Layer",
     "PlannedLayer",

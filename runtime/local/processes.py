@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError, ask
 from kfp_bento.runtime.programs import cleaned
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def last_lines(log: Path, count: int = 12) -> str:
         file.seek(max(0, log.stat().st_size - _LAST_BYTES))
         text = cleaned(file.read().decode("utf-8", "replace"))
     return "\n".join(text.strip().splitlines()[-count:])
+
+
+def _status(url: str, headers: Mapping[str, str] | None) -> int:
+    return ask("GET", url, seconds=2.0, largest=1 << 20, headers=headers).status
 
 
 def wait_until_answers(
@@ -64,9 +69,6 @@ def wait_until_answers(
         LocalRunError: If the process ends first, somebody else listens there, the deadline passes
             or the wait is cancelled; with the end of the process's log.
     """
-    import urllib3
-
-    http = urllib3.PoolManager(retries=False, timeout=2.0)
     hint = f"The whole log is in {log}."
     deadline = time.monotonic() + seconds
     while True:
@@ -76,8 +78,8 @@ def wait_until_answers(
                 f"{what} did not get its port: another program of this machine took it first.",
                 hint="Start the run again; if that happens again, ask who else is on this machine.",
             )
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
-            if ours and http.request("GET", url, headers=headers, redirect=False).status < 400:
+        with contextlib.suppress(NoConnectionError, NoAnswerError):
+            if ours and _status(url, headers) < 400:
                 return
         if process.poll() is not None:
             raise LocalRunError(

@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.1
 
 
 def list_files(repository: Any) -> dict[str, int | None]:
-    """Lists every file below an artifact repository's root.
+    """List every file below an artifact repository's root.
 
     Args:
         repository: An MLflow `ArtifactRepository`.
@@ -68,7 +68,7 @@ def download_files(
     directory: Path,
     done: Callable[[int], None] = lambda size: None,
 ) -> list[FileDigest]:
-    """Downloads files, several at a time, and hashes each as soon as it is there.
+    """Download files, several at a time, and hash each as soon as it is there.
 
     The workers are daemon threads on purpose: after Ctrl-C or a first failure nobody waits
     for a large file to finish.
@@ -128,7 +128,7 @@ def download_files(
 
 
 def _stop_oversized(directory: Path, sizes: Mapping[str, int | None], running: set[str]) -> None:
-    """Ends the download of a file that has become larger than the store announced."""
+    """End the download of a file that has become larger than the store announced."""
     for path in list(running):
         size = sizes[path]
         for file in _written_for(directory, path, sizes) if size is not None else ():
@@ -142,7 +142,7 @@ def _stop_oversized(directory: Path, sizes: Mapping[str, int | None], running: s
 
 
 def _written_for(directory: Path, path: str, sizes: Mapping[str, int | None]) -> list[Path]:
-    """The file itself, or those beside it that boto3 writes first: `weights.bin.5dE2fA13`."""
+    """Give the file itself, or those beside it that boto3 writes first: `weights.bin.5dE2fA13`."""
     target = directory / path
     if target.exists():
         return [target]
@@ -151,7 +151,7 @@ def _written_for(directory: Path, path: str, sizes: Mapping[str, int | None]) ->
 
 
 def _cut_off(file: Path) -> None:
-    """Takes a file away from whatever library writes it in this process: its next write fails."""
+    """Take a file away from whatever library writes it in this process: its next write fails."""
     wanted = file.stat()
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -68,7 +68,7 @@ class ModelVersion:
     record: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory`, `reused` and `record`."""
+        """Give the facts as JSON-able data, without `directory`, `reused` and `record`."""
         return {
             "uri": self.uri,
             "name": self.name,
@@ -130,7 +130,7 @@ _VERSION = re.compile(r"[0-9]{1,19}")
 
 
 def version_number(value: Any, what: str) -> str:
-    """Gives a registered version, which is a number; "" where there is none.
+    """Give a registered version, which is a number; "" where there is none.
 
     Raises:
         ModelError: It is something else.

@@ -11,7 +11,7 @@ from kfp_bento.runtime.errors import InvalidInput, PromotionError
 from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import (
     choose_tracking,
-    is_missing,
+    missing_as,
     read_registered_model,
     read_registered_version,
     speaking_to,
@@ -58,7 +58,7 @@ class Promotion:
     history_tag: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data."""
+        """Give the facts as JSON-able data."""
         return asdict(self)
 
 
@@ -70,7 +70,7 @@ def promote_model(
     image: str = "",
     tracking_uri: str = "",
 ) -> Promotion:
-    """Sets an alias to a version whose checks all passed, and writes down that it did.
+    """Set an alias to a version whose checks all passed, and write down that it did.
 
     The alias must still be where it was when the model was resolved. This is check-then-set,
     not compare-and-set, since MLflow offers none: between the check and the setting there is a
@@ -153,32 +153,22 @@ def _require_passed(model: ModelVersion, reports: Sequence[CheckReport]) -> None
 
 
 def _holder(client: Any, model: ModelVersion, alias: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"There is no registered model {model.name!r}.",
+        hint="Promote on the tracking server that the model was pulled from.",
+        error=PromotionError,
+    ):
         answer = client.get_registered_model(model.name)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"There is no registered model {model.name!r}.",
-                hint="Promote on the tracking server that the model was pulled from.",
-            ) from failure
-        raise
     return read_registered_model(answer).aliases.get(alias, "")
 
 
 def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"Version {model.version} of {model.name!r} does not exist any more.",
+        hint="Pull and check a version that does.",
+        error=PromotionError,
+    ):
         answer = client.get_model_version(model.name, model.version)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"Version {model.version} of {model.name!r} does not exist any more.",
-                hint="Pull and check a version that does.",
-            ) from failure
-        raise
     found = read_registered_version(answer)
     source = without_password(found.source)
     if source != model.source:

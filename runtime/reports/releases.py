@@ -10,7 +10,7 @@ from kfp_bento.runtime.reports.files import write_json, write_text
 from kfp_bento.runtime.reports.json_text import one_line
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
 from kfp_bento.runtime.reports.metrics import release_metrics, roll_back_metrics
-from kfp_bento.runtime.reports.quantities import human_seconds
+from kfp_bento.runtime.reports.wording import human_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

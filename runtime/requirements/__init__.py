@@ -2,19 +2,15 @@
 
 from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
-    Address,
     AllowedSources,
     Repository,
     allowed_sources,
-    parse_address,
 )
 from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, connection_pool, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
-    INDEX_OPTIONS,
     SEPARATORS,
     SOURCE_SUFFIXES,
     VERSION_CONTROL,
-    Line,
     Reading,
     distribution_name,
     joined_lines,
@@ -26,15 +22,12 @@ from kfp_bento.runtime.requirements.lines import (
 from kfp_bento.runtime.requirements.repositories import build_wheel
 
 __all__ = [
-    "INDEX_OPTIONS",
     "NAMES_ONLY",
     "SEPARATORS",
     "SOURCE_SUFFIXES",
     "VERSION_CONTROL",
-    "Address",
     "AllowedSources",
     "DirectWheel",
-    "Line",
     "Reading",
     "Repository",
     "allowed_sources",
@@ -43,7 +36,6 @@ __all__ = [
     "distribution_name",
     "fetch_wheel",
     "joined_lines",
-    "parse_address",
     "parse_requirement",
     "read_requirements",
     "rendered",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from kfp_bento.runtime.programs.uv import account_for
+from kfp_bento.runtime.programs import account_for
 from kfp_bento.runtime.requirements.addresses import Address, Repository
 
 if TYPE_CHECKING:

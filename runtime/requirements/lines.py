@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kfp_bento.runtime.programs import cleaned
-from kfp_bento.runtime.programs.uv import configured_indexes
+from kfp_bento.runtime.programs import cleaned, configured_indexes
 from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
     Address,

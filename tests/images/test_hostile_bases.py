@@ -26,13 +26,13 @@ from spoilt_base import OCI, Base
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.base.base_image import open_base
-from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.cache.local import LayerBuilder, LayerCache
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.debian.rootfs import probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.config import image_config, image_manifest
+from kfp_bento.runtime.images.oci.config import ImageConfig, image_manifest
 from kfp_bento.runtime.images.oci.image import Descriptor, Layer, parse_platform
 from kfp_bento.runtime.images.oci.layers import codec_named
 
@@ -43,16 +43,10 @@ if TYPE_CHECKING:
 
 
 def opened(base: str, workspace: Path) -> Any:
-    return open_base(
-        base,
-        MINOR,
-        parse_platform(),
-        workspace=BlobDirectory(workspace),
-        codec=codec_named("gzip"),
-        cache=None,
-        epoch=0,
-        progress=lambda sentence: None,
+    builder = LayerBuilder(
+        BlobDirectory(workspace), codec_named("gzip"), 0, cache=None, tell=lambda sentence: None
     )
+    return open_base(base, MINOR, parse_platform(), builder)
 
 
 def test_the_base_that_is_spoilt_below_is_good(tmp_path: Path) -> None:
@@ -323,7 +317,7 @@ def test_addresses_of_other_hosts_in_a_base_are_neither_asked_nor_taken_over(
     base = Base()
     base.manifest["layers"][0]["urls"] = ["http://169.254.169.254/latest"]
     base.manifest["layers"][0]["data"] = base64.b64encode(b"other bytes").decode()
-    build_image(bento, f"oci:{tmp_path}/out", base=base.write(tmp_path / "base"))
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base.write(tmp_path / "base")))
     for layer in read_manifest(tmp_path / "out")["layers"]:
         assert not {"urls", "data"} & layer.keys()
 
@@ -331,16 +325,8 @@ def test_addresses_of_other_hosts_in_a_base_are_neither_asked_nor_taken_over(
 def composed(base: str, workspace: Path) -> None:
     """A base that is taken must give a configuration that is valid again."""
     found = opened(base, workspace)
-    content = image_config(
-        found.config,
-        found.layers,
-        parse_platform(),
-        environment={},
-        labels={},
-        interpreter=found.interpreter,
-        epoch=0,
-    )
-    parsed = parse_json(content)
+    config = ImageConfig(parse_platform(), found.interpreter, epoch=0)
+    parsed = parse_json(config.compose(found.config, "", found.layers).config_content)
     assert parsed["config"]["User"] == "1034:1034"
     assert len({name.casefold() for name in parsed["config"]}) == len(parsed["config"])
 

@@ -19,7 +19,7 @@ from handmade import (
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import BentoError, ImageError, KfpBentoError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.assembly.qualify import qualify
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_line_breaks_and_equal_signs_in_a_value_stay_in_that_value(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     with_yaml(bento, lambda text: text.replace("value: hello", 'value: "a=b\\nLD_PRELOAD=/x"'))
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     config = read_json(tmp_path / "out", read_manifest(tmp_path / "out")["config"]["digest"])
     assert "GREETING=a=b\nLD_PRELOAD=/x" in config["config"]["Env"]
     assert not [x for x in config["config"]["Env"] if x.startswith("LD_PRELOAD")]

@@ -19,7 +19,7 @@ from handmade import (
 from spoilt_base import Base
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.image import Descriptor
 from kfp_bento.runtime.images.places.layout import LayoutSource
@@ -80,7 +80,7 @@ def test_a_blob_that_is_something_else_is_refused_and_nothing_is_left(
     else:
         blob.symlink_to({"passwd": "/etc/passwd", "zero": "/dev/zero"}[what])
     with pytest.raises(ImageError, match=r"bytes that are not|is no file") as caught:
-        build_image(bento, f"oci:{tmp_path}/out", base=name)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=name))
     assert "root:" not in str(caught.value)
     assert not [x for x in tmp_path.iterdir() if x.name.startswith("out")]
 
@@ -120,7 +120,7 @@ def test_a_destination_with_a_strange_index_is_left_alone(
     for number, index in enumerate([b"[]", b'{"annotations": 7}', b'{"annotations": ["kfp"]}']):
         write(tmp_path / f"out{number}/index.json", index)
         with pytest.raises(ImageError, match="did not write"):
-            build_image(bento, f"oci:{tmp_path}/out{number}", base=base)
+            build_image(bento, f"oci:{tmp_path}/out{number}", ImageOptions(base=base))
         assert (tmp_path / f"out{number}/index.json").read_bytes() == index
 
 

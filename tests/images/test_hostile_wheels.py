@@ -19,7 +19,7 @@ from handmade import (
 )
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.assembly.qualify import qualify
 from kfp_bento.runtime.images.python.environment import settle
 from kfp_bento.runtime.images.python.lock import Lock
@@ -173,7 +173,9 @@ def test_a_wheel_changes_nothing_outside_its_place(
     tmp_path: Path, base: str, members: dict[str, str], symlink: str
 ) -> None:
     image = build_image(
-        bento_with_wheel(tmp_path / "bento", members, symlink), f"oci:{tmp_path}/out", base=base
+        bento_with_wheel(tmp_path / "bento", members, symlink),
+        f"oci:{tmp_path}/out",
+        ImageOptions(base=base),
     )
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         found = {member.name: member for member in layer.getmembers()}
@@ -193,11 +195,11 @@ def test_a_wheel_changes_nothing_outside_its_place(
 def test_a_wheel_cannot_bring_an_interpreter(tmp_path: Path, base: str) -> None:
     hostile = bento_with_wheel(tmp_path / "bento", {"greeter-1.0.data/data/bin/python3": "evil"})
     with pytest.raises(ImageError, match="python3"):
-        build_image(hostile, f"oci:{tmp_path}/out", base=base)
+        build_image(hostile, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 
 def test_a_wheel_with_a_whiteout_is_refused(tmp_path: Path, base: str) -> None:
     hostile = bento_with_wheel(tmp_path / "bento", {"pkg/.wh.important": ""})
     with pytest.raises(ImageError, match=r"\.wh\."):
-        build_image(hostile, f"oci:{tmp_path}/out", base=base)
+        build_image(hostile, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from handmade import write, write_bento
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.attestations.attachments import read_attachments
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
 from kfp_bento.runtime.images.debian.deb import data_members
@@ -39,8 +39,8 @@ from kfp_bento.runtime.images.debian.packages import (
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base, release_of
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.config import canonical_json, config_descriptor, image_manifest
-from kfp_bento.runtime.images.oci.image import Layer, parse_platform
+from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of, image_manifest
+from kfp_bento.runtime.images.oci.image import OCI_CONFIG, Layer, parse_platform
 from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
 from kfp_bento.runtime.images.oci.tar import DEFAULT_EPOCH, TarEntry, tar_stream
 from kfp_bento.runtime.images.places.layout import layout_sink
@@ -645,11 +645,12 @@ def write_layout(folder: Path, base: RealBase, *more: tuple[Layer, BlobDirectory
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
         }
     )
-    manifest, content = image_manifest(config_descriptor(config), layers, {"title": "system"})
+    described = descriptor_of(config, OCI_CONFIG)
+    manifest, content = image_manifest(described, layers, {"title": "system"})
     with layout_sink(folder) as sink:
         for layer, blobs in ((base.layer, base.blobs), *more):
             sink.put_blob(layer.descriptor, blobs)
-        sink.blobs.put_bytes(config, config_descriptor(config).media_type)
+        sink.blobs.put_bytes(config, OCI_CONFIG)
         sink.put_manifest(manifest, content)
         sink.tag(manifest, content, "v1")
 
@@ -765,9 +766,9 @@ def test_a_bento_gets_the_packages_that_it_asks_for(
     (bento.directory / "bento.yaml").write_text(
         text.replace("  commands: []\n", f"  commands:\n  - {wanted}\n")
     )
-    options = {"base": f"oci:{tmp_path}/base", "cache": tmp_path / "cache"}
+    options = ImageOptions(base=f"oci:{tmp_path}/base", cache=tmp_path / "cache")
     chosen_for(debian_base, "libgomp1")
-    image = build_image(bento, f"oci:{tmp_path}/out", **options)
+    image = build_image(bento, f"oci:{tmp_path}/out", options)
     assert [layer.kind for layer in image.layers] == [
         *("base", "system", "dependencies", "model", "source")
     ]
@@ -777,5 +778,5 @@ def test_a_bento_gets_the_packages_that_it_asks_for(
     done = run(podman, "--rm", "--entrypoint", "", f"oci:{tmp_path}/out:v1", *command)
     assert done.stdout.strip() == "loaded"
     (bento.directory / "src/service.py").write_text("# another service\n")
-    again = build_image(load_bento(bento.directory), f"oci:{tmp_path}/again", **options)
+    again = build_image(load_bento(bento.directory), f"oci:{tmp_path}/again", options)
     assert {layer.kind: layer.origin for layer in again.layers}["system"] == "reused"

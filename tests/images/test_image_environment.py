@@ -15,7 +15,7 @@ import pytest
 from handmade import MINOR, make_wheel, open_layer, write, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.oci.tar import tar_stream
 from kfp_bento.runtime.images.python import environment
@@ -319,13 +319,13 @@ def test_an_image_has_one_layer_for_each_big_wheel(
     small = make_wheel(shelf, "small")
     bento = write_bento(tmp_path / "bento", f"{big}\n{small}\n")
     base, cache = write_base(tmp_path / "base"), tmp_path / "cache"
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, cache=cache)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
     assert [layer.title for layer in image.layers[1:3]] == ["big 1.0", "dependencies (1 wheel)"]
     assert {layer.kind for layer in image.layers[1:3]} == {"dependencies"}
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         assert "app/.venv/pyvenv.cfg" not in layer.getnames()
     other = write_bento(tmp_path / "other", f"{big}\n")
-    second = build_image(other, f"oci:{tmp_path}/two", base=base, cache=cache)
+    second = build_image(other, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert [layer.origin for layer in second.layers[1:3]] == ["reused", "built"]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from kfp_bento.runtime.bentos import BentoModel
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.attestations.attachments import (
     PREDICATE_TYPE,
     attach,
@@ -515,7 +515,7 @@ def strip(built: Path, plain: Path) -> None:
 @pytest.fixture
 def attached(bento: Bento, base: str, tmp_path: Path) -> tuple[Path, Descriptor]:
     """A layout whose image has both documents attached, and the image's manifest."""
-    build_image(bento, f"oci:{tmp_path}/built", base=base)
+    build_image(bento, f"oci:{tmp_path}/built", ImageOptions(base=base))
     strip(tmp_path / "built", tmp_path / "plain")
     manifest = LayoutSource(tmp_path / "plain").find()
     statement = slsa_provenance(replace(BUILD, digest=manifest.digest))
@@ -678,7 +678,7 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_attachments_listed_under_the_fallback_tag_are_found(
     bento: Bento, base: str, oci_registry: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/plain", base=base)
+    build_image(bento, f"oci:{tmp_path}/plain", ImageOptions(base=base))
     name = f"{oci_registry}/attached/by-hand"
     repository, manifest = push(tmp_path / "plain", name)
     assert read_attachments(f"{name}:v1", SBOM_TYPE) == ()
@@ -701,7 +701,7 @@ def test_attachments_listed_under_the_fallback_tag_are_found(
 def test_attachments_of_a_registry_are_found_and_not_sent_twice(
     bento: Bento, base: str, oci_registry: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/plain", base=base)
+    build_image(bento, f"oci:{tmp_path}/plain", ImageOptions(base=base))
     name = f"{oci_registry}/attached/tiny"
     repository, manifest = push(tmp_path / "plain", name)
     statement = slsa_provenance(replace(BUILD, digest=manifest.digest))
@@ -737,7 +737,7 @@ def test_the_command_prints_the_documents(attached: tuple[Path, Descriptor]) -> 
 
 
 def test_the_command_says_when_there_is_nothing(bento: Bento, base: str, tmp_path: Path) -> None:
-    build_image(bento, f"oci:{tmp_path}/built", base=base)
+    build_image(bento, f"oci:{tmp_path}/built", ImageOptions(base=base))
     strip(tmp_path / "built", tmp_path / "plain")
     done = command("sbom", f"oci:{tmp_path}/plain")
     assert done.returncode == 2

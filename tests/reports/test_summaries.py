@@ -361,8 +361,8 @@ def test_seconds_have_one_decimal_and_long_times_minutes(seconds: float, text: s
 
 
 def test_a_digest_is_shortened_wherever_it_stands() -> None:
-    assert reports.short_digest(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
-    assert reports.short_digest("host") == "host"
+    assert reports.shorten_digests(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
+    assert reports.shorten_digests("host") == "host"
 
 
 def test_evidence_with_long_values_is_broken_into_lines() -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.images.assembly.assembly import Unverified
-from kfp_bento.runtime.images.assembly.context import BuildOptions
-from kfp_bento.runtime.images.assembly.recipes import BUILDER_FORMAT
+from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import (
     provenance_document,
     read_attachments,
     sbom_document,
 )
-from kfp_bento.runtime.images.attestations.image_build import ImageBuild, builder_version
+from kfp_bento.runtime.images.attestations.image_build import ImageBuild
 from kfp_bento.runtime.images.attestations.provenance import (
     PREDICATE,
     STATEMENT_TYPE,
@@ -24,79 +20,45 @@ from kfp_bento.runtime.images.attestations.provenance import (
     slsa_provenance,
 )
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, cyclonedx_sbom
-from kfp_bento.runtime.images.base.base_image import BaseImage
-from kfp_bento.runtime.images.debian import DebianPackage
 from kfp_bento.runtime.images.oci.blobs import storage_errors
-from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image
-from kfp_bento.runtime.images.python.selection import Wheel
-
-if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import BentoModel
+from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image, Layer
+from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 
 
-@dataclass(frozen=True)
-class Attestations:
-    """What is known about an image and is not its content alone.
+def image_documents(
+    spec: ImageSpec, image: Descriptor, layers: Sequence[Layer]
+) -> tuple[Document, Document]:
+    """Write the documents for a finished image.
 
-    Attributes:
-        options: What was asked for.
-        base: The base image.
-        digest: Content digest of the bento, ``sha256:…``; may be empty.
-        models: The models inside, with their origins.
-        wheels: The wheels of its environment.
-        debs: The Debian packages on top of its base.
+    Args:
+        spec: What it was made of.
+        image: Its manifest.
+        layers: All its layers; what is in an unverified one is marked.
     """
-
-    options: BuildOptions
-    base: BaseImage
-    digest: str
-    models: tuple[BentoModel, ...]
-    wheels: tuple[Wheel, ...]
-    debs: tuple[DebianPackage, ...] = ()
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """JSON values that tell apart images which are equal but came about otherwise.
-
-        The run that builds is not among them: a repeated build is no other image.
-        """
-        return {
-            "builder": builder_version(),
-            "asked": self.options.base,
-            "origins": [model.provenance for model in self.models],
-        }
-
-    def documents(self, image: Descriptor, reused: Unverified) -> Sequence[Document]:
-        """Writes the documents for the finished image.
-
-        Args:
-            image: Its manifest.
-            reused: What of it is there on the word of a registry alone.
-        """
-        options = self.options
-        build = ImageBuild(
-            repository=options.repository,
-            digest=image.digest,
-            name=options.name,
-            version=options.version,
-            asked_base=options.base or self.base.title.partition("@")[0],
-            base=self.base,
-            platform=options.platform,
-            compression=options.codec.name,
-            format=str(BUILDER_FORMAT),
-            epoch=options.epoch,
-            bento_digest=self.digest,
-            wheels=self.wheels,
-            debs=self.debs,
-            models=self.models,
-            unverified_layers=reused.layers,
-            unverified_parts=reused.parts,
-            invocation=invocation_id(os.environ),
-        )
-        return (
-            sbom_document(cyclonedx_sbom(build)),
-            provenance_document(slsa_provenance(build)),
-        )
+    marked = [(recipe, layer) for recipe, layer in spec.own(layers) if layer.unverified]
+    build = ImageBuild(
+        repository=spec.repository,
+        digest=image.digest,
+        name=spec.name,
+        version=spec.version,
+        asked_base=spec.asked,
+        base=spec.base,
+        platform=spec.config.platform,
+        compression=spec.compression,
+        format=str(BUILDER_FORMAT),
+        epoch=spec.config.epoch,
+        bento_digest=spec.digest,
+        wheels=spec.wheels,
+        debs=spec.debs,
+        models=spec.models,
+        unverified_layers=tuple(layer.digest for _, layer in marked),
+        unverified_parts=frozenset(part for recipe, _ in marked for part in recipe.parts),
+        invocation=invocation_id(os.environ),
+    )
+    return (
+        sbom_document(cyclonedx_sbom(build)),
+        provenance_document(slsa_provenance(build)),
+    )
 
 
 def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:

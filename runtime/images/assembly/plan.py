@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Action = Literal["present", "mount", "upload", "build"]
+from kfp_bento.runtime.images.oci.image import Outcome
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PlannedLayer:
     kind: str
     title: str
     key: str
-    action: Action
+    action: Outcome | Literal["build"]
     size: int
     exact: bool
     digest: str

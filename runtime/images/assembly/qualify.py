@@ -35,7 +35,7 @@ _MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
 _VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 _PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
 
-_CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
+_CLUSTER = "let the cluster's own image builder build this bento (target bento-request)."
 _PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
 _NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
 _NO_CUDA = (

@@ -15,32 +15,31 @@ from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.config import (
+    EMPTY,
+    EMPTY_TYPE,
+    IMAGE_TITLE,
+    canonical_json,
+    descriptor_of,
+)
 from kfp_bento.runtime.images.oci.image import (
     OCI_MANIFEST,
     BlobSource,
     Descriptor,
     Document,
-    ImageSink,
     descriptor_from,
     parse_platform,
     referrer_type,
 )
-from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
-from kfp_bento.runtime.images.places.open import (
-    OpenedImage,
-    ReferrerSource,
-    open_image,
-    parse_document,
-)
+from kfp_bento.runtime.images.oci.reference import parse_source
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, parse_document
+from kfp_bento.runtime.images.places.sink import ImageSink
 
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-EMPTY = b"{}"
 # BuildKit's annotation, by which others find a statement without fetching every document.
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 
 _ARTIFACT_TYPE = "artifactType"
-_TITLE = "org.opencontainers.image.title"
 _DOCUMENT_LIMIT = 64 << 20
 
 
@@ -75,7 +74,7 @@ def attachment_manifest(
         filename: What a client that downloads the document calls it.
     """
     layer = content.to_dict()
-    named = {**annotations, **({_TITLE: filename} if filename else {})}
+    named = {**annotations, **({IMAGE_TITLE: filename} if filename else {})}
     if named:
         layer["annotations"] = named
     document: dict[str, Any] = {
@@ -116,8 +115,7 @@ def attach(
         RegistryError: The registry refused or failed.
         ImageError: The disk is full.
     """
-    listed = sink.referrers(subject.digest) if isinstance(sink, ReferrerSource) else []
-    present = {item.get("digest") for item in listed}
+    present = {item.get("digest") for item in sink.referrers(subject.digest)}
     attached = []
     for document in documents:
         blob = descriptor_of(document.content, document.media_type)
@@ -157,7 +155,7 @@ def read_attachments(
             digest says.
         RegistryError: The registry refused or failed.
     """
-    if isinstance(parse_source(image), ArchiveReference):
+    if not parse_source(image).keeps_manifests:
         raise ImageError(
             f"{image} carries no documents: a docker archive has no place for them.",
             hint="Ask for them where the image came from, a registry or an oci:DIR.",
@@ -174,15 +172,15 @@ def documents_of(
     Returns:
         The documents; none for an image in an archive.
     """
-    if not isinstance(image.blobs, ReferrerSource):
-        return ()
     subject = image.descriptor.digest
     found: dict[str, bytes] = {}
     for item in image.blobs.referrers(subject):
         if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
             continue
         described = descriptor_from(item)
-        manifest = parse_document(image.read(described), f"The manifest {described.digest}")
+        manifest = parse_document(
+            image.blobs.read_named(described), f"The manifest {described.digest}"
+        )
         if _is_about(manifest, subject) and referrer_type(manifest) == artifact_type:
             content = _document(image.blobs, manifest, described)
             if not predicate or _predicate(content) == predicate:

@@ -36,7 +36,7 @@ from kfp_bento.runtime.images.attestations.image_build import (
     wheel_url,
 )
 from kfp_bento.runtime.images.oci.config import canonical_json
-from kfp_bento.runtime.images.oci.reference import Reference, parse_source
+from kfp_bento.runtime.images.oci.reference import parse_source
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
@@ -203,9 +203,10 @@ def _image(kind: str, asked: str, digest: str, platform: Platform) -> Iterator[d
         return
     source = parse_source(asked)
     name, qualifiers = kind, {"arch": platform.architecture}
-    if isinstance(source, Reference):
-        name = source.repository.rpartition("/")[2]
-        qualifiers |= {"repository_url": source.name, "tag": source.tag}
+    if source.registry:
+        repository = source.known_as("")
+        name = repository.rpartition("/")[2]
+        qualifiers |= {"repository_url": repository, "tag": source.tag}
     yield _resource(kind, package_url("oci", name, digest, qualifiers), digest)
 
 

@@ -23,7 +23,7 @@ from kfp_bento.runtime.images.attestations.image_build import (
     unique,
     wheel_url,
 )
-from kfp_bento.runtime.images.oci.config import canonical_json, timestamp
+from kfp_bento.runtime.images.oci.config import IMAGE_TITLE, canonical_json, timestamp
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SBOM_TYPE = "application/vnd.cyclonedx+json"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:kfp-bento:sbom")
-_TITLE = "org.opencontainers.image.title"
 
 
 def cyclonedx_sbom(build: ImageBuild) -> bytes:
@@ -197,7 +196,7 @@ def _base(base: BaseImage) -> dict[str, Any] | None:
     if not base.digest:
         return None
     settings = base.config.get("config") or {}
-    title = (settings.get("Labels") or {}).get(_TITLE, "")
+    title = (settings.get("Labels") or {}).get(IMAGE_TITLE, "")
     python = any(pair.startswith("PYTHON_VERSION=") for pair in settings.get("Env") or ())
     name = title or ("python" if python else "base")
     qualifiers = {"arch": str(base.config.get("architecture", ""))}

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError
 from kfp_bento.runtime.images.base.host import host_base
-from kfp_bento.runtime.images.cache.local import LayerCache
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.oci.config import MOST_LAYERS
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, Platform
-from kfp_bento.runtime.images.oci.layers import Codec
 from kfp_bento.runtime.images.oci.reference import Reference, parse_reference
-from kfp_bento.runtime.images.places.open import (
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import (
     CONFIG_NAMES,
     OpenedImage,
-    open_image,
     require_platform,
     well_formed,
 )
@@ -57,6 +54,11 @@ class BaseImage:
     blobs: BlobSource
     interpreter: str
     python: str
+
+    def inputs(self) -> dict[str, Any]:
+        """Give what an image on it follows from, as plain JSON values."""
+        layers = [[layer.media_type, layer.digest, layer.diff_id] for layer in self.layers]
+        return {"digest": self.digest, "config": self.config, "layers": layers}
 
 
 def choose_base(
@@ -108,33 +110,21 @@ def _answers(reference: Reference, seconds: float) -> bool:
 
 
 def open_base(
-    text: str,
-    python_version: str,
-    platform: Platform,
-    *,
-    workspace: BlobDirectory,
-    codec: Codec,
-    cache: LayerCache | None,
-    epoch: int,
-    progress: Callable[[str], None],
+    text: str, python_version: str, platform: Platform, builder: LayerBuilder
 ) -> BaseImage:
-    """Resolves a base image to its digest and checks that the bento can run on it.
+    """Resolve a base image to its digest and check that the bento can run on it.
 
     Args:
-        text: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
+        text: `host`, `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a registry reference.
         python_version: Minor version of Python that the bento needs.
         platform: Which image of a multi-platform index.
-        workspace: Where a host layer is written.
-        codec: How a host layer is compressed.
-        cache: Where layers are kept between builds.
-        epoch: Seconds since 1970 for timestamps of a host layer.
-        progress: Told what is going on.
+        builder: Makes the layer of `host`.
 
     Raises:
         ImageError: It cannot be read, has no image for the platform or another Python.
     """
     if text == HOST:
-        return _host(python_version, platform, workspace, codec, cache, epoch, progress)
+        return _host(python_version, platform, builder)
     image = open_image(text, platform)
     require_platform(image, platform)
     with well_formed(image.title):
@@ -148,30 +138,19 @@ def open_base(
             f"python_version={'.'.join(base.python.split('.')[:2])}.",
         )
     if not base.python:
-        progress(f"the base does not say where its Python is; taking {base.interpreter}")
+        builder.tell(f"the base does not say where its Python is; taking {base.interpreter}")
     return base
 
 
-def _host(
-    python_version: str,
-    platform: Platform,
-    workspace: BlobDirectory,
-    codec: Codec,
-    cache: LayerCache | None,
-    epoch: int,
-    progress: Callable[[str], None],
-) -> BaseImage:
-    layer, config, version = host_base(
-        python_version, platform, workspace, codec, cache=cache, epoch=epoch, progress=progress
-    )
-    minor = ".".join(version.split(".")[:2])
+def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> BaseImage:
+    layer, config, version = host_base(python_version, platform, builder)
     return BaseImage(
         title=HOST,
         digest="",
         config=config,
         layers=(layer,),
-        blobs=workspace,
-        interpreter=f"/usr/local/bin/python{minor}",
+        blobs=builder.workspace,
+        interpreter=f"/usr/local/bin/python{python_version}",
         python=version if _PYTHON.fullmatch(version) else "",
     )
 

@@ -16,15 +16,15 @@ import stat
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.cache.local import LayerCache, cached_layer
+from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
-from kfp_bento.runtime.images.oci.config import DEFAULT_PATH
+from kfp_bento.runtime.images.oci.config import DEFAULT_PATH, USER_ID
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.layers import Codec, write_layer
 from kfp_bento.runtime.images.oci.tar import (
@@ -67,11 +67,11 @@ _SECONDS = 300.0
 _LDD_MISSING = re.compile(r"^\t(?P<name>\S+) => not found$")
 
 _FILES = {
-    "etc/group": "root:x:0:\nbentoml:x:1034:\nnogroup:x:65534:\n",
+    "etc/group": f"root:x:0:\nbentoml:x:{USER_ID}:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "etc/os-release": f'NAME="kfp-bento host base"\nID=kfp-bento-host\nPRETTY_NAME="{TITLE}"\n',
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n"
-    "bentoml:x:1034:1034:bentoml:/home/bentoml:/bin/bash\n"
+    f"bentoml:x:{USER_ID}:{USER_ID}:bentoml:/home/bentoml:/bin/bash\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
 }
 _LOCALE = "usr/lib/locale/C.utf8"
@@ -108,16 +108,9 @@ class _Runtime:
 
 
 def host_base(
-    python_version: str,
-    platform: Platform,
-    workspace: BlobDirectory,
-    codec: Codec,
-    *,
-    cache: LayerCache | None,
-    epoch: int,
-    progress: Callable[[str], None],
+    python_version: str, platform: Platform, builder: LayerBuilder
 ) -> tuple[Layer, dict[str, Any], str]:
-    """Makes the base layer, or takes it from the cache.
+    """Make the base layer, or take it from the cache.
 
     Returns:
         The layer, an image configuration for it, and the full version of the Python inside.
@@ -133,16 +126,14 @@ def host_base(
         "kind": "host",
         "python": sys.version,
         "platform": str(platform),
-        "codec": codec.identity,
-        "epoch": epoch,
         "files": runtime.listing(),
     }
 
     def build(blobs: BlobDirectory) -> Layer:
-        progress(f"packing this machine's Python {version} as a base layer")
-        return _build(runtime, blobs, codec, epoch)
+        builder.tell(f"packing this machine's Python {version} as a base layer")
+        return _build(runtime, blobs, builder.codec, builder.epoch)
 
-    layer = cached_layer(cache, workspace, inputs, build)
+    layer = builder.layer(inputs, build)
     config = {
         "architecture": platform.architecture,
         "os": platform.os,

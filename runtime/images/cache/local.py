@@ -19,10 +19,11 @@ from typing import Any
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import KEY_VARIABLE, parse_json, read_small_file, shared_key
-from kfp_bento.runtime.images.assembly.recipes import key_of
 from kfp_bento.runtime.images.cache.seals import are_ours, seal_facts
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, Layer
+from kfp_bento.runtime.images.oci.keys import key_of
+from kfp_bento.runtime.images.oci.layers import Codec
 from kfp_bento.runtime.images.oci.tar import TarEntry, changed_while_packed
 from kfp_bento.runtime.images.places.layout import LayoutSource
 
@@ -48,6 +49,11 @@ class LayerCache:
     directory: Path
     private: bool = True
     passed_over: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def sealed(self) -> bool:
+        """True: without a seal of ours no record counts."""
+        return True
 
     @property
     def blobs(self) -> BlobDirectory:
@@ -204,38 +210,51 @@ def _fingerprint(entries: Sequence[TarEntry]) -> list[list[Any]]:
     return found
 
 
-def cached_layer(
-    cache: LayerCache | None,
-    workspace: BlobDirectory,
-    inputs: dict[str, Any],
-    build: Callable[[BlobDirectory], Layer],
-) -> Layer:
-    """The layer for these inputs, from the cache or built now; its blob ends in ``workspace``."""
-    if cache is None:
-        return build(workspace)
-    key = key_of(inputs)
-    layer = cache.find_layer(key)
-    if layer is None or not cache.blobs.holds(layer.descriptor):
-        layer = build(cache.blobs)
-        cache.keep_layer(key, layer, cache.blobs)
-    workspace.put_blob(layer.descriptor, cache.source)
-    return layer
+@dataclass(frozen=True)
+class LayerBuilder:
+    """How layers are made, and where.
+
+    Attributes:
+        workspace: Where new blobs may be written.
+        codec: How layers are compressed.
+        epoch: Seconds since 1970 for every timestamp.
+        cache: Where layers are kept between builds.
+        tell: Told what is going on.
+    """
+
+    workspace: BlobDirectory
+    codec: Codec
+    epoch: int
+    cache: LayerCache | None
+    tell: Callable[[str], None]
+
+    def layer(self, inputs: Mapping[str, Any], build: Callable[[BlobDirectory], Layer]) -> Layer:
+        """Give the layer for these inputs, kept or built now; its blob ends in the workspace."""
+        if self.cache is None:
+            return build(self.workspace)
+        key = key_of({**inputs, "codec": self.codec.identity, "epoch": self.epoch})
+        layer = self.cache.find_layer(key)
+        if layer is None or not self.cache.blobs.holds(layer.descriptor):
+            layer = build(self.cache.blobs)
+            self.cache.keep_layer(key, layer, self.cache.blobs)
+        self.workspace.put_blob(layer.descriptor, self.cache.source)
+        return layer
 
 
 @dataclass(frozen=True)
-class KeptBlobs:
+class KeptBlobs(BlobSource):
     """A source whose blobs are fetched once and from then on read from a cache."""
 
     source: BlobSource
     cache: LayerCache
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the blob, fetching it first if need be."""
+        """Yield the blob, fetched first if need be."""
         self.cache.blobs.put_blob(blob, self.source)
         return self.cache.blobs.open_blob(blob)
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The kept file, fetched first if need be; its bytes are checked."""
+        """Give the kept file, fetched first if need be; its bytes are checked."""
         kept = self.cache.blobs
         if not kept.holds(blob):
             kept.put_blob(blob, self.source)

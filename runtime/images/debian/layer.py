@@ -105,7 +105,8 @@ def unpack_packages(
             "Debian packages need scripts to be run, which nothing here can:\n"
             + "\n".join(f"- {reason}" for reason in refused),
             hint="Use a base image that has these packages already, or put them into one once "
-            "and pass that image as the base; or let the cluster build the bento (request_bento).",
+            "and pass that image as the base; or let the cluster build the bento (target "
+            "bento-request).",
         )
     tree.add_alternatives(alternatives)
     return tree.entries()

@@ -48,7 +48,7 @@ class BlobWriter:
 
 
 @dataclass(frozen=True)
-class BlobDirectory:
+class BlobDirectory(BlobSource):
     """A source and a sink of blobs: ``<root>/blobs/sha256/<hex>``."""
 
     root: Path
@@ -159,7 +159,7 @@ class BlobDirectory:
 
 
 @dataclass(frozen=True)
-class BytesSource:
+class BytesSource(BlobSource):
     """A source of one small blob that is at hand."""
 
     content: bytes
@@ -167,10 +167,6 @@ class BytesSource:
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
         """Yields the bytes."""
         yield from verified(iter([self.content]), blob, "memory")
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """None: there is no file."""
-        return None
 
 
 def _write_all(file: int, data: bytes, place: Path) -> None:

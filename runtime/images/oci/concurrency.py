@@ -8,10 +8,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from kfp_bento.runtime.errors import KfpBentoError
+
 Result = TypeVar("Result")
 
 # An interrupted command gives its threads this long to notice before it cleans up around them.
 _PATIENCE_SECONDS = 5.0
+
+
+class Stopped(KfpBentoError):
+    """Another part of the same work failed."""
 
 
 def run_all(

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.programs import cleaned
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -31,6 +32,8 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 
 # How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
 Placement = Literal["present", "mounted", "sent"]
+# How a blob would come to be there.
+Outcome = Literal["present", "mount", "upload"]
 
 
 @dataclass(frozen=True)
@@ -86,28 +89,11 @@ def referrer_type(manifest: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Document:
-    """A document to attach to an image.
-
-    Attributes:
-        media_type: What it is; also the `artifactType` that it is found by.
-        content: Its bytes.
-        filename: What a client that downloads it calls the file.
-        annotations: More to find it by.
-    """
-
-    media_type: str
-    content: bytes
-    filename: str
-    annotations: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
 class Layer:
     """One layer of an image.
 
     Attributes:
-        kind: ``base``, ``dependencies``, ``model`` or ``source``.
+        kind: `base`, `system`, `dependencies`, `model` or `source`.
         digest: Digest of the blob as it is stored and sent.
         diff_id: Digest of the uncompressed tar.
         size: Size of the blob in bytes.
@@ -168,6 +154,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A document about an image, which can be attached to it.
+
+    Attributes:
+        media_type: What it is; also the `artifactType` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Image:
     """An image that has been written somewhere, fixed by its digest.
 
@@ -176,7 +179,7 @@ class Image:
         digest: Digest of the image manifest.
         tags: Tags that pointed to it when it was written.
         base: The base image for people, with its digest; ``host`` for this machine's own.
-        location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
+        location: Where to read it: `oci:DIR`, `docker-archive:FILE` or `docker://host/path`.
         layers: From the lowest to the highest.
         platform: ``linux/amd64`` or ``linux/arm64``.
         reused: Whether the destination held this very image already, so that nothing changed.
@@ -255,7 +258,37 @@ class BlobSource(Protocol):
         """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The file that holds the blob, where there is one."""
+        """Give the file that holds the blob, where there is one and nobody else can change it."""
+        return None
+
+
+def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
+    """Read a configuration or manifest as a whole.
+
+    Raises:
+        ImageError: It is too large for what it is, missing or not what its digest says.
+    """
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
+class ImageSource(BlobSource, Protocol):
+    """Gives out the blobs of images, and knows what refers to them.
+
+    Attributes:
+        carries_referrers: Whether the place can hold what refers to an image.
+    """
+
+    carries_referrers: ClassVar[bool] = True
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
+        return []
+
+    def read_named(self, manifest: Descriptor) -> bytes:
+        """Read a manifest that another one names; see `read_small`."""
+        return read_small(self, manifest)
 
 
 class BlobStream(Protocol):
@@ -273,36 +306,8 @@ class BlobStream(Protocol):
         """Number of the bytes, once the last `open` was read to its end."""
 
 
-class ImageSink(Protocol):
-    """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
-
-    Only `tag` makes an image visible; until then nothing that could be pulled has changed.
-
-    Attributes:
-        carries_referrers: Whether what `put_referrer` takes can be found again.
-    """
-
-    carries_referrers: bool
+class BlobSink(Protocol):
+    """Takes blobs."""
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob unless it is there already."""
-
-    def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
-
-    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Stores the manifest by digest; its blobs must be there."""
-
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Stores a manifest whose ``subject`` is another one: an SBOM, a signature.
-
-        Its blobs must be there. It can then be found from its subject (distribution
-        specification 1.1, referrers).
-        """
-
-    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Lets the tag point to a stored manifest.
-
-        Returns:
-            Whether anything changed: False when the tag pointed to this manifest before.
-        """
+        """Store the blob unless it is there already."""

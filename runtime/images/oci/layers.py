@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.concurrency import Stopped
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, Layer
 from kfp_bento.runtime.images.oci.tar import TarEntry, tar_stream
 
@@ -98,6 +100,7 @@ class LayerStream:
         codec: How the tar is compressed.
         epoch: Seconds since 1970 for every timestamp.
         summing: Whether `sums` is wanted as well.
+        stop: Ends the stream when it is set.
 
     Attributes:
         sums: SHA-256 of each file that was read, in hexadecimal, by its path in the image.
@@ -110,11 +113,13 @@ class LayerStream:
         *,
         epoch: int,
         summing: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         self._entries = entries
         self._codec = codec
         self._epoch = epoch
         self._summing = summing
+        self._stop = stop
         self.digest = self.diff_id = ""
         self.size = 0
         self.sums: dict[str, str] = {}
@@ -124,6 +129,7 @@ class LayerStream:
 
         Raises:
             ImageError: An entry is refused or cannot be read.
+            Stopped: Somebody said so.
         """
         self.digest = self.diff_id = ""
         self.size = 0
@@ -135,6 +141,8 @@ class LayerStream:
         compressor = self._codec.compressor()
         sums = self.sums if self._summing else None
         for chunk in tar_stream(self._entries(), self._epoch, sums):
+            if self._stop and self._stop.is_set():
+                raise Stopped("Stopped, since another part of the build failed.")
             diff.update(chunk)
             if packed := compressor.compress(chunk):
                 if not plain:

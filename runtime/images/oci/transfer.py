@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kfp_bento.runtime.images.oci.concurrency import run_all
-from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, ImageSink, Placement
+from kfp_bento.runtime.images.oci.image import BlobSink, BlobSource, Descriptor, Placement
 
 AT_ONCE = 4
 
@@ -60,7 +60,7 @@ def transfers_to_dict(transfers: Iterable[Transfer]) -> dict[str, Any]:
 
 
 def put_blobs(
-    sink: ImageSink, loads: Iterable[BlobUpload], progress: Callable[[str], None]
+    sink: BlobSink, loads: Iterable[BlobUpload], progress: Callable[[str], None]
 ) -> tuple[Transfer, ...]:
     """Puts blobs into a sink, four at a time and each digest once.
 

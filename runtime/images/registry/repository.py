@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from urllib3.exceptions import HTTPError
 
@@ -49,7 +49,7 @@ class Repository:
         patience: Time limits and retries.
     """
 
-    carries_referrers = True
+    carries_referrers: ClassVar[bool] = True
 
     def __init__(self, reference: Reference, patience: RetryPolicy | None = None) -> None:
         self.reference = reference
@@ -128,10 +128,13 @@ class Repository:
         """
         if self.has_blob(blob):
             return "present"
-        neighbour = ""
+        return self._uploads.send(blob, source, self.neighbour(source))
+
+    def neighbour(self, source: BlobSource) -> str:
+        """Give the repository of the same registry that a source is; empty if it is none."""
         if isinstance(source, Repository) and source.reference.host == self.reference.host:
-            neighbour = source.reference.repository
-        return self._uploads.send(blob, source, neighbour)
+            return source.reference.repository
+        return ""
 
     def put_stream(self, stream: BlobStream) -> None:
         """Uploads a blob that is made while it is read; begun again when it breaks off."""
