@@ -4,19 +4,19 @@ Statement v1 (in-toto attestation framework), predicate v1 (SLSA specification 1
 is kept out of the image because it is no content: where the models came from, what the base was
 called, which run built it. It is not signed; sign the manifest that attaches it.
 
-The build type ``urn:kfp-bento:image-build:v1`` stands for `build_image`. Its external parameters
-are what the caller chose: ``bento`` (name and version), ``base``, ``platform``, ``compression``
-and ``repository``. ``base`` and ``repository`` are never directories: an OCI layout directory is
-just ``oci``. The resolved dependencies are named ``bento``, ``base``, by the file name of a wheel
-or package, and ``model NAME:VERSION``. The digest of a bento or a model is its content digest, over
-the names and digests of its files; all others are digests of single files. ``internalParameters``
-has ``format``, which changes when the same input no longer gives the same bytes, and
-``reusedOnTheWordOfTheRegistry`` with the digests of layers that a record without a seal names.
+The build type `urn:kfp-bento:image-build:v1` stands for `build_image`. Its external parameters
+are what the caller chose: `bento` (name and version), `base`, `platform`, `compression`
+and `repository`. `base` and `repository` are never directories: an OCI layout directory is
+just `oci`. The resolved dependencies are named `bento`, `base`, by the file name of a wheel
+or package, and `model NAME:VERSION`. The digest of a bento or a model is its content digest, over
+the names and digests of its files; all others are digests of single files. `internalParameters`
+has `format`, which changes when the same input no longer gives the same bytes, and
+`reusedOnTheWordOfTheRegistry` with the digests of layers that a record without a seal names.
 
-The build type ``urn:kfp-bento:image-rebase:v1`` stands for `rebase_image`. Its external parameters
-are ``image`` (what was put on another base), ``base`` (the new one), ``platform`` and
-``repository``, with directories as above. The resolved dependencies are named ``image`` and
-``base``. What else is in the result was in that image, whose own provenance says where it is from.
+The build type `urn:kfp-bento:image-rebase:v1` stands for `rebase_image`. Its external parameters
+are `image` (what was put on another base), `base` (the new one), `platform` and
+`repository`, with directories as above. The resolved dependencies are named `image` and
+`base`. What else is in the result was in that image, whose own provenance says where it is from.
 """
 
 from __future__ import annotations
@@ -153,11 +153,11 @@ def _statement(
 
 
 def invocation_id(environment: Mapping[str, str]) -> str:
-    """What names the task of Kubeflow Pipelines that this process is, or an empty string.
+    """Give what names the task of Kubeflow Pipelines that this process is, or an empty string.
 
     Args:
-        environment: The process's environment. Kubeflow Pipelines sets ``KFP_POD_UID`` in the
-            pod of every task; ``KFP_RUN_ID`` is there where the pipeline puts it there.
+        environment: The process's environment. Kubeflow Pipelines sets `KFP_POD_UID` in the
+            pod of every task; `KFP_RUN_ID` is there where the pipeline puts it there.
     """
     names = {"run": "KFP_RUN_ID", "pod": "KFP_POD_UID"}
     found = {kind: environment.get(name, "") for kind, name in names.items()}
@@ -166,10 +166,10 @@ def invocation_id(environment: Mapping[str, str]) -> str:
 
 
 def public_uri(uri: str) -> str:
-    """A URI without what is nobody's business: user, password, query, fragment, local path.
+    """Give a URI without what is nobody's business: user, password, query, fragment, local path.
 
-    ``models:/wine/3`` stays as it is; of ``sqlite:////home/me/mlflow.db`` remains
-    ``sqlite:mlflow.db``.
+    `models:/wine/3` stays as it is; of `sqlite:////home/me/mlflow.db` remains
+    `sqlite:mlflow.db`.
     """
     try:
         parts = urlsplit(uri)
@@ -198,7 +198,7 @@ def _dependencies(build: ImageBuild) -> list[dict[str, Any]]:
 
 
 def _image(kind: str, asked: str, digest: str, platform: Platform) -> Iterator[dict[str, Any]]:
-    """An image that another one is made of; nothing for one made of this machine."""
+    """Give an image that another one is made of; nothing for one made of this machine."""
     if not digest:
         return
     source = parse_source(asked)
@@ -229,7 +229,7 @@ def _model(model: BentoModel) -> dict[str, Any]:
 
 
 def _resource(name: str, uri: str, digest: str) -> dict[str, Any]:
-    """An in-toto resource descriptor."""
+    """Give an in-toto resource descriptor."""
     found: dict[str, Any] = {"name": name, "uri": uri}
     return {**found, "digest": _digest_set(digest)} if digest else found
 
@@ -239,6 +239,6 @@ def _digest_set(digest: str) -> dict[str, str]:
 
 
 def _without_directory(base: str) -> str:
-    """The base as it was asked for; of a directory or file only what kind it is."""
+    """Give the base as it was asked for; of a directory or file only what kind it is."""
     kind = base.partition(":")[0]
     return kind if kind in {"oci", "docker-archive"} else base

@@ -89,7 +89,7 @@ def _written(
     own: Iterable[dict[str, Any]],
     base: dict[str, Any] | None,
 ) -> bytes:
-    """The document for an image, as a component, and the components that it is made of."""
+    """Give the document for an image, as a component, and the components that it is made of."""
     parts = [*own, *([base] if base else [])]
     components = sorted(parts, key=lambda item: str(item["bom-ref"]))
     document: dict[str, Any] = {
@@ -132,7 +132,7 @@ def _components(build: ImageBuild) -> list[dict[str, Any]]:
 
 
 def _noted(component: dict[str, Any], sha256: str, build: ImageBuild) -> dict[str, Any]:
-    """The component, marked if nobody has seen that it is what the image holds."""
+    """Give the component, marked if nobody has seen that it is what the image holds."""
     if sha256 not in build.unverified_parts:
         return component
     note = {"name": f"{DISTRIBUTION}:reused", "value": "on the word of the registry"}
@@ -188,7 +188,7 @@ def _model(model: BentoModel) -> dict[str, Any]:
 
 
 def _base(base: BaseImage) -> dict[str, Any] | None:
-    """The base by what it says of itself and not by where it was fetched.
+    """Give the base by what it says of itself and not by where it was fetched.
 
     Its name is the title among its labels, else `python` where it says which Python it has, as
     Docker's official images do, else `base`. None for one made of this machine: nobody listed it.

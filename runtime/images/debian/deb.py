@@ -1,4 +1,4 @@
-"""Reading ``.deb`` files: an ``ar`` archive of two tars (``deb(5)``), by streaming.
+"""Reading `.deb` files: an `ar` archive of two tars (`deb(5)`), by streaming.
 
 A package is not trusted for its shape: whatever no image may hold is an error, and no name out
 of it ever becomes a name on this machine's disk.
@@ -46,14 +46,14 @@ def control_files(deb: Path) -> dict[str, bytes]:
 
 
 def data_members(deb: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """The package's files in their order, names without leading slash or dots, and contents.
+    """Give the package's files in their order, names without leading slash or dots, and contents.
 
     A content must be read before the next member is asked for.
 
     Raises:
         ImageError: The package is damaged, or holds what no image may hold: a path or link that
             leaves the root, a device, a setuid or setgid bit, capabilities, another owner than
-            root, or a ``.wh.`` name.
+            root, or a `.wh.` name.
     """
     with _reading(deb), _member(deb, "data.tar") as archive:
         for item in _items(archive):

@@ -177,7 +177,7 @@ class _Tree:
                     self._add(symlink_entry(self._place(link.lstrip("/")), choice), name)
 
     def _priority(self, item: Alternative, other: Alternative | None) -> int:
-        """What an alternative must exceed: the base's best, or that of another package."""
+        """Give what an alternative must exceed: the base's best, or that of another package."""
         if other is not None:
             return other.priority
         lines = self.facts.alternatives.get(item.name, "").split("\n")
@@ -201,7 +201,7 @@ class _Tree:
         return sorted(self.found.values(), key=lambda entry: entry.path)
 
     def _link_copies(self) -> None:
-        """Makes hard links of what was one file: drivers come under a dozen names."""
+        """Make hard links of what was one file: drivers come under a dozen names."""
         first: dict[bytes, str] = {}
         for path in sorted(self.found, key=os.fsencode):
             entry = self.found[path]
@@ -211,7 +211,7 @@ class _Tree:
                 )
 
     def _place(self, path: str, *, directory: bool = False) -> str:
-        """Where a path is in this base: ``lib/x`` is ``usr/lib/x`` where ``/usr`` is merged."""
+        """Where a path is in this base: `lib/x` is `usr/lib/x` where `/usr` is merged."""
         if directory:
             return self.facts.resolve(path)
         folder, _, name = path.rpartition("/")
@@ -233,7 +233,7 @@ class _Tree:
         return path in self.found and self.found[path].kind == "directory"
 
     def _stored(self, content: IO[bytes]) -> Path:
-        """Copies a content to a file of ours; its name is a number, whatever the package says."""
+        """Copy a content to a file of ours; its name is a number, whatever the package says."""
         self.count += 1
         place = self.scratch / f"file-{self.count}"
         with storage_errors(place), place.open("xb") as file:

@@ -96,7 +96,7 @@ def script_effects(script: str) -> tuple[Alternative, ...]:
 
 
 def _commands(script: str) -> Iterator[str]:
-    """The commands that would run and are not without consequence."""
+    """Give the commands that would run and are not without consequence."""
     text = _COMMENT.sub("", _BLOCK.sub("", script)).replace("\\\n", " ")
     text = _OTHER_ARM.sub("", _UPGRADE_BLOCK.sub("", text))
     for command in re.split(r"[;\n]", _ARM.sub(r"\g<0>\n", text)):

@@ -47,11 +47,11 @@ class DebianPackage:
     Attributes:
         name: Binary package.
         version: Debian version, with its epoch where there is one.
-        architecture: Such as ``amd64``, or ``all``.
-        sha256: Of the ``.deb``, in hexadecimal.
-        size: Of the ``.deb`` in bytes.
-        filename: Name of the ``.deb``, such as ``libgomp1_12.2.0-14_amd64.deb``.
-        codename: The release that it was chosen for, such as ``bookworm``.
+        architecture: Such as `amd64`, or `all`.
+        sha256: Of the `.deb`, in hexadecimal.
+        size: Of the `.deb` in bytes.
+        filename: Name of the `.deb`, such as `libgomp1_12.2.0-14_amd64.deb`.
+        codename: The release that it was chosen for, such as `bookworm`.
         uri: Where it was found; no part of its identity, and it may hold a password.
     """
 
@@ -71,8 +71,8 @@ class SystemPackages:
 
     Attributes:
         packages: What is to be added, dependencies among them.
-        release: What they were made for, such as ``debian 12``.
-        architecture: The processor in dpkg's words, such as ``amd64``.
+        release: What they were made for, such as `debian 12`.
+        architecture: The processor in dpkg's words, such as `amd64`.
     """
 
     packages: tuple[DebianPackage, ...]
@@ -80,7 +80,7 @@ class SystemPackages:
     architecture: str
 
     def inputs(self) -> dict[str, Any]:
-        """What the layer's bytes depend on, besides codec and epoch: the key of its cache."""
+        """Give what the layer's bytes depend on, besides codec and epoch: the key of its cache."""
         return {
             "kind": "system",
             "format": SYSTEM_FORMAT,
@@ -94,13 +94,13 @@ def resolve_packages(
     platform: Platform,
     progress: Callable[[str], None] | None = None,
 ) -> SystemPackages:
-    """Finds which packages a base lacks for the wanted ones to work, without recommended ones.
+    """Find which packages a base lacks for the wanted ones to work, without recommended ones.
 
     The answer depends on the base and on what the archive holds now; a package can be pinned as
-    ``name=version``. What the base has already is left as it is.
+    `name=version`. What the base has already is left as it is.
 
     Args:
-        names: Wanted packages, with or without ``=version``.
+        names: Wanted packages, with or without `=version`.
         facts: What the base is made of.
         platform: The image's platform.
         progress: Told what is going on.
@@ -133,7 +133,7 @@ def resolve_packages(
 def fetch_packages(
     chosen: SystemPackages, facts: RootFilesystem, folder: Path
 ) -> dict[DebianPackage, Path]:
-    """Downloads packages that `resolve_packages` gave, and checks their digests.
+    """Download packages that `resolve_packages` gave, and checks their digests.
 
     Raises:
         ImageError: One cannot be fetched, or is not what was chosen.
@@ -176,7 +176,7 @@ def _check_base(facts: RootFilesystem, platform: Platform) -> None:
 
 
 def _check_plan(plan: str) -> None:
-    """Packages may be added; what the base has must stay, since layers only add files."""
+    """See that packages are only added: what the base has must stay as it is."""
     removed = re.findall(r"^Remv (\S+)", plan, re.MULTILINE)
     replaced = re.findall(r"^Inst (\S+) \[(\S+)\] \((\S+)", plan, re.MULTILINE)
     changed = [item for item in replaced if item[1] != item[2]]

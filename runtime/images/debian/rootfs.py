@@ -1,7 +1,7 @@
 """What a base image is made of, as far as adding Debian packages to it depends on that.
 
 The layers are streamed once, from the lowest to the highest, as an image's file system is put
-together from them (OCI image specification, ``layer.md``, whiteouts included). Nothing is
+together from them (OCI image specification, `layer.md`, whiteouts included). Nothing is
 unpacked; directories, links and a few small files are remembered.
 """
 
@@ -52,12 +52,12 @@ class RootFilesystem:
     """What there is to know of a base image before Debian packages are added to it.
 
     Attributes:
-        os_release: The assignments of ``os-release``.
+        os_release: The assignments of `os-release`.
         status: dpkg's record of the installed packages, in its own format.
         sources: Name and text of apt's source files.
         preferences: Name and text of apt's preferences (pins).
         keyrings: Absolute path and bytes of the keyrings of package archives.
-        alternatives: Name and record of each group of ``update-alternatives``.
+        alternatives: Name and record of each group of `update-alternatives`.
         directories: Path of every directory, without leading slash.
         links: Path and target of every symbolic link that leads to a directory.
     """
@@ -79,7 +79,7 @@ class RootFilesystem:
 
     @property
     def architecture(self) -> str:
-        """The processor in dpkg's words, such as ``amd64``; empty when nothing is installed."""
+        """The processor in dpkg's words, such as `amd64`; empty when nothing is installed."""
         found = re.search(r"^Architecture: (?!all$)(\S+)$", self.status, re.MULTILINE)
         return found[1] if found else ""
 
@@ -118,7 +118,7 @@ class RootFilesystem:
         raise ImageError(f"The base image's links go in a circle at '{path}'.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as plain JSON values, to be kept under the base's digest."""
+        """Give the facts as plain JSON values, to be kept under the base's digest."""
         return {
             "os_release": self.os_release,
             "status": self.status,
@@ -134,7 +134,7 @@ class RootFilesystem:
 
     @classmethod
     def from_dict(cls, data: Any) -> RootFilesystem:
-        """Reads what `to_dict` wrote, or somebody else in its name.
+        """Read what `to_dict` wrote, or somebody else in its name.
 
         Raises:
             ValueError: These are no facts.
@@ -155,7 +155,7 @@ class RootFilesystem:
 
 
 def release_of(facts: RootFilesystem) -> str:
-    """The distribution and its release, such as ``debian 12``: what packages are made for.
+    """Give the distribution and its release, such as `debian 12`: what packages are made for.
 
     An image may be put onto another base only if this stays the same.
     """
@@ -164,7 +164,7 @@ def release_of(facts: RootFilesystem) -> str:
 
 
 def probe_base(layers: Sequence[Layer], blobs: BlobSource) -> RootFilesystem:
-    """Reads a base image once, in flat memory.
+    """Read a base image once, in flat memory.
 
     Args:
         layers: Its layers, the lowest first; plain, gzip or zstd.
@@ -221,7 +221,7 @@ class _Tree:
                 self.files[path] = content.read() if content else b""
 
     def remove(self, path: str) -> None:
-        """Takes a path away with all below it; with a slash at its end only what is below."""
+        """Take a path away with all below it; with a slash at its end only what is below."""
         prefix = path if path.endswith("/") else f"{path}/"
         prefix = prefix.lstrip("/")
 
@@ -233,7 +233,7 @@ class _Tree:
         self.files = {item: text for item, text in self.files.items() if not gone(item)}
 
     def merge(self, upper: _Tree) -> None:
-        """Puts another layer on top."""
+        """Put another layer on top."""
         for path in (upper.others | upper.links.keys()) & self.directories:
             self.remove(path)
         for path in upper.directories | upper.others:
@@ -269,7 +269,7 @@ def _facts(tree: _Tree) -> RootFilesystem:
 
 
 def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
-    """Drops the links that lead to files: a package may replace those."""
+    """Drop the links that lead to files: a package may replace those."""
     kept = {}
     for path, target in sorted(facts.links.items()):
         try:
@@ -282,7 +282,7 @@ def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
 
 
 def _status(texts: dict[str, str]) -> str:
-    """The status file of dpkg, or that of images without dpkg: one file for each package."""
+    """Give the status file of dpkg, or that of images without dpkg: one file for each package."""
     if status := texts.get("var/lib/dpkg/status", "").strip():
         return f"{status}\n"
     stanzas = []
@@ -296,7 +296,7 @@ def _status(texts: dict[str, str]) -> str:
 
 
 def _keyrings(files: dict[str, bytes], texts: dict[str, str]) -> dict[str, bytes]:
-    """The keyrings that sources name, that apt always trusts, and the distribution's own."""
+    """Give the keyrings that sources name, that apt always trusts, and the distribution's own."""
     sources = "".join(_named(texts, "etc/apt/sources.list").values())
     return {
         f"/{path}": files[path]
@@ -364,7 +364,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members one by one, without tarfile's growing list of them."""
+    """Give the members one by one, without tarfile's growing list of them."""
     for _ in range(_MOST_MEMBERS):
         member = archive.next()
         if member is None:

@@ -1,4 +1,4 @@
-"""The dependency layers: a virtual environment at ``/app/.venv`` made from a hash-locked list.
+"""The dependency layers: a virtual environment at `/app/.venv` made from a hash-locked list.
 
 uv unpacks wheels into a scratch directory; nothing is executed and nothing is built. The tree is
 then made independent of this machine: interpreter paths, cache notes and bytecode. Big wheels
@@ -130,7 +130,7 @@ class DependencyGroup:
     def prepared(
         self, scratch: Path, progress: Callable[[str], None]
     ) -> Iterator[Callable[[], Iterable[TarEntry]]]:
-        """Installs the wheels into a directory below ``scratch`` that goes away with the block.
+        """Install the wheels into a directory below `scratch` that goes away with the block.
 
         Bytecode is still being written when the block begins: listing the members waits where it
         has to, so that packing overlaps with compiling.
@@ -171,7 +171,7 @@ def dependency_groups(
     wheels: Iterable[Wheel] | None = None,
     own_files: bool = True,
 ) -> tuple[DependencyGroup, ...]:
-    """Decides on the layers of the environment, from the lowest to the highest.
+    """Decide on the layers of the environment, from the lowest to the highest.
 
     Nothing is downloaded or installed for it. Big wheels come first, then all others with the
     environment's own files.
@@ -179,7 +179,7 @@ def dependency_groups(
     Args:
         lock: What to install.
         platform: For which platform the wheels are chosen.
-        interpreter: The image's Python, for example ``/usr/local/bin/python3.11``.
+        interpreter: The image's Python, for example `/usr/local/bin/python3.11`.
         wheels: What `select_wheels` gave for the lock and platform, if it is known already.
         own_files: Whether the environment is made here; False for wheels that are added to one
             in a lower layer.
@@ -226,7 +226,7 @@ def bytecode_identity(python: str) -> str:
 
 
 def settle(tree: Path, python: str) -> None:
-    """Takes this machine out of an installed tree, in place.
+    """Take this machine out of an installed tree, in place.
 
     Files are replaced, never written to: they may be hard links into uv's cache.
 
@@ -258,7 +258,7 @@ class _Pending:
 def _list_members(
     tree: Path, python: str, interpreter: str, work: Compilation | None
 ) -> list[tuple[bytes, TarEntry | _Pending]]:
-    """The members of the layer by their paths' bytes; sources are handed to the compiler."""
+    """Give the members of the layer by their paths' bytes; sources are handed to the compiler."""
     venv = VENV.lstrip("/")
     packages = f"{venv}/lib/python{python}/site-packages/"
     found: dict[str, TarEntry | _Pending] = {"app": directory_entry("app")}
@@ -286,7 +286,7 @@ def _list_members(
 def _in_order(
     members: list[tuple[bytes, TarEntry | _Pending]], tree: Path, work: Compilation | None
 ) -> Iterator[TarEntry]:
-    """The members that there are, waiting for bytecode where its turn comes."""
+    """Give the members that there are, waiting for bytecode where its turn comes."""
     for _, member in members:
         if isinstance(member, TarEntry):
             yield member
@@ -302,7 +302,7 @@ def _in_order(
 
 
 def _own_files(python: str, interpreter: str) -> Iterator[TarEntry]:
-    """What makes a directory a virtual environment."""
+    """Give what makes a directory a virtual environment."""
     venv = VENV.lstrip("/")
     yield content_entry(
         f"{venv}/pyvenv.cfg",
@@ -329,7 +329,7 @@ def _release() -> str:
 
 
 def _one_library(tree: Path) -> None:
-    """Moves ``lib64`` into ``lib``, where a virtual environment has only a link between them."""
+    """Move `lib64` into `lib`, where a virtual environment has only a link between them."""
     other = tree / "lib64"
     if other.is_symlink():
         other.unlink()
@@ -343,7 +343,7 @@ def _one_library(tree: Path) -> None:
 
 
 def _rename_python(folder: Path, python: str) -> None:
-    """Renames folders that uv named after the Python that runs here, not after the image's."""
+    """Rename folders that uv named after the Python that runs here, not after the image's."""
     wanted = f"python{python}"
     for found in sorted(folder.glob("python3.*")):
         if found.name != wanted and _PYTHON_FOLDER.fullmatch(found.name):
@@ -351,7 +351,7 @@ def _rename_python(folder: Path, python: str) -> None:
 
 
 def _relocated_scripts(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Points the shebangs of commands to the environment's own Python."""
+    """Point the shebangs of commands to the environment's own Python."""
     if not folder.is_dir():
         return
     for script in sorted(folder.iterdir()):
@@ -378,7 +378,7 @@ def _drop_local_notes(dist_info: Path) -> Iterator[str]:
 def _rewrite_record(
     record: Path, scripts: dict[str, bytes], dropped: set[str], python: str
 ) -> None:
-    """Makes RECORD agree with the tree: rewritten scripts, what was left out, folder names."""
+    """Make RECORD agree with the tree: rewritten scripts, what was left out, folder names."""
     headers = re.compile(r"(\.\./\.\./\.\./include/site/)python3\.\d+/")
     rows = []
     for name, digest, size in recorded_files(record):

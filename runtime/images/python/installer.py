@@ -108,9 +108,9 @@ def run_uv(
 
 
 def _has_cache() -> bool:
-    """Whether uv's usual cache can be written.
+    """Tell whether uv's usual cache can be written.
 
-    A random uid has no home, or ``/``; without any, uv would take the working directory, which
+    A random uid has no home, or `/`; without any, uv would take the working directory, which
     is the bento.
     """
     if "UV_CACHE_DIR" in os.environ:
@@ -161,7 +161,7 @@ def _requirement(wheel: Wheel, lock: Lock) -> str:
 
 
 def _damaged(tree: Path) -> set[str]:
-    """The distributions with a file that has not the size that any RECORD gives it."""
+    """Give the distributions with a file that has not the size that any RECORD gives it."""
     sizes: dict[str, set[str]] = {}
     owners: dict[str, str] = {}
     for record in tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"):

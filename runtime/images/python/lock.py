@@ -32,7 +32,7 @@ class Lock:
     Attributes:
         file: The requirements file.
         folder: Where relative paths in it start.
-        python: Minor version of the interpreter that will import the packages: ``3.11``.
+        python: Minor version of the interpreter that will import the packages: `3.11`.
         own: Whether it is a list of the user's own, who may name accounts and variables in it.
     """
 
@@ -79,7 +79,7 @@ class Lock:
 
 
 def installer_lines(lock: Lock) -> Iterator[str]:
-    """The lock as uv gets it."""
+    """Give the lock as uv gets it."""
     yield from lock.options()
     for line in lock.lines():
         if not line.startswith("-"):
@@ -87,7 +87,7 @@ def installer_lines(lock: Lock) -> Iterator[str]:
 
 
 def locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
-    """The SHA-256 of every file that the lock allows, by normalised name."""
+    """Give the SHA-256 of every file that the lock allows, by normalised name."""
     hashes: dict[str, frozenset[str]] = {}
     for line in lock.lines():
         if line.startswith("-"):
@@ -104,12 +104,12 @@ def locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
 
 
 def requirement_in(line: str) -> str:
-    """The requirement in a line of a lock, without its hashes."""
+    """Give the requirement in a line of a lock, without its hashes."""
     return re.split(r"\s--", line, maxsplit=1)[0].strip()
 
 
 def required_name(text: str) -> str:
-    """The normalised name in one requirement, which must be one that wheels can meet."""
+    """Give the normalised name in one requirement, which must be one that wheels can meet."""
     place = re.split(r"\s;", text, maxsplit=1)[0].strip()
     if VERSION_CONTROL.search(place):
         raise ImageError(

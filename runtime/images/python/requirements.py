@@ -1,7 +1,7 @@
 """Requirements lists: how they are read, and what the installer may be told by those of others.
 
-uv follows ``-r`` to any file and quotes it in its errors, puts the builder's environment variables
-into ``${NAME}``, and a bento's list goes into its image. So of a bento only plain, locked
+uv follows `-r` to any file and quotes it in its errors, puts the builder's environment variables
+into `${NAME}`, and a bento's list goes into its image. So of a bento only plain, locked
 requirements pass; a list of one's own may also name folders, accounts and variables. In both cases
 uv gets a list that is written anew from what was read here.
 """
@@ -54,7 +54,7 @@ _OUTSIDE = re.compile(r"(?:^|[\s@=])(?:(?:git\+)?file:|/|~/|(?:\S*/)?\.\.(?:/|\s
 
 
 def objections(file: Path) -> Iterator[tuple[int, str, str]]:
-    """What in a bento's list is no wheel that is locked with a hash.
+    """Give what in a bento's list is no wheel that is locked with a hash.
 
     Yields:
         The number of the line, or 0; what is wrong with it; and a way out. What may hold a secret
@@ -78,7 +78,7 @@ def objections(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def requirement_lines(file: Path) -> Iterator[str]:
-    """The lines of a list, continued ones joined, without comments and empty ones.
+    """Give the lines of a list, continued ones joined, without comments and empty ones.
 
     Raises:
         ImageError: It cannot be read.
@@ -88,7 +88,7 @@ def requirement_lines(file: Path) -> Iterator[str]:
 
 
 def installer_line(line: str, folder: Path) -> str:
-    """A requirement of a list as uv gets it, written anew.
+    """Give a requirement of a list as uv gets it, written anew.
 
     Args:
         line: The requirement, continued lines joined.
@@ -106,17 +106,17 @@ def installer_line(line: str, folder: Path) -> str:
 
 
 def addresses_in(line: str) -> list[str]:
-    """The addresses of servers in a line."""
+    """Give the addresses of servers in a line."""
     return _SERVER.findall(line)
 
 
 def variables_in(line: str) -> list[str]:
-    """The names of the environment's variables that a line wants filled in."""
+    """Give the names of the environment's variables that a line wants filled in."""
     return _VARIABLE.findall(line)
 
 
 def says_where(option: str, *, own: bool) -> bool:
-    """Whether an option says where packages are; the others are decided without the list.
+    """Tell whether an option says where packages are; the others are decided without the list.
 
     Args:
         option: Its name.
@@ -126,7 +126,7 @@ def says_where(option: str, *, own: bool) -> bool:
 
 
 def option_in(line: str) -> tuple[str, str] | None:
-    """The option that a line is, and its value; None for a requirement.
+    """Give the option that a line is, and its value; None for a requirement.
 
     Raises:
         ImageError: It is none that a list may have: it includes another one, for example.
@@ -176,7 +176,7 @@ def _no_requirement(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(line: str, folder: Path) -> str:
-    """A requirement by name: that of a wheel's file is in the file's name.
+    """Give a requirement by name: that of a wheel's file is in the file's name.
 
     Raises:
         ValueError: The file is no wheel.
@@ -246,7 +246,7 @@ class _Line:
 
 
 def _joined(text: str) -> Iterator[_Line]:
-    """The lines that are not empty; comments end where their line ends."""
+    """Give the lines that are not empty; comments end where their line ends."""
     held: list[str] = []
     for number, line in enumerate((*SEPARATORS.split(text), ""), start=1):
         plain = _COMMENT.sub("", line).strip()

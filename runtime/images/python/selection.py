@@ -55,7 +55,7 @@ class Wheel:
     Attributes:
         name: Normalised name of the distribution.
         version: Its version.
-        filename: ``name-version-…-tags.whl``.
+        filename: `name-version-…-tags.whl`.
         sha256: Of the file, in hex.
         size: Of the file in bytes; 0 if neither the index nor the server says it.
         source: How the lock names it if not by name and version: a path relative to the lock's
@@ -70,12 +70,12 @@ class Wheel:
     source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The wheel as plain JSON values."""
+        """Give the wheel as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Wheel:
-        """Reads what `to_dict` wrote, or somebody else in its name.
+        """Read what `to_dict` wrote, or somebody else in its name.
 
         Raises:
             ValueError: It is no wheel, or would be more than one line of a requirements list.
@@ -91,7 +91,7 @@ class Wheel:
 
 
 def selection_inputs(lock: Lock, platform: Platform) -> dict[str, Any]:
-    """What a selection follows from, as plain JSON values: a key to keep selections under."""
+    """Give what a selection follows from, as plain JSON values: a key to keep selections under."""
     return {
         "kind": "selection",
         "rules": _RULES,
@@ -103,9 +103,9 @@ def selection_inputs(lock: Lock, platform: Platform) -> dict[str, Any]:
 
 
 def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
-    """Decides which wheel of each locked requirement goes into the image.
+    """Decide which wheel of each locked requirement goes into the image.
 
-    Needs the package index or a warm uv cache (``UV_OFFLINE=1``); downloads no wheel. An index
+    Needs the package index or a warm uv cache (`UV_OFFLINE=1`); downloads no wheel. An index
     that does not give sizes (PEP 700) is asked for those of the selected files one by one.
 
     Args:
@@ -136,7 +136,7 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
 
 
 def locked(wheels: Sequence[Wheel], lock: Lock) -> bool:
-    """Whether `select_wheels` can have given these wheels for the lock, whoever says so.
+    """Tell whether `select_wheels` can have given these wheels for the lock, whoever says so.
 
     The lock holds the hash of every wheel, names its file or address, and has no requirement
     without a condition that is left out.
@@ -157,7 +157,7 @@ def locked(wheels: Sequence[Wheel], lock: Lock) -> bool:
 
 
 def _is_named(wheel: Wheel, lines: Iterable[str]) -> bool:
-    """Whether a lock names the place of a wheel: an address as it stands, a file by its name."""
+    """Tell whether a lock names a wheel's place: an address as it stands, a file by name."""
     if "://" in wheel.source:
         return any(wheel.source in line for line in lines)
     place = PurePosixPath(wheel.source)
@@ -166,7 +166,7 @@ def _is_named(wheel: Wheel, lines: Iterable[str]) -> bool:
 
 
 def _compiled(lock: Lock, platform: Platform) -> list[dict[str, Any]]:
-    """The packages of the lock as uv finds them in the index (PEP 751, ``packages``)."""
+    """Give the packages of the lock as uv finds them in the index (PEP 751, `packages`)."""
     with scratch_directory("kfp-bento-lock-") as folder:
         file = folder / "requirements.txt"
         text = "".join(f"{line}\n" for line in installer_lines(lock))
@@ -180,14 +180,14 @@ def _compiled(lock: Lock, platform: Platform) -> list[dict[str, Any]]:
 
 
 def _with_sizes(found: Sequence[tuple[Wheel, str]], lock: Lock) -> Iterator[Wheel]:
-    """The wheels, with the sizes that the index did not give."""
+    """Give the wheels, with the sizes that the index did not give."""
     sizes = iter(sizes_of([address for wheel, address in found if not wheel.size], lock))
     for wheel, _ in found:
         yield wheel if wheel.size else replace(wheel, size=next(sizes))
 
 
 def _candidates(package: dict[str, Any], lock: Lock) -> Iterator[tuple[Wheel, str]]:
-    """The wheels that uv lists for one package, each with the address it is at."""
+    """Give the wheels that uv lists for one package, each with the address it is at."""
     archive: dict[str, Any] = package.get("archive") or {}
     listed: list[dict[str, Any]] = [archive] if archive else package.get("wheels", [])
     if not listed:
@@ -232,7 +232,7 @@ def _best(
     allowed: frozenset[str],
     ranks: Mapping[Tag, int],
 ) -> tuple[Wheel, str] | None:
-    """The candidate that fits best, of those with an allowed hash that fit at all."""
+    """Give the candidate that fits best, of those with an allowed hash that fit at all."""
     rated = []
     for wheel, address in candidates:
         _, _, build, tags = parse_wheel_filename(wheel.filename)
@@ -247,7 +247,7 @@ def _best(
 
 @lru_cache
 def _tag_ranks(python: str, architecture: str) -> Mapping[Tag, int]:
-    """The tags that an image's Python accepts; the lower the number, the better."""
+    """Give the tags that an image's Python accepts; the lower the number, the better."""
     version = tuple(int(part) for part in python.split("."))[:2]
     platforms = _platforms(MACHINES[architecture])
     interpreter = f"cp{version[0]}{version[1]}"

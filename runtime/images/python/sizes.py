@@ -36,7 +36,7 @@ def sizes_of(addresses: Sequence[str], lock: Lock) -> list[int]:
 def _content_length(
     pool: urllib3.PoolManager, address: str, accounts: Mapping[str, tuple[str, str]]
 ) -> int:
-    """The size of a file on a server, or 0: it decides about layers only, never about content."""
+    """Give the size of a file on a server, or 0: it decides about layers, not about content."""
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in {"http", "https"}:
         return 0

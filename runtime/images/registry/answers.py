@@ -53,11 +53,11 @@ class Answer:
         self._raw = raw
 
     def chunks(self) -> Iterator[bytes]:
-        """The content of a streamed answer; may raise urllib3's HTTPError."""
+        """Give the content of a streamed answer; may raise urllib3's HTTPError."""
         return self._raw.stream(CHUNK, decode_content=False)
 
     def close(self) -> None:
-        """Gives up what was not read."""
+        """Give up what was not read."""
         self._raw.close()
 
     @property
@@ -103,7 +103,7 @@ class Answer:
         )
 
     def hint(self, *, logged_in: bool) -> str:
-        """What to do about it, if it is no good one."""
+        """Give what to do about it, if it is no good one."""
         if self.is_full or self.status == 507:
             return "The registry's storage is full: its administrator has to make room."
         if "quota" in self.detail.lower():
@@ -131,5 +131,5 @@ class Answer:
 
 
 def whole_number(text: str) -> int | None:
-    """What a header counts; None for what is no number, or for one that nothing here can have."""
+    """Give what a header counts; None for what is no number, or none that can be."""
     return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None

@@ -42,7 +42,7 @@ class Login:
         return scopes in self._tokens
 
     def header(self, scopes: Scopes) -> str | None:
-        """What to send as Authorization; a token that will soon expire is renewed first."""
+        """Give what to send as Authorization; a token that will soon expire is renewed first."""
         with self._lock:
             if not self._challenge:
                 return self._basic
@@ -109,7 +109,7 @@ class Login:
 
 
 def _challenges(answer: Answer) -> dict[str, dict[str, str]]:
-    """The ways to log in that a 401 offers: ``bearer``, ``basic`` and their parameters."""
+    """Give the ways to log in that a 401 offers: `bearer`, `basic` and their parameters."""
     offered: dict[str, dict[str, str]] = {}
     for header in answer.headers.getlist("WWW-Authenticate"):
         parts = _KINDS.split(header)

@@ -110,7 +110,7 @@ def parsed(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _own_list(repository: Repository, subject: str) -> dict[str, Any]:
-    """The index that lists referrers where the registry does not; empty if there is none."""
+    """Give the index that lists referrers where the registry does not; empty if there is none."""
     found = repository.read_manifest_bytes(_own_tag(subject))
     if found is None:
         return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}

@@ -91,7 +91,7 @@ class Repository:
         return self._described(answer, identifier), answer.content
 
     def has_blob(self, blob: Descriptor) -> bool:
-        """Whether the repository holds the blob.
+        """Tell whether the repository holds the blob.
 
         Raises:
             RegistryError: What it holds under this digest has another size.
@@ -109,11 +109,11 @@ class Repository:
         return True
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """A registry has no files."""
+        """Give None: a registry has no files."""
         return None
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Streams a blob and checks it at the end; a broken download is taken up again.
+        """Stream a blob and checks it at the end; a broken download is taken up again.
 
         Raises:
             ImageError: The download keeps breaking off, or the bytes are not the blob's.
@@ -121,7 +121,7 @@ class Repository:
         return verified(self._download(blob), blob, self.reference.name)
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Uploads a blob unless the repository has it; mounts it from a neighbour where it can.
+        """Upload a blob unless the repository has it; mounts it from a neighbour where it can.
 
         Raises:
             RegistryError: The registry refuses it, or keeps failing.
@@ -137,7 +137,7 @@ class Repository:
         return ""
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Uploads a blob that is made while it is read; begun again when it breaks off."""
+        """Upload a blob that is made while it is read; begun again when it breaks off."""
         self._uploads.send_stream(stream)
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
@@ -167,7 +167,7 @@ class Repository:
         return answer
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Lets the tag point to the manifest, unless it does already."""
+        """Let the tag point to the manifest, unless it does already."""
         present = self.head_manifest(tag)
         if present is not None and present.digest == manifest.digest:
             return False
@@ -213,7 +213,7 @@ class Repository:
         return Descriptor(answer.media_type, digest, len(answer.content))
 
     def _download(self, blob: Descriptor) -> Iterator[bytes]:
-        """The blob's bytes, taken up where they broke off."""
+        """Give the blob's bytes, taken up where they broke off."""
         done = counted = 0
         attempt = 1
         while True:
@@ -260,7 +260,7 @@ class Repository:
             answer.close()
 
     def _extent(self, answer: Answer) -> tuple[int, int | None]:
-        """The first byte that an answer holds, and the size of the whole where that is said."""
+        """Give the first byte that an answer holds, and the size of the whole if said."""
         if answer.status == 200:
             return 0, answer.length
         given = BYTE_RANGE.fullmatch(answer.headers.get("Content-Range", ""))

@@ -155,14 +155,14 @@ class Transport:
         return answer
 
     def abandon(self, url: str) -> None:
-        """Cancels an upload; whether the registry listens does not matter."""
+        """Cancel an upload; whether the registry listens does not matter."""
         with contextlib.suppress(TransientError, RegistryError):
             authorization = self._login.header(self._scopes("DELETE", ()))
             timeout = urllib3.Timeout(connect=min(5.0, self.patience.connect), read=5.0)
             self.send("DELETE", url, None, signed({}, authorization), timeout=timeout)
 
     def retrying(self, action: Callable[[], Result]) -> Result:
-        """Does it until it works, fails for good or was tried often enough."""
+        """Do it until it works, fails for good or was tried often enough."""
         for attempt in itertools.count(1):
             try:
                 return action()
@@ -171,7 +171,7 @@ class Transport:
         raise AssertionError("unreachable")
 
     def pause(self, attempt: int, passing: TransientError) -> None:
-        """Waits before the next attempt, or raises the error if this was the last one."""
+        """Wait before the next attempt, or raises the error if this was the last one."""
         if attempt >= self.patience.attempts:
             raise passing.error from passing.__cause__
         if not passing.at_once:
@@ -179,7 +179,7 @@ class Transport:
             time.sleep(min(max(wait, passing.wait), _LONGEST_WAIT))
 
     def check_passing(self, answer: Answer, action: str) -> None:
-        """Raises TransientError for an answer that is known to pass."""
+        """Raise TransientError for an answer that is known to pass."""
         # A full disk stays full, and each attempt would send gigabytes.
         if answer.status in _PASSING and not answer.is_full:
             raise TransientError(self.failure(answer, action), answer.retry_after)
@@ -205,7 +205,7 @@ class Transport:
         return f"{self.base}{place.path}" + (f"?{place.query}" if place.query else "")
 
     def broken(self, error: HTTPError, host: str = "") -> TransientError:
-        """What to raise for a connection that failed.
+        """Give what to raise for a connection that failed.
 
         Raises:
             RegistryError: It fails for good: the registry's certificate or lack of TLS.
@@ -216,7 +216,7 @@ class Transport:
         return TransientError(failure)
 
     def failure(self, answer: Answer, action: str) -> RegistryError:
-        """An error with the registry's own words."""
+        """Give an error with the registry's own words."""
         said = f"HTTP {answer.status}" + (f" ({answer.detail})" if answer.detail else "")
         if answer.stranger:
             return RegistryError(
@@ -232,7 +232,7 @@ class Transport:
         )
 
     def check_address(self, url: str, action: str) -> None:
-        """Refuses addresses that a registry has no business to send us to.
+        """Refuse addresses that a registry has no business to send us to.
 
         Raises:
             RegistryError: It has no TLS though nobody allowed that, or is an address in our own
@@ -252,7 +252,7 @@ class Transport:
             )
 
     def joined(self, url: str, location: str) -> str:
-        """The address that a registry gave, if it is one that everybody reads alike.
+        """Give the address that a registry gave, if it is one that everybody reads alike.
 
         What is checked here is sent by urllib3, which ends a host at a backslash where others read
         on to an `@`.
@@ -282,7 +282,7 @@ class Transport:
         authorization: str | None,
         stream: bool,
     ) -> Answer:
-        """Sends a request and goes after redirects of reads; to others without authorisation."""
+        """Send a request and goes after redirects of reads; to others without authorisation."""
         for _ in range(_REDIRECT_LIMIT + 1):
             answer = self.send(method, url, body, signed(headers, authorization), stream=stream)
             answer.stranger = _origin(url) != _origin(self.base)
@@ -368,7 +368,7 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _bare(host: str | None) -> str | None:
-    """A host as `urlsplit` gives it: lower case, an IPv6 address without its brackets."""
+    """Give a host as `urlsplit` gives it: lower case, an IPv6 address without its brackets."""
     return host.strip("[]").lower() if host else None
 
 

@@ -225,7 +225,7 @@ class Uploads:
         return answer
 
     def _check_suited(self, answer: Answer, *, streamed: bool) -> None:
-        """Raises _Unsuited when the blob may get through in another way."""
+        """Raise _Unsuited when the blob may get through in another way."""
         if answer.status not in _UNSUITED or answer.codes & _FINAL_CODES:
             return
         failure = self._http.failure(answer, self._action)
@@ -234,7 +234,7 @@ class Uploads:
         raise _Unsuited(failure, "pieces", "whole")
 
     def _check_lost(self, answer: Answer, codes: set[str]) -> None:
-        """Raises _Lost when all may go well the next time."""
+        """Raise _Lost when all may go well the next time."""
         if answer.status in {400, 404, 416} and answer.codes & codes:
             raise _Lost(self._http.failure(answer, self._action))
 
@@ -296,7 +296,7 @@ class _Content:
     finished: bool = False
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes, small pieces gathered into larger ones."""
+        """Give the bytes, small pieces gathered into larger ones."""
         self.finished = False
         yield from _gathered(self.stream.open())
         self.known = Descriptor("", self.stream.digest, self.stream.size)
@@ -317,7 +317,7 @@ def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _recut(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of one size, only the last one smaller."""
+    """Give the same bytes in pieces of one size, only the last one smaller."""
     held = bytearray()
     for chunk in chunks:
         held += chunk
