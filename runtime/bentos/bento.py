@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.errors import BentoError
@@ -21,6 +21,7 @@ from kfp_bento.runtime.files import (
 from kfp_bento.runtime.models import (
     RECORD_NAME,
     FileDigest,
+    ModelFacts,
     file_digests,
     model_files,
     set_digest,
@@ -51,14 +52,14 @@ class BentoModel:
         tag: `name:version`; for our own bentos the version is the start of the content digest.
         digest: `sha256:…` over the model's files without BentoML's `model.yaml`; "" where the
             bento does not contain the files.
-        provenance: Where the model came from: `ModelVersion.to_dict()`, or {} if unknown.
+        provenance: Where the model came from; empty if unknown.
         claimed: Whether the digest is that of our own record, and nobody has read the files yet;
             see `load_bento` and `changed_models`.
     """
 
     tag: str
     digest: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: ModelFacts = field(default_factory=ModelFacts)
     claimed: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,12 +210,13 @@ class _Record:
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
-    origins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    origins: Mapping[str, ModelFacts] = field(default_factory=dict)
     note: str = ""
 
-    def provenance_of(self, tag: str, digest: str) -> dict[str, Any]:
+    def provenance_of(self, tag: str, digest: str) -> ModelFacts:
         """Say where a model came from, if it is still the one that the record is about."""
-        return self.origins.get(tag, {}) if digest and digest == self.digests.get(tag) else {}
+        known = digest and digest == self.digests.get(tag)
+        return self.origins.get(tag, ModelFacts()) if known else ModelFacts()
 
 
 def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
@@ -232,7 +234,10 @@ def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
     if (facts.get("name"), facts.get("version")) != (file.name, file.version):
         return _Record(note=_FOREIGN)
     try:
-        models = [(str(x["tag"]), str(x["digest"]), dict(x["provenance"])) for x in facts["models"]]
+        models = [
+            (str(x["tag"]), str(x["digest"]), cast("ModelFacts", dict(x["provenance"])))
+            for x in facts["models"]
+        ]
     except (KeyError, TypeError, ValueError):
         return _Record(note=_FOREIGN)
     return _Record(

@@ -33,7 +33,12 @@ from kfp_bento.runtime.models.tracking import (
     tracking_client,
 )
 from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion, version_number
+from kfp_bento.runtime.models.version import (
+    RECORD_NAME,
+    ModelFacts,
+    ModelVersion,
+    version_number,
+)
 
 __all__ = [
     "MLMODEL_NAME",
@@ -42,6 +47,7 @@ __all__ = [
     "Column",
     "Field",
     "FileDigest",
+    "ModelFacts",
     "ModelSignature",
     "ModelUri",
     "ModelVersion",

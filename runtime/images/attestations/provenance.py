@@ -51,13 +51,6 @@ REBASE_TYPE = "urn:kfp-bento:image-rebase:v1"
 # Whoever trusts builds tells builders apart by this.
 BUILDER = "urn:kfp-bento:builder"
 
-# What a model's record says of where it came from, and how a statement calls it.
-_ORIGIN = {
-    "uri": "mlflow_uri",
-    "name": "mlflow_registeredName",
-    "version": "mlflow_registeredVersion",
-    "run_id": "mlflow_runId",
-}
 # Where the path is a name on a server, and not a place on some machine's disk.
 _LOGICAL = {"models", "runs", "mlflow-artifacts"}
 
@@ -217,14 +210,19 @@ def _deb_name(deb: DebianPackage) -> str:
 
 def _model(model: BentoModel) -> dict[str, Any]:
     name, _, version = model.tag.partition(":")
-    origin = {key: str(model.provenance.get(key, "")) for key in _ORIGIN}
+    origin = model.provenance
+    registered, run = str(origin.get("name", "")), str(origin.get("run_id", ""))
+    said = {
+        "mlflow_uri": public_uri(str(origin.get("uri", ""))),
+        "mlflow_registeredName": registered,
+        "mlflow_registeredVersion": str(origin.get("version", "")),
+        "mlflow_runId": run,
+    }
     url = package_url("generic", name, version)
-    if origin["name"]:
-        qualifiers = {"run_id": origin["run_id"]}
-        url = package_url("mlflow", origin["name"], origin["version"], qualifiers)
+    if registered:
+        url = package_url("mlflow", registered, said["mlflow_registeredVersion"], {"run_id": run})
     found = _resource(f"model {model.tag}", url, model.digest)
-    origin["uri"] = public_uri(origin["uri"])
-    annotations = {_ORIGIN[key]: value for key, value in origin.items() if value}
+    annotations = {key: value for key, value in said.items() if value}
     return {**found, "annotations": annotations} if annotations else found
 
 
