@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
+    file_sha256,
     open_record,
     read_small_file,
     record_digest,
@@ -20,8 +21,8 @@ from kfp_bento.runtime.files import (
 from kfp_bento.runtime.models import (
     RECORD_NAME,
     FileDigest,
+    ModelFacts,
     file_digests,
-    file_sha256,
     model_files,
     set_digest,
 )
@@ -51,14 +52,14 @@ class BentoModel:
         tag: `name:version`; for our own bentos the version is the start of the content digest.
         digest: `sha256:…` over the model's files without BentoML's `model.yaml`; "" where the
             bento does not contain the files.
-        provenance: Where the model came from: `ModelVersion.to_dict()`, or {} if unknown.
+        provenance: Where the model came from; empty if unknown.
         claimed: Whether the digest is that of our own record, and nobody has read the files yet;
             see `load_bento` and `changed_models`.
     """
 
     tag: str
     digest: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: ModelFacts = field(default_factory=ModelFacts)
     claimed: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,7 +208,7 @@ class _Record:
         note: What to tell people about a record that does not count.
     """
 
-    models: Mapping[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    models: Mapping[str, tuple[str, ModelFacts]] = field(default_factory=dict)
     note: str = ""
 
     @property
@@ -215,10 +216,10 @@ class _Record:
         """The models' digests, by tag."""
         return {tag: digest for tag, (digest, _) in self.models.items()}
 
-    def provenance_of(self, tag: str, digest: str) -> dict[str, Any]:
+    def provenance_of(self, tag: str, digest: str) -> ModelFacts:
         """Say where a model came from, if it is still the one that the record is about."""
-        known, origin = self.models.get(tag, ("", {}))
-        return origin if digest and digest == known else {}
+        known, origin = self.models.get(tag, ("", ModelFacts()))
+        return origin if digest and digest == known else ModelFacts()
 
 
 def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
@@ -230,7 +231,10 @@ def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
         if own and (facts.get("name"), facts.get("version")) == (file.name, file.version):
             models = facts["models"]
             return _Record(
-                {str(m["tag"]): (str(m["digest"]), dict(m["provenance"])) for m in models}
+                {
+                    str(m["tag"]): (str(m["digest"]), cast("ModelFacts", dict(m["provenance"])))
+                    for m in models
+                }
             )
     except FileNotFoundError:
         return _Record()

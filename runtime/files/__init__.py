@@ -1,5 +1,6 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
+from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import put_in_place, scratch_beside, write_whole
 from kfp_bento.runtime.files.documents import (
     JSON_LIMIT,
@@ -28,6 +29,8 @@ __all__ = [
     "JSON_LIMIT",
     "KEY_VARIABLE",
     "YAML_LIMIT",
+    "copied_sha256",
+    "file_sha256",
     "is_sealed",
     "open_plain_file",
     "open_record",

@@ -23,12 +23,11 @@ from kfp_bento.runtime.images.assembly.recipes import (
     system_recipe,
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
-from kfp_bento.runtime.images.attestations.sbom import DebFact
-from kfp_bento.runtime.images.debian.packages import resolve_packages
+from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.python.environment import dependency_groups
-from kfp_bento.runtime.images.python.wheels import Lock
+from kfp_bento.runtime.images.python.lock import Lock
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -153,7 +152,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
 
 def _system(
     wishes: ImageRequirements, context: BuildContext
-) -> tuple[tuple[Recipe, ...], tuple[DebFact, ...], Mapping[str, Any]]:
+) -> tuple[tuple[Recipe, ...], tuple[DebianPackage, ...], Mapping[str, Any]]:
     """The Debian packages that a bento asks for and its base lacks; what to remember of it."""
     if not wishes.system_packages:
         return (), (), {}
@@ -162,12 +161,8 @@ def _system(
     chosen = resolve_packages(wishes.system_packages, facts, context.platform, builder.tell)
     if not chosen.packages:
         return (), (), remembered
-    release = facts.os_release.get("VERSION_CODENAME", "")
-    debs = tuple(
-        DebFact(deb.name, deb.version, deb.architecture, deb.sha256, release)
-        for deb in chosen.packages
-    )
-    return (system_recipe(chosen, facts, context.base, builder),), debs, remembered
+    recipe = system_recipe(chosen, facts, context.base, builder)
+    return (recipe,), chosen.packages, remembered
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:

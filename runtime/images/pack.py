@@ -7,7 +7,6 @@ change most often, wheels of one's own.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
@@ -27,8 +27,8 @@ from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.requirements import variables_in
-from kfp_bento.runtime.images.python.wheels import Lock
 from kfp_bento.runtime.programs import NETWORK, clean_environment, confined, run_program
 
 _BUILD_SECONDS = 3600.0
@@ -198,8 +198,7 @@ def _own_lock(wheels: Sequence[Path], python: str, scratch: Path) -> Lock:
 def _linked(wheel: Path, folder: Path) -> str:
     try:
         parse_wheel_filename(wheel.name)
-        with wheel.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(wheel)
     except (InvalidWheelFilename, OSError) as error:
         raise InvalidInput(
             f"{wheel} is no wheel that can be read.",

@@ -15,7 +15,6 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images.assembly.apart import REBUILD, ImageParts, take_apart
-from kfp_bento.runtime.images.assembly.documents import base_fact, image_origin
 from kfp_bento.runtime.images.attestations.attachments import (
     attach,
     documents_of,
@@ -219,9 +218,11 @@ def _documents(
     statement = ImageRebase(
         repository=rebase.target.known_as(opened.name),
         digest=manifest.digest,
-        image=image_origin(rebase.image, opened.descriptor.digest, platform),
-        base=image_origin(rebase.base, base.digest, platform),
-        platform=str(platform),
+        image=rebase.image,
+        image_digest=opened.descriptor.digest,
+        base=rebase.base,
+        base_digest=base.digest,
+        platform=platform,
         format=str(BUILDER_FORMAT),
         invocation=invocation_id(os.environ),
     )
@@ -236,9 +237,8 @@ def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
     found = documents_of(opened, SBOM_TYPE)
     if not found:
         return [], f"none is attached to {opened.title}"
-    base = base_fact(rebase.found)
     # Those that different versions of kfp-bento wrote are the same again now.
-    moved = dict.fromkeys(sbom_on_base(content, base) for content in found)
+    moved = dict.fromkeys(sbom_on_base(content, rebase.found) for content in found)
     bills = [sbom_document(content) for content in moved if content is not None]
     if not bills:
         return [], f"that of {opened.title} is not as this version of kfp-bento writes it"

@@ -4,7 +4,6 @@ from kfp_bento.runtime.models.directory import load_model
 from kfp_bento.runtime.models.identity import (
     FileDigest,
     file_digests,
-    file_sha256,
     model_files,
     set_digest,
     tree_digest,
@@ -34,7 +33,12 @@ from kfp_bento.runtime.models.tracking import (
     tracking_client,
 )
 from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion, version_number
+from kfp_bento.runtime.models.version import (
+    RECORD_NAME,
+    ModelFacts,
+    ModelVersion,
+    version_number,
+)
 
 __all__ = [
     "MLMODEL_NAME",
@@ -43,6 +47,7 @@ __all__ = [
     "Column",
     "Field",
     "FileDigest",
+    "ModelFacts",
     "ModelSignature",
     "ModelUri",
     "ModelVersion",
@@ -52,7 +57,6 @@ __all__ = [
     "ValueType",
     "choose_tracking",
     "file_digests",
-    "file_sha256",
     "load_model",
     "missing_as",
     "model_files",

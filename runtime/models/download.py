@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
-from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest, file_sha256
+from kfp_bento.runtime.files import file_sha256
+from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest
 from kfp_bento.runtime.models.text import has_control_characters, shown_text
 from kfp_bento.runtime.models.tracking import is_connection_loss
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, portable_mlmodel
 from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
@@ -45,23 +46,6 @@ def content_set_digest(files: Iterable[FileDigest], mlmodel: bytes) -> str:
     portable = portable_mlmodel(mlmodel)
     replacement = FileDigest(MLMODEL_NAME, hashlib.sha256(portable).hexdigest(), len(portable))
     return set_digest(replacement if file.path == MLMODEL_NAME else file for file in files)
-
-
-def file_sha256(path: Path) -> str:
-    """Give a file's SHA-256 in hexadecimal, reading it once with flat memory."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def copied_sha256(source: Path, target: Path) -> str:
-    """Copy a file and give its SHA-256, reading it once with flat memory."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with source.open("rb") as read, target.open("wb") as write:
-        while piece := read.read(1 << 20):
-            digest.update(piece)
-            write.write(piece)
-    return digest.hexdigest()
 
 
 def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
-from kfp_bento.runtime.files import record_digest
+from kfp_bento.runtime.files import copied_sha256, record_digest
 from kfp_bento.runtime.models.directory import (
     describe_model,
     load_model,
@@ -21,7 +21,7 @@ from kfp_bento.runtime.models.directory import (
     write_record,
 )
 from kfp_bento.runtime.models.download import download_files, list_files
-from kfp_bento.runtime.models.identity import copied_sha256, file_digests, model_files
+from kfp_bento.runtime.models.identity import file_digests, model_files
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
 from kfp_bento.runtime.models.resolution import Resolution, resolve_model

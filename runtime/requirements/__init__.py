@@ -6,9 +6,11 @@ from kfp_bento.runtime.requirements.addresses import (
     Repository,
     allowed_sources,
 )
-from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, fetch_wheel
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, connection_pool, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
     SEPARATORS,
+    SOURCE_SUFFIXES,
+    VERSION_CONTROL,
     Reading,
     distribution_name,
     joined_lines,
@@ -22,12 +24,15 @@ from kfp_bento.runtime.requirements.repositories import build_wheel
 __all__ = [
     "NAMES_ONLY",
     "SEPARATORS",
+    "SOURCE_SUFFIXES",
+    "VERSION_CONTROL",
     "AllowedSources",
     "DirectWheel",
     "Reading",
     "Repository",
     "allowed_sources",
     "build_wheel",
+    "connection_pool",
     "distribution_name",
     "fetch_wheel",
     "joined_lines",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kfp_bento.runtime.files import parse_toml, read_small_file
+from kfp_bento.runtime.files import file_sha256, parse_toml, read_small_file
 from kfp_bento.runtime.programs import (
     COMPUTING,
     NETWORK,
@@ -29,7 +29,7 @@ from kfp_bento.runtime.programs import (
     run_uv,
 )
 from kfp_bento.runtime.requirements.addresses import NAMES_ONLY, Repository
-from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata, digest_of
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata
 from kfp_bento.runtime.requirements.lines import PUBLISH_INSTEAD, read_requirements, rendered
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def build_wheel(
         )
     _check_name(wheels[0], name, repository, error)
     check_metadata(wheels[0], repository.text, error)
-    return DirectWheel(repository, wheels[0], digest_of(wheels[0]))
+    return DirectWheel(repository, wheels[0], file_sha256(wheels[0]))
 
 
 def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoError]) -> str:

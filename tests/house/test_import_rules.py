@@ -17,8 +17,9 @@ INNER = {
         {"oci"},
         {"registry"},
         {"places"},
-        {"python", "debian", "attestations", "cache"},
+        {"python", "debian", "cache"},
         {"base"},
+        {"attestations"},
         {"assembly"},
     ],
     "deployments": [{"kube"}, {"options"}, {"targets"}, {"release"}],
@@ -87,6 +88,14 @@ def against_the_order(stop: str) -> set[str]:
 @pytest.mark.parametrize("stop", INNER)
 def test_a_room_inside_a_stop_imports_only_lower_ones(stop: str) -> None:
     assert against_the_order(stop) == set()
+
+
+def test_debian_packages_are_behind_one_door() -> None:
+    inside = "kfp_bento.runtime.images.debian"
+    for path in files("runtime"):
+        if not path.is_relative_to(ROOT / "runtime" / "images" / "debian"):
+            modules = {name.rpartition(".")[0] for name in imports(path)}
+            assert not any(module.startswith(f"{inside}.") for module in modules), identifier(path)
 
 
 @pytest.mark.parametrize("room", [*ROAD, "reports"])

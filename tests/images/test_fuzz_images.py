@@ -17,6 +17,7 @@ from mutations import AMOUNTS, as_json, changed_bytes, changed_document, fuzzed
 from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.attestations.attachments import documents_of
 from kfp_bento.runtime.images.attestations.sbom import sbom_on_base
+from kfp_bento.runtime.images.base.base_image import BaseImage
 from kfp_bento.runtime.images.cache.local import LayerCache
 from kfp_bento.runtime.images.debian.deb import control_files, data_members
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
@@ -32,8 +33,9 @@ from kfp_bento.runtime.images.places.open import open_image
 from kfp_bento.runtime.images.places.opened_image import parse_document
 from kfp_bento.runtime.images.places.tar_index import TarIndex
 from kfp_bento.runtime.images.python.environment import settle
-from kfp_bento.runtime.images.python.wheels import Lock, Wheel, locked
-from kfp_bento.runtime.images.registry.repository import _entries, _referrer_entry
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import Wheel, locked
+from kfp_bento.runtime.images.registry.referrers import entries_of, referrer_entry
 from kfp_bento.runtime.images.registry.transport import Transport
 
 if TYPE_CHECKING:
@@ -129,8 +131,8 @@ def referrers(folder: Path) -> Target:
 
     def check(content: bytes) -> None:
         document = parse_document(content, "The list")
-        _entries(document, "name")
-        _referrer_entry(described, content)
+        entries_of(document, "name")
+        referrer_entry(described, content)
 
     good = {**index, **manifest}
     return check, changed_document(good).map(as_json) | changed_bytes(as_json(good))
@@ -141,7 +143,7 @@ def addresses(folder: Path) -> Target:
 
     def check(content: bytes) -> None:
         text = content.decode("latin-1")
-        joined = transport._joined("https://quay.io/v2/", text)
+        joined = transport.joined("https://quay.io/v2/", text)
         assert "@" not in urllib.parse.urlsplit(joined).netloc
 
     return check, changed_bytes(b"https://ali:pw@[::1]:443/a/../b?x=y#z\\@quay.io:80")
@@ -334,7 +336,8 @@ def bills(folder: Path) -> Target:
     good = {"metadata": {"component": {}, "timestamp": "", "tools": {"components": [{}]}}}
     good |= {"components": [{"type": "library", "bom-ref": "x"}]}
     content = as_json(good)
-    return lambda text: sbom_on_base(text, None), changed_document(good).map(
+    base = BaseImage("host", "", {}, (), BlobDirectory(folder), "", "")
+    return lambda text: sbom_on_base(text, base), changed_document(good).map(
         as_json
     ) | changed_bytes(content)
 

@@ -18,14 +18,14 @@ from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.oci.tar import tar_stream
-from kfp_bento.runtime.images.python import wheels
+from kfp_bento.runtime.images.python import environment
 from kfp_bento.runtime.images.python.environment import (
     DependencyGroup,
     bytecode_identity,
     dependency_groups,
     settle,
 )
-from kfp_bento.runtime.images.python.wheels import Lock
+from kfp_bento.runtime.images.python.lock import Lock
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 PYTHON = f"/usr/local/bin/python{MINOR}"
@@ -266,7 +266,7 @@ def test_libraries_of_a_lib64_machine_come_to_lib(tmp_path: Path) -> None:
 @pytest.fixture
 def small_is_big(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes wheels of ten kilobytes big ones."""
-    monkeypatch.setattr(wheels, "BIG_WHEEL", 10_000)
+    monkeypatch.setattr(environment, "BIG_WHEEL", 10_000)
 
 
 def big_members(name: str) -> dict[str, str | bytes]:

@@ -39,8 +39,8 @@ from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images import ImageOptions, build_image, choose_base
 from kfp_bento.runtime.images.oci.image import Descriptor
 from kfp_bento.runtime.images.oci.reference import parse_reference
-from kfp_bento.runtime.images.registry.connections import is_plain
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy, is_loopback
+from kfp_bento.runtime.images.registry.connections import RetryPolicy, is_loopback, is_plain
+from kfp_bento.runtime.images.registry.repository import Repository
 from kfp_bento.runtime.images.registry.transport import Transport
 
 __all__ = ["certificate", "named", "no_login"]
@@ -58,10 +58,10 @@ def test_an_image_is_pushed_by_digest_and_then_tagged(
     assert image.reference == f"{oci_registry}/demo/tiny@{image.digest}"
     assert image.location == f"docker://{oci_registry}/demo/tiny"
     repository = Repository(parse_reference(f"{oci_registry}/demo/tiny"))
-    by_tag, manifest = repository.read_manifest("v1")
-    by_digest, _ = repository.read_manifest(image.digest)
+    by_tag, content = repository.fetch_manifest("v1")
+    by_digest, _ = repository.fetch_manifest(image.digest)
     assert by_tag == by_digest
-    assert [x["digest"] for x in manifest["layers"]] == [x.digest for x in image.layers]
+    assert [x["digest"] for x in json.loads(content)["layers"]] == [x.digest for x in image.layers]
     for layer in image.layers:
         assert sum(map(len, repository.open_blob(layer.descriptor))) == layer.size
 
@@ -192,7 +192,7 @@ MANIFEST = b'{"schemaVersion": 2, "layers": []}'
 def test_what_passes_is_tried_again() -> None:
     answers = [(503, {}, b""), (429, {"Retry-After": "0"}, b""), (200, {}, MANIFEST)]
     with scripted(lambda request: answers.pop(0)) as host:
-        found, _ = Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+        found, _ = Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest("v1")
     assert found.digest == f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
 
 
@@ -204,7 +204,7 @@ def test_what_does_not_pass_is_given_up() -> None:
         return 503, {}, b""
 
     with scripted(answer) as host, pytest.raises(RegistryError, match="HTTP 503"):
-        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+        Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest("v1")
     assert len(asked) == 3
 
 
@@ -214,7 +214,7 @@ def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
         scripted(lambda request: (200, {}, MANIFEST)) as host,
         pytest.raises(RegistryError, match="answered with"),
     ):
-        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest(wanted)
+        Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest(wanted)
 
 
 @pytest.mark.parametrize("content", [b"short", b"wrong content", b"much longer than it should be"])
@@ -515,7 +515,7 @@ def test_a_registry_says_how_long_to_wait(
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     answers = [(429, {"Retry-After": wish.format(date=date)}, b""), (200, {}, MANIFEST)]
     with scripted(lambda request: answers.pop(0)) as host:
-        repository(host).read_manifest("v1")
+        repository(host).fetch_manifest("v1")
     ours = [wait for wait in waits if wait != 0.02]
     assert len(ours) == 1
     assert least <= ours[0] <= most

@@ -11,13 +11,13 @@ import pytest
 from kfp_bento.runtime.bentos import BentoModel
 from kfp_bento.runtime.images.assembly.recipes import Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
-from kfp_bento.runtime.images.attestations.sbom import DebFact
 from kfp_bento.runtime.images.base.base_image import BaseImage
+from kfp_bento.runtime.images.debian import DebianPackage
 from kfp_bento.runtime.images.oci.blobs import BytesSource
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig, image_manifest
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, Layer, Platform
 from kfp_bento.runtime.images.oci.layers import codec_named
-from kfp_bento.runtime.images.python.wheels import Wheel
+from kfp_bento.runtime.images.python.selection import Wheel
 
 
 def layer(kind: str, digit: str) -> Layer:
@@ -66,7 +66,7 @@ CHANGES: dict[str, Any] = {
     "digest": "sha256:" + "d" * 64,
     "models": (BentoModel("factor:1", "sha256:" + "e" * 64),),
     "wheels": (Wheel("greeter", "1.0", "greeter-1.0-py3-none-any.whl", "f" * 64, 1),),
-    "debs": (DebFact("libgomp1", "12", "amd64", "0" * 64, "bookworm"),),
+    "debs": (DebianPackage("libgomp1", "12", "amd64", "0" * 64, 1, "libgomp1.deb", "bookworm"),),
 }
 
 
@@ -116,3 +116,13 @@ def test_a_composed_manifest_is_that_of_its_configuration() -> None:
     composed = SPEC.compose(layers)
     named = {"org.opencontainers.image.base.digest": BASE.digest}
     assert image_manifest(composed.config, layers, named) == (composed.manifest, composed.content)
+
+
+def test_another_mirror_of_a_package_gives_the_same_key() -> None:
+    (deb,) = CHANGES["debs"]
+    keys = {
+        replace(SPEC, debs=(replace(deb, uri=f"http://{host}.example/x.deb"),)).key
+        for host in ("one", "two")
+    }
+    assert len(keys) == 1
+    assert keys != {replace(SPEC, debs=(replace(deb, codename="trixie"),)).key}

@@ -55,7 +55,8 @@ from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.image import Descriptor, descriptor_from
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.places.layout import LayoutSource
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models import (
     RUN_SPECIFIC_KEYS,
-    file_sha256,
     load_model,
     portable_mlmodel,
     tree_digest,

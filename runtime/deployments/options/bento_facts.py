@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kfp_bento.runtime.bentos import Bento, BentoModel
 from kfp_bento.runtime.deployments.kube.shapes import (
@@ -18,6 +18,8 @@ from kfp_bento.runtime.deployments.kube.shapes import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kfp_bento.runtime.models import ModelFacts
 
 _ORIGIN = ("uri", "name", "version", "digest", "run_id")
 _LONGEST_TEXT = 4096
@@ -113,8 +115,9 @@ class BentoFacts:
 
 
 def _model(model: BentoModel) -> BentoModel:
-    origin = {key: str(model.provenance[key]) for key in _ORIGIN if model.provenance.get(key)}
-    return BentoModel(model.tag, model.digest, origin)
+    known: Mapping[str, Any] = model.provenance
+    origin = {key: str(known[key]) for key in _ORIGIN if known.get(key)}
+    return BentoModel(model.tag, model.digest, cast("ModelFacts", origin))
 
 
 def _runner(runner: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kfp_bento.runtime.images.base.base_image import BaseImage, choose_base, ope
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
-from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
+from kfp_bento.runtime.images.debian import RootFilesystem, probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
@@ -36,8 +36,8 @@ from kfp_bento.runtime.images.oci.reference import (
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.places.open import check_free, open_sink
 from kfp_bento.runtime.images.places.sink import ImageSink
-from kfp_bento.runtime.images.python.wheels import (
-    Lock,
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import (
     Wheel,
     locked,
     select_wheels,

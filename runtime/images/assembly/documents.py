@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import (
@@ -14,31 +12,17 @@ from kfp_bento.runtime.images.attestations.attachments import (
     read_attachments,
     sbom_document,
 )
+from kfp_bento.runtime.images.attestations.image_build import ImageBuild
 from kfp_bento.runtime.images.attestations.provenance import (
     PREDICATE,
     STATEMENT_TYPE,
-    BaseOrigin,
-    ImageBuild,
-    ModelOrigin,
     invocation_id,
     slsa_provenance,
 )
-from kfp_bento.runtime.images.attestations.sbom import (
-    SBOM_TYPE,
-    BaseFact,
-    ModelFact,
-    SoftwareBill,
-    WheelFact,
-    cyclonedx_sbom,
-)
-from kfp_bento.runtime.images.base.base_image import HOST, BaseImage
+from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, cyclonedx_sbom
 from kfp_bento.runtime.images.oci.blobs import storage_errors
-from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image, Layer, Platform
+from kfp_bento.runtime.images.oci.image import Descriptor, Document, Image, Layer
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
-from kfp_bento.runtime.images.oci.reference import parse_reference
-
-if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import BentoModel
 
 
 def image_documents(
@@ -52,59 +36,29 @@ def image_documents(
         layers: All its layers; what is in an unverified one is marked.
     """
     marked = [(recipe, layer) for recipe, layer in spec.own(layers) if layer.unverified]
-    platform = spec.config.platform
-    wheels = tuple(
-        WheelFact(wheel.name, wheel.version, wheel.filename, wheel.sha256) for wheel in spec.wheels
-    )
-    bill = SoftwareBill(
-        name=spec.name,
-        version=spec.version,
-        epoch=spec.config.epoch,
-        wheels=wheels,
-        debs=spec.debs,
-        models=tuple(map(_model_fact, spec.models)),
-        base=base_fact(spec.base),
-        unverified=frozenset(part for recipe, _ in marked for part in recipe.parts),
-    )
     build = ImageBuild(
         repository=spec.repository,
         digest=image.digest,
-        bento=f"{spec.name}:{spec.version}",
-        bento_digest=spec.digest,
-        base=image_origin(spec.asked, spec.base.digest, platform),
-        platform=str(platform),
+        name=spec.name,
+        version=spec.version,
+        asked_base=spec.asked,
+        base=spec.base,
+        platform=spec.config.platform,
         compression=spec.compression,
         format=str(BUILDER_FORMAT),
-        wheels=wheels,
+        epoch=spec.config.epoch,
+        bento_digest=spec.digest,
+        wheels=spec.wheels,
         debs=spec.debs,
-        models=tuple(map(_model_origin, spec.models)),
+        models=spec.models,
+        unverified_layers=tuple(layer.digest for _, layer in marked),
+        unverified_parts=frozenset(part for recipe, _ in marked for part in recipe.parts),
         invocation=invocation_id(os.environ),
-        unverified=tuple(layer.digest for _, layer in marked),
     )
     return (
-        sbom_document(cyclonedx_sbom(bill)),
+        sbom_document(cyclonedx_sbom(build)),
         provenance_document(slsa_provenance(build)),
     )
-
-
-def base_fact(base: BaseImage) -> BaseFact | None:
-    """A base in a bill of materials; None for one made of this machine, which nobody listed."""
-    return BaseFact.from_config(base.config, base.digest) if base.digest else None
-
-
-def image_origin(asked: str, digest: str, platform: Platform) -> BaseOrigin:
-    """Where an image came from, in a provenance statement.
-
-    Args:
-        asked: A registry reference, `oci:…`, `docker-archive:…` or `host`.
-        digest: What it was resolved to.
-        platform: What it is for.
-    """
-    found = BaseOrigin(asked, digest, architecture=platform.architecture)
-    if asked == HOST or asked.startswith(("oci:", "docker-archive:")):
-        return found
-    reference = parse_reference(asked)
-    return replace(found, repository=reference.name, tag=reference.tag)
 
 
 def read_sboms(image: str, platform: str = "") -> tuple[bytes, ...]:
@@ -145,28 +99,3 @@ def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
     with storage_errors(sbom):
         sbom.write_bytes(b"".join(bills[:1]))
         provenance.write_bytes(b"".join(text + b"\n" for text in statements))
-
-
-def _model_fact(model: BentoModel) -> ModelFact:
-    name, _, version = model.tag.partition(":")
-    return ModelFact(
-        name,
-        version,
-        model.digest,
-        flavors=tuple(model.provenance.get("flavors") or ()),
-        signature=model.provenance.get("signature") or {},
-    )
-
-
-def _model_origin(model: BentoModel) -> ModelOrigin:
-    name, _, version = model.tag.partition(":")
-    origin = model.provenance
-    return ModelOrigin(
-        name=name,
-        version=version,
-        digest=model.digest,
-        uri=str(origin.get("uri", "")),
-        registered_name=str(origin.get("name", "")),
-        registered_version=str(origin.get("version", "")),
-        run_id=str(origin.get("run_id", "")),
-    )

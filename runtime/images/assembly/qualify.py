@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kfp_bento.runtime.bentos import BentoFile, read_bento_file
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.debian import PACKAGE
 from kfp_bento.runtime.images.python.requirements import LOCK, objections
 from kfp_bento.runtime.programs import cleaned
 
@@ -26,7 +27,6 @@ _DEFAULT_COMMAND = re.compile(
 )
 _INSTALL_COMMAND = "apt-get install -q -y -o Dpkg::Options::=--force-confdef "
 _DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
 _OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
 _SCRIPT = "env/docker/script__"
@@ -176,7 +176,7 @@ def _old_style_reasons(file: BentoFile) -> Iterator[_Reason]:
         if found and (key, found.text) != ("distro", "debian"):
             yield _Reason(file.at(*found.place), f"docker.{key}: {found.shown}", way_out)
     for package in file.system_packages:
-        if not _PACKAGE.fullmatch(package.text):
+        if not PACKAGE.fullmatch(package.text):
             what = f"docker.system_packages: '{package.shown}' is no name of a Debian package"
             yield _Reason(file.at(*package.place), what, _PREPARED)
     for key, found in file.conda.items():
@@ -201,7 +201,7 @@ def _installed_by(command: str) -> list[str]:
         names = shlex.split(command.removeprefix(_INSTALL_COMMAND))
     except ValueError:
         return []
-    return names if all(_PACKAGE.fullmatch(name) for name in names) else []
+    return names if all(PACKAGE.fullmatch(name) for name in names) else []
 
 
 def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:

@@ -13,9 +13,7 @@ from typing import Any
 
 from kfp_bento.runtime.images.base.base_image import BaseImage
 from kfp_bento.runtime.images.cache.local import LayerBuilder
-from kfp_bento.runtime.images.debian.layer import package_entries
-from kfp_bento.runtime.images.debian.packages import SystemPackages
-from kfp_bento.runtime.images.debian.rootfs import RootFilesystem
+from kfp_bento.runtime.images.debian import RootFilesystem, SystemPackages, package_entries
 from kfp_bento.runtime.images.oci.config import (
     BENTO_PATH,
     BENTOML_DIRECTORIES,

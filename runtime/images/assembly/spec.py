@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.images.assembly.recipes import Recipe
-from kfp_bento.runtime.images.attestations.sbom import DebFact, builder_version
+from kfp_bento.runtime.images.attestations.image_build import builder_version
 from kfp_bento.runtime.images.base.base_image import BaseImage
+from kfp_bento.runtime.images.debian import DebianPackage
 from kfp_bento.runtime.images.oci.config import (
     IMAGE_TITLE,
     IMAGE_VERSION,
@@ -18,7 +19,7 @@ from kfp_bento.runtime.images.oci.config import (
 )
 from kfp_bento.runtime.images.oci.image import Layer
 from kfp_bento.runtime.images.oci.keys import key_of
-from kfp_bento.runtime.images.python.wheels import Wheel
+from kfp_bento.runtime.images.python.selection import Wheel
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import BentoModel
@@ -56,7 +57,7 @@ class ImageSpec:
     digest: str = ""
     models: tuple[BentoModel, ...] = ()
     wheels: tuple[Wheel, ...] = ()
-    debs: tuple[DebFact, ...] = ()
+    debs: tuple[DebianPackage, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -67,7 +68,7 @@ class ImageSpec:
             "recipes": [recipe.key for recipe in self.recipes],
             "models": [model.to_dict() for model in self.models],
             "wheels": sorted([wheel.filename, wheel.sha256] for wheel in self.wheels),
-            "debs": [asdict(deb) for deb in self.debs],
+            "debs": sorted([deb.filename, deb.sha256, deb.codename] for deb in self.debs),
         }
         return key_of({"kind": "image", "builder": builder_version(), **vars(self), **plain})
 

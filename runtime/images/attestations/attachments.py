@@ -1,4 +1,4 @@
-"""Documents about an image, stored beside it and found from it (OCI 1.1, ``subject``).
+"""Documents about an image, stored beside it and found from it (OCI 1.1, `subject`).
 
 A document is a blob; a small manifest says which image it is about. A registry lists such manifests
 by their subject (distribution specification 1.1, referrers; older registries keep the list under
@@ -44,12 +44,12 @@ _DOCUMENT_LIMIT = 64 << 20
 
 
 def sbom_document(content: bytes) -> Document:
-    """The document that `cyclonedx_sbom` wrote, ready to be attached."""
+    """Give the document that `cyclonedx_sbom` wrote, ready to be attached."""
     return Document(SBOM_TYPE, content, "sbom.cdx.json")
 
 
 def provenance_document(content: bytes) -> Document:
-    """The statement that `slsa_provenance` wrote, ready to be attached."""
+    """Give the statement that `slsa_provenance` wrote, ready to be attached."""
     return Document(
         STATEMENT_TYPE, content, "provenance.intoto.json", ((PREDICATE_TYPE, PREDICATE),)
     )
@@ -63,7 +63,7 @@ def attachment_manifest(
     *,
     filename: str = "",
 ) -> tuple[Descriptor, bytes]:
-    """Composes the manifest that attaches a document to an image.
+    """Compose the manifest that attaches a document to an image.
 
     Args:
         subject: The image's manifest.
@@ -97,7 +97,7 @@ def attach(
     subject: Descriptor,
     documents: Sequence[Document],
 ) -> tuple[Descriptor, ...]:
-    """Attaches documents to an image that the sink holds already.
+    """Attach documents to an image that the sink holds already.
 
     What is attached already is left alone, which for a registry takes one request to find out.
     For a layout or archive this must come before the image's tag, which puts it into place.
@@ -137,10 +137,10 @@ def attach(
 def read_attachments(
     image: str, artifact_type: str, *, predicate: str = "", platform: str = ""
 ) -> tuple[bytes, ...]:
-    """Reads the documents of one kind that are attached to an image, every digest checked.
+    """Read the documents of one kind that are attached to an image, every digest checked.
 
     Args:
-        image: ``oci:DIR[:TAG]``, or a registry reference with a tag or digest.
+        image: `oci:DIR[:TAG]`, or a registry reference with a tag or digest.
         artifact_type: Which kind.
         predicate: Of in-toto statements, only those with this predicate type.
         platform: Which image of a multi-platform index; this machine's if empty.
@@ -167,7 +167,7 @@ def read_attachments(
 def documents_of(
     image: OpenedImage, artifact_type: str, *, predicate: str = ""
 ) -> tuple[bytes, ...]:
-    """Reads the documents of one kind that are attached to an open image; see above.
+    """Read the documents of one kind that are attached to an open image; see above.
 
     Returns:
         The documents; none for an image in an archive.

@@ -21,7 +21,8 @@ from kfp_bento.runtime.images.places.opened_image import (
     require_platform,
     well_formed,
 )
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
+from kfp_bento.runtime.images.registry.repository import Repository
 
 HOST = "host"
 BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
