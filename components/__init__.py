@@ -4,11 +4,8 @@ from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
 from kfp_bento.components.compare_predictions import compare_predictions
 from kfp_bento.components.deploy_bento import deploy_bento
-from kfp_bento.components.deploy_inference_service import deploy_inference_service
-from kfp_bento.components.deploy_workload import deploy_workload
 from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
-from kfp_bento.components.request_bento import request_bento
 from kfp_bento.components.roll_back import roll_back
 from kfp_bento.components.smoke_test import smoke_test
 from kfp_bento.components.train_wine_model import train_wine_model
@@ -18,11 +15,8 @@ __all__ = [
     "build_image",
     "compare_predictions",
     "deploy_bento",
-    "deploy_inference_service",
-    "deploy_workload",
     "promote_model",
     "pull_model",
-    "request_bento",
     "roll_back",
     "smoke_test",
     "train_wine_model",

@@ -7,7 +7,6 @@ from kfp_bento.components import (
     build_image,
     compare_predictions,
     deploy_bento,
-    deploy_workload,
     promote_model,
     pull_model,
     smoke_test,
@@ -21,11 +20,12 @@ from kfp_bento.pipelines.credentials import (
 
 
 def serve_with(deploy, *, name: str):
-    """Make the pipeline that takes a registry version to a service, on a target of one's choice.
+    """Make the pipeline that takes a registry version to a service, by a component of one's choice.
 
     Args:
-        deploy: deploy_bento, deploy_workload, deploy_inference_service, or a component with the
-            same inputs and the output url.
+        deploy: deploy_bento, or a component of one's own with these inputs of it: target, image,
+            image_location, bento, mode, name, namespace, resources, autoscaling, envs,
+            image_pull_secrets, options, wait_seconds, roll_back_on_failure; and the output url.
         name: Name of the pipeline.
 
     Returns:
@@ -48,6 +48,7 @@ def serve_with(deploy, *, name: str):
         image_secret: str = "kfp-bento-registry",
         record_secret: str = "kfp-bento-records",
         service_token_secret: str = "kfp-bento-service",
+        deploy_target: str = "bento-deployment",
         deploy_mode: str = "auto",
         deploy_name: str = "",
         deploy_namespace: str = "default",
@@ -87,14 +88,16 @@ def serve_with(deploy, *, name: str):
                 read of each other, such as layers in the registry; may be absent.
             service_token_secret: Secret whose `token` the checks send to a service that asks for
                 one; may be absent.
+            deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a
+                plain Deployment).
             deploy_mode: auto, apply, render or local.
             deploy_name: Name of the release; empty takes the bento's name.
             deploy_namespace: Namespace of the release.
             deploy_resources: Requests and limits of the served pods.
             deploy_autoscaling: minReplicas and maxReplicas.
-            deploy_envs: Literal environment variables, a list of name and value.
+            deploy_envs: Environment variables, a list of name and value.
             deploy_image_pull_secrets: Names of image pull secrets.
-            deploy_options: All other options of the deployment, by name.
+            deploy_options: All other options of the target, by name.
             deploy_wait_seconds: How long the release may take to serve; 0 does not wait.
             deploy_roll_back_on_failure: Restore the last good release when the new one does not
                 serve.
@@ -126,6 +129,7 @@ def serve_with(deploy, *, name: str):
         with_record_key(image, record_secret)
 
         release = deploy(
+            target=deploy_target,
             image=image.outputs["image"],
             image_location=image.outputs["location"],
             bento=bento.outputs["bento"],
@@ -180,4 +184,3 @@ def serve_with(deploy, *, name: str):
 
 
 serve_model = serve_with(deploy_bento, name="serve-model")
-serve_workload = serve_with(deploy_workload, name="serve-workload")

@@ -58,7 +58,7 @@ class RegistryError(ImageError):
     Args:
         message: What failed and why.
         hint: What the reader can do next.
-        codes: The registry's own error codes, such as ``MANIFEST_BLOB_UNKNOWN``.
+        codes: The registry's own error codes, such as `MANIFEST_BLOB_UNKNOWN`.
     """
 
     def __init__(self, message: str, *, hint: str = "", codes: tuple[str, ...] = ()) -> None:

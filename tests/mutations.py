@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kfp_bento.runtime.errors import KfpBentoError
 
 SECONDS = 10.0
+# Of what fuzzes: a little of it in every run, much of it with the slow tests.
+AMOUNTS = [25, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 MEGABYTES = 600
 
 texts = st.one_of(

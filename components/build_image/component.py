@@ -45,7 +45,7 @@ def build_image(
 
     Returns:
         image: The image by digest, repository@sha256:...
-        location: Where the bytes are: docker://repository@sha256:... or oci:DIRECTORY.
+        location: Where the bytes are: docker://repository or oci:DIRECTORY, without tag or digest.
     """
     from pathlib import Path
 
@@ -54,9 +54,7 @@ def build_image(
     built = images.build_image(
         bentos.load_given_bento(bento, deferred=True),
         destination,
-        base=base,
-        platform=platform,
-        cache_repository=cache_repository,
+        images.ImageOptions(base=base, platform=platform, cache_repository=cache_repository),
     )
     images.write_attestations(built, Path(sbom.path), Path(provenance.path))
     reports.write_json(built.to_dict(), Path(record.path))

@@ -1,4 +1,4 @@
-"""Deploy an image as a BentoDeployment."""
+"""Deploy an image, or what a target serves instead, to one of four targets."""
 
 import os
 from typing import NamedTuple
@@ -22,14 +22,15 @@ from kfp import dsl
     ],
 )
 def deploy_bento(
-    image: str,
-    bento: dsl.Input[dsl.Model],
     manifests: dsl.Output[dsl.Artifact],
-    record: dsl.Output[dsl.Artifact],
+    release: dsl.Output[dsl.Artifact],
     diff: dsl.Output[dsl.Markdown],
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
     task_config: dsl.TaskConfig,
+    target: str = "bento-deployment",
+    image: str = "",
+    bento: dsl.Input[dsl.Model] = None,
     image_location: str = "",
     mode: str = "auto",
     name: str = "",
@@ -44,31 +45,36 @@ def deploy_bento(
     tolerated: list = [],  # noqa: B006
     unschedulable_seconds: int = 30,
     options: dict = {},  # noqa: B006
-) -> NamedTuple("Outputs", [("url", str), ("name", str)]):
-    """Serve an image as Yatai's BentoDeployment, and wait until it does.
+) -> NamedTuple("Outputs", [("url", str), ("name", str), ("image", str)]):
+    """Serve an image, and wait until it does: by Yatai, by KServe or as a plain Deployment.
 
     Switch caching off for this step: it acts outside the pipeline. Resources, tolerations, node
     selector and affinity that are set on the task go to the served pods, not to the step's own;
     not so where the component was loaded from its YAML, since KFP's loader forgets that.
 
     Args:
-        image: The image by digest, repository@sha256:...
-        bento: The bento directory that the image was made of.
         manifests: Directory with the rendered YAML, whatever the mode.
-        record: JSON record of the release: name, namespace, revision, URL, image.
+        release: The release as JSON, also in the artifact's metadata: target, name, namespace,
+            revision, URL, image.
         diff: What the release changes on the cluster, object by object.
         summary: The release: whether it serves, what changed, evidence of a failure.
         metrics: Seconds until it served, objects by what happened to them, rolled back or not.
         task_config: The settings of the task; KFP fills it in.
+        target: bento-deployment (Yatai), bento-request (Yatai, which builds the image itself),
+            inference-service (KServe) or workload (a Deployment and its Service).
+        image: The image by digest, repository@sha256:...; empty where a stored model is served;
+            for a bento-request where its builder pushes to, registry/repository:tag, or empty.
+        bento: The bento directory that the image was made of; not needed for a stored model.
         image_location: Where the image's bytes are; needed for a local deployment only.
         mode: apply (server-side apply), render (write the YAML only), local (start it on this
             machine), or auto: local where a local run offers it, else apply where a cluster is
             configured, else render.
-        name: Name of the BentoDeployment; empty takes the bento's name.
+        name: Name of the release and of its main object; empty takes the bento's name.
         namespace: Namespace of all its resources.
         resources: Requests and limits, for example {"limits": {"cpu": "1", "memory": "1Gi"}}.
         autoscaling: For example {"minReplicas": 1, "maxReplicas": 3}.
-        envs: Literal environment variables, [{"name": "LOG_LEVEL", "value": "info"}].
+        envs: Environment variables, [{"name": "LOG_LEVEL", "value": "info"}]; with valueFrom where
+            the target can have them.
         image_pull_secrets: Names of image pull secrets in the namespace.
         wait_seconds: How long the release may take to serve, and as long again a roll back; 0
             applies it and does not wait.
@@ -77,19 +83,20 @@ def deploy_bento(
         tolerated: Reasons of a wait that are no failure here, such as "DomainSuffix".
         unschedulable_seconds: How long the scheduler may find no node; more where an autoscaler
             has to bring one.
-        options: All other options of the target bento-deployment, by name.
+        options: All other options of the target, by name; another target's are refused.
 
     Returns:
         url: Where the release answers; empty when it was only rendered.
         name: Name of the release, for roll_back.
+        image: The image by digest; what the cluster built, once pods run it.
     """
     from pathlib import Path
 
     from kfp_bento.runtime import bentos, deployments, reports
 
     found = bentos.load_given_bento(bento)
-    release = deployments.render_for_task(
-        "bento-deployment",
+    rendered = deployments.render_for_task(
+        target,
         image,
         found,
         {
@@ -104,7 +111,7 @@ def deploy_bento(
         task_config=task_config,
     )
     deployed = deployments.deploy(
-        release,
+        rendered,
         Path(manifests.path),
         mode=mode,
         image_location=image_location,
@@ -120,11 +127,12 @@ def deploy_bento(
     reports.write_deployment(
         deployed,
         Path(manifests.path),
-        record=Path(record.path),
+        record=Path(release.path),
+        facts=release.metadata,
         diff=Path(diff.path),
         summary=Path(summary.path),
         metrics=metrics.metadata,
         request=bentos.sample_request(found),
     )
     deployed.raise_if_failed()
-    return (deployed.url, deployed.release.name)
+    return (deployed.url, deployed.release.name, deployed.image)

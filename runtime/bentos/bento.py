@@ -5,22 +5,24 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
+    file_sha256,
     open_record,
     read_small_file,
     record_digest,
     sealed_record,
+    write_whole,
 )
 from kfp_bento.runtime.models import (
     RECORD_NAME,
     FileDigest,
+    ModelFacts,
     file_digests,
-    file_sha256,
     model_files,
     set_digest,
 )
@@ -50,18 +52,18 @@ class BentoModel:
         tag: `name:version`; for our own bentos the version is the start of the content digest.
         digest: `sha256:…` over the model's files without BentoML's `model.yaml`; "" where the
             bento does not contain the files.
-        provenance: Where the model came from: `ModelVersion.to_dict()`, or {} if unknown.
+        provenance: Where the model came from; empty if unknown.
         claimed: Whether the digest is that of our own record, and nobody has read the files yet;
             see `load_bento` and `changed_models`.
     """
 
     tag: str
     digest: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: ModelFacts = field(default_factory=ModelFacts)
     claimed: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The value as JSON-able data."""
+        """Give the value as JSON-able data."""
         return {"tag": self.tag, "digest": self.digest, "provenance": self.provenance}
 
 
@@ -102,7 +104,7 @@ class Bento:
         return f"{self.name}:{self.version}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory`, `reused` and `note`."""
+        """Give the facts as JSON-able data, without `directory`, `reused` and `note`."""
         return {
             "tag": self.tag,
             "name": self.name,
@@ -117,7 +119,7 @@ class Bento:
 
 
 def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> Bento:
-    """Reads a bento: one of ours or any other that BentoML built (spec 1 and 2).
+    """Read a bento: one of ours or any other that BentoML built (spec 1 and 2).
 
     Where its models came from is said only by a record of our own: sealed by this user, or the one
     that the building step named. Digests are those of the files.
@@ -164,7 +166,7 @@ def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> 
 
 
 def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
-    """Reads the bento of an input artifact that may have been left out.
+    """Read the bento of an input artifact that may have been left out.
 
     Args:
         artifact: Has the directory as `path`, and as `metadata` what `build_bento` said of it;
@@ -193,11 +195,8 @@ def bento_record(bento: Bento) -> str:
 
 
 def write_record(bento: Bento) -> None:
-    """Writes where a bento's models came from beside its bento.yaml, sealed as our own."""
-    partial = bento.directory / f"{RECORD_NAME}.partial"
-    partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
-    partial.write_bytes(sealed_record(bento.to_dict(), _PURPOSE))
-    partial.replace(bento.directory / RECORD_NAME)
+    """Write where a bento's models came from beside its bento.yaml, sealed as our own."""
+    write_whole(sealed_record(bento.to_dict(), _PURPOSE), bento.directory / RECORD_NAME)
 
 
 @dataclass(frozen=True)
@@ -205,41 +204,43 @@ class _Record:
     """What a record of our own says of each model; nothing where there is none.
 
     Attributes:
-        digests: The models' digests, by tag.
-        origins: Where they came from, by tag.
+        models: Digest and origin of each model, by tag.
         note: What to tell people about a record that does not count.
     """
 
-    digests: Mapping[str, str] = field(default_factory=dict)
-    origins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, tuple[str, ModelFacts]] = field(default_factory=dict)
     note: str = ""
 
-    def provenance_of(self, tag: str, digest: str) -> dict[str, Any]:
-        """Where a model came from, if it is still the one that the record is about."""
-        return self.origins.get(tag, {}) if digest and digest == self.digests.get(tag) else {}
+    @property
+    def digests(self) -> dict[str, str]:
+        """The models' digests, by tag."""
+        return {tag: digest for tag, (digest, _) in self.models.items()}
+
+    def provenance_of(self, tag: str, digest: str) -> ModelFacts:
+        """Say where a model came from, if it is still the one that the record is about."""
+        known, origin = self.models.get(tag, ("", ModelFacts()))
+        return origin if digest and digest == known else ModelFacts()
 
 
 def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
     try:
         text = read_small_file(directory / RECORD_NAME, JSON_LIMIT)
         facts, own = open_record(text, _PURPOSE, told)
+        if not facts.get("models"):
+            return _Record()
+        if own and (facts.get("name"), facts.get("version")) == (file.name, file.version):
+            models = facts["models"]
+            return _Record(
+                {
+                    str(m["tag"]): (str(m["digest"]), cast("ModelFacts", dict(m["provenance"])))
+                    for m in models
+                }
+            )
     except FileNotFoundError:
         return _Record()
-    except (OSError, ValueError):
-        return _Record(note=_FOREIGN)
-    if not facts.get("models"):
-        return _Record()
-    if not own:
-        return _Record(note=_FOREIGN)
-    if (facts.get("name"), facts.get("version")) != (file.name, file.version):
-        return _Record(note=_FOREIGN)
-    try:
-        models = [(str(x["tag"]), str(x["digest"]), dict(x["provenance"])) for x in facts["models"]]
-    except (KeyError, TypeError, ValueError):
-        return _Record(note=_FOREIGN)
-    return _Record(
-        {tag: digest for tag, digest, _ in models}, {tag: origin for tag, _, origin in models}
-    )
+    except (OSError, KeyError, TypeError, ValueError):  # what follows says it
+        pass
+    return _Record(note=_FOREIGN)
 
 
 def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:
@@ -264,7 +265,7 @@ def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:
 
 
 def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Gives the bento's digest and its models' digests; models with a known one are not read.
+    """Give the bento's digest and its models' digests; models with a known one are not read.
 
     A digest is known from a record of our own alone; whoever relies on it compares it.
     """
@@ -280,7 +281,7 @@ def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, 
 
 
 def _grouped(directory: Path) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
-    """Files by their path in the bento, and those of each model by their path in it."""
+    """Give the files by their path in the bento, and those of each model by their path in it."""
     plain: dict[str, Path] = {}
     models: dict[str, dict[str, Path]] = {}
     for relative, path in model_files(directory, leave_out=frozenset({RECORD_NAME})).items():

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file, yaml_lines
+from kfp_bento.runtime.files import YAML_LIMIT, parse_yaml, read_small_file, reading, yaml_lines
 from kfp_bento.runtime.programs import cleaned
 
 BENTO_FILE = "bento.yaml"
@@ -134,22 +134,17 @@ def read_bento_file(directory: Path) -> BentoFile:
             f"{directory} is not a bento: it has no {BENTO_FILE}.",
             hint="Give the directory that `kfp-bento bento build` or BentoML's export wrote.",
         )
-    try:
+    what = f"The {BENTO_FILE} in {directory}"
+    with reading(f"{what} is not valid YAML", BentoError, hint=_BUILD_AGAIN):
         content = read_small_file(path, YAML_LIMIT)
         data = parse_yaml(content)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else cleaned(str(error))
-        raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not valid YAML: {reason}.", hint=_BUILD_AGAIN
-        ) from error
     if not isinstance(data, dict):
-        raise BentoError(f"The {BENTO_FILE} in {directory} is not a mapping.", hint=_BUILD_AGAIN)
+        raise BentoError(f"{what} is not a mapping.", hint=_BUILD_AGAIN)
     try:
         return _bento_file(data, content)
     except _Unlike as error:
         raise BentoError(
-            f"The {BENTO_FILE} in {directory} is not one that BentoML wrote: {error}.",
-            hint=_BUILD_AGAIN,
+            f"{what} is not one that BentoML wrote: {error}.", hint=_BUILD_AGAIN
         ) from None
 
 
@@ -273,7 +268,7 @@ def _mapping(place: Place, value: Any) -> dict[str, Any]:
 
 
 def _items(above: Place, holder: Mapping[str, Any], key: str) -> Iterator[tuple[Place, Any]]:
-    """The items of a list that may be missing, each with its place."""
+    """Give the items of a list that may be missing, each with its place."""
     value = holder.get(key) or []
     if not isinstance(value, list):
         raise _Unlike((*above, key), "is no list")
@@ -291,7 +286,7 @@ def _texts(above: Place, holder: Mapping[str, Any], key: str) -> Iterator[Listed
 def _set(
     above: Place, holder: Mapping[str, Any], leave_out: Container[str] = ()
 ) -> dict[str, Listed]:
-    """What is set, whatever its kind, as texts: it is only shown."""
+    """Give what is set, whatever its kind, as texts: it is only shown."""
     return {
         str(key): Listed(str(value), (*above, str(key)))
         for key, value in holder.items()
@@ -300,7 +295,7 @@ def _set(
 
 
 def _scalar(above: Place, holder: Mapping[str, Any], key: str, *, needed: bool = False) -> str:
-    """A text, number or date as a text; "" for what is missing."""
+    """Give a text, number or date as a text; "" for what is missing."""
     value = holder.get(key)
     if value is None and needed:
         raise _Unlike((*above, key), "is missing")
@@ -312,7 +307,7 @@ def _scalar(above: Place, holder: Mapping[str, Any], key: str, *, needed: bool =
 
 
 def _line(above: Place, holder: Mapping[str, Any], key: str) -> str:
-    """The same, in one line that can be shown as it is."""
+    """Give the same, in one line that can be shown as it is."""
     text = _scalar(above, holder, key)
     if not text.isprintable():
         raise _Unlike((*above, key), "holds control characters")
@@ -320,7 +315,7 @@ def _line(above: Place, holder: Mapping[str, Any], key: str) -> str:
 
 
 def _name(above: Place, holder: Mapping[str, Any], key: str) -> str:
-    """The same, which must be there."""
+    """Give the same, which must be there."""
     text = _line(above, holder, key)
     if not text:
         raise _Unlike((*above, key), "is missing")
@@ -328,7 +323,7 @@ def _name(above: Place, holder: Mapping[str, Any], key: str) -> str:
 
 
 def _value(place: Place, value: Any) -> str:
-    """The value of an environment variable."""
+    """Give the value of an environment variable."""
     if not isinstance(value, str | int | float):
         raise _Unlike(place, "is no text")
     return str(value)

@@ -20,7 +20,7 @@ BUILD_FILES = ("bentofile.yaml", "pyproject.toml")
 
 
 def main(job: dict[str, Any]) -> dict[str, str]:
-    """Builds one bento and gives its path.
+    """Build one bento and give its path.
 
     Args:
         job: `context` (directory of the service's source), `service` (import string, "" for what
@@ -60,7 +60,7 @@ def main(job: dict[str, Any]) -> dict[str, str]:
 
 
 def failure(error: BaseException, context: str) -> dict[str, str]:
-    """Gives an error as one sentence, with the line of the service's own source it came from."""
+    """Give an error as one sentence, with the line of the service's own source it came from."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     if not type(error).__module__.startswith(("bentoml", "_bentoml")):

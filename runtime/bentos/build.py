@@ -8,31 +8,31 @@ import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, write_record
 from kfp_bento.runtime.bentos.isolation import run_bentoml
-from kfp_bento.runtime.bentos.layout import (
-    add_model,
-    recorded_requirements,
-    remove_traces,
-    settle,
-)
 from kfp_bento.runtime.bentos.lock import (
     BUILT_WHEELS,
     bento_constraints,
     bento_indexes,
     bento_requirements,
     index_options,
-    locked,
+    lock_requirements,
     requirement_texts,
     users_requirements,
 )
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
+from kfp_bento.runtime.bentos.tree import (
+    add_model,
+    finish_files,
+    recorded_requirements,
+    remove_traces,
+)
 from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.models import tree_digest
@@ -49,6 +49,20 @@ GENERATOR_FORMAT = 2
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
 
 
+@dataclass(frozen=True)
+class _BuildRequest:
+    """What `build_bento` was asked for, checked; `tagged` are the models' tags in the bento."""
+
+    models: Sequence[ModelVersion]
+    tagged: tuple[BentoModel, ...]
+    python: str
+    name: str
+    service: Path | None
+    requirements: Sequence[str]
+    sources: AllowedSources
+    show_example: bool
+
+
 def build_bento(
     models: Sequence[ModelVersion],
     directory: Path,
@@ -60,7 +74,7 @@ def build_bento(
     allow_sources: Sequence[str] = (),
     show_example: bool = True,
 ) -> Bento:
-    """Builds a bento, or finds that the directory holds it already.
+    """Build a bento, or find that the directory holds it already.
 
     Same models, same service source, same lock: same version and the same bytes, wherever and
     whenever it is built.
@@ -89,26 +103,21 @@ def build_bento(
         BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
     """
     directory = Path(directory).absolute()
-    python = _python_version(models, python_version)
-    tagged = bento_models(models)
-    if name and not is_tag_name(name):
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a bento.",
-            hint=f"Use up to 63 of a-z, 0-9, '-', '_' and '.', for example {tag_name(name)!r}.",
-        )
-    if service is not None and not show_example:
-        raise InvalidInput(
-            "show_example=False is for generated services; what yours shows is up to it.",
-            hint="Leave show_example as it is.",
-        )
+    wanted = _BuildRequest(
+        models=models,
+        tagged=bento_models(models),
+        python=_python_version(models, python_version),
+        name=name,
+        service=service,
+        requirements=requirements,
+        sources=allowed_sources(allow_sources),
+        show_example=show_example,
+    )
+    _check(wanted)
     _check_destination(directory)
-    sources = allowed_sources(allow_sources)
     try:
         with scratch_beside(directory) as work:
-            built = _built(
-                work, models, tagged, name, service, python, requirements, sources, show_example
-            )
-            return _settled(built, directory)
+            return _settled(_build(wanted, work), directory)
     except OSError as error:
         raise BentoError(
             f"{error.filename or directory} cannot be read or written: {error.strerror or error}.",
@@ -116,58 +125,49 @@ def build_bento(
         ) from error
 
 
-def _built(
-    work: Path,
-    models: Sequence[ModelVersion],
-    tagged: tuple[BentoModel, ...],
-    name: str,
-    service: Path | None,
-    python: str,
-    extra: Sequence[str],
-    sources: AllowedSources,
-    show_example: bool,
-) -> Bento:
-    """Builds below the scratch directory and gives the bento as it lies there."""
-    home = work / "home"
+def _build(asked: _BuildRequest, work: Path) -> Bento:
+    """Build below the scratch directory and give the bento as it lies there."""
     # All that can be refused by its text is refused before anything is run.
-    own = users_requirements(extra, "the build", sources, indexes=False)
-    constraints = bento_constraints(models, sources)
-    indexes = bento_indexes(models, sources)
-    wanted = bento_requirements(models, requirement_texts(own), sources)
-    for model, tag in zip(models, tagged, strict=True):
-        add_model(model, tag.tag, home / "models")
-    if service is None:
-        name = name or tagged[0].tag.partition(":")[0]
-        context, target = _generated_context(work, name, models, tagged, show_example)
+    own = users_requirements(asked.requirements, "the build", asked.sources, indexes=False)
+    constraints = bento_constraints(asked.models, asked.sources)
+    indexes = bento_indexes(asked.models, asked.sources)
+    needed = bento_requirements(asked.models, requirement_texts(own), asked.sources)
+    store = work / "home" / "models"
+    for model, tag in zip(asked.models, asked.tagged, strict=True):
+        add_model(model, tag.tag, store)
+    if asked.service is None:
+        name = asked.name or asked.tagged[0].tag.partition(":")[0]
+        context, target = _generated_context(work, name, asked)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            lock_text = pool.submit(locked, wanted, constraints, python, work, indexes)
-            path = run_bentoml(work, context, target, name, python)
-            lock = lock_text.result()
+            resolving = pool.submit(
+                lock_requirements, needed, constraints, asked.python, work, indexes
+            )
+            path = run_bentoml(work, context, target, name, asked.python)
+            locked = resolving.result()
     else:
-        context, target = _user_context(work, service)
-        path = run_bentoml(work, context, target, name, python)
+        context, target = _user_context(work, asked.service)
+        path = run_bentoml(work, context, target, asked.name, asked.python)
         brought = users_requirements(
-            recorded_requirements(path), "the service", sources, indexes=True
+            recorded_requirements(path), "the service", asked.sources, indexes=True
         )
         both = [*requirement_texts(brought), *requirement_texts(own)]
-        wanted = bento_requirements(models, both, sources)
+        needed = bento_requirements(asked.models, both, asked.sources)
         indexes = list(dict.fromkeys([*index_options(brought), *indexes]))
-        lock = locked(wanted, constraints, python, work, indexes)
+        locked = lock_requirements(needed, constraints, asked.python, work, indexes)
     remove_traces(path)
     if (work / BUILT_WHEELS).is_dir():
         # Where BentoML, and whoever installs a bento of it, starts the installer.
         shutil.copytree(work / BUILT_WHEELS, path / "src" / BUILT_WHEELS, dirs_exist_ok=True)
-    version = content_version(path / "src", tagged, lock, python)
-    (home / "models").rename(path / "models")
-    settle(path, version, lock)
+    version = content_version(path / "src", asked.tagged, locked, asked.python)
+    store.rename(path / "models")
+    finish_files(path, version, locked)
     bento = load_bento(path)
-    provenance = {model.tag: model for model in tagged}
-    bento = replace(bento, models=tuple(provenance.get(m.tag, m) for m in bento.models))
-    return bento
+    origins = {model.tag: model for model in asked.tagged}
+    return replace(bento, models=tuple(origins.get(m.tag, m) for m in bento.models))
 
 
 def _settled(built: Bento, directory: Path) -> Bento:
-    """Puts a bento into its place, unless every file of it is there already."""
+    """Put a bento into its place, unless every file of it is there already."""
     here = replace(built, directory=directory)
     if (directory / "bento.yaml").is_file():
         try:
@@ -185,7 +185,7 @@ def _settled(built: Bento, directory: Path) -> Bento:
 
 
 def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
-    """Gives each model its tag in the bento: its name, and the start of its content digest.
+    """Give each model its tag in the bento: its name, and the start of its content digest.
 
     Raises:
         InvalidInput: There is no model, or one was given twice.
@@ -227,6 +227,20 @@ def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
     return f"3.{match[1]}"
 
 
+def _check(asked: _BuildRequest) -> None:
+    if asked.name and not is_tag_name(asked.name):
+        raise InvalidInput(
+            f"{asked.name!r} cannot be the name of a bento.",
+            hint="Use up to 63 of a-z, 0-9, '-', '_' and '.', for example "
+            f"{tag_name(asked.name)!r}.",
+        )
+    if asked.service is not None and not asked.show_example:
+        raise InvalidInput(
+            "show_example=False is for generated services; what yours shows is up to it.",
+            hint="Leave show_example as it is.",
+        )
+
+
 def _check_destination(directory: Path) -> None:
     if not directory.exists() or (directory / "bento.yaml").is_file():
         return
@@ -237,23 +251,17 @@ def _check_destination(directory: Path) -> None:
         )
 
 
-def _generated_context(
-    work: Path,
-    name: str,
-    models: Sequence[ModelVersion],
-    tagged: Sequence[BentoModel],
-    show_example: bool,
-) -> tuple[Path, str]:
+def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Path, str]:
     context = work / "context"
     context.mkdir()
-    files = generated_files(name, models, tagged, show_example=show_example)
+    files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
     for file, content in files.items():
         (context / file).write_bytes(content)
     return context, f"service:{service_class_name(name)}"
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:
-    """Gives the directory of a user's service and its import string ("": its build file says)."""
+    """Give the directory of a user's service and its import string ("": its build file says)."""
     if service.is_file() and service.suffix == ".py":
         context = work / "context"
         context.mkdir()
@@ -274,13 +282,13 @@ def _has_build_section(path: Path) -> bool:
     return path.is_file() and "[tool.bentoml.build" in path.read_text(encoding="utf-8")
 
 
-def content_version(source: Path, models: Sequence[BentoModel], lock: str, python: str) -> str:
-    """Derives a bento's version from everything that decides what the bento does.
+def content_version(source: Path, models: Sequence[BentoModel], lock_text: str, python: str) -> str:
+    """Derive a bento's version from everything that decides what the bento does.
 
     Args:
         source: The directory of the service's source.
         models: The models with their tags.
-        lock: The text of the lock.
+        lock_text: The text of the lock.
         python: The minor version of the interpreter.
 
     Returns:
@@ -292,6 +300,6 @@ def content_version(source: Path, models: Sequence[BentoModel], lock: str, pytho
         "python": python,
         "models": [(model.tag, model.digest) for model in models],
         "source": tree_digest(source, leave_out=frozenset()),
-        "lock": hashlib.sha256(lock.encode()).hexdigest(),
+        "lock": hashlib.sha256(lock_text.encode()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ import site
 import sys
 from pathlib import Path
 
-from kfp_bento.runtime.bentos.layout import UNVERSIONED
+from kfp_bento.runtime.bentos.tree import UNVERSIONED
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.programs import (

@@ -20,19 +20,19 @@ _TAG = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
 
 
 def is_tag_name(name: str) -> bool:
-    """Says whether BentoML and Kubernetes labels take the name as it is."""
+    """Say whether BentoML and Kubernetes labels take the name as it is."""
     return len(name) <= LONGEST_TAG and _TAG.fullmatch(name) is not None
 
 
 def tag_name(name: str) -> str:
-    """Gives the nearest name that BentoML and Kubernetes labels take, or "model"."""
+    """Give the nearest name that BentoML and Kubernetes labels take, or "model"."""
     safe = re.sub(r"[^a-z0-9_.]+", "-", _ascii(name).lower())
     safe = safe.strip("-_.")[:LONGEST_TAG].rstrip("-_.")
     return safe or "model"
 
 
 def model_name(model: ModelVersion) -> str:
-    """Gives a model's name as a tag name: the registered one, else the end of its URI."""
+    """Give a model's name as a tag name: the registered one, else the end of its URI."""
     if model.name:
         return tag_name(model.name)
     last = model.uri.rstrip("/").rpartition("/")[2].partition("@")[0]
@@ -44,14 +44,14 @@ def model_name(model: ModelVersion) -> str:
 
 
 def class_name(text: str, suffix: str = "") -> str:
-    """Gives a CapWords class name, such as `WineQualityService` for "wine-quality"."""
+    """Give a CapWords class name, such as `WineQualityService` for "wine-quality"."""
     words = re.findall(r"[A-Za-z0-9]+", _ascii(text))
     name = "".join(word[0].upper() + word[1:] for word in words) or "Model"
     return ("Model" if name[0].isdigit() else "") + name + suffix
 
 
 def identifier(text: str, *, fallback: str, reserved: Collection[str] = ()) -> str:
-    """Gives a readable Python identifier for any text.
+    """Give a readable Python identifier for any text.
 
     Args:
         text: A column or parameter name; anything at all.

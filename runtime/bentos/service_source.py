@@ -6,17 +6,18 @@ import json
 import textwrap
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
-from kfp_bento.runtime.bentos.record_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.bentos.requests import prediction_request
+from kfp_bento.runtime.bentos.service_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.files import parse_json_value, read_small_file
+from kfp_bento.runtime.files import parse_json_value, read_small_file, reading
 from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from kfp_bento.runtime.bentos.bento import Bento, BentoModel
     from kfp_bento.runtime.models import ModelVersion
@@ -36,6 +37,8 @@ LARGEST_SERVICE = 16 * 1024 * 1024
 TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
 
 EXAMPLE_FILE = "example{suffix}.json"
+
+_TEMPLATES = Path(__file__).with_name("templates")
 
 LARGEST_EXAMPLE = 64 * 1024
 """Bytes; a longer input example stays out of the service's API page."""
@@ -64,19 +67,39 @@ class Route:
         """Name of the file with one real request body."""
         return EXAMPLE_FILE.format(suffix=self.suffix)
 
+    @property
+    def signature(self) -> ModelSignature:
+        """The model's signature, an empty one where it has none."""
+        return self.model.signature or ModelSignature()
+
 
 @dataclass(frozen=True)
 class _Section:
-    """What one route adds to the module: its types, the request body, the method."""
+    """What one route adds to the module.
 
-    types: str
-    attribute: str
-    load: str
-    method: str
+    Attributes:
+        route: The route.
+        classes: Source of the classes that its types need.
+        request: Name of the class of its body.
+        inputs: Type of the inputs.
+        field: What is said of the inputs besides.
+        params: Name of the class of its parameters, or "".
+        data: The expression that hands the inputs to the model.
+        answer: Type of the answer.
+    """
+
+    route: Route
+    classes: Sequence[str]
+    request: str
+    inputs: str
+    field: str
+    params: str
+    data: str
+    answer: str
 
 
 def sample_request(bento: Bento | None) -> Any:
-    """Gives the request body that a generated service of one model has as its example.
+    """Give the request body that a generated service of one model has as its example.
 
     Args:
         bento: The bento; None where a stored model is served.
@@ -90,13 +113,9 @@ def sample_request(bento: Bento | None) -> Any:
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
         return None
-    try:
+    problem = f"The example {example.name} of the bento {bento.tag} cannot be read"
+    with reading(problem, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
-    except (OSError, ValueError) as failure:
-        raise BentoError(
-            f"The example {example.name} of the bento {bento.tag} cannot be read: {failure}.",
-            hint="Build the bento again.",
-        ) from failure
 
 
 def can_require_token(bento: Bento) -> bool:
@@ -110,11 +129,11 @@ def can_require_token(bento: Bento) -> bool:
         service = read_small_file(source / "service.py", LARGEST_SERVICE).decode()
     except (OSError, ValueError):
         return False
-    return (source / GUARD_MODULE).is_file() and f"\n    {_GUARDED},\n" in service
+    return (source / GUARD_MODULE).is_file() and "\n    service_class=GuardedService,\n" in service
 
 
 def service_class_name(name: str) -> str:
-    """Gives the class name of the generated service of a bento, such as `WineService`."""
+    """Give the class name of the generated service of a bento, such as `WineService`."""
     return class_name(name, "Service")
 
 
@@ -125,7 +144,7 @@ def generated_files(
     *,
     show_example: bool = True,
 ) -> dict[str, bytes]:
-    """Gives the source files of a generated service by name.
+    """Give the source files of a generated service by name.
 
     One model is asked at `POST /predict`; each of several models at `POST /predict/<model name>`.
 
@@ -141,7 +160,7 @@ def generated_files(
     routes = _routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
-    source = _module(name, routes, frozenset(shown))
+    source = _module(name, routes, shown)
     here = resources.files(__package__)
     support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
     return {"service.py": source.encode(), **support, **shown}
@@ -165,49 +184,58 @@ def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) 
     ]
 
 
-def _module(name: str, routes: list[Route], examples: frozenset[str]) -> str:
+def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
+    """Give the source of `service.py`; what is not ours goes through `literal` or `docstring`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     types = ServiceTypes()
     sections = [_section(route, types, route.example_file in examples) for route in routes]
-    parts = [
-        docstring(_description(name, routes, examples)),
-        _imports(types),
-        *(section.types for section in sections),
-        _service(name, sections),
-    ]
-    return "\n\n\n".join(parts).replace('"""\n\n\nfrom __future__', '"""\n\nfrom __future__') + "\n"
+    environment = Environment(  # noqa: S701 - the source of a program, not of a page
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(literal=literal, docstring=docstring)
+    description = environment.get_template("description.md.jinja").render(
+        name=name, sections=sections, examples=examples
+    )
+    return environment.get_template("service.py.jinja").render(
+        name=name,
+        service_class=service_class_name(name),
+        description=description,
+        types=types,
+        support_import=_support_import(types),
+        sections=sections,
+    )
 
 
 def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
-    signature = route.model.signature or ModelSignature()
     known = len(types.classes)
-    inputs, data = _inputs(route, signature, types)
-    params = (
-        types.params_class(f"{route.prefix}Params", signature.params) if signature.params else ""
-    )
-    answer = types.answer(signature.outputs, route.prefix)
-    examples = ""
+    inputs, data = _inputs(route, types)
+    params = route.signature.params
+    params_class = types.params_class(f"{route.prefix}Params", params) if params else ""
+    answer = types.answer(route.signature.outputs, route.prefix)
+    limits = ["min_length=1"] if inputs.startswith("list[") else []
     if has_example:
         types.imports.add("example")
-        examples = f"examples=example({literal(route.example_file)})"
-    request = f"{route.prefix}PredictRequest"
-    body = [f"class {request}(Body):", f"    {docstring(f'The body of POST {route.path}.')}", ""]
-    many = "min_length=1" if inputs.startswith("list[") else ""
-    field = ", ".join(filter(None, [many, examples]))
-    body.append(f"    inputs: {inputs}" + (f" = Field({field})" if field else ""))
-    if params:
-        body.append(f"    params: {params} = Field(default_factory={params})")
-    method = _method(route, request, inputs, data, params, answer)
+        limits.append(f"examples=example({literal(route.example_file)})")
     return _Section(
-        types="\n\n\n".join([*types.classes[known:], "\n".join(body)]),
-        attribute=f"    model{route.suffix} = bentoml.models.BentoModel({literal(route.tag)})",
-        load=f"        self.pyfunc{route.suffix} = "
-        f"mlflow.pyfunc.load_model(self.model{route.suffix}.path)",
-        method=method,
+        route,
+        classes=types.classes[known:],
+        request=f"{route.prefix}PredictRequest",
+        inputs=inputs,
+        field=f" = Field({', '.join(limits)})" if limits else "",
+        params=params_class,
+        data=data,
+        answer=answer if answer == "Any" else f"SkipValidation[{answer}]",
     )
 
 
-def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tuple[str, str]:
-    """Gives the type of `inputs` and the expression that hands them to the model."""
+def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
+    """Give the type of `inputs` and the expression that hands them to the model."""
+    signature = route.signature
     columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
@@ -243,119 +271,18 @@ def _inputs(route: Route, signature: ModelSignature, types: ServiceTypes) -> tup
 
 
 def _has_type_hints(model: ModelVersion) -> bool:
-    """Says whether MLflow hands the input on as it is, for the model's own hints to check."""
+    """Say whether MLflow hands the input on as it is, for the model's own hints to check."""
     return read_mlmodel_of(model.directory).has_type_hints
 
 
-def _method(route: Route, request: str, inputs: str, data: str, params: str, answer: str) -> str:
-    defaults = f", params: {params} = {params}()" if params else ""
-    passed = f"{data}, params" if params else data
-    of_model = f" of {route.tag.partition(':')[0]}" if route.suffix else ""
-    path = f", route={literal(route.path)}" if route.suffix else ""
-    wide = answer == "Any"
-    return "\n".join(
-        [
-            f"    @bentoml.api(input_spec={request}{path})",
-            f"    def predict{route.suffix}(self, inputs: {inputs}{defaults})"
-            f" -> {answer if wide else f'SkipValidation[{answer}]'}:",
-            f"        {docstring(f'The predictions{of_model}, in the order of the inputs.')}",
-            f"        return answer(self.pyfunc{route.suffix}, {passed})",
-        ]
-    )
-
-
-def _imports(types: ServiceTypes) -> str:
-    standard = ["from datetime import datetime"] if "datetime" in types.imports else []
-    if types.typing_names:
-        standard.append(f"from typing import {', '.join(sorted(types.typing_names))}")
-    outside = ["import bentoml", "from pydantic import Field, SkipValidation"]
-    guard = "from pyfunc_guard import GuardedService"
-    if "TypedDict" in types.imports:
-        outside.append("from typing_extensions import TypedDict")
+def _support_import(types: ServiceTypes) -> str:
     names = types.imports - {"datetime", "TypedDict"} | {"Body", "answer"}
-    ours = "from pyfunc_json import " + ", ".join(sorted(names, key=lambda n: (n.islower(), n)))
-    if len(ours) > 100:
-        wrapped = textwrap.fill(ours.partition("import ")[2], 94)
-        ours = f"from pyfunc_json import (\n{textwrap.indent(wrapped, '    ')},\n)"
-    groups = ["from __future__ import annotations", *(["\n".join(standard)] if standard else [])]
-    groups.append("\n".join([*outside, guard, ours]))
-    groups.append("with bentoml.importing():\n    import mlflow.pyfunc")
-    return "\n\n".join(groups)
-
-
-_TRAFFIC = 'traffic={"timeout": 60, "max_concurrency": 256}'
-_GUARDED = "service_class=GuardedService"
-
-
-def _service(name: str, sections: list[_Section]) -> str:
-    lines = [
-        "@bentoml.service(",
-        f"    name={literal(name)},",
-        "    description=__doc__,",
-        "    envs=[",
-        '        {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},',
-        '        {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},',
-        "    ],",
-        f"    {_TRAFFIC},",
-        f"    {_GUARDED},",
-        ")",
-        f"class {service_class_name(name)}:",
-        *(section.attribute for section in sections),
-        "",
-        "    def __init__(self) -> None:",
-        *(section.load for section in sections),
-    ]
-    return "\n".join(lines) + "".join(f"\n\n{section.method}" for section in sections)
-
-
-_SHAPES = {
-    "columns": "a list of records, one object per row, with the column names as keys",
-    "unnamed": "a list of rows, one value or one list of values per row",
-    "tensor": "one tensor as nested lists",
-    "tensors": "an object with each tensor as nested lists",
-    "": "any JSON: a list of objects becomes a DataFrame, other lists an array",
-}
-
-
-def _description(name: str, routes: list[Route], examples: frozenset[str]) -> str:
-    models = "an MLflow model" if len(routes) == 1 else f"{len(routes)} MLflow models"
-    lines = [f"# {name}: a typed service for {models}", ""]
-    for route in routes:
-        signature = route.model.signature or ModelSignature()
-        keys = '{"inputs": ..., "params": {...}}' if signature.params else '{"inputs": ...}'
-        lines += [
-            f"- `POST {route.path}` asks the model `{route.tag}`. The body is `{keys}`;",
-            f"  `inputs` is {_SHAPES[signature.kind]}.",
-        ]
-    lines += ["", _RULES.strip()]
-    for route in routes:
-        if route.example_file in examples:
-            lines += [
-                "",
-                f"A real request for `{route.path}`, from the model's own input example:",
-                "",
-                "    curl -H 'Content-Type: application/json' "
-                f"-d @src/{route.example_file} localhost:3000{route.path}",
-            ]
-    lines += ["", "Generated by kfp-bento from what MLflow knows. Same models, same bytes.", ""]
-    return "\n".join(lines)
-
-
-_RULES = """
-The answer is plain JSON: a list with one value or one record per row. NaN, infinity and missing
-values are null, datetimes ISO 8601, binary data base64, in both directions.
-
-A body that does not fit the signature is answered with status 400 and the name of the field.
-Values are not converted: "5" is no number, 1.5 no integer. An optional column may be null or left
-out. Datetimes with an offset are turned into UTC. A body is JSON, not compressed, of at most 16 MiB
-and 100,000 rows, unless the service was started with other limits.
-
-Where the service was started with a token, every request but those for its health needs the header
-`Authorization: Bearer <token>`.
-
-`GET /livez` and `GET /readyz` answer 200 as soon as every model is loaded. `GET /` in a browser
-shows the API, to try it out.
-"""
+    listed = ", ".join(sorted(names, key=lambda name: (name.islower(), name)))
+    line = f"from pyfunc_json import {listed}"
+    if len(line) <= 100:
+        return line
+    wrapped = textwrap.indent(textwrap.fill(listed, 94), "    ")
+    return f"from pyfunc_json import (\n{wrapped},\n)"
 
 
 def _example(model: ModelVersion) -> bytes | None:

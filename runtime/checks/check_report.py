@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import CheckError, plain_text
-from kfp_bento.runtime.files import parse_json, read_small_file
+from kfp_bento.runtime.files import parse_json, read_small_file, reading, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,17 +86,12 @@ class CheckReport:
     def save(self, path: Path) -> None:
         """Write the report as JSON, in one step."""
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="ascii")
-            partial.replace(path)
+            write_whole(text.encode("ascii"), path)
         except OSError as error:
             raise CheckError(
                 f"The report cannot be written to {path}: {error.strerror or error}."
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> CheckReport:
@@ -106,12 +100,9 @@ class CheckReport:
         Raises:
             CheckError: There is no such file, or it holds no report.
         """
-        try:
+        problem = f"There is no check report in {path}"
+        with reading(problem, CheckError, hint="Run the check again."):
             return cls.from_dict(parse_json(read_small_file(Path(path), LARGEST_REPORT)))
-        except (OSError, ValueError) as error:
-            raise CheckError(
-                f"There is no check report in {path}: {error}.", hint="Run the check again."
-            ) from error
 
 
 def json_value(value: Any) -> Any:

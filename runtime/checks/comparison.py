@@ -11,13 +11,10 @@ from kfp_bento.runtime.checks.check_report import CheckReport, json_value
 from kfp_bento.runtime.checks.differences import Difference, Tolerance, differences
 from kfp_bento.runtime.checks.expected import expected_answers
 from kfp_bento.runtime.checks.request_body import model_request, single_rows
-from kfp_bento.runtime.checks.served_model import (
-    NoAnswerError,
-    NoConnectionError,
-    post_json,
-    service_root,
-)
+from kfp_bento.runtime.checks.served_model import post_json, service_root
 from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.files import parse_json_value
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion
@@ -84,12 +81,7 @@ def compare_predictions(
             model itself cannot answer it.
     """
     root = service_root(url)
-    body = model_request(model, request)
-    if "inputs" not in body:
-        raise CheckError(
-            'The request has no "inputs", so the model itself cannot be asked the same.',
-            hint='Put what the model gets under "inputs".',
-        )
+    body = _request_for_both(model, request)
     rows = count_rows(body["inputs"], model.signature)
     bodies = [body]
     if rows is not None and rows > 1:
@@ -106,6 +98,16 @@ def compare_predictions(
     return _report(model, root, compared, rows)
 
 
+def _request_for_both(model: ModelVersion, request: Mapping[str, Any] | None) -> dict[str, Any]:
+    body = model_request(model, request)
+    if "inputs" not in body:
+        raise CheckError(
+            'The request has no "inputs", so the model itself cannot be asked the same.',
+            hint='Put what the model gets under "inputs".',
+        )
+    return body
+
+
 def _ask(url: str, body: Mapping[str, Any], timeout: float) -> tuple[Any, str]:
     """Give the served answer, and what is wrong when there is none to compare."""
     try:
@@ -120,7 +122,7 @@ def _ask(url: str, body: Mapping[str, Any], timeout: float) -> tuple[Any, str]:
     if answer.status != 200:
         return None, f"status {answer.shown()}"
     try:
-        return answer.json(), ""
+        return parse_json_value(answer.body, nan=True), ""
     except ValueError:
         return None, f"no JSON: {answer.shown()}"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.bentos.lock import (
     bento_constraints,
     bento_indexes,
-    locked,
+    lock_requirements,
     model_requirements,
 )
 from kfp_bento.runtime.errors import BentoError, CheckError
@@ -151,7 +151,7 @@ def _isolated_interpreter(
     needs = scratch / "requirements.txt"
     try:
         indexes = bento_indexes([model], sources)
-        lock = locked(
+        lock = lock_requirements(
             isolated_requirements(model, sources),
             bento_constraints([model], sources),
             wanted,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from kfp_bento.runtime.checks.served_model import NoAnswerError, NoConnectionError, get
+from kfp_bento.runtime.checks.served_model import LARGEST_ANSWER
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError, ask
 
 # What a service that is still starting, or the gateway before it, may answer.
 _NOT_YET = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -23,7 +24,7 @@ class Readiness:
     last_answer: str
 
 
-def wait_until_ready(root: str, timeout: float) -> Readiness:
+def wait_for_readyz(root: str, timeout: float) -> Readiness:
     """Ask `/readyz` until it answers 200, the answer is final, or `timeout` seconds passed.
 
     Refused connections, silence and answers such as 503 are asked again. Any other answer,
@@ -34,7 +35,12 @@ def wait_until_ready(root: str, timeout: float) -> Readiness:
     last = "nothing was asked: the deadline is 0 s"
     while (left := timeout - (time.monotonic() - start)) > 0:
         try:
-            answer = get(f"{root}/readyz", min(_ONE_TRY_SECONDS, left))
+            answer = ask(
+                "GET",
+                f"{root}/readyz",
+                seconds=min(_ONE_TRY_SECONDS, left),
+                largest=LARGEST_ANSWER,
+            )
         except NoConnectionError as error:
             last = f"no connection: {error}"
         except NoAnswerError as error:

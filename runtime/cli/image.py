@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.markup import escape
@@ -74,18 +74,18 @@ def build(
 
     require_extra("runtime")
     elapsed = stopwatch()
-    options: dict[str, Any] = {
-        "base": base,
-        "platform": platform,
-        "cache": cache,
-        "cache_repository": cache_repository,
-        "compression": compression,
-    }
+    options = images.ImageOptions(
+        base=base,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        compression=compression,
+    )
     task = "planning the image" if dry_run else "assembling the image"
     with working(task, quiet=json) as progress:
         bento = bentos.load_bento(bento_directory, deferred=True)
-        options["progress"] = progress
-        made = (images.plan_image if dry_run else images.build_image)(bento, to, **options)
+        carry_out = images.plan_image if dry_run else images.build_image
+        made: images.Image | images.ImagePlan = carry_out(bento, to, options, progress=progress)
     if bento.note:
         err.print(escape(bento.note))
     if json:
@@ -133,20 +133,23 @@ def pack(
 
     require_extra("runtime")
     elapsed = stopwatch()
+    options = images.ImageOptions(
+        base=base,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        compression=compression,
+    )
     with working("assembling the image", quiet=json) as progress:
         image = images.pack_image(
             requirements,
             to,
+            options,
             name=name,
             version=version,
             python=python or f"{sys.version_info.major}.{sys.version_info.minor}",
             wheels=wheel or (),
             built_here=build_wheel or (),
-            base=base,
-            platform=platform,
-            cache=cache,
-            cache_repository=cache_repository,
-            compression=compression,
             progress=progress,
         )
     if json:

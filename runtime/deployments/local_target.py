@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import json
 import os
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError, ask
 
 VARIABLE = "KFP_BENTO_LOCAL_TARGET"
 # Long enough to unpack an image and start a service; the server has its own deadlines.
@@ -93,39 +93,38 @@ def _absolute_location(location: str) -> str:
 
 
 def _post(path: str, resource: str, body: Any) -> tuple[int, dict[str, Any]]:
-    connection = _SocketConnection(path)
     try:
-        connection.request(
-            "POST", resource, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        answer = ask(
+            "POST",
+            f"http://localhost{resource}",
+            seconds=ANSWER_SECONDS,
+            largest=LARGEST_ANSWER,
+            body=json.dumps(body).encode(),
+            connect=lambda: _connected(path),
         )
-        response = connection.getresponse()
-        status, raw = response.status, response.read(LARGEST_ANSWER)
-    except (OSError, http.client.HTTPException) as error:
+    except (NoConnectionError, NoAnswerError) as error:
         raise DeploymentError(
             f"The local target at {path} does not answer: {error}",
             hint="It belongs to a local run that has ended; start the run again.",
         ) from error
-    finally:
-        connection.close()
     try:
-        return status, parse_json(raw)
+        return answer.status, parse_json(answer.body)
     except ValueError:
-        return status, {}
+        return answer.status, {}
 
 
-class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over a socket in the file system, to a server of the same user."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-        if not is_of_this_user(self.sock):
+def _connected(path: str) -> socket.socket:
+    """Open a socket in the file system, to a server of the same user."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(path)
+        if not is_of_this_user(connection):
             raise ConnectionError("it is another user's")
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def is_of_this_user(connection: socket.socket) -> bool:

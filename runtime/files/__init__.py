@@ -1,6 +1,7 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
-from kfp_bento.runtime.files.directories import put_in_place, remove_tree, scratch_beside
+from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
+from kfp_bento.runtime.files.directories import put_in_place, scratch_beside, write_whole
 from kfp_bento.runtime.files.documents import (
     JSON_LIMIT,
     YAML_LIMIT,
@@ -10,6 +11,7 @@ from kfp_bento.runtime.files.documents import (
     parse_toml,
     parse_yaml,
     read_small_file,
+    reading,
     yaml_lines,
 )
 from kfp_bento.runtime.files.seals import (
@@ -27,6 +29,8 @@ __all__ = [
     "JSON_LIMIT",
     "KEY_VARIABLE",
     "YAML_LIMIT",
+    "copied_sha256",
+    "file_sha256",
     "is_sealed",
     "open_plain_file",
     "open_record",
@@ -37,11 +41,12 @@ __all__ = [
     "parse_yaml",
     "put_in_place",
     "read_small_file",
+    "reading",
     "record_digest",
-    "remove_tree",
     "scratch_beside",
     "seal",
     "sealed_record",
     "shared_key",
+    "write_whole",
     "yaml_lines",
 ]

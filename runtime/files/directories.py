@@ -1,4 +1,4 @@
-"""Directories that appear under their name only once they are whole."""
+"""Directories and files that appear under their name only once they are whole."""
 
 from __future__ import annotations
 
@@ -84,6 +84,27 @@ def scratch_file(folder: Path, prefix: str) -> tuple[int, Path]:
         os.close(handle)
 
 
+def write_whole(content: bytes, file: Path) -> None:
+    """Write a file in one step: there is the old one or the new one, and nothing else.
+
+    Args:
+        content: What it holds.
+        file: The file; missing folders above it are made.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    partial = _beside(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # a link that somebody left there would be followed
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        with suppress(OSError):  # gone after success, and where no folder could be made
+            partial.unlink()
+
+
 def put_in_place(made: Path, destination: Path) -> None:
     """Rename a finished directory to its name; what was there stays until the new one is there.
 
@@ -152,7 +173,7 @@ def _sweep(folder: Path, prefix: str) -> None:
 
 
 def _has_maker(old: Path) -> bool:
-    """Whether the process that moved a directory away is alive: it has locked the new one."""
+    """Tell whether the process that moved a directory away is alive: it has locked the new one."""
     try:
         lock = os.open(old.with_name(old.name.removesuffix(_OLD)), os.O_RDONLY)
     except OSError:

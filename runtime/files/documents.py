@@ -1,7 +1,7 @@
 """Small JSON and YAML files that somebody else wrote, read without trusting them.
 
 What Python's parsers would let pass, other programs read differently or choke on: the same key
-twice, ``NaN``, lone surrogates, numbers without end, nesting without end, aliases that multiply.
+twice, `NaN`, lone surrogates, numbers without end, nesting without end, aliases that multiply.
 All of that is a ValueError here.
 """
 
@@ -12,10 +12,13 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
+
+from kfp_bento.runtime.errors import KfpBentoError
 
 # Registries take manifests of up to 4 MiB (distribution specification 1.1).
 JSON_LIMIT = 4 << 20
@@ -30,7 +33,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_small_file(file: Path, limit: int) -> bytes:
-    """Reads a regular file of at most ``limit`` bytes; never waits for a pipe.
+    """Read a regular file of at most `limit` bytes; never waits for a pipe.
 
     Raises:
         OSError: It cannot be opened or read.
@@ -44,7 +47,7 @@ def read_small_file(file: Path, limit: int) -> bytes:
 
 
 def open_plain_file(file: Path) -> BinaryIO:
-    """Opens a regular file for reading; never waits for a pipe.
+    """Open a regular file for reading; never waits for a pipe.
 
     Raises:
         OSError: It cannot be opened.
@@ -57,24 +60,41 @@ def open_plain_file(file: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def parse_json(content: bytes, *, nan: bool = False) -> dict[str, Any]:
-    """Parses a JSON object.
+@contextmanager
+def reading(problem: str, error: type[KfpBentoError], *, hint: str) -> Iterator[None]:
+    """Turn a failure to read or to parse a file into an error that says why.
+
+    Args:
+        problem: What such a failure means, such as "The record x cannot be read".
+        error: The class to raise.
+        hint: What the reader can do next.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as failure:
+        said = (getattr(failure, "strerror", "") or str(failure)).strip().rstrip(".")
+        why = said.splitlines()[0] if said else type(failure).__name__
+        raise error(f"{problem}: {why}.", hint=hint) from failure
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
 
     Raises:
         ValueError: As `parse_json_value` says, or it is no object.
     """
-    parsed = parse_json_value(content, nan=nan)
+    parsed = parse_json_value(content)
     if not isinstance(parsed, dict):
         raise ValueError("it is no JSON object")
     return parsed
 
 
 def parse_json_value(content: bytes, *, nan: bool = False) -> Any:
-    """Parses any JSON value.
+    """Parse any JSON value.
 
     Args:
         content: The document.
-        nan: Whether numbers may be ``NaN`` and infinite, as Python and MLflow write them.
+        nan: Whether numbers may be `NaN` and infinite, as Python and MLflow write them.
 
     Raises:
         ValueError: It is no UTF-8, no JSON, nested deeper than `DEEPEST`, or holds a key twice
@@ -114,7 +134,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parses a TOML document.
+    """Parse a TOML document.
 
     Raises:
         ValueError: It is no UTF-8, no TOML, or nested too deeply.
@@ -126,7 +146,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes) -> Any:
-    """Parses a YAML document made of plain values.
+    """Parse a YAML document made of plain values.
 
     Raises:
         ValueError: It is no YAML, asks for Python objects, is nested deeper than `DEEPEST`, holds
@@ -149,7 +169,7 @@ def parse_yaml(content: bytes) -> Any:
 
 
 def _check_events(content: bytes) -> None:
-    """Looks how deep and how large a document is before anything is made of it."""
+    """Look how deep and how large a document is before anything is made of it."""
     depth = 0
     for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -164,7 +184,7 @@ def _check_events(content: bytes) -> None:
 
 
 def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
-    """Gives the line, counted from one, of every value of a YAML document, by its keys.
+    """Give the line, counted from one, of every value of a YAML document, by its keys.
 
     Args:
         content: A document that `parse_yaml` has taken.
@@ -175,7 +195,7 @@ def yaml_lines(content: bytes) -> dict[tuple[str | int, ...], int]:
 def _lines(
     node: Any, path: tuple[str | int, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Path and line of every value below a node; of aliases only once."""
+    """Give path and line of every value below a node; of aliases only once."""
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.assembly.assembly import Contents
-from kfp_bento.runtime.images.assembly.context import BuildContext, build_options, open_context
-from kfp_bento.runtime.images.assembly.documents import Attestations
+from kfp_bento.runtime.images.assembly.assembly import Assembly
+from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan
 from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
 from kfp_bento.runtime.images.assembly.recipes import (
-    Progress,
     Recipe,
     dependency_recipe,
     model_recipes,
     source_recipe,
     system_recipe,
 )
-from kfp_bento.runtime.images.attestations.sbom import DebFact
-from kfp_bento.runtime.images.debian.packages import resolve_packages
-from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, image_config
+from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
+from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
+from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.python.environment import dependency_groups
-from kfp_bento.runtime.images.python.wheels import Lock
+from kfp_bento.runtime.images.python.lock import Lock
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from kfp_bento.runtime.bentos import Bento
 
 
 def build_image(
     bento: Bento,
     destination: str,
+    options: ImageOptions = DEFAULTS,
     *,
-    base: str = "",
-    repository: str = "",
-    tag: str = "",
-    platform: str = "",
-    cache: Path | None = None,
-    cache_repository: str = "",
-    compression: str = "zstd",
-    progress: Progress | None = None,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> Image:
-    """Builds an OCI image from a bento and writes it to a directory or a registry.
+    """Build an OCI image from a bento and write it to a directory or a registry.
 
     Neither Docker nor root nor a daemon takes part, and nothing of the bento is executed. The
     same bento, base and options give the same digest on any machine and any day. Layers that
@@ -56,20 +48,9 @@ def build_image(
 
     Args:
         bento: The bento; its directory holds the models.
-        destination: ``oci:DIR`` for an OCI layout directory, ``docker-archive:FILE`` for what
-            `docker load` reads, or ``host[:port]/path[:tag]``.
-        base: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
-            Empty: what `choose_base` says.
-        repository: The repository the image is to be known by when it goes to a directory or file;
-            ``localhost/<bento name>`` if empty.
-        tag: The tag; the bento's version if neither this nor the destination says one.
-        platform: ``linux/amd64`` or ``linux/arm64``; this machine's if empty.
-        cache: A directory where costly layers are kept between builds; ``$KFP_BENTO_CACHE`` if
-            none is given, and none if that is not set.
-        cache_repository: A repository of the destination's registry where layers are recorded, so
-            that several repositories share them; ``$KFP_BENTO_CACHE_REPOSITORY`` if empty, and
-            the destination itself if that is not set.
-        compression: ``zstd``, ``gzip`` or ``none``; models are never compressed.
+        destination: `oci:DIR` for an OCI layout directory, `docker-archive:FILE` for what
+            `docker load` reads, or `host[:port]/path[:tag]`.
+        options: The base, the image's names, and how it is built.
         progress: Called with a short sentence at each step.
 
     Returns:
@@ -81,36 +62,18 @@ def build_image(
             installed, the base does not fit, the destination is taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
-    wishes = qualify(bento.directory)
-    with _opened(
-        bento,
-        wishes,
-        destination,
-        progress,
-        base=base,
-        repository=repository,
-        tag=tag,
-        platform=platform,
-        cache=cache,
-        cache_repository=cache_repository,
-        compression=compression,
-    ) as context:
-        return context.build(_contents(bento, wishes, context))
+    with _assembly(bento, destination, options, progress) as assembly:
+        return assembly.carry_out()
 
 
 def plan_image(
     bento: Bento,
     destination: str,
+    options: ImageOptions = DEFAULTS,
     *,
-    base: str = "",
-    tag: str = "",
-    platform: str = "",
-    cache: Path | None = None,
-    cache_repository: str = "",
-    compression: str = "zstd",
-    progress: Progress | None = None,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> ImagePlan:
-    """Says what `build_image` would do with the same arguments, and makes and sends nothing.
+    """Say what `build_image` would do with the same arguments, and make and send nothing.
 
     Returns:
         Each layer with its key, what would happen to it, and its bytes.
@@ -120,137 +83,90 @@ def plan_image(
         ImageError: The bento or the base does not qualify.
         RegistryError: A registry refused or failed.
     """
+    with _assembly(bento, destination, options, progress) as assembly:
+        return assembly.plan()
+
+
+@contextmanager
+def _assembly(
+    bento: Bento, destination: str, options: ImageOptions, progress: Callable[[str], None]
+) -> Iterator[Assembly]:
     wishes = qualify(bento.directory)
-    with _opened(
-        bento,
-        wishes,
-        destination,
-        progress,
-        base=base,
-        tag=tag,
-        platform=platform,
-        cache=cache,
-        cache_repository=cache_repository,
-        compression=compression,
-    ) as context:
-        return context.plan(_contents(bento, wishes, context))
-
-
-def _opened(
-    bento: Bento,
-    wishes: ImageRequirements,
-    destination: str,
-    progress: Progress | None,
-    *,
-    base: str,
-    **options: Any,
-) -> AbstractContextManager[BuildContext]:
     if not bento.python_version:
         raise ImageError(
             f"The bento {bento.name} does not say which Python it needs.",
             hint="Build it again with python_version set.",
         )
-    checked = build_options(
-        bento.name,
-        bento.version,
-        bento.python_version,
-        destination,
-        base=base or wishes.base,
-        **options,
-    )
-    return open_context(checked, progress or (lambda sentence: None))
+    options = replace(options, base=options.base or wishes.base)
+    with open_context(
+        bento.name, bento.version, bento.python_version, destination, options, progress
+    ) as context:
+        yield _assembled(bento, wishes, context)
 
 
-def _contents(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Contents:
+def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Assembly:
     """Base and recipes, from the layer that changes least to the one that changes most."""
-    options, base = context.options, context.base
-    codec, epoch = options.codec, options.epoch
-    chosen = context.select(
-        Lock(
-            wishes.requirements,
-            _install_folder(bento.directory),
-            bento.python_version,
-            own=False,
-        )
-    )
-    groups = dependency_groups(
-        chosen.lock, options.platform, interpreter=base.interpreter, wheels=chosen.wheels
-    )
-    system, remembered = _system(wishes, context)
-    recipes = (
-        *system.recipes,
-        *(dependency_recipe(group, codec, epoch, context.tell) for group in groups),
-        *model_recipes(bento.directory, epoch),
-        source_recipe(bento.directory, bento.name, codec, epoch),
-    )
-    labels = {**context.annotations, BENTO: bento.tag, MODELS: _listed_models(bento)}
-    attestations = Attestations(
-        options=options,
+    base, builder, platform = context.base, context.builder, context.platform
+    folder = _install_folder(bento.directory)
+    lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
+    wheels, chosen = context.select(lock)
+    groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
+    system, debs, remembered = _system(wishes, context)
+    named = titles(bento.name, bento.version)
+    spec = ImageSpec(
+        name=bento.name,
+        version=bento.version,
+        repository=context.repository,
+        asked=context.asked,
         base=base,
+        config=ImageConfig(
+            platform=platform,
+            interpreter=base.interpreter,
+            epoch=builder.epoch,
+            environment=wishes.environment,
+            labels={**named, BENTO: bento.tag, MODELS: _listed_models(bento)},
+            annotations=named,
+        ),
+        recipes=(
+            *system,
+            *(dependency_recipe(group, builder) for group in groups),
+            *model_recipes(bento.directory, builder.epoch),
+            source_recipe(bento.directory, bento.name, builder),
+        ),
+        compression=builder.codec.name,
         digest=bento.digest,
         models=bento.models,
-        wheels=chosen.wheels,
-        debs=system.debs,
+        wheels=wheels,
+        debs=debs,
     )
     for note in wishes.notes:
-        context.tell(note)
-    return Contents(
-        base=base,
-        recipes=recipes,
-        platform=options.platform,
-        settings={"environment": wishes.environment, "labels": labels, "epoch": epoch},
-        annotations=context.annotations,
-        configure=lambda layers: image_config(
-            base.config,
-            layers,
-            options.platform,
-            environment=wishes.environment,
-            labels=labels,
-            interpreter=base.interpreter,
-            epoch=epoch,
-        ),
-        documents=attestations.documents,
+        builder.tell(note)
+    return Assembly(
+        spec,
+        context,
         check=lambda sums: _check_models(bento, sums),
-        facts=attestations.facts,
-        kept={**chosen.kept, **remembered},
+        kept={**chosen, **remembered},
         notes=wishes.notes,
     )
 
 
-@dataclass(frozen=True)
-class _System:
-    """The Debian packages that a bento asks for and its base lacks."""
-
-    recipes: tuple[Recipe, ...] = ()
-    debs: tuple[DebFact, ...] = ()
-
-
-def _system(wishes: ImageRequirements, context: BuildContext) -> tuple[_System, Mapping[str, Any]]:
-    """Resolves them against the base; and what to remember of the base."""
+def _system(
+    wishes: ImageRequirements, context: BuildContext
+) -> tuple[tuple[Recipe, ...], tuple[DebianPackage, ...], Mapping[str, Any]]:
+    """The Debian packages that a bento asks for and its base lacks; what to remember of it."""
     if not wishes.system_packages:
-        return _System(), {}
-    options = context.options
+        return (), (), {}
     facts, remembered = context.base_facts()
-    chosen = resolve_packages(wishes.system_packages, facts, options.platform, context.tell)
+    builder = context.builder
+    chosen = resolve_packages(wishes.system_packages, facts, context.platform, builder.tell)
     if not chosen.packages:
-        return _System(), remembered
-    base = context.base.digest or [layer.diff_id for layer in context.base.layers]
-    recipe = system_recipe(chosen, facts, base, options.codec, options.epoch, context.tell)
-    debs = tuple(
-        DebFact(
-            deb.name,
-            deb.version,
-            deb.architecture,
-            deb.sha256,
-            facts.os_release.get("VERSION_CODENAME", ""),
-        )
-        for deb in chosen.packages
-    )
-    return _System((recipe,), debs), remembered
+        return (), (), remembered
+    recipe = system_recipe(chosen, facts, context.base, builder)
+    return (recipe,), chosen.packages, remembered
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
-    """Makes sure that the image holds the models that it will say it holds.
+    """Make sure that the image holds the models that it will say it holds.
 
     Raises:
         ImageError: Files of a model are not what a record claimed when the bento was loaded.
@@ -271,5 +187,5 @@ def _listed_models(bento: Bento) -> str:
 
 
 def _install_folder(bento: Path) -> Path:
-    """Where BentoML starts the installer, so that ``./wheels/…`` means the same."""
+    """Where BentoML starts the installer, so that `./wheels/…` means the same."""
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"

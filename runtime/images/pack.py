@@ -7,29 +7,28 @@ change most often, wheels of one's own.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.files.directories import scratch_inside
-from kfp_bento.runtime.images.assembly.assembly import Contents
-from kfp_bento.runtime.images.assembly.context import BuildContext, build_options, open_context
-from kfp_bento.runtime.images.assembly.documents import Attestations
-from kfp_bento.runtime.images.assembly.recipes import Progress, dependency_recipe
-from kfp_bento.runtime.images.oci.blobs import storage_errors
-from kfp_bento.runtime.images.oci.config import STEP, image_config
+from kfp_bento.runtime.files import file_sha256
+from kfp_bento.runtime.images.assembly.assembly import Assembly
+from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
+from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
+from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
+from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.requirements import variables_in
-from kfp_bento.runtime.images.python.wheels import Lock
 from kfp_bento.runtime.programs import NETWORK, clean_environment, confined, run_program
 
 _BUILD_SECONDS = 3600.0
@@ -43,44 +42,32 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def pack_image(
     requirements: Path,
     destination: str,
+    options: ImageOptions = DEFAULTS,
     *,
     name: str,
     version: str,
     python: str,
     wheels: Sequence[Path] = (),
     built_here: Sequence[str] = (),
-    base: str = "",
-    repository: str = "",
-    tag: str = "",
-    platform: str = "",
-    cache: Path | None = None,
-    cache_repository: str = "",
-    compression: str = "zstd",
-    progress: Progress | None = None,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> Image:
-    """Builds an image of a Python environment, for the steps of pipelines.
+    """Build an image of a Python environment, for the steps of pipelines.
 
-    Containers find ``python3`` on their path and start without an entrypoint, as user 1034 or
+    Containers find `python3` on their path and start without an entrypoint, as user 1034 or
     whichever user they are given.
 
     Args:
         requirements: A list with a hash for every requirement (`uv pip compile
             --generate-hashes`).
-        destination: ``oci:DIR``, ``docker-archive:FILE`` or ``host[:port]/path[:tag]``.
+        destination: `oci:DIR`, `docker-archive:FILE` or `host[:port]/path[:tag]`.
+        options: The base, the image's names, and how it is built.
         name: What the image is called.
         version: Its version, and its tag unless one is given.
-        python: Minor version of Python: ``3.11``.
+        python: Minor version of Python: `3.11`.
         wheels: Wheels of one's own, in a layer of their own on top.
         built_here: Names of distributions that have no wheel, whose wheels pip is to build first.
             That runs their build code, which may reach the network, and its result depends on
             the build tools of the day. They go on top, too.
-        base: See `build_image`, as for all that follows.
-        repository: The repository the image is to be known by when it goes to a directory or file.
-        tag: The tag.
-        platform: ``linux/amd64`` or ``linux/arm64``; this machine's if empty.
-        cache: A directory where costly layers are kept between builds.
-        cache_repository: A repository of the destination's registry where layers are recorded.
-        compression: ``zstd``, ``gzip`` or ``none``.
         progress: Called with a short sentence at each step.
 
     Raises:
@@ -89,72 +76,56 @@ def pack_image(
             taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
-    options = build_options(
-        name,
-        version,
-        python,
-        destination,
-        base=base,
-        repository=repository,
-        tag=tag,
-        platform=platform,
-        cache=cache,
-        cache_repository=cache_repository,
-        compression=compression,
-    )
-    tell = progress or (lambda sentence: None)
     with contextlib.ExitStack() as stack:
-        near = Path(tempfile.gettempdir())
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-pack-"))
+        scratch = stack.enter_context(scratch_directory("kfp-bento-pack-"))
         lock, sources = _divided(
             Lock(requirements, requirements.parent, python), built_here, scratch
         )
+        context = stack.enter_context(
+            open_context(name, version, python, destination, options, progress)
+        )
         if sources is not None:
-            tell(f"building wheels: {', '.join(built_here)}")
+            progress(f"building wheels: {', '.join(built_here)}")
             wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
-        own = _own_lock(wheels, python, scratch) if wheels else None
-        context = stack.enter_context(open_context(options, tell))
-        return context.build(_contents(context, lock, own))
+        locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
+        return _assembled(context, name, version, locks).carry_out()
 
 
-def _contents(context: BuildContext, lock: Lock, own: Lock | None) -> Contents:
-    options, base = context.options, context.base
-    chosen = [context.select(lock), *([context.select(own)] if own else [])]
+def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:
+    base, builder, platform = context.base, context.builder, context.platform
+    chosen = [context.select(lock) for lock in locks]
     groups = [
         group
-        for number, selection in enumerate(chosen)
+        for number, (lock, (wheels, _)) in enumerate(zip(locks, chosen, strict=True))
         for group in dependency_groups(
-            selection.lock,
-            options.platform,
+            lock,
+            platform,
             interpreter=base.interpreter,
-            wheels=selection.wheels,
+            wheels=wheels,
             own_files=number == 0,
         )
     ]
-    wheels = tuple(wheel for selection in chosen for wheel in selection.wheels)
-    attestations = Attestations(options=options, base=base, digest="", models=(), wheels=wheels)
-    return Contents(
+    named = titles(name, version)
+    spec = ImageSpec(
+        name=name,
+        version=version,
+        repository=context.repository,
+        asked=context.asked,
         base=base,
-        recipes=tuple(
-            dependency_recipe(group, options.codec, options.epoch, context.tell) for group in groups
-        ),
-        platform=options.platform,
-        settings={"profile": STEP.name, "epoch": options.epoch},
-        annotations=context.annotations,
-        configure=lambda layers: image_config(
-            base.config,
-            layers,
-            options.platform,
-            environment={},
-            labels=context.annotations,
+        config=ImageConfig(
+            platform=platform,
             interpreter=base.interpreter,
-            epoch=options.epoch,
+            epoch=builder.epoch,
             profile=STEP,
+            labels=named,
+            annotations=named,
         ),
-        documents=attestations.documents,
-        facts=attestations.facts,
-        kept={key: facts for selection in chosen for key, facts in selection.kept.items()},
+        recipes=tuple(dependency_recipe(group, builder) for group in groups),
+        compression=builder.codec.name,
+        wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
+    )
+    return Assembly(
+        spec, context, kept={key: facts for _, kept in chosen for key, facts in kept.items()}
     )
 
 
@@ -227,8 +198,7 @@ def _own_lock(wheels: Sequence[Path], python: str, scratch: Path) -> Lock:
 def _linked(wheel: Path, folder: Path) -> str:
     try:
         parse_wheel_filename(wheel.name)
-        with wheel.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(wheel)
     except (InvalidWheelFilename, OSError) as error:
         raise InvalidInput(
             f"{wheel} is no wheel that can be read.",

@@ -2,11 +2,11 @@
 
 from kfp_bento.runtime.local.compilation import compile_components, compile_pipelines
 from kfp_bento.runtime.local.demo import Demo, run_demo
+from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_server
 from kfp_bento.runtime.local.pipelines import load_pipeline, typed_arguments
 from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
 from kfp_bento.runtime.local.services import NETWORK_VARIABLE, Service
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
-from kfp_bento.runtime.local.tracking import TrackingServer, tracking_server
 
 __all__ = [
     "ADDRESS_VARIABLE",

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import docstring_parser
 
-from kfp_bento.runtime.deployments import option_docs, target_of
+from kfp_bento.runtime.deployments import TARGETS, option_docs
 
 FILLED_IN = ("TaskConfig",)
 """Types of inputs that Kubeflow Pipelines fills in itself."""
 
-DEPLOYS_TO = {
-    "deploy_bento": "bento-deployment",
-    "deploy_inference_service": "inference-service",
-    "deploy_workload": "workload",
-    "request_bento": "bento-request",
-}
-"""Components whose input `options` takes all other options of a deployment target."""
-
-# Inputs that are named otherwise than the option that they set.
-_RENAMED = {"deployment_mode": "mode"}
+DEPLOYING = "deploy_bento"
+"""The component whose input `options` takes all other options of a deployment target."""
 
 
 def component_page(component: Any) -> str:
@@ -42,7 +35,7 @@ def component_page(component: Any) -> str:
         _prose(component.python_func),
         "## Inputs",
         _inputs(specification.inputs or {}),
-        *_options(DEPLOYS_TO.get(name, ""), specification.inputs or {}),
+        *(_options(specification.inputs or {}) if name == DEPLOYING else ()),
         "## Outputs",
         _outputs(specification.outputs or {}, meanings),
         "Generated from the component's signature by `make compile`.",
@@ -64,17 +57,16 @@ def _inputs(inputs: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _options(target: str, inputs: dict[str, Any]) -> list[str]:
-    """Give the options of a target that the component has no input of its own for."""
-    if not target:
-        return []
-    own = {_RENAMED.get(key, key) for key in inputs if key != "mode"}
-    rows = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for one in option_docs(target_of(target).options_type):
-        if one.name not in own:
-            default = f"`{one.default}`" if one.default else ""
-            rows.append(f"| `{one.name}` | {one.type} | {default} | {_cell(one.meaning)} |")
-    return ["## What `options` takes", "\n".join(rows)]
+def _options(inputs: dict[str, Any]) -> Iterator[str]:
+    """Give the options of each target that the component has no input of its own for."""
+    for name, target in TARGETS.items():
+        rows = ["| name | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for one in option_docs(target.options_type):
+            if one.name not in inputs:
+                default = f"`{one.default}`" if one.default else ""
+                rows.append(f"| `{one.name}` | {one.type} | {default} | {_cell(one.meaning)} |")
+        yield f"## What `options` takes for {name}"
+        yield "\n".join(rows)
 
 
 def _outputs(outputs: dict[str, Any], meanings: dict[str, str | None]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.images import choose_base
+from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_server
 from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
 from kfp_bento.runtime.local.services import Service
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
-from kfp_bento.runtime.local.tracking import TrackingServer, tracking_server
 from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.reports import run_report, write_json, write_text
 
@@ -143,7 +143,7 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
         "bento": bento.to_dict()
         | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]},
         "image": image,
-        "release": run.record("deploy-bento")
+        "release": run.record("deploy-bento", "release")
         | {"runtime": service.runtime, "runtime_note": service.note},
         "checks": [run.record("smoke-test", "report"), comparison],
         "prediction": {key: sample[key] for key in ("served", "expected")},

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.http import NoAnswerError, NoConnectionError, ask
 from kfp_bento.runtime.programs import cleaned
 
 if TYPE_CHECKING:
     import subprocess
 
 _LAST_BYTES = 1 << 16
+_LAST_LINES = 12
 
 
 def free_port() -> int:
@@ -27,14 +29,18 @@ def free_port() -> int:
     return port
 
 
-def last_lines(log: Path, count: int = 12) -> str:
+def last_lines(log: Path) -> str:
     """Give the end of a log, for an error message."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LAST_BYTES))
         text = cleaned(file.read().decode("utf-8", "replace"))
-    return "\n".join(text.strip().splitlines()[-count:])
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
+
+
+def _status(url: str, headers: Mapping[str, str] | None) -> int:
+    return ask("GET", url, seconds=2.0, largest=1 << 20, headers=headers).status
 
 
 def wait_until_answers(
@@ -64,9 +70,6 @@ def wait_until_answers(
         LocalRunError: If the process ends first, somebody else listens there, the deadline passes
             or the wait is cancelled; with the end of the process's log.
     """
-    import urllib3
-
-    http = urllib3.PoolManager(retries=False, timeout=2.0)
     hint = f"The whole log is in {log}."
     deadline = time.monotonic() + seconds
     while True:
@@ -76,8 +79,8 @@ def wait_until_answers(
                 f"{what} did not get its port: another program of this machine took it first.",
                 hint="Start the run again; if that happens again, ask who else is on this machine.",
             )
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
-            if ours and http.request("GET", url, headers=headers, redirect=False).status < 400:
+        with contextlib.suppress(NoConnectionError, NoAnswerError):
+            if ours and _status(url, headers) < 400:
                 return
         if process.poll() is not None:
             raise LocalRunError(

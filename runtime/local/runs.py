@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
-from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file, reading
 from kfp_bento.runtime.local.pipelines import is_shipped
 from kfp_bento.runtime.local.private import others_may_add, private_directory, private_file
 from kfp_bento.runtime.programs import cleaned, start_program
@@ -67,10 +67,9 @@ class Run:
         Raises:
             LocalRunError: It cannot be read.
         """
-        try:
+        problem = f"The {name} of step {step} cannot be read"
+        with reading(problem, LocalRunError, hint="Start the run again."):
             return parse_json(read_small_file(self.output(step, name), JSON_LIMIT))
-        except (OSError, ValueError) as error:
-            raise LocalRunError(f"The {name} of step {step} cannot be read: {error}.") from error
 
 
 def run_pipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
 from kfp_bento.runtime.files import (
@@ -26,25 +26,23 @@ from kfp_bento.runtime.models.identity import (
 from kfp_bento.runtime.models.mlmodel import (
     MLMODEL_NAME,
     mlmodel_text,
-    read_example,
     read_mlmodel,
-    read_mlmodel_of,
     stated_python,
     stated_requirements,
 )
+from kfp_bento.runtime.models.resolution import Resolution
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from kfp_bento.runtime.models.registry import Resolution
 
-
+_UNKNOWN = Resolution("")  # nobody asked a registry
 _UNFINISHED = {"unfinished": True}
 _PURPOSE = "model"
 _RECORD_LIMIT = 64 << 20
-_PROVENANCE = (
+_ORIGIN = (
     *("uri", "name", "version", "alias", "run_id", "model_id", "source", "aliases", "record"),
 )
 """What only a record can say; everything else is read from the files."""
@@ -53,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_model(directory: Path, *, record: str = "") -> ModelVersion:
-    """Reads a model directory: one that was pulled, or any that MLflow wrote.
+    """Read a model directory: one that was pulled, or any that MLflow wrote.
 
     Its files are hashed and read in every case. Where they came from is taken from the record
     beside them, but only from one of our own: sealed with this user's key or with the one in
@@ -71,13 +69,13 @@ def load_model(directory: Path, *, record: str = "") -> ModelVersion:
     """
     files = file_digests(_files(directory))
     recorded = load_record(directory, record)
-    return with_provenance(describe_model(directory, files), recorded, directory)
+    return with_origin(describe_model(directory, files), recorded, directory)
 
 
-def with_provenance(
+def with_origin(
     found: ModelVersion, recorded: ModelVersion | None, directory: Path
 ) -> ModelVersion:
-    """Adds to what a model's files say where its record says it came from.
+    """Add to what a model's files say where its record says it came from.
 
     Args:
         found: The model as its files describe it.
@@ -102,11 +100,11 @@ def with_provenance(
             f"its digest is {found.digest} instead of {recorded.digest}.",
             hint="Pull it again.",
         )
-    return replace(found, **{name: getattr(recorded, name) for name in _PROVENANCE})
+    return replace(found, **{name: getattr(recorded, name) for name in _ORIGIN})
 
 
 def was_pulled(directory: Path) -> bool:
-    """Whether a directory says that a pull, of whomever, filled it or was about to."""
+    """Tell whether a directory says that a pull, of whomever, filled it or was about to."""
     try:
         facts = parse_json(_record_content(directory))
     except ValueError:
@@ -115,7 +113,7 @@ def was_pulled(directory: Path) -> bool:
 
 
 def load_record(directory: Path, told: str = "") -> ModelVersion | None:
-    """Reads the record of a pulled directory, or gives None where there is none of our own.
+    """Read the record of a pulled directory, or give None where there is none of our own.
 
     Args:
         directory: The model's directory.
@@ -148,7 +146,7 @@ def load_record(directory: Path, told: str = "") -> ModelVersion | None:
 
 
 def write_record(directory: Path, model: ModelVersion | None) -> str:
-    """Writes a directory's record, or for None the mark that it is not finished yet.
+    """Write a directory's record, or for None the mark that it is not finished yet.
 
     Returns:
         The digest of the record; "" for the mark.
@@ -162,22 +160,9 @@ def write_record(directory: Path, model: ModelVersion | None) -> str:
 
 
 def record_text(model: ModelVersion) -> bytes:
-    """Gives the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
+    """Give the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
     require_usable_key()
     return sealed_record(model.to_dict(), _PURPOSE)
-
-
-def input_example(model: ModelVersion) -> Any:
-    """Gives the example that was logged with a model, as MLflow's scoring payload.
-
-    Returns:
-        The content of `serving_input_example.json` (such as `{"dataframe_split": …}` or
-        `{"inputs": …}`), or None where the model was logged without an example.
-
-    Raises:
-        ModelError: The file is not JSON.
-    """
-    return read_example(model.directory, read_mlmodel_of(model.directory).example_file)
 
 
 def describe_model(
@@ -186,29 +171,28 @@ def describe_model(
     *,
     uri: str = "",
     alias: str = "",
-    resolution: Resolution | None = None,
+    resolution: Resolution = _UNKNOWN,
 ) -> ModelVersion:
-    """Gives the `ModelVersion` for a directory whose files were hashed already.
+    """Give the `ModelVersion` for a directory whose files were hashed already.
 
     Args:
         directory: The model's directory.
         files: The digests of all its files.
         uri: What was asked for; "" means the directory's name.
         alias: The alias that was asked for.
-        resolution: What the registry said, if it was asked.
+        resolution: What the registry said.
     """
     files = list(files)
     text = mlmodel_text(directory)
     mlmodel = read_mlmodel(text)
-    logged = resolution
     return ModelVersion(
         uri=uri or plain_text(directory.resolve().name),
-        name=logged.name if logged else "",
-        version=logged.version if logged else "",
+        name=resolution.name,
+        version=resolution.version,
         alias=alias,
-        run_id=(logged.run_id if logged else "") or mlmodel.run_id,
-        model_id=(logged.model_id if logged else "") or mlmodel.model_id,
-        source=logged.source if logged else "",
+        run_id=resolution.run_id or mlmodel.run_id,
+        model_id=resolution.model_id or mlmodel.model_id,
+        source=resolution.source,
         digest=set_digest(files),
         content_digest=content_set_digest(files, text),
         flavors=mlmodel.flavors,
@@ -217,13 +201,13 @@ def describe_model(
         mlflow_version=mlmodel.mlflow_version,
         size=sum(file.size for file in files),
         signature=mlmodel.signature,
-        aliases=dict(logged.aliases) if logged else {},
+        aliases=dict(resolution.aliases),
         directory=directory,
     )
 
 
 def require_mlmodel(names: Iterable[str], where: str) -> None:
-    """Raises a ModelError unless the files of a directory include `MLmodel`."""
+    """Raise a ModelError unless the files of a directory include `MLmodel`."""
     names = list(names)
     if MLMODEL_NAME in names:
         return
@@ -254,7 +238,7 @@ def _record_content(directory: Path) -> bytes:
 
 
 def require_usable_key() -> None:
-    """Raises an InvalidInput if the key for records is too short to keep anybody out."""
+    """Raise an InvalidInput if the key for records is too short to keep anybody out."""
     try:
         own_key()
     except ValueError as failure:

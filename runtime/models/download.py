@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
-from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest, file_sha256
+from kfp_bento.runtime.files import file_sha256
+from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest
 from kfp_bento.runtime.models.text import has_control_characters, shown_text
 from kfp_bento.runtime.models.tracking import is_connection_loss
 
@@ -27,7 +28,7 @@ _LOOK_SECONDS = 0.1
 
 
 def list_files(repository: Any) -> dict[str, int | None]:
-    """Lists every file below an artifact repository's root.
+    """List every file below an artifact repository's root.
 
     Args:
         repository: An MLflow `ArtifactRepository`.
@@ -67,7 +68,7 @@ def download_files(
     directory: Path,
     done: Callable[[int], None] = lambda size: None,
 ) -> list[FileDigest]:
-    """Downloads files, several at a time, and hashes each as soon as it is there.
+    """Download files, several at a time, and hash each as soon as it is there.
 
     The workers are daemon threads on purpose: after Ctrl-C or a first failure nobody waits
     for a large file to finish.
@@ -82,20 +83,15 @@ def download_files(
         ModelError: A file has another size than the store announced; one that is larger is
             stopped on the way.
     """
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting = iter(list(sizes))
     outcomes: queue.SimpleQueue[FileDigest | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
     running: set[str] = set()
     for path in sizes:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
-        waiting.put(path)
 
     def work() -> None:
-        while not stop.is_set():
-            try:
-                path = waiting.get_nowait()
-            except queue.Empty:
-                return
+        while not stop.is_set() and (path := next(waiting, None)) is not None:
             running.add(path)
             try:
                 outcomes.put(_download(repository, path, sizes[path], directory / path))
@@ -127,7 +123,7 @@ def download_files(
 
 
 def _stop_oversized(directory: Path, sizes: Mapping[str, int | None], running: set[str]) -> None:
-    """Ends the download of a file that has become larger than the store announced."""
+    """End the download of a file that has become larger than the store announced."""
     for path in list(running):
         size = sizes[path]
         for file in _written_for(directory, path, sizes) if size is not None else ():
@@ -141,7 +137,7 @@ def _stop_oversized(directory: Path, sizes: Mapping[str, int | None], running: s
 
 
 def _written_for(directory: Path, path: str, sizes: Mapping[str, int | None]) -> list[Path]:
-    """The file itself, or those beside it that boto3 writes first: `weights.bin.5dE2fA13`."""
+    """Give the file itself, or those beside it that boto3 writes first: `weights.bin.5dE2fA13`."""
     target = directory / path
     if target.exists():
         return [target]
@@ -150,7 +146,7 @@ def _written_for(directory: Path, path: str, sizes: Mapping[str, int | None]) ->
 
 
 def _cut_off(file: Path) -> None:
-    """Takes a file away from whatever library writes it in this process: its next write fails."""
+    """Take a file away from whatever library writes it in this process: its next write fails."""
     wanted = file.stat()
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:

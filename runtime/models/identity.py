@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ModelError
-from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, mlmodel_text, portable_mlmodel
+from kfp_bento.runtime.files import file_sha256
+from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, portable_mlmodel
 from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
 
@@ -31,7 +32,7 @@ class FileDigest:
 
 
 def set_digest(files: Iterable[FileDigest]) -> str:
-    """Gives one digest for a set of files.
+    """Give one digest for a set of files.
 
     It is the SHA-256 over the sorted lines `<sha256 hex>  <path>`, which is what
     `sha256sum FILES | LC_ALL=C sort | sha256sum` prints.
@@ -41,31 +42,14 @@ def set_digest(files: Iterable[FileDigest]) -> str:
 
 
 def content_set_digest(files: Iterable[FileDigest], mlmodel: bytes) -> str:
-    """Gives the digest of a model's files with `MLmodel` in its portable form."""
+    """Give the digest of a model's files with `MLmodel` in its portable form."""
     portable = portable_mlmodel(mlmodel)
     replacement = FileDigest(MLMODEL_NAME, hashlib.sha256(portable).hexdigest(), len(portable))
     return set_digest(replacement if file.path == MLMODEL_NAME else file for file in files)
 
 
-def file_sha256(path: Path) -> str:
-    """Gives a file's SHA-256 in hexadecimal, reading it once with flat memory."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def copied_sha256(source: Path, target: Path) -> str:
-    """Copies a file and gives its SHA-256, reading it once with flat memory."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with source.open("rb") as read, target.open("wb") as write:
-        while piece := read.read(1 << 20):
-            digest.update(piece)
-            write.write(piece)
-    return digest.hexdigest()
-
-
 def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> dict[str, Path]:
-    """Lists the files of a tree by relative POSIX path, sorted.
+    """List the files of a tree by relative POSIX path, sorted.
 
     Args:
         directory: The top of the tree.
@@ -119,14 +103,8 @@ def file_digests(
 
 
 def tree_digest(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> str:
-    """Gives `sha256:…` over all files below a directory; see `set_digest` and `model_files`."""
+    """Give `sha256:…` over all files below a directory; see `set_digest` and `model_files`."""
     return set_digest(file_digests(model_files(directory, leave_out=leave_out)))
-
-
-def content_digest(directory: Path) -> str:
-    """Gives the content digest of a model directory; see `ModelVersion.content_digest`."""
-    files = file_digests(model_files(directory))
-    return content_set_digest(files, mlmodel_text(directory))
 
 
 def _strange(directory: Path, path: Path, what: str) -> ModelError:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kfp_bento.runtime.errors import ModelError
-from kfp_bento.runtime.files import YAML_LIMIT, parse_json_value, parse_yaml, read_small_file
+from kfp_bento.runtime.files import (
+    YAML_LIMIT,
+    parse_json_value,
+    parse_yaml,
+    read_small_file,
+    reading,
+)
 from kfp_bento.runtime.models.signature import ModelSignature
 from kfp_bento.runtime.models.text import checked_text
 
@@ -54,7 +60,6 @@ class Mlmodel:
         model_id: The LoggedModel (`m-…`), or "".
         signature: The model's signature, or None.
         has_type_hints: Whether the signature comes from the type hints of the model's code.
-        example_file: Name of the file that holds the scoring payload of its input example.
     """
 
     flavors: tuple[str, ...]
@@ -64,11 +69,10 @@ class Mlmodel:
     model_id: str = ""
     signature: ModelSignature | None = None
     has_type_hints: bool = False
-    example_file: str = _EXAMPLE_FILE
 
 
 def read_mlmodel(text: bytes) -> Mlmodel:
-    """Reads an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
+    """Read an `MLmodel` file without trusting it (no YAML tags, no MLflow import).
 
     Raises:
         ModelError: It is not YAML, says something that MLflow would not, or has no
@@ -76,8 +80,7 @@ def read_mlmodel(text: bytes) -> Mlmodel:
     """
     data = _mapping(text)
     flavors = _flavors(data)
-    signature, example = data.get("signature"), data.get("saved_input_example_info")
-    named = example.get("serving_input_path") if isinstance(example, dict) else None
+    signature = data.get("signature")
     return Mlmodel(
         flavors=tuple(sorted(flavors)),
         python_version=version_text(flavors["python_function"].get("python_version"), MLMODEL_NAME),
@@ -86,12 +89,11 @@ def read_mlmodel(text: bytes) -> Mlmodel:
         model_id=checked_text(data.get("model_id") or "", "model_id in MLmodel"),
         signature=ModelSignature.from_mlmodel(signature) if isinstance(signature, dict) else None,
         has_type_hints=bool(data.get("is_signature_from_type_hint")),
-        example_file=checked_text(named or _EXAMPLE_FILE, "serving_input_path in MLmodel"),
     )
 
 
 def read_mlmodel_of(directory: Path) -> Mlmodel:
-    """Reads the `MLmodel` file of a directory.
+    """Read the `MLmodel` file of a directory.
 
     Raises:
         ModelError: It cannot be read, or as `read_mlmodel` says.
@@ -100,22 +102,19 @@ def read_mlmodel_of(directory: Path) -> Mlmodel:
 
 
 def mlmodel_text(directory: Path) -> bytes:
-    """Gives the content of a directory's `MLmodel` file.
+    """Give the content of a directory's `MLmodel` file.
 
     Raises:
         ModelError: It cannot be read, or is larger than `MLMODEL_LIMIT`.
     """
-    try:
+    with reading(
+        f"{directory / MLMODEL_NAME} cannot be read", ModelError, hint="Pull the model again."
+    ):
         return read_small_file(directory / MLMODEL_NAME, MLMODEL_LIMIT)
-    except (OSError, ValueError) as failure:
-        raise ModelError(
-            f"{directory / MLMODEL_NAME} cannot be read: {_reason(failure)}.",
-            hint="Pull the model again.",
-        ) from failure
 
 
 def portable_mlmodel(text: bytes) -> bytes:
-    """Gives an `MLmodel` file without the keys that only one run has.
+    """Give an `MLmodel` file without the keys that only one run has.
 
     Args:
         text: The file as MLflow wrote it.
@@ -132,28 +131,33 @@ def portable_mlmodel(text: bytes) -> bytes:
             data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
         )
     except (RecursionError, yaml.YAMLError) as failure:
-        raise _not_yaml(f"it cannot be written again ({type(failure).__name__})") from failure
+        raise ModelError(
+            "The MLmodel file is not valid YAML: it cannot be written again "
+            f"({type(failure).__name__}).",
+            hint="Download the model again, or log it again.",
+        ) from failure
     return dumped.encode("ascii")
 
 
 def stated_python(directory: Path) -> str:
-    """Gives the interpreter that `python_env.yaml` states, or ""."""
+    """Give the interpreter that `python_env.yaml` states, or ""."""
     return version_text(_yaml(directory / "python_env.yaml").get("python"), "python_env.yaml")
 
 
 def stated_requirements(directory: Path) -> tuple[str, ...]:
-    """Gives the lines of `requirements.txt`, without comments and blank ones.
+    """Give the lines of `requirements.txt`, without comments and blank ones.
 
     Models logged before MLflow 1.19 say their pip requirements in `conda.yaml` only.
 
     Raises:
         ModelError: A file is too large, or has control characters.
     """
-    file = directory / "requirements.txt"
-    try:
-        lines = _small(file, _REQUIREMENTS_LIMIT).decode("utf-8-sig", "replace").splitlines()
-    except FileNotFoundError:
-        lines = _conda_requirements(directory)
+    content = _beside(directory / "requirements.txt", _REQUIREMENTS_LIMIT)
+    lines = (
+        _conda_requirements(directory)
+        if content is None
+        else content.decode("utf-8-sig", "replace").splitlines()
+    )
     stripped = (line.strip() for line in lines)
     return tuple(
         checked_text(line.expandtabs(1), "A requirement of the model", longest=8_192)
@@ -162,36 +166,34 @@ def stated_requirements(directory: Path) -> tuple[str, ...]:
     )
 
 
-def read_example(directory: Path, name: str) -> Any:
-    """Gives the JSON of an input example, in which MLflow writes NaN; None where there is none.
+def read_example(directory: Path) -> Any:
+    """Give a model's input example as its scoring payload, such as `{"dataframe_split": …}`.
+
+    Returns:
+        JSON, in which MLflow writes NaN; of an old MLflow, which wrote no payload, the plain
+        example. None where the model was logged without any.
 
     Raises:
         ModelError: The file is not JSON, or larger than `EXAMPLE_LIMIT`.
     """
+    payload = _example(directory, _EXAMPLE_FILE)
+    return _example(directory, _PLAIN_EXAMPLE_FILE) if payload is None else payload
+
+
+def _example(directory: Path, name: str) -> Any:
     path = directory / name
     if not path.resolve().is_relative_to(directory.resolve()) or not path.is_file():
         return None
-    try:
+    with reading(
+        f"The model's input example {name} is not valid JSON",
+        ModelError,
+        hint="Log the model again with input_example=.",
+    ):
         return parse_json_value(read_small_file(path, EXAMPLE_LIMIT), nan=True)
-    except (OSError, ValueError) as failure:
-        raise ModelError(
-            f"The model's input example {name} is not valid JSON: {_reason(failure)}.",
-            hint="Log the model again with input_example=.",
-        ) from failure
-
-
-def read_any_example(directory: Path) -> Any:
-    """Gives the scoring payload; the plain example where an old MLflow wrote no payload.
-
-    Raises:
-        ModelError: As `read_example` says.
-    """
-    payload = read_example(directory, _EXAMPLE_FILE)
-    return read_example(directory, _PLAIN_EXAMPLE_FILE) if payload is None else payload
 
 
 def version_text(value: Any, where: str) -> str:
-    """Gives a version as text; "" where none is stated.
+    """Give a version as text; "" where none is stated.
 
     Raises:
         ModelError: It is none: it could add a line to what is installed.
@@ -208,12 +210,14 @@ def version_text(value: Any, where: str) -> str:
 
 
 def _mapping(text: bytes) -> dict[str, Any]:
-    try:
+    with reading(
+        "The MLmodel file is not valid YAML",
+        ModelError,
+        hint="Download the model again, or log it again.",
+    ):
         if len(text) > MLMODEL_LIMIT:
             raise ValueError(f"it is larger than {MLMODEL_LIMIT} bytes")
         data = parse_yaml(text)
-    except ValueError as failure:
-        raise _not_yaml(_reason(failure)) from failure
     if not isinstance(data, dict):
         raise ModelError(
             "The MLmodel file is not a YAML mapping.",
@@ -223,7 +227,7 @@ def _mapping(text: bytes) -> dict[str, Any]:
 
 
 def _flavors(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Gives the flavors of a model that MLflow can serve."""
+    """Give the flavors of a model that MLflow can serve."""
     flavors = data.get("flavors")
     if not isinstance(flavors, dict) or len(flavors) > _MOST_FLAVORS:
         raise ModelError(
@@ -250,38 +254,21 @@ def _conda_requirements(directory: Path) -> list[str]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping beside `MLmodel`; {} where there is none."""
-    try:
-        data = parse_yaml(_small(path, YAML_LIMIT))
-    except FileNotFoundError:
-        return {}
-    except ValueError as failure:
-        raise ModelError(
-            f"The model's {path.name} is not valid YAML: {_reason(failure)}.",
-            hint="Log the model again, or take the file out of it.",
-        ) from failure
+    """Read a YAML mapping beside `MLmodel`; {} where there is none."""
+    content = _beside(path, YAML_LIMIT)
+    with reading(
+        f"The model's {path.name} is not valid YAML",
+        ModelError,
+        hint="Log the model again, or take the file out of it.",
+    ):
+        data = parse_yaml(content or b"")
     return data if isinstance(data, dict) else {}
 
 
-def _small(path: Path, limit: int) -> bytes:
-    try:
+def _beside(path: Path, limit: int) -> bytes | None:
+    """Read a file beside `MLmodel`; None where there is none."""
+    if not path.exists():
+        return None
+    hint = "Pull the model again, or log it again."
+    with reading(f"The model's {path.name} cannot be read", ModelError, hint=hint):
         return read_small_file(path, limit)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as failure:
-        raise ModelError(
-            f"The model's {path.name} cannot be read: {_reason(failure)}.",
-            hint="Pull the model again, or log it again.",
-        ) from failure
-
-
-def _not_yaml(reason: str) -> ModelError:
-    return ModelError(
-        f"The MLmodel file is not valid YAML: {reason}.",
-        hint="Download the model again, or log it again.",
-    )
-
-
-def _reason(failure: OSError | ValueError) -> str:
-    text = (getattr(failure, "strerror", "") or str(failure)).strip().rstrip(".")
-    return text.splitlines()[0] if text else type(failure).__name__

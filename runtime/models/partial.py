@@ -35,7 +35,7 @@ _DISK = (
 
 @contextmanager
 def whole_directory(destination: Path, *, needed: int = 0) -> Iterator[Path]:
-    """Gives an empty directory to fill, and puts it in place when the block ends well.
+    """Give an empty directory to fill, and put it in place when the block ends well.
 
     The directory is `<destination>.partial-<pid>` in the same parent. It is removed when the
     block raises, Ctrl-C included. What a killed process left behind is recognised by its lock
@@ -61,7 +61,7 @@ def whole_directory(destination: Path, *, needed: int = 0) -> Iterator[Path]:
 
 
 def write_beside(destination: Path, inside: str, text: bytes) -> None:
-    """Replaces one file of a whole directory in a single step."""
+    """Replace one file of a whole directory in a single step."""
     partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}-record")
     with _disk_failures_explained(destination, len(text)):
         try:
@@ -72,7 +72,7 @@ def write_beside(destination: Path, inside: str, text: bytes) -> None:
 
 
 def human_size(size: int) -> str:
-    """Gives a byte count for people: 1.2 GB."""
+    """Give a byte count for people: 1.2 GB."""
     number, unit = float(size), "bytes"
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if number < 1000 or unit == "TB":

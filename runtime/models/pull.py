@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
-from kfp_bento.runtime.files import record_digest
+from kfp_bento.runtime.files import copied_sha256, record_digest
 from kfp_bento.runtime.models.directory import (
     describe_model,
     load_model,
@@ -17,14 +17,14 @@ from kfp_bento.runtime.models.directory import (
     require_mlmodel,
     require_usable_key,
     was_pulled,
-    with_provenance,
+    with_origin,
     write_record,
 )
 from kfp_bento.runtime.models.download import download_files, list_files
-from kfp_bento.runtime.models.identity import copied_sha256, file_digests, model_files
+from kfp_bento.runtime.models.identity import file_digests, model_files
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
-from kfp_bento.runtime.models.registry import Resolution, resolve_model
+from kfp_bento.runtime.models.resolution import Resolution, resolve_model
 from kfp_bento.runtime.models.tracking import (
     Tracking,
     choose_tracking,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def _silent(done: int, total: int) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 def pull_model(
@@ -50,7 +50,7 @@ def pull_model(
     tracking_uri: str = "",
     progress: Callable[[int, int], None] = _silent,
 ) -> ModelVersion:
-    """Resolves a model URI once and puts exactly that model into a directory.
+    """Resolve a model URI once and put exactly that model into a directory.
 
     The directory appears only when every file is there, was counted and hashed. Where it holds
     the same version already, with the digest of its record and the sizes the store lists,
@@ -89,7 +89,7 @@ def pull_model(
 
 
 def _tracking_for(uri: ModelUri, tracking_uri: str) -> Tracking | None:
-    """An artifact URI such as s3://… says all that is needed; only proxied ones need a server."""
+    """Choose the server; an artifact URI such as s3://… needs one only where it is proxied."""
     if uri.kind == "artifact" and not uri.text.startswith("mlflow-artifacts:"):
         return None
     return choose_tracking(tracking_uri)
@@ -200,14 +200,14 @@ def _copy_model(
         target = {file: partial / path for path, file in files.items()}
         copied = file_digests(files, lambda file: copied_sha256(file, target[file]))
         name = plain_text(source.resolve().name)
-        model = with_provenance(describe_model(partial, copied, uri=name), recorded, source)
+        model = with_origin(describe_model(partial, copied, uri=name), recorded, source)
         record = write_record(partial, model)
     progress(size, size)
     return dataclasses.replace(model, directory=directory, record=record)
 
 
 def _same_model(existing: ModelVersion, source: Path) -> ModelVersion | None:
-    """Gives the model that was copied before, if it is the one in the source."""
+    """Give the model that was copied before, if it is the one in the source."""
     origin = dataclasses.replace(load_model(source), directory=existing.directory)
     if origin != existing:
         return None
@@ -219,7 +219,7 @@ def _same_model(existing: ModelVersion, source: Path) -> ModelVersion | None:
 
 
 def _earlier_pull(directory: Path) -> ModelVersion | None:
-    """What was pulled here before, if we know it; refuses what holds something of the user's.
+    """Give what was pulled here before, if we know it; refuse what holds something of the user's.
 
     A record of another machine, or of a pull that did not finish, says that the directory may be
     replaced, and nothing else.
@@ -244,7 +244,7 @@ def _earlier_pull(directory: Path) -> ModelVersion | None:
 def _same_version(
     existing: ModelVersion, resolution: Resolution, sizes: Mapping[str, int | None]
 ) -> ModelVersion | None:
-    """Gives the model that is there, if it is the one that was asked for, byte for byte."""
+    """Give the model that is there, if it is the one that was asked for, byte for byte."""
     asked = (resolution.name, resolution.version, resolution.source)
     if (existing.name, existing.version, existing.source) != asked:
         return None
@@ -259,7 +259,7 @@ def _same_version(
 
 
 def _reuse(existing: ModelVersion, uri: ModelUri, resolution: Resolution) -> ModelVersion:
-    """Keeps the files and notes what was asked this time: aliases may have moved since."""
+    """Keep the files and note what was asked this time: aliases may have moved since."""
     model = dataclasses.replace(
         existing,
         uri=without_password(uri.text),

@@ -54,7 +54,7 @@ class ValueType:
     properties: tuple[Column, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The type as MLflow writes it."""
+        """Give the type as MLflow writes it."""
         if self.kind == "object":
             fields = {field.key: field.to_dict() for field in self.properties}
             for field in fields.values():
@@ -80,7 +80,7 @@ class Column:
         return _key(self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The column as MLflow writes it."""
+        """Give the column as MLflow writes it."""
         return {**self.type.to_dict(), **_named(self.name), "required": self.required}
 
 
@@ -98,7 +98,7 @@ class Tensor:
         return _key(self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The tensor as MLflow writes it."""
+        """Give the tensor as MLflow writes it."""
         spec = {"dtype": self.dtype, "shape": list(self.shape)}
         return {**_named(self.name), "type": "tensor", "tensor-spec": spec}
 
@@ -125,7 +125,7 @@ class Parameter:
         return self.name
 
     def to_dict(self) -> dict[str, Any]:
-        """The parameter as MLflow writes it; what JSON has no number for is a text."""
+        """Give the parameter as MLflow writes it; what JSON has no number for is a text."""
         shape = [-1] if self.is_list else None
         default = _plain_default(self.default)
         return {"name": self.name, "default": default, "shape": shape, **self.type.to_dict()}
@@ -178,7 +178,7 @@ class ModelSignature:
 
     @classmethod
     def from_mlmodel(cls, data: Mapping[str, Any]) -> ModelSignature:
-        """Reads the `signature` mapping of an `MLmodel` file, whose values are JSON strings.
+        """Read the `signature` mapping of an `MLmodel` file, whose values are JSON strings.
 
         Raises:
             ModelError: It holds something that MLflow does not allow; the field is named.
@@ -188,7 +188,7 @@ class ModelSignature:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSignature:
-        """Reads the lists of fields as MLflow, and `to_dict`, write them.
+        """Read the lists of fields as MLflow, and `to_dict`, write them.
 
         Raises:
             ModelError: As `from_mlmodel` says.
@@ -203,7 +203,7 @@ class ModelSignature:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The signature as plain lists, ready for JSON."""
+        """Give the signature as plain lists, ready for JSON."""
         return {
             "inputs": [field.to_dict() for field in self.inputs],
             "outputs": [field.to_dict() for field in self.outputs],
@@ -397,7 +397,7 @@ def _is_json(value: Any, levels: int) -> bool:
 
 
 def _plain_default(value: Any) -> Any:
-    """What JSON has no number for as a text, at any depth."""
+    """Give what JSON has no number for as a text, at any depth."""
     if isinstance(value, dict):
         return {key: _plain_default(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -418,7 +418,7 @@ def _named(name: Name) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: its beginning on one line."""
+    """Give a value for a message: its beginning on one line."""
     text = ascii(value) if not isinstance(value, list | dict) or len(value) <= 8 else "…"
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -10,7 +10,7 @@ LONGEST_TEXT = 4_096
 
 
 def checked_text(value: Any, what: str, *, longest: int = LONGEST_TEXT) -> str:
-    """Gives a text that can be shown as it is: no line breaks, nothing that steers a terminal.
+    """Give a text that can be shown as it is: no line breaks, nothing that steers a terminal.
 
     Args:
         value: What stands where a text should be; numbers are taken as well.
@@ -32,13 +32,13 @@ def checked_text(value: Any, what: str, *, longest: int = LONGEST_TEXT) -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a file's name would do more than be shown; bytes that are no UTF-8 are fine."""
+    """Tell whether a file's name would do more than be shown; bytes that are no UTF-8 are fine."""
     known = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return plain_text(known) != known or any(letter in text for letter in "\n\t")
 
 
 def shown_text(value: Any, *, longest: int = 300) -> str:
-    """Gives what somebody else said as one line for a message."""
+    """Give what somebody else said as one line for a message."""
     line = " ".join(plain_text(str(value)).split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 

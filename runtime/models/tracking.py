@@ -111,7 +111,7 @@ def guard_credentials(uri: str, *, trusted: str = "") -> None:
 
 
 def tracking_client(tracking: Tracking, *, error: type[KfpBentoError] = ModelError) -> Any:
-    """Gives an `MlflowClient` for servers that were seen to answer within some seconds.
+    """Give an `MlflowClient` for servers that were seen to answer within some seconds.
 
     Args:
         tracking: What `choose_tracking` gave.
@@ -136,7 +136,7 @@ def tracking_client(tracking: Tracking, *, error: type[KfpBentoError] = ModelErr
 def speaking_to(
     tracking: Tracking | str, *, error: type[KfpBentoError] = ModelError
 ) -> Iterator[None]:
-    """Runs MLflow calls with bounded patience and turns what they raise into our errors.
+    """Run MLflow calls with bounded patience and turn what they raise into our errors.
 
     Settings that the user made in the environment are kept; ours last as long as the block and
     are process-wide, as MLflow reads them from the environment at every request.
@@ -157,7 +157,7 @@ def speaking_to(
 def translated(
     failure: BaseException, tracking: Tracking | str, error: type[KfpBentoError] = ModelError
 ) -> KfpBentoError:
-    """Says what an MLflow or HTTP failure means to the reader."""
+    """Say what an MLflow or HTTP failure means to the reader."""
     missing = next((cause for cause in causes(failure) if isinstance(cause, ImportError)), None)
     if missing is not None:
         return error(
@@ -182,14 +182,29 @@ def translated(
 
 
 def is_missing(failure: BaseException) -> bool:
-    """Whether MLflow says that what was asked for does not exist."""
+    """Tell whether MLflow says that what was asked for does not exist."""
     return (
         getattr(failure, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or _status(failure) == 404
     )
 
 
+@contextmanager
+def missing_as(
+    message: str, *, hint: str, error: type[KfpBentoError] = ModelError
+) -> Iterator[None]:
+    """Turn MLflow's word that something does not exist into an error of ours."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as failure:
+        if is_missing(failure):
+            raise error(message, hint=hint) from failure
+        raise
+
+
 def is_refusal(failure: BaseException) -> bool:
-    """Whether the server wants other credentials."""
+    """Tell whether the server wants other credentials."""
     return getattr(failure, "error_code", "") in (
         "PERMISSION_DENIED",
         "UNAUTHENTICATED",
@@ -198,7 +213,7 @@ def is_refusal(failure: BaseException) -> bool:
 
 
 def is_connection_loss(failure: BaseException) -> bool:
-    """Whether the connection failed, rather than the request."""
+    """Tell whether the connection failed, rather than the request."""
     chain = list(causes(failure))
     names = {type(cause).__name__ for cause in chain}
     if "ResponseError" in names:  # the server did answer, with 5xx, as often as it was asked
@@ -220,7 +235,7 @@ def is_connection_loss(failure: BaseException) -> bool:
 
 
 def causes(failure: BaseException) -> Iterator[BaseException]:
-    """Gives an exception and everything it came from, innermost last."""
+    """Give an exception and everything it came from, innermost last."""
     seen: set[int] = set()
     cause: BaseException | None = failure
     while cause is not None and id(cause) not in seen:
@@ -230,7 +245,7 @@ def causes(failure: BaseException) -> Iterator[BaseException]:
 
 
 def first_line(failure: BaseException) -> str:
-    """Gives the first line of an exception's text, shortened, as one sentence."""
+    """Give the first line of an exception's text, shortened, as one sentence."""
     text = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     text = without_password(text)
     return (text[:297] + "...") if len(text) > 300 else text.rstrip(".") + "."

@@ -47,7 +47,7 @@ class ModelUri:
 
 
 def parse_model_uri(text: str) -> ModelUri:
-    """Reads a model URI without asking any server.
+    """Read a model URI without asking any server.
 
     Names are taken as they are, since MLflow decodes no percent escapes in `models:/` URIs:
     blanks and letters of any script are fine, `%20` means those three characters.
@@ -77,7 +77,7 @@ def parse_model_uri(text: str) -> ModelUri:
 
 
 def logged_model_id(source: str) -> str:
-    """Gives the `m-…` id out of a version's source, or "" where there is none.
+    """Give the `m-…` id out of a version's source, or "" where there is none.
 
     MLflow's SQL store leaves `model_id` empty on registered versions and says it only here.
     """
@@ -86,7 +86,7 @@ def logged_model_id(source: str) -> str:
 
 
 def without_password(uri: str) -> str:
-    """Gives a URI fit for messages and records: user name and password are cut out."""
+    """Give a URI fit for messages and records: user name and password are cut out."""
     head, separator, rest = uri.partition("://")
     if not separator:
         return uri

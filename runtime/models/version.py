@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.models.signature import ModelSignature
@@ -16,6 +16,27 @@ if TYPE_CHECKING:
 
 RECORD_NAME = ".kfp-bento.json"
 """The file beside a model's own files that holds `ModelVersion.to_dict()`."""
+
+
+class ModelFacts(TypedDict, total=False):
+    """What `ModelVersion.to_dict` gives and a bento's record keeps; empty if unknown."""
+
+    uri: str
+    name: str
+    version: str
+    alias: str
+    run_id: str
+    model_id: str
+    source: str
+    digest: str
+    content_digest: str
+    flavors: list[str]
+    python_version: str
+    requirements: list[str]
+    mlflow_version: str
+    size: int
+    signature: dict[str, Any] | None
+    aliases: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,8 +88,8 @@ class ModelVersion:
     reused: bool = field(default=False, compare=False)
     record: str = field(default="", compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data, without `directory`, `reused` and `record`."""
+    def to_dict(self) -> ModelFacts:
+        """Give the facts as JSON-able data, without `directory`, `reused` and `record`."""
         return {
             "uri": self.uri,
             "name": self.name,
@@ -130,7 +151,7 @@ _VERSION = re.compile(r"[0-9]{1,19}")
 
 
 def version_number(value: Any, what: str) -> str:
-    """Gives a registered version, which is a number; "" where there is none.
+    """Give a registered version, which is a number; "" where there is none.
 
     Raises:
         ModelError: It is something else.

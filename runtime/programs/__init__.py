@@ -7,32 +7,32 @@ from kfp_bento.runtime.programs.clean_room import (
     interrupt_group,
     run_program,
     start_program,
-    stop_group,
 )
 from kfp_bento.runtime.programs.confinement import (
-    CONFINEMENT_VARIABLE,
-    VARIABLES_VARIABLE,
     code_variables,
     confined,
     confinement_hint,
     memory_for_code,
 )
-from kfp_bento.runtime.programs.environment import BASIC, CACHES, COMPUTING, NETWORK
-from kfp_bento.runtime.programs.uv import UV, UV_DOES_NOT_ANSWER, find_uv, run_uv
+from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
+from kfp_bento.runtime.programs.uv import (
+    UV_DOES_NOT_ANSWER,
+    account_for,
+    configured_indexes,
+    find_uv,
+    run_uv,
+)
 
 __all__ = [
-    "BASIC",
-    "CACHES",
     "COMPUTING",
-    "CONFINEMENT_VARIABLE",
     "NETWORK",
-    "UV",
     "UV_DOES_NOT_ANSWER",
-    "VARIABLES_VARIABLE",
     "Finished",
+    "account_for",
     "clean_environment",
     "cleaned",
     "code_variables",
+    "configured_indexes",
     "confined",
     "confinement_hint",
     "find_uv",
@@ -41,5 +41,4 @@ __all__ = [
     "run_program",
     "run_uv",
     "start_program",
-    "stop_group",
 ]

@@ -99,16 +99,10 @@ def run_program(
         error: It cannot be started, takes longer, is cancelled, or says more than
             `LARGEST_OUTPUT`.
     """
+    stopped = cancelled or threading.Event()
+    deadline = time.monotonic() + seconds
     try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(environment),
-            cwd=directory,
-            start_new_session=True,
-        )
+        process = _popen(argv, directory, environment, piped=bool(given))
     except OSError as failure:
         raise error(
             f"{doing} failed: {Path(argv[0]).name} cannot be started: {failure.strerror}.",
@@ -116,44 +110,39 @@ def run_program(
         ) from failure
     limit_memory(process.pid, memory)
     with process:
-        output, complaint = _Kept(LARGEST_OUTPUT), _Kept(LARGEST_COMPLAINT, end=True)
-        readers = [
-            threading.Thread(target=kept.take, args=(stream,), daemon=True)
-            for kept, stream in ((output, process.stdout), (complaint, process.stderr))
-        ]
-        readers.append(threading.Thread(target=_give, args=(process.stdin, given), daemon=True))
+        talk = _Talk(process, given)
         try:
-            for thread in readers:
-                thread.start()
-            deadline = time.monotonic() + seconds
-            stopped = cancelled or threading.Event()
-            # Too much output ends the wait as well: nothing reads it any more.
-            while not (output.overflow.is_set() or stopped.is_set()):
-                if time.monotonic() >= deadline:
-                    break
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(min(0.1, max(0.0, deadline - time.monotonic())))
-                    break
-            late = process.poll() is None and not output.overflow.is_set()
+            late = talk.wait(deadline, stopped)
         finally:
             # Also what it left running when it ended: that would hold its pipes open.
             _kill_group(process.pid)
             process.wait()
-        # All who could write are gone, so this is the time to read what they left; but one that
-        # left the group may hold the pipes for ever.
-        for thread in readers:
-            thread.join(max(_READ_SECONDS, deadline - time.monotonic()))
-    if output.overflow.is_set():
+        talk.end(deadline)
+    if talk.output.overflow.is_set():
         raise error(f"{doing} failed: it printed more than {LARGEST_OUTPUT} bytes.", hint=hint)
     if late and stopped.is_set():
         raise error(f"{doing} was stopped.")
     if late:
         raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
-    said = complaint.content.decode("utf-8", "replace")
+    said = talk.complaint.content.decode("utf-8", "replace")
     return Finished(
         status=process.returncode,
-        output=output.content.decode("utf-8", "replace"),
+        output=talk.output.content.decode("utf-8", "replace"),
         complaint=cleaned(said, secrets_in(environment)),
+    )
+
+
+def _popen(
+    argv: Sequence[str], directory: Path, environment: Mapping[str, str], *, piped: bool
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        cwd=directory,
+        start_new_session=True,
     )
 
 
@@ -252,6 +241,43 @@ def secrets_in(environment: Mapping[str, str]) -> list[str]:
         for password in _PASSWORD.findall(value):
             found |= {password, urllib.parse.unquote(password)}
     return sorted({value for value in found if len(value) > 3}, key=len, reverse=True)
+
+
+class _Talk:
+    """What goes to and from a program, in threads, so that neither side waits for the other."""
+
+    def __init__(self, process: subprocess.Popen[bytes], given: bytes) -> None:
+        self.output, self.complaint = _Kept(LARGEST_OUTPUT), _Kept(LARGEST_COMPLAINT, end=True)
+        self._process = process
+        self._threads = [
+            threading.Thread(target=target, args=arguments, daemon=True)
+            for target, arguments in (
+                (self.output.take, (process.stdout,)),
+                (self.complaint.take, (process.stderr,)),
+                (_give, (process.stdin, given)),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, deadline: float, stopped: threading.Event) -> bool:
+        """Wait for the program's end, too much output, the deadline or an order to stop.
+
+        Returns:
+            Whether the program goes on, for want of time or by the order.
+        """
+        while not (self.output.overflow.is_set() or stopped.is_set()):
+            if time.monotonic() >= deadline:
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(min(0.1, max(0.0, deadline - time.monotonic())))
+                break
+        return self._process.poll() is None and not self.output.overflow.is_set()
+
+    def end(self, deadline: float) -> None:
+        """Read what is left; but one that left the group may hold the pipes for ever."""
+        for thread in self._threads:
+            thread.join(max(_READ_SECONDS, deadline - time.monotonic()))
 
 
 class _Kept:

@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def history_entries(tags: Mapping[str, str], alias: str) -> dict[int, str]:
-    """Gives a version's promotions to one alias, number to tag value, oldest first.
+    """Give a version's promotions to one alias, number to tag value, oldest first.
 
     Args:
         tags: The tags of the model version.
@@ -39,19 +39,19 @@ def history_entries(tags: Mapping[str, str], alias: str) -> dict[int, str]:
 
 
 def history_tag(alias: str, number: int) -> str:
-    """Gives the key of one entry; numbers only grow, so no entry is ever overwritten."""
+    """Give the key of one entry; numbers only grow, so no entry is ever overwritten."""
     return f"kfp-bento.promoted.{alias}.{number}"
 
 
 def last_known_good_tag(alias: str) -> str:
-    """Gives the key, on the registered model, of the version to roll back to."""
+    """Give the key, on the registered model, of the version to roll back to."""
     return f"kfp-bento.last-known-good.{alias}"
 
 
 def history_value(
     model: ModelVersion, reports: Sequence[CheckReport], previous: str, image: str, at: str
 ) -> str:
-    """Gives one entry as compact ASCII JSON that fits into a tag.
+    """Give one entry as compact ASCII JSON that fits into a tag.
 
     Args:
         model: The version that was promoted.
@@ -76,7 +76,7 @@ def history_value(
 
 
 def previous_version(value: str) -> str:
-    """Gives the version that held the alias before, as one entry remembers it."""
+    """Give the version that held the alias before, as one entry remembers it."""
     try:
         return version_number(parse_json(value.encode()).get("previous", ""), "previous")
     except (ValueError, ModelError):  # whoever may write tags wrote something else

@@ -11,7 +11,7 @@ from kfp_bento.runtime.errors import InvalidInput, PromotionError
 from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import (
     choose_tracking,
-    is_missing,
+    missing_as,
     read_registered_model,
     read_registered_version,
     speaking_to,
@@ -27,7 +27,7 @@ from kfp_bento.runtime.promotion.history import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kfp_bento.runtime.checks import CheckReport
     from kfp_bento.runtime.models import ModelVersion
@@ -58,7 +58,7 @@ class Promotion:
     history_tag: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data."""
+        """Give the facts as JSON-able data."""
         return asdict(self)
 
 
@@ -70,7 +70,7 @@ def promote_model(
     image: str = "",
     tracking_uri: str = "",
 ) -> Promotion:
-    """Sets an alias to a version whose checks all passed, and writes down that it did.
+    """Set an alias to a version whose checks all passed, and write down that it did.
 
     The alias must still be where it was when the model was resolved. This is check-then-set,
     not compare-and-set, since MLflow offers none: between the check and the setting there is a
@@ -99,15 +99,23 @@ def promote_model(
         client = tracking_client(tracking, error=PromotionError)
         current = _holder(client, model, alias)
         tags = _tags(client, model, str(tracking))
+
+        def write_history(previous: str) -> str:
+            tag = history_tag(alias, max(history_entries(tags, alias), default=0) + 1)
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            value = history_value(model, reports, previous, image, at)
+            client.set_model_version_tag(model.name, model.version, tag, value)
+            return tag
+
         if current == model.version:
-            return _already_promoted(client, model, reports, alias, image, tags)
+            return _already_promoted(model, alias, tags, write_history)
         _require_unmoved(model, alias, current)
         if current:
             # Before the alias: until it moves, its holder is what one would roll back to.
             client.set_registered_model_tag(model.name, last_known_good_tag(alias), current)
         client.set_registered_model_alias(model.name, alias, model.version)
         _require_held(client, model, alias)
-        tag = _write_history(client, model, reports, alias, image, tags, current)
+        tag = write_history(current)
     return Promotion(model.name, model.version, alias, current, True, tag)
 
 
@@ -153,32 +161,22 @@ def _require_passed(model: ModelVersion, reports: Sequence[CheckReport]) -> None
 
 
 def _holder(client: Any, model: ModelVersion, alias: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"There is no registered model {model.name!r}.",
+        hint="Promote on the tracking server that the model was pulled from.",
+        error=PromotionError,
+    ):
         answer = client.get_registered_model(model.name)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"There is no registered model {model.name!r}.",
-                hint="Promote on the tracking server that the model was pulled from.",
-            ) from failure
-        raise
     return read_registered_model(answer).aliases.get(alias, "")
 
 
 def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with missing_as(
+        f"Version {model.version} of {model.name!r} does not exist any more.",
+        hint="Pull and check a version that does.",
+        error=PromotionError,
+    ):
         answer = client.get_model_version(model.name, model.version)
-    except MlflowException as failure:
-        if is_missing(failure):
-            raise PromotionError(
-                f"Version {model.version} of {model.name!r} does not exist any more.",
-                hint="Pull and check a version that does.",
-            ) from failure
-        raise
     found = read_registered_version(answer)
     source = without_password(found.source)
     if source != model.source:
@@ -211,42 +209,19 @@ def _require_held(client: Any, model: ModelVersion, alias: str) -> None:
 
 
 def _already_promoted(
-    client: Any,
-    model: ModelVersion,
-    reports: Sequence[CheckReport],
-    alias: str,
-    image: str,
-    tags: dict[str, str],
+    model: ModelVersion, alias: str, tags: Mapping[str, str], write_history: Callable[[str], str]
 ) -> Promotion:
     entries = history_entries(tags, alias)
     before = model.aliases.get(alias, "")
+    tag = previous = ""
     if entries:
         number, value = list(entries.items())[-1]
         tag, previous = history_tag(alias, number), previous_version(value)
     elif before != model.version:
         # It moved after the model was resolved, and nobody wrote that down: an earlier try of
         # this very promotion was killed between the two.
-        tag, previous = _write_history(client, model, reports, alias, image, tags, before), before
-    else:
-        tag, previous = "", ""
+        tag, previous = write_history(before), before
     return Promotion(model.name, model.version, alias, previous, False, tag)
-
-
-def _write_history(
-    client: Any,
-    model: ModelVersion,
-    reports: Sequence[CheckReport],
-    alias: str,
-    image: str,
-    tags: dict[str, str],
-    previous: str,
-) -> str:
-    number = max(history_entries(tags, alias), default=0) + 1
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    value = history_value(model, reports, previous, image, at)
-    tag = history_tag(alias, number)
-    client.set_model_version_tag(model.name, model.version, tag, value)
-    return tag
 
 
 def _version(version: str) -> str:

@@ -8,7 +8,6 @@ from kfp_bento.runtime.reports.metrics import (
     roll_back_metrics,
 )
 from kfp_bento.runtime.reports.page import run_report
-from kfp_bento.runtime.reports.quantities import human_bytes, human_seconds, short_digest
 from kfp_bento.runtime.reports.releases import (
     change_summary,
     diff_summary,
@@ -20,6 +19,7 @@ from kfp_bento.runtime.reports.releases import (
     write_roll_back,
 )
 from kfp_bento.runtime.reports.summaries import check_summary, image_summary, promotion_summary
+from kfp_bento.runtime.reports.wording import human_bytes, human_seconds, shorten_digests
 
 __all__ = [
     "change_summary",
@@ -36,7 +36,7 @@ __all__ = [
     "roll_back_metrics",
     "roll_back_summary",
     "run_report",
-    "short_digest",
+    "shorten_digests",
     "tell",
     "tell_diff",
     "write_deployment",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import KfpBentoError
+from kfp_bento.runtime.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,18 +36,12 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         KfpBentoError: The file cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     ending = "" if text.endswith("\n") else "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # As bytes: what is not encodable must not keep a report from being written.
-        partial.write_bytes((text + ending).encode(errors="backslashreplace"))
-        partial.replace(path)
+        # What is not encodable must not keep a report from being written.
+        write_whole((text + ending).encode(errors="backslashreplace"), path)
     except OSError as error:
         raise KfpBentoError(
             f"The file {path} cannot be written: {error.strerror or error}.",
             hint="Choose another place, or make room and allow writing there.",
         ) from error
-    finally:
-        with suppress(OSError):  # gone after success, and where no folder could be made
-            partial.unlink()

@@ -10,7 +10,7 @@ from kfp_bento.runtime.reports.files import write_json, write_text
 from kfp_bento.runtime.reports.json_text import one_line
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
 from kfp_bento.runtime.reports.metrics import release_metrics, roll_back_metrics
-from kfp_bento.runtime.reports.quantities import human_seconds
+from kfp_bento.runtime.reports.wording import human_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ def write_deployment(
     manifests_dir: Path,
     *,
     record: Path,
+    facts: MutableMapping[str, Any],
     diff: Path,
     summary: Path,
     metrics: MutableMapping[str, Any],
@@ -53,6 +54,7 @@ def write_deployment(
         deployed: The release, and how it came about.
         manifests_dir: Holds the manifests, *.yaml.
         record: Gets the release as JSON.
+        facts: Gets the same.
         diff: Gets the change as Markdown, or why there is none.
         summary: Gets `release_summary`; of a failed release the log gets it too, as Kubeflow
             Pipelines keeps no outputs of a task that failed.
@@ -65,6 +67,7 @@ def write_deployment(
     if deployed.failed:
         tell(release_summary(deployed))
     write_json(deployed.to_dict(), record)
+    facts.update(deployed.to_dict())
     write_text(change_summary(deployed), diff)
     write_text(release_summary(deployed, manifests_dir, request=request), summary)
     metrics.update(release_metrics(deployed))

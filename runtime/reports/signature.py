@@ -8,28 +8,36 @@ from typing import Any
 
 from kfp_bento.runtime.reports.json_text import one_line
 
+_SIDES = {"inputs": "input", "outputs": "output", "params": "parameter"}
+
 
 @dataclass(frozen=True)
-class Field:
+class SignatureField:
     """One input, output or parameter: its name, its type, and what else the signature says."""
 
     name: str
     type: str
-    note: str
+    role: str
 
 
-def fields(specifications: Any) -> list[Field]:
-    """Give the fields of one side of an MLflow signature, as MLflow writes them."""
-    if not isinstance(specifications, list | tuple):
-        return []
-    return [_field(spec) for spec in specifications if isinstance(spec, Mapping)]
+def signature_fields(signature: Mapping[str, Any]) -> list[SignatureField]:
+    """Give the fields of an MLflow signature, as MLflow writes it."""
+    return [
+        SignatureField(str(spec.get("name") or "(no name)"), _type(spec), _role(word, spec))
+        for side, word in _SIDES.items()
+        if isinstance(specs := signature.get(side), list | tuple)
+        for spec in specs
+        if isinstance(spec, Mapping)
+    ]
 
 
-def _field(spec: Mapping[str, Any]) -> Field:
-    notes = ["optional"] if spec.get("required") is False else []
+def _role(word: str, spec: Mapping[str, Any]) -> str:
+    notes = [word]
+    if spec.get("required") is False:
+        notes.append("optional")
     if "default" in spec:
         notes.append(f"default {one_line(spec['default'])}")
-    return Field(str(spec.get("name") or "(no name)"), _type(spec), ", ".join(notes))
+    return ", ".join(notes)
 
 
 def _type(spec: Mapping[str, Any]) -> str:

@@ -8,27 +8,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from kfp_bento.runtime.reports.json_text import one_line
-from kfp_bento.runtime.reports.quantities import counted, listed
+from kfp_bento.runtime.reports.wording import counted, listed
 
 Facts: TypeAlias = Mapping[str, Any]
 
 # Stop, and the beginnings of the names of the steps whose time it took.
 _STOPS = {
-    "model": ("pull-", "scan-"),
+    "model": ("pull-",),
     "bento": ("build-bento",),
     "image": ("build-image",),
     "release": ("deploy-",),
-    "checks": ("smoke-", "compare-", "load-test"),
+    "checks": ("smoke-", "compare-"),
     "promoted": ("promote-",),
 }
 _ROAD = ("tracking", "train", *(step for steps in _STOPS.values() for step in steps))
+_BETWEEN = "start, end and in between"
+_COLOURS = ("base", "dependencies", "model", "source")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunVerdict:
     """How a run ended.
 
     Attributes:
@@ -52,24 +55,35 @@ class Answers:
     @property
     def equal(self) -> bool:
         """Whether both are the same JSON; 1 and 1.0 and true are three different values."""
-        return same(self.served, self.expected)
+        return one_line(self.served) == one_line(self.expected)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an image; `share` is its part of all bytes, between 0 and 1."""
+
+    kind: str
+    title: str
+    digest: str
+    origin: str
+    size: float
+    share: float
+
+    @property
+    def colour(self) -> str:
+        """The kind, where the style sheet has a colour for it."""
+        return self.kind if self.kind in _COLOURS else "other"
+
+    @property
+    def percent(self) -> str:
+        """The share for reading."""
+        return f"{100 * self.share:.0f} %" if self.share >= 0.01 else "< 1 %"
 
 
 def part(summary: Facts, name: str) -> Facts:
     """Give one part of a summary, empty if it is missing."""
     found = summary.get(name)
     return found if isinstance(found, Mapping) else {}
-
-
-def checks(summary: Facts) -> list[Facts]:
-    """Give the check reports of a summary."""
-    found = summary.get("checks")
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
-
-
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two values are the same JSON."""
-    return one_line(one) == one_line(other)
 
 
 def answers_of(check: Facts) -> Answers | None:
@@ -80,117 +94,168 @@ def answers_of(check: Facts) -> Answers | None:
     return None
 
 
-def answers(summary: Facts) -> Answers | None:
-    """Give the served and expected answers of a run."""
-    prediction = part(summary, "prediction")
-    if {"served", "expected"} <= prediction.keys():
-        return Answers(prediction["served"], prediction["expected"])
-    return next(filter(None, map(answers_of, checks(summary))), None)
-
-
-def comparison(summary: Facts) -> Facts:
-    """Give the check that compared served with expected answers, empty if there is none."""
-    return next((one for one in checks(summary) if answers_of(one)), {})
-
-
-def failed_checks(summary: Facts) -> list[Facts]:
-    """Give the checks that did not pass."""
-    return [one for one in checks(summary) if one.get("passed") is not True]
-
-
-def model_title(summary: Facts) -> str:
-    """Give a model's name and version, as far as it has them."""
-    model = part(summary, "model")
-    name = str(model.get("name") or part(summary, "promoted").get("name") or "")
-    version = str(model.get("version") or "")
-    if name and version:
-        return f"{name}, version {version}"
-    return name or str(model.get("uri") or "") or "A model"
-
-
-def verdict(summary: Facts) -> Verdict:
-    """Tell whether a run ended with a promoted model, and if not, why."""
-    failed, pair = failed_checks(summary), answers(summary)
-    compared = comparison(summary)
-    if failed:
-        names = listed([str(one.get("name", "a check")) for one in failed])
-        reason = sentence(str(failed[0].get("summary") or "No reason was recorded"))
-        return Verdict(False, "Check failed", f"{names} failed. {reason} {_alias(summary, False)}")
-    if pair and not pair.equal and not compared:
-        text = "The service does not answer as the registry's model predicts."
-        return Verdict(False, "Answers differ", f"{text} {_alias(summary, False)}")
-    if not checks(summary):
-        text = "No check has reported, so nothing shows that the right model is served."
-        return Verdict(False, "Not checked", f"{text} {_alias(summary, False)}")
-    evidence = f"The service {_agreement(summary, pair)}."
-    if not part(summary, "promoted"):
-        return Verdict(False, "Not promoted", f"{evidence} {_alias(summary, False)}")
-    return Verdict(True, "Promoted", f"{evidence} {_alias(summary, True)}")
-
-
 def sentence(text: str) -> str:
     """Give a text with a full stop at its end."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _agreement(summary: Facts, pair: Answers | None) -> str:
-    if pair is None:
-        return f"passed {counted(len(checks(summary)), 'check')}"
-    rows = (comparison(summary).get("measures") or {}).get("rows")
-    asked = "what it was asked" if not rows else f"{'all ' * (rows > 1)}{counted(int(rows), 'row')}"
-    how = "exactly as" if pair.equal else "within the allowed tolerance of what"
-    return f"answers {asked} {how} the registry's model predicts"
+@dataclass(frozen=True)
+class Story:
+    """What can be told of a run from its summary."""
 
+    summary: Facts
 
-def _alias(summary: Facts, expected: bool) -> str:
-    promoted = part(summary, "promoted")
-    if not promoted:
-        return "No alias was moved."
-    alias, version = promoted.get("alias", "?"), promoted.get("version", "?")
-    if not expected:
-        return f"Yet the alias {alias} points to version {version}."
-    if promoted.get("changed") is False:
-        return f"The alias {alias} already pointed to version {version}."
-    previous = promoted.get("previous")
-    return f"The alias {alias} moved {f'from version {previous} ' if previous else ''}" + (
-        f"to version {version}."
-    )
+    @cached_property
+    def checks(self) -> list[Facts]:
+        """The check reports."""
+        found = self.summary.get("checks")
+        return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
+    @cached_property
+    def failed_checks(self) -> list[Facts]:
+        """The checks that did not pass."""
+        return [one for one in self.checks if one.get("passed") is not True]
 
-def stop_outcome(summary: Facts, stop: str) -> str:
-    """Give what became of a stop: done, failed, or missing when it left no record."""
-    if stop == "checks":
-        pair = answers(summary)
-        differ = bool(pair and not pair.equal and not comparison(summary))
-        if failed_checks(summary) or differ:
+    @cached_property
+    def comparison(self) -> Facts:
+        """The check that compared served with expected answers, empty if there is none."""
+        return next((one for one in self.checks if answers_of(one)), {})
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """The served and expected answers."""
+        prediction = part(self.summary, "prediction")
+        if {"served", "expected"} <= prediction.keys():
+            return Answers(prediction["served"], prediction["expected"])
+        return answers_of(self.comparison)
+
+    @property
+    def mismatches(self) -> float | None:
+        """How many answers differ, where that was counted."""
+        return part(self.comparison, "measures").get("mismatches")
+
+    @property
+    def title(self) -> str:
+        """The model's name and version, as far as it has them."""
+        model = part(self.summary, "model")
+        name = str(model.get("name") or part(self.summary, "promoted").get("name") or "")
+        version = str(model.get("version") or "")
+        if name and version:
+            return f"{name}, version {version}"
+        return name or str(model.get("uri") or "") or "A model"
+
+    @property
+    def bento_tag(self) -> str:
+        """The bento's tag, name:version."""
+        bento = part(self.summary, "bento")
+        return str(
+            bento.get("tag") or ":".join(str(bento.get(k, "?")) for k in ("name", "version"))
+        )
+
+    @property
+    def image_size(self) -> float:
+        """The bytes of all layers."""
+        return float(
+            part(self.summary, "image").get("size") or sum(one.size for one in self.layers)
+        )
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers of the image, from the lowest to the highest."""
+        found: list[Facts] = list(part(self.summary, "image").get("layers") or ())
+        whole = sum(layer.get("size", 0) for layer in found) or 1
+        return [
+            Layer(
+                kind=str(layer.get("kind", "?")),
+                title=str(layer.get("title", "")),
+                digest=str(layer.get("digest", "")),
+                origin=str(layer.get("origin", "")),
+                size=layer.get("size", 0),
+                share=layer.get("size", 0) / whole,
+            )
+            for layer in found
+        ]
+
+    @cached_property
+    def verdict(self) -> RunVerdict:
+        """Whether the run ended with a promoted model, and if not, why."""
+        moved = self._alias(expected=False)
+        if self.failed_checks:
+            names = listed([str(one.get("name", "a check")) for one in self.failed_checks])
+            found = self.failed_checks[0].get("summary") or "No reason was recorded"
+            reason = sentence(str(found))
+            return RunVerdict(False, "Check failed", f"{names} failed. {reason} {moved}")
+        if self._unchecked_difference():
+            text = "The service does not answer as the registry's model predicts."
+            return RunVerdict(False, "Answers differ", f"{text} {moved}")
+        if not self.checks:
+            text = "No check has reported, so nothing shows that the right model is served."
+            return RunVerdict(False, "Not checked", f"{text} {moved}")
+        evidence = f"The service {self._agreement()}."
+        if not part(self.summary, "promoted"):
+            return RunVerdict(False, "Not promoted", f"{evidence} {moved}")
+        return RunVerdict(True, "Promoted", f"{evidence} {self._alias(expected=True)}")
+
+    def outcome(self, stop: str) -> str:
+        """Give what became of a stop: done, failed, or missing when it left no record."""
+        if stop == "checks" and (self.failed_checks or self._unchecked_difference()):
             return "failed"
-    return "done" if summary.get(stop) else "missing"
+        return "done" if self.summary.get(stop) else "missing"
 
+    def seconds(self, stop: str) -> float | None:
+        """Give the time that the steps of a stop took together, if it is known."""
+        found = [time for name, time in self.times if _step(name).startswith(_STOPS[stop])]
+        return sum(found) if found else None
 
-def stop_seconds(summary: Facts, stop: str) -> float | None:
-    """Give the time that the steps of a stop took together, if it is known."""
-    found = [
-        seconds
-        for name, seconds in times(summary)
-        if _step(name).startswith(_STOPS.get(stop, ("-",)))
-    ]
-    return sum(found) if found else None
+    @cached_property
+    def times(self) -> list[tuple[str, float]]:
+        """Each step and its seconds, along the road; unknown steps come first."""
+        known = [
+            (str(name), float(seconds))
+            for name, seconds in part(self.summary, "seconds").items()
+            if name != "total" and _is_number(seconds)
+        ]
+        return sorted(known, key=lambda step: _place(step[0]))
 
+    @property
+    def bars(self) -> list[tuple[str, float]]:
+        """The steps, with what they do not account for of the whole run; empty without steps."""
+        steps = [(name.replace("_", "-"), seconds) for name, seconds in self.times]
+        rest = (self.total_seconds or 0) - sum(seconds for _, seconds in steps)
+        return [*steps, (_BETWEEN, rest)] if steps and rest >= 0.05 else steps
 
-def times(summary: Facts) -> list[tuple[str, float]]:
-    """Give each step and its seconds, along the road; unknown steps come first."""
-    known = [
-        (str(name), float(seconds))
-        for name, seconds in part(summary, "seconds").items()
-        if name != "total" and _is_number(seconds)
-    ]
-    return sorted(known, key=lambda step: _place(step[0]))
+    @property
+    def total_seconds(self) -> float | None:
+        """The time of the whole run, if it is known."""
+        total: Any = part(self.summary, "seconds").get("total")
+        return float(total) if _is_number(total) else None
 
+    def _unchecked_difference(self) -> bool:
+        """Tell whether answers differ that no check compared."""
+        return bool(self.answers and not self.answers.equal and not self.comparison)
 
-def total_seconds(summary: Facts) -> float | None:
-    """Give the time of the whole run, if it is known."""
-    total: Any = part(summary, "seconds").get("total")
-    return float(total) if _is_number(total) else None
+    def _agreement(self) -> str:
+        if self.answers is None:
+            return f"passed {counted(len(self.checks), 'check')}"
+        rows = part(self.comparison, "measures").get("rows")
+        number = (
+            f"{'all ' * (rows > 1)}{counted(int(rows), 'row')}" if rows else "what it was asked"
+        )
+        how = "exactly as" if self.answers.equal else "within the allowed tolerance of what"
+        return f"answers {number} {how} the registry's model predicts"
+
+    def _alias(self, *, expected: bool) -> str:
+        promoted = part(self.summary, "promoted")
+        if not promoted:
+            return "No alias was moved."
+        alias, version = promoted.get("alias", "?"), promoted.get("version", "?")
+        if not expected:
+            return f"Yet the alias {alias} points to version {version}."
+        if promoted.get("changed") is False:
+            return f"The alias {alias} already pointed to version {version}."
+        previous = promoted.get("previous")
+        origin = f"from version {previous} " if previous else ""
+        return f"The alias {alias} moved {origin}to version {version}."
 
 
 def _place(name: str) -> int:

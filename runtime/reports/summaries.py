@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.reports.json_text import one_line, readable
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
-from kfp_bento.runtime.reports.quantities import counted, human_bytes, measure, short_digest
+from kfp_bento.runtime.reports.wording import counted, human_bytes, measure, shorten_digests
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport
@@ -31,7 +31,7 @@ def image_summary(image: Image) -> str:
             literal(layer.title),
             human_bytes(layer.size),
             literal(layer.origin + (", on the registry's word" if layer.unverified else "")),
-            code(short_digest(layer.digest)),
+            code(shorten_digests(layer.digest)),
         )
         for layer in image.layers
     )
@@ -58,7 +58,7 @@ def check_summary(report: CheckReport) -> str:
         ),
         _differences(differences),
         *(fenced(readable(entry), "json") for entry in others),
-        facts({"Service": code(report.url), "Model": code(short_digest(report.model_digest))}),
+        facts({"Service": code(report.url), "Model": code(shorten_digests(report.model_digest))}),
     )
 
 

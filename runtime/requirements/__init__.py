@@ -2,17 +2,15 @@
 
 from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
-    Address,
     AllowedSources,
     Repository,
     allowed_sources,
-    parse_address,
 )
-from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, fetch_wheel
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, connection_pool, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
-    INDEX_OPTIONS,
     SEPARATORS,
-    Line,
+    SOURCE_SUFFIXES,
+    VERSION_CONTROL,
     Reading,
     distribution_name,
     joined_lines,
@@ -24,21 +22,20 @@ from kfp_bento.runtime.requirements.lines import (
 from kfp_bento.runtime.requirements.repositories import build_wheel
 
 __all__ = [
-    "INDEX_OPTIONS",
     "NAMES_ONLY",
     "SEPARATORS",
-    "Address",
+    "SOURCE_SUFFIXES",
+    "VERSION_CONTROL",
     "AllowedSources",
     "DirectWheel",
-    "Line",
     "Reading",
     "Repository",
     "allowed_sources",
     "build_wheel",
+    "connection_pool",
     "distribution_name",
     "fetch_wheel",
     "joined_lines",
-    "parse_address",
     "parse_requirement",
     "read_requirements",
     "rendered",

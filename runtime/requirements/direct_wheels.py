@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from kfp_bento.runtime.programs.uv import account_for
+from kfp_bento.runtime.programs import account_for
 from kfp_bento.runtime.requirements.addresses import Address, Repository
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def fetch_wheel(address: Address, folder: Path, error: type[KfpBentoError]) -> D
     file = folder / address.path[-1]
     digest = hashlib.sha256()
     try:
-        with _pool() as pool, file.open("xb") as target:
+        with connection_pool(_SECONDS) as pool, file.open("xb") as target:
             answer = _answer(pool, address, error)
             for piece in answer.stream(_PIECE):
                 digest.update(piece)
@@ -104,20 +104,21 @@ def _answer(
     return answer
 
 
-def _pool() -> urllib3.PoolManager:
+def connection_pool(seconds: float, *, maxsize: int = 1) -> urllib3.PoolManager:
+    """Give connections to servers of packages, through the environment's proxy.
+
+    Args:
+        seconds: Time limit for a connection, and for every wait on it.
+        maxsize: How many connections to one host are kept.
+    """
     options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(_SECONDS),
-        "retries": urllib3.Retry(3, redirect=False, backoff_factor=0.2),
+        "timeout": urllib3.Timeout(seconds),
+        "retries": urllib3.Retry(3, backoff_factor=0.2),
+        "maxsize": maxsize,
         "ssl_context": ssl.create_default_context(),  # reads SSL_CERT_FILE and SSL_CERT_DIR
     }
     proxy = urllib.request.getproxies().get("https")
     return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-
-
-def digest_of(file: Path) -> str:
-    """Give the SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_metadata(file: Path, place: str, error: type[KfpBentoError]) -> None:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kfp_bento.runtime.programs import cleaned
-from kfp_bento.runtime.programs.uv import configured_indexes
+from kfp_bento.runtime.programs import cleaned, configured_indexes
 from kfp_bento.runtime.requirements.addresses import (
     NAMES_ONLY,
     Address,
@@ -34,6 +33,14 @@ INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
 SEPARATORS = re.compile(r"\r\n|\r|\n")
 """What ends a line of a requirements file, for uv and here; Python knows more line ends."""
 
+VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+", re.I)
+"""A requirement that is to be cloned."""
+
+SOURCE_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
+"""How files of source distributions end."""
+
+_ARCHIVES = (".whl", ".egg", *SOURCE_SUFFIXES)
+
 _LONGEST = 4000
 _MOST = 20_000
 _COMMENT = re.compile(r"(?:^|[ \t])#.*")
@@ -41,8 +48,6 @@ _HASH = re.compile(r"[ \t]--hash(?:=|[ \t]+)([a-z0-9]{3,8}:[0-9a-fA-F]{32,128})(
 _OPTION = re.compile(r"(--[A-Za-z-]+|-[A-Za-z])[= \t]*(.*)")
 _QUOTED = re.compile(r"'[^'\"]*'|\"[^'\"]*\"")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+", re.I)
-_ARCHIVES = (".whl", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".egg")
 _SECRET = re.compile(r"(?<=://)[^/@\s]*@|(?<=\?)\S+")
 # What they ask for is so anyway, or concerns pip alone, or is the user's to set (UV_PRERELEASE,
 # UV_INSECURE_HOST).
@@ -249,7 +254,7 @@ def _check_place(text: str) -> None:
     """Name what is no requirement by what it is."""
     first = text.partition(";")[0].partition(" --")[0].strip()
     target = first.partition("@")[2].strip() if "@" in first else first
-    if (found := _VERSION_CONTROL.search(first)) and found[0].lstrip("@ \t") != "git+":
+    if (found := VERSION_CONTROL.search(first)) and found[0].lstrip("@ \t") != "git+":
         raise _RefusedError("comes from version control, so its code would be run here", _PUBLISH)
     if re.match(r"file:", target, re.I) or (
         "://" not in first

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kfp_bento.runtime.files import parse_toml, read_small_file
+from kfp_bento.runtime.files import file_sha256, parse_toml, read_small_file
 from kfp_bento.runtime.programs import (
+    COMPUTING,
+    NETWORK,
     Finished,
+    account_for,
     clean_environment,
     confined,
+    find_uv,
     memory_for_code,
     run_program,
     run_uv,
 )
-from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
-from kfp_bento.runtime.programs.uv import account_for, find_uv
 from kfp_bento.runtime.requirements.addresses import NAMES_ONLY, Repository
-from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata, digest_of
+from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata
 from kfp_bento.runtime.requirements.lines import PUBLISH_INSTEAD, read_requirements, rendered
 
 if TYPE_CHECKING:
@@ -109,11 +111,15 @@ def build_wheel(
         )
     _check_name(wheels[0], name, repository, error)
     check_metadata(wheels[0], repository.text, error)
-    return DirectWheel(repository, wheels[0], digest_of(wheels[0]))
+    return DirectWheel(repository, wheels[0], file_sha256(wheels[0]))
 
 
 def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoError]) -> str:
-    """Give the working tree of the commit; the answer is the commit's time in seconds."""
+    """Give the working tree of the commit; the answer is the commit's time in seconds.
+
+    Raises:
+        error: There is no git, or the commit cannot be had.
+    """
     if shutil.which("git") is None:
         raise error(
             f"git is needed for {repository.text}, and is not installed.",
@@ -127,42 +133,17 @@ def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoEr
         accounts.touch(0o600)
         host = repository.address.host
         accounts.write_text(f"machine {host} login {account[0]} password {account[1]}\n")
-    fixed = [
-        *("-c", "protocol.allow=never"),
-        *("-c", f"protocol.{repository.address.scheme.removeprefix('git+')}.allow=always"),
-        *(
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "core.symlinks=true",
-            "-c",
-            "core.autocrlf=false",
-        ),
-        *("-c", "http.followRedirects=initial", "-c", "credential.helper="),
-        *("-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"),
-    ]
-
-    def git(*arguments: str) -> Finished:
-        return run_program(
-            ["git", *fixed, *arguments],
-            doing=f"Cloning {repository.text}",
-            directory=work,
-            environment=clean_environment(NETWORK, HOME=str(home), **_GIT, **_certificates()),
-            seconds=_CLONE_SECONDS,
-            error=error,
-            hint=PUBLISH_INSTEAD,
-        )
-
     inside = ("-C", str(tree))
     steps: Sequence[Sequence[str]] = (
         # Tags and history without files: versions are often made of them.
         ("clone", "--quiet", "--no-checkout", "--filter=blob:none", "--template=", url, str(tree)),
         (*inside, "fetch", "--quiet", "origin", repository.commit),
         (*inside, "checkout", "--quiet", "--detach", repository.commit),
+        (*inside, "show", "--no-patch", "--format=%ct", repository.commit),
     )
     try:
         for step in steps:
-            done = git(*step)
+            done = _git(step, repository, home, error)
             # A commit that the clone has need not be given out by itself.
             if done.status and "fetch" not in step:
                 raise error(
@@ -170,9 +151,29 @@ def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoEr
                     hint="Correct address and commit; an account for the host belongs into a "
                     "netrc file.",
                 )
-        return git(*inside, "show", "--no-patch", "--format=%ct", repository.commit).output.strip()
+        return done.output.strip()
     finally:
         shutil.rmtree(home)
+
+
+def _git(
+    arguments: Sequence[str], repository: Repository, home: Path, error: type[KfpBentoError]
+) -> Finished:
+    scheme = repository.address.scheme.removeprefix("git+")
+    settings = (
+        *("protocol.allow=never", f"protocol.{scheme}.allow=always", "credential.helper="),
+        *("http.followRedirects=initial", "core.hooksPath=/dev/null", "core.symlinks=true"),
+        *("core.autocrlf=false", "core.fsmonitor=false", "submodule.recurse=false"),
+    )
+    return run_program(
+        ["git", *(word for setting in settings for word in ("-c", setting)), *arguments],
+        doing=f"Cloning {repository.text}",
+        directory=home.parent,
+        environment=clean_environment(NETWORK, HOME=str(home), **_GIT, **_certificates()),
+        seconds=_CLONE_SECONDS,
+        error=error,
+        hint=PUBLISH_INSTEAD,
+    )
 
 
 def _certificates() -> Mapping[str, str]:

@@ -18,8 +18,8 @@ import pytest
 from servers import free_port
 
 from kfp_bento.runtime.bentos.build import bento_models
-from kfp_bento.runtime.bentos.layout import add_model
 from kfp_bento.runtime.bentos.service_source import generated_files
+from kfp_bento.runtime.bentos.tree import add_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,7 +23,7 @@ from kfp_bento.runtime.bentos import (
 from kfp_bento.runtime.bentos.bento import write_record
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.bentos.build import _settled
-from kfp_bento.runtime.bentos.layout import settle
+from kfp_bento.runtime.bentos.tree import finish_files
 from kfp_bento.runtime.errors import BentoError
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def test_a_bento_follows_the_umask(tmp_path: Path) -> None:
         (folder / "run.sh").write_text("")
         usual = os.umask(mask)
         try:
-            settle(folder, "v1", "six==1\n")
+            finish_files(folder, "v1", "six==1\n")
         finally:
             os.umask(usual)
         modes[mask] = {path.stat().st_mode & 0o777 for path in [folder, *folder.rglob("*")]}

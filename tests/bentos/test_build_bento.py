@@ -43,13 +43,17 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
 @pytest.fixture(scope="module")
 def built(echo: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Bento:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kfp_bento.runtime.bentos.build.locked", lambda *_: "six==1.17.0\n")
+        patch.setattr(
+            "kfp_bento.runtime.bentos.build.lock_requirements", lambda *_: "six==1.17.0\n"
+        )
         return build_bento([echo], tmp_path_factory.mktemp("built") / "bento")
 
 
 @pytest.fixture
 def quick_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kfp_bento.runtime.bentos.build.locked", lambda *_: "six==1.17.0\n")
+    monkeypatch.setattr(
+        "kfp_bento.runtime.bentos.build.lock_requirements", lambda *_: "six==1.17.0\n"
+    )
 
 
 def left_over(directory: Path) -> list[str]:
@@ -219,7 +223,7 @@ def test_a_project_brings_its_build_file_and_its_requirements(
         asked.extend(requirements)
         return "six==1.17.0\n"
 
-    monkeypatch.setattr("kfp_bento.runtime.bentos.build.locked", lock)
+    monkeypatch.setattr("kfp_bento.runtime.bentos.build.lock_requirements", lock)
     project = tmp_path / "project"
     (project / "package").mkdir(parents=True)
     (project / "package" / "__init__.py").write_text("")
@@ -287,7 +291,7 @@ def test_a_lock_that_fails_leaves_nothing_behind(
     def interrupted(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kfp_bento.runtime.bentos.build.locked", interrupted)
+    monkeypatch.setattr("kfp_bento.runtime.bentos.build.lock_requirements", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_bento([echo], tmp_path / "bento")
     assert left_over(tmp_path) == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from mutations import changed_bytes, changed_document, fuzzed
+from mutations import AMOUNTS, changed_bytes, changed_document, fuzzed
 from test_load_bento import CURRENT, LEGACY
 
 from kfp_bento.runtime.bentos import load_bento, read_bento_file
@@ -92,13 +92,9 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 }
 
 
+@pytest.mark.parametrize("amount", AMOUNTS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_was_changed_by_chance_is_taken_or_refused(target: str, tmp_path: Path) -> None:
-    fuzzed(*TARGETS[target](tmp_path), 25)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("target", TARGETS)
-def test_much_that_was_changed_by_chance_is_taken_or_refused(target: str, tmp_path: Path) -> None:
-    fuzzed(*TARGETS[target](tmp_path), 1000)
+def test_what_was_changed_by_chance_is_taken_or_refused(
+    target: str, amount: int, tmp_path: Path
+) -> None:
+    fuzzed(*TARGETS[target](tmp_path), amount)

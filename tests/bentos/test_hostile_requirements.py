@@ -20,7 +20,7 @@ from kfp_bento.runtime.bentos.lock import (
     bento_indexes,
     bento_requirements,
     index_options,
-    locked,
+    lock_requirements,
     requirement_texts,
     users_requirements,
 )
@@ -245,7 +245,7 @@ def test_a_settings_file_of_somebody_else_chooses_no_index(
         monkeypatch.setenv("UV_ENV_FILE", str(tmp_path / ".env"))
         monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
         monkeypatch.setenv("UV_DEFAULT_INDEX", index.simple)
-        lock = locked(["thing"], [], "3.11", tmp_path / "inner")
+        lock = lock_requirements(["thing"], [], "3.11", tmp_path / "inner")
         assert other.arrived == []
     assert lock.startswith("thing==1.0 ")
 
@@ -259,7 +259,7 @@ def test_an_index_that_the_user_allows_is_asked_without_any_account(
         asks(model, "requirements.txt", f"--extra-index-url {with_account}", "special")
         loaded, sources = [load_model(model)], allowed_sources([f"{other.address}/simple/"])
         wanted, indexes = bento_requirements(loaded, (), sources), bento_indexes(loaded, sources)
-        lock = locked(wanted, [], "3.11", tmp_path, indexes)
+        lock = lock_requirements(wanted, [], "3.11", tmp_path, indexes)
         assert "/simple/special/" in other.paths
         # Neither the account of the line, nor the netrc file's `default`.
         assert {account for _, account in other.arrived} == {""}
@@ -291,7 +291,7 @@ def test_a_wheel_at_an_allowed_address_is_locked_with_its_hash(model: Path, tmp_
         place = other.has_wheel("special", requires=["numpy"])
         asks(model, "requirements.txt", f"special @ {place}")
         wanted = bento_requirements([load_model(model)], (), allowed_sources([other.address]))
-        lock = locked(wanted, [], "3.11", tmp_path)
+        lock = lock_requirements(wanted, [], "3.11", tmp_path)
         assert {account for _, account in other.arrived} == {""}
         digest = hashlib.sha256(other.files["special-1.0-py3-none-any.whl"]).hexdigest()
     assert f"special @ {place} \\\n    --hash=sha256:{digest}\n" in lock
@@ -315,14 +315,14 @@ def test_a_wheel_cannot_ask_for_more_than_the_model_may(
         asks(model, "requirements.txt", f"special @ {place}")
         wanted = bento_requirements([load_model(model)], (), allowed_sources([other.address]))
         with pytest.raises(BentoError, match="requires a package by address"):
-            locked(wanted, [], "3.11", tmp_path)
+            lock_requirements(wanted, [], "3.11", tmp_path)
         assert other.paths == ["/files/special-1.0-py3-none-any.whl"]
 
 
 def test_a_wheel_of_an_index_cannot_either(model: Path, tmp_path: Path, index: Index) -> None:
     index.has_wheel("six", requires=[f"evil @ {index.address}/${{HOME}}/evil-1.0.tar.gz"])
     with pytest.raises(BentoError):
-        locked(["six"], [], "3.11", tmp_path)
+        lock_requirements(["six"], [], "3.11", tmp_path)
     assert not [path for path in index.paths if "evil" in path]
 
 
@@ -334,7 +334,7 @@ def test_a_redirection_leads_to_no_other_login(
         filename = second.has_wheel("special").rpartition("/")[2]
         first.leads[f"/files/{filename}"] = second.offers(filename)
         wanted = [f"special @ {first.offers(filename)}"]
-        lock = locked(wanted, [], "3.11", tmp_path)
+        lock = lock_requirements(wanted, [], "3.11", tmp_path)
         assert [bool(account) for _, account in first.arrived] == [True]
         assert [bool(account) for _, account in second.arrived] == [False]
     assert first.offers(filename) in lock

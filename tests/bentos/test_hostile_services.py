@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
-from package_index import package_index
+from spy import kept_from_a_spy
 
 from kfp_bento.runtime.bentos.isolation import run_bentoml
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.programs import confinement
 
-SECRET = "s3cr3t-T0ken"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
-SPY = """\
-import json, os, pathlib, urllib.request
+SERVED = """\
 import bentoml
-
-found = dict(os.environ)
-for path in ({netrc!r}, "/proc/{process}/environ"):
-    try:
-        found[path] = pathlib.Path(path).read_bytes().decode(errors="replace")
-    except OSError:
-        pass
-pathlib.Path({marker!r}).write_text(json.dumps(found))
-try:
-    urllib.request.urlopen({address!r}, timeout=5)
-except OSError:
-    pass
 
 
 @bentoml.service
@@ -52,23 +37,14 @@ def service(work: Path, source: str) -> Path:
 def test_the_code_of_a_service_sees_no_secrets_and_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    netrc, marker, work = tmp_path / ".netrc", tmp_path / "found.json", tmp_path / "work"
+    work = tmp_path / "work"
     work.mkdir()
-    netrc.write_text(f"default login robot password {SECRET}\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
-    for name in ("MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "BENTO_CLOUD_API_KEY"):
-        monkeypatch.setenv(name, SECRET)
-    with package_index() as server:
-        spy = SPY.format(
-            netrc=str(netrc), marker=str(marker), process=os.getpid(), address=server.address
-        )
-        built = run_bentoml(work, service(work, spy), "own:Spy", "spy", PYTHON)
-        assert server.arrived == []
+    with kept_from_a_spy(tmp_path, monkeypatch) as spy:
+        context = service(work, spy.source + SERVED)
+        built = run_bentoml(work, context, "own:Spy", "spy", PYTHON)
     assert (built / "bento.yaml").is_file()
-    found = json.loads(marker.read_text())
-    assert SECRET not in marker.read_text()
-    assert {name for name in found if name.startswith("PYTHON")} == {
+    assert {name for name in spy.environment if name.startswith("PYTHON")} == {
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONHASHSEED",
     }

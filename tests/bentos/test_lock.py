@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import packed_models as samples
 import pytest
 
-from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, locked
+from kfp_bento.runtime.bentos.lock import bento_constraints, bento_requirements, lock_requirements
 from kfp_bento.runtime.errors import BentoError
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def test_a_package_in_a_local_file_is_refused(model: ModelVersion, line: str) ->
 def test_a_real_lock_has_hashes_and_no_index(model: ModelVersion, tmp_path: Path) -> None:
     (tmp_path / "constraints.txt").write_text("# why\nsix<1.17\nmlflow==3.1\n")
     constraints = bento_constraints([replace(model, directory=tmp_path)])
-    text = locked(["six", "colorama; sys_platform == 'win32'"], constraints, "3.11", tmp_path)
+    text = lock_requirements(
+        ["six", "colorama; sys_platform == 'win32'"], constraints, "3.11", tmp_path
+    )
     lines = text.splitlines()
     assert constraints == ["six<1.17", "mlflow-skinny==3.1"]
     assert lines[0] == "six==1.16.0 \\"
@@ -69,11 +71,11 @@ def test_a_real_lock_has_hashes_and_no_index(model: ModelVersion, tmp_path: Path
 
 def test_requirements_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     with pytest.raises(BentoError, match=r"six==1\.16\.0 and six==1\.17\.0") as raised:
-        locked(["six==1.16.0", "six==1.17.0"], [], "3.11", tmp_path)
+        lock_requirements(["six==1.16.0", "six==1.17.0"], [], "3.11", tmp_path)
     assert "requirements" in raised.value.hint
     assert "\n" not in raised.value.message
 
 
 def test_a_package_without_wheels_is_named(tmp_path: Path) -> None:
     with pytest.raises(BentoError, match=r"pandas==1\.0"):
-        locked(["pandas==1.0"], [], "3.11", tmp_path)
+        lock_requirements(["pandas==1.0"], [], "3.11", tmp_path)

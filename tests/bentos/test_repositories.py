@@ -18,7 +18,7 @@ from git_server import GitServer, git_server
 from package_index import Index, package_index
 
 from kfp_bento.runtime.bentos import build_bento
-from kfp_bento.runtime.bentos.lock import locked, requirement_texts
+from kfp_bento.runtime.bentos.lock import lock_requirements, requirement_texts
 from kfp_bento.runtime.errors import BentoError, KfpBentoError
 from kfp_bento.runtime.images.assembly.qualify import qualify
 from kfp_bento.runtime.models import load_model
@@ -107,7 +107,7 @@ def lock_of(folder: Path, line: str, allowed: str) -> str:
     read = read_requirements(
         [line], whose="the test", error=BentoError, sources=allowed_sources([allowed])
     )
-    return locked(requirement_texts(read), [], "3.11", folder)
+    return lock_requirements(requirement_texts(read), [], "3.11", folder)
 
 
 def bento_of(model: Path, *lines: str, allowed: str = "") -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from checked_models import make_model
 from package_index import package_index
+from spy import SECRET, kept_from_a_spy
 
 from kfp_bento.runtime.checks.expected import expected_answers, unmet_requirement
 from kfp_bento.runtime.errors import CheckError
@@ -18,8 +17,6 @@ from kfp_bento.runtime.programs import confinement
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion
-
-SECRET = "s3cr3t-T0ken"
 
 
 @pytest.fixture
@@ -70,20 +67,7 @@ def test_a_reason_shows_no_password(model: ModelVersion) -> None:
     assert "hunter2" not in unmet_requirement(replace(model, requirements=(line,)))
 
 
-SPY = """\
-import json, os, pathlib, urllib.request
-found = dict(os.environ)
-for path in ({netrc!r}, "/proc/{process}/environ"):
-    try:
-        found[path] = pathlib.Path(path).read_bytes().decode(errors="replace")
-    except OSError:
-        pass
-pathlib.Path({marker!r}).write_text(json.dumps(found))
-try:
-    urllib.request.urlopen({address!r}, timeout=5)
-except OSError:
-    pass
-
+ASKED = """\
 def _load_pyfunc(path):
     return Model()
 
@@ -97,24 +81,14 @@ class Model:
 def test_the_code_of_a_model_sees_no_secrets_and_no_network(
     model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    netrc, marker = tmp_path / ".netrc", tmp_path / "found.json"
-    netrc.write_text(f"default login robot password {SECRET}\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
     folder = tmp_path / "spy"
     (folder / "code").mkdir(parents=True)
     (folder / "MLmodel").write_text(
         "flavors:\n  python_function:\n    loader_module: spy\n    code: code\n"
     )
-    with package_index() as server:
-        (folder / "code/spy.py").write_text(
-            SPY.format(
-                netrc=str(netrc), marker=str(marker), process=os.getpid(), address=server.address
-            )
-        )
-        spy: Any = replace(model, directory=folder, requirements=(), signature=None)
-        (answer,) = expected_answers(spy, [{"inputs": [1]}])
-        assert server.arrived == []
+    with kept_from_a_spy(tmp_path, monkeypatch) as spy:
+        (folder / "code/spy.py").write_text(spy.source + ASKED)
+        changed: Any = replace(model, directory=folder, requirements=(), signature=None)
+        (answer,) = expected_answers(changed, [{"inputs": [1]}])
     assert str(answer) == "[nan]"
-    assert SECRET not in marker.read_text()
-    assert json.loads(marker.read_text())["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert spy.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"

@@ -10,8 +10,7 @@ from rich.console import Console
 from kfp_bento.runtime.checks import CheckReport
 from kfp_bento.runtime.cli import output
 from kfp_bento.runtime.errors import ModelError, plain_text
-from kfp_bento.runtime.reports import check_summary
-from kfp_bento.runtime.reports.elements import element
+from kfp_bento.runtime.reports import check_summary, run_report
 from kfp_bento.runtime.reports.markdown import code, fenced, literal
 
 HOSTILE = "".join(
@@ -87,7 +86,9 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 def test_reports_steer_nothing() -> None:
     report = CheckReport("smoke_test", False, HOSTILE, {}, ({"served": HOSTILE},), HOSTILE, HOSTILE)
     pages = [
-        element("p", HOSTILE, title=HOSTILE),
+        run_report(
+            {"checks": [report.to_dict()], "image": {"digest": HOSTILE}}, {HOSTILE: HOSTILE}
+        ),
         literal(HOSTILE),
         code(HOSTILE),
         fenced(HOSTILE),

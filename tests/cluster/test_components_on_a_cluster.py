@@ -1,4 +1,4 @@
-"""The deploying components against a real API server, with no more rights than they need."""
+"""The deploying component against a real API server, with no more rights than they need."""
 
 from __future__ import annotations
 
@@ -15,16 +15,10 @@ from played_targets import controllers_of, definitions_of
 from pod_behaviour import crash_loop, image_pull_backoff
 
 import kfp_bento.components as shipped
-from kfp_bento.runtime.deployments import needed_permissions, role_rules
+from kfp_bento.runtime.deployments import TARGETS, needed_permissions, role_rules
 from kfp_bento.runtime.errors import DeploymentError
 
 DEPLOYMENT = ("apps/v1", "Deployment")
-COMPONENTS = {
-    "bento-deployment": shipped.deploy_bento,
-    "bento-request": shipped.request_bento,
-    "inference-service": shipped.deploy_inference_service,
-    "workload": shipped.deploy_workload,
-}
 OPERATIONS = ("diff", "apply", "wait", "prune", "roll_back")
 FIRST, SECOND = "a1", "b2"
 
@@ -46,7 +40,7 @@ class Step:
         return (self.directory / name).read_text()
 
     def record(self) -> dict[str, Any]:
-        return dict(json.loads(self.text("record")))
+        return dict(json.loads(self.text("release")))
 
     def call(self, component: Any, **given: Any) -> Any:
         artifacts = {
@@ -87,6 +81,7 @@ class Release:
 
     def parameters(self, which: str) -> dict[str, Any]:
         given = {
+            "target": self.target,
             "image": self.image(which),
             "bento": self.bento(which),
             "namespace": self.namespace,
@@ -95,11 +90,12 @@ class Release:
             "wait_seconds": 60,
         }
         if self.target == "bento-request":
-            given["archive_url"] = f"https://store.example.com/wine-{which}.tar.gz"
+            url = f"https://store.example.com/wine-{which}.tar.gz"
+            given["options"] = {"archive_url": url}
         return given
 
     def deploy(self, step: Step, which: str, **more: Any) -> Any:
-        return step.call(COMPONENTS[self.target], **{**self.parameters(which), **more})
+        return step.call(shipped.deploy_bento, **{**self.parameters(which), **more})
 
     def roll_back(self, step: Step, **more: Any) -> Any:
         given = {"name": "wine", "target": self.target, "namespace": self.namespace}
@@ -120,7 +116,7 @@ def as_a_step(cluster: LiveCluster, namespace: str, monkeypatch: pytest.MonkeyPa
     return become
 
 
-@pytest.fixture(params=list(COMPONENTS))
+@pytest.fixture(params=list(TARGETS))
 def release(
     request: pytest.FixtureRequest,
     cluster: LiveCluster,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kfp_bento.components as shipped
+from kfp_bento.runtime.deployments import TARGETS, option_docs
 
 ROOT = Path(__file__).parents[2]
 NAMES = shipped.__all__
@@ -24,7 +25,6 @@ OVERWRITTEN = {
     "Output",
 }
 EXAMPLE = "train_wine_model"  # stands for a user's own training code
-DEPLOYING = ["deploy_bento", "deploy_inference_service", "deploy_workload", "request_bento"]
 
 
 def tree(name: str) -> ast.FunctionDef:
@@ -80,9 +80,8 @@ def test_the_readme_lists_every_input_and_output(name: str) -> None:
         assert (f"| `{key}` |" in text) is (key not in filled_in), key
 
 
-@pytest.mark.parametrize("name", DEPLOYING)
-def test_what_is_set_on_a_deploying_task_is_meant_for_the_served_pods(name: str) -> None:
-    specification = getattr(shipped, name).component_spec
+def test_what_is_set_on_a_deploying_task_is_meant_for_the_served_pods() -> None:
+    specification = shipped.deploy_bento.component_spec
     assert specification.inputs["task_config"].optional
     handed_on = {
         one.field.name: one.apply_to_task for one in specification.task_config_passthroughs
@@ -97,11 +96,11 @@ def test_what_is_set_on_a_deploying_task_is_meant_for_the_served_pods(name: str)
     }
 
 
-def test_all_deploying_components_take_the_same_settings_of_a_deployment() -> None:
-    common = {"mode", "name", "namespace", "resources", "autoscaling", "envs", "wait_seconds"}
-    common |= {"roll_back_on_failure", "force", "tolerated", "unschedulable_seconds", "options"}
-    given = {"manifests", "record", "diff", "summary", "metrics", "url", "name"}
-    for name in DEPLOYING:
-        specification = getattr(shipped, name).component_spec
-        assert common <= set(specification.inputs), name
-        assert given <= set(specification.outputs), name
+def test_the_readme_lists_the_options_of_each_target() -> None:
+    text = (ROOT / "components/deploy_bento/README.md").read_text()
+    inputs = shipped.deploy_bento.component_spec.inputs
+    for name, target in TARGETS.items():
+        section = text.partition(f"## What `options` takes for {name}\n")[2].partition("\n## ")[0]
+        listed = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
+        known = {one.name for one in option_docs(target.options_type)}
+        assert listed == known - set(inputs), name

@@ -1,4 +1,4 @@
-"""The deploying components as KFP runs them: its executor, its local runner, its compiler."""
+"""The deploying component as KFP runs it: its executor, its local runner, its compiler."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ from local_pipelines import placed_workload
 from sample_bentos import IMAGE
 from sample_targets import AFFINITY, ARCHIVE, TOLERATION
 
-from kfp_bento.components import (
-    deploy_bento,
-    deploy_inference_service,
-    deploy_workload,
-    request_bento,
-    roll_back,
-)
+from kfp_bento.components import deploy_bento, roll_back
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.deployments import TARGETS
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
@@ -38,13 +32,13 @@ TASK = {
     "affinity": AFFINITY,
     "env": [{"name": "KUBECONFIG", "value": "/etc/cluster/config"}],
 }
-DEPLOYING: dict[str, tuple[Any, dict[str, Any]]] = {
-    "bento-deployment": (deploy_bento, {"image": IMAGE}),
-    "bento-request": (request_bento, {"archive_url": ARCHIVE}),
-    "inference-service": (deploy_inference_service, {"image": IMAGE}),
-    "workload": (deploy_workload, {"image": IMAGE}),
+NEEDED: dict[str, dict[str, Any]] = {
+    "bento-deployment": {"image": IMAGE},
+    "bento-request": {"options": {"archive_url": ARCHIVE}},
+    "inference-service": {"image": IMAGE},
+    "workload": {"image": IMAGE},
 }
-every_component = pytest.mark.parametrize("target", DEPLOYING)
+every_target = pytest.mark.parametrize("target", NEEDED)
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +92,7 @@ class Executed:
         answer = json.loads((directory / "executor_output.json").read_text())
         self.values: dict[str, Any] = answer["parameterValues"]
         self.metrics = answer["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+        self.artifacts = answer["artifacts"]
 
     def manifest(self, kind: str) -> dict[str, Any]:
         (path,) = (self.directory / "manifests").glob(f"{kind.lower()}-*.yaml")
@@ -105,9 +100,9 @@ class Executed:
 
 
 def execute(target: str, directory: Path, bento: Path | None, **more: Any) -> Executed:
-    component, needed = DEPLOYING[target]
-    parameters = {"mode": "render", **needed, **more}
-    return Executed(component, directory / "outputs", bento, parameters)
+    needed = {"mode": "render", "target": target, **NEEDED[target]}
+    more["options"] = {**needed.get("options", {}), **more.get("options", {})}
+    return Executed(deploy_bento, directory / "outputs", bento, {**needed, **more})
 
 
 def placement(target: str, executed: Executed) -> dict[str, Any]:
@@ -138,7 +133,7 @@ def floats(value: Any) -> Iterator[float]:
 # -- the task's own settings -----------------------------------------------------------------
 
 
-@every_component
+@every_target
 def test_what_is_set_on_the_task_reaches_the_served_pods(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
@@ -150,14 +145,14 @@ def test_what_is_set_on_the_task_reaches_the_served_pods(
     assert list(floats(found)) == []
 
 
-@every_component
+@every_target
 def test_variables_of_the_task_stay_with_the_task(target: str, bento: Path, tmp_path: Path) -> None:
     execute(target, tmp_path, bento, task_config=TASK)
     for path in (tmp_path / "outputs" / "manifests").iterdir():
         assert "KUBECONFIG" not in path.read_text()
 
 
-@every_component
+@every_target
 def test_what_a_parameter_says_comes_before_the_task(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
@@ -167,7 +162,7 @@ def test_what_a_parameter_says_comes_before_the_task(
     assert (limits["cpu"], limits["memory"]) == ("3", "3Gi")
 
 
-@every_component
+@every_target
 def test_a_task_without_settings_renders_as_if_there_were_no_task(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
@@ -183,44 +178,69 @@ def test_the_compiled_task_hands_its_settings_on_and_keeps_its_secrets(tmp_path:
     path = tmp_path / "placed.yaml"
     compiler.Compiler().compile(placed_workload, str(path))
     specification, platform = yaml.safe_load_all(path.read_text())
-    handed_on = specification["components"]["comp-deploy-workload"]["taskConfigPassthroughs"]
+    handed_on = specification["components"]["comp-deploy-bento"]["taskConfigPassthroughs"]
     assert {"field": "RESOURCES"} in handed_on
     assert {"field": "KUBERNETES_VOLUMES", "applyToTask": True} in handed_on
     executors = specification["deploymentSpec"]["executors"]
-    container = executors["exec-deploy-workload"]["container"]
+    container = executors["exec-deploy-bento"]["container"]
     assert container["resources"]["resourceCpuLimit"] == "2"
     kinds = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert {"secretAsVolume", "tolerations", "nodeSelector"} <= set(kinds["exec-deploy-workload"])
+    assert {"secretAsVolume", "tolerations", "nodeSelector"} <= set(kinds["exec-deploy-bento"])
 
 
 def test_kfps_loader_of_yaml_forgets_what_is_handed_on(tmp_path: Path) -> None:
     loaded = components.load_component_from_file(
-        str(ROOT / "components/deploy_workload/component.yaml")
+        str(ROOT / "components/deploy_bento/component.yaml")
     )
 
     @dsl.pipeline
     def from_yaml():
         bento = dsl.importer(artifact_uri="/bento", artifact_class=dsl.Model)
-        loaded(image=IMAGE, bento=bento.output)
+        loaded(target="workload", image=IMAGE, bento=bento.output)
 
     path = tmp_path / "pipeline.yaml"
     compiler.Compiler().compile(from_yaml, str(path))
     assert "taskConfigPassthroughs" not in path.read_text()
 
 
-def test_every_target_has_its_component() -> None:
-    assert set(DEPLOYING) == set(TARGETS)
+def test_the_component_serves_every_target() -> None:
+    assert set(NEEDED) == set(TARGETS)
+
+
+def test_a_target_that_there_is_not_is_refused_with_those_that_there_are(
+    bento: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"mode": "render", "target": "lambda", "image": IMAGE}
+    with pytest.raises(InvalidInput, match="lambda") as refused:
+        Executed(deploy_bento, tmp_path / "outputs", bento, elsewhere)
+    assert "workload" in str(refused.value)
+
+
+@every_target
+def test_an_option_of_another_target_is_refused_by_its_name(
+    target: str, bento: Path, tmp_path: Path
+) -> None:
+    other = "archive_url" if target != "bento-request" else "storage_uri"
+    with pytest.raises(InvalidInput, match=other):
+        execute(target, tmp_path, bento, options={other: "s3://store/wine.tar"})
+
+
+def test_the_release_is_an_artifact_that_later_steps_can_take(bento: Path, tmp_path: Path) -> None:
+    executed = execute("workload", tmp_path, bento)
+    (entry,) = executed.artifacts["release"]["artifacts"]
+    assert entry["metadata"] == json.loads((tmp_path / "outputs/release").read_text())
+    assert entry["metadata"]["target"] == "workload"
 
 
 # -- outputs ---------------------------------------------------------------------------------
 
 
-@every_component
+@every_target
 def test_everything_is_left_that_the_component_promises(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
     executed = execute(target, tmp_path, bento)
-    release = json.loads((tmp_path / "outputs/record").read_text())
+    release = json.loads((tmp_path / "outputs/release").read_text())
     assert (release["target"], release["mode"]) == (target, "rendered")
     assert executed.values["name"] == release["name"] == "wine"
     assert executed.values["url"] == ""
@@ -232,7 +252,11 @@ def test_everything_is_left_that_the_component_promises(
 def test_a_request_hands_the_destination_on(bento: Path, tmp_path: Path) -> None:
     image = "registry.example.com/team/wine:v1"
     executed = execute(
-        "bento-request", tmp_path, bento, image=image, registry_secret="regcred", build_timeout="1h"
+        "bento-request",
+        tmp_path,
+        bento,
+        image=image,
+        options={"registry_secret": "regcred", "build_timeout": "1h"},
     )
     assert executed.values["image"] == image
     spec = executed.manifest("BentoRequest")["spec"]
@@ -246,16 +270,18 @@ def test_a_stored_model_needs_neither_image_nor_bento(tmp_path: Path) -> None:
         None,
         image="",
         name="iris",
-        storage_uri="s3://models/iris",
-        model_format="mlflow",
-        deployment_mode="RawDeployment",
+        options={
+            "storage_uri": "s3://models/iris",
+            "model_format": "mlflow",
+            "mode": "RawDeployment",
+        },
     )
     service = executed.manifest("InferenceService")
     assert service["spec"]["predictor"]["model"]["storageUri"] == "s3://models/iris"
     assert "RawDeployment" in service["metadata"]["annotations"].values()
 
 
-@every_component
+@every_target
 def test_an_option_that_is_no_parameter_is_given_in_options(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
@@ -264,7 +290,7 @@ def test_an_option_that_is_no_parameter_is_given_in_options(
     assert executed.manifest(primary)["metadata"]["labels"]["team"] == "wine"
 
 
-@every_component
+@every_target
 @pytest.mark.parametrize("option", ["namespace", "color"])
 def test_an_option_that_is_a_parameter_or_nothing_is_refused(
     target: str, option: str, bento: Path, tmp_path: Path
@@ -308,7 +334,7 @@ def test_kfps_floats_render_the_same_manifests(bento: Path, tmp_path: Path) -> N
         IMAGE, load_bento(bento), {"autoscaling": autoscaling, **options}
     )
     expected = write_manifests(rendered.manifests, tmp_path / "expected")
-    made = run.output("deploy-workload", "manifests")
+    made = run.output("deploy-bento", "manifests")
     assert {path.name for path in expected} == {path.name for path in made.iterdir()}
     for path in expected:
         assert (made / path.name).read_text() == path.read_text()
@@ -316,9 +342,9 @@ def test_kfps_floats_render_the_same_manifests(bento: Path, tmp_path: Path) -> N
 
 def test_a_request_runs_locally_as_far_as_it_can(bento: Path, tmp_path: Path) -> None:
     run = local_run("request", tmp_path / "run", bento_directory=str(bento), archive_url=ARCHIVE)
-    assert run.record("request-bento")["mode"] == "rendered"
+    assert run.record("deploy-bento", "release")["mode"] == "rendered"
 
 
 def test_an_artifact_that_is_left_out_is_none_locally(tmp_path: Path) -> None:
     run = local_run("stored_model", tmp_path, storage_uri="s3://models/iris")
-    assert run.record("deploy-inference-service")["name"] == "iris"
+    assert run.record("deploy-bento", "release")["name"] == "iris"

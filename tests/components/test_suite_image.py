@@ -14,7 +14,7 @@ import pytest
 import yaml
 from containers import run
 
-from kfp_bento.runtime.images import pack_image
+from kfp_bento.runtime.images import ImageOptions, pack_image
 from kfp_bento.runtime.models import ModelVersion
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     return pack_image(
         ROOT / "requirements-runtime.txt",
         f"oci:{tmp_path_factory.mktemp('suite')}/image",
+        ImageOptions(base="host"),
         name="runtime-python",
         version="0",
         python=MINOR,
         wheels=[wheel],
         built_here=["kfp-server-api"],
-        base="host",
     )
 
 

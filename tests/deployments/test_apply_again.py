@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from releases import apply_manifests, render_bento_deployment, trial_changes
-from sample_bentos import IMAGE, make_bento
-from stub_api_server import ApiServer, serve_api, write_kubeconfig
+from releases import apply_manifests, trial_changes
+from stub_api_server import ApiServer, write_kubeconfig
 
 from kfp_bento.runtime.errors import DeploymentError
-
-
-@pytest.fixture
-def manifests() -> list[dict[str, Any]]:
-    return render_bento_deployment(IMAGE, make_bento(), namespace="serving")
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serve_api(ApiServer()) as server:
-        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        yield server
 
 
 def changes(manifests: list[dict[str, Any]], **options: Any) -> list[str]:

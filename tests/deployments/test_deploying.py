@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_api_server import ApiServer, serve_api, write_kubeconfig
+from stub_api_server import ApiServer
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments import TARGETS, Deployed, Waiting, cluster_configured, deploy
@@ -80,14 +80,6 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTarget]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serve_api(ApiServer()) as server:
-        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        yield server
 
 
 def test_without_a_cluster_a_release_is_only_rendered_and_says_so(

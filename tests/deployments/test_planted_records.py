@@ -386,6 +386,14 @@ def test_without_a_seal_nothing_brings_what_the_live_release_does_not_have(
     assert api.patches == []
 
 
+def test_what_would_not_be_brought_back_is_told_with_how_a_release_stands(api: ApiServer) -> None:
+    release = released("workload")
+    text = record(release, options={"service_account": "admin"})
+    stand(api, release, "kfp-bento/previous-good", text)
+    status = deployments.release_status("wine", target="workload")
+    assert "it brings ServiceAccount admin" in status.disbelieved[0]
+
+
 @pytest.mark.parametrize(("which", "options", "gain"), GAINS)
 def test_what_the_live_release_has_comes_back_without_a_seal(
     api: ApiServer, which: str, options: dict[str, Any], gain: str

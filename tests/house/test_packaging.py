@@ -31,3 +31,20 @@ def test_components_run_in_the_image_of_this_version() -> None:
     version = PROJECT["project"]["version"]
     for path in (ROOT / "components").glob("*/component.py"):
         assert f"/runtime-python:{version}" in path.read_text(), path.parent.name
+
+
+def test_what_is_no_module_is_packaged_too() -> None:
+    declared = PROJECT["tool"]["setuptools"]["package-data"]
+    patterns = {
+        (*package.split(".")[1:], *pattern.split("/"))
+        for package, named in declared.items()
+        for pattern in named
+        if package != "*"
+    }
+    kept = {
+        path
+        for path in (ROOT / "runtime").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+    }
+    assert kept
+    assert kept <= {path for pattern in patterns for path in ROOT.glob("/".join(pattern))}

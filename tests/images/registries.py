@@ -20,7 +20,7 @@ import pytest
 from servers import docker_registry_binary, free_port, running
 
 from kfp_bento.runtime.images.oci.image import Descriptor
-from kfp_bento.runtime.images.registry.repository import RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

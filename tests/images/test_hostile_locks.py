@@ -12,8 +12,9 @@ from package_index import Index, package_index
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.requirements import installer_line, objections
-from kfp_bento.runtime.images.python.wheels import Lock, select_wheels
+from kfp_bento.runtime.images.python.selection import select_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

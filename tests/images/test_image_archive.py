@@ -20,7 +20,7 @@ from handmade import read_json, read_manifest, write
 from moving import archive_members, digest_of, make_base, skopeo, tar_of
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, copy_image
+from kfp_bento.runtime.images import ImageOptions, build_image, copy_image
 from kfp_bento.runtime.images.oci.decompression import decompressed
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, OCI_MANIFEST, Descriptor
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_destination
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def archive(bento: Bento, base: str, tmp_path: Path) -> Path:
-    build_image(bento, f"docker-archive:{tmp_path}/tiny.tar", base=base)
+    build_image(bento, f"docker-archive:{tmp_path}/tiny.tar", ImageOptions(base=base))
     return tmp_path / "tiny.tar"
 
 
 def test_an_archive_holds_the_image_with_its_layers_uncompressed(
     bento: Bento, base: str, archive: Path, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/layout", base=base)
+    build_image(bento, f"oci:{tmp_path}/layout", ImageOptions(base=base))
     manifest = read_manifest(tmp_path / "layout")
     config = read_json(tmp_path / "layout", manifest["config"]["digest"])
     members = archive_members(archive)
@@ -69,7 +69,7 @@ def test_podman_loads_an_archive_and_runs_the_image(
     bento: Bento, podman: list[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "tiny.tar"
-    build_image(bento, f"docker-archive:{file}", base="host")
+    build_image(bento, f"docker-archive:{file}", ImageOptions(base="host"))
     done = subprocess.run(
         [*podman, "load", "--input", file], capture_output=True, text=True, check=False
     )
@@ -101,7 +101,7 @@ def test_an_archive_is_the_same_bytes_wherever_and_whenever_it_is_written(
 ) -> None:
     before = os.umask(0o077)
     try:
-        build_image(bento, f"docker-archive:{tmp_path}/else/where.tar", base=base)
+        build_image(bento, f"docker-archive:{tmp_path}/else/where.tar", ImageOptions(base=base))
     finally:
         os.umask(before)
     assert (tmp_path / "else/where.tar").read_bytes() == archive.read_bytes()
@@ -111,7 +111,7 @@ def test_the_same_image_again_leaves_the_archive_alone(
     bento: Bento, base: str, archive: Path
 ) -> None:
     before = archive.stat()
-    again = build_image(bento, f"docker-archive:{archive}", base=base)
+    again = build_image(bento, f"docker-archive:{archive}", ImageOptions(base=base))
     assert again.reused
     assert (archive.stat().st_ino, archive.stat().st_mtime_ns) == (
         before.st_ino,
@@ -122,14 +122,14 @@ def test_the_same_image_again_leaves_the_archive_alone(
 def test_an_archive_cut_short_is_written_again(bento: Bento, base: str, archive: Path) -> None:
     whole = archive.read_bytes()
     archive.write_bytes(whole[:-1024])
-    assert not build_image(bento, f"docker-archive:{archive}", base=base).reused
+    assert not build_image(bento, f"docker-archive:{archive}", ImageOptions(base=base)).reused
     assert archive.read_bytes() == whole
 
 
 def test_an_archive_of_ours_is_replaced_by_another_image(
     bento: Bento, base: str, archive: Path
 ) -> None:
-    build_image(bento, f"docker-archive:{archive}", base=base, tag="v2")
+    build_image(bento, f"docker-archive:{archive}", ImageOptions(base=base, tag="v2"))
     assert open_image(f"docker-archive:{archive}").tag == "v2"
 
 
@@ -148,7 +148,7 @@ def test_what_we_did_not_write_is_left_alone(
         skopeo("copy", f"docker-archive:{archive}", f"docker-archive:{target}:a:b")
     before = target.read_bytes() if target.is_file() else None
     with pytest.raises(ImageError, match=r"did not write|cannot be written"):
-        build_image(bento, f"docker-archive:{target}", base=base)
+        build_image(bento, f"docker-archive:{target}", ImageOptions(base=base))
     assert before is None or target.read_bytes() == before
     assert target.is_symlink() == (kind == "dangling link")
 
@@ -220,7 +220,9 @@ def test_an_archive_can_be_a_base(bento: Bento, base: str, tmp_path: Path) -> No
     file = tmp_path / "base.tar"
     skopeo("copy", "--override-arch=amd64", base, f"docker-archive:{file}")
     image = build_image(
-        bento, f"oci:{tmp_path}/out", base=f"docker-archive:{file}", platform="linux/amd64"
+        bento,
+        f"oci:{tmp_path}/out",
+        ImageOptions(base=f"docker-archive:{file}", platform="linux/amd64"),
     )
     assert [layer.kind for layer in image.layers] == ["base", "dependencies", "model", "source"]
     skopeo("copy", f"oci:{tmp_path}/out:v1", f"oci:{tmp_path}/checked")

@@ -16,7 +16,7 @@ import pytest
 from handmade import open_layer, read_json, read_manifest, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import Image, build_image
+from kfp_bento.runtime.images import Image, ImageOptions, build_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def config_of(layout: Path) -> dict[str, Any]:
 def test_an_image_has_base_dependencies_models_and_source(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert [layer.kind for layer in image.layers] == ["base", "dependencies", "model", "source"]
     assert image.repository == "localhost/tiny"
     assert image.tags == ("v1",)
@@ -42,14 +42,14 @@ def test_an_image_has_base_dependencies_models_and_source(
 
 
 def test_an_image_survives_as_json(bento: Bento, base: str, tmp_path: Path) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert Image.from_dict(json.loads(json.dumps(image.to_dict()))) == image
 
 
 def test_the_configuration_is_that_of_bentomls_dockerfile(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     config = config_of(tmp_path / "out")["config"]
     environment = dict(pair.split("=", 1) for pair in config["Env"])
     assert config["User"] == "1034:1034"
@@ -65,7 +65,7 @@ def test_the_configuration_is_that_of_bentomls_dockerfile(
 
 
 def test_there_is_no_clock_path_or_run_in_an_image(bento: Bento, base: str, tmp_path: Path) -> None:
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     config = config_of(tmp_path / "out")
     assert config["created"] == "1980-01-01T00:00:00Z"
     assert len([x for x in config["history"] if not x.get("empty_layer")]) == 4
@@ -75,7 +75,7 @@ def test_there_is_no_clock_path_or_run_in_an_image(bento: Bento, base: str, tmp_
 def test_the_environment_is_a_real_one_and_forgets_this_machine(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
 
         def text(name: str) -> str:
@@ -99,7 +99,7 @@ def test_the_environment_is_a_real_one_and_forgets_this_machine(
 
 
 def test_bytecode_does_not_depend_on_file_times(bento: Bento, base: str, tmp_path: Path) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         compiled = [x for x in layer.getmembers() if x.name.endswith(".pyc")]
         content = layer.extractfile(compiled[0])
@@ -111,7 +111,7 @@ def test_bytecode_does_not_depend_on_file_times(bento: Bento, base: str, tmp_pat
 def test_the_source_layer_has_no_models_no_record_and_no_noise(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     with open_layer(tmp_path / "out", image.layers[3]) as layer:
         names = layer.getnames()
         script = layer.getmember("home/bentoml/bento/env/docker/entrypoint.sh")
@@ -126,7 +126,7 @@ def test_the_source_layer_has_no_models_no_record_and_no_noise(
 def test_only_directories_that_are_ours_are_written(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     for layer in image.layers[1:]:
         with open_layer(tmp_path / "out", layer) as archive:
             assert all(
@@ -135,7 +135,7 @@ def test_only_directories_that_are_ours_are_written(
 
 
 def test_models_are_never_compressed(bento: Bento, base: str, tmp_path: Path) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, compression="gzip")
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, compression="gzip"))
     assert [layer.media_type.rpartition("layer.v1.")[2] for layer in image.layers] == [
         *("tar+gzip", "tar+gzip", "tar", "tar+gzip")
     ]
@@ -144,9 +144,9 @@ def test_models_are_never_compressed(bento: Bento, base: str, tmp_path: Path) ->
 def test_a_changed_source_changes_the_source_layer_only(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    before = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    before = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     (bento.directory / "src/service.py").write_text("# changed\n")
-    after = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    after = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert before.layers[:3] == after.layers[:3]
     assert before.layers[3].digest != after.layers[3].digest
 
@@ -155,8 +155,9 @@ BUILD = """
 import sys
 from pathlib import Path
 from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.images import build_image
-print(build_image(load_bento(Path(sys.argv[1])), sys.argv[2], base=sys.argv[3]).digest)
+from kfp_bento.runtime.images import ImageOptions, build_image
+options = ImageOptions(base=sys.argv[3])
+print(build_image(load_bento(Path(sys.argv[1])), sys.argv[2], options).digest)
 """
 
 
@@ -167,7 +168,7 @@ def test_unpacked_by_another_tool_it_is_what_was_packed(
     if umoci is None:
         pytest.skip("umoci is not installed")
     # umoci of Debian 12 knows no zstd.
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, compression="gzip")
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, compression="gzip"))
     target = tmp_path / "bundle"
     subprocess.run(
         [umoci, "unpack", "--rootless", "--image", f"{tmp_path}/out:v1", target],
@@ -193,7 +194,7 @@ def test_skopeo_reads_the_layout(bento: Bento, base: str, tmp_path: Path) -> Non
     skopeo = shutil.which("skopeo")
     if skopeo is None:
         pytest.skip("skopeo is not installed")
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     done = subprocess.run(
         [skopeo, "inspect", f"oci:{tmp_path}/out:v1"], check=True, capture_output=True
     )
@@ -202,7 +203,7 @@ def test_skopeo_reads_the_layout(bento: Bento, base: str, tmp_path: Path) -> Non
 
 def test_a_docker_base_becomes_an_oci_image(bento: Bento, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", docker_types=True)
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     manifest = read_manifest(tmp_path / "out")
     types = [manifest["mediaType"], manifest["config"]["mediaType"]]
     types += [layer["mediaType"] for layer in manifest["layers"]]
@@ -212,7 +213,9 @@ def test_a_docker_base_becomes_an_oci_image(bento: Bento, tmp_path: Path) -> Non
 def test_the_wanted_platform_is_taken_from_an_index(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, platform="linux/arm64")
+    image = build_image(
+        bento, f"oci:{tmp_path}/out", ImageOptions(base=base, platform="linux/arm64")
+    )
     assert config_of(tmp_path / "out")["architecture"] == "arm64"
     with open_layer(tmp_path / "out", image.layers[0]) as layer:
         assert "etc/arm64" in layer.getnames()
@@ -221,13 +224,13 @@ def test_the_wanted_platform_is_taken_from_an_index(
 def test_a_base_without_the_platform_is_refused(bento: Bento, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", architectures=("amd64",))
     with pytest.raises(ImageError, match=r"no image for linux/arm64, only for linux/amd64"):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, platform="linux/arm64")
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, platform="linux/arm64"))
 
 
 def test_a_base_with_another_python_is_refused(bento: Bento, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", python="3.8.1")
     with pytest.raises(ImageError, match=r"has Python 3\.8\.1, but the bento was built for"):
-        build_image(bento, f"oci:{tmp_path}/out", base=base)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 
 def test_a_base_that_lies_about_its_content_is_refused(bento: Bento, tmp_path: Path) -> None:
@@ -236,14 +239,14 @@ def test_a_base_that_lies_about_its_content_is_refused(bento: Bento, tmp_path: P
         if blob.read_bytes()[:2] == b"\x1f\x8b":
             blob.write_bytes(blob.read_bytes()[:-1] + b"!")
     with pytest.raises(ImageError, match="gave bytes that are not"):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, platform="linux/amd64")
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, platform="linux/amd64"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_second_build_reuses_the_dependencies(bento: Bento, base: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
-    second = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
+    second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert [layer.origin for layer in first.layers] == ["base", "built", "built", "built"]
     assert [layer.origin for layer in second.layers] == ["base", "reused", "built", "built"]
     assert second.digest == first.digest
@@ -251,11 +254,11 @@ def test_a_second_build_reuses_the_dependencies(bento: Bento, base: str, tmp_pat
 
 def test_a_damaged_cache_is_not_used(bento: Bento, base: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
+    first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
     shutil.rmtree(tmp_path / "one")
     blob = cache / "blobs/sha256" / first.layers[1].digest.removeprefix("sha256:")
     blob.write_bytes(bytes(len(blob.read_bytes())))
-    second = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert second.digest == first.digest
     assert second.layers[1].origin == "built"
 
@@ -264,27 +267,27 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
+    build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
     wheel = bento.directory / "src/wheels/greeter-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("intruder.py", "")
     with pytest.raises(ImageError, match=r"(?i)hash"):
-        build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+        build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
 
 
 def test_the_same_image_again_leaves_the_directory_alone(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     before = (tmp_path / "out").stat().st_ino
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert (tmp_path / "out").stat().st_ino == before
 
 
 def test_another_image_replaces_the_old_one(bento: Bento, base: str, tmp_path: Path) -> None:
-    old = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    old = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     (bento.directory / "src/service.py").write_text("# changed\n")
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     blobs = {path.name for path in (tmp_path / "out/blobs/sha256").iterdir()}
     assert old.layers[3].digest.removeprefix("sha256:") not in blobs
     assert leftovers(tmp_path) == []
@@ -307,7 +310,7 @@ def test_what_we_did_not_write_is_never_replaced(
     else:
         write_base(target)
     with pytest.raises(ImageError):
-        build_image(bento, f"oci:{target}", base=base)
+        build_image(bento, f"oci:{target}", ImageOptions(base=base))
     assert target.exists()
     assert leftovers(tmp_path) == []
 
@@ -319,21 +322,24 @@ def test_an_interrupted_build_leaves_nothing(bento: Bento, base: str, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         build_image(
-            bento, f"oci:{tmp_path}/out", base=base, cache=tmp_path / "cache", progress=interrupt
+            bento,
+            f"oci:{tmp_path}/out",
+            ImageOptions(base=base, cache=tmp_path / "cache"),
+            progress=interrupt,
         )
     assert not (tmp_path / "out").exists()
     assert leftovers(tmp_path) == []
 
 
 def test_an_interrupted_build_keeps_the_old_image(bento: Bento, base: str, tmp_path: Path) -> None:
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     (bento.directory / "src/service.py").write_text("# changed\n")
 
     def interrupt(sentence: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, progress=interrupt)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base), progress=interrupt)
     index = json.loads((tmp_path / "out/index.json").read_bytes())
     assert index["manifests"][0]["digest"] == image.digest
     assert leftovers(tmp_path) == []
@@ -354,7 +360,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_named_and_nothing_is_left(bento: Bento, base: str, tiny_disk: Path) -> None:
     (bento.directory / "models/factor/0123456789abcdef/weights.bin").write_bytes(bytes(2 << 20))
     with pytest.raises(ImageError, match="disk is full"):
-        build_image(bento, f"oci:{tiny_disk}/out", base=base)
+        build_image(bento, f"oci:{tiny_disk}/out", ImageOptions(base=base))
     assert list(tiny_disk.iterdir()) == []
 
 
@@ -385,8 +391,8 @@ def test_a_bento_that_needs_commands_is_refused_with_the_line(
     indent = "" if old in ("spec: 2", "models: []") else "  "
     file.write_text(file.read_text().replace(f"\n{indent}{old}", f"\n{indent}{new}"))
     with pytest.raises(ImageError, match=reason) as failure:
-        build_image(bento, f"oci:{tmp_path}/out", base=base)
-    assert "request_bento" in failure.value.hint
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    assert "bento-request" in failure.value.hint
     assert not (tmp_path / "out").exists()
 
 
@@ -396,20 +402,20 @@ def test_bentomls_own_apt_line_is_no_obstacle(bento: Bento, base: str, tmp_path:
     line = CONTAINER_METADATA["debian"]["default_install_command"]
     file = bento.directory / "bento.yaml"
     file.write_text(file.read_text().replace("\n  commands: []", f"\n  commands: ['{line}']"))
-    build_image(bento, f"oci:{tmp_path}/out", base=base)
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 
 def test_requirements_without_hashes_are_refused(bento: Bento, base: str, tmp_path: Path) -> None:
     (bento.directory / "env/python/requirements.txt").write_text("bentoml==1.4.39\n")
     with pytest.raises(ImageError, match=r"not locked with hashes: 'bentoml==1\.4\.39'"):
-        build_image(bento, f"oci:{tmp_path}/out", base=base)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 
 def test_what_uv_says_is_passed_on(bento: Bento, base: str, tmp_path: Path) -> None:
     requirements = bento.directory / "env/python/requirements.txt"
     requirements.write_text(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
     with pytest.raises(ImageError, match=r"absent-1\.0"):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, cache=tmp_path / "cache")
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=tmp_path / "cache"))
     assert not (tmp_path / "cache/records").exists()
     assert leftovers(tmp_path) == []
 
@@ -422,7 +428,7 @@ def test_wrong_options_are_named(
     bento: Bento, base: str, tmp_path: Path, options: dict[str, str]
 ) -> None:
     with pytest.raises(InvalidInput):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, **options)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, **options))
     assert leftovers(tmp_path) == []
 
 
@@ -430,7 +436,7 @@ def test_a_bento_for_another_python_gets_no_bytecode_and_says_so(tmp_path: Path)
     bento = replace(write_bento(tmp_path / "bento"), python_version="3.13")
     base = write_base(tmp_path / "base", python="3.13.1")
     said: list[str] = []
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, progress=said.append)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base), progress=said.append)
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         assert not [x for x in layer.getnames() if x.endswith(".pyc")]
         assert "app/.venv/bin/python3.13" in layer.getnames()
@@ -457,7 +463,7 @@ def test_memory_stays_flat_whatever_the_model_weighs(
 def test_a_second_build_in_the_same_place_says_that_nothing_changed(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
-    first = build_image(bento, f"oci:{tmp_path}/out", base=base)
-    second = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    first = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    second = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert (first.reused, second.reused) == (False, True)
     assert second.to_dict()["reused"] is True

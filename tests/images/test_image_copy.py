@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from kfp_bento.runtime.cli.application import app
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, copy_image, rebase_image
+from kfp_bento.runtime.images import ImageOptions, build_image, copy_image, rebase_image
 from kfp_bento.runtime.images.oci.image import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_platform
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.oci.transfer import AT_ONCE, BlobUpload, put_blobs
@@ -39,7 +39,7 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def image(bento: Bento, base: str, tmp_path: Path) -> str:
-    build_image(bento, f"oci:{tmp_path}/image", base=base)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=base))
     return f"oci:{tmp_path}/image:v1"
 
 

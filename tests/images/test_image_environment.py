@@ -15,17 +15,17 @@ import pytest
 from handmade import MINOR, make_wheel, open_layer, write, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.oci.tar import tar_stream
-from kfp_bento.runtime.images.python import wheels
+from kfp_bento.runtime.images.python import environment
 from kfp_bento.runtime.images.python.environment import (
     DependencyGroup,
     bytecode_identity,
     dependency_groups,
     settle,
 )
-from kfp_bento.runtime.images.python.wheels import Lock
+from kfp_bento.runtime.images.python.lock import Lock
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 PYTHON = f"/usr/local/bin/python{MINOR}"
@@ -266,7 +266,7 @@ def test_libraries_of_a_lib64_machine_come_to_lib(tmp_path: Path) -> None:
 @pytest.fixture
 def small_is_big(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes wheels of ten kilobytes big ones."""
-    monkeypatch.setattr(wheels, "BIG_WHEEL", 10_000)
+    monkeypatch.setattr(environment, "BIG_WHEEL", 10_000)
 
 
 def big_members(name: str) -> dict[str, str | bytes]:
@@ -319,13 +319,13 @@ def test_an_image_has_one_layer_for_each_big_wheel(
     small = make_wheel(shelf, "small")
     bento = write_bento(tmp_path / "bento", f"{big}\n{small}\n")
     base, cache = write_base(tmp_path / "base"), tmp_path / "cache"
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, cache=cache)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
     assert [layer.title for layer in image.layers[1:3]] == ["big 1.0", "dependencies (1 wheel)"]
     assert {layer.kind for layer in image.layers[1:3]} == {"dependencies"}
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         assert "app/.venv/pyvenv.cfg" not in layer.getnames()
     other = write_bento(tmp_path / "other", f"{big}\n")
-    second = build_image(other, f"oci:{tmp_path}/two", base=base, cache=cache)
+    second = build_image(other, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert [layer.origin for layer in second.layers[1:3]] == ["reused", "built"]
 
 

@@ -14,9 +14,9 @@ import pytest
 from handmade import MINOR, open_layer
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.base.host import host_base
-from kfp_bento.runtime.images.cache.local import LayerCache
+from kfp_bento.runtime.images.cache.local import LayerBuilder, LayerCache
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -31,16 +31,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def make(folder: Path, cache: Path | None = None) -> Layer:
-    layer, _, _ = host_base(
-        MINOR,
-        parse_platform(),
-        BlobDirectory(folder),
-        codec_named("zstd"),
-        cache=LayerCache(cache) if cache else None,
-        epoch=1,
-        progress=lambda sentence: None,
-    )
-    return layer
+    return host_base(MINOR, parse_platform(), builder(folder, cache))[0]
+
+
+def builder(folder: Path, cache: Path | None = None) -> LayerBuilder:
+    kept = LayerCache(cache) if cache else None
+    return LayerBuilder(BlobDirectory(folder), codec_named("zstd"), 1, kept, lambda sentence: None)
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +101,15 @@ def test_it_runs_by_itself(archive: tarfile.TarFile, tmp_path: Path) -> None:
 
 def test_another_python_is_refused(bento: Bento, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"has Python .*, but the bento was built for 3\.8"):
-        host_base(
-            "3.8",
-            parse_platform(),
-            BlobDirectory(tmp_path),
-            codec_named("zstd"),
-            cache=None,
-            epoch=1,
-            progress=lambda sentence: None,
-        )
+        host_base("3.8", parse_platform(), builder(tmp_path))
 
 
 def test_another_platform_is_refused(bento: Bento, tmp_path: Path) -> None:
     other = {"amd64": "arm64", "arm64": "amd64"}[parse_platform().architecture]
     with pytest.raises(ImageError, match=f"not {Platform('linux', other)}"):
-        build_image(bento, f"oci:{tmp_path}/out", base="host", platform=f"linux/{other}")
+        build_image(
+            bento, f"oci:{tmp_path}/out", ImageOptions(base="host", platform=f"linux/{other}")
+        )
 
 
 @pytest.mark.parametrize("change", [{"sys.platform": "darwin"}, {"libc": ("", "")}])
@@ -131,7 +121,7 @@ def test_without_linux_and_glibc_it_says_so(
     else:
         monkeypatch.setattr("kfp_bento.runtime.images.base.host.sys.platform", "darwin")
     with pytest.raises(ImageError, match="Linux with glibc only"):
-        build_image(bento, f"oci:{tmp_path}/out", base="host")
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base="host"))
 
 
 def test_bytecode_does_not_depend_on_what_else_is_loaded() -> None:

@@ -31,7 +31,7 @@ from generated_trees import (
 from handmade import MINOR, write_base, write_bento
 from image_specification import Read, check_image, sha256, uncompressed
 
-from kfp_bento.runtime.images import Image, build_image
+from kfp_bento.runtime.images import Image, ImageOptions, build_image
 from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.oci.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Layer
 from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
@@ -157,7 +157,9 @@ def test_an_image_keeps_every_rule_of_the_specification(
 ) -> None:
     bento = write_bento(tmp_path / "bento")
     base = write_base(tmp_path / "base", docker_types=docker_types)
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, compression=compression)
+    image = build_image(
+        bento, f"oci:{tmp_path}/out", ImageOptions(base=base, compression=compression)
+    )
     check_image(image.digest, reader(tmp_path / "out"))
     layout = json.loads((tmp_path / "out/oci-layout").read_bytes())
     assert layout == {"imageLayoutVersion": "1.0.0"}
@@ -180,7 +182,7 @@ def test_an_image_keeps_every_rule_of_the_specification(
 
 def test_the_checker_notices_a_wrong_image(tmp_path: Path) -> None:
     bento, base = write_bento(tmp_path / "bento"), write_base(tmp_path / "base")
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     read = reader(tmp_path / "out")
 
     def swapped(digest: str) -> bytes:
@@ -244,7 +246,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (bento.directory / "src/probe").write_bytes(probe())
     (bento.directory / "src/probe").chmod(0o755)
     base = write_base(folder / "base")
-    image = build_image(bento, f"oci:{folder}/out", base=base, compression=request.param)
+    image = build_image(
+        bento, f"oci:{folder}/out", ImageOptions(base=base, compression=request.param)
+    )
     return Built(folder / "out", image, request.param)
 
 
@@ -417,10 +421,10 @@ BUILD = """
 import sys
 from pathlib import Path
 from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 bento, target, base, cache = sys.argv[1:]
 kept = Path(cache) if cache else None
-print(build_image(load_bento(Path(bento)), target, base=base, cache=kept).digest)
+print(build_image(load_bento(Path(bento)), target, ImageOptions(base=base, cache=kept)).digest)
 """
 # Also an interpreter outside of the virtual environment finds what is installed in it.
 FOUND = {**os.environ, "HOME": "/", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -543,7 +547,7 @@ def test_where_when_and_by_whom_it_is_built_does_not_show(open_folder: Path) -> 
 
 def test_the_layers_of_the_base_are_taken_over_byte_for_byte(tmp_path: Path) -> None:
     bento, base = write_bento(tmp_path / "bento"), write_base(tmp_path / "base")
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     below = image.layers[0]
     name = below.digest.removeprefix("sha256:")
     assert below.media_type == f"{OCI_LAYER}+gzip"

@@ -84,7 +84,7 @@ def test_a_command_of_an_image_is_named_with_its_line(tmp_path: Path) -> None:
     assert f"bento.yaml line {before}: image.commands runs a command: echo before" in error.message
     assert f"bento.yaml line {after}: image.post_commands runs a command" in error.message
     assert "base image" in error.hint
-    assert "request_bento" in error.hint
+    assert "bento-request" in error.hint
 
 
 def test_a_script_of_an_image_is_named_with_its_line(tmp_path: Path) -> None:

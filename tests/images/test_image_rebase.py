@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.cli.application import app
 from kfp_bento.runtime.errors import ImageError, InvalidInput, RegistryError
-from kfp_bento.runtime.images import build_image, copy_image, pack_image, rebase_image
+from kfp_bento.runtime.images import ImageOptions, build_image, copy_image, pack_image, rebase_image
 from kfp_bento.runtime.images.attestations.attachments import read_attachments
 from kfp_bento.runtime.images.attestations.provenance import BUILD_TYPE, REBASE_TYPE, STATEMENT_TYPE
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
@@ -82,8 +82,8 @@ def placements(rebased: RebasedImage) -> dict[str, str]:
 def test_a_rebase_gives_the_bytes_of_a_build_on_the_new_base(
     rich: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    build_image(rich, f"oci:{tmp_path}/before", base=old)
-    fresh = build_image(rich, f"oci:{tmp_path}/fresh", base=new)
+    build_image(rich, f"oci:{tmp_path}/before", ImageOptions(base=old))
+    fresh = build_image(rich, f"oci:{tmp_path}/fresh", ImageOptions(base=new))
     rebased = rebase_image(f"oci:{tmp_path}/before", new, destination=f"oci:{tmp_path}/after")
     assert rebased.digest == fresh.digest
     assert rebased.changed
@@ -99,7 +99,7 @@ def test_a_rebase_gives_the_bytes_of_a_build_on_the_new_base(
 def test_back_on_the_old_base_it_is_the_old_image(
     rich: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    before = build_image(rich, f"oci:{tmp_path}/image", base=old)
+    before = build_image(rich, f"oci:{tmp_path}/image", ImageOptions(base=old))
     assert rebase_image(f"oci:{tmp_path}/image", new).changed
     back = rebase_image(f"oci:{tmp_path}/image", old)
     assert back.digest == before.digest
@@ -110,8 +110,8 @@ def test_the_times_are_those_of_the_image_not_of_the_rebase(
     bento: Bento, old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
-    fresh = build_image(bento, f"oci:{tmp_path}/fresh", base=new)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
+    fresh = build_image(bento, f"oci:{tmp_path}/fresh", ImageOptions(base=new))
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     assert rebase_image(f"oci:{tmp_path}/image", new).digest == fresh.digest
 
@@ -123,8 +123,8 @@ def test_in_a_registry_only_the_configuration_is_sent(
         copy_image(base, f"{oci_registry}/bases/python:{name}")
     bases = f"{oci_registry}/bases/python"
     image = f"{oci_registry}/rebase/tiny"
-    build_image(bento, image, base=f"{bases}:old")
-    fresh = build_image(bento, f"{oci_registry}/rebase/fresh", base=f"{bases}:new")
+    build_image(bento, image, ImageOptions(base=f"{bases}:old"))
+    fresh = build_image(bento, f"{oci_registry}/rebase/fresh", ImageOptions(base=f"{bases}:new"))
     rebased = rebase_image(f"{image}:v1", f"{bases}:new")
     assert rebased.digest == fresh.digest
     assert placements(rebased) == {
@@ -143,7 +143,7 @@ def test_into_another_repository_the_own_layers_are_mounted(
 ) -> None:
     copy_image(new, f"{oci_registry}/bases/two:new")
     image = f"{oci_registry}/mounts/tiny"
-    before = build_image(bento, image, base=old)
+    before = build_image(bento, image, ImageOptions(base=old))
     rebased = rebase_image(
         f"{image}@{before.digest}",
         f"{oci_registry}/bases/two:new",
@@ -163,7 +163,7 @@ def pack(folder: Path, to: str, base: str) -> Any:
     own = folder / "own/mine-2.0-py3-none-any.whl"
     make_wheel(own.parent, "mine", version="2.0")
     options = {"name": "steps", "version": "v1", "python": MINOR, "wheels": [own]}
-    return pack_image(lock, to, base=base, **options)
+    return pack_image(lock, to, ImageOptions(base=base), **options)
 
 
 def make_locked(folder: Path) -> str:
@@ -205,8 +205,8 @@ def test_an_image_without_a_profile_is_that_of_a_service(
     def forget(manifest: dict[str, Any], config: dict[str, Any]) -> None:
         del config["config"]["Labels"]["kfp-bento.profile"]
 
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
-    fresh = build_image(bento, f"oci:{tmp_path}/fresh", base=new)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
+    fresh = build_image(bento, f"oci:{tmp_path}/fresh", ImageOptions(base=new))
     image = change_image(tmp_path / "image", forget)
     assert rebase_image(image, new, destination=f"oci:{tmp_path}/out").digest == fresh.digest
 
@@ -227,9 +227,9 @@ def statements(image: str) -> dict[str, Any]:
 def test_the_bill_of_materials_is_that_of_a_build_on_the_new_base(
     rich: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    build_image(rich, f"oci:{tmp_path}/before", base=old)
+    build_image(rich, f"oci:{tmp_path}/before", ImageOptions(base=old))
     for name, base in (("new", new), ("host", "host")):
-        build_image(rich, f"oci:{tmp_path}/fresh-{name}", base=base)
+        build_image(rich, f"oci:{tmp_path}/fresh-{name}", ImageOptions(base=base))
         onto = f"oci:{tmp_path}/on-{name}"
         rebased = rebase_image(f"oci:{tmp_path}/before", base, destination=onto)
         assert bills(onto) == bills(f"oci:{tmp_path}/fresh-{name}")
@@ -243,7 +243,7 @@ def test_the_provenance_names_the_old_image_and_the_new_base(
     bento: Bento, old: str, new: str, oci_registry: str
 ) -> None:
     image, base = f"{oci_registry}/papers/tiny", f"{oci_registry}/papers/python"
-    before = build_image(bento, image, base=old)
+    before = build_image(bento, image, ImageOptions(base=old))
     on = copy_image(new, f"{base}:new")
     rebased = rebase_image(f"{image}:v1", f"{base}:new", tag="fixed")
     said = statements(f"{image}:fixed")
@@ -271,8 +271,8 @@ def test_a_build_and_a_rebase_that_give_the_same_image_are_both_told_of(
 ) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", "a secret that only these builds know")
     image = f"{oci_registry}/papers/both"
-    build_image(bento, f"{image}:old", base=old)
-    build_image(bento, f"{image}:new", base=new)
+    build_image(bento, f"{image}:old", ImageOptions(base=old))
+    build_image(bento, f"{image}:new", ImageOptions(base=new))
     rebase_image(f"{image}:old", new)
     assert set(statements(f"{image}:old")) == {BUILD_TYPE, REBASE_TYPE}
     assert len(bills(f"{image}:old")) == 1
@@ -285,7 +285,7 @@ def test_the_tag_waits_for_the_documents(
         raise RegistryError("no room")
 
     image = f"{oci_registry}/papers/waiting"
-    before = build_image(bento, image, base=old)
+    before = build_image(bento, image, ImageOptions(base=old))
     with monkeypatch.context() as patch:
         patch.setattr(Repository, "put_referrer", fail)
         with pytest.raises(RegistryError, match="no room"):
@@ -305,8 +305,8 @@ def strip(layout: Path, target: Path) -> str:
 def test_without_a_bill_of_materials_there_is_provenance_only_and_a_reason(
     bento: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
-    build_image(bento, f"docker-archive:{tmp_path}/image.tar", base=old)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
+    build_image(bento, f"docker-archive:{tmp_path}/image.tar", ImageOptions(base=old))
     stripped = strip(tmp_path / "image", tmp_path / "stripped")
     for source, reason in (
         (stripped, "none is attached"),
@@ -323,12 +323,14 @@ def test_without_a_bill_of_materials_there_is_provenance_only_and_a_reason(
     onto = rebase_image(f"oci:{tmp_path}/image", new, destination=f"docker-archive:{tmp_path}/o")
     assert onto.referrers == ()
     assert "archive carries no" in onto.missing
+    same = rebase_image(f"oci:{tmp_path}/image", old, destination=f"docker-archive:{tmp_path}/s")
+    assert (same.referrers, same.missing) == ((), onto.missing)
 
 
 def test_a_bill_of_materials_that_we_did_not_write_is_not_passed_on(
     bento: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
     (mine,) = bills(f"oci:{tmp_path}/image")
     for changed in (mine.replace(b"greeter", b"meeeter"), b"{}", b"no JSON"):
         image = strip(tmp_path / "image", tmp_path / "changed")
@@ -359,7 +361,7 @@ def attach_bill(layout: Path, content: bytes) -> None:
 def test_elsewhere_on_its_own_base_an_image_keeps_the_documents_that_it_has(
     bento: Bento, old: str, tmp_path: Path
 ) -> None:
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
     rebased = rebase_image(f"oci:{tmp_path}/image", old, destination=f"oci:{tmp_path}/copy")
     assert set(statements(f"oci:{tmp_path}/copy")) == {BUILD_TYPE}
     assert bills(f"oci:{tmp_path}/copy") == bills(f"oci:{tmp_path}/image")
@@ -369,7 +371,7 @@ def test_elsewhere_on_its_own_base_an_image_keeps_the_documents_that_it_has(
 def test_a_rebase_onto_the_same_base_does_nothing_and_says_so(
     bento: Bento, old: str, tmp_path: Path
 ) -> None:
-    before = build_image(bento, f"oci:{tmp_path}/image", base=old)
+    before = build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
     told: list[str] = []
     stamp = (tmp_path / "image/index.json").stat().st_mtime_ns
     again = rebase_image(f"oci:{tmp_path}/image", old, progress=told.append)
@@ -383,8 +385,8 @@ def test_a_rebase_onto_the_same_base_does_nothing_and_says_so(
 def test_an_image_without_annotations_is_known_by_its_history(
     rich: Bento, old: str, new: str, tmp_path: Path
 ) -> None:
-    build_image(rich, f"docker-archive:{tmp_path}/image.tar", base=old)
-    build_image(rich, f"oci:{tmp_path}/fresh", base=new)
+    build_image(rich, f"docker-archive:{tmp_path}/image.tar", ImageOptions(base=old))
+    build_image(rich, f"oci:{tmp_path}/fresh", ImageOptions(base=new))
     rebased = rebase_image(f"docker-archive:{tmp_path}/image.tar", new)
     assert rebased.changed
     found = open_image(f"docker-archive:{tmp_path}/image.tar:v1")
@@ -402,8 +404,8 @@ def test_an_image_without_annotations_is_known_by_its_history(
 def test_the_host_can_be_the_new_base_and_the_old_one(
     bento: Bento, tmp_path: Path, new: str
 ) -> None:
-    fresh = build_image(bento, f"oci:{tmp_path}/fresh", base="host")
-    build_image(bento, f"oci:{tmp_path}/image", base=new)
+    fresh = build_image(bento, f"oci:{tmp_path}/fresh", ImageOptions(base="host"))
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=new))
     assert rebase_image(f"oci:{tmp_path}/image", "host").digest == fresh.digest
     copy_image(f"oci:{tmp_path}/fresh", f"docker-archive:{tmp_path}/fresh.tar")
     moved = rebase_image(
@@ -418,7 +420,7 @@ def test_the_host_can_be_the_new_base_and_the_old_one(
 
 @pytest.fixture
 def image(bento: Bento, old: str, tmp_path: Path) -> str:
-    build_image(bento, f"oci:{tmp_path}/image", base=old)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=old))
     return f"oci:{tmp_path}/image:v1"
 
 

@@ -50,7 +50,8 @@ def push_subject(target: Repository) -> Descriptor:
 
 
 def fallback(target: Repository, subject: Descriptor) -> tuple[Descriptor, dict[str, Any]]:
-    return target.read_manifest(subject.digest.replace(":", "-"))
+    found, content = target.fetch_manifest(subject.digest.replace(":", "-"))
+    return found, json.loads(content)
 
 
 def test_what_refers_to_an_image_is_found_in_a_registry_without_a_list(oci_registry: str) -> None:
@@ -131,7 +132,7 @@ def test_an_entry_that_another_writer_overwrote_is_put_back(oci_registry: str) -
     subject = push_subject(target)
     theirs, content = referrer(subject, "theirs")
     target.put_manifest(theirs, content)
-    put = target._put_manifest
+    put = target.store_manifest
     races = []
 
     def raced(described: Descriptor, text: bytes, identifier: str) -> Any:
@@ -145,7 +146,7 @@ def test_an_entry_that_another_writer_overwrote_is_put_back(oci_registry: str) -
             other.tag(describe(alone, OCI_INDEX), alone, identifier)
         return answer
 
-    target._put_manifest = raced  # type: ignore[method-assign]
+    target.store_manifest = raced  # type: ignore[method-assign]
     target.put_referrer(*referrer(subject, "ours"), subject)
     kinds = {item["artifactType"] for item in target.referrers(subject.digest)}
     assert kinds == {"theirs", "ours"}

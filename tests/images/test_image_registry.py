@@ -36,11 +36,11 @@ from registries import (
 from servers import free_port
 
 from kfp_bento.runtime.errors import RegistryError
-from kfp_bento.runtime.images import build_image, choose_base
+from kfp_bento.runtime.images import ImageOptions, build_image, choose_base
 from kfp_bento.runtime.images.oci.image import Descriptor
 from kfp_bento.runtime.images.oci.reference import parse_reference
-from kfp_bento.runtime.images.registry.connections import is_plain
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy, is_loopback
+from kfp_bento.runtime.images.registry.connections import RetryPolicy, is_loopback, is_plain
+from kfp_bento.runtime.images.registry.repository import Repository
 from kfp_bento.runtime.images.registry.transport import Transport
 
 __all__ = ["certificate", "named", "no_login"]
@@ -54,14 +54,14 @@ if TYPE_CHECKING:
 def test_an_image_is_pushed_by_digest_and_then_tagged(
     bento: Bento, base: str, oci_registry: str
 ) -> None:
-    image = build_image(bento, f"{oci_registry}/demo/tiny", base=base)
+    image = build_image(bento, f"{oci_registry}/demo/tiny", ImageOptions(base=base))
     assert image.reference == f"{oci_registry}/demo/tiny@{image.digest}"
     assert image.location == f"docker://{oci_registry}/demo/tiny"
     repository = Repository(parse_reference(f"{oci_registry}/demo/tiny"))
-    by_tag, manifest = repository.read_manifest("v1")
-    by_digest, _ = repository.read_manifest(image.digest)
+    by_tag, content = repository.fetch_manifest("v1")
+    by_digest, _ = repository.fetch_manifest(image.digest)
     assert by_tag == by_digest
-    assert [x["digest"] for x in manifest["layers"]] == [x.digest for x in image.layers]
+    assert [x["digest"] for x in json.loads(content)["layers"]] == [x.digest for x in image.layers]
     for layer in image.layers:
         assert sum(map(len, repository.open_blob(layer.descriptor))) == layer.size
 
@@ -69,8 +69,8 @@ def test_an_image_is_pushed_by_digest_and_then_tagged(
 def test_a_layout_and_a_registry_get_the_same_image(
     bento: Bento, base: str, oci_registry: str, tmp_path: Path
 ) -> None:
-    pushed = build_image(bento, f"{oci_registry}/same/tiny", base=base)
-    written = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    pushed = build_image(bento, f"{oci_registry}/same/tiny", ImageOptions(base=base))
+    written = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert pushed.digest == written.digest
 
 
@@ -78,7 +78,7 @@ def test_skopeo_reads_what_was_pushed(bento: Bento, base: str, oci_registry: str
     skopeo = shutil.which("skopeo")
     if skopeo is None:
         pytest.skip("skopeo is not installed")
-    image = build_image(bento, f"{oci_registry}/demo/read:v9", base=base)
+    image = build_image(bento, f"{oci_registry}/demo/read:v9", ImageOptions(base=base))
     done = subprocess.run(
         [skopeo, "inspect", "--tls-verify=false", f"docker://{oci_registry}/demo/read:v9"],
         check=True,
@@ -100,9 +100,11 @@ def test_a_base_in_a_registry_gives_the_same_layers_as_the_layout_it_came_from(
         check=True,
         capture_output=True,
     )
-    there = build_image(bento, f"oci:{tmp_path}/a", base=name, cache=tmp_path / "cache")
-    here = build_image(bento, f"oci:{tmp_path}/b", base=layout)
-    pushed = build_image(bento, f"{oci_registry}/demo/based", base=name)
+    there = build_image(
+        bento, f"oci:{tmp_path}/a", ImageOptions(base=name, cache=tmp_path / "cache")
+    )
+    here = build_image(bento, f"oci:{tmp_path}/b", ImageOptions(base=layout))
+    pushed = build_image(bento, f"{oci_registry}/demo/based", ImageOptions(base=name))
     assert there.layers[0].digest == here.layers[0].digest
     assert there.base.startswith(f"{name}@sha256:")
     assert there.digest == pushed.digest
@@ -119,7 +121,9 @@ def test_one_base_under_two_names_gives_one_image(
     for name in (f"{oci_registry}/library/python:one", f"{oci_registry}/mirror/python:two"):
         copy = [skopeo, "copy", "--dest-tls-verify=false", layout, f"docker://{name}"]
         subprocess.run(copy, check=True, capture_output=True)
-        digests.add(build_image(bento, f"{oci_registry}/demo/named", base=name).digest)
+        digests.add(
+            build_image(bento, f"{oci_registry}/demo/named", ImageOptions(base=name)).digest
+        )
     assert len(digests) == 1
 
 
@@ -131,7 +135,7 @@ def test_a_registry_that_is_read_only_refuses_in_a_clear_sentence(
         registry(tmp_path / "registry", storage=readonly) as address,
         pytest.raises(RegistryError, match="HTTP 405") as failure,
     ):
-        build_image(bento, f"{address}/demo/tiny", base=base)
+        build_image(bento, f"{address}/demo/tiny", ImageOptions(base=base))
     assert "read-only" in failure.value.hint
 
 
@@ -144,7 +148,7 @@ def test_a_registry_that_is_not_there_is_named(bento: Bento, base: str) -> None:
 
 def test_an_unknown_base_is_named(bento: Bento, oci_registry: str, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"no/such:1: HTTP 404"):
-        build_image(bento, f"oci:{tmp_path}/out", base=f"{oci_registry}/no/such:1")
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=f"{oci_registry}/no/such:1"))
     assert not (tmp_path / "out").exists()
 
 
@@ -161,13 +165,13 @@ def guarded(tmp_path: Path) -> Iterator[str]:
 
 def test_a_login_of_docker_is_used(bento: Bento, base: str, guarded: str, tmp_path: Path) -> None:
     log_in(tmp_path / "docker", guarded, "open sesame")
-    image = build_image(bento, f"{guarded}/demo/tiny", base=base)
+    image = build_image(bento, f"{guarded}/demo/tiny", ImageOptions(base=base))
     assert Repository(parse_reference(f"{guarded}/demo/tiny")).head_manifest(image.digest)
 
 
 def test_without_a_login_the_hint_says_how(bento: Bento, base: str, guarded: str) -> None:
     with pytest.raises(RegistryError, match="HTTP 401") as failure:
-        build_image(bento, f"{guarded}/demo/tiny", base=base)
+        build_image(bento, f"{guarded}/demo/tiny", ImageOptions(base=base))
     assert "without credentials" in failure.value.hint
 
 
@@ -176,7 +180,7 @@ def test_a_wrong_password_never_shows_in_the_error(
 ) -> None:
     log_in(tmp_path / "docker", guarded, "guessed-secret")
     with pytest.raises(RegistryError, match="HTTP 401") as failure:
-        build_image(bento, f"{guarded}/demo/tiny", base=base)
+        build_image(bento, f"{guarded}/demo/tiny", ImageOptions(base=base))
     shown = f"{failure.value}{failure.value!r}{failure.value.__cause__!r}"
     assert "guessed-secret" not in shown
     assert base64.b64encode(b"ali:guessed-secret").decode() not in shown
@@ -188,7 +192,7 @@ MANIFEST = b'{"schemaVersion": 2, "layers": []}'
 def test_what_passes_is_tried_again() -> None:
     answers = [(503, {}, b""), (429, {"Retry-After": "0"}, b""), (200, {}, MANIFEST)]
     with scripted(lambda request: answers.pop(0)) as host:
-        found, _ = Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+        found, _ = Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest("v1")
     assert found.digest == f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
 
 
@@ -200,7 +204,7 @@ def test_what_does_not_pass_is_given_up() -> None:
         return 503, {}, b""
 
     with scripted(answer) as host, pytest.raises(RegistryError, match="HTTP 503"):
-        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest("v1")
+        Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest("v1")
     assert len(asked) == 3
 
 
@@ -210,7 +214,7 @@ def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
         scripted(lambda request: (200, {}, MANIFEST)) as host,
         pytest.raises(RegistryError, match="answered with"),
     ):
-        Repository(parse_reference(f"{host}/a"), QUICK).read_manifest(wanted)
+        Repository(parse_reference(f"{host}/a"), QUICK).fetch_manifest(wanted)
 
 
 @pytest.mark.parametrize("content", [b"short", b"wrong content", b"much longer than it should be"])
@@ -317,10 +321,10 @@ def test_the_registry_fixture_is_real(oci_registry: str) -> None:
 def test_a_second_push_of_the_same_image_says_that_nothing_changed(
     bento: Bento, base: str, oci_registry: str
 ) -> None:
-    first = build_image(bento, f"{oci_registry}/demo/again", base=base)
-    second = build_image(bento, f"{oci_registry}/demo/again", base=base)
+    first = build_image(bento, f"{oci_registry}/demo/again", ImageOptions(base=base))
+    second = build_image(bento, f"{oci_registry}/demo/again", ImageOptions(base=base))
     assert (first.reused, second.reused) == (False, True)
-    other = build_image(bento, f"{oci_registry}/demo/again:other", base=base)
+    other = build_image(bento, f"{oci_registry}/demo/again:other", ImageOptions(base=base))
     assert not other.reused
     assert first.digest == second.digest == other.digest
 
@@ -447,7 +451,7 @@ def test_other_redirects_are_followed(host: str, place: str) -> None:
 
 
 def test_a_manifest_is_given_byte_for_byte(bento: Bento, base: str, oci_registry: str) -> None:
-    image = build_image(bento, f"{oci_registry}/demo/bytes", base=base)
+    image = build_image(bento, f"{oci_registry}/demo/bytes", ImageOptions(base=base))
     found = Repository(parse_reference(f"{oci_registry}/demo/bytes")).read_manifest_bytes("v1")
     assert found is not None
     assert found[0].digest == image.digest == describe(found[1]).digest
@@ -511,7 +515,7 @@ def test_a_registry_says_how_long_to_wait(
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     answers = [(429, {"Retry-After": wish.format(date=date)}, b""), (200, {}, MANIFEST)]
     with scripted(lambda request: answers.pop(0)) as host:
-        repository(host).read_manifest("v1")
+        repository(host).fetch_manifest("v1")
     ours = [wait for wait in waits if wait != 0.02]
     assert len(ours) == 1
     assert least <= ours[0] <= most

@@ -16,7 +16,7 @@ from servers import docker_registry_binary, oci_registry_in
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import InvalidInput, RegistryError
-from kfp_bento.runtime.images import build_image, plan_image
+from kfp_bento.runtime.images import ImageOptions, build_image, plan_image
 from kfp_bento.runtime.images.assembly import recipes as recipes_module
 from kfp_bento.runtime.images.assembly.recipes import model_recipes
 from kfp_bento.runtime.images.cache.records import RegistryRecords
@@ -102,9 +102,9 @@ def read(source: Any, blob: Any) -> dict[str, Any]:
 def test_an_unchanged_build_from_an_empty_pod_sends_nothing_and_asks_little(
     registry: Registry, bento: Bento, pushed_base: str
 ) -> None:
-    first = build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    first = build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     before = len(registry.requests())
-    second = build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    second = build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     asked = registry.asked_since(before)
     assert (second.digest, second.layers) == (
         first.digest,
@@ -120,17 +120,17 @@ def test_an_unchanged_build_from_an_empty_pod_sends_nothing_and_asks_little(
 def test_base_layers_are_mounted_from_a_neighbour_repository(
     registry: Registry, bento: Bento, pushed_base: str
 ) -> None:
-    image = build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    image = build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     assert [layer.placement for layer in image.layers if layer.kind == "base"] == ["mounted"]
 
 
 def test_a_new_bento_in_an_empty_pod_takes_the_dependencies_from_the_registry(
     registry: Registry, bento: Bento, pushed_base: str
 ) -> None:
-    build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     (bento.directory / "src/service.py").write_text("# another service\n")
     changed = load_bento(bento.directory)
-    image = build_image(changed, registry.image("team/tiny:v2"), base=pushed_base)
+    image = build_image(changed, registry.image("team/tiny:v2"), ImageOptions(base=pushed_base))
     assert {layer.kind: (layer.origin, layer.placement) for layer in image.layers} == {
         "base": ("base", "present"),
         "dependencies": ("reused", "present"),
@@ -143,8 +143,12 @@ def test_repositories_share_layers_through_a_cache_repository(
     registry: Registry, bento: Bento, pushed_base: str, tmp_path: Path
 ) -> None:
     shared = registry.image("team/layers")
-    one = build_image(bento, registry.image("team/one"), base=pushed_base, cache_repository=shared)
-    two = build_image(bento, registry.image("team/two"), base=pushed_base, cache_repository=shared)
+    one = build_image(
+        bento, registry.image("team/one"), ImageOptions(base=pushed_base, cache_repository=shared)
+    )
+    two = build_image(
+        bento, registry.image("team/two"), ImageOptions(base=pushed_base, cache_repository=shared)
+    )
     assert two.digest == one.digest
     placed = {layer.kind: (layer.origin, layer.placement) for layer in two.layers}
     assert placed["dependencies"] == placed["model"] == ("reused", "mounted")
@@ -166,10 +170,16 @@ def test_a_record_that_was_refused_once_is_written_all_the_same(
 
     monkeypatch.setattr(RegistryRecords, "keep_layer", refuse_once)
     shared = registry.image("team/once")
-    build_image(bento, registry.image("team/once-one"), base=pushed_base, cache_repository=shared)
+    build_image(
+        bento,
+        registry.image("team/once-one"),
+        ImageOptions(base=pushed_base, cache_repository=shared),
+    )
     assert not refusals
     two = build_image(
-        bento, registry.image("team/once-two"), base=pushed_base, cache_repository=shared
+        bento,
+        registry.image("team/once-two"),
+        ImageOptions(base=pushed_base, cache_repository=shared),
     )
     placed = {layer.kind: layer.origin for layer in two.layers}
     assert placed["dependencies"] == placed["model"] == "reused"
@@ -182,8 +192,7 @@ def test_a_cache_repository_of_another_registry_is_refused(
         build_image(
             bento,
             registry.image("team/one"),
-            base=base,
-            cache_repository="elsewhere.example/layers",
+            ImageOptions(base=base, cache_repository="elsewhere.example/layers"),
         )
 
 
@@ -191,31 +200,31 @@ def test_a_cache_repository_from_the_environment_is_passed_over_for_another_regi
     registry: Registry, bento: Bento, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KFP_BENTO_CACHE_REPOSITORY", "elsewhere.example/layers")
-    assert build_image(bento, registry.image("team/one"), base=base).digest
+    assert build_image(bento, registry.image("team/one"), ImageOptions(base=base)).digest
 
 
 def test_a_model_that_changed_in_place_is_noticed_though_its_size_is_the_same(
     registry: Registry, bento: Bento, pushed_base: str, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"base": pushed_base, "cache": tmp_path / "cache"}
-    first = build_image(bento, registry.image("team/tiny"), **options)
+    options = ImageOptions(base=pushed_base, cache=tmp_path / "cache")
+    first = build_image(bento, registry.image("team/tiny"), options)
     (bento.directory / "models/factor/0123456789abcdef/factor.txt").write_text("3\n")
-    second = build_image(bento, registry.image("team/tiny"), **options)
+    second = build_image(bento, registry.image("team/tiny"), options)
     assert second.digest != first.digest
     kinds = [(layer.kind, layer.origin) for layer in second.layers]
     assert ("model", "built") in kinds and ("dependencies", "reused") in kinds
-    third = build_image(bento, registry.image("team/tiny"), **options)
+    third = build_image(bento, registry.image("team/tiny"), options)
     assert third.digest == second.digest
 
 
 def test_a_layer_that_the_registry_lost_is_made_again(
     registry: Registry, bento: Bento, pushed_base: str
 ) -> None:
-    first = build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    first = build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     registry.remove_blob("team/tiny", first.layers[1].digest)
     (bento.directory / "src/service.py").write_text("# another service\n")
     image = build_image(
-        load_bento(bento.directory), registry.image("team/tiny:v2"), base=pushed_base
+        load_bento(bento.directory), registry.image("team/tiny:v2"), ImageOptions(base=pushed_base)
     )
     dependencies = next(layer for layer in image.layers if layer.kind == "dependencies")
     assert (dependencies.origin, dependencies.placement) == ("built", "sent")
@@ -227,7 +236,7 @@ def test_a_plan_says_what_a_build_then_does_and_changes_nothing(
 ) -> None:
     target = registry.image("team/tiny")
     before = len(registry.requests())
-    plan = plan_image(bento, target, base=pushed_base)
+    plan = plan_image(bento, target, ImageOptions(base=pushed_base))
     assert not registry.asked_since(before).keys() - {"GET", "HEAD"}
     assert [(layer.kind, layer.action) for layer in plan.layers] == [
         ("base", "mount"),
@@ -236,18 +245,18 @@ def test_a_plan_says_what_a_build_then_does_and_changes_nothing(
         ("source", "build"),
     ]
     assert plan.destination == f"{target}:v1" and plan.unchanged == ""
-    image = build_image(bento, target, base=pushed_base)
+    image = build_image(bento, target, ImageOptions(base=pushed_base))
     model, planned = image.layers[2], plan.layers[2]
     assert (planned.size, planned.exact) == (model.size, True)
-    after = plan_image(bento, target, base=pushed_base)
+    after = plan_image(bento, target, ImageOptions(base=pushed_base))
     assert after.unchanged == image.digest and after.bytes_to_send == 0
     assert {layer.action for layer in after.layers} == {"present"}
 
 
 def test_a_plan_knows_what_the_local_cache_holds(bento: Bento, base: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
-    plan = plan_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
+    plan = plan_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert {layer.kind: layer.action for layer in plan.layers}["dependencies"] == "upload"
     assert not (tmp_path / "two").exists()
     json.dumps(plan.to_dict())
@@ -269,7 +278,7 @@ def test_large_files_of_a_model_lie_in_layers_side_by_side(
     assert names[0] == {"factor.txt", "model.yaml"}
     assert sorted(map(len, names[1:])) == [1, 1, 2, 2]
     assert set.union(*names[1:]) == {f"{number}.bin" for number in range(6)}
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert len([layer for layer in image.layers if layer.kind == "model"]) == 5
 
 
@@ -307,15 +316,15 @@ def test_a_model_is_read_once_when_it_is_new(
         return original(entry)
 
     monkeypatch.setattr(tar, "file_chunks", counted)
-    build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     assert len([file for file in opened if file.endswith(b"factor.txt")]) == 1
 
 
 def test_the_same_layers_go_to_another_base_without_being_made_again(
     registry: Registry, bento: Bento, pushed_base: str, tmp_path: Path
 ) -> None:
-    build_image(bento, registry.image("team/tiny"), base=pushed_base)
+    build_image(bento, registry.image("team/tiny"), ImageOptions(base=pushed_base))
     other = write_base(tmp_path / "other", python="3.11.99")
-    image = build_image(replace(bento), registry.image("team/tiny:other"), base=other)
+    image = build_image(replace(bento), registry.image("team/tiny:other"), ImageOptions(base=other))
     made = {layer.kind: layer.origin for layer in image.layers}
     assert (made["dependencies"], made["model"]) == ("reused", "reused")

@@ -13,7 +13,7 @@ from containers import YATAI_COMMAND, run, serving, status
 from handmade import write, write_bento
 from uv import find_uv_bin
 
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     if locked.returncode != 0:
         pytest.skip(f"BentoML's dependencies cannot be locked here: {locked.stderr.strip()}")
     bento = write_bento(folder / "bento", locked.stdout)
-    build_image(bento, f"oci:{folder}/out", base="host")
+    build_image(bento, f"oci:{folder}/out", ImageOptions(base="host"))
     return f"oci:{folder}/out:v1"
 
 

@@ -18,7 +18,7 @@ from handmade import write_base, write_bento
 from restricted import UID, WRITABLE, Jail, jail_in
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -127,7 +127,7 @@ def test_the_jail_takes_everything_away(jail: Jail) -> None:
 def test_an_image_is_built_and_pushed_without_any_privilege(
     jail: Jail, bento: Bento, oci_registry: str, registry_base: str, tmp_path: Path
 ) -> None:
-    ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", base=registry_base)
+    ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", ImageOptions(base=registry_base))
     to = f"{oci_registry}/team/{tmp_path.name.lower()}:v1"
     cold = build_in(jail, bento, to, registry_base)
     assert cold["digest"] == ordinary.digest
@@ -159,7 +159,7 @@ def test_there_need_be_no_home(
     (jail.writable / "home").mkdir(exist_ok=True)
     (jail.writable / "home").chmod(0o770)
     built = build_in(jail, bento, f"{oci_registry}/team/{home}:v1", registry_base, *before)
-    ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", base=registry_base)
+    ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", ImageOptions(base=registry_base))
     assert built["digest"] == ordinary.digest
 
 
@@ -179,7 +179,7 @@ def test_a_wheel_from_the_package_index_is_installed_without_any_privilege(
 ) -> None:
     bento = write_bento(tmp_path / "indexed", IDNA)
     try:
-        ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", base=registry_base)
+        ordinary = build_image(bento, f"oci:{tmp_path}/ordinary", ImageOptions(base=registry_base))
     except ImageError as error:
         pytest.skip(f"the package index gives no wheel: {error.message[-200:]}")
     built = build_in(jail, bento, f"{oci_registry}/team/indexed:v1", registry_base)

@@ -27,7 +27,8 @@ from registries import (
 
 from kfp_bento.runtime.errors import ImageError, RegistryError
 from kfp_bento.runtime.images.oci.reference import parse_reference
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,12 +64,12 @@ def test_a_registry_gets_what_was_sent_whichever_way(
     oci_registry: str, route: Any, content: bytes
 ) -> None:
     target = repository(oci_registry, name=f"ways/{route}{len(content)}")
-    target._route = route
+    target._uploads._route = route
     stream = Stream(content)
     target.put_stream(stream)
     assert (stream.digest, stream.size) == (digest_of(content), len(content))
     assert read(target, describe(content)) == content
-    assert target._route == route
+    assert target._uploads._route == route
 
 
 def test_a_blob_that_is_there_is_not_sent_again(oci_registry: str) -> None:
@@ -121,7 +122,7 @@ def test_a_source_that_fails_leaves_no_upload_behind(tmp_path: Path, route: Any)
     stream = Stream(CONTENT)
     with registry(tmp_path) as host:
         target = repository(host)
-        target._route = route
+        target._uploads._route = route
         whole, stream.open = stream.open, broken  # type: ignore[method-assign]
         with pytest.raises(ImageError, match="the file changed"):
             target.put_stream(stream)
@@ -261,7 +262,7 @@ def test_pieces_that_are_dropped_in_silence_are_noticed(told: bool) -> None:
     fake.fault = fault
     with scripted(fake) as host:
         target = repository(host)
-        target._route = "pieces"
+        target._uploads._route = "pieces"
         target.put_stream(Stream(CONTENT))
     assert fake.blobs == {BLOB.digest: CONTENT}
     assert fake.requests[-1].command == "PUT"

@@ -17,17 +17,15 @@ from handmade import INDEX_OPTION, MINOR, make_wheel, write, write_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import Platform
-from kfp_bento.runtime.images.python.environment import install_group
-from kfp_bento.runtime.images.python.wheels import (
+from kfp_bento.runtime.images.python.environment import (
     BIG_WHEEL,
     MOST_BIG_GROUPS,
-    Lock,
-    Wheel,
-    WheelGroup,
-    select_wheels,
-    selection_inputs,
-    wheel_groups,
+    DependencyGroup,
+    dependency_groups,
 )
+from kfp_bento.runtime.images.python.installer import install_wheels
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import Wheel, select_wheels, selection_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -265,7 +263,7 @@ def test_the_chosen_wheel_is_the_one_installed_though_others_fit(
     first = make_wheel(shelf, "twin", tag="py3-none-any", members={"twin.py": "# the locked one"})
     make_wheel(shelf, "twin", tag="cp311-cp311-manylinux_2_28_x86_64", members={"twin.py": "# no"})
     lock = lock_of(tmp_path, first, options=f"{INDEX_OPTION} {index.address}/simple/")
-    install_group(WheelGroup(select_wheels(lock, AMD64), last=True), lock, tmp_path / "t", AMD64)
+    install_wheels(select_wheels(lock, AMD64), lock, tmp_path / "t", AMD64)
     (module,) = (tmp_path / "t").rglob("twin.py")
     assert module.read_text() == "# the locked one"
 
@@ -313,7 +311,7 @@ def test_an_image_for_another_machine_gets_its_binaries(
     lock = replace(real_lock, python="3.12")
     (_, markup) = wheels = select_wheels(lock, platform)
     assert "-cp312-cp312-manylinux" in markup.filename
-    install_group(WheelGroup(wheels, last=True), lock, tmp_path / "tree", platform)
+    install_wheels(wheels, lock, tmp_path / "tree", platform)
     (library,) = (tmp_path / "tree").rglob("*.so")
     assert int.from_bytes(library.read_bytes()[18:20], "little") == machine
 
@@ -348,6 +346,11 @@ def wheel_of(name: str, size: int) -> Wheel:
     return Wheel(name, "1.0", f"{name}-1.0-py3-none-any.whl", name * 4, size)
 
 
+def groups_of(wheels: list[Wheel]) -> tuple[DependencyGroup, ...]:
+    lock = Lock(Path("requirements.txt"), Path(), "3.11")
+    return dependency_groups(lock, AMD64, interpreter="/usr/bin/python3.11", wheels=wheels)
+
+
 def test_big_wheels_stand_alone_the_largest_first() -> None:
     wheels = [
         wheel_of("b", 5),
@@ -355,7 +358,7 @@ def test_big_wheels_stand_alone_the_largest_first() -> None:
         wheel_of("a", BIG_WHEEL - 1),
         wheel_of("cudnn", BIG_WHEEL),
     ]
-    groups = wheel_groups(wheels)
+    groups = groups_of(wheels)
     assert [group.title for group in groups] == [
         *("torch 1.0", "cudnn 1.0", "dependencies (2 wheels)")
     ]
@@ -366,7 +369,7 @@ def test_big_wheels_stand_alone_the_largest_first() -> None:
 
 def test_the_smallest_of_too_many_big_wheels_share_a_layer() -> None:
     wheels = [wheel_of(f"w{number:02}", BIG_WHEEL + number) for number in range(15)]
-    groups = wheel_groups(wheels)
+    groups = groups_of(wheels)
     assert len(groups) == MOST_BIG_GROUPS + 1
     assert [wheel.name for wheel in groups[-2].wheels] == ["w00", "w01", "w02", "w03"]
     assert groups[-2].title == "large dependencies (4 wheels)"
@@ -374,17 +377,25 @@ def test_the_smallest_of_too_many_big_wheels_share_a_layer() -> None:
 
 
 def test_without_wheels_there_is_still_an_environment() -> None:
-    assert wheel_groups([]) == (WheelGroup((), last=True),)
-    assert wheel_groups([])[0].title == "dependencies (0 wheels)"
+    (group,) = groups_of([])
+    assert (group.wheels, group.last, group.title) == ((), True, "dependencies (0 wheels)")
+
+
+def test_wheels_for_an_environment_in_a_lower_layer_bring_no_files_of_it() -> None:
+    lock = Lock(Path("requirements.txt"), Path(), "3.11")
+    options = {"interpreter": "/usr/bin/python3.11", "own_files": False}
+    (group,) = dependency_groups(lock, AMD64, wheels=[wheel_of("a", 1)], **options)
+    assert not group.last
+    assert dependency_groups(lock, AMD64, wheels=[], **options) == ()
 
 
 def test_a_big_wheels_key_knows_neither_its_neighbours_nor_the_interpreter() -> None:
     torch = wheel_of("torch", BIG_WHEEL)
-    one = wheel_groups([torch, wheel_of("a", 1)])
-    two = wheel_groups([torch, wheel_of("b", 1)])
-    ours, theirs = "/usr/local/bin/python3.11", "/usr/bin/python3.11"
-    assert one[0].inputs("3.11", ours, "c") == two[0].inputs("3.11", theirs, "c")
-    assert one[1].inputs("3.11", ours, "c") != two[1].inputs("3.11", ours, "c")
-    assert one[1].inputs("3.11", ours, "c") != one[1].inputs("3.11", theirs, "c")
-    assert one[0].inputs("3.11", ours, "c") != one[0].inputs("3.12", ours, "c")
-    assert one[0].inputs("3.11", ours, "c") != one[0].inputs("3.11", ours, "")
+    one = groups_of([torch, wheel_of("a", 1)])
+    two = groups_of([torch, wheel_of("b", 1)])
+    theirs = "/usr/local/bin/python3.11"
+    assert one[0].inputs == replace(two[0], interpreter=theirs).inputs
+    assert one[1].inputs != two[1].inputs
+    assert one[1].inputs != replace(one[1], interpreter=theirs).inputs
+    assert one[0].inputs != replace(one[0], lock=replace(one[0].lock, python="3.12")).inputs
+    assert one[0].inputs != replace(one[0], bytecode="another compiler").inputs

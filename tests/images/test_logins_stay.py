@@ -233,13 +233,13 @@ def test_neither_urls_nor_data_of_a_layer_are_gone_to(stranger: tuple[Listener, 
 def test_an_address_that_programs_read_differently_is_none(address: str) -> None:
     transport = Transport("quay.io", "a", QUICK)
     with pytest.raises(RegistryError, match="names an address that is none"):
-        transport._joined("https://quay.io/v2/", address)
+        transport.joined("https://quay.io/v2/", address)
 
 
 def test_an_address_with_a_user_is_refused_and_its_password_not_shown() -> None:
     transport = Transport("quay.io", "a", QUICK)
     with pytest.raises(RegistryError, match=r"with a user at 'cdn\.example'") as caught:
-        transport._joined("https://quay.io/v2/", "https://ali:s3cret@cdn.example/blob")
+        transport.joined("https://quay.io/v2/", "https://ali:s3cret@cdn.example/blob")
     assert "s3cret" not in str(caught.value)
 
 
@@ -248,7 +248,7 @@ def test_an_address_with_a_user_is_refused_and_its_password_not_shown() -> None:
     ["https://cdn.quay.io/sha256/ab?X-Sig=a%2Fb&X-Exp=1", "/v2/blob", "HTTPS://CDN.quay.IO:443/x"],
 )
 def test_ordinary_addresses_are_taken(address: str) -> None:
-    joined = Transport("quay.io", "a", QUICK)._joined("https://quay.io/v2/", address)
+    joined = Transport("quay.io", "a", QUICK).joined("https://quay.io/v2/", address)
     assert urllib.parse.urlsplit(joined).hostname in {"quay.io", "cdn.quay.io"}
 
 

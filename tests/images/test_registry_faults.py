@@ -50,12 +50,13 @@ from handmade import write, write_base, write_bento
 from servers import docker_registry_binary, oci_registry_in
 
 from kfp_bento.runtime.errors import ImageError, RegistryError
-from kfp_bento.runtime.images import build_image
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.image import Descriptor, descriptor_from
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.places.layout import LayoutSource
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
+from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -119,7 +120,7 @@ def make_picture(folder: Path, seed: int, size: int) -> Picture:
     bento = write_bento(folder / "bento")
     noise = random.Random(seed).randbytes(size)
     write(bento.directory / "models/factor/0123456789abcdef/weights.bin", noise)
-    image = build_image(bento, f"oci:{folder}/out", base=write_base(folder / "base"))
+    image = build_image(bento, f"oci:{folder}/out", ImageOptions(base=write_base(folder / "base")))
     blobs = folder / "out/blobs/sha256"
     content = (blobs / image.digest.removeprefix("sha256:")).read_bytes()
     parsed = json.loads(content)
@@ -630,10 +631,10 @@ def test_a_base_over_a_bad_line_gives_the_right_image_or_an_error(
     base = f"{proxy.host}/{name}:base"
     cache = tmp_path / "cache"
     with contextlib.suppress(ImageError):
-        build_image(bento, f"oci:{tmp_path}/out", base=base, cache=cache)
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
     assert rule.hits == 1
-    image = build_image(bento, f"oci:{tmp_path}/out", base=base, cache=cache)
-    clean = build_image(bento, f"oci:{tmp_path}/clean", base=f"oci:{tmp_path}/base")
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
+    clean = build_image(bento, f"oci:{tmp_path}/clean", ImageOptions(base=f"oci:{tmp_path}/base"))
     assert image.digest == clean.digest
 
 

@@ -18,16 +18,17 @@ from servers import docker_registry_binary, oci_registry_in
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.bentos.bento import write_record
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import build_image, plan_image, write_attestations
-from kfp_bento.runtime.images.attestations.attachments import Document, read_attachments
+from kfp_bento.runtime.images import ImageOptions, build_image, plan_image, write_attestations
+from kfp_bento.runtime.images.attestations.attachments import read_attachments
 from kfp_bento.runtime.images.cache.local import LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import RegistryRecords
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
 from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
-from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Layer
+from kfp_bento.runtime.images.oci.image import OCI_MANIFEST, Document, Layer
 from kfp_bento.runtime.images.oci.layers import codec_named, write_layer
 from kfp_bento.runtime.images.oci.reference import parse_reference
 from kfp_bento.runtime.images.oci.tar import content_entry, directory_entry
+from kfp_bento.runtime.images.places.registry import ImageRepository
 from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def test_a_layer_planted_in_the_cache_gets_into_no_image(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    first = build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
+    first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
     planted_in(cache, *evil_layer(tmp_path / "evil"))
-    second = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert EVIL not in names_in(tmp_path / "two", second)
     assert second.digest == first.digest
 
@@ -122,12 +123,12 @@ def test_a_cache_of_another_machine_counts_where_a_key_is_shared(
     bento: Bento, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache"}
+    options = ImageOptions(base=base, cache=tmp_path / "cache")
     monkeypatch.delenv("XDG_STATE_HOME")
     for number, shared in enumerate(["", "", KEY, KEY]):
         monkeypatch.setenv("HOME", str(tmp_path / f"home{number}"))
         monkeypatch.setenv("KFP_BENTO_RECORD_KEY", shared)
-        image = build_image(bento, f"oci:{tmp_path}/out{number}", **options, progress=told.append)
+        image = build_image(bento, f"oci:{tmp_path}/out{number}", options, progress=told.append)
         expected = "reused" if number == 3 else "built"
         assert (number, dependencies(image).origin) == (number, expected)
     assert any("carry no seal of this user" in text for text in told)
@@ -139,7 +140,7 @@ def test_a_new_cache_is_for_nobody_else_and_a_layout_follows_the_umask(
 ) -> None:
     usual = os.umask(mask)
     try:
-        build_image(bento, f"oci:{tmp_path}/one", base=base, cache=tmp_path / "cache")
+        build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=tmp_path / "cache"))
     finally:
         os.umask(usual)
     made = {
@@ -148,7 +149,9 @@ def test_a_new_cache_is_for_nobody_else_and_a_layout_follows_the_umask(
     }
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
     assert made["one"] | made["cache/blobs"] <= {0o777 & ~mask, 0o666 & ~mask, 0o644 & ~mask}
-    again = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=tmp_path / "cache")
+    again = build_image(
+        bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=tmp_path / "cache")
+    )
     assert dependencies(again).origin == "reused"
 
 
@@ -196,13 +199,13 @@ def test_where_a_key_is_shared_several_users_may_share_a_cache_and_nothing_is_li
     cache = tmp_path / "cache"
     cache.mkdir()
     cache.chmod(0o777)
-    first = build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
-    second = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
+    second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert dependencies(second).origin == "reused" and second.digest == first.digest
     name = dependencies(first).digest.removeprefix("sha256:")
     assert (cache / "blobs/sha256" / name).stat().st_nlink == 1
     planted_in(cache, *evil_layer(tmp_path / "evil"))
-    third = build_image(bento, f"oci:{tmp_path}/three", base=base, cache=cache)
+    third = build_image(bento, f"oci:{tmp_path}/three", ImageOptions(base=base, cache=cache))
     assert EVIL not in names_in(tmp_path / "three", third)
 
 
@@ -218,11 +221,11 @@ def test_a_blob_that_somebody_else_may_write_is_not_reused(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    first = build_image(bento, f"oci:{tmp_path}/one", base=base, cache=cache)
+    first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
     shutil.rmtree(tmp_path / "one")
     blob = cache / "blobs/sha256" / dependencies(first).digest.removeprefix("sha256:")
     blob.chmod(0o666)
-    second = build_image(bento, f"oci:{tmp_path}/two", base=base, cache=cache)
+    second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
     assert dependencies(second).origin == "built"
 
 
@@ -231,7 +234,7 @@ def test_a_short_key_is_refused(
 ) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", "short")
     with pytest.raises(InvalidInput, match="fewer than 32 characters"):
-        build_image(bento, f"oci:{tmp_path}/one", base=base)
+        build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base))
 
 
 def test_without_a_home_nothing_counts_and_that_is_said(
@@ -244,8 +247,7 @@ def test_without_a_home_nothing_counts_and_that_is_said(
         image = build_image(
             bento,
             f"oci:{tmp_path}/{number}",
-            base=base,
-            cache=tmp_path / "cache",
+            ImageOptions(base=base, cache=tmp_path / "cache"),
             progress=told.append,
         )
         assert dependencies(image).origin == "built"
@@ -279,10 +281,10 @@ def retold(layout: Path, evil: Layer, blobs: BlobDirectory) -> None:
 def test_an_image_planted_in_a_layout_is_not_already_there(
     bento: Bento, base: str, tmp_path: Path, cached: bool
 ) -> None:
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache" if cached else None}
-    first = build_image(bento, f"oci:{tmp_path}/out", **options)
+    options = ImageOptions(base=base, cache=tmp_path / "cache" if cached else None)
+    first = build_image(bento, f"oci:{tmp_path}/out", options)
     retold(tmp_path / "out", *evil_layer(tmp_path / "evil"))
-    again = build_image(bento, f"oci:{tmp_path}/out", **options)
+    again = build_image(bento, f"oci:{tmp_path}/out", options)
     assert EVIL not in names_in(tmp_path / "out", again)
     assert (again.digest, again.reused) == (first.digest, False)
 
@@ -293,23 +295,23 @@ def test_an_image_planted_in_a_layout_is_not_already_there(
 def test_a_layout_with_a_damaged_blob_is_not_already_there(
     bento: Bento, base: str, tmp_path: Path, kind: str, cached: bool
 ) -> None:
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache" if cached else None}
-    image = build_image(bento, f"oci:{tmp_path}/out", **options)
+    options = ImageOptions(base=base, cache=tmp_path / "cache" if cached else None)
+    image = build_image(bento, f"oci:{tmp_path}/out", options)
     (layer,) = (layer for layer in image.layers if layer.kind == kind)
     blob = BlobDirectory(tmp_path / "out").path(layer.digest)
     content = blob.read_bytes()
     blob.unlink()
     blob.write_bytes(bytes(len(content)))
-    build_image(bento, f"oci:{tmp_path}/out", **options)
+    build_image(bento, f"oci:{tmp_path}/out", options)
     assert blob.read_bytes() == content
 
 
 def test_an_unchanged_layout_is_known_by_the_cache(bento: Bento, base: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache"}
-    first = build_image(bento, f"oci:{tmp_path}/out", **options)
-    again = build_image(bento, f"oci:{tmp_path}/out", **options)
+    options = ImageOptions(base=base, cache=tmp_path / "cache")
+    first = build_image(bento, f"oci:{tmp_path}/out", options)
+    again = build_image(bento, f"oci:{tmp_path}/out", options)
     assert again.reused and again.digest == first.digest
-    assert plan_image(bento, f"oci:{tmp_path}/out", **options).unchanged == first.digest
+    assert plan_image(bento, f"oci:{tmp_path}/out", options).unchanged == first.digest
 
 
 # --- a registry
@@ -321,7 +323,7 @@ def records(name: str) -> RegistryRecords:
 
 def plant_layer(name: str, bento: Bento, base: str, evil: Layer, blobs: BlobDirectory) -> None:
     """Writes over the record of the dependencies, as whoever can push."""
-    plan = plan_image(replace(bento, version="v0"), f"{name}:never", base=base)
+    plan = plan_image(replace(bento, version="v0"), f"{name}:never", ImageOptions(base=base))
     key = next(layer.key for layer in plan.layers if layer.kind == "dependencies")
     records(name).keep_layer(key, evil, blobs)
 
@@ -329,12 +331,12 @@ def plant_layer(name: str, bento: Bento, base: str, evil: Layer, blobs: BlobDire
 def test_what_is_reused_on_a_registrys_word_is_marked_everywhere(
     bento: Bento, base: str, tmp_path: Path, image_name: str
 ) -> None:
-    build_image(bento, image_name, base=base)
+    build_image(bento, image_name, ImageOptions(base=base))
     (bento.directory / "src/service.py").write_text("# another service\n")
     changed = load_bento(bento.directory)
     told: list[str] = []
-    plan = plan_image(changed, f"{image_name}:v2", base=base)
-    image = build_image(changed, f"{image_name}:v2", base=base, progress=told.append)
+    plan = plan_image(changed, f"{image_name}:v2", ImageOptions(base=base))
+    image = build_image(changed, f"{image_name}:v2", ImageOptions(base=base), progress=told.append)
     marked = {layer.kind: layer.unverified for layer in image.layers}
     assert marked == {"base": False, "dependencies": True, "model": False, "source": False}
     assert image.to_dict()["layers"][1]["unverified"] is True
@@ -356,24 +358,24 @@ def test_what_is_reused_on_a_registrys_word_is_marked_everywhere(
 def test_what_this_machine_made_itself_needs_no_mark(
     bento: Bento, base: str, tmp_path: Path, image_name: str
 ) -> None:
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache"}
-    build_image(bento, image_name, **options)
-    again = build_image(bento, image_name, **options)
+    options = ImageOptions(base=base, cache=tmp_path / "cache")
+    build_image(bento, image_name, options)
+    again = build_image(bento, image_name, options)
     assert again.reused and not any(layer.unverified for layer in again.layers)
-    other = build_image(replace(bento, version="v2"), f"{image_name}:v2", **options)
+    other = build_image(replace(bento, version="v2"), f"{image_name}:v2", options)
     assert dependencies(other).origin == "reused" and not dependencies(other).unverified
 
 
 def test_a_record_that_contradicts_our_own_is_passed_over(
     bento: Bento, base: str, tmp_path: Path, image_name: str
 ) -> None:
-    options: dict[str, Any] = {"base": base, "cache": tmp_path / "cache"}
-    first = build_image(bento, image_name, **options)
+    options = ImageOptions(base=base, cache=tmp_path / "cache")
+    first = build_image(bento, image_name, options)
     evil, blobs = evil_layer(tmp_path / "evil")
     plant_layer(image_name, bento, base, evil, blobs)
     told: list[str] = []
     other = build_image(
-        replace(bento, version="v2"), f"{image_name}:v2", **options, progress=told.append
+        replace(bento, version="v2"), f"{image_name}:v2", options, progress=told.append
     )
     assert dependencies(other).digest == dependencies(first).digest
     assert any("is not what was made here" in text for text in told)
@@ -389,12 +391,12 @@ def test_with_a_key_only_sealed_records_count(
     sealed: bool,
 ) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", KEY)
-    first = build_image(bento, image_name, base=base)
+    first = build_image(bento, image_name, ImageOptions(base=base))
     if not sealed:
         monkeypatch.delenv("KFP_BENTO_RECORD_KEY")
         plant_layer(image_name, bento, base, *evil_layer(tmp_path / "evil"))
         monkeypatch.setenv("KFP_BENTO_RECORD_KEY", KEY)
-    other = build_image(replace(bento, version="v2"), f"{image_name}:v2", base=base)
+    other = build_image(replace(bento, version="v2"), f"{image_name}:v2", ImageOptions(base=base))
     assert dependencies(other).digest == dependencies(first).digest
     assert dependencies(other).origin == ("reused" if sealed else "built")
     assert not dependencies(other).unverified
@@ -402,18 +404,16 @@ def test_with_a_key_only_sealed_records_count(
 
 def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -> None:
     """Moves the tag by which a whole image is recognised to another one."""
-    from kfp_bento.runtime.images.assembly import assembly
-
     keys: list[str] = []
-    keep = RegistryRecords.keep_image
+    keep = ImageRepository.remember
     with pytest.MonkeyPatch.context() as patch:
 
-        def noted(own: RegistryRecords, key: str, *given: Any) -> None:
+        def noted(own: ImageRepository, key: str, *given: Any) -> None:
             keys.append(key)
             keep(own, key, *given)
 
-        patch.setattr(assembly.RegistryRecords, "keep_image", noted)
-        build_image(bento, f"{name}:planted", base=base)
+        patch.setattr(ImageRepository, "remember", noted)
+        build_image(bento, f"{name}:planted", ImageOptions(base=base))
     repository = Repository(parse_reference(name))
     manifest = json.loads(repository.fetch_manifest("planted")[1])
     from kfp_bento.runtime.images.oci.image import descriptor_from
@@ -433,7 +433,7 @@ def plant_image(name: str, bento: Bento, base: str, tmp_path: Path, what: str) -
     repository.put_blob(written, blobs)
     manifest["config"] = written.to_dict()
     text = canonical_json(manifest)
-    keep(RegistryRecords(repository), keys[-1], descriptor_of(text, OCI_MANIFEST), text)
+    keep(ImageRepository(parse_reference(name)), keys[-1], descriptor_of(text, OCI_MANIFEST), text)
 
 
 @pytest.mark.parametrize(
@@ -450,9 +450,9 @@ def test_a_planted_image_is_not_already_there(
     key: str,
 ) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", key)
-    genuine = build_image(bento, f"oci:{tmp_path}/genuine", base=base)
+    genuine = build_image(bento, f"oci:{tmp_path}/genuine", ImageOptions(base=base))
     plant_image(image_name, bento, base, tmp_path, what)
-    image = build_image(bento, f"{image_name}:v9", base=base)
+    image = build_image(bento, f"{image_name}:v9", ImageOptions(base=base))
     if what == "dependencies" and not key:
         # That cannot be told without a key: it is marked, and that the papers are ours is sure.
         assert dependencies(image).unverified
@@ -475,7 +475,7 @@ def test_planted_wheels_do_not_choose_what_is_installed(
             return find(own, key)
 
         patch.setattr(context.RegistryRecords, "find_facts", noted)
-        first = build_image(bento, image_name, base=base)
+        first = build_image(bento, image_name, ImageOptions(base=base))
     right = records(image_name).find_facts(keys[0])
     for planted in (
         [],
@@ -483,7 +483,9 @@ def test_planted_wheels_do_not_choose_what_is_installed(
         [*right, *right],
     ):
         records(image_name).keep_facts(keys[0], planted)
-        image = build_image(replace(bento, version="v2"), f"{image_name}:v2", base=base)
+        image = build_image(
+            replace(bento, version="v2"), f"{image_name}:v2", ImageOptions(base=base)
+        )
         assert dependencies(image).digest == dependencies(first).digest
 
 
@@ -498,7 +500,7 @@ def test_a_model_that_is_not_what_its_bento_said_gets_no_tag(
     bento = load_bento(bento.directory, deferred=True)
     for target in (f"oci:{tmp_path}/out", image_name):
         with pytest.raises(ImageError, match="factor:0123456789abcdef"):
-            build_image(bento, target, base=base)
+            build_image(bento, target, ImageOptions(base=base))
     assert not (tmp_path / "out").exists()
     assert Repository(parse_reference(image_name)).head_manifest("v1") is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
-from kfp_bento.runtime.programs import clean_environment, start_program, stop_group
+from kfp_bento.runtime.programs.clean_room import clean_environment, start_program, stop_group
 
 STUBBORN = """
 import os, signal, subprocess, sys, time
@@ -89,8 +90,14 @@ def test_a_wait_can_be_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_free_port_is_free() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", free_port()))
+    def can_be_had(port: int) -> bool:
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return True
+        return False
+
+    # Of one, a neighbour may be quicker.
+    assert any(can_be_had(free_port()) for _ in range(5))
 
 
 def test_a_stranger_who_took_the_port_is_told_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
 def test_the_release_goes_on_serving_after_the_pipeline(run: Run, target: LocalTarget) -> None:
     with urllib.request.urlopen(f"{target.services[-1].url}/readyz", timeout=10) as answer:
         assert answer.status == 200
-    assert run.record("deploy-bento")["url"] == target.services[-1].url
+    assert run.record("deploy-bento", "release")["url"] == target.services[-1].url
 
 
 def test_the_image_is_what_serves_where_podman_is_usable(
@@ -145,11 +145,12 @@ def test_the_same_road_ends_at_a_plain_deployment(
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",
         "promote_alias": "plain",
+        "deploy_target": "workload",
         "deploy_options": {"termination_seconds": 30},
     }
-    run = run_pipeline("serve_workload", arguments, tmp_path, environment=environment(target))
-    assert run.record("deploy-workload")["url"] == target.services[-1].url
-    manifest = (run.output("deploy-workload", "manifests") / "deployment-wine.yaml").read_text()
+    run = run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+    assert run.record("deploy-bento", "release")["url"] == target.services[-1].url
+    manifest = (run.output("deploy-bento", "manifests") / "deployment-wine.yaml").read_text()
     assert "terminationGracePeriodSeconds: 30\n" in manifest
-    assert "/predict" in run.output("deploy-workload", "summary").read_text()
+    assert "/predict" in run.output("deploy-bento", "summary").read_text()
     assert run.record("promote-model")["alias"] == "plain"

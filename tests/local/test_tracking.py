@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kfp_bento.runtime.local import TrackingServer, tracking_server
-from kfp_bento.runtime.local.tracking_app import token_required
+from kfp_bento.runtime.local.mlflow_app import token_required
 
 TOKEN = "a-token"
 

@@ -15,7 +15,7 @@ from mlflow.models import infer_signature
 
 from kfp_bento.runtime.bentos import prediction_request
 from kfp_bento.runtime.errors import BentoError, ModelError
-from kfp_bento.runtime.models import input_example, load_model, portable_mlmodel, pull_model
+from kfp_bento.runtime.models import load_model, portable_mlmodel, pull_model, read_example
 
 HEAD = "flavors: {python_function: {loader_module: x, python_version: 3.11.7}}\n"
 ECHO = Path(__file__).parents[1] / "bentos" / "echo_model.py"
@@ -122,7 +122,7 @@ def test_a_pipe_in_place_of_an_example_is_not_waited_for(tmp_path: Path) -> None
     model = load_model(made)
     (made / "serving_input_example.json").symlink_to("/dev/zero")
 
-    assert input_example(model) is None
+    assert read_example(made) is None
     with pytest.raises(BentoError, match="no input example"):
         prediction_request(model)
 
@@ -144,7 +144,7 @@ def test_an_example_that_is_no_json_of_mlflow_is_refused(
     made = directory(tmp_path, serving_input_example__json=text)
     model = load_model(made)
     with pytest.raises(ModelError, match=said):
-        input_example(model)
+        read_example(made)
     with pytest.raises(BentoError, match=said):
         prediction_request(model)
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models import (
     RUN_SPECIFIC_KEYS,
-    content_digest,
-    file_sha256,
+    load_model,
     portable_mlmodel,
     tree_digest,
 )
@@ -74,19 +74,20 @@ def test_renaming_a_file_changes_the_digest(model_directory: Path) -> None:
 
 
 def test_the_content_digest_ignores_what_only_one_run_has(model_directory: Path) -> None:
-    content, tree = content_digest(model_directory), tree_digest(model_directory)
+    before = load_model(model_directory)
     other = MLMODEL.replace(b"77aa", b"88bb").replace(b"2026-01-01", b"2027-02-02")
     (model_directory / "MLmodel").write_bytes(other)
 
-    assert content_digest(model_directory) == content
-    assert tree_digest(model_directory) != tree
+    after = load_model(model_directory)
+    assert after.content_digest == before.content_digest
+    assert after.digest != before.digest
 
 
 def test_the_content_digest_notices_everything_else_in_mlmodel(model_directory: Path) -> None:
-    before = content_digest(model_directory)
+    before = load_model(model_directory).content_digest
     (model_directory / "MLmodel").write_bytes(MLMODEL.replace(b"3.11.7", b"3.12.0"))
 
-    assert content_digest(model_directory) != before
+    assert load_model(model_directory).content_digest != before
 
 
 def test_a_portable_mlmodel_does_not_depend_on_the_order_of_keys() -> None:

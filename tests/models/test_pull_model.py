@@ -13,10 +13,10 @@ from wine import log_wine_model
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import (
     ModelVersion,
-    input_example,
     load_model,
     parse_model_uri,
     pull_model,
+    read_example,
     tree_digest,
 )
 from kfp_bento.runtime.models import pull as pull_module
@@ -316,16 +316,17 @@ def test_a_pulled_model_that_lost_a_file_is_not_loaded(
 
 
 def test_the_input_example_is_mlflows_scoring_payload(wine_model: ModelVersion) -> None:
-    example = input_example(wine_model)
+    example = read_example(wine_model.directory)
 
     assert len(example["dataframe_split"]["data"]) == 3
 
 
 def test_a_model_without_input_example_gives_none(wine_model: ModelVersion, tmp_path: Path) -> None:
     shutil.copytree(wine_model.directory, tmp_path / "m")
-    (tmp_path / "m" / "serving_input_example.json").unlink()
+    for name in ("serving_input_example.json", "input_example.json"):
+        (tmp_path / "m" / name).unlink()
 
-    assert input_example(replace(wine_model, directory=tmp_path / "m")) is None
+    assert read_example(tmp_path / "m") is None
 
 
 @pytest.mark.parametrize(

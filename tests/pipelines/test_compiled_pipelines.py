@@ -1,24 +1,23 @@
 """The committed YAML is current, loadable, and inside the subset that is right locally too."""
 
 import filecmp
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from kfp import components, dsl
 
-from kfp_bento.components import deploy_inference_service
+from kfp_bento.components import deploy_bento
 from kfp_bento.pipelines import serve_model, serve_with, train_to_serve
 from kfp_bento.runtime.local import compile_components, compile_pipelines
 
 ROOT = Path(__file__).parents[2]
-SERVING = ("serve_model", "serve_workload")
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
-ACTING = ("pull-model", "smoke-test", "compare-predictions", "promote-model")
-DEPLOYING = {"serve_workload.yaml": "deploy-workload"}
+ACTING = ("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model")
 
 pytestmark = pytest.mark.skipif(
     "KFP_BENTO_IMAGE" in os.environ, reason="KFP_BENTO_IMAGE changes what is compiled"
@@ -65,7 +64,7 @@ def test_compiled_yaml_is_ascii(path: Path) -> None:
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
 def test_steps_that_act_outside_the_pipeline_are_never_cached(path: Path) -> None:
     found = tasks(path)
-    for name in (*ACTING, DEPLOYING.get(path.name, "deploy-bento")):
+    for name in ACTING:
         assert not found[name].get("cachingOptions", {}).get("enableCache", False), name
 
 
@@ -113,12 +112,38 @@ def test_a_secret_is_given_to_the_steps_that_need_it_only(path: Path) -> None:
         assert all(one["optional"] for one in secrets)
 
 
-def test_the_same_road_leads_to_every_target() -> None:
-    yatai, plain = (tasks(ROOT / f"pipelines/compiled/{name}.yaml") for name in SERVING)
-    assert plain.pop("deploy-workload")["inputs"] == yatai.pop("deploy-bento")["inputs"]
-    assert set(plain) == set(yatai)
-    pipeline = serve_with(deploy_inference_service, name="serve-with-kserve")
+def test_the_target_is_a_parameter_of_the_run() -> None:
+    given = tasks(ROOT / "pipelines/compiled/serve_model.yaml")["deploy-bento"]["inputs"]
+    assert given["parameters"]["target"]["componentInputParameter"] == "deploy_target"
+    assert serve_model.component_spec.inputs["deploy_target"].default == "bento-deployment"
+
+
+def test_a_component_of_ones_own_can_deploy() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def deploy_elsewhere(
+        target: str,
+        image: str,
+        image_location: str,
+        bento: dsl.Input[dsl.Model],
+        mode: str,
+        name: str,
+        namespace: str,
+        resources: dict,
+        autoscaling: dict,
+        envs: list,
+        image_pull_secrets: list,
+        options: dict,
+        wait_seconds: int,
+        roll_back_on_failure: bool,
+    ) -> NamedTuple("Outputs", [("url", str)]):
+        return (f"http://{target}",)
+
+    pipeline = serve_with(deploy_elsewhere, name="serve-elsewhere")
     assert pipeline.component_spec.inputs.keys() == serve_model.component_spec.inputs.keys()
+    documented = inspect.getdoc(serve_with).partition("Args:")[2].partition("name: Name")[0]
+    for name in deploy_elsewhere.component_spec.inputs:
+        assert name in documented, name
+    assert set(deploy_elsewhere.component_spec.inputs) <= set(deploy_bento.component_spec.inputs)
 
 
 def test_how_long_a_release_may_take_is_a_parameter() -> None:

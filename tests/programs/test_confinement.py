@@ -11,8 +11,6 @@ import pytest
 
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.programs import (
-    CONFINEMENT_VARIABLE,
-    VARIABLES_VARIABLE,
     Finished,
     clean_environment,
     code_variables,
@@ -21,6 +19,7 @@ from kfp_bento.runtime.programs import (
     confinement_hint,
     run_program,
 )
+from kfp_bento.runtime.programs.confinement import CONFINEMENT_VARIABLE, VARIABLES_VARIABLE
 
 WAYS = ("namespace", "landlock-network", "landlock")
 SECRET = "s3cr3t-T0ken"

@@ -81,11 +81,13 @@ class Places:
             (self.manifests / name).write_text(text)
         self.files = {name: directory / name for name in ("record", "diff", "summary")}
         self.metrics: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def write(self, written: Deployed, **more: Any) -> None:
         reports.write_deployment(
-            written, self.manifests, **self.files, metrics=self.metrics, **more
+            written, self.manifests, **self.files, facts=self.facts, metrics=self.metrics, **more
         )
+        assert self.facts == json.loads(self.text("record"))
 
     def text(self, name: str) -> str:
         return self.files[name].read_text()
@@ -358,8 +360,8 @@ def test_seconds_have_one_decimal_and_long_times_minutes(seconds: float, text: s
 
 
 def test_a_digest_is_shortened_wherever_it_stands() -> None:
-    assert reports.short_digest(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
-    assert reports.short_digest("host") == "host"
+    assert reports.shorten_digests(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
+    assert reports.shorten_digests("host") == "host"
 
 
 def test_evidence_with_long_values_is_broken_into_lines() -> None:

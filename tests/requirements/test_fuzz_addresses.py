@@ -10,7 +10,7 @@ import urllib3.util
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kfp_bento.runtime.requirements import allowed_sources, parse_address
+from kfp_bento.runtime.requirements.addresses import allowed_sources, parse_address
 
 SHORT = settings(
     max_examples=400,

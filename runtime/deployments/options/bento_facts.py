@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
@@ -15,6 +15,8 @@ from kfp_bento.runtime.deployments.options.options import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kfp_bento.runtime.models import ModelFacts
 
 _ORIGIN = ("uri", "name", "version", "digest", "run_id")
 _LONGEST_TEXT = 4096
@@ -121,8 +123,9 @@ class BentoFacts:
 
 
 def _model(model: BentoModel) -> BentoModel:
-    origin = {key: str(model.provenance[key]) for key in _ORIGIN if model.provenance.get(key)}
-    return BentoModel(model.tag, model.digest, origin)
+    known: Mapping[str, Any] = model.provenance
+    origin = {key: str(known[key]) for key in _ORIGIN if known.get(key)}
+    return BentoModel(model.tag, model.digest, cast("ModelFacts", origin))
 
 
 def _runner(runner: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,11 +65,22 @@ class GoodRelease:
             self.release is not None and revision == self.release.revision
         )
 
-    def gains(self, live: Sequence[Manifest]) -> list[str]:
-        """Name what its pods may use and live objects do not; nothing where it is sealed."""
+    def check_gains(self, live: Sequence[Manifest]) -> None:
+        """Refuse a release without a seal whose pods may use what live objects do not.
+
+        Raises:
+            DeploymentError: It brings a Secret, an account or a token, by its name.
+        """
         if self.sealed or self.release is None:
-            return []
-        return sorted(set(_used(self.release.manifests)) - set(_used(live)))
+            return
+        if gains := sorted(set(_used(self.release.manifests)) - set(_used(live))):
+            raise DeploymentError(
+                f"The good release of {self.release.primary} on record (revision {self.revision}) "
+                f"is not believed: it brings {', '.join(gains)}, which the live release does not "
+                "have, and no seal says that the record is ours.",
+                hint=f"Deploy image {self.image} again with its options; with "
+                f"{files.KEY_VARIABLE} set, records are sealed and go back by themselves.",
+            )
 
 
 def encode_good(release: Release) -> str:

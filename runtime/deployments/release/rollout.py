@@ -39,7 +39,6 @@ from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, target_of_live
 from kfp_bento.runtime.errors import DeploymentError
-from kfp_bento.runtime.files import KEY_VARIABLE
 
 # Two runs at once may both write the parts before one writes the primary object.
 _SETTLING = 3
@@ -142,7 +141,9 @@ def roll_out(
         return replace(made, removed=_settle(cluster, release))
     if not roll_back_on_failure or made.verdict.reason in ("Superseded", "Deleted"):
         return made
-    live = [*(one for one in trial.before if one), *release.manifests]
+    # What it had before and what it has now, the objects that only the one before has included.
+    live: list[Manifest] = [one for one in trial.before if one]
+    live += release_objects(cluster, release.primary, release.target)
     return _fall_back(cluster, release, made, live, waiting, force=trial.force)
 
 
@@ -270,14 +271,7 @@ def _restorable(ref: ObjectRef, good: GoodRelease, live: Sequence[Manifest]) -> 
             f"The options of {ref} at revision {good.revision} were too large to keep.",
             hint=f"Deploy image {good.image} of bento {good.bento} again.",
         )
-    if gains := good.gains(live):
-        raise DeploymentError(
-            f"The good release of {ref} on record (revision {good.revision}) is not believed: it "
-            f"brings {', '.join(gains)}, which the live release does not have, and no seal says "
-            "that the record is ours.",
-            hint=f"Deploy image {good.image} again with its options; with {KEY_VARIABLE} set, "
-            "records are sealed and go back by themselves.",
-        )
+    good.check_gains(live)
     return good.release
 
 

@@ -31,7 +31,7 @@ from kfp_bento.runtime.deployments.targets.targets import (
     target_of,
     target_of_live,
 )
-from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,13 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
     watched = target.watched(objects)
     judge = ReadinessJudge(watched, Waiting(steady=0.0))
     verdict = judge.look(look_at(cluster, watched)[0], time.monotonic())
+    disbelieved = [error.message for error in record.disbelieved]
+    for good in (record.last_good, record.previous_good):
+        try:
+            if good is not None:
+                good.check_gains(objects)
+        except DeploymentError as error:
+            disbelieved.append(error.message)
     labelled = [one for one in objects if RELEASE_LABEL in (one["metadata"].get("labels") or {})]
     return ReleaseStatus(
         ref.name,
@@ -225,7 +232,7 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
         rolled_back=record.rolled_back if record.serves_good else "",
         url=target.address(objects, live),
         objects=tuple(ObjectRef.of(one) for one in labelled),
-        disbelieved=tuple(error.message for error in record.disbelieved),
+        disbelieved=tuple(disbelieved),
     )
 
 

@@ -2,8 +2,8 @@
 
 Layers are put together from files; there is nothing to run a Dockerfile's RUN with. What a bento
 asks for and cannot get is an error here, with its line and a way out, never left out in silence.
-How BentoML writes these wishes: ``_bentoml_sdk/images.py`` (``image:``) and
-``_internal/bento/build_config.py`` (``docker:``, ``conda:``, ``python:``) of BentoML 1.4.39.
+How BentoML writes these wishes: `_bentoml_sdk/images.py` (`image:`) and
+`_internal/bento/build_config.py` (`docker:`, `conda:`, `python:`) of BentoML 1.4.39.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kfp_bento.runtime.bentos import BentoFile, read_bento_file
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.debian import PACKAGE
 from kfp_bento.runtime.images.python.requirements import LOCK, objections
 from kfp_bento.runtime.programs import cleaned
 
@@ -26,7 +27,6 @@ _DEFAULT_COMMAND = re.compile(
 )
 _INSTALL_COMMAND = "apt-get install -q -y -o Dpkg::Options::=--force-confdef "
 _DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
 _OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
 _SCRIPT = "env/docker/script__"
@@ -35,7 +35,7 @@ _MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
 _VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 _PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
 
-_CLUSTER = "let the cluster's own image builder build this bento (request_bento)."
+_CLUSTER = "let the cluster's own image builder build this bento (target bento-request)."
 _PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
 _NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
 _NO_CUDA = (
@@ -53,13 +53,13 @@ _PLAIN_WHEEL = "Put the wheel itself into the bento's wheels/ folder."
 
 @dataclass(frozen=True)
 class ImageRequirements:
-    """What a bento's ``bento.yaml`` says about its image.
+    """What a bento's `bento.yaml` says about its image.
 
     Attributes:
         base: A base image of its own, or an empty string for BentoML's default.
-        environment: Variables to bake in (``envs`` of stage ``all`` with a value).
+        environment: Variables to bake in (`envs` of stage `all` with a value).
         requirements: The lock file.
-        system_packages: Debian packages that were asked for, with ``=version`` where pinned.
+        system_packages: Debian packages that were asked for, with `=version` where pinned.
         notes: What was left out because an image of wheels does not need it, for people.
     """
 
@@ -80,14 +80,14 @@ class _Reason:
 
 
 def qualify(directory: Path) -> ImageRequirements:
-    """Reads what the bento wants from its image, and refuses what cannot be done.
+    """Read what the bento wants from its image, and refuses what cannot be done.
 
     Raises:
         ImageError: It wants commands, scripts, conda, a Dockerfile template, CUDA or another
             distribution than Debian, needs a model that is not in the directory, does not say
             its Python version, or has requirements that are not wheels locked with hashes. All
             reasons are listed, each with its line; the hint has a way out for each.
-        BentoError: The directory holds no readable ``bento.yaml``.
+        BentoError: The directory holds no readable `bento.yaml`.
     """
     file = read_bento_file(directory)
     requirements = _requirements(directory)
@@ -176,7 +176,7 @@ def _old_style_reasons(file: BentoFile) -> Iterator[_Reason]:
         if found and (key, found.text) != ("distro", "debian"):
             yield _Reason(file.at(*found.place), f"docker.{key}: {found.shown}", way_out)
     for package in file.system_packages:
-        if not _PACKAGE.fullmatch(package.text):
+        if not PACKAGE.fullmatch(package.text):
             what = f"docker.system_packages: '{package.shown}' is no name of a Debian package"
             yield _Reason(file.at(*package.place), what, _PREPARED)
     for key, found in file.conda.items():
@@ -194,14 +194,14 @@ def _is_default(command: str) -> bool:
 
 
 def _installed_by(command: str) -> list[str]:
-    """The packages of the command that ``Image.system_packages`` writes; [] for any other."""
+    """The packages of the command that `Image.system_packages` writes; [] for any other."""
     if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
         return []
     try:
         names = shlex.split(command.removeprefix(_INSTALL_COMMAND))
     except ValueError:
         return []
-    return names if all(_PACKAGE.fullmatch(name) for name in names) else []
+    return names if all(PACKAGE.fullmatch(name) for name in names) else []
 
 
 def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kfp_bento.runtime.images.debian.layer import package_entries
-from kfp_bento.runtime.images.debian.packages import SystemPackages
-from kfp_bento.runtime.images.debian.rootfs import RootFilesystem
+from kfp_bento.runtime.images.base.base_image import BaseImage
+from kfp_bento.runtime.images.cache.local import LayerBuilder
+from kfp_bento.runtime.images.debian import RootFilesystem, SystemPackages, package_entries
 from kfp_bento.runtime.images.oci.config import (
     BENTO_PATH,
     BENTOML_DIRECTORIES,
     HOME,
     USER_ID,
-    canonical_json,
 )
 from kfp_bento.runtime.images.oci.image import Layer
+from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.layers import Codec, LayerStream, codec_named
 from kfp_bento.runtime.images.oci.tar import (
     TarEntry,
@@ -32,9 +32,6 @@ from kfp_bento.runtime.images.oci.tar import (
 )
 from kfp_bento.runtime.images.python.environment import DependencyGroup
 
-# Part of every key: raise it whenever the same inputs come to give other bytes.
-BUILDER_FORMAT = 2
-
 # Says where a bento came from (run ids, addresses), which is not part of what it is.
 RECORD_NAME = ".kfp-bento.json"
 
@@ -44,7 +41,6 @@ _PARALLEL_PARTS = 4
 _ENTRYPOINT = "env/docker/entrypoint.sh"
 
 Listing = Callable[[], Iterable[TarEntry]]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Recipe:
     """A layer that may have to be made.
 
     Attributes:
-        kind: ``system``, ``dependencies``, ``model`` or ``source``.
+        kind: `system`, `dependencies`, `model` or `source`.
         title: What it holds, for people.
         inputs: JSON values that the layer's bytes follow from, and nothing else.
         codec: How it is compressed.
@@ -94,9 +90,9 @@ class Recipe:
         """Whether `size` is what the layer will have."""
         return self.codec.name == "none"
 
-    def stream(self, listing: Listing) -> LayerStream:
-        """The layer, to be made while it is read."""
-        return LayerStream(listing, self.codec, epoch=self.epoch, summing=self.claimed)
+    def stream(self, listing: Listing, stop: threading.Event) -> LayerStream:
+        """Give the layer, to be made while it is read, until `stop` is set."""
+        return LayerStream(listing, self.codec, epoch=self.epoch, summing=self.claimed, stop=stop)
 
     def fits(self, layer: Layer) -> bool:
         """Whether a recorded layer can be one of this recipe, as far as that is known before."""
@@ -105,16 +101,11 @@ class Recipe:
         return not self.exact or layer.digest == layer.diff_id
 
 
-def key_of(inputs: Mapping[str, Any]) -> str:
-    """A key for JSON values and this builder's format."""
-    return hashlib.sha256(canonical_json({"format": BUILDER_FORMAT, **inputs})).hexdigest()
-
-
 def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
     """One layer for each model, uncompressed; several where it has large files.
 
     Args:
-        bento: The bento's directory, with ``models/<name>/<version>`` inside.
+        bento: The bento's directory, with `models/<name>/<version>` inside.
         epoch: Seconds since 1970 for every timestamp.
     """
     for model in model_folders(bento):
@@ -122,45 +113,34 @@ def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
         parts = _spread(list(_model_entries(bento, model)))
         for number, entries in enumerate(parts, start=1):
             part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
-            yield _model_recipe(f"model {name}{part}", entries, epoch)
+            yield Recipe(
+                kind="model",
+                title=f"model {name}{part}",
+                inputs={"entries": [_claim(entry) for entry in entries]},
+                codec=codec_named("none"),
+                epoch=epoch,
+                size=tar_size(entries, epoch),
+                prepare=_at_hand(entries),
+                claimed=True,  # the bytes are read once, while they are sent
+            )
 
 
-def _model_recipe(title: str, entries: list[TarEntry], epoch: int) -> Recipe:
-    """A model's content is claimed: its bytes are read once, while they are sent."""
-
-    @contextlib.contextmanager
-    def prepare(scratch: Path) -> Iterator[Listing]:
-        yield lambda: entries
-
-    return Recipe(
-        kind="model",
-        title=title,
-        inputs={"entries": [_claim(entry) for entry in entries]},
-        codec=codec_named("none"),
-        epoch=epoch,
-        size=tar_size(entries, epoch),
-        prepare=prepare,
-        claimed=True,
-    )
-
-
-def source_recipe(bento: Path, name: str, codec: Codec, epoch: int) -> Recipe:
-    """The last layer: the bento without its models, and BentoML's directories."""
+def source_recipe(bento: Path, name: str, builder: LayerBuilder) -> Recipe:
+    """Give the last layer: the bento without its models, and BentoML's directories."""
     entries = list(_source_entries(bento))
-
-    @contextlib.contextmanager
-    def prepare(scratch: Path) -> Iterator[Listing]:
-        yield lambda: entries
-
     return Recipe(
         kind="source",
         title=f"source of {name}",
         inputs={"entries": [[*_claim(entry), _content_digest(entry)] for entry in entries]},
-        codec=codec,
-        epoch=epoch,
-        size=tar_size(entries, epoch),
-        prepare=prepare,
+        codec=builder.codec,
+        epoch=builder.epoch,
+        size=tar_size(entries, builder.epoch),
+        prepare=_at_hand(entries),
     )
+
+
+def _at_hand(entries: list[TarEntry]) -> Callable[[Path], AbstractContextManager[Listing]]:
+    return lambda scratch: nullcontext(lambda: entries)
 
 
 def model_folders(bento: Path) -> list[Path]:
@@ -173,7 +153,7 @@ def model_folders(bento: Path) -> list[Path]:
 
 
 def _model_entries(bento: Path, model: Path) -> Iterator[TarEntry]:
-    """The members of one model's layer, below ``/home/bentoml/bento/models``."""
+    """The members of one model's layer, below `/home/bentoml/bento/models`."""
     place = BENTO_PATH.lstrip("/")
     inside = model.relative_to(bento)
     yield from _homes()
@@ -201,7 +181,7 @@ def _source_entries(bento: Path) -> Iterator[TarEntry]:
 
 
 def _spread(entries: list[TarEntry]) -> list[list[TarEntry]]:
-    """Distributes large files evenly over parts; the first part holds everything else."""
+    """Distribute large files evenly over parts; the first part holds everything else."""
     large = sorted(
         (entry for entry in entries if entry.kind == "file" and entry.size >= LARGE_FILE),
         key=lambda entry: (-entry.size, entry.path),
@@ -219,11 +199,7 @@ def _spread(entries: list[TarEntry]) -> list[list[TarEntry]]:
 
 def _parents(part: list[TarEntry], folders: Mapping[str, TarEntry]) -> list[TarEntry]:
     """The directories above the entries, as the first part has them too."""
-    needed = {
-        "/".join(pieces[:length])
-        for pieces in (entry.path.split("/") for entry in part)
-        for length in range(1, len(pieces))
-    }
+    needed = {str(parent) for entry in part for parent in PurePosixPath(entry.path).parents}
     return [folder for path, folder in sorted(folders.items()) if path in needed]
 
 
@@ -252,52 +228,46 @@ def _content_digest(entry: TarEntry) -> str:
     return digest.hexdigest()
 
 
-def dependency_recipe(group: DependencyGroup, codec: Codec, epoch: int, tell: Progress) -> Recipe:
-    """Some wheels of the environment."""
+def dependency_recipe(group: DependencyGroup, builder: LayerBuilder) -> Recipe:
+    """Give the layer of some wheels of the environment."""
     return Recipe(
         kind="dependencies",
         title=group.title,
         inputs=group.inputs,
-        codec=codec,
-        epoch=epoch,
+        codec=builder.codec,
+        epoch=builder.epoch,
         size=group.download_size,
-        prepare=lambda scratch: group.prepared(scratch, tell),
+        prepare=lambda scratch: group.prepared(scratch, builder.tell),
         costly=True,
         parts=tuple(wheel.sha256 for wheel in group.wheels),
     )
 
 
 def system_recipe(
-    chosen: SystemPackages,
-    facts: RootFilesystem,
-    base: str | list[str],
-    codec: Codec,
-    epoch: int,
-    tell: Progress,
+    chosen: SystemPackages, facts: RootFilesystem, base: BaseImage, builder: LayerBuilder
 ) -> Recipe:
-    """Debian packages on top of the base.
+    """Give the layer of Debian packages on top of the base.
 
     Args:
         chosen: Which packages.
-        facts: What the base holds.
-        base: Its digest, or those of its layers: where files may go depends on it.
-        codec: How the layer is compressed.
-        epoch: Seconds since 1970 for every timestamp.
-        tell: Told what is going on.
+        facts: What the base holds: where files may go depends on it.
+        base: The base.
+        builder: Makes the layer.
     """
 
-    @contextlib.contextmanager
-    def prepare(scratch: Path) -> Iterator[Listing]:
-        entries = package_entries(chosen, facts, scratch, tell)
-        yield lambda: entries
+    def prepare(scratch: Path) -> AbstractContextManager[Listing]:
+        entries = package_entries(chosen, facts, scratch, builder.tell)
+        return nullcontext(lambda: entries)
 
-    count = len(chosen.packages)
     return Recipe(
         kind="system",
-        title=f"system packages ({count} for {chosen.release})",
-        inputs={**chosen.inputs(), "base": base},
-        codec=codec,
-        epoch=epoch,
+        title=f"system packages ({len(chosen.packages)} for {chosen.release})",
+        inputs={
+            **chosen.inputs(),
+            "base": base.digest or [layer.diff_id for layer in base.layers],
+        },
+        codec=builder.codec,
+        epoch=builder.epoch,
         size=sum(package.size for package in chosen.packages),
         prepare=prepare,
         costly=True,

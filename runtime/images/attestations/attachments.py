@@ -1,4 +1,4 @@
-"""Documents about an image, stored beside it and found from it (OCI 1.1, ``subject``).
+"""Documents about an image, stored beside it and found from it (OCI 1.1, `subject`).
 
 A document is a blob; a small manifest says which image it is about. A registry lists such manifests
 by their subject (distribution specification 1.1, referrers; older registries keep the list under
@@ -8,7 +8,6 @@ a tag), and an OCI layout names them in its index. The image itself does not cha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
@@ -16,58 +15,41 @@ from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.config import (
+    EMPTY,
+    EMPTY_TYPE,
+    IMAGE_TITLE,
+    canonical_json,
+    descriptor_of,
+)
 from kfp_bento.runtime.images.oci.image import (
     OCI_MANIFEST,
     BlobSource,
     Descriptor,
-    ImageSink,
+    Document,
     descriptor_from,
     parse_platform,
     referrer_type,
 )
-from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_source
-from kfp_bento.runtime.images.places.open import (
-    OpenedImage,
-    ReferrerSource,
-    open_image,
-    parse_document,
-)
+from kfp_bento.runtime.images.oci.reference import parse_source
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, parse_document
+from kfp_bento.runtime.images.places.sink import ImageSink
 
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-EMPTY = b"{}"
 # BuildKit's annotation, by which others find a statement without fetching every document.
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 
 _ARTIFACT_TYPE = "artifactType"
-_TITLE = "org.opencontainers.image.title"
 _DOCUMENT_LIMIT = 64 << 20
 
 
-@dataclass(frozen=True)
-class Document:
-    """A document to attach to an image.
-
-    Attributes:
-        media_type: What it is; also the ``artifactType`` that it is found by.
-        content: Its bytes.
-        filename: What a client that downloads it calls the file.
-        annotations: More to find it by.
-    """
-
-    media_type: str
-    content: bytes
-    filename: str
-    annotations: tuple[tuple[str, str], ...] = ()
-
-
 def sbom_document(content: bytes) -> Document:
-    """The document that `cyclonedx_sbom` wrote, ready to be attached."""
+    """Give the document that `cyclonedx_sbom` wrote, ready to be attached."""
     return Document(SBOM_TYPE, content, "sbom.cdx.json")
 
 
 def provenance_document(content: bytes) -> Document:
-    """The statement that `slsa_provenance` wrote, ready to be attached."""
+    """Give the statement that `slsa_provenance` wrote, ready to be attached."""
     return Document(
         STATEMENT_TYPE, content, "provenance.intoto.json", ((PREDICATE_TYPE, PREDICATE),)
     )
@@ -81,7 +63,7 @@ def attachment_manifest(
     *,
     filename: str = "",
 ) -> tuple[Descriptor, bytes]:
-    """Composes the manifest that attaches a document to an image.
+    """Compose the manifest that attaches a document to an image.
 
     Args:
         subject: The image's manifest.
@@ -92,7 +74,7 @@ def attachment_manifest(
         filename: What a client that downloads the document calls it.
     """
     layer = content.to_dict()
-    named = {**annotations, **({_TITLE: filename} if filename else {})}
+    named = {**annotations, **({IMAGE_TITLE: filename} if filename else {})}
     if named:
         layer["annotations"] = named
     document: dict[str, Any] = {
@@ -115,7 +97,7 @@ def attach(
     subject: Descriptor,
     documents: Sequence[Document],
 ) -> tuple[Descriptor, ...]:
-    """Attaches documents to an image that the sink holds already.
+    """Attach documents to an image that the sink holds already.
 
     What is attached already is left alone, which for a registry takes one request to find out.
     For a layout or archive this must come before the image's tag, which puts it into place.
@@ -133,8 +115,7 @@ def attach(
         RegistryError: The registry refused or failed.
         ImageError: The disk is full.
     """
-    listed = sink.referrers(subject.digest) if isinstance(sink, ReferrerSource) else []
-    present = {item.get("digest") for item in listed}
+    present = {item.get("digest") for item in sink.referrers(subject.digest)}
     attached = []
     for document in documents:
         blob = descriptor_of(document.content, document.media_type)
@@ -156,10 +137,10 @@ def attach(
 def read_attachments(
     image: str, artifact_type: str, *, predicate: str = "", platform: str = ""
 ) -> tuple[bytes, ...]:
-    """Reads the documents of one kind that are attached to an image, every digest checked.
+    """Read the documents of one kind that are attached to an image, every digest checked.
 
     Args:
-        image: ``oci:DIR[:TAG]``, or a registry reference with a tag or digest.
+        image: `oci:DIR[:TAG]`, or a registry reference with a tag or digest.
         artifact_type: Which kind.
         predicate: Of in-toto statements, only those with this predicate type.
         platform: Which image of a multi-platform index; this machine's if empty.
@@ -174,7 +155,7 @@ def read_attachments(
             digest says.
         RegistryError: The registry refused or failed.
     """
-    if isinstance(parse_source(image), ArchiveReference):
+    if not parse_source(image).keeps_manifests:
         raise ImageError(
             f"{image} carries no documents: a docker archive has no place for them.",
             hint="Ask for them where the image came from, a registry or an oci:DIR.",
@@ -186,20 +167,20 @@ def read_attachments(
 def documents_of(
     image: OpenedImage, artifact_type: str, *, predicate: str = ""
 ) -> tuple[bytes, ...]:
-    """Reads the documents of one kind that are attached to an open image; see above.
+    """Read the documents of one kind that are attached to an open image; see above.
 
     Returns:
         The documents; none for an image in an archive.
     """
-    if not isinstance(image.blobs, ReferrerSource):
-        return ()
     subject = image.descriptor.digest
     found: dict[str, bytes] = {}
     for item in image.blobs.referrers(subject):
         if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
             continue
         described = descriptor_from(item)
-        manifest = parse_document(image.read(described), f"The manifest {described.digest}")
+        manifest = parse_document(
+            image.blobs.read_named(described), f"The manifest {described.digest}"
+        )
         if _is_about(manifest, subject) and referrer_type(manifest) == artifact_type:
             content = _document(image.blobs, manifest, described)
             if not predicate or _predicate(content) == predicate:

@@ -7,187 +7,59 @@ names neither a repository nor the image's digest; the manifest that attaches it
 
 from __future__ import annotations
 
-import datetime
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images.oci.config import canonical_json
+from kfp_bento.runtime.images.attestations.image_build import (
+    DISTRIBUTION,
+    ImageBuild,
+    builder_version,
+    deb_url,
+    package_url,
+    unique,
+    wheel_url,
+)
+from kfp_bento.runtime.images.oci.config import IMAGE_TITLE, canonical_json, timestamp
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import BentoModel
+    from kfp_bento.runtime.images.base.base_image import BaseImage
+    from kfp_bento.runtime.images.debian import DebianPackage
+    from kfp_bento.runtime.images.python.selection import Wheel
 
 SBOM_TYPE = "application/vnd.cyclonedx+json"
-DISTRIBUTION = "kfp-bento"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:kfp-bento:sbom")
-_TITLE = "org.opencontainers.image.title"
 
 
-def builder_version() -> str:
-    """The version of kfp-bento that is running; ``unknown`` for an uninstalled source tree."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-@dataclass(frozen=True, order=True)
-class WheelFact:
-    """A wheel of the virtual environment.
-
-    Attributes:
-        name: The project's name, as the wheel writes it.
-        version: Its version.
-        filename: The wheel's file name.
-        sha256: SHA-256 of the wheel file, in hexadecimal.
-    """
-
-    name: str
-    version: str
-    filename: str
-    sha256: str
-
-    @property
-    def purl(self) -> str:
-        """The package URL, type ``pypi``."""
-        return package_url("pypi", self.name.lower().replace("_", "-"), self.version)
-
-
-@dataclass(frozen=True, order=True)
-class DebFact:
-    """A Debian package of the system layer.
-
-    Attributes:
-        name: The binary package's name.
-        version: Its version, with the epoch if it has one.
-        architecture: Debian's name for it, such as ``amd64`` or ``all``.
-        sha256: SHA-256 of the ``.deb`` file, in hexadecimal.
-        release: Code name of the release it came from, such as ``bookworm``.
-    """
-
-    name: str
-    version: str
-    architecture: str
-    sha256: str
-    release: str
-
-    @property
-    def purl(self) -> str:
-        """The package URL, type ``deb``."""
-        qualifiers = {"arch": self.architecture, "distro": self.release}
-        return package_url("deb/debian", self.name.lower(), self.version, qualifiers)
-
-
-@dataclass(frozen=True)
-class ModelFact:
-    """A model, by what follows from its files.
-
-    Attributes:
-        name: Name in the bento.
-        version: Version in the bento; follows from the content.
-        digest: Content digest, ``sha256:…``.
-        flavors: Its MLflow flavors.
-        signature: Its MLflow signature as lists ``inputs``, ``outputs`` and ``params`` of
-            specifications (``ModelSignature.to_dict``); empty if it has none.
-    """
-
-    name: str
-    version: str
-    digest: str
-    flavors: tuple[str, ...] = ()
-    signature: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BaseFact:
-    """The base image, by what it says of itself and not by where it was fetched.
-
-    Attributes:
-        name: What it calls itself.
-        digest: Digest of its manifest for the platform, ``sha256:…``.
-        architecture: Its processor, in the words of the image specification.
-    """
-
-    name: str
-    digest: str
-    architecture: str
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], digest: str) -> BaseFact:
-        """The facts of a base image, from its configuration file.
-
-        The name is the title among its labels, else ``python`` where it says which Python it
-        has, as Docker's official images do, else ``base``.
-        """
-        settings = config.get("config") or {}
-        title = (settings.get("Labels") or {}).get(_TITLE, "")
-        environment = settings.get("Env") or ()
-        python = any(pair.startswith("PYTHON_VERSION=") for pair in environment)
-        name = title or ("python" if python else "base")
-        return cls(name, digest, str(config.get("architecture", "")))
-
-    @property
-    def purl(self) -> str:
-        """The package URL, type ``oci``, which names no registry unless told to."""
-        name = self.name.rpartition("/")[2].lower()
-        return package_url("oci", name, self.digest, {"arch": self.architecture})
-
-
-@dataclass(frozen=True)
-class SoftwareBill:
-    """What an image is made of.
-
-    Attributes:
-        name: Name of the bento.
-        version: Version of the bento.
-        epoch: Seconds since 1970 that stand in every timestamp of the image.
-        wheels: The wheels of its environment.
-        debs: The Debian packages put on top of the base.
-        models: Its models.
-        base: The base image; None for one made of the building machine, which nobody listed.
-        unverified: SHA-256 of those wheels and packages whose layer was reused on the word of a
-            registry: that they are in it was not seen.
-        builder: Version of kfp-bento.
-    """
-
-    name: str
-    version: str
-    epoch: int
-    wheels: tuple[WheelFact, ...] = ()
-    debs: tuple[DebFact, ...] = ()
-    models: tuple[ModelFact, ...] = ()
-    base: BaseFact | None = None
-    unverified: frozenset[str] = frozenset()
-    builder: str = field(default_factory=builder_version)
-
-
-def cyclonedx_sbom(bill: SoftwareBill) -> bytes:
-    """Writes the bill of materials as CycloneDX 1.6 JSON.
+def cyclonedx_sbom(build: ImageBuild) -> bytes:
+    """Write the bill of materials as CycloneDX 1.6 JSON.
 
     The dependency graph is flat: the image depends on every component. What the components need
     of each other is not said, and so there is no entry for them (an empty one would mean that
-    they need nothing). ``compositions`` say that the list is complete, and that what the base
+    they need nothing). `compositions` say that the list is complete, and that what the base
     holds is not listed.
 
     Returns:
-        The same bytes for the same bill, in whatever order its parts come; the serial number, too,
-        follows from the content.
+        The same bytes for the same content, in whatever order its parts come; the serial number,
+        too, follows from the content.
     """
     image = {
         "type": "container",
-        "bom-ref": f"image:{bill.name}:{bill.version}",
-        "name": bill.name,
-        "version": bill.version,
+        "bom-ref": f"image:{build.name}:{build.version}",
+        "name": build.name,
+        "version": build.version,
     }
-    below = _base(bill.base) if bill.base else None
-    return _written(image, timestamp(bill.epoch), bill.builder, _components(bill), below)
+    moment = timestamp(build.epoch)
+    return _written(image, moment, build.builder, _components(build), _base(build.base))
 
 
-def sbom_on_base(content: bytes, base: BaseFact | None) -> bytes | None:
-    """Writes the bill of materials for an image that has been put on another base.
+def sbom_on_base(content: bytes, base: BaseImage) -> bytes | None:
+    """Write the bill of materials for an image that has been put on another base.
 
     Args:
         content: The bill of materials that `cyclonedx_sbom` wrote for the image as it was.
@@ -207,7 +79,7 @@ def sbom_on_base(content: bytes, base: BaseFact | None) -> bytes | None:
             return None
     except (ValueError, LookupError, TypeError):
         return None
-    return _written(image, moment, builder_version(), own, _base(base) if base else None)
+    return _written(image, moment, builder_version(), own, _base(base))
 
 
 def _written(
@@ -217,7 +89,7 @@ def _written(
     own: Iterable[dict[str, Any]],
     base: dict[str, Any] | None,
 ) -> bytes:
-    """The document for an image, as a component, and the components that it is made of."""
+    """Give the document for an image, as a component, and the components that it is made of."""
     parts = [*own, *([base] if base else [])]
     components = sorted(parts, key=lambda item: str(item["bom-ref"]))
     document: dict[str, Any] = {
@@ -243,108 +115,98 @@ def _written(
     return canonical_json({**document, "serialNumber": f"urn:uuid:{serial}"})
 
 
-def package_url(
-    kind: str, name: str, version: str, qualifiers: Mapping[str, str] | None = None
-) -> str:
-    """A package URL (purl specification); qualifiers without a value are left out.
-
-    Args:
-        kind: The type, with the namespace if the type has one: ``deb/debian``.
-        name: The name, written as the type wants it.
-        version: The version, which may be empty.
-        qualifiers: More about it, such as ``arch``.
-    """
-    url = f"pkg:{kind}/{quote(name, safe=':')}"
-    if version:
-        url += f"@{quote(version, safe=':')}"
-    pairs = sorted((key, value) for key, value in (qualifiers or {}).items() if value)
-    if pairs:
-        url += "?" + "&".join(f"{key}={quote(value, safe=':/')}" for key, value in pairs)
-    return url
-
-
-def timestamp(epoch: int) -> str:
-    """Seconds since 1970 as RFC 3339 writes a moment."""
-    moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _components(bill: SoftwareBill) -> list[dict[str, Any]]:
+def _components(build: ImageBuild) -> list[dict[str, Any]]:
     """All but the base."""
     return [
         {
             "type": "application",
-            "bom-ref": f"bento:{bill.name}:{bill.version}",
-            "name": bill.name,
-            "version": bill.version,
+            "bom-ref": f"bento:{build.name}:{build.version}",
+            "name": build.name,
+            "version": build.version,
             "description": "The bento: service source, BentoML's files and the models' place.",
         },
-        *(_noted(_wheel(wheel), wheel.sha256, bill) for wheel in set(bill.wheels)),
-        *(_noted(_deb(deb), deb.sha256, bill) for deb in set(bill.debs)),
-        *(_model(model) for model in bill.models),
+        *(_noted(_wheel(wheel), wheel.sha256, build) for wheel in unique(build.wheels)),
+        *(_noted(_deb(deb), deb.sha256, build) for deb in unique(build.debs)),
+        *(_model(model) for model in build.models),
     ]
 
 
-def _noted(component: dict[str, Any], sha256: str, bill: SoftwareBill) -> dict[str, Any]:
-    """The component, marked if nobody has seen that it is what the image holds."""
-    if sha256 not in bill.unverified:
+def _noted(component: dict[str, Any], sha256: str, build: ImageBuild) -> dict[str, Any]:
+    """Give the component, marked if nobody has seen that it is what the image holds."""
+    if sha256 not in build.unverified_parts:
         return component
     note = {"name": f"{DISTRIBUTION}:reused", "value": "on the word of the registry"}
     return {**component, "properties": [note]}
 
 
-def _wheel(wheel: WheelFact) -> dict[str, Any]:
+def _wheel(wheel: Wheel) -> dict[str, Any]:
     return {
         "type": "library",
-        "bom-ref": wheel.purl,
+        "bom-ref": wheel_url(wheel),
         "name": wheel.name,
         "version": wheel.version,
-        "purl": wheel.purl,
+        "purl": wheel_url(wheel),
         "hashes": _hashes(wheel.sha256),
         "externalReferences": [{"type": "distribution", "url": quote(wheel.filename)}],
     }
 
 
-def _deb(deb: DebFact) -> dict[str, Any]:
+def _deb(deb: DebianPackage) -> dict[str, Any]:
     return {
         "type": "library",
-        "bom-ref": deb.purl,
+        "bom-ref": deb_url(deb),
         "name": deb.name,
         "version": deb.version,
-        "purl": deb.purl,
+        "purl": deb_url(deb),
         "hashes": _hashes(deb.sha256),
     }
 
 
-def _model(model: ModelFact) -> dict[str, Any]:
+def _model(model: BentoModel) -> dict[str, Any]:
+    name, _, version = model.tag.partition(":")
+    signature = model.provenance.get("signature") or {}
     component: dict[str, Any] = {
         "type": "machine-learning-model",
-        "bom-ref": f"model:{model.name}:{model.version}",
-        "name": model.name,
-        "version": model.version,
+        "bom-ref": f"model:{name}:{version}",
+        "name": name,
+        "version": version,
         "hashes": _hashes(model.digest),
         "properties": [_property("hash", "of the model's files and their names")],
     }
-    component["properties"] += [_property("flavor", name) for name in sorted(model.flavors)]
-    if params := model.signature.get("params"):
+    flavors = sorted(model.provenance.get("flavors") or ())
+    component["properties"] += [_property("flavor", flavor) for flavor in flavors]
+    if params := signature.get("params"):
         component["properties"].append(_property("parameters", _compact(params)))
     sides = {
-        side: [{"format": _compact(column)} for column in model.signature[side]]
+        side: [{"format": _compact(column)} for column in signature[side]]
         for side in ("inputs", "outputs")
-        if model.signature.get(side)
+        if signature.get(side)
     }
     if sides:
         component["modelCard"] = {"modelParameters": sides}
     return component
 
 
-def _base(base: BaseFact) -> dict[str, Any]:
+def _base(base: BaseImage) -> dict[str, Any] | None:
+    """Give the base by what it says of itself and not by where it was fetched.
+
+    Its name is the title among its labels, else `python` where it says which Python it has, as
+    Docker's official images do, else `base`. None for one made of this machine: nobody listed it.
+    """
+    if not base.digest:
+        return None
+    settings = base.config.get("config") or {}
+    title = (settings.get("Labels") or {}).get(IMAGE_TITLE, "")
+    python = any(pair.startswith("PYTHON_VERSION=") for pair in settings.get("Env") or ())
+    name = title or ("python" if python else "base")
+    qualifiers = {"arch": str(base.config.get("architecture", ""))}
+    url = package_url("oci", name.rpartition("/")[2].lower(), base.digest, qualifiers)
     return {
         "type": "container",
-        "bom-ref": base.purl,
-        "name": base.name,
+        "bom-ref": url,
+        "name": name,
         "version": base.digest,
-        "purl": base.purl,
+        "purl": url,
         "hashes": _hashes(base.digest),
     }
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError
 from kfp_bento.runtime.images.base.host import host_base
-from kfp_bento.runtime.images.cache.local import LayerCache
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.oci.config import MOST_LAYERS
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, Platform
-from kfp_bento.runtime.images.oci.layers import Codec
 from kfp_bento.runtime.images.oci.reference import Reference, parse_reference
-from kfp_bento.runtime.images.places.open import (
+from kfp_bento.runtime.images.places.open import open_image
+from kfp_bento.runtime.images.places.opened_image import (
     CONFIG_NAMES,
     OpenedImage,
-    open_image,
     require_platform,
     well_formed,
 )
-from kfp_bento.runtime.images.registry.repository import Repository, RetryPolicy
+from kfp_bento.runtime.images.registry.connections import RetryPolicy
+from kfp_bento.runtime.images.registry.repository import Repository
 
 HOST = "host"
 BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
@@ -46,7 +44,7 @@ class BaseImage:
         layers: Its layers, with OCI media types.
         blobs: Where the layers' bytes come from.
         interpreter: The Python executable inside it.
-        python: Its Python version where known, for example ``3.11.7``, or an empty string.
+        python: Its Python version where known, for example `3.11.7`, or an empty string.
     """
 
     title: str
@@ -57,23 +55,28 @@ class BaseImage:
     interpreter: str
     python: str
 
+    def inputs(self) -> dict[str, Any]:
+        """Give what an image on it follows from, as plain JSON values."""
+        layers = [[layer.media_type, layer.digest, layer.diff_id] for layer in self.layers]
+        return {"digest": self.digest, "config": self.config, "layers": layers}
+
 
 def choose_base(
     python_version: str, *, wanted: str = "", allow_host: bool = True, seconds: float = 3.0
 ) -> str:
-    """Decides on a base image: what is wanted, else Docker's Python, else this machine.
+    """Decide on a base image: what is wanted, else Docker's Python, else this machine.
 
     Args:
-        python_version: Minor version that the bento needs, for example ``3.11``.
-        wanted: A base asked for; wins, and so does ``$KFP_BENTO_BASE_IMAGE`` after it.
-        allow_host: Whether ``host`` may be the answer.
+        python_version: Minor version that the bento needs, for example `3.11`.
+        wanted: A base asked for; wins, and so does `$KFP_BENTO_BASE_IMAGE` after it.
+        allow_host: Whether `host` may be the answer.
         seconds: How long docker.io gets to answer.
 
     Returns:
-        A registry reference, ``oci:DIR``, ``docker-archive:FILE`` or ``host``.
+        A registry reference, `oci:DIR`, `docker-archive:FILE` or `host`.
 
     Raises:
-        ImageError: docker.io does not answer and ``host`` is not allowed.
+        ImageError: docker.io does not answer and `host` is not allowed.
     """
     if chosen := wanted or os.environ.get(BASE_VARIABLE, ""):
         return chosen
@@ -107,33 +110,21 @@ def _answers(reference: Reference, seconds: float) -> bool:
 
 
 def open_base(
-    text: str,
-    python_version: str,
-    platform: Platform,
-    *,
-    workspace: BlobDirectory,
-    codec: Codec,
-    cache: LayerCache | None,
-    epoch: int,
-    progress: Callable[[str], None],
+    text: str, python_version: str, platform: Platform, builder: LayerBuilder
 ) -> BaseImage:
-    """Resolves a base image to its digest and checks that the bento can run on it.
+    """Resolve a base image to its digest and check that the bento can run on it.
 
     Args:
-        text: ``host``, ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a registry reference.
+        text: `host`, `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a registry reference.
         python_version: Minor version of Python that the bento needs.
         platform: Which image of a multi-platform index.
-        workspace: Where a host layer is written.
-        codec: How a host layer is compressed.
-        cache: Where layers are kept between builds.
-        epoch: Seconds since 1970 for timestamps of a host layer.
-        progress: Told what is going on.
+        builder: Makes the layer of `host`.
 
     Raises:
         ImageError: It cannot be read, has no image for the platform or another Python.
     """
     if text == HOST:
-        return _host(python_version, platform, workspace, codec, cache, epoch, progress)
+        return _host(python_version, platform, builder)
     image = open_image(text, platform)
     require_platform(image, platform)
     with well_formed(image.title):
@@ -147,38 +138,27 @@ def open_base(
             f"python_version={'.'.join(base.python.split('.')[:2])}.",
         )
     if not base.python:
-        progress(f"the base does not say where its Python is; taking {base.interpreter}")
+        builder.tell(f"the base does not say where its Python is; taking {base.interpreter}")
     return base
 
 
-def _host(
-    python_version: str,
-    platform: Platform,
-    workspace: BlobDirectory,
-    codec: Codec,
-    cache: LayerCache | None,
-    epoch: int,
-    progress: Callable[[str], None],
-) -> BaseImage:
-    layer, config, version = host_base(
-        python_version, platform, workspace, codec, cache=cache, epoch=epoch, progress=progress
-    )
-    minor = ".".join(version.split(".")[:2])
+def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> BaseImage:
+    layer, config, version = host_base(python_version, platform, builder)
     return BaseImage(
         title=HOST,
         digest="",
         config=config,
         layers=(layer,),
-        blobs=workspace,
-        interpreter=f"/usr/local/bin/python{minor}",
+        blobs=builder.workspace,
+        interpreter=f"/usr/local/bin/python{python_version}",
         python=version if _PYTHON.fullmatch(version) else "",
     )
 
 
 def _check_limits(image: OpenedImage) -> None:
-    """Refuses what a copy may carry along, but nothing can be built on.
+    """Refuse what a copy may carry along, but nothing can be built on.
 
-    Programs in Go take ``user`` for ``User``, and the last one wins: a base could so undo what we
+    Programs in Go take `user` for `User`, and the last one wins: a base could so undo what we
     set. Hence no name may come in another spelling.
     """
     for name in image.config.get("config") or {}:

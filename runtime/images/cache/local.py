@@ -1,6 +1,6 @@
 """Records and blobs that are kept in a local directory.
 
-The directory holds ``blobs/sha256/<hex>`` and ``records/<key>.json``. It may be deleted at any
+The directory holds `blobs/sha256/<hex>` and `records/<key>.json`. It may be deleted at any
 time, and several builds may share it. It is nobody else's to read or write, and its records carry
 a seal: what somebody else put there is as good as not there.
 """
@@ -19,10 +19,11 @@ from typing import Any
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import KEY_VARIABLE, parse_json, read_small_file, shared_key
-from kfp_bento.runtime.images.assembly.recipes import key_of
 from kfp_bento.runtime.images.cache.seals import are_ours, seal_facts
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, Layer
+from kfp_bento.runtime.images.oci.keys import key_of
+from kfp_bento.runtime.images.oci.layers import Codec
 from kfp_bento.runtime.images.oci.tar import TarEntry, changed_while_packed
 from kfp_bento.runtime.images.places.layout import LayoutSource
 
@@ -50,13 +51,18 @@ class LayerCache:
     passed_over: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
+    def sealed(self) -> bool:
+        """True: without a seal of ours no record counts."""
+        return True
+
+    @property
     def blobs(self) -> BlobDirectory:
         """Where the layers' bytes are."""
         return BlobDirectory(self.directory)
 
     @property
     def source(self) -> BlobSource:
-        """Gives out the layers' bytes."""
+        """Give out the layers' bytes."""
         return self.blobs if self.private else LayoutSource(self.directory)
 
     def find_layer(self, key: str) -> Layer | None:
@@ -71,7 +77,7 @@ class LayerCache:
         return layer if self._is_own(self.blobs.local_path(layer.descriptor)) else None
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Remembers that these inputs gave this layer."""
+        """Remember that these inputs gave this layer."""
         self.blobs.put_blob(layer.descriptor, source)
         self.keep_facts(f"layer-{key}", layer.record())
 
@@ -88,7 +94,7 @@ class LayerCache:
         return None
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Remembers JSON values; what a killed process leaves behind is never read."""
+        """Remember JSON values; what a killed process leaves behind is never read."""
         record = self._record(key)
         partial = record.with_name(f"{record.name}.partial-{os.getpid()}")
         sealed = {"facts": facts, "seal": seal_facts(key, facts)}
@@ -117,7 +123,7 @@ class LayerCache:
     def keep_reading(
         self, key: str, entries: Sequence[TarEntry], diff_id: str, sums: Mapping[str, str]
     ) -> None:
-        """Remembers what these files gave, unless they are too fresh to be told."""
+        """Remember what these files gave, unless they are too fresh to be told."""
         files = _fingerprint(entries)
         newest = max((change for *_, change in files), default=0)
         if newest < (time.time() - _SETTLED_SECONDS) * 1e9:
@@ -136,7 +142,7 @@ class LayerCache:
 
 
 def open_cache(directory: Path) -> LayerCache:
-    """Opens a cache, or makes one that only this user can read and write.
+    """Open a cache, or make one that only this user can read and write.
 
     Where a shared key seals the records, as it does for pods of a team, others may write there too.
 
@@ -204,38 +210,51 @@ def _fingerprint(entries: Sequence[TarEntry]) -> list[list[Any]]:
     return found
 
 
-def cached_layer(
-    cache: LayerCache | None,
-    workspace: BlobDirectory,
-    inputs: dict[str, Any],
-    build: Callable[[BlobDirectory], Layer],
-) -> Layer:
-    """The layer for these inputs, from the cache or built now; its blob ends in ``workspace``."""
-    if cache is None:
-        return build(workspace)
-    key = key_of(inputs)
-    layer = cache.find_layer(key)
-    if layer is None or not cache.blobs.holds(layer.descriptor):
-        layer = build(cache.blobs)
-        cache.keep_layer(key, layer, cache.blobs)
-    workspace.put_blob(layer.descriptor, cache.source)
-    return layer
+@dataclass(frozen=True)
+class LayerBuilder:
+    """How layers are made, and where.
+
+    Attributes:
+        workspace: Where new blobs may be written.
+        codec: How layers are compressed.
+        epoch: Seconds since 1970 for every timestamp.
+        cache: Where layers are kept between builds.
+        tell: Told what is going on.
+    """
+
+    workspace: BlobDirectory
+    codec: Codec
+    epoch: int
+    cache: LayerCache | None
+    tell: Callable[[str], None]
+
+    def layer(self, inputs: Mapping[str, Any], build: Callable[[BlobDirectory], Layer]) -> Layer:
+        """Give the layer for these inputs, kept or built now; its blob ends in the workspace."""
+        if self.cache is None:
+            return build(self.workspace)
+        key = key_of({**inputs, "codec": self.codec.identity, "epoch": self.epoch})
+        layer = self.cache.find_layer(key)
+        if layer is None or not self.cache.blobs.holds(layer.descriptor):
+            layer = build(self.cache.blobs)
+            self.cache.keep_layer(key, layer, self.cache.blobs)
+        self.workspace.put_blob(layer.descriptor, self.cache.source)
+        return layer
 
 
 @dataclass(frozen=True)
-class KeptBlobs:
+class KeptBlobs(BlobSource):
     """A source whose blobs are fetched once and from then on read from a cache."""
 
     source: BlobSource
     cache: LayerCache
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the blob, fetching it first if need be."""
+        """Yield the blob, fetched first if need be."""
         self.cache.blobs.put_blob(blob, self.source)
         return self.cache.blobs.open_blob(blob)
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The kept file, fetched first if need be; its bytes are checked."""
+        """Give the kept file, fetched first if need be; its bytes are checked."""
         kept = self.cache.blobs
         if not kept.holds(blob):
             kept.put_blob(blob, self.source)

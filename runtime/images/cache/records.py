@@ -1,4 +1,4 @@
-"""What is remembered between builds: which inputs gave which layer, and which image.
+"""What is remembered between builds: which inputs gave which layer.
 
 Records live beside the images, in the registry, so that a pod that starts empty finds them; and in
 a local directory where there is one. A record is only ever a short cut: without any, a build gives
@@ -14,38 +14,44 @@ from typing import Any, Protocol
 from kfp_bento.runtime.files import parse_json, parse_json_value, shared_key
 from kfp_bento.runtime.images.cache.seals import are_ours, seal_facts
 from kfp_bento.runtime.images.oci.blobs import BytesSource
-from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
+from kfp_bento.runtime.images.oci.config import (
+    EMPTY,
+    EMPTY_TYPE,
+    canonical_json,
+    descriptor_of,
+)
 from kfp_bento.runtime.images.oci.image import (
     OCI_MANIFEST,
     BlobSource,
     Descriptor,
     Layer,
 )
+from kfp_bento.runtime.images.places.registry import KEY_DIGITS
 from kfp_bento.runtime.images.registry.repository import Repository
 
-EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
 _ANNOTATION = "kfp-bento.record"
 _SEAL = "kfp-bento.seal"
-_EMPTY = b"{}"
-# 160 bits: enough that no two inputs meet, and a tag has 128 characters at most.
-_KEY_DIGITS = 40
 
 
 class Records(Protocol):
     """Facts and layers by key."""
 
+    @property
+    def sealed(self) -> bool:
+        """Say whether everything that is found here is known to be our own."""
+
     def find_layer(self, key: str) -> Layer | None:
         """The layer that the inputs with this key gave before."""
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Remembers a layer; its blob can be had from the source."""
+        """Remember a layer; its blob can be had from the source."""
 
     def find_facts(self, key: str) -> Any:
         """JSON values kept under this key; None if there are none."""
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Remembers JSON values."""
+        """Remember JSON values."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +76,22 @@ class RegistryRecords:
     def find_layer(self, key: str) -> Layer | None:
         """The recorded layer; its blob is in this repository."""
         try:
-            return Layer.from_dict(self._find(f"layer-{key[:_KEY_DIGITS]}")).with_origin("reused")
+            return Layer.from_dict(self._find(f"layer-{key[:KEY_DIGITS]}")).with_origin("reused")
         except ValueError:
             return None  # none, or another version's record: as good as none
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Writes a record; the blob is mounted or sent if it is not here."""
+        """Write a record; the blob is mounted or sent if it is not here."""
         self.repository.put_blob(layer.descriptor, source)
-        self._write(f"layer-{key[:_KEY_DIGITS]}", layer.record(), [layer.descriptor])
+        self._write(f"layer-{key[:KEY_DIGITS]}", layer.record(), [layer.descriptor])
 
     def find_facts(self, key: str) -> Any:
         """The recorded values."""
-        return self._find(f"facts-{key[:_KEY_DIGITS]}")
+        return self._find(f"facts-{key[:KEY_DIGITS]}")
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Writes a record."""
-        self._write(f"facts-{key[:_KEY_DIGITS]}", facts, [])
-
-    def find_image(self, key: str) -> tuple[Descriptor, bytes] | None:
-        """The manifest of the image that these inputs gave before."""
-        return self.repository.read_manifest_bytes(f"kfp-bento.image-{key[:_KEY_DIGITS]}")
-
-    def keep_image(self, key: str, manifest: Descriptor, content: bytes) -> None:
-        """Remembers an image by its inputs: one more tag on it."""
-        self.repository.tag(manifest, content, f"kfp-bento.image-{key[:_KEY_DIGITS]}")
+        """Write a record."""
+        self._write(f"facts-{key[:KEY_DIGITS]}", facts, [])
 
     def _find(self, name: str) -> Any:
         """The facts of a record; None if there is none, or none that counts."""
@@ -109,8 +107,8 @@ class RegistryRecords:
         return facts if counts else None
 
     def _write(self, name: str, facts: Any, blobs: Sequence[Descriptor]) -> None:
-        empty = descriptor_of(_EMPTY, EMPTY_CONFIG)
-        self.repository.put_blob(empty, BytesSource(_EMPTY))
+        empty = descriptor_of(EMPTY, EMPTY_TYPE)
+        self.repository.put_blob(empty, BytesSource(EMPTY))
         found = seal_facts(name, facts, shared=True)
         sealed = {_SEAL: found} if found else {}
         content = canonical_json(

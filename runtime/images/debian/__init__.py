@@ -1,1 +1,24 @@
-"""Debian packages of an image, added without running their scripts."""
+"""Debian packages of an image, added without running their scripts.
+
+What a base lacks is chosen by apt (`resolve_packages`) against what the base is made of
+(`probe_base`), and unpacked into one layer (`package_entries`).
+"""
+
+from kfp_bento.runtime.images.debian.layer import package_entries
+from kfp_bento.runtime.images.debian.packages import (
+    PACKAGE,
+    DebianPackage,
+    SystemPackages,
+    resolve_packages,
+)
+from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
+
+__all__ = [
+    "PACKAGE",
+    "DebianPackage",
+    "RootFilesystem",
+    "SystemPackages",
+    "package_entries",
+    "probe_base",
+    "resolve_packages",
+]

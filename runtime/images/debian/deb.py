@@ -1,4 +1,4 @@
-"""Reading ``.deb`` files: an ``ar`` archive of two tars (``deb(5)``), by streaming.
+"""Reading `.deb` files: an `ar` archive of two tars (`deb(5)`), by streaming.
 
 A package is not trusted for its shape: whatever no image may hold is an error, and no name out
 of it ever becomes a name on this machine's disk.
@@ -6,19 +6,17 @@ of it ever becomes a name on this machine's disk.
 
 from __future__ import annotations
 
-import gzip
 import io
 import lzma
 import posixpath
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.debian.rootfs import ChunkReader
+from kfp_bento.runtime.images.oci.decompression import ChunkReader, decompressed
 from kfp_bento.runtime.images.oci.image import one_line
 from kfp_bento.runtime.images.oci.tar import CHUNK
 
@@ -48,14 +46,14 @@ def control_files(deb: Path) -> dict[str, bytes]:
 
 
 def data_members(deb: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """The package's files in their order, names without leading slash or dots, and contents.
+    """Give the package's files in their order, names without leading slash or dots, and contents.
 
     A content must be read before the next member is asked for.
 
     Raises:
         ImageError: The package is damaged, or holds what no image may hold: a path or link that
             leaves the root, a device, a setuid or setgid bit, capabilities, another owner than
-            root, or a ``.wh.`` name.
+            root, or a `.wh.` name.
     """
     with _reading(deb), _member(deb, "data.tar") as archive:
         for item in _items(archive):
@@ -109,8 +107,8 @@ def _member(deb: Path, wanted: str) -> Iterator[tarfile.TarFile]:
             name = header[:16].decode("ascii", "replace").strip().rstrip("/")
             size = int(header[48:58])
             if name == wanted or name.startswith(f"{wanted}."):
-                packed = io.BufferedReader(ChunkReader(_window(file, size)), CHUNK)
-                with tarfile.open(fileobj=_unpacked(deb, name, packed), mode="r|") as archive:
+                plain = _unpacked(deb, name, _window(file, size))
+                with tarfile.open(fileobj=plain, mode="r|") as archive:
                     yield archive
                 return
             file.seek(size + size % 2, io.SEEK_CUR)
@@ -123,29 +121,21 @@ def _window(file: IO[bytes], size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _unpacked(deb: Path, name: str, packed: IO[bytes]) -> Any:
+def _unpacked(deb: Path, name: str, packed: Iterator[bytes]) -> IO[bytes]:
     suffix = name.rpartition(".tar")[2]
-    if suffix == "":
-        return packed
-    if suffix == ".gz":
-        return gzip.GzipFile(fileobj=packed, mode="rb")
     if suffix == ".xz":
-        return lzma.LZMAFile(packed, "rb")
-    if suffix == ".zst":
-        import zstandard
-
-        return zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-    raise _refused(deb, f"is packed in a way that is not known here ({name})")
+        return lzma.LZMAFile(io.BufferedReader(ChunkReader(packed), CHUNK), "rb")
+    if suffix not in {"", ".gz", ".zst"}:
+        raise _refused(deb, f"is packed in a way that is not known here ({name})")
+    plain = decompressed(packed, f"The Debian package {deb.name}")
+    return io.BufferedReader(ChunkReader(plain), CHUNK)
 
 
 @contextmanager
 def _reading(deb: Path) -> Iterator[None]:
-    import zstandard
-
-    damages = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
     try:
         yield
-    except (*damages, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, lzma.LZMAError) as error:
         raise _refused(deb, f"is damaged ({error})") from error
     except OSError as error:
         raise ImageError(f"{deb.name} cannot be read: {error.strerror or error}.") from error

@@ -1,15 +1,10 @@
-"""What a Debian package's installation scripts would do in a fresh image, without running them.
-
-Nothing can be run while layers are put together. Of the scripts in ``control.tar`` only
-``preinst`` and ``postinst`` change the system when a package is installed for the first time
-(Debian policy, chapter 6): ``prerm`` and ``postrm`` belong to removal, and ``config`` only asks
-questions. These two are followed on the path of a first installation (`script_path`); what has a
-consequence, or cannot be followed, is refused, unless the package is in `KNOWN`.
-"""
+"""What people found out about scripts of packages that `maintainer_script` cannot judge."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from kfp_bento.runtime.images.debian.maintainer_script import Alternative
 
 
 @dataclass(frozen=True)
@@ -18,11 +13,13 @@ class Known:
 
     Attributes:
         reason: What is lost, for people.
+        alternatives: What its scripts register.
         links: Symbolic links that the script would make, as pairs of path and target.
         files: Empty files that the script would make.
     """
 
     reason: str
+    alternatives: tuple[Alternative, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     files: tuple[str, ...] = ()
 
@@ -35,9 +32,21 @@ _GLIB = Known("its caches of modules and settings are not made; GLib reads the d
 
 _BYTECODE = Known("bytecode of Debian's own Python is not made")
 
+_IMAGEMAGICK = tuple(
+    Alternative(f"/usr/bin/{link}", link, f"/usr/bin/{program}-im6.q16", 10000)
+    for program in (
+        *("compare", "animate", "convert", "composite", "conjure", "import", "identify"),
+        *("stream", "display", "montage", "mogrify"),
+    )
+    for link in (program, f"{program}-im6")
+)
+
 # Checked against Debian 12. A name stands for the package in every version: its scripts have done
 # the same for years.
 KNOWN = {
+    "cpp": Known(
+        "/lib/cpp is linked", alternatives=(Alternative("/lib/cpp", "cpp", "/usr/bin/cpp", 10),)
+    ),
     "fontconfig": Known("its font cache is made at first use"),
     "fontconfig-config": Known("its default answers are taken", links=_FONT_DEFAULTS),
     "freetds-common": Known(
@@ -45,6 +54,7 @@ KNOWN = {
         links=(("etc/freetds/freetds.conf", "/usr/share/freetds/freetds.conf"),),
     ),
     "hicolor-icon-theme": Known("its icon cache is not made"),
+    "imagemagick-6.q16": Known("its commands are linked", alternatives=_IMAGEMAGICK),
     "libgdk-pixbuf-2.0-0": Known("image loaders from other packages (SVG) are not registered"),
     "libglib2.0-0": _GLIB,
     "libglib2.0-0t64": _GLIB,
@@ -57,6 +67,7 @@ KNOWN = {
     ),
     "mysql-common": Known("it only chooses a configuration, which mariadb-common does"),
     "netbase": Known("/etc/hosts comes from the container runtime"),
+    "openssl": Known("it only replaces /usr/lib/ssl, which it brings, where that is missing"),
     "procps": Known("it only tidies up after old versions and registers a service"),
     "python3": _BYTECODE,
     "python3-distutils": _BYTECODE,
@@ -65,6 +76,7 @@ KNOWN = {
     "readline-common": Known("/etc/inputrc (key bindings of a terminal) is not made"),
     "shared-mime-info": Known("its database of file types is not compiled"),
     "unixodbc-common": Known("an empty /etc/odbcinst.ini is made", files=("etc/odbcinst.ini",)),
+    "unzip": Known("it registers with desktops, and there is none"),
     "x11-common": Known("it only registers a service of an X server"),
     "xz-utils": Known("the names lzma and unlzma are not made"),
 }

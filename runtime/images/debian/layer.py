@@ -1,9 +1,9 @@
 """The layer of Debian packages: files of unpacked packages, as members of a tar.
 
 What dpkg would do beyond unpacking is done here where it is known what that is (alternatives,
-`maintainer_scripts.KNOWN`), and is an error otherwise. Left out are man pages, translations of
+`known_scripts.KNOWN`), and is an error otherwise. Left out are man pages, translations of
 them, and documentation but for the copyright file. The packages are recorded in
-``/var/lib/dpkg/status.d``, as distroless images do, where scanners look.
+`/var/lib/dpkg/status.d`, as distroless images do, where scanners look.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from typing import IO, TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.debian.deb import control_files, data_members
-from kfp_bento.runtime.images.debian.known_scripts import KNOWN, NEEDED
-from kfp_bento.runtime.images.debian.maintainer_script import Alternative, Unclear, script_effects
+from kfp_bento.runtime.images.debian.known_scripts import KNOWN, NEEDED, Known
+from kfp_bento.runtime.images.debian.maintainer_script import (
+    Alternative,
+    UnclearError,
+    script_effects,
+)
 from kfp_bento.runtime.images.debian.packages import DebianPackage, SystemPackages, fetch_packages
 from kfp_bento.runtime.images.oci.blobs import storage_errors
 from kfp_bento.runtime.images.oci.tar import (
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 _LEFT_OUT = tuple(f"usr/share/{name}/" for name in ("man", "info", "lintian", "doc-base", "bug"))
 _RECORDS = "var/lib/dpkg/status.d"
-_SCRIPTS = (("preinst", "install"), ("postinst", "configure"))
+_SCRIPTS = ("preinst", "postinst")
 _LOADER = "etc/ld.so.conf"
 
 
@@ -44,7 +48,7 @@ def package_entries(
     scratch: Path,
     progress: Callable[[str], None] | None = None,
 ) -> list[TarEntry]:
-    """Fetches and unpacks packages, and lists their files as members of one layer.
+    """Fetch and unpack packages, and list their files as members of one layer.
 
     Args:
         chosen: What `resolve_packages` gave for this base.
@@ -69,7 +73,7 @@ def unpack_packages(
     scratch: Path,
     progress: Callable[[str], None],
 ) -> list[TarEntry]:
-    """Does what `package_entries` does, with packages that are at hand.
+    """Do what `package_entries` does, with packages that are at hand.
 
     Raises:
         ImageError: As `package_entries`.
@@ -78,47 +82,34 @@ def unpack_packages(
     alternatives: list[Alternative] = []
     refused: list[str] = []
     for package, deb in files.items():
-        control = control_files(deb)
-        shipped = tree.unpack(package.name, deb)
-        found, reasons = _effects(package.name, control, shipped, progress)
-        alternatives += found
-        refused += reasons
-        tree.record(package.name, control)
+        name, control = package.name, control_files(deb)
+        tree.unpack(name, deb)
+        tree.record(name, control)
+        scripts = [script for script in _SCRIPTS if script in control]
+        if known := KNOWN.get(name):
+            tree.add_known(name, known)
+            alternatives += known.alternatives
+            for script in scripts:
+                progress(f"{name}: its {script} script was not run: {known.reason}")
+            continue
+        for script in scripts:
+            try:
+                alternatives += script_effects(control[script].decode("utf-8", "replace"))
+            except UnclearError as error:
+                why = NEEDED.get(name, str(error))
+                refused.append(f"{name}: its {script} script must run: {why}")
+    for name in dict.fromkeys(tree.owners[path] for path in tree.found if path.startswith(_LOADER)):
+        refused.append(f"{name}: it adds library directories (/{_LOADER}), so ldconfig must run")
     if refused:
         raise ImageError(
             "Debian packages need scripts to be run, which nothing here can:\n"
             + "\n".join(f"- {reason}" for reason in refused),
             hint="Use a base image that has these packages already, or put them into one once "
-            "and pass that image as the base; or let the cluster build the bento (request_bento).",
+            "and pass that image as the base; or let the cluster build the bento (target "
+            "bento-request).",
         )
-    for name in files:
-        if known := KNOWN.get(name.name):
-            tree.add_known(name.name, known.links, known.files)
     tree.add_alternatives(alternatives)
     return tree.entries()
-
-
-def _effects(
-    name: str, control: Mapping[str, bytes], shipped: set[str], progress: Callable[[str], None]
-) -> tuple[list[Alternative], list[str]]:
-    """What the package's scripts would do, and why they cannot be left out."""
-    found: list[Alternative] = []
-    reasons = []
-    for script, argument in _SCRIPTS:
-        if script not in control:
-            continue
-        if name in KNOWN:
-            progress(f"{name}: its {script} script was not run: {KNOWN[name].reason}")
-            continue
-        try:
-            text = control[script].decode("utf-8", "replace")
-            found += script_effects(text, argument, shipped)
-        except Unclear as error:
-            why = NEEDED.get(name, str(error))
-            reasons.append(f"{name}: its {script} script must run: {why}")
-    if any(path.startswith(f"/{_LOADER}") for path in shipped):
-        reasons.append(f"{name}: it adds library directories (/{_LOADER}), so ldconfig must run")
-    return found, reasons
 
 
 @dataclass
@@ -131,12 +122,10 @@ class _Tree:
     owners: dict[str, str] = field(default_factory=dict)
     count: int = 0
 
-    def unpack(self, name: str, deb: Path) -> set[str]:
-        """Adds a package's files; gives the absolute paths of all that it holds."""
-        shipped = set()
+    def unpack(self, name: str, deb: Path) -> None:
+        """Add a package's files."""
         files: dict[str, TarEntry] = {}
         for item, content in data_members(deb):
-            shipped.add(f"/{item.name}")
             if not item.name or _left_out(item.name, file=item.isreg()):
                 continue
             path = self._place(item.name, directory=item.isdir())
@@ -158,24 +147,23 @@ class _Tree:
                 entry = TarEntry(path, "file", mode, 0, item.size, os.fsencode(place))
                 files[item.name] = entry
                 self._add(entry, name)
-        return shipped
 
     def record(self, name: str, control: Mapping[str, bytes]) -> None:
-        """Notes the package where scanners look for it."""
+        """Note the package where scanners look for it."""
         text = control["control"].rstrip(b"\n") + b"\n"
         self._add(content_entry(f"{_RECORDS}/{name}", text), name)
         sums = control.get("md5sums", b"")
         self._add(content_entry(f"{_RECORDS}/{name}.md5sums", sums), name)
 
-    def add_known(self, name: str, links: Iterable[tuple[str, str]], files: Iterable[str]) -> None:
-        """Adds what a script that is not run would have made."""
-        for path, target in links:
+    def add_known(self, name: str, known: Known) -> None:
+        """Add what a script that is not run would have made."""
+        for path, target in known.links:
             self._add(symlink_entry(self._place(path), target), name)
-        for path in files:
+        for path in known.files:
             self._add(content_entry(self._place(path), b""), name)
 
     def add_alternatives(self, offered: Iterable[Alternative]) -> None:
-        """Links every generic name to what was offered for it with the highest priority."""
+        """Link every generic name to what was offered for it with the highest priority."""
         groups: dict[str, Alternative] = {}
         for item in offered:
             here = self._place(item.path.lstrip("/")) in self.found
@@ -189,7 +177,7 @@ class _Tree:
                     self._add(symlink_entry(self._place(link.lstrip("/")), choice), name)
 
     def _priority(self, item: Alternative, other: Alternative | None) -> int:
-        """What an alternative must exceed: the base's best, or that of another package."""
+        """Give what an alternative must exceed: the base's best, or that of another package."""
         if other is not None:
             return other.priority
         lines = self.facts.alternatives.get(item.name, "").split("\n")
@@ -213,7 +201,7 @@ class _Tree:
         return sorted(self.found.values(), key=lambda entry: entry.path)
 
     def _link_copies(self) -> None:
-        """Makes hard links of what was one file: drivers come under a dozen names."""
+        """Make hard links of what was one file: drivers come under a dozen names."""
         first: dict[bytes, str] = {}
         for path in sorted(self.found, key=os.fsencode):
             entry = self.found[path]
@@ -223,7 +211,7 @@ class _Tree:
                 )
 
     def _place(self, path: str, *, directory: bool = False) -> str:
-        """Where a path is in this base: ``lib/x`` is ``usr/lib/x`` where ``/usr`` is merged."""
+        """Where a path is in this base: `lib/x` is `usr/lib/x` where `/usr` is merged."""
         if directory:
             return self.facts.resolve(path)
         folder, _, name = path.rpartition("/")
@@ -245,7 +233,7 @@ class _Tree:
         return path in self.found and self.found[path].kind == "directory"
 
     def _stored(self, content: IO[bytes]) -> Path:
-        """Copies a content to a file of ours; its name is a number, whatever the package says."""
+        """Copy a content to a file of ours; its name is a number, whatever the package says."""
         self.count += 1
         place = self.scratch / f"file-{self.count}"
         with storage_errors(place), place.open("xb") as file:

@@ -7,27 +7,28 @@ nothing of this machine but its program files. It needs no privilege and install
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, release_of
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
 from kfp_bento.runtime.images.oci.blobs import storage_errors
 from kfp_bento.runtime.images.oci.image import Platform
-from kfp_bento.runtime.images.oci.tar import CHUNK
 from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
 
 # Raised when the same packages would come to give another layer.
 SYSTEM_FORMAT = 1
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
+"""A Debian package, with `=VERSION` where it is pinned."""
+
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
 _HELPER = "/usr/lib/apt/apt-helper"
@@ -46,10 +47,11 @@ class DebianPackage:
     Attributes:
         name: Binary package.
         version: Debian version, with its epoch where there is one.
-        architecture: Such as ``amd64``, or ``all``.
-        sha256: Of the ``.deb``, in hexadecimal.
-        size: Of the ``.deb`` in bytes.
-        filename: Name of the ``.deb``, such as ``libgomp1_12.2.0-14_amd64.deb``.
+        architecture: Such as `amd64`, or `all`.
+        sha256: Of the `.deb`, in hexadecimal.
+        size: Of the `.deb` in bytes.
+        filename: Name of the `.deb`, such as `libgomp1_12.2.0-14_amd64.deb`.
+        codename: The release that it was chosen for, such as `bookworm`.
         uri: Where it was found; no part of its identity, and it may hold a password.
     """
 
@@ -59,11 +61,8 @@ class DebianPackage:
     sha256: str
     size: int
     filename: str
+    codename: str = ""
     uri: str = field(default="", repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The package as plain JSON values, without its address."""
-        return {key: value for key, value in asdict(self).items() if key != "uri"}
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class SystemPackages:
 
     Attributes:
         packages: What is to be added, dependencies among them.
-        release: What they were made for, such as ``debian 12``.
-        architecture: The processor in dpkg's words, such as ``amd64``.
+        release: What they were made for, such as `debian 12`.
+        architecture: The processor in dpkg's words, such as `amd64`.
     """
 
     packages: tuple[DebianPackage, ...]
@@ -81,31 +80,12 @@ class SystemPackages:
     architecture: str
 
     def inputs(self) -> dict[str, Any]:
-        """What the layer's bytes depend on, besides codec and epoch: the key of its cache."""
+        """Give what the layer's bytes depend on, besides codec and epoch: the key of its cache."""
         return {
             "kind": "system",
             "format": SYSTEM_FORMAT,
             "packages": sorted(package.sha256 for package in self.packages),
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The choice as plain JSON values."""
-        packages = [package.to_dict() for package in self.packages]
-        return {
-            "packages": packages,
-            "release": self.release,
-            "architecture": self.architecture,
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SystemPackages:
-        """Reads what `to_dict` wrote."""
-        known = {item.name for item in fields(DebianPackage)}
-        packages = (
-            DebianPackage(**{key: value for key, value in item.items() if key in known})
-            for item in data["packages"]
-        )
-        return cls(tuple(packages), data["release"], data["architecture"])
 
 
 def resolve_packages(
@@ -114,13 +94,13 @@ def resolve_packages(
     platform: Platform,
     progress: Callable[[str], None] | None = None,
 ) -> SystemPackages:
-    """Finds which packages a base lacks for the wanted ones to work, without recommended ones.
+    """Find which packages a base lacks for the wanted ones to work, without recommended ones.
 
     The answer depends on the base and on what the archive holds now; a package can be pinned as
-    ``name=version``. What the base has already is left as it is.
+    `name=version`. What the base has already is left as it is.
 
     Args:
-        names: Wanted packages, with or without ``=version``.
+        names: Wanted packages, with or without `=version`.
         facts: What the base is made of.
         platform: The image's platform.
         progress: Told what is going on.
@@ -140,7 +120,8 @@ def resolve_packages(
         plan = _apt(root, *install, "--simulate", *names)
         _check_plan(plan)
         uris = _apt(root, *install, "--print-uris", *names)
-        found = sorted(_packages(uris), key=lambda item: (item.name, item.architecture))
+        codename = facts.os_release.get("VERSION_CODENAME", "")
+        found = sorted(_packages(uris, codename), key=lambda item: (item.name, item.architecture))
     if {item.name for item in found} != set(re.findall(r"^Inst (\S+)", plan, re.MULTILINE)):
         raise ImageError("apt gave no SHA-256 digest for every package that it chose.")
     # Where a base's record is abridged, apt takes a package of the same version for another one.
@@ -152,7 +133,7 @@ def resolve_packages(
 def fetch_packages(
     chosen: SystemPackages, facts: RootFilesystem, folder: Path
 ) -> dict[DebianPackage, Path]:
-    """Downloads packages that `resolve_packages` gave, and checks their digests.
+    """Download packages that `resolve_packages` gave, and checks their digests.
 
     Raises:
         ImageError: One cannot be fetched, or is not what was chosen.
@@ -166,14 +147,16 @@ def fetch_packages(
     with _apt_root(facts, chosen.architecture) as root:
         _apt(root, _HELPER, "download-file", *arguments)
     for package, path in found.items():
-        if _sha256(path) != package.sha256:
+        with storage_errors(path):
+            found_sha256 = file_sha256(path)
+        if found_sha256 != package.sha256:
             raise ImageError(f"{package.filename} is not the file that the archive names.")
     return found
 
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not PACKAGE.fullmatch(name):
             raise InvalidInput(
                 f"'{name}' is no name of a Debian package.",
                 hint="Write name or name=version, for example libgomp1.",
@@ -193,7 +176,7 @@ def _check_base(facts: RootFilesystem, platform: Platform) -> None:
 
 
 def _check_plan(plan: str) -> None:
-    """Packages may be added; what the base has must stay, since layers only add files."""
+    """See that packages are only added: what the base has must stay as it is."""
     removed = re.findall(r"^Remv (\S+)", plan, re.MULTILINE)
     replaced = re.findall(r"^Inst (\S+) \[(\S+)\] \((\S+)", plan, re.MULTILINE)
     changed = [item for item in replaced if item[1] != item[2]]
@@ -207,7 +190,7 @@ def _check_plan(plan: str) -> None:
     )
 
 
-def _packages(uris: str) -> Iterator[DebianPackage]:
+def _packages(uris: str, codename: str) -> Iterator[DebianPackage]:
     for line in uris.splitlines():
         if match := _URI_LINE.fullmatch(line.strip()):
             uri, filename, size, sha256 = match.groups()
@@ -215,7 +198,9 @@ def _packages(uris: str) -> Iterator[DebianPackage]:
             if parts is None:
                 raise ImageError(f"The archive holds a package file of no valid name: {filename}.")
             name, version, architecture = map(urllib.parse.unquote, parts.groups())
-            yield DebianPackage(name, version, architecture, sha256, int(size), filename, uri)
+            yield DebianPackage(
+                name, version, architecture, sha256, int(size), filename, codename, uri
+            )
 
 
 @contextlib.contextmanager
@@ -303,11 +288,3 @@ def _failed(output: str) -> ImageError:
             "and are signed, for example a mirror's."
         )
     return ImageError(f"The system packages cannot be had: {text}.", hint=hint)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with storage_errors(path), path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,24 +1,23 @@
 """What a base image is made of, as far as adding Debian packages to it depends on that.
 
 The layers are streamed once, from the lowest to the highest, as an image's file system is put
-together from them (OCI image specification, ``layer.md``, whiteouts included). Nothing is
+together from them (OCI image specification, `layer.md`, whiteouts included). Nothing is
 unpacked; directories, links and a few small files are remembered.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import posixpath
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.decompression import ChunkReader, decompressed
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(
@@ -45,6 +44,7 @@ _TRUSTED = re.compile(
     r"|usr/share/keyrings/(debian|ubuntu)-archive-keyring\.(gpg|pgp|asc)"
 )
 _LINKS_FOLLOWED = 40
+_DAMAGES = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class RootFilesystem:
     """What there is to know of a base image before Debian packages are added to it.
 
     Attributes:
-        os_release: The assignments of ``os-release``.
+        os_release: The assignments of `os-release`.
         status: dpkg's record of the installed packages, in its own format.
         sources: Name and text of apt's source files.
         preferences: Name and text of apt's preferences (pins).
         keyrings: Absolute path and bytes of the keyrings of package archives.
-        alternatives: Name and record of each group of ``update-alternatives``.
+        alternatives: Name and record of each group of `update-alternatives`.
         directories: Path of every directory, without leading slash.
         links: Path and target of every symbolic link that leads to a directory.
     """
@@ -78,13 +78,8 @@ class RootFilesystem:
         return "debian" in family and bool(self.status)
 
     @property
-    def has_merged_usr(self) -> bool:
-        """Whether ``/lib`` is a link to ``/usr/lib``."""
-        return "lib" in self.links
-
-    @property
     def architecture(self) -> str:
-        """The processor in dpkg's words, such as ``amd64``; empty when nothing is installed."""
+        """The processor in dpkg's words, such as `amd64`; empty when nothing is installed."""
         found = re.search(r"^Architecture: (?!all$)(\S+)$", self.status, re.MULTILINE)
         return found[1] if found else ""
 
@@ -123,7 +118,7 @@ class RootFilesystem:
         raise ImageError(f"The base image's links go in a circle at '{path}'.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as plain JSON values, to be kept under the base's digest."""
+        """Give the facts as plain JSON values, to be kept under the base's digest."""
         return {
             "os_release": self.os_release,
             "status": self.status,
@@ -139,7 +134,7 @@ class RootFilesystem:
 
     @classmethod
     def from_dict(cls, data: Any) -> RootFilesystem:
-        """Reads what `to_dict` wrote, or somebody else in its name.
+        """Read what `to_dict` wrote, or somebody else in its name.
 
         Raises:
             ValueError: These are no facts.
@@ -160,7 +155,7 @@ class RootFilesystem:
 
 
 def release_of(facts: RootFilesystem) -> str:
-    """The distribution and its release, such as ``debian 12``: what packages are made for.
+    """Give the distribution and its release, such as `debian 12`: what packages are made for.
 
     An image may be put onto another base only if this stays the same.
     """
@@ -169,7 +164,7 @@ def release_of(facts: RootFilesystem) -> str:
 
 
 def probe_base(layers: Sequence[Layer], blobs: BlobSource) -> RootFilesystem:
-    """Reads a base image once, in flat memory.
+    """Read a base image once, in flat memory.
 
     Args:
         layers: Its layers, the lowest first; plain, gzip or zstd.
@@ -186,7 +181,7 @@ def probe_base(layers: Sequence[Layer], blobs: BlobSource) -> RootFilesystem:
             try:
                 for member in _members(archive):
                     upper.add(member, archive, removed)
-            except _damages() as error:
+            except _DAMAGES as error:
                 raise _damaged(layer, error) from error
         for path in removed:
             tree.remove(path)
@@ -226,7 +221,7 @@ class _Tree:
                 self.files[path] = content.read() if content else b""
 
     def remove(self, path: str) -> None:
-        """Takes a path away with all below it; with a slash at its end only what is below."""
+        """Take a path away with all below it; with a slash at its end only what is below."""
         prefix = path if path.endswith("/") else f"{path}/"
         prefix = prefix.lstrip("/")
 
@@ -238,7 +233,7 @@ class _Tree:
         self.files = {item: text for item, text in self.files.items() if not gone(item)}
 
     def merge(self, upper: _Tree) -> None:
-        """Puts another layer on top."""
+        """Put another layer on top."""
         for path in (upper.others | upper.links.keys()) & self.directories:
             self.remove(path)
         for path in upper.directories | upper.others:
@@ -274,7 +269,7 @@ def _facts(tree: _Tree) -> RootFilesystem:
 
 
 def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
-    """Drops the links that lead to files: a package may replace those."""
+    """Drop the links that lead to files: a package may replace those."""
     kept = {}
     for path, target in sorted(facts.links.items()):
         try:
@@ -287,7 +282,7 @@ def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
 
 
 def _status(texts: dict[str, str]) -> str:
-    """The status file of dpkg, or that of images without dpkg: one file for each package."""
+    """Give the status file of dpkg, or that of images without dpkg: one file for each package."""
     if status := texts.get("var/lib/dpkg/status", "").strip():
         return f"{status}\n"
     stanzas = []
@@ -301,7 +296,7 @@ def _status(texts: dict[str, str]) -> str:
 
 
 def _keyrings(files: dict[str, bytes], texts: dict[str, str]) -> dict[str, bytes]:
-    """The keyrings that sources name, that apt always trusts, and the distribution's own."""
+    """Give the keyrings that sources name, that apt always trusts, and the distribution's own."""
     sources = "".join(_named(texts, "etc/apt/sources.list").values())
     return {
         f"/{path}": files[path]
@@ -348,42 +343,13 @@ def _flat(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 # --- reading layers ------------------------------------------------------------------------------
 
 
-class ChunkReader(io.RawIOBase):
-    """Chunks of bytes as a file that can be read, but not searched."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as one chunk goes."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        taken = min(len(buffer), len(self._rest))
-        buffer[:taken] = self._rest[:taken]
-        self._rest = self._rest[taken:]
-        return taken
-
-
 def _opened(layer: Layer, blobs: BlobSource) -> tarfile.TarFile:
-    packed: Any = io.BufferedReader(ChunkReader(blobs.open_blob(layer.descriptor)), 1 << 20)
-    if layer.media_type.endswith("gzip"):
-        packed = gzip.GzipFile(fileobj=packed, mode="rb")
-    elif layer.media_type.endswith("zstd"):
-        import zstandard
-
-        packed = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+    what = f"The base image's layer {layer.digest}"
+    plain = decompressed(blobs.open_blob(layer.descriptor), what)
+    packed = io.BufferedReader(ChunkReader(plain), 1 << 20)
     try:
         return tarfile.open(fileobj=packed, mode="r|", bufsize=1 << 20, tarinfo=_Header)
-    except _damages() as error:
+    except _DAMAGES as error:
         raise _damaged(layer, error) from error
 
 
@@ -398,7 +364,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members one by one, without tarfile's growing list of them."""
+    """Give the members one by one, without tarfile's growing list of them."""
     for _ in range(_MOST_MEMBERS):
         member = archive.next()
         if member is None:
@@ -406,13 +372,6 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
         archive.members = []  # type: ignore[attr-defined]
     raise ValueError(f"it has more than {_MOST_MEMBERS} members")
-
-
-def _damages() -> tuple[type[Exception], ...]:
-    import zstandard
-
-    shapes = (ValueError, OverflowError, RecursionError)
-    return (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError, *shapes)
 
 
 def _damaged(layer: Layer, error: Exception) -> ImageError:

@@ -1,6 +1,6 @@
 """The package archives that apt may use for a base image, as sources of our own.
 
-The base's sources are read in both of apt's formats (``sources.list(5)``) and written anew with
+The base's sources are read in both of apt's formats (`sources.list(5)`) and written anew with
 what matters: where, which suites, which keys. An option that turns signature checks off is an
 error, never obeyed.
 """
@@ -24,11 +24,11 @@ _ARCHIVE_KEYRING = re.compile(r"(debian|ubuntu)-archive-.*\.(gpg|pgp|asc)")
 
 
 def apt_sources(facts: RootFilesystem, architecture: str, keyrings: Path) -> str:
-    """Composes the sources that apt is to use.
+    """Compose the sources that apt is to use.
 
     Args:
-        facts: The base, whose own sources count unless ``KFP_BENTO_DEBIAN_SOURCES`` names a file.
-        architecture: Such as ``amd64``.
+        facts: The base, whose own sources count unless `KFP_BENTO_DEBIAN_SOURCES` names a file.
+        architecture: Such as `amd64`.
         keyrings: A directory to be made; what is in it is trusted where a source names no key.
 
     Returns:
@@ -136,7 +136,7 @@ def _written(
 
 
 def _signed_by(value: str, facts: RootFilesystem, keyrings: Path) -> str:
-    """The same keys: those of the base as files of ours, an embedded key or fingerprint as is."""
+    """Give the same keys: those of the base as files of ours, an embedded one as it is."""
     if not value.startswith("/"):
         return value
     places = []
@@ -153,7 +153,7 @@ def _signed_by(value: str, facts: RootFilesystem, keyrings: Path) -> str:
 
 
 def _write_default_keys(facts: RootFilesystem, keyrings: Path) -> None:
-    """What is trusted where a source names no key: the base's keys, else this machine's."""
+    """Give what is trusted where a source names no key: the base's keys, else this machine's."""
     found = facts.keyrings or dict(_own_keyrings())
     for path, content in found.items():
         (keyrings / path.strip("/").replace("/", "-")).write_bytes(content)

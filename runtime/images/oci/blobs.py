@@ -1,4 +1,4 @@
-"""Blobs on disk, named by digest, in the shape of an OCI layout's ``blobs/sha256`` folder."""
+"""Blobs on disk, named by digest, in the shape of an OCI layout's `blobs/sha256` folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files.directories import scratch_file
+from kfp_bento.runtime.files.directories import scratch_file, scratch_inside
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
@@ -35,7 +36,7 @@ class BlobWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Appends to the blob."""
+        """Append to the blob."""
         self._hash.update(data)
         self.size += len(data)
         _write_all(self._file, data, self._place)
@@ -47,8 +48,8 @@ class BlobWriter:
 
 
 @dataclass(frozen=True)
-class BlobDirectory:
-    """A source and a sink of blobs: ``<root>/blobs/sha256/<hex>``."""
+class BlobDirectory(BlobSource):
+    """A source and a sink of blobs: `<root>/blobs/sha256/<hex>`."""
 
     root: Path
 
@@ -73,7 +74,7 @@ class BlobDirectory:
         return path if stat.S_ISREG(status.st_mode) and status.st_size == blob.size else None
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a blob's bytes and checks them.
+        """Yield a blob's bytes and check them.
 
         Raises:
             ImageError: It is missing, or is not what its name says.
@@ -102,14 +103,14 @@ class BlobDirectory:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """Writes a blob of yet unknown digest; it appears under its name only when whole."""
+        """Write a blob of yet unknown digest; it appears under its name only when whole."""
         with self._partial() as (handle, partial):
             writer = BlobWriter(handle, partial.parent)
             yield writer
             self._keep(handle, partial, writer.digest)
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made, and hashed, while it is read."""
+        """Store a blob that is made, and hashed, while it is read."""
         with self._partial() as (handle, partial):
             for chunk in stream.open():
                 _write_all(handle, chunk, partial.parent)
@@ -134,7 +135,7 @@ class BlobDirectory:
             partial.replace(self.path(digest))
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores a blob: by hard link where it lies on the same disk, else by a checked copy."""
+        """Store a blob: by hard link where it lies on the same disk, else by a checked copy."""
         target = self.path(blob.digest)
         if self.local_path(blob) is not None:
             return "present"
@@ -151,25 +152,21 @@ class BlobDirectory:
         return "sent"
 
     def put_bytes(self, content: bytes, media_type: str) -> Descriptor:
-        """Stores a small blob that is at hand."""
+        """Store a small blob that is at hand."""
         with self.writer() as writer:
             writer.write(content)
         return Descriptor(media_type=media_type, digest=writer.digest, size=writer.size)
 
 
 @dataclass(frozen=True)
-class BytesSource:
+class BytesSource(BlobSource):
     """A source of one small blob that is at hand."""
 
     content: bytes
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the bytes."""
+        """Yield the bytes."""
         yield from verified(iter([self.content]), blob, "memory")
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """None: there is no file."""
-        return None
 
 
 def _write_all(file: int, data: bytes, place: Path) -> None:
@@ -180,7 +177,7 @@ def _write_all(file: int, data: bytes, place: Path) -> None:
 
 
 def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator[bytes]:
-    """Passes chunks through, and fails at the end when they are not the blob that was asked for.
+    """Pass chunks through, and fail at the end when they are not the blob that was asked for.
 
     Raises:
         ImageError: Digest or size differ; a blob that is too long is cut off at once.
@@ -202,7 +199,7 @@ def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator
 
 @contextlib.contextmanager
 def storage_errors(place: Path | str) -> Iterator[None]:
-    """Turns failures of the disk into errors that name the place.
+    """Turn failures of the disk into errors that name the place.
 
     Raises:
         ImageError: An OSError came up inside the block.
@@ -217,3 +214,22 @@ def storage_errors(place: Path | str) -> Iterator[None]:
             ) from error
         reason = error.strerror or str(error)
         raise ImageError(f"{place} could not be written: {reason}.") from error
+
+
+@contextlib.contextmanager
+def scratch_directory(prefix: str, near: Path | None = None) -> Iterator[Path]:
+    """Give an empty directory that goes away; what killed processes left of the kind goes as well.
+
+    Args:
+        prefix: How its name begins.
+        near: Where it is made; where temporary files go if not given.
+
+    Raises:
+        ImageError: It cannot be made. Errors inside the block are none of its own.
+    """
+    folder = near or Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as stack:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(scratch_inside(folder, prefix))
+        yield scratch

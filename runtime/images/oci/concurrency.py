@@ -8,16 +8,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from kfp_bento.runtime.errors import KfpBentoError
+
 Result = TypeVar("Result")
 
 # An interrupted command gives its threads this long to notice before it cleans up around them.
 _PATIENCE_SECONDS = 5.0
 
 
+class Stopped(KfpBentoError):
+    """Another part of the same work failed."""
+
+
 def run_all(
     tasks: Sequence[Callable[[], Result]], at_once: int, *, stop: threading.Event | None = None
 ) -> list[Result]:
-    """Runs tasks, some at once, and gives their results in order.
+    """Run tasks, some at once, and give their results in order.
 
     Args:
         tasks: What to run; started in this order.

@@ -1,6 +1,6 @@
-"""The image configuration and manifest (OCI image specification 1.1, ``config.md``).
+"""The image configuration and manifest (OCI image specification 1.1, `config.md`).
 
-What a container sees follows BentoML's own Dockerfile (``base_v2.j2``): the same paths, user,
+What a container sees follows BentoML's own Dockerfile (`base_v2.j2`): the same paths, user,
 ports, entrypoint and environment. Where we differ, the reason stands beside it.
 """
 
@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
@@ -34,6 +34,9 @@ BENTO = "kfp-bento.bento"
 MODELS = "kfp-bento.models"
 INTERPRETER = "kfp-bento.interpreter"
 OWN_ENVIRONMENT = "kfp-bento.environment"
+IMAGE_TITLE = "org.opencontainers.image.title"
+IMAGE_VERSION = "org.opencontainers.image.version"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 # What containerd and Docker take (the limit of lower directories in overlayfs mounts).
 MOST_LAYERS = 127
 DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -103,70 +106,98 @@ STEP = Profile(
 PROFILES = {profile.name: profile for profile in (SERVICE, STEP)}
 
 
-def image_config(
-    base: Mapping[str, Any],
-    layers: Sequence[Layer],
-    platform: Platform,
-    *,
-    environment: Mapping[str, str],
-    labels: Mapping[str, str],
-    interpreter: str,
-    epoch: int,
-    profile: Profile = SERVICE,
-) -> bytes:
-    """Composes the image configuration on top of the base's.
+@dataclass(frozen=True)
+class ImageConfig:
+    """What an image's configuration and manifest say, besides its base and its layers.
 
-    Args:
-        base: The base's configuration file, parsed.
-        layers: All layers, those of the base first.
+    Attributes:
         platform: The image's platform.
-        environment: The bento's own environment variables.
-        labels: Labels to add to the base's.
         interpreter: The base's Python that the virtual environment links to.
         epoch: Seconds since 1970 for every timestamp.
         profile: What containers are given.
-
-    Raises:
-        ImageError: A variable's name has a comma in it.
+        environment: The bento's own environment variables.
+        labels: Labels to add to the base's.
+        annotations: Those of the manifest.
     """
-    created = _timestamp(epoch)
-    inherited = base.get("config") or {}
-    config = {
-        **{key: value for key, value in inherited.items() if key not in {"Cmd", "Image"}},
-        "User": f"{USER_ID}:{USER_ID}",
-        "ExposedPorts": {
-            **(inherited.get("ExposedPorts") or {}),
-            **{f"{port}/tcp": {} for port in profile.ports},
-        },
-        "Env": _environment(inherited.get("Env") or [], profile, environment),
-        "Entrypoint": list(profile.entrypoint),
-        "WorkingDir": profile.working_directory,
-        "Labels": {
-            **_foreign(inherited.get("Labels") or {}),
-            **labels,
-            PROFILE: profile.name,
-            INTERPRETER: interpreter,
-            OWN_ENVIRONMENT: _listed(environment),
-        },
-    }
-    kept = {"author", "os.version", "os.features", "variant"}
-    document: dict[str, Any] = {
-        **{key: value for key, value in base.items() if key in kept},
-        "created": created,
-        "architecture": platform.architecture,
-        "os": platform.os,
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-    }
-    if history := _history(base, layers, created):
-        document["history"] = history
-    return canonical_json(document)
+
+    platform: Platform
+    interpreter: str
+    epoch: int
+    profile: Profile = SERVICE
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def compose(
+        self, base: Mapping[str, Any], digest: str, layers: Sequence[Layer]
+    ) -> ComposedImage:
+        """Compose configuration and manifest on top of a base.
+
+        Args:
+            base: The base's configuration file, parsed.
+            digest: Digest of its manifest; may be empty.
+            layers: All layers, those of the base first.
+
+        Raises:
+            ImageError: A variable's name has a comma in it, or there are more layers than a
+                container may have.
+        """
+        named = {BASE_DIGEST: digest} if digest else {}
+        config = canonical_json(self._document(base, layers, {**self.labels, **named}))
+        described = descriptor_of(config, OCI_CONFIG)
+        manifest = image_manifest(described, layers, {**self.annotations, **named})
+        return ComposedImage(described, config, *manifest)
+
+    def _document(
+        self, base: Mapping[str, Any], layers: Sequence[Layer], labels: Mapping[str, str]
+    ) -> dict[str, Any]:
+        created, profile = timestamp(self.epoch), self.profile
+        inherited = base.get("config") or {}
+        config = {
+            **{key: value for key, value in inherited.items() if key not in {"Cmd", "Image"}},
+            "User": f"{USER_ID}:{USER_ID}",
+            "ExposedPorts": {
+                **(inherited.get("ExposedPorts") or {}),
+                **{f"{port}/tcp": {} for port in profile.ports},
+            },
+            "Env": _environment(inherited.get("Env") or [], profile, self.environment),
+            "Entrypoint": list(profile.entrypoint),
+            "WorkingDir": profile.working_directory,
+            "Labels": {
+                **_foreign(inherited.get("Labels") or {}),
+                **labels,
+                PROFILE: profile.name,
+                INTERPRETER: self.interpreter,
+                OWN_ENVIRONMENT: _listed(self.environment),
+            },
+        }
+        kept = {"author", "os.version", "os.features", "variant"}
+        history = _history(base, layers, created)
+        return {
+            **{key: value for key, value in base.items() if key in kept},
+            "created": created,
+            "architecture": self.platform.architecture,
+            "os": self.platform.os,
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            **({"history": history} if history else {}),
+        }
+
+
+@dataclass(frozen=True)
+class ComposedImage:
+    """An image's two documents, each with its descriptor."""
+
+    config: Descriptor
+    config_content: bytes
+    manifest: Descriptor
+    content: bytes
 
 
 def image_manifest(
     config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
 ) -> tuple[Descriptor, bytes]:
-    """Composes the image manifest; only OCI media types, whatever the base used.
+    """Compose the image manifest; only OCI media types, whatever the base used.
 
     Raises:
         ImageError: There are more layers than a container may have.
@@ -211,14 +242,14 @@ def _listed(environment: Mapping[str, str]) -> str:
     return ",".join(environment)
 
 
-def config_descriptor(content: bytes) -> Descriptor:
-    """The descriptor of an image configuration."""
-    return descriptor_of(content, OCI_CONFIG)
-
-
 def descriptor_of(content: bytes, media_type: str) -> Descriptor:
     """The descriptor of bytes at hand."""
     return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+
+
+# What stands where a manifest needs a blob and there is none (image specification 1.1).
+EMPTY = b"{}"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 
 def canonical_json(document: Any) -> bytes:
@@ -252,6 +283,7 @@ def _history(
     return [*inherited, *own]
 
 
-def _timestamp(epoch: int) -> str:
+def timestamp(epoch: int) -> str:
+    """Write seconds since 1970 as RFC 3339 has it, in UTC."""
     moment = datetime.datetime.fromtimestamp(epoch, tz=datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,83 +15,83 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields what gzip or zstd packed, and anything else as it is.
+class ChunkReader(io.RawIOBase):
+    """Chunks of bytes as a file that can be read once, but not searched."""
 
-    No piece is larger than a chunk, however well the input was compressed. The input is always
-    read to its end, so that a source's own check of it takes place.
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as one chunk goes."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken
+
+
+def decompressed(chunks: Iterator[bytes], what: str = "A layer") -> Iterator[bytes]:
+    """Yield what gzip or zstd packed, and anything else as it is.
+
+    No piece of what was packed is larger than a chunk, however well it was compressed. The input
+    is always read to its end, so that a source's own check of it takes place.
+
+    Args:
+        chunks: The input.
+        what: What it is, for errors.
 
     Raises:
         ImageError: The compressed data is damaged.
     """
-    source = _Readable(chunks)
-    start = source.peek(len(_ZSTD))
-    if start.startswith(_GZIP):
-        yield from _gunzipped(source)
-    elif start.startswith(_ZSTD):
-        yield from _unzstd(source)
-    else:
-        yield from iter(lambda: source.read(CHUNK), b"")
-
-
-class _Readable:
-    """Chunks as a file that can be read once."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def peek(self, size: int) -> bytes:
-        while len(self._rest) < size and (chunk := next(self._chunks, b"")):
-            self._rest += chunk
-        return self._rest[:size]
-
-    def read(self, size: int) -> bytes:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = chunk
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
-
-
-def _gunzipped(source: _Readable) -> Iterator[bytes]:
-    """All members of a gzip stream, one after the other (RFC 1952, 2.2)."""
-    member = zlib.decompressobj(31)
-    waiting = source.read(CHUNK)
-    while waiting:
-        try:
-            piece = member.decompress(waiting, CHUNK)
-        except zlib.error as error:
-            raise _damaged(error) from error
-        if piece:
-            yield piece
-        if member.eof:
-            waiting = member.unused_data
-            member = zlib.decompressobj(31)
+    start = b""
+    while len(start) < len(_ZSTD) and (chunk := next(chunks, b"")):
+        start += chunk
+    whole = itertools.chain((start,), chunks)
+    try:
+        if start.startswith(_GZIP):
+            yield from _gunzipped(whole)
+        elif start.startswith(_ZSTD):
+            yield from _unzstd(whole)
         else:
-            waiting = member.unconsumed_tail
-        waiting = waiting or source.read(CHUNK)
+            yield from whole
+    except zlib.error as error:
+        raise ImageError(
+            f"{what} cannot be decompressed: {error}.",
+            hint="It is damaged: fetch or save it again.",
+        ) from error
 
 
-def _unzstd(source: _Readable) -> Iterator[bytes]:
+def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """All members of a gzip stream, one after the other (RFC 1952, 2.2)."""
+    member, begun = zlib.decompressobj(31), False
+    for waiting in chunks:
+        while waiting:
+            if piece := member.decompress(waiting, CHUNK):
+                yield piece
+            begun = not member.eof
+            waiting = member.unconsumed_tail if begun else member.unused_data
+            member = member if begun else zlib.decompressobj(31)
+    if begun:
+        raise zlib.error("it ends too early")
+
+
+def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     import zstandard
 
-    file: Any = source
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    while True:
-        try:
-            piece: bytes = reader.read(CHUNK)
-        except zstandard.ZstdError as error:
-            raise _damaged(error) from error
-        if not piece:
-            return
-        yield piece
-
-
-def _damaged(error: Exception) -> ImageError:
-    return ImageError(
-        f"A layer cannot be decompressed: {error}.",
-        hint="The image is damaged: fetch or save it again.",
-    )
+    packed: Any = ChunkReader(chunks)
+    reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+    try:
+        while piece := reader.read(CHUNK):
+            yield piece
+    except zstandard.ZstdError as error:
+        raise zlib.error(str(error)) from error

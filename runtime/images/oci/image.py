@@ -11,13 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.programs import cleaned
-
-if TYPE_CHECKING:
-    from kfp_bento.runtime.images.attestations.attachments import Document
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -34,11 +32,13 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 
 # How a blob came to be in a sink: it was there, came from a neighbour repository, or was sent.
 Placement = Literal["present", "mounted", "sent"]
+# How a blob would come to be there.
+Outcome = Literal["present", "mount", "upload"]
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A blob by digest (``sha256:…``), with its size in bytes and its media type."""
+    """A blob by digest (`sha256:…`), with its size in bytes and its media type."""
 
     media_type: str
     digest: str
@@ -55,14 +55,14 @@ def one_line(value: object, longest: int = 200) -> str:
 
 
 def is_digest(value: object) -> bool:
-    """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
+    """Whether it is `sha256:<64 lower case hex digits>`, which names a file as it stands."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def descriptor_from(item: object) -> Descriptor:
-    """Reads a descriptor from a manifest or index that somebody else wrote.
+    """Read a descriptor from a manifest or index that somebody else wrote.
 
-    ``urls`` and ``data`` are not looked at: blobs come from where the image comes from.
+    `urls` and `data` are not looked at: blobs come from where the image comes from.
 
     Raises:
         ImageError: A field is missing or has a wrong type, the digest is no SHA-256 digest (it
@@ -93,13 +93,13 @@ class Layer:
     """One layer of an image.
 
     Attributes:
-        kind: ``base``, ``dependencies``, ``model`` or ``source``.
+        kind: `base`, `system`, `dependencies`, `model` or `source`.
         digest: Digest of the blob as it is stored and sent.
         diff_id: Digest of the uncompressed tar.
         size: Size of the blob in bytes.
         media_type: OCI media type of the blob.
-        origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
-        title: What it holds, for people: ``dependencies (41 wheels)``.
+        origin: `base` (taken over), `built` (made now) or `reused` (from the cache).
+        title: What it holds, for people: `dependencies (41 wheels)`.
         placement: How it came to its destination, or an empty string before it did.
         unverified: Whether it is reused on the word of a registry alone: a record without a seal
             of ours names it, and nobody here has seen what is in it.
@@ -122,7 +122,7 @@ class Layer:
 
     @classmethod
     def from_dict(cls, data: object) -> Layer:
-        """Reads a layer that was written down as plain JSON values, by whomever.
+        """Read a layer that was written down as plain JSON values, by whomever.
 
         Raises:
             ValueError: It is none.
@@ -154,17 +154,34 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A document about an image, which can be attached to it.
+
+    Attributes:
+        media_type: What it is; also the `artifactType` that it is found by.
+        content: Its bytes.
+        filename: What a client that downloads it calls the file.
+        annotations: More to find it by.
+    """
+
+    media_type: str
+    content: bytes
+    filename: str
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Image:
     """An image that has been written somewhere, fixed by its digest.
 
     Attributes:
-        repository: ``host/path`` without tag; ``localhost/<bento name>`` in a layout.
+        repository: `host/path` without tag; `localhost/<bento name>` in a layout.
         digest: Digest of the image manifest.
         tags: Tags that pointed to it when it was written.
-        base: The base image for people, with its digest; ``host`` for this machine's own.
-        location: Where to read it: ``oci:DIR`` or ``docker://host/path``.
+        base: The base image for people, with its digest; `host` for this machine's own.
+        location: Where to read it: `oci:DIR`, `docker-archive:FILE` or `docker://host/path`.
         layers: From the lowest to the highest.
-        platform: ``linux/amd64`` or ``linux/arm64``.
+        platform: `linux/amd64` or `linux/arm64`.
         reused: Whether the destination held this very image already, so that nothing changed.
         documents: Bill of materials and provenance as the build that gave this value knows them,
             where some layers are unverified; those attached to the image may be anybody's.
@@ -182,7 +199,7 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """``repository@sha256:…``: the only name that cannot come to mean something else."""
+        """`repository@sha256:…`: the only name that cannot come to mean something else."""
         return f"{self.repository}@{self.digest}"
 
     @property
@@ -200,7 +217,7 @@ class Image:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
-        """Reads what `to_dict` wrote."""
+        """Read what `to_dict` wrote."""
         own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         layers = tuple(Layer(**layer) for layer in data["layers"])
         return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
@@ -218,7 +235,7 @@ class Platform:
 
 
 def parse_platform(text: str = "") -> Platform:
-    """Parses ``linux/amd64`` or ``linux/arm64``; an empty text means this machine's processor.
+    """Parse `linux/amd64` or `linux/arm64`; an empty text means this machine's processor.
 
     Raises:
         InvalidInput: Another platform.
@@ -238,17 +255,41 @@ class BlobSource(Protocol):
     """Gives out blobs. What it yields has been checked against the descriptor at its end."""
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
+        """Yield the blob in chunks; raise ImageError when digest or size turn out wrong."""
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The file that holds the blob, where there is one."""
+        """Give the file that holds the blob, where there is one and nobody else can change it."""
+        return None
+
+
+def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
+    """Read a configuration or manifest as a whole.
+
+    Raises:
+        ImageError: It is too large for what it is, missing or not what its digest says.
+    """
+    if blob.size > JSON_LIMIT:
+        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
+    return b"".join(blobs.open_blob(blob))
+
+
+class ImageSource(BlobSource, Protocol):
+    """Gives out the blobs of images, and knows what refers to them."""
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
+        return []
+
+    def read_named(self, manifest: Descriptor) -> bytes:
+        """Read a manifest that another one names; see `read_small`."""
+        return read_small(self, manifest)
 
 
 class BlobStream(Protocol):
     """A blob that is made while it is sent, so that its digest is known only at its end."""
 
     def open(self) -> Iterator[bytes]:
-        """Yields the bytes from the first one on; may be called again after a failure."""
+        """Yield the bytes from the first one on; may be called again after a failure."""
 
     @property
     def digest(self) -> str:
@@ -259,36 +300,8 @@ class BlobStream(Protocol):
         """Number of the bytes, once the last `open` was read to its end."""
 
 
-class ImageSink(Protocol):
-    """Takes an image: blobs first, then the manifest, what refers to it, and last its tag.
-
-    Only `tag` makes an image visible; until then nothing that could be pulled has changed.
-
-    Attributes:
-        carries_referrers: Whether what `put_referrer` takes can be found again.
-    """
-
-    carries_referrers: bool
+class BlobSink(Protocol):
+    """Takes blobs."""
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob unless it is there already."""
-
-    def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
-
-    def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Stores the manifest by digest; its blobs must be there."""
-
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Stores a manifest whose ``subject`` is another one: an SBOM, a signature.
-
-        Its blobs must be there. It can then be found from its subject (distribution
-        specification 1.1, referrers).
-        """
-
-    def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Lets the tag point to a stored manifest.
-
-        Returns:
-            Whether anything changed: False when the tag pointed to this manifest before.
-        """
+        """Store the blob unless it is there already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
+from kfp_bento.runtime.images.oci.concurrency import Stopped
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, Layer
 from kfp_bento.runtime.images.oci.tar import TarEntry, tar_stream
 
@@ -22,10 +24,10 @@ class Compressor(Protocol):
     """What zlib's and zstandard's streaming compressors have in common."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Takes input, gives what output there is."""
+        """Take input, give what output there is."""
 
     def flush(self) -> bytes:
-        """Gives the rest."""
+        """Give the rest."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Codec:
     """How a layer is compressed.
 
     Attributes:
-        name: ``zstd``, ``gzip`` or ``none``.
+        name: `zstd`, `gzip` or `none`.
         identity: Name, level and library version: what the compressed bytes depend on.
         media_type: OCI media type of a layer compressed so.
     """
@@ -70,7 +72,7 @@ class _Uncompressed:
 
 
 def codec_named(name: str) -> Codec:
-    """The codec ``zstd``, ``gzip`` or ``none``.
+    """The codec `zstd`, `gzip` or `none`.
 
     Raises:
         InvalidInput: There is no such codec.
@@ -98,6 +100,7 @@ class LayerStream:
         codec: How the tar is compressed.
         epoch: Seconds since 1970 for every timestamp.
         summing: Whether `sums` is wanted as well.
+        stop: Ends the stream when it is set.
 
     Attributes:
         sums: SHA-256 of each file that was read, in hexadecimal, by its path in the image.
@@ -110,20 +113,23 @@ class LayerStream:
         *,
         epoch: int,
         summing: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         self._entries = entries
         self._codec = codec
         self._epoch = epoch
         self._summing = summing
+        self._stop = stop
         self.digest = self.diff_id = ""
         self.size = 0
         self.sums: dict[str, str] = {}
 
     def open(self) -> Iterator[bytes]:
-        """Yields the blob from its first byte on.
+        """Yield the blob from its first byte on.
 
         Raises:
             ImageError: An entry is refused or cannot be read.
+            Stopped: Somebody said so.
         """
         self.digest = self.diff_id = ""
         self.size = 0
@@ -135,6 +141,8 @@ class LayerStream:
         compressor = self._codec.compressor()
         sums = self.sums if self._summing else None
         for chunk in tar_stream(self._entries(), self._epoch, sums):
+            if self._stop and self._stop.is_set():
+                raise Stopped("Stopped, since another part of the build failed.")
             diff.update(chunk)
             if packed := compressor.compress(chunk):
                 if not plain:
@@ -170,7 +178,7 @@ def write_layer(
     title: str,
     epoch: int,
 ) -> Layer:
-    """Writes the entries as one layer blob; each file is read once.
+    """Write the entries as one layer blob; each file is read once.
 
     Raises:
         ImageError: An entry is refused or cannot be read, or the disk is full.

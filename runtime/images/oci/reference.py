@@ -1,12 +1,17 @@
-"""Names of images: registry references, and the destinations an image can be written to."""
+"""Names of images: where they can be read from and written to.
+
+The three kinds of reference answer the same questions, so that nobody need ask which one it is.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.images.oci.image import is_digest
 from kfp_bento.runtime.programs import cleaned
 
 DOCKER_HUB = "docker.io"
@@ -15,21 +20,48 @@ _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 )
 
 
+class _Place:
+    """What the three kinds have in common.
+
+    Attributes:
+        keeps_manifests: Whether manifests, indexes and what refers to them stay as they are there.
+        only_oci: Whether nothing but OCI media types can be written there.
+        registry: The host whose repositories share blobs; empty for a directory or file.
+        pinned: Whether a digest alone says which image is meant.
+    """
+
+    keeps_manifests: ClassVar[bool] = True
+    only_oci: ClassVar[bool] = False
+
+    @property
+    def registry(self) -> str:
+        """See above."""
+        return ""
+
+    @property
+    def pinned(self) -> bool:
+        """See above."""
+        return False
+
+    def known_as(self, name: str) -> str:
+        """Give the repository that an image there is known by, where it can choose: this name."""
+        return name
+
+
 @dataclass(frozen=True)
-class Reference:
+class Reference(_Place):
     """An image in a registry.
 
     Attributes:
-        host: The registry as the user wrote it, with its port; ``docker.io`` when left out.
-        repository: The path below the host, for example ``library/python``.
+        host: The registry as the user wrote it, with its port; `docker.io` when left out.
+        repository: The path below the host, for example `library/python`.
         tag: The tag, or an empty string.
-        digest: ``sha256:…``, or an empty string. A digest wins over the tag.
+        digest: `sha256:…`, or an empty string. A digest wins over the tag.
     """
 
     host: str
@@ -44,8 +76,32 @@ class Reference:
 
     @property
     def identifier(self) -> str:
-        """What to ask the registry for: the digest, else the tag, else ``latest``."""
+        """What to ask the registry for: the digest, else the tag, else `latest`."""
         return self.digest or self.tag or "latest"
+
+    @property
+    def location(self) -> str:
+        """Where to read it, for skopeo, podman and ourselves, without its tag."""
+        return f"docker://{self.name}"
+
+    @property
+    def place(self) -> str:
+        """What two references to one place have in common; a digest says no place."""
+        return self.location + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def registry(self) -> str:
+        """The host."""
+        return self.host
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it has a digest and no tag."""
+        return bool(self.digest and not self.tag)
+
+    def known_as(self, name: str) -> str:
+        """Give its own repository, whatever the name."""
+        return self.name
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -54,33 +110,61 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class LayoutReference:
-    """An OCI layout directory, with the tag inside it (``org.opencontainers.image.ref.name``)."""
+class LayoutReference(_Place):
+    """An OCI layout directory, with the tag inside it (`org.opencontainers.image.ref.name`)."""
+
+    only_oci: ClassVar[bool] = True
 
     directory: Path
     tag: str = ""
 
+    @property
+    def location(self) -> str:
+        """Where to read it, without its tag."""
+        return f"oci:{self.directory}"
+
+    @property
+    def place(self) -> str:
+        """The same with links followed."""
+        return f"oci:{self.directory.resolve()}"
+
     def __str__(self) -> str:
-        return f"oci:{self.directory}" + (f":{self.tag}" if self.tag else "")
+        return self.location + (f":{self.tag}" if self.tag else "")
 
 
 @dataclass(frozen=True)
-class ArchiveReference:
+class ArchiveReference(_Place):
     """A file as `docker save` writes it, with the name of an image inside it.
 
     Attributes:
         file: The archive.
-        repository: ``host/path`` of the image, written out, or an empty string.
+        repository: `host/path` of the image, written out, or an empty string.
         tag: Its tag, or an empty string.
     """
+
+    keeps_manifests: ClassVar[bool] = False
 
     file: Path
     repository: str = ""
     tag: str = ""
 
+    @property
+    def location(self) -> str:
+        """Where to read it, without its name inside."""
+        return f"docker-archive:{self.file}"
+
+    @property
+    def place(self) -> str:
+        """The same with links followed."""
+        return f"docker-archive:{self.file.resolve()}"
+
+    def known_as(self, name: str) -> str:
+        """Give the repository that it names, or else the name."""
+        return self.repository or name
+
     def __str__(self) -> str:
         name = ":".join(part for part in (self.repository, self.tag) if part)
-        return f"docker-archive:{self.file}" + (f":{name}" if name else "")
+        return self.location + (f":{name}" if name else "")
 
 
 # Where an image can be read from or written to.
@@ -88,14 +172,14 @@ ImageReference = Reference | LayoutReference | ArchiveReference
 
 
 def parse_reference(text: str) -> Reference:
-    """Parses ``[host[:port]/]path[:tag][@digest]``, with Docker's rules for a missing host.
+    """Parse `[host[:port]/]path[:tag][@digest]`, with Docker's rules for a missing host.
 
     Raises:
         InvalidInput: The text is no image reference; the message says which part is wrong.
     """
     rest = text.removeprefix("docker://")
     rest, _, digest = rest.partition("@")
-    if digest and not _DIGEST.fullmatch(digest):
+    if digest and not is_digest(digest):
         raise _invalid(text, f"'{digest}' is not of the form sha256:<64 hex digits>")
     head, _, last = rest.rpartition("/")
     last, _, tag = last.partition(":")
@@ -116,7 +200,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_layout(text: str) -> LayoutReference:
-    """Parses ``oci:DIR`` and ``oci:DIR:TAG``.
+    """Parse `oci:DIR` and `oci:DIR:TAG`.
 
     Raises:
         InvalidInput: There is no directory, or the tag is invalid.
@@ -133,7 +217,7 @@ def parse_layout(text: str) -> LayoutReference:
 
 
 def parse_archive(text: str) -> ArchiveReference:
-    """Parses ``docker-archive:FILE``, ``…:FILE:TAG`` and ``…:FILE:[host/]path[:tag]``.
+    """Parse `docker-archive:FILE`, `…:FILE:TAG` and `…:FILE:[host/]path[:tag]`.
 
     The file ends at the first colon, as it does for skopeo.
 
@@ -152,7 +236,7 @@ def parse_archive(text: str) -> ArchiveReference:
 
 
 def parse_source(text: str) -> ImageReference:
-    """Parses where an image is: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a reference.
+    """Parse where an image is: `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a reference.
 
     Raises:
         InvalidInput: No form fits.
@@ -165,9 +249,9 @@ def parse_source(text: str) -> ImageReference:
 
 
 def parse_destination(text: str) -> ImageReference:
-    """Parses where an image is to be written.
+    """Parse where an image is to be written.
 
-    That is ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or ``host[:port]/path[:tag]``.
+    That is `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or `host[:port]/path[:tag]`.
 
     Raises:
         InvalidInput: No form fits, or a registry destination names no registry host or asks for
@@ -187,13 +271,18 @@ def parse_destination(text: str) -> ImageReference:
     return reference
 
 
+def is_tag(text: str) -> bool:
+    """Say whether a registry would take it as a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def check_tag(tag: str) -> str:
-    """Returns the tag if a registry would take it.
+    """Return the tag if a registry would take it.
 
     Raises:
         InvalidInput: It would not.
     """
-    if not _TAG.fullmatch(tag):
+    if not is_tag(tag):
         raise InvalidInput(
             f"'{tag}' is no valid image tag.",
             hint="A tag has at most 128 letters, digits and . _ - and starts with no . or -.",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kfp_bento.runtime.images.oci.concurrency import run_all
-from kfp_bento.runtime.images.oci.image import BlobSource, Descriptor, ImageSink, Placement
+from kfp_bento.runtime.images.oci.image import BlobSink, BlobSource, Descriptor, Placement
 
 AT_ONCE = 4
 
@@ -36,7 +36,7 @@ class Transfer:
         title: What it is, for people.
         digest: Its digest.
         size: Its size in bytes.
-        placement: ``sent``, ``mounted`` from a neighbour, or ``present`` before.
+        placement: `sent`, `mounted` from a neighbour, or `present` before.
     """
 
     title: str
@@ -60,9 +60,9 @@ def transfers_to_dict(transfers: Iterable[Transfer]) -> dict[str, Any]:
 
 
 def put_blobs(
-    sink: ImageSink, loads: Iterable[BlobUpload], progress: Callable[[str], None]
+    sink: BlobSink, loads: Iterable[BlobUpload], progress: Callable[[str], None]
 ) -> tuple[Transfer, ...]:
-    """Puts blobs into a sink, four at a time and each digest once.
+    """Put blobs into a sink, four at a time and each digest once.
 
     Args:
         sink: Takes them.

@@ -1,6 +1,6 @@
 """Archives as `docker save` writes them, as a source and a sink of images.
 
-An archive is a tar file with ``manifest.json``, which names an image's configuration and its
+An archive is a tar file with `manifest.json`, which names an image's configuration and its
 layers. Ours hold the layers uncompressed, each named by its diff id, so that `docker load`,
 `podman load` and skopeo all read them. Bytes depend on the image and its name only.
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import posixpath
 import re
-import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import (
@@ -37,61 +37,55 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
+    ImageSource,
     Placement,
     descriptor_from,
     one_line,
 )
 from kfp_bento.runtime.images.oci.reference import ArchiveReference, parse_reference
-from kfp_bento.runtime.images.oci.tar import CHUNK, DEFAULT_EPOCH
+from kfp_bento.runtime.images.oci.tar import DEFAULT_EPOCH
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.places.tar_index import FileRange, TarIndex
 
 # The first member of every archive of ours; only a file that begins with it is ever replaced.
 MARKER = "kfp-bento.json"
 
 _MANIFEST = "manifest.json"
+# What is in an archive, in its order: bytes at hand, or those of a file.
+Members = Mapping[str, bytes | Path]
+
 _NAMED_BY_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})(?:\.json)?")
-_RECORD = 20 * 512
 
 
 @dataclass(frozen=True)
-class ArchiveSource:
-    """One image of an archive, all of whose digests have been checked.
+class ArchiveSource(ImageSource):
+    """The blobs of one image of an archive, all of whose digests have been checked.
 
     Attributes:
         file: The archive.
-        manifest: Descriptor of an OCI manifest for the image, which the archive itself lacks.
-        content: That manifest.
-        repository: Where the image's name says it belongs, or an empty string.
-        tag: The tag in its name, or an empty string.
+        blobs: Where in it each blob lies, by its digest.
     """
 
     file: Path
-    manifest: Descriptor
-    content: bytes
-    repository: str
-    tag: str
-    _blobs: Mapping[str, FileRange]
+    blobs: Mapping[str, FileRange]
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a configuration or layer as it is stored, and checks it again.
+        """Yield a configuration or layer as it is stored, and check it again.
 
         Raises:
             ImageError: The archive holds no such blob, or was changed.
         """
-        if blob.digest not in self._blobs:
+        if blob.digest not in self.blobs:
             raise ImageError(f"The archive {self.file} holds no {blob.digest}.")
-        return verified(self._blobs[blob.digest].read(), blob, str(self.file))
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """An archive has no files of its own."""
-        return None
+        return verified(self.blobs[blob.digest].read(), blob, str(self.file))
 
 
-def open_archive(where: ArchiveReference) -> ArchiveSource:
-    """Finds an image in an archive; reads its layers once to check and to name them.
+def open_archive(where: ArchiveReference) -> OpenedImage:
+    """Find an image in an archive; read its layers once to check and to name them.
 
     Archives of docker (with or without an OCI layout inside), podman, skopeo and kfp-bento are
-    read, with compressed layers too.
+    read, with compressed layers too. The manifest, which an archive lacks, is made up.
 
     Raises:
         ImageError: There is no such image, or the archive is damaged or unfit to be trusted.
@@ -124,18 +118,20 @@ def open_archive(where: ArchiveReference) -> ArchiveSource:
     blobs[packed.digest] = index.find(place)
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers}
     content = canonical_json({**document, "config": packed.to_dict()})
-    return ArchiveSource(
-        file=where.file,
-        manifest=descriptor_of(content, OCI_MANIFEST),
+    descriptor = descriptor_of(content, OCI_MANIFEST)
+    repository, tag = _split(name)
+    return OpenedImage(
+        title=f"{where}@{descriptor.digest}",
+        descriptor=descriptor,
         content=content,
-        repository=_split(name)[0],
-        tag=_split(name)[1],
-        _blobs=blobs,
+        blobs=ArchiveSource(where.file, blobs),
+        repository=repository,
+        tag=tag,
     )
 
 
 def _choose(images: Any, where: ArchiveReference) -> tuple[Mapping[str, Any], str]:
-    """The entry of ``manifest.json`` that is asked for, and the name that it was found by."""
+    """The entry of `manifest.json` that is asked for, and the name that it was found by."""
     if not isinstance(images, list) or not all(isinstance(item, dict) for item in images):
         raise _unusable(where.file, "its manifest.json is no list of images")
     named = [(item, _tags(item)) for item in images]
@@ -168,7 +164,7 @@ def _is_meant(name: str, where: ArchiveReference) -> bool:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Repository and tag of a name in ``RepoTags``, both empty where it is none."""
+    """Repository and tag of a name in `RepoTags`, both empty where it is none."""
     try:
         reference = parse_reference(name)
     except InvalidInput:
@@ -177,7 +173,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _layer(index: TarIndex, path: str, diff_id: str) -> tuple[Descriptor, FileRange]:
-    """Hashes a layer as it is stored and as it is unpacked, in one pass."""
+    """Hash a layer as it is stored and as it is unpacked, in one pass."""
     found = index.find(path)
     stored = hashlib.sha256()
 
@@ -231,28 +227,7 @@ def _unusable(file: Path, why: str) -> ImageError:
     )
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A member of an archive: a file, or bytes at hand."""
-
-    name: str
-    content: bytes | Path
-
-    @property
-    def size(self) -> int:
-        if isinstance(self.content, bytes):
-            return len(self.content)
-        return self.content.stat().st_size
-
-    @property
-    def header(self) -> bytes:
-        info = tarfile.TarInfo(self.name)
-        info.size = self.size
-        info.mtime = DEFAULT_EPOCH
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-class ArchiveSink:
+class ArchiveSink(ImageSink):
     """Writes one image as an archive that `docker load` reads.
 
     Blobs are decompressed into a directory beside the file, by as many threads as put them;
@@ -261,7 +236,7 @@ class ArchiveSink:
     """
 
     # An archive has no place for what refers to an image.
-    carries_referrers = False
+    carries_referrers: ClassVar[bool] = False
 
     def __init__(self, file: Path, scratch: Path, repository: str) -> None:
         self._file = file
@@ -272,25 +247,25 @@ class ArchiveSink:
         self._kept: dict[str, str] = {}
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob, decompressed, unless it is there already."""
+        """Store the blob, decompressed, unless it is there already."""
         if blob.digest in self._kept:
             return "present"
         self._kept[blob.digest] = self._unpack(source.open_blob(blob))
         return "sent"
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
+        """Store a blob that is made while it is read."""
         unpacked = self._unpack(stream.open())
         self._kept[stream.digest] = unpacked
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Does nothing: an archive says the same in ``manifest.json``, which `tag` writes."""
+        """Do nothing: an archive says the same in `manifest.json`, which `tag` writes."""
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Does nothing, as `carries_referrers` says."""
+        """Do nothing, as `carries_referrers` says."""
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Writes the archive with the image under this tag, and puts it into place.
+        """Write the archive with the image under this tag, and put it into place.
 
         Raises:
             ImageError: It is no image but an index, a layer is not what the configuration says,
@@ -311,7 +286,7 @@ class ArchiveSink:
                 writer.write(chunk)
         return writer.digest
 
-    def _members(self, manifest: Descriptor, document: dict[str, Any], tag: str) -> list[_Member]:
+    def _members(self, manifest: Descriptor, document: dict[str, Any], tag: str) -> Members:
         if "layers" not in document:
             raise ImageError(
                 "A docker archive holds an image for one platform only.",
@@ -330,12 +305,12 @@ class ArchiveSink:
             "RepoTags": [name],
             "Layers": [f"{layer.name}.tar" for layer in layers],
         }
-        return [
-            _Member(MARKER, canonical_json({"manifest": manifest.digest, "name": name})),
-            _Member(_MANIFEST, canonical_json([described])),
-            _Member(f"{config.name}.json", config),
-            *(_Member(f"{layer.name}.tar", layer) for layer in dict.fromkeys(layers)),
-        ]
+        return {
+            MARKER: canonical_json({"manifest": manifest.digest, "name": name}),
+            _MANIFEST: canonical_json([described]),
+            f"{config.name}.json": config,
+            **{f"{layer.name}.tar": layer for layer in layers},
+        }
 
     def _path(self, digest: str) -> Path:
         if digest not in self._kept:
@@ -353,11 +328,11 @@ def _diff_ids(config: Path) -> Any:
 
 @contextlib.contextmanager
 def archive_sink(file: Path, repository: str) -> Iterator[ArchiveSink]:
-    """Opens an archive for writing; unless an image is tagged, the disk stays as it was.
+    """Open an archive for writing; unless an image is tagged, the disk stays as it was.
 
     Args:
         file: The file to be written.
-        repository: What the image is called in it: ``host/path`` without tag.
+        repository: What the image is called in it: `host/path` without tag.
 
     Raises:
         ImageError: The file is there and not ours, or cannot be written.
@@ -370,7 +345,7 @@ def archive_sink(file: Path, repository: str) -> Iterator[ArchiveSink]:
 
 
 def check_archive_replaceable(file: Path) -> None:
-    """Makes sure that nothing of anybody else's would be overwritten.
+    """Make sure that nothing of anybody else's would be overwritten.
 
     Raises:
         ImageError: There is something that is neither an empty file nor begins with our marker.
@@ -390,37 +365,32 @@ def check_archive_replaceable(file: Path) -> None:
         )
 
 
-def _holds(file: Path, members: Sequence[_Member]) -> bool:
+def _holds(file: Path, members: Members) -> bool:
     """Whether the file is this very archive: its marker names image and tag, and it is whole."""
-    marker = _padded(members[0])
+    total = sum(512 + _size(content) + -_size(content) % 512 for content in members.values())
     try:
-        with file.open("rb") as stream:
-            return file.stat().st_size == _size(members) and stream.read(len(marker)) == marker
-    except FileNotFoundError:
+        marker = b"".join(TarIndex(file).find(MARKER).read())
+    except ImageError:
         return False
+    total += 1024  # the end of a tar file, which is filled up to a record
+    whole = file.stat().st_size == total + -total % tarfile.RECORDSIZE
+    return whole and marker == members[MARKER]
 
 
-def _padded(member: _Member) -> bytes:
-    assert isinstance(member.content, bytes)  # noqa: S101
-    return member.header + member.content + bytes(-member.size % 512)
+def _size(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
-def _size(members: Sequence[_Member]) -> int:
-    total = sum(len(x.header) + x.size + -x.size % 512 for x in members) + 1024
-    return total + -total % _RECORD
-
-
-def _write(file: Path, members: Sequence[_Member]) -> None:
-    """Joins the members; each is removed once it is in, to save room."""
-    size = _size(members)
-    with file.open("wb") as whole:
-        for member in members:
-            if isinstance(member.content, bytes):
-                whole.write(_padded(member))
+def _write(file: Path, members: Members) -> None:
+    """Join the members; each is removed once it is in, to save room."""
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as whole:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = _size(content)
+            info.mtime = DEFAULT_EPOCH
+            if isinstance(content, bytes):
+                whole.addfile(info, io.BytesIO(content))
                 continue
-            whole.write(member.header)
-            with member.content.open("rb") as part:
-                shutil.copyfileobj(part, whole, CHUNK)
-            whole.write(bytes(-whole.tell() % 512))
-            member.content.unlink()
-        whole.write(bytes(size - whole.tell()))
+            with content.open("rb") as part:
+                whole.addfile(info, part)
+            content.unlink()

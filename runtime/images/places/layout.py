@@ -1,4 +1,4 @@
-"""OCI layout directories as a source and a sink of images (``image-layout.md``)."""
+"""OCI layout directories as a source and a sink of images (`image-layout.md`)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,
     Descriptor,
+    ImageSource,
     Placement,
     descriptor_from,
+    read_small,
 )
+from kfp_bento.runtime.images.oci.reference import LayoutReference
+from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
@@ -35,18 +40,17 @@ _PARTS = {"oci-layout", "index.json", "blobs"}
 
 
 @dataclass(frozen=True)
-class LayoutSource:
-    """Reads images from an OCI layout directory."""
+class LayoutSource(ImageSource):
+    """Reads images from an OCI layout directory.
+
+    Files of others are copied and checked, not linked, since they may change.
+    """
 
     directory: Path
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a blob and checks it."""
+        """Yield a blob and check it."""
         return BlobDirectory(self.directory).open_blob(blob)
-
-    def local_path(self, blob: Descriptor) -> Path | None:
-        """None: files of others are copied and checked, not linked, since they may change."""
-        return None
 
     def find(self, tag: str = "") -> Descriptor:
         """The image, or index of images, that the layout names.
@@ -76,13 +80,13 @@ class LayoutSource:
         return descriptor_from(found[0]), _name(found[0])
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        """Descriptors of the manifests whose `subject` is the image with this digest."""
         listed = [item for item in self._manifests() if _is_referrer(item)]
         return [item for item in listed if self._subject(descriptor_from(item)) == digest]
 
     def _subject(self, referrer: Descriptor) -> Any:
         try:
-            subject = parse_json(_small_blob(self, referrer)).get("subject")
+            subject = parse_json(read_small(self, referrer)).get("subject")
         except ValueError as error:
             raise ImageError(f"{referrer.digest} is no manifest: {error}.") from error
         return subject.get("digest") if isinstance(subject, dict) else None
@@ -106,12 +110,6 @@ def _read_index(directory: Path) -> dict[str, Any]:
     return parse_json(read_small_file(directory / "index.json", JSON_LIMIT))
 
 
-def _small_blob(blobs: BlobSource, blob: Descriptor) -> bytes:
-    if blob.size > JSON_LIMIT:
-        raise ImageError(f"{blob.digest} is too large for a manifest or configuration.")
-    return b"".join(blobs.open_blob(blob))
-
-
 def _is_referrer(item: Any) -> bool:
     return isinstance(item, dict) and "artifactType" in item
 
@@ -123,48 +121,64 @@ def _name(item: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-class LayoutSink:
+class LayoutSink(ImageSink):
     """Writes one image as an OCI layout directory.
 
     Everything is written into a directory beside it, which `tag` renames into place.
     """
 
-    carries_referrers = True
-
     def __init__(self, directory: Path, partial: Path) -> None:
         self.directory = directory
         self._partial = partial
-        self.blobs = BlobDirectory(partial)
         # What the image follows from, for whoever asks whether it is up to date.
-        self.inputs = ""
+        self._inputs = ""
+        self._recorded = ("", "")  # digest and tag of an image that is in place already
         self._referrers: list[dict[str, Any]] = []
 
+    @property
+    def blobs(self) -> BlobDirectory:
+        """The blobs of the layout to come."""
+        return BlobDirectory(self._partial)
+
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob unless it is there already."""
+        """Store the blob unless it is there already."""
         return self.blobs.put_blob(blob, source)
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
+        """Store a blob that is made while it is read."""
         self.blobs.put_stream(stream)
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Stores the manifest."""
+        """Store the manifest."""
         self.blobs.put_bytes(content, manifest.media_type)
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Stores the manifest; the index will list it without a name."""
+        """Store the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
         kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
+    def recorded(self, key: str, tag: str) -> OpenedImage | None:
+        """Find the image in place, if it has this tag; all its blobs are read."""
+        found = recorded_image(self.directory, key, tag)
+        if found:
+            self._recorded = (found.descriptor.digest, tag)
+        return found
+
+    def remember(self, key: str, manifest: Descriptor, content: bytes) -> None:
+        """Have the index say it, which `tag` writes."""
+        self._inputs = key
+
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Names the manifest in the index, and puts the layout into place."""
+        """Name the manifest in the index, and put the layout into place."""
+        if self._recorded == (manifest.digest, tag):
+            return False
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
         index = {
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
             "manifests": [entry, *self._referrers],
-            "annotations": {WRITER: "1", INPUTS: self.inputs},
+            "annotations": {WRITER: "1", INPUTS: self._inputs},
         }
         with storage_errors(self.directory):
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
@@ -182,12 +196,11 @@ class LayoutSink:
         if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
             return False
         held = BlobDirectory(self.directory)
-        digests = {
-            f"sha256:{path.rpartition('/')[2]}": size
+        return all(
+            held.holds(Descriptor("", f"sha256:{path.rpartition('/')[2]}", size))
             for path, size in present.items()
             if path.startswith("blobs/")
-        }
-        return all(held.holds(Descriptor("", digest, digests[digest])) for digest in digests)
+        )
 
 
 def _image_named(directory: Path, tag: str) -> str:
@@ -206,40 +219,49 @@ def _listing(folder: Path) -> dict[str, int]:
     }
 
 
-def recorded_image(
-    directory: Path, inputs: str, tag: str
-) -> tuple[Descriptor, bytes, dict[str, Any]] | None:
-    """The image that a layout holds under this tag, if it was made of these inputs and is whole.
+def open_layout(where: LayoutReference) -> OpenedImage:
+    """Open the image, or index of images, that a layout names.
+
+    Raises:
+        ImageError: There is no such layout or no such tag, or several images and no tag.
+    """
+    source = LayoutSource(where.directory)
+    descriptor, name = source.find_named(where.tag)
+    return OpenedImage(
+        title=f"{where}@{descriptor.digest}",
+        descriptor=descriptor,
+        content=read_small(source, descriptor),
+        blobs=source,
+        # Some writers put the whole reference where the specification wants the tag.
+        tag=name.rpartition("/")[2].rpartition(":")[2],
+    )
+
+
+def recorded_image(directory: Path, inputs: str, tag: str) -> OpenedImage | None:
+    """Find the image that a layout holds under this tag, if it was made of these inputs.
 
     Args:
         directory: The layout.
-        inputs: Key of the inputs, as `LayoutSink.inputs` says it.
+        inputs: Key of the inputs, as `LayoutSink.remember` was told it.
         tag: The image's name in the layout.
 
     Returns:
-        Its manifest, the manifest's bytes and the parsed configuration; None otherwise. That it
-        was made of these inputs is what the layout says, and whoever wrote it. All blobs are read.
+        None if there is none, or any blob of it is not whole.
     """
-    blobs = BlobDirectory(directory)
     try:
-        index = _read_index(directory)
-        if index["annotations"].get(INPUTS) != inputs:
+        if _read_index(directory)["annotations"].get(INPUTS) != inputs:
             return None
-        (entry,) = [item for item in index["manifests"] if _name(item) == tag]
-        found = descriptor_from(entry)
-        content = _small_blob(blobs, found)
-        manifest = parse_json(content)
-        needed = [descriptor_from(item) for item in (manifest["config"], *manifest["layers"])]
-        if not all(map(blobs.holds, needed)):
-            return None
-        return found, content, parse_json(_small_blob(blobs, needed[0]))
+        found = open_layout(LayoutReference(directory, tag))
+        needed = [found.manifest["config"], *found.manifest["layers"]]
+        whole = all(BlobDirectory(directory).holds(descriptor_from(item)) for item in needed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImageError):
         return None
+    return found if whole else None
 
 
 @contextlib.contextmanager
 def layout_sink(directory: Path) -> Iterator[LayoutSink]:
-    """Opens a layout for writing; unless an image is put, the disk stays as it was.
+    """Open a layout for writing; unless an image is put, the disk stays as it was.
 
     Raises:
         ImageError: The directory holds something that we did not write, or cannot be written.
@@ -252,7 +274,7 @@ def layout_sink(directory: Path) -> Iterator[LayoutSink]:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Makes sure that nothing of anybody else's would be overwritten.
+    """Make sure that nothing of anybody else's would be overwritten.
 
     Raises:
         ImageError: The directory exists, is not empty and is no layout written by kfp-bento.

@@ -1,157 +1,45 @@
-"""Opening an image for reading, wherever it is: registry, OCI layout or docker archive."""
+"""Images opened for reading, and places for writing: registry, OCI layout or docker archive.
+
+Which of the three a reference stands for is told apart in `_PLACES` and nowhere else.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files import JSON_LIMIT, parse_json
-from kfp_bento.runtime.images.oci.config import KIND, TITLE
 from kfp_bento.runtime.images.oci.image import (
-    DOCKER_INDEX,
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    BlobSource,
-    Descriptor,
-    Layer,
     Platform,
     descriptor_from,
-    is_digest,
     one_line,
     parse_platform,
 )
 from kfp_bento.runtime.images.oci.reference import (
     ArchiveReference,
+    ImageReference,
     LayoutReference,
     Reference,
     parse_source,
 )
-from kfp_bento.runtime.images.places.archive import open_archive
-from kfp_bento.runtime.images.places.layout import LayoutSource
-from kfp_bento.runtime.images.registry.repository import Repository
-
-_INDEXES = {OCI_INDEX, DOCKER_INDEX}
-_MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
-_LAYER_TYPES = {
-    OCI_LAYER: OCI_LAYER,
-    f"{OCI_LAYER}+gzip": f"{OCI_LAYER}+gzip",
-    f"{OCI_LAYER}+zstd": f"{OCI_LAYER}+zstd",
-    "application/vnd.docker.image.rootfs.diff.tar": OCI_LAYER,
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{OCI_LAYER}+gzip",
-    "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{OCI_LAYER}+zstd",
-}
-_CONFIG_SHAPES: dict[str, type] = {
-    **{"Cmd": list, "Entrypoint": list, "Env": list, "OnBuild": list, "Shell": list},
-    **{"ExposedPorts": dict, "Healthcheck": dict, "Labels": dict, "Volumes": dict},
-    **{"ArgsEscaped": bool, "Image": str, "StopSignal": str, "User": str, "WorkingDir": str},
-}
-CONFIG_NAMES = frozenset(_CONFIG_SHAPES)
-"""What a configuration may tell a container runtime (image specification, ``config.md``)."""
-
-_KEPT_SHAPES: dict[str, type] = {
-    **{"author": str, "os.features": list, "os.version": str, "variant": str}
-}
-_HISTORY_SHAPES: dict[str, type] = {
-    **{"author": str, "comment": str, "created": str, "created_by": str, "empty_layer": bool}
-}
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
-
-
-@runtime_checkable
-class ReferrerSource(Protocol):
-    """A source that knows which manifests refer to an image: SBOMs, signatures."""
-
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests whose ``subject`` has this digest."""
-
-
-@dataclass(frozen=True)
-class OpenedImage:
-    """An image, or an index of images, that can be read.
-
-    Attributes:
-        title: For people: its name with its digest.
-        descriptor: Its manifest.
-        content: The manifest's bytes.
-        blobs: Gives out its configuration and layers.
-        read: Gives out another manifest of the same place, checked.
-        repository: What it is called where it is, ``host/path``, or an empty string.
-        tag: Its tag where it is, or an empty string.
-        from_index: Whether it was chosen for its platform from several.
-    """
-
-    title: str
-    descriptor: Descriptor
-    content: bytes
-    blobs: BlobSource
-    read: Callable[[Descriptor], bytes]
-    repository: str = ""
-    tag: str = ""
-    from_index: bool = False
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """The manifest, parsed.
-
-        Raises:
-            ImageError: It is no JSON object.
-        """
-        return parse_document(self.content, f"The manifest of {self.title}")
-
-    @cached_property
-    def is_index(self) -> bool:
-        """Whether this is an index of images rather than an image.
-
-        Raises:
-            ImageError: It is neither, or could be read as both.
-        """
-        return is_index(self.descriptor, self.manifest, self.title)
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The configuration file, parsed; every field that it has is of the specified type.
-
-        Raises:
-            ImageError: It is missing, too large, no JSON object or malformed.
-        """
-        with well_formed(self.title):
-            packed = descriptor_from(self.manifest["config"])
-        content = read_small(self.blobs, Descriptor(OCI_CONFIG, packed.digest, packed.size))
-        config = parse_document(content, f"The configuration of {self.title}")
-        with well_formed(self.title):
-            _check_config(config)
-        return config
-
-    @cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """Its layers with OCI media types; their kinds as kfp-bento noted them, else ``base``.
-
-        Raises:
-            ImageError: The manifest is malformed or does not match the configuration.
-        """
-        with well_formed(self.title):
-            return _layers(self.manifest["layers"], self.config["rootfs"]["diff_ids"])
-
-    @property
-    def platform(self) -> Platform:
-        """What its configuration says that it is for."""
-        os, architecture = self.config.get("os"), self.config.get("architecture")
-        return Platform(one_line(os or "unknown", 60), one_line(architecture or "unknown", 60))
+from kfp_bento.runtime.images.places.archive import (
+    archive_sink,
+    check_archive_replaceable,
+    open_archive,
+)
+from kfp_bento.runtime.images.places.layout import check_replaceable, layout_sink, open_layout
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform
+from kfp_bento.runtime.images.places.registry import ImageRepository, open_repository
+from kfp_bento.runtime.images.places.sink import ImageSink
 
 
 def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
-    """Opens an image; a multi-platform index is followed to the image for the platform.
+    """Open an image; a multi-platform index is followed to the image for the platform.
 
     Args:
-        text: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
+        text: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
         platform: Which image of an index, this machine's if not given; what is no index must be
             for a platform that is given.
 
@@ -168,186 +56,78 @@ def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
 
 
 def open_manifest(text: str) -> OpenedImage:
-    """Opens what a name stands for, an image or an index of images.
+    """Open what a name stands for, an image or an index of images.
 
     Raises:
         InvalidInput: The text names no place.
         ImageError: It cannot be read.
     """
     where = parse_source(text)
-    if isinstance(where, LayoutReference):
-        return _from_layout(where)
-    if isinstance(where, ArchiveReference):
-        return _from_archive(where)
-    return _from_registry(where)
+    return _PLACES[type(where)].read(where)
 
 
-def require_platform(image: OpenedImage, platform: Platform) -> None:
-    """Makes sure that an image that was no choice among several is for this platform.
-
-    Raises:
-        ImageError: Its configuration says another one.
-    """
-    if image.platform != platform:
-        raise ImageError(
-            f"{image.title} has no image for {platform}, only for {image.platform}.",
-            hint="Choose another image or another platform.",
-        )
-
-
-def read_small(blobs: BlobSource, descriptor: Descriptor) -> bytes:
-    """A configuration or manifest as a whole, which is checked.
-
-    Raises:
-        ImageError: It is too large for what it is, missing or not what its digest says.
-    """
-    if descriptor.size > JSON_LIMIT:
-        raise ImageError(f"{descriptor.digest} is too large for a manifest or configuration.")
-    return b"".join(blobs.open_blob(descriptor))
-
-
-def parse_document(content: bytes, what: str) -> dict[str, Any]:
-    """A JSON object that somebody else wrote.
-
-    Raises:
-        ImageError: It is none.
-    """
-    try:
-        return parse_json(content)
-    except ValueError as error:
-        raise ImageError(f"{what} cannot be read: {error}.") from error
-
-
-def is_index(descriptor: Descriptor, document: dict[str, Any], title: str) -> bool:
-    """Whether it is an index and not a manifest; anything that could be read as both is refused.
-
-    What one program takes for an index and another for a manifest is two images under one digest
-    (the manifest confusion that OCI image specification 1.0.1 warns of).
+def open_sink(
+    target: ImageReference, repository: str = ""
+) -> contextlib.AbstractContextManager[ImageSink]:
+    """Open a destination for writing; nothing is visible there before the sink's `tag`.
 
     Args:
-        descriptor: How the document is named.
-        document: The manifest or index.
-        title: What it belongs to, for people.
+        target: Where to.
+        repository: What the image is called in an archive that is not told its name.
 
     Raises:
-        ImageError: It is neither, or both.
+        ImageError: There is something that kfp-bento did not write, or the disk is full.
     """
-    if not {"layers", "manifests"} & document.keys():
-        raise ImageError(f"{title} is no image but '{one_line(descriptor.media_type, 100)}'.")
-    said = document.get("mediaType", descriptor.media_type)
-    if descriptor.media_type in _INDEXES | _MANIFESTS and said != descriptor.media_type:
-        raise ImageError(
-            f"{title} is named as '{descriptor.media_type}' but says '{one_line(said, 100)}'."
-        )
-    index = isinstance(document.get("manifests"), list)
-    manifest = isinstance(document.get("layers"), list) and "config" in document
-    one = index is not manifest and not {"layers", "manifests"} <= document.keys()
-    if not one or document.get("schemaVersion") != 2:
-        raise ImageError(f"{title} is neither an image manifest nor an index of images.")
-    if isinstance(said, str) and said in (_MANIFESTS if index else _INDEXES):
-        raise ImageError(f"{title} says that it is '{said}', but it is none.")
-    return index
+    return _PLACES[type(target)].sink(target, repository)
 
 
-@contextlib.contextmanager
-def well_formed(title: str) -> Iterator[None]:
-    """Surrounds the reading of fields from a document that somebody else wrote.
+def check_free(target: ImageReference) -> None:
+    """Make sure that nothing of anybody else's would be overwritten.
 
     Raises:
-        ImageError: A field is missing or has another type than it must have.
+        ImageError: There is something that kfp-bento did not write.
     """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImageError(f"The image {title} is malformed: {one_line(error)}.") from error
+    _PLACES[type(target)].check_free(target)
 
 
-def check_texts(what: str, values: Iterable[object]) -> None:
-    """Makes sure that every value is a text that a container can be given.
-
-    Raises:
-        TypeError: One is not.
-    """
-    if not all(isinstance(value, str) and "\0" not in value for value in values):
-        raise TypeError(f"{what} holds something that is no text")
+@dataclass(frozen=True)
+class _Place:
+    read: Callable[[Any], OpenedImage]
+    sink: Callable[[Any, str], contextlib.AbstractContextManager[ImageSink]]
+    check_free: Callable[[Any], None]
 
 
-def oci_layer_type(media_type: str) -> str:
-    """The OCI media type of a layer with the same bytes.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if media_type not in _LAYER_TYPES:
-        raise ValueError(f"it has a layer of type '{media_type}'")
-    return _LAYER_TYPES[media_type]
-
-
-def _from_registry(where: Reference) -> OpenedImage:
-    repository = Repository(where)
-    descriptor, content = repository.fetch_manifest(where.identifier)
-
-    def read(other: Descriptor) -> bytes:
-        found, manifest = repository.fetch_manifest(other.digest)
-        if found.size != other.size:
-            raise ImageError(
-                f"{where} names {other.digest} with {other.size} bytes, but it has {found.size}."
-            )
-        return manifest
-
-    return OpenedImage(
-        title=str(Reference(where.host, where.repository, where.tag, descriptor.digest)),
-        descriptor=descriptor,
-        content=content,
-        blobs=repository,
-        read=read,
-        repository=where.name,
-        tag=where.tag or ("" if where.digest else "latest"),
-    )
-
-
-def _from_layout(where: LayoutReference) -> OpenedImage:
-    source = LayoutSource(where.directory)
-    descriptor, name = source.find_named(where.tag)
-    return OpenedImage(
-        title=f"{where}@{descriptor.digest}",
-        descriptor=descriptor,
-        content=read_small(source, descriptor),
-        blobs=source,
-        read=lambda other: read_small(source, other),
-        # Some writers put the whole reference where the specification wants the tag.
-        tag=name.rpartition("/")[2].rpartition(":")[2],
-    )
-
-
-def _from_archive(where: ArchiveReference) -> OpenedImage:
-    source = open_archive(where)
-    return OpenedImage(
-        title=f"{where}@{source.manifest.digest}",
-        descriptor=source.manifest,
-        content=source.content,
-        blobs=source,
-        read=lambda other: read_small(source, other),
-        repository=source.repository,
-        tag=source.tag,
-    )
+_PLACES: dict[type, _Place] = {
+    Reference: _Place(
+        read=open_repository,
+        sink=lambda where, name: contextlib.nullcontext(ImageRepository(where)),
+        check_free=lambda where: None,
+    ),
+    LayoutReference: _Place(
+        read=open_layout,
+        sink=lambda where, name: layout_sink(where.directory),
+        check_free=lambda where: check_replaceable(where.directory),
+    ),
+    ArchiveReference: _Place(
+        read=open_archive,
+        sink=lambda where, name: archive_sink(where.file, where.known_as(name)),
+        check_free=lambda where: check_archive_replaceable(where.file),
+    ),
+}
 
 
 def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
-    """Follows a multi-platform index to the manifest for the platform; one step, no more."""
+    """Follow a multi-platform index to the manifest for the platform; one step, no more."""
     offered = set()
     for item in index.manifest["manifests"]:
         name = _offer(item)
         if name == str(platform):
             found = descriptor_from(item)
-            chosen = OpenedImage(
+            chosen = replace(
+                index,
                 title=index.title.replace(index.descriptor.digest, found.digest),
                 descriptor=found,
-                content=index.read(found),
-                blobs=index.blobs,
-                read=index.read,
-                repository=index.repository,
-                tag=index.tag,
+                content=index.blobs.read_named(found),
                 from_index=True,
             )
             if chosen.is_index:
@@ -370,64 +150,3 @@ def _offer(item: object) -> str:
     name = f"{described.get('os')}/{described.get('architecture')}"
     variant = described.get("variant", "")
     return name if variant in ("", "v8") else f"{name}/{variant}"
-
-
-def _check_config(config: dict[str, Any]) -> None:
-    """Makes sure that what may be taken over from a configuration has the specified types."""
-    inner = config.get("config")
-    if not isinstance(inner, dict | None):
-        raise TypeError("its configuration's 'config' is no object")
-    inner = inner or {}
-    _check_shapes("configuration", inner, _CONFIG_SHAPES)
-    _check_shapes("configuration", config, _KEPT_SHAPES)
-    for name in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
-        check_texts(f"its configuration's '{name}'", inner.get(name) or [])
-    check_texts("its configuration's 'Labels'", (inner.get("Labels") or {}).values())
-    check_texts("its configuration's 'os.features'", config.get("os.features") or [])
-    for name in ("ExposedPorts", "Volumes"):
-        if not all(value == {} for value in (inner.get(name) or {}).values()):
-            raise TypeError(f"its configuration's '{name}' holds more than names")
-    history = config.get("history")
-    if not isinstance(history, list | None):
-        raise TypeError("its history is no list")
-    for item in history or ():
-        _check_history(item)
-
-
-def _check_shapes(where: str, found: dict[str, Any], shapes: dict[str, type]) -> None:
-    for name, shape in shapes.items():
-        if not isinstance(found.get(name), shape | None):
-            raise TypeError(f"its {where}'s '{name}' has a wrong type")
-
-
-def _check_history(item: object) -> None:
-    if not isinstance(item, dict):
-        raise TypeError("its history holds something that is no object")
-    _check_shapes("history", item, _HISTORY_SHAPES)
-    if item.get("created") and not _MOMENT.fullmatch(item["created"]):
-        raise ValueError("its history holds a malformed time")
-
-
-def _layers(items: list[Any], diff_ids: list[Any]) -> tuple[Layer, ...]:
-    if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
-        raise ValueError("it has a diff id that is no SHA-256 digest")
-    if len(items) != len(diff_ids):
-        raise ValueError(f"it has {len(items)} layers but {len(diff_ids)} diff ids")
-    return tuple(
-        _layer(item, diff_id, number)
-        for number, (item, diff_id) in enumerate(zip(items, diff_ids, strict=True), start=1)
-    )
-
-
-def _layer(item: Any, diff_id: str, number: int) -> Layer:
-    blob = descriptor_from(item)
-    notes = item.get("annotations") or {}
-    return Layer(
-        kind=one_line(notes.get(KIND, "base")),
-        digest=blob.digest,
-        diff_id=diff_id,
-        size=blob.size,
-        media_type=oci_layer_type(blob.media_type),
-        origin="base",
-        title=one_line(notes.get(TITLE, f"base layer {number}")),
-    )

@@ -1,1 +1,1 @@
-"""The Python environment of an image: its lock, its wheels and their bytecode."""
+"""Python dependencies of an image: the lock, the wheels chosen from it, and their layers."""

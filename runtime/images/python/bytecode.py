@@ -1,6 +1,6 @@
 """Bytecode for a tree of Python sources, the same bytes on every run.
 
-Timestamps play no part (``unchecked-hash``, PEP 552), so that a layer whose modification times
+Timestamps play no part (`unchecked-hash`, PEP 552), so that a layer whose modification times
 are all alike still starts fast. The bytes do depend on the exact release of Python: of the
 modules of a hundred wheels, one in a hundred comes out differently from 3.11.2 and 3.11.7, with
 the same magic number.
@@ -39,7 +39,7 @@ _TEST_MODULE = re.compile(r"(?:^|/)tests?/(?:.*/)?(?:test_[^/]*|[^/]*_test|conft
 
 
 def wants_bytecode(path: str) -> bool:
-    """Whether a file is a module that a program may import: no test module of a test folder.
+    """Tell whether a file is a module that a program may import: no test module of a test folder.
 
     A quarter of the source in an environment for machine learning is tests. They stay where they
     are, and Python compiles one that is imported after all.
@@ -72,7 +72,7 @@ class Compilation:
         self._news = threading.Condition()
 
     def add(self, name: str, size: int) -> None:
-        """Has a source compiled: its path below the root and its size in bytes."""
+        """Have a source compiled: its path below the root and its size in bytes."""
         self._asked.append(name)
         self._batch.append(name)
         self._batch_bytes += size
@@ -80,13 +80,13 @@ class Compilation:
             self.flush()
 
     def flush(self) -> None:
-        """Hands over what was added; nothing may be waited for before."""
+        """Hand over what was added; nothing may be waited for before."""
         if self._batch:
             self._jobs.put(self._batch)
         self._batch, self._batch_bytes = [], 0
 
     def wrote(self, name: str) -> bool:
-        """Waits for a source; says whether there is bytecode for it.
+        """Wait for a source; says whether there is bytecode for it.
 
         Raises:
             OSError: A process could not write, or ended.
@@ -99,12 +99,12 @@ class Compilation:
         return self._outcomes[name]
 
     def count(self) -> int:
-        """Waits for everything that was added; says how many sources have bytecode."""
+        """Wait for everything that was added; says how many sources have bytecode."""
         self.flush()
         return sum(self.wrote(name) for name in self._asked)
 
     def feed(self, worker: subprocess.Popen[bytes]) -> None:
-        """Gives batches to one process until there are no more; runs in a thread of its own."""
+        """Give batches to one process until there are no more; runs in a thread of its own."""
         asked: list[str] = []
         try:
             while True:
@@ -134,13 +134,13 @@ class Compilation:
             self._news.notify_all()
 
     def stop(self) -> None:
-        """Lets one feeding thread end once the batches before have been given out."""
+        """Let one feeding thread end once the batches before have been given out."""
         self._jobs.put(None)
 
 
 @contextlib.contextmanager
 def compilation(root: Path, installed_at: str, processes: int = 0) -> Iterator[Compilation]:
-    """Starts processes that compile what they are given, with this interpreter.
+    """Start processes that compile what they are given, with this interpreter.
 
     Args:
         root: The directory of the sources; it need not be there yet.
@@ -177,7 +177,7 @@ def compilation(root: Path, installed_at: str, processes: int = 0) -> Iterator[C
 
 
 def compile_tree(root: Path, installed_at: str, processes: int = 0) -> int:
-    """Writes ``__pycache__`` beside the sources below a directory, with this interpreter.
+    """Write `__pycache__` beside the sources below a directory, with this interpreter.
 
     Args:
         root: The directory.
@@ -199,7 +199,7 @@ def compile_tree(root: Path, installed_at: str, processes: int = 0) -> int:
 
 
 def compile_source(source: bytes, shown: str) -> bytes | None:
-    """The content of a ``.pyc`` file; None if the source cannot be parsed."""
+    """Give the content of a `.pyc` file; None if the source cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The dependency layers: a virtual environment at ``/app/.venv`` made from a hash-locked list.
+"""The dependency layers: a virtual environment at `/app/.venv` made from a hash-locked list.
 
 uv unpacks wheels into a scratch directory; nothing is executed and nothing is built. The tree is
 then made independent of this machine: interpreter paths, cache notes and bytecode. Big wheels
@@ -17,17 +17,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
-from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files import read_small_file
-from kfp_bento.runtime.files.directories import scratch_inside
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.config import VENV
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.oci.tar import (
@@ -45,19 +40,19 @@ from kfp_bento.runtime.images.python.bytecode import (
     compilation,
     wants_bytecode,
 )
-from kfp_bento.runtime.images.python.wheels import (
-    Lock,
-    Wheel,
-    WheelGroup,
-    run_uv,
-    select_wheels,
-    wheel_groups,
-)
+from kfp_bento.runtime.images.python.installer import install_wheels, recorded_files
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.selection import Wheel, select_wheels
+
+BIG_WHEEL = 64_000_000
+"""From this size on, in bytes of the wheel file, a wheel gets a layer of its own."""
+
+MOST_BIG_GROUPS = 12
+"""Containers may have 127 layers, and pulls gain nothing beyond a few."""
 
 # Notes of the installer about this machine's cache, and where a wheel came from: a path here, or
 # an address that the wheel's hash says nothing about.
 _LOCAL_NOTES = {"uv_cache.json", "uv_build.json", "direct_url.json"}
-_RECORD_LIMIT = 64 << 20
 _SCRIPT = re.compile(rb"\A#!(?:/bin/sh\n'''exec' .*\n' '''|[^\n]*python[^\n]*)\n")
 _PYTHON_FOLDER = re.compile(r"python3\.\d+")
 
@@ -84,26 +79,58 @@ class DependencyGroup:
 
     Attributes:
         wheels: Which wheels, in the order of their names.
-        title: For people: ``torch 2.4.0``, ``dependencies (41 wheels)``.
-        inputs: Everything that the layer's files follow from, as plain JSON values; known
-            before anything is installed.
-        download_size: Bytes of the wheel files, as far as known.
+        last: Whether the environment's own files (`pyvenv.cfg`, `bin/python` …) are with them;
+            true for one group at most, which may have no wheels at all.
+        lock: What to install.
+        platform: For which platform the wheels were chosen.
+        interpreter: The image's Python, for example `/usr/local/bin/python3.11`.
+        bytecode: Which compiler writes the bytecode; empty for none.
     """
 
     wheels: tuple[Wheel, ...]
-    title: str
-    inputs: dict[str, Any]
-    download_size: int
-    _group: WheelGroup = field(repr=False)
-    _lock: Lock = field(repr=False)
-    _platform: Platform = field(repr=False)
-    _interpreter: str = field(repr=False)
+    last: bool
+    lock: Lock = field(repr=False)
+    platform: Platform = field(repr=False)
+    interpreter: str = field(repr=False)
+    bytecode: str = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """For people: `torch 2.4.0`, `dependencies (41 wheels)`."""
+        count = f"({len(self.wheels)} wheel{'s' if len(self.wheels) != 1 else ''})"
+        if self.last:
+            return f"dependencies {count}"
+        first = f"{self.wheels[0].name} {self.wheels[0].version}"
+        if len(self.wheels) == 1:
+            return first
+        large = all(wheel.size >= BIG_WHEEL for wheel in self.wheels)
+        return f"{'large dependencies' if large else 'own wheels'} {count}"
+
+    @property
+    def download_size(self) -> int:
+        """Bytes of the wheel files, as far as known."""
+        return sum(wheel.size for wheel in self.wheels)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the group's files follow from, as plain JSON values.
+
+        Neither the lock nor the platform is among it: the wheels say it all. The interpreter's
+        path is in the environment's own files only.
+        """
+        inputs: dict[str, Any] = {
+            "kind": "dependencies",
+            "wheels": [wheel.sha256 for wheel in self.wheels],
+            "python": self.lock.python,
+            "bytecode": self.bytecode,
+        }
+        return {**inputs, "interpreter": self.interpreter} if self.last else inputs
 
     @contextlib.contextmanager
     def prepared(
         self, scratch: Path, progress: Callable[[str], None]
     ) -> Iterator[Callable[[], Iterable[TarEntry]]]:
-        """Installs the wheels into a directory below ``scratch`` that goes away with the block.
+        """Install the wheels into a directory below `scratch` that goes away with the block.
 
         Bytecode is still being written when the block begins: listing the members waits where it
         has to, so that packing overlaps with compiling.
@@ -114,12 +141,12 @@ class DependencyGroup:
         Raises:
             ImageError: uv cannot install the wheels, or the disk is full.
         """
-        python = self._lock.python
-        interpreter = self._interpreter if self._group.last else ""
-        with _scratch(scratch) as folder, contextlib.ExitStack() as stack:
+        python = self.lock.python
+        interpreter = self.interpreter if self.last else ""
+        with scratch_directory(".environment-", scratch) as folder, contextlib.ExitStack() as stack:
             tree = folder / "tree"
             work = None
-            if self.wheels and self.inputs["bytecode"]:
+            if self.wheels and self.bytecode:
                 with storage_errors(folder):
                     work = stack.enter_context(compilation(tree, VENV))
             elif self.wheels:
@@ -128,7 +155,7 @@ class DependencyGroup:
                     "it will start more slowly"
                 )
             progress(f"installing {self.title}")
-            install_group(self._group, self._lock, tree, self._platform, progress)
+            install_wheels(self.wheels, self.lock, tree, self.platform, progress)
             settle(tree, python)
             members = _list_members(tree, python, interpreter, work)
             if work is not None:
@@ -144,15 +171,15 @@ def dependency_groups(
     wheels: Iterable[Wheel] | None = None,
     own_files: bool = True,
 ) -> tuple[DependencyGroup, ...]:
-    """Decides on the layers of the environment, from the lowest to the highest.
+    """Decide on the layers of the environment, from the lowest to the highest.
 
-    Nothing is downloaded or installed for it. The last group always exists; it holds what is
-    no wheel as well.
+    Nothing is downloaded or installed for it. Big wheels come first, then all others with the
+    environment's own files.
 
     Args:
         lock: What to install.
         platform: For which platform the wheels are chosen.
-        interpreter: The image's Python, for example ``/usr/local/bin/python3.11``.
+        interpreter: The image's Python, for example `/usr/local/bin/python3.11`.
         wheels: What `select_wheels` gave for the lock and platform, if it is known already.
         own_files: Whether the environment is made here; False for wheels that are added to one
             in a lower layer.
@@ -161,20 +188,31 @@ def dependency_groups(
         ImageError: See `select_wheels`.
     """
     chosen = select_wheels(lock, platform) if wheels is None else tuple(wheels)
+    rest = [wheel for wheel in chosen if wheel.size < BIG_WHEEL]
+    parts: list[tuple[Sequence[Wheel], bool]] = [(part, False) for part in _big_parts(chosen)]
+    if rest or own_files:
+        parts.append((rest, own_files))
     compiler = bytecode_identity(lock.python)
     return tuple(
-        DependencyGroup(
-            wheels=group.wheels,
-            title=group.title,
-            inputs=group.inputs(lock.python, interpreter, compiler),
-            download_size=group.download_size,
-            _group=group,
-            _lock=lock,
-            _platform=platform,
-            _interpreter=interpreter,
-        )
-        for group in wheel_groups(chosen, own_files=own_files)
+        DependencyGroup(_by_name(part), last, lock, platform, interpreter, compiler)
+        for part, last in parts
     )
+
+
+def _big_parts(wheels: Iterable[Wheel]) -> Iterator[Sequence[Wheel]]:
+    """Each big wheel alone, largest first; of more than may be, the smallest share a layer."""
+    big = sorted(
+        (wheel for wheel in wheels if wheel.size >= BIG_WHEEL),
+        key=lambda wheel: (-wheel.size, wheel.name),
+    )
+    alone = MOST_BIG_GROUPS if len(big) <= MOST_BIG_GROUPS else MOST_BIG_GROUPS - 1
+    yield from ([wheel] for wheel in big[:alone])
+    if together := big[alone:]:
+        yield together
+
+
+def _by_name(wheels: Iterable[Wheel]) -> tuple[Wheel, ...]:
+    return tuple(sorted(wheels, key=lambda wheel: wheel.name))
 
 
 def bytecode_identity(python: str) -> str:
@@ -187,60 +225,13 @@ def bytecode_identity(python: str) -> str:
     return f"cpython-{_release()}"
 
 
-def install_group(
-    group: WheelGroup,
-    lock: Lock,
-    tree: Path,
-    platform: Platform,
-    progress: Callable[[str], None] = lambda sentence: None,
-) -> None:
-    """Unpacks exactly these wheels with uv, as into a virtual environment at ``tree``.
-
-    uv's cache is tried alone first: every hash is given, so it cannot be out of date. It can be
-    damaged, though: a virtual environment's files may be hard links into it, and some programs
-    add certificates to such a file. What does not have the size that its wheel says is taken
-    again, past the cache.
-
-    Raises:
-        ImageError: uv is missing or fails, or the disk is full.
-    """
-    with storage_errors(tree):
-        tree.mkdir(parents=True, exist_ok=True)
-    if not group.wheels:
-        return
-    arguments = _installation(group.wheels, lock, tree)
-    try:
-        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent)
-    except ImageError:
-        run_uv(lock, platform, *arguments, scratch=tree.parent)
-    if damaged := _damaged(tree):
-        names = " ".join(sorted(damaged))
-        progress(f"uv's cache was changed by another program (uv cache clean {names})")
-        again = [wheel for wheel in group.wheels if wheel.name in damaged]
-        fresh = str(tree.with_name("fresh").absolute())
-        arguments = _installation(again, lock, tree)
-        run_uv(lock, platform, *arguments, "--reinstall", "--cache-dir", fresh)
-
-
-def _installation(wheels: Iterable[Wheel], lock: Lock, tree: Path) -> list[str]:
-    """Arguments of uv for exactly these wheels, which are listed in a file beside the tree."""
-    file = tree.with_name("requirements.txt").absolute()
-    lines = [*lock.options(), *(_requirement(wheel, lock) for wheel in wheels)]
-    with storage_errors(file):
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return [
-        *("pip", "install", "--prefix", str(tree.absolute()), "--require-hashes"),
-        *("--link-mode", "hardlink", "-r", str(file)),
-    ]
-
-
 def settle(tree: Path, python: str) -> None:
-    """Takes this machine out of an installed tree, in place.
+    """Take this machine out of an installed tree, in place.
 
     Files are replaced, never written to: they may be hard links into uv's cache.
 
     Args:
-        tree: A virtual environment's directory, as `install_group` leaves it.
+        tree: A virtual environment's directory, as `install_wheels` leaves it.
         python: Minor version of the image's Python.
     """
     with storage_errors(tree):
@@ -267,7 +258,7 @@ class _Pending:
 def _list_members(
     tree: Path, python: str, interpreter: str, work: Compilation | None
 ) -> list[tuple[bytes, TarEntry | _Pending]]:
-    """The members of the layer by their paths' bytes; sources are handed to the compiler."""
+    """Give the members of the layer by their paths' bytes; sources are handed to the compiler."""
     venv = VENV.lstrip("/")
     packages = f"{venv}/lib/python{python}/site-packages/"
     found: dict[str, TarEntry | _Pending] = {"app": directory_entry("app")}
@@ -295,7 +286,7 @@ def _list_members(
 def _in_order(
     members: list[tuple[bytes, TarEntry | _Pending]], tree: Path, work: Compilation | None
 ) -> Iterator[TarEntry]:
-    """The members that there are, waiting for bytecode where its turn comes."""
+    """Give the members that there are, waiting for bytecode where its turn comes."""
     for _, member in members:
         if isinstance(member, TarEntry):
             yield member
@@ -311,7 +302,7 @@ def _in_order(
 
 
 def _own_files(python: str, interpreter: str) -> Iterator[TarEntry]:
-    """What makes a directory a virtual environment."""
+    """Give what makes a directory a virtual environment."""
     venv = VENV.lstrip("/")
     yield content_entry(
         f"{venv}/pyvenv.cfg",
@@ -333,72 +324,12 @@ def _is_source(entry: TarEntry) -> bool:
     return entry.kind == "file" and wants_bytecode(entry.path)
 
 
-def _requirement(wheel: Wheel, lock: Lock) -> str:
-    """One line of a requirements list that only this very file meets."""
-    if not wheel.source:
-        what = f"{wheel.name}=={wheel.version}"
-    elif "://" in wheel.source:
-        what = f"{wheel.name} @ {wheel.source}"
-    else:
-        what = f"{wheel.name} @ {(lock.folder.absolute() / wheel.source).as_uri()}"
-    return f"{what} --hash=sha256:{wheel.sha256}"
-
-
 def _release() -> str:
     return sys.version.split()[0]
 
 
-@contextlib.contextmanager
-def _scratch(near: Path) -> Iterator[Path]:
-    """A directory that goes away, on the disk of the blobs if need be."""
-    with contextlib.ExitStack() as stack:
-        with storage_errors(near):
-            near.mkdir(parents=True, exist_ok=True)
-            scratch = stack.enter_context(scratch_inside(near, ".environment-"))
-        yield scratch
-
-
-def _damaged(tree: Path) -> set[str]:
-    """The distributions with a file that has not the size that any RECORD gives it."""
-    sizes: dict[str, set[str]] = {}
-    owners: dict[str, str] = {}
-    for record in tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"):
-        for name, size in _recorded_sizes(record):
-            path = f"{record.parent.parent}/{name}"
-            sizes.setdefault(path, set()).add(size)
-            owners[path] = canonicalize_name(record.parent.name.partition("-")[0])
-    return {owners[path] for path, said in sizes.items() if _size(path) not in said}
-
-
-def _recorded_sizes(record: Path) -> Iterator[tuple[str, str]]:
-    for name, _, size in _rows(record):
-        if size and not name.endswith(".dist-info/RECORD"):
-            yield name, size
-
-
-def _rows(record: Path) -> Iterator[list[str]]:
-    """Path, hash and size of each file of a wheel, as the wheel says them."""
-    try:
-        for row in csv.reader(read_small_file(record, _RECORD_LIMIT).decode().splitlines()):
-            if row:
-                name, digest, size = row
-                yield [name, digest, size]
-    except (ValueError, csv.Error) as error:
-        raise ImageError(
-            f"The RECORD of {record.parent.name} cannot be read: {error}.",
-            hint="The wheel is damaged: build or publish it anew, and lock it again.",
-        ) from error
-
-
-def _size(path: str) -> str:
-    try:
-        return str(os.stat(path).st_size)  # noqa: PTH116
-    except (OSError, ValueError):
-        return ""
-
-
 def _one_library(tree: Path) -> None:
-    """Moves ``lib64`` into ``lib``, where a virtual environment has only a link between them."""
+    """Move `lib64` into `lib`, where a virtual environment has only a link between them."""
     other = tree / "lib64"
     if other.is_symlink():
         other.unlink()
@@ -412,7 +343,7 @@ def _one_library(tree: Path) -> None:
 
 
 def _rename_python(folder: Path, python: str) -> None:
-    """Renames folders that uv named after the Python that runs here, not after the image's."""
+    """Rename folders that uv named after the Python that runs here, not after the image's."""
     wanted = f"python{python}"
     for found in sorted(folder.glob("python3.*")):
         if found.name != wanted and _PYTHON_FOLDER.fullmatch(found.name):
@@ -420,7 +351,7 @@ def _rename_python(folder: Path, python: str) -> None:
 
 
 def _relocated_scripts(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Points the shebangs of commands to the environment's own Python."""
+    """Point the shebangs of commands to the environment's own Python."""
     if not folder.is_dir():
         return
     for script in sorted(folder.iterdir()):
@@ -447,10 +378,10 @@ def _drop_local_notes(dist_info: Path) -> Iterator[str]:
 def _rewrite_record(
     record: Path, scripts: dict[str, bytes], dropped: set[str], python: str
 ) -> None:
-    """Makes RECORD agree with the tree: rewritten scripts, what was left out, folder names."""
+    """Make RECORD agree with the tree: rewritten scripts, what was left out, folder names."""
     headers = re.compile(r"(\.\./\.\./\.\./include/site/)python3\.\d+/")
     rows = []
-    for name, digest, size in _rows(record):
+    for name, digest, size in recorded_files(record):
         if name in dropped or "__pycache__" in name.split("/"):
             continue
         if name in scripts:

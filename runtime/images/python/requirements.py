@@ -1,7 +1,7 @@
 """Requirements lists: how they are read, and what the installer may be told by those of others.
 
-uv follows ``-r`` to any file and quotes it in its errors, puts the builder's environment variables
-into ``${NAME}``, and a bento's list goes into its image. So of a bento only plain, locked
+uv follows `-r` to any file and quotes it in its errors, puts the builder's environment variables
+into `${NAME}`, and a bento's list goes into its image. So of a bento only plain, locked
 requirements pass; a list of one's own may also name folders, accounts and variables. In both cases
 uv gets a list that is written anew from what was read here.
 """
@@ -17,7 +17,13 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import read_small_file
-from kfp_bento.runtime.requirements import SEPARATORS, parse_requirement, rendered
+from kfp_bento.runtime.requirements import (
+    SEPARATORS,
+    SOURCE_SUFFIXES,
+    VERSION_CONTROL,
+    parse_requirement,
+    rendered,
+)
 
 _LIMIT = 16 << 20
 _OPTIONS = {
@@ -31,8 +37,6 @@ _ONE_LIST = "One list must hold all packages; local wheels go into the bento's w
 _CREDENTIALS = re.compile(
     r"://[^/\s]*@|[?&](?:access|key|password|secret|sig|token|x-amz-)[^=\s]*=", re.I
 )
-_VERSION_CONTROL = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
-_SOURCE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".zip")
 _WHEEL_FILE = re.compile(r"([^@\s]+\.whl)(?:\[[^\]\s]*\])?")
 _SERVER = re.compile(r"https?://[^\s#;]+", re.I)
 _NOT_HTTPS = re.compile(r"(?<![A-Za-z0-9+.-])(?!https:)[A-Za-z][A-Za-z0-9+.-]*://", re.I)
@@ -50,7 +54,7 @@ _OUTSIDE = re.compile(r"(?:^|[\s@=])(?:(?:git\+)?file:|/|~/|(?:\S*/)?\.\.(?:/|\s
 
 
 def objections(file: Path) -> Iterator[tuple[int, str, str]]:
-    """What in a bento's list is no wheel that is locked with a hash.
+    """Give what in a bento's list is no wheel that is locked with a hash.
 
     Yields:
         The number of the line, or 0; what is wrong with it; and a way out. What may hold a secret
@@ -74,7 +78,7 @@ def objections(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def requirement_lines(file: Path) -> Iterator[str]:
-    """The lines of a list, continued ones joined, without comments and empty ones.
+    """Give the lines of a list, continued ones joined, without comments and empty ones.
 
     Raises:
         ImageError: It cannot be read.
@@ -84,7 +88,7 @@ def requirement_lines(file: Path) -> Iterator[str]:
 
 
 def installer_line(line: str, folder: Path) -> str:
-    """A requirement of a list as uv gets it, written anew.
+    """Give a requirement of a list as uv gets it, written anew.
 
     Args:
         line: The requirement, continued lines joined.
@@ -102,17 +106,17 @@ def installer_line(line: str, folder: Path) -> str:
 
 
 def addresses_in(line: str) -> list[str]:
-    """The addresses of servers in a line."""
+    """Give the addresses of servers in a line."""
     return _SERVER.findall(line)
 
 
 def variables_in(line: str) -> list[str]:
-    """The names of the environment's variables that a line wants filled in."""
+    """Give the names of the environment's variables that a line wants filled in."""
     return _VARIABLE.findall(line)
 
 
 def says_where(option: str, *, own: bool) -> bool:
-    """Whether an option says where packages are; the others are decided without the list.
+    """Tell whether an option says where packages are; the others are decided without the list.
 
     Args:
         option: Its name.
@@ -122,7 +126,7 @@ def says_where(option: str, *, own: bool) -> bool:
 
 
 def option_in(line: str) -> tuple[str, str] | None:
-    """The option that a line is, and its value; None for a requirement.
+    """Give the option that a line is, and its value; None for a requirement.
 
     Raises:
         ImageError: It is none that a list may have: it includes another one, for example.
@@ -150,9 +154,9 @@ def _no_wheel(text: str) -> Iterator[tuple[str, str]]:
         yield f"{_quoted(text)} is editable, so there is no wheel of it", _WHEEL
     elif text.startswith("-"):
         return
-    elif _VERSION_CONTROL.search(target):
+    elif VERSION_CONTROL.search(target):
         yield f"{_quoted(text)} comes from version control, not as a wheel", _WHEEL
-    elif target.endswith(_SOURCE_SUFFIXES) or (
+    elif target.endswith(SOURCE_SUFFIXES) or (
         target.startswith((".", "/")) and not target.endswith(".whl")
     ):
         yield f"{_quoted(text)} is a source distribution, which would have to be built", _WHEEL
@@ -172,7 +176,7 @@ def _no_requirement(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(line: str, folder: Path) -> str:
-    """A requirement by name: that of a wheel's file is in the file's name.
+    """Give a requirement by name: that of a wheel's file is in the file's name.
 
     Raises:
         ValueError: The file is no wheel.
@@ -217,7 +221,7 @@ def _dangers(requirement: _Line) -> Iterator[tuple[str, str]]:
                 "it points to a file outside the bento",
                 "Put the wheel into the bento's wheels/ folder and write ./wheels/NAME.whl.",
             )
-        if _NOT_HTTPS.search(line) and not _VERSION_CONTROL.search(line):
+        if _NOT_HTTPS.search(line) and not VERSION_CONTROL.search(line):
             yield (
                 "it names an address that is not https",
                 "Use https, or name the index in UV_INDEX where the image is built.",
@@ -242,7 +246,7 @@ class _Line:
 
 
 def _joined(text: str) -> Iterator[_Line]:
-    """The lines that are not empty; comments end where their line ends."""
+    """Give the lines that are not empty; comments end where their line ends."""
     held: list[str] = []
     for number, line in enumerate((*SEPARATORS.split(text), ""), start=1):
         plain = _COMMENT.sub("", line).strip()

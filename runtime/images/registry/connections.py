@@ -193,7 +193,7 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 def pool_manager(proxy: str, patience: RetryPolicy) -> urllib3.PoolManager:
-    """Connections to any host, through the proxy if one is named."""
+    """Give connections to any host, through the proxy if one is named."""
     options: dict[str, Any] = {
         "timeout": urllib3.Timeout(connect=patience.connect, read=patience.read),
         "ssl_context": _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
@@ -217,12 +217,12 @@ def pool_manager(proxy: str, patience: RetryPolicy) -> urllib3.PoolManager:
 
 @functools.lru_cache
 def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Loading certificates takes a while; OpenSSL reads the two variables itself."""
+    """Load certificates once, which takes a while; OpenSSL reads the two variables itself."""
     return ssl.create_default_context()
 
 
 def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The chunked transfer encoding (RFC 9112, section 7.1) without touching the chunks."""
+    """Give the chunked transfer encoding (RFC 9112, section 7.1) without touching the chunks."""
     end = b""
     for chunk in chunks:
         if chunk:
@@ -233,7 +233,7 @@ def _frames(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _answers_first(sock: socket.socket, seconds: float) -> bool:
-    """Waits until more can be sent; says whether the peer speaks already.
+    """Wait until more can be sent; says whether the peer speaks already.
 
     With TLS that cannot be told, since it may be the protocol that speaks.
     """
@@ -248,7 +248,7 @@ def _answers_first(sock: socket.socket, seconds: float) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host (with or without port) is this machine, where plain http is used."""
+    """Tell whether a host (with or without port) is this machine, where plain http is used."""
     name = urllib.parse.urlsplit(f"//{host}").hostname or ""
     if name == "localhost":
         return True
@@ -259,13 +259,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_plain(host: str) -> bool:
-    """Whether plain http is used: this machine, and what `INSECURE_VARIABLE` lists."""
+    """Tell whether plain http is used: this machine, and what `INSECURE_VARIABLE` lists."""
     listed = os.environ.get(INSECURE_VARIABLE, "").split(",")
     return is_loopback(host) or host in {item.strip() for item in listed}
 
 
 def is_private(name: str) -> bool:
-    """Whether a host is known to have an address that is not a public one."""
+    """Tell whether a host is known to have an address that is not a public one."""
     try:
         return not ipaddress.ip_address(name).is_global
     except ValueError:
@@ -280,7 +280,7 @@ def is_private(name: str) -> bool:
 
 
 def _is_internal(host: str) -> bool:
-    """Whether a host looks like one inside a cluster, where TLS is often left out."""
+    """Tell whether a host looks like one inside a cluster, where TLS is often left out."""
     name = urllib.parse.urlsplit(f"//{host}").hostname or ""
     try:
         return not ipaddress.ip_address(name).is_global
@@ -289,7 +289,7 @@ def _is_internal(host: str) -> bool:
 
 
 def unreachable(host: str, error: HTTPError) -> tuple[RegistryError, bool]:
-    """What to say about a connection that failed, and whether it will always fail."""
+    """Give what to say about a connection that failed, and whether it will always fail."""
     cause: Any = error
     while isinstance(cause, HTTPError) and cause.args and isinstance(cause.args[-1], Exception):
         cause = cause.args[-1]

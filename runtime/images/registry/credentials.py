@@ -1,4 +1,4 @@
-"""Registry credentials as Docker, podman and Kubernetes keep them: ``config.json`` files."""
+"""Registry credentials as Docker, podman and Kubernetes keep them: `config.json` files."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ class Credentials:
 
     @property
     def basic(self) -> str:
-        """The value of an ``Authorization`` header."""
+        """The value of an `Authorization` header."""
         pair = f"{self.user}:{self.password}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def find_credentials(host: str, repository: str = "") -> Credentials | None:
-    """Looks up the credentials for a registry; None means anonymous.
+    """Look up the credentials for a registry; None means anonymous.
 
-    Read in this order: ``$REGISTRY_AUTH_FILE``, the Secret that the pipelines mount at
-    ``/etc/kfp-bento/registry``, ``$DOCKER_CONFIG/config.json``, ``~/.docker/config.json``.
-    Inside a file ``credHelpers`` wins over ``auths``, and that over ``credsStore``. A key of
-    ``auths`` may name the host alone or, as podman allows, a part of the repository's path; the
+    Read in this order: `$REGISTRY_AUTH_FILE`, the Secret that the pipelines mount at
+    `/etc/kfp-bento/registry`, `$DOCKER_CONFIG/config.json`, `~/.docker/config.json`.
+    Inside a file `credHelpers` wins over `auths`, and that over `credsStore`. A key of
+    `auths` may name the host alone or, as podman allows, a part of the repository's path; the
     longest that fits wins. Hosts are compared whole, never by suffix.
 
     Raises:
@@ -154,7 +154,7 @@ def _logins_of(helper: str) -> tuple[str, ...]:
 
 
 def _ask(helper: str, host: str, file: Path) -> Credentials | None:
-    """Asks ``docker-credential-<helper> get``; what it prints is never shown."""
+    """Ask `docker-credential-<helper> get`; what it prints is never shown."""
     program = f"docker-credential-{helper}"
     hint = f"{file} names it. Install it, log in anew, or put the login itself into the file."
     if not _HELPER.fullmatch(helper):

@@ -1,0 +1,204 @@
+"""uv as the installer: for an image's Python and platform, and of wheels alone."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.utils import canonicalize_name
+
+from kfp_bento.runtime import programs
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import read_small_file
+from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
+from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.requirements import addresses_in, variables_in
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.images.python.selection import Wheel
+
+GLIBC = (2, 28)
+"""Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
+
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Processors in Python's words, by those of images."""
+
+_UV_SECONDS = 3600.0
+_RECORD_LIMIT = 64 << 20
+
+
+def install_wheels(
+    wheels: Sequence[Wheel],
+    lock: Lock,
+    tree: Path,
+    platform: Platform,
+    progress: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Unpack exactly these wheels with uv, as into a virtual environment at `tree`.
+
+    uv's cache is tried alone first: every hash is given, so it cannot be out of date. It can be
+    damaged, though: a virtual environment's files may be hard links into it, and some programs
+    add certificates to such a file. What does not have the size that its wheel says is taken
+    again, past the cache.
+
+    Raises:
+        ImageError: uv is missing or fails, or the disk is full.
+    """
+    with storage_errors(tree):
+        tree.mkdir(parents=True, exist_ok=True)
+    if not wheels:
+        return
+    arguments = _installation(wheels, lock, tree)
+    try:
+        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent)
+    except ImageError:
+        run_uv(lock, platform, *arguments, scratch=tree.parent)
+    if damaged := _damaged(tree):
+        names = " ".join(sorted(damaged))
+        progress(f"uv's cache was changed by another program (uv cache clean {names})")
+        again = [wheel for wheel in wheels if wheel.name in damaged]
+        fresh = str(tree.with_name("fresh").absolute())
+        arguments = _installation(again, lock, tree)
+        run_uv(lock, platform, *arguments, "--reinstall", "--cache-dir", fresh)
+
+
+def _installation(wheels: Iterable[Wheel], lock: Lock, tree: Path) -> list[str]:
+    """Arguments of uv for exactly these wheels, which are listed in a file beside the tree."""
+    file = tree.with_name("requirements.txt").absolute()
+    lines = [*lock.options(), *(_requirement(wheel, lock) for wheel in wheels)]
+    with storage_errors(file):
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [
+        *("pip", "install", "--prefix", str(tree.absolute()), "--require-hashes"),
+        *("--link-mode", "hardlink", "-r", str(file)),
+    ]
+
+
+def run_uv(
+    lock: Lock,
+    platform: Platform,
+    *arguments: str,
+    offline: bool = False,
+    scratch: Path | None = None,
+) -> str:
+    """Run uv for the lock's Python and the image's platform, and give what it prints.
+
+    Args:
+        lock: Whose Python, and from whose folder.
+        platform: The image's.
+        arguments: The command and its options.
+        offline: Whether uv's cache must do.
+        scratch: Where uv gets a cache if its own place cannot be written and none is among the
+            arguments; a temporary directory if not given.
+
+    Raises:
+        ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
+    """
+    with scratch_directory("kfp-bento-uv-") as folder:
+        if "--cache-dir" not in arguments and not _has_cache():
+            cache = (scratch or folder).absolute() / "uv-cache"
+            arguments = (*arguments, "--cache-dir", str(cache))
+        # In a directory of our own: uv looks for its settings where it runs.
+        return _run_uv(lock, platform, *arguments, offline=offline, directory=folder)
+
+
+def _has_cache() -> bool:
+    """Tell whether uv's usual cache can be written.
+
+    A random uid has no home, or `/`; without any, uv would take the working directory, which
+    is the bento.
+    """
+    if "UV_CACHE_DIR" in os.environ:
+        return True
+    home = os.environ.get("HOME")
+    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    place = Path(usual or "/nowhere", "uv")
+    while not place.exists():
+        place = place.parent
+    return os.access(place, os.W_OK | os.X_OK)
+
+
+def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool, directory: Path) -> str:
+    lines = list(lock.lines())
+    done = programs.run_uv(
+        [
+            *(*arguments, "--quiet", "--no-deps", "--only-binary", ":all:"),
+            *("--python", sys.executable, "--python-version", lock.python),
+            *("--python-platform", f"{MACHINES[platform.architecture]}-{manylinux(GLIBC)}"),
+            *(["--offline"] if offline else []),
+        ],
+        doing="Installing the bento's dependencies",
+        directory=directory,
+        seconds=_UV_SECONDS,
+        error=ImageError,
+        # Only entries for these very hosts are taken from the netrc file.
+        indexes=[address for line in lines for address in addresses_in(line)],
+        variables=[name for line in lines for name in variables_in(line)] if lock.own else (),
+    )
+    if done.status == 0:
+        return done.output
+    raise ImageError(
+        f"The bento's dependencies cannot be installed. uv says:\n{done.last_lines()}",
+        hint="All packages must exist as wheels for the image's platform and Python. "
+        + programs.UV_DOES_NOT_ANSWER,
+    )
+
+
+def _requirement(wheel: Wheel, lock: Lock) -> str:
+    """One line of a requirements list that only this very file meets."""
+    if not wheel.source:
+        what = f"{wheel.name}=={wheel.version}"
+    elif "://" in wheel.source:
+        what = f"{wheel.name} @ {wheel.source}"
+    else:
+        what = f"{wheel.name} @ {(lock.folder.absolute() / wheel.source).as_uri()}"
+    return f"{what} --hash=sha256:{wheel.sha256}"
+
+
+def _damaged(tree: Path) -> set[str]:
+    """Give the distributions with a file that has not the size that any RECORD gives it."""
+    sizes: dict[str, set[str]] = {}
+    owners: dict[str, str] = {}
+    for record in tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"):
+        for name, _, size in recorded_files(record):
+            if not size or name.endswith(".dist-info/RECORD"):
+                continue
+            path = f"{record.parent.parent}/{name}"
+            sizes.setdefault(path, set()).add(size)
+            owners[path] = canonicalize_name(record.parent.name.partition("-")[0])
+    return {owners[path] for path, said in sizes.items() if _size(path) not in said}
+
+
+def recorded_files(record: Path) -> Iterator[list[str]]:
+    """Read path, hash and size of each file of a wheel, as the wheel says them.
+
+    Raises:
+        ImageError: They cannot be read.
+    """
+    try:
+        for row in csv.reader(read_small_file(record, _RECORD_LIMIT).decode().splitlines()):
+            if row:
+                name, digest, size = row
+                yield [name, digest, size]
+    except (ValueError, csv.Error) as error:
+        raise ImageError(
+            f"The RECORD of {record.parent.name} cannot be read: {error}.",
+            hint="The wheel is damaged: build or publish it anew, and lock it again.",
+        ) from error
+
+
+def _size(path: str) -> str:
+    try:
+        return str(os.stat(path).st_size)  # noqa: PTH116
+    except (OSError, ValueError):
+        return ""
+
+
+def manylinux(glibc: tuple[int, int]) -> str:
+    """Give the name of what runs with a C library of this version and newer (PEP 600)."""
+    return f"manylinux_{glibc[0]}_{glibc[1]}"

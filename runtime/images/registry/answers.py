@@ -1,0 +1,135 @@
+"""Answers of a registry, and what they say: errors in its own words, hints, times to wait."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import urllib3
+
+from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.images.oci.tar import CHUNK
+from kfp_bento.runtime.programs import cleaned
+
+BYTE_RANGE = re.compile(r"(?:bytes[= ])?\s*(\d{1,19})-(\d{1,19})(?:/(\d{1,19}|\*))?", re.ASCII)
+"""A part of something: its first and last byte, and how many there are in all."""
+
+_LONGEST_DETAIL = 1000
+
+
+class TransientError(Exception):
+    """A failure that may pass.
+
+    Attributes:
+        error: What to say if it does not.
+        wait: Seconds that the registry asked us to wait.
+        at_once: Whether waiting would not help, as with a token that has just been renewed.
+    """
+
+    def __init__(self, error: RegistryError, wait: float = 0.0, *, at_once: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.wait = wait
+        self.at_once = at_once
+
+
+class Answer:
+    """An answer; its content is at hand unless a stream was asked for.
+
+    Attributes:
+        stranger: Whether somebody gave it whom the registry had sent us to.
+    """
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, content: bytes) -> None:
+        self.status = raw.status
+        self.headers = raw.headers
+        self.url = url
+        self.content = content
+        self.stranger = False
+        self._raw = raw
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the content of a streamed answer; may raise urllib3's HTTPError."""
+        return self._raw.stream(CHUNK, decode_content=False)
+
+    def close(self) -> None:
+        """Give up what was not read."""
+        self._raw.close()
+
+    @property
+    def length(self) -> int | None:
+        """The length that the registry gives, where it gives one."""
+        return whole_number(self.headers.get("Content-Length", ""))
+
+    @property
+    def codes(self) -> set[str]:
+        """The error codes of the distribution specification in it."""
+        return {str(item.get("code", "")) for item in self._errors()}
+
+    @property
+    def detail(self) -> str:
+        """The registry's own words, without control characters; they never hold what we sent."""
+        said = (f"{item.get('code', '')} {item.get('message', '')}" for item in self._errors())
+        text = " ".join(cleaned("; ".join(text.strip() for text in said)).split())
+        return text[:_LONGEST_DETAIL]
+
+    @property
+    def media_type(self) -> str:
+        """What it says that its content is."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip()
+
+    @property
+    def retry_after(self) -> float:
+        """The seconds that it asks to wait for, given as such or as a date."""
+        text = self.headers.get("Retry-After", "")
+        if text.isdecimal():
+            return float(text)
+        try:
+            return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it says that the registry's disk is full."""
+        # docker-registry gives the error of the system call as its number.
+        text = self.content[:CHUNK].lower()
+        return self.status >= 500 and (
+            b"no space" in text or re.search(rb'"err":28\b', text) is not None
+        )
+
+    def hint(self, *, logged_in: bool) -> str:
+        """Give what to do about it, if it is no good one."""
+        if self.is_full or self.status == 507:
+            return "The registry's storage is full: its administrator has to make room."
+        if "quota" in self.detail.lower():
+            return "The registry's quota is used up: remove images, or ask for more."
+        known = "with" if logged_in else "without"
+        if "DENIED" in self.codes:
+            return f"The request was made {known} credentials. Ask for the right to do this."
+        return {
+            401: f"The request was made {known} credentials. Log in, for example with "
+            "`podman login`, or point DOCKER_CONFIG or REGISTRY_AUTH_FILE to a login file.",
+            403: f"The request was made {known} credentials. Ask for the right to do this.",
+            404: "Check the repository's name and tag; some registries want it created first.",
+            405: "The registry does not take uploads: it is read-only or a mere mirror.",
+            413: "A proxy before the registry limits the size of requests: have the limit lifted.",
+            429: "The registry limits requests: wait, or log in to get a higher limit.",
+        }.get(self.status, "Try again later, or look at the registry's own log.")
+
+    def _errors(self) -> list[dict[str, Any]]:
+        try:
+            errors = parse_json(self.content).get("errors")
+        except ValueError:
+            return []
+        listed = errors if isinstance(errors, list) else []
+        return [item for item in listed if isinstance(item, dict)]
+
+
+def whole_number(text: str) -> int | None:
+    """Give what a header counts; None for what is no number, or none that can be."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
