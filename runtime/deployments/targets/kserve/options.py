@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between
+from kfp_bento.runtime.deployments.kube.validation import Refused, between, otherwise
 from kfp_bento.runtime.deployments.options import pod_settings
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, Image, OptionalName
 from kfp_bento.runtime.deployments.options.names import split_url
@@ -45,6 +45,10 @@ RESERVED_ENVS: Mapping[str, str] = {
     "PROTOCOL": "is set by the option protocol",
     "MULTI_MODEL_SERVER": "belongs to KServe",
 }
+_STORAGE = (
+    *("s3", "gs", "hf", "http", "https", "pvc", "oci", "abfs", "azure", "hdfs", "webhdfs"),
+    *("modelscope", "file"),
+)
 _NO_FIELD = ": an InferenceService that works on every version of KServe has no such field"
 
 
@@ -99,6 +103,31 @@ class Logger(Settings):
         return self
 
 
+def _stored(uri: str) -> str:
+    scheme, found, _ = uri.partition("://")
+    if not found or scheme not in _STORAGE:
+        raise Refused(
+            f": {uri!r} has no scheme that KServe downloads from",
+            f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
+        )
+    if scheme in ("http", "https") and "@" in split_url("storage_uri", uri).netloc:
+        raise Refused(
+            ": it holds a user name or a password",
+            "Put credentials into a Secret of the service account.",
+        )
+    return uri
+
+
+_StorageUri = Annotated[str, AfterValidator(lambda uri: uri and _stored(uri))]
+_PortName = Annotated[
+    Literal["http1"],
+    otherwise(
+        "only 'http1': 'h2c' promises HTTP/2 without TLS, which BentoML's server does not speak",
+        "Leave it at http1.",
+    ),
+]
+
+
 class InferenceServiceOptions(PodOptions):
     """How an image, or a stored model, becomes an InferenceService.
 
@@ -140,8 +169,8 @@ class InferenceServiceOptions(PodOptions):
     container_concurrency: Count = 0
     timeout: Count = 0
     protocol: Literal["", "bentoml", "v1", "v2"] = ""
-    port_name: Literal["http1", "h2c"] = "http1"
-    storage_uri: str = ""
+    port_name: _PortName = "http1"
+    storage_uri: _StorageUri = ""
     model_format: str = ""
     model_version: str = ""
     runtime: str = ""
@@ -150,7 +179,7 @@ class InferenceServiceOptions(PodOptions):
     transformer: Side | None = None
     explainer: Side | None = None
     canary_percent: Annotated[int, between(0, 100)] | None = None
-    stable_storage_uri: str = ""
+    stable_storage_uri: _StorageUri = ""
     canary_name: str = ""
     predictor_name: str = ""
     canary_replicas: Count = 0

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name,
     deployment_name_problem,
-    split_url,
 )
 from kfp_bento.runtime.deployments.options.network_policy import check_who_is_called
 from kfp_bento.runtime.deployments.options.pods import check_image
@@ -27,11 +26,6 @@ from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
-
-_STORAGE = (
-    *("s3", "gs", "hf", "http", "https", "pvc", "oci", "abfs", "azure", "hdfs", "webhdfs"),
-    *("modelscope", "file"),
-)
 
 
 def checked_name(image: str, bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
@@ -82,25 +76,6 @@ def canary_name(storage_uri: str) -> str:
     return f"r{hashlib.sha256(storage_uri.encode()).hexdigest()[:12]}"
 
 
-def check_storage(field: str, uri: str) -> None:
-    """Refuse an address that KServe downloads no model from.
-
-    Raises:
-        InvalidInput: Its scheme is unknown, or it holds credentials.
-    """
-    scheme = uri.partition("://")[0]
-    if "://" not in uri or scheme not in _STORAGE:
-        raise InvalidInput(
-            f"{field}: {uri!r} has no scheme that KServe downloads from.",
-            hint=f"One of {', '.join(f'{one}://' for one in _STORAGE)}.",
-        )
-    if "@" in split_url(field, uri).netloc and scheme in ("http", "https"):
-        raise InvalidInput(
-            f"{field}: it holds a user name or a password.",
-            hint="Put credentials into a Secret of the service account.",
-        )
-
-
 def _check_subject(image: str, bento: BentoFacts | None, options: InferenceServiceOptions) -> None:
     """Either an image of a bento, or a stored model."""
     if options.storage_uri:
@@ -124,7 +99,6 @@ def _check_subject(image: str, bento: BentoFacts | None, options: InferenceServi
 
 
 def _check_stored(options: InferenceServiceOptions) -> None:
-    check_storage("storage_uri", options.storage_uri)
     if not options.model_format:
         raise InvalidInput(
             "model_format: it is missing; KServe chooses a runtime by it.",
@@ -145,11 +119,6 @@ def _check_stored(options: InferenceServiceOptions) -> None:
 
 
 def _check_mode(options: InferenceServiceOptions) -> None:
-    if options.port_name != "http1":
-        raise InvalidInput(
-            "port_name: 'h2c' promises HTTP/2 without TLS, which BentoML's server does not speak.",
-            hint="Leave it at http1.",
-        )
     if options.standard:
         for field in ("container_concurrency", "knative_features"):
             if getattr(options, field):
@@ -208,7 +177,6 @@ def _check_stored_canary(name: str, options: InferenceServiceOptions) -> None:
             "stands beside a model that is named.",
             hint="Give the model that serves now.",
         )
-    check_storage("stable_storage_uri", options.stable_storage_uri)
     if options.stable_storage_uri == options.storage_uri:
         raise InvalidInput(
             "stable_storage_uri: it is the canary's own model.",

@@ -38,6 +38,7 @@ from kfp_bento.runtime.deployments.options.pod_settings import (
 )
 from kfp_bento.runtime.deployments.options.quantities import Quantity, Resources
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
+    CRD_GENERATIONS,
     ExtraPodSpec,
     Ingress,
     MonitorExporter,
@@ -275,7 +276,7 @@ class BentoDeploymentOptions(Options):
     @property
     def newer_crds(self) -> bool:
         """Whether the cluster has CRDs with fields that the oldest lack."""
-        return self.crd_generation in ("kubeflow-1.9", "newest")
+        return self.crd_generation in CRD_GENERATIONS[1:]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
