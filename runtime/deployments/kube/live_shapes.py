@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Required
 
-from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.validation import problems
@@ -101,7 +100,7 @@ class LiveContainer(TypedDict, total=False):
 
 
 class _PodSpec(TypedDict):
-    containers: Annotated[list[LiveContainer], Len(1)]
+    containers: Annotated[list[LiveContainer], Field(min_length=1)]
 
 
 class _Template(TypedDict, total=False):
@@ -204,7 +203,7 @@ class _Port(TypedDict):
 
 
 class _ServiceSpec(TypedDict):
-    ports: Annotated[list[_Port], Len(1)]
+    ports: Annotated[list[_Port], Field(min_length=1)]
 
 
 class _Service(Live):
