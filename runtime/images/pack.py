@@ -6,11 +6,9 @@ change most often, wheels of one's own.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,13 +16,12 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
-from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
@@ -78,21 +75,15 @@ def pack_image(
             taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
-    with contextlib.ExitStack() as stack:
-        near = Path(tempfile.gettempdir())
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-pack-"))
-        lock, sources = _divided(
-            Lock(requirements, requirements.parent, python), built_here, scratch
-        )
-        context = stack.enter_context(
-            open_context(name, version, python, destination, options, progress)
-        )
-        if sources is not None:
-            progress(f"building wheels: {', '.join(built_here)}")
-            wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
-        locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
-        return _assembled(context, name, version, locks).carry_out()
+    whole = Lock(requirements, requirements.parent, python)
+    with scratch_directory("kfp-bento-pack-") as scratch:
+        lock, sources = _divided(whole, built_here, scratch)
+        with open_context(name, version, python, destination, options, progress) as context:
+            if sources is not None:
+                progress(f"building wheels: {', '.join(built_here)}")
+                wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
+            locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
+            return _assembled(context, name, version, locks).carry_out()
 
 
 def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
@@ -32,7 +30,7 @@ from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, sbom_on_base
 from kfp_bento.runtime.images.base.base_image import BaseImage, open_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -122,10 +120,8 @@ def rebase_image(
     with well_formed(opened.title):
         parts = take_apart(opened)
     check_free(target)
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-rebase-")
-    with scratch as folder:
-        workspace = BlobDirectory(Path(folder))
+    with scratch_directory("kfp-bento-rebase-") as scratch:
+        workspace = BlobDirectory(scratch)
         builder = LayerBuilder(
             workspace, codec_named("zstd"), parts.config.epoch, cache=None, tell=progress
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import KEY_VARIABLE, own_key
-from kfp_bento.runtime.files.directories import scratch_inside
 from kfp_bento.runtime.images.assembly.options import (
     CACHE_REPOSITORY_VARIABLE,
     CACHE_VARIABLE,
@@ -24,7 +22,7 @@ from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerC
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
 from kfp_bento.runtime.images.debian import RootFilesystem, probe_base
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -221,10 +219,7 @@ def _workspace(sink: ImageSink) -> Iterator[BlobDirectory]:
     if sink.blobs:
         yield sink.blobs
         return
-    near = Path(tempfile.gettempdir())
-    with contextlib.ExitStack() as stack:
-        with storage_errors(near):
-            scratch = stack.enter_context(scratch_inside(near, "kfp-bento-image-"))
+    with scratch_directory("kfp-bento-image-") as scratch:
         yield BlobDirectory(scratch)
 
 
