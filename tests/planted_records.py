@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import zlib
-from collections.abc import Callable
 from typing import Any
 
-Manifests = list[dict[str, Any]]
+from kfp_bento.runtime.deployments import Release
+from kfp_bento.runtime.deployments.release.good_release import encode_good
 
 
-def revision_of(manifests: Manifests) -> str:
-    """The revision as the project computes it, so that it is right in a planted record too."""
-    from kfp_bento.runtime.deployments import revision_of
-
-    return revision_of(manifests)
-
-
-def pack(manifests: Manifests, **facts: Any) -> str:
-    """The annotation's text: with labels, marks and a revision that agree with the manifests."""
-    told = {"revision": revision_of(manifests), "image": "", "bento": "wine:v1", **facts}
-    text = json.dumps({**told, "manifests": manifests}, sort_keys=True, separators=(",", ":"))
+def pack(told: Any) -> str:
+    """The text of an annotation that says this, without a seal."""
+    text = json.dumps(told, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def marked_again(manifests: Manifests) -> Manifests:
-    """The same objects with the marks of their own revision, as `record_release` writes them."""
-    revision = revision_of(manifests)
-    for manifest in manifests:
-        annotations = manifest["metadata"].get("annotations") or {}
-        if "kfp-bento/revision" in annotations:
-            annotations["kfp-bento/revision"] = revision
-    return manifests
+def told_by(release: Release) -> dict[str, Any]:
+    """What the record of a release says, as plain JSON."""
+    text = encode_good(release).partition(".")[0]
+    told: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return told
 
 
-def changed(manifests: Any, change: Callable[[Manifests], Any]) -> Manifests:
-    """A copy with something changed in it, and marks that agree with that."""
-    copied: Manifests = json.loads(json.dumps(copy.deepcopy(list(manifests))))
-    change(copied)
-    return marked_again(copied)
+def record(release: Release, *, options: dict[str, Any] | None = None, **changes: Any) -> str:
+    """The record of a release with other facts, and options put over its own."""
+    told = told_by(release)
+    return pack({**told, "options": {**told["options"], **(options or {})}, **changes})
+
+
+def record_of_manifests(*manifests: Any) -> str:
+    """A record as earlier versions wrote them: what is to be applied, as it is."""
+    facts = {"revision": "0123456789abcdef", "image": "", "bento": "wine:v1"}
+    return pack({**facts, "manifests": manifests})
 
 
 def privileged_deployment(labels: dict[str, str]) -> dict[str, Any]:

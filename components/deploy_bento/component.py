@@ -95,12 +95,11 @@ def deploy_bento(
     from kfp_bento.runtime import bentos, deployments, reports
 
     found = bentos.load_given_bento(bento)
-    deployed = deployments.deploy(
+    rendered = deployments.render_for_task(
         target,
         image,
         found,
-        Path(manifests.path),
-        options={
+        {
             "name": name,
             "namespace": namespace,
             "resources": resources,
@@ -108,26 +107,32 @@ def deploy_bento(
             "envs": envs,
             "image_pull_secrets": image_pull_secrets,
         },
-        more_options=options,
+        more=options,
         task_config=task_config,
+    )
+    deployed = deployments.deploy(
+        rendered,
+        Path(manifests.path),
         mode=mode,
         image_location=image_location,
-        wait_seconds=wait_seconds,
+        waiting=deployments.Waiting(
+            wait_seconds,
+            tolerated=tolerated,
+            unschedulable=unschedulable_seconds,
+            progress=reports.tell,
+        ),
         roll_back_on_failure=roll_back_on_failure,
         force=force,
-        tolerated=tolerated,
-        unschedulable_seconds=unschedulable_seconds,
-        progress=reports.tell,
     )
-    release.metadata.update(deployed.release.to_dict())
     reports.write_deployment(
         deployed,
         Path(manifests.path),
         record=Path(release.path),
+        facts=release.metadata,
         diff=Path(diff.path),
         summary=Path(summary.path),
         metrics=metrics.metadata,
         request=bentos.sample_request(found),
     )
     deployed.raise_if_failed()
-    return (deployed.release.url, deployed.release.name, deployed.release.image)
+    return (deployed.url, deployed.release.name, deployed.image)

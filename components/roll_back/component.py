@@ -61,11 +61,13 @@ def roll_back(
         namespace=namespace,
         leaving=image,
         to=to_revision,
-        seconds=wait_seconds,
+        waiting=deployments.Waiting(
+            wait_seconds,
+            tolerated=tolerated,
+            unschedulable=unschedulable_seconds,
+            progress=reports.tell,
+        ),
         force=force,
-        tolerated=tolerated,
-        unschedulable_seconds=unschedulable_seconds,
-        progress=reports.tell,
         before=reports.tell_diff,
     )
     reports.write_roll_back(

@@ -204,45 +204,43 @@ class _Record:
     """What a record of our own says of each model; nothing where there is none.
 
     Attributes:
-        digests: The models' digests, by tag.
-        origins: Where they came from, by tag.
+        models: Digest and origin of each model, by tag.
         note: What to tell people about a record that does not count.
     """
 
-    digests: Mapping[str, str] = field(default_factory=dict)
-    origins: Mapping[str, ModelFacts] = field(default_factory=dict)
+    models: Mapping[str, tuple[str, ModelFacts]] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The models' digests, by tag."""
+        return {tag: digest for tag, (digest, _) in self.models.items()}
 
     def provenance_of(self, tag: str, digest: str) -> ModelFacts:
         """Say where a model came from, if it is still the one that the record is about."""
-        known = digest and digest == self.digests.get(tag)
-        return self.origins.get(tag, ModelFacts()) if known else ModelFacts()
+        known, origin = self.models.get(tag, ("", ModelFacts()))
+        return origin if digest and digest == known else ModelFacts()
 
 
 def _read_record(directory: Path, file: BentoFile, told: str) -> _Record:
     try:
         text = read_small_file(directory / RECORD_NAME, JSON_LIMIT)
         facts, own = open_record(text, _PURPOSE, told)
+        if not facts.get("models"):
+            return _Record()
+        if own and (facts.get("name"), facts.get("version")) == (file.name, file.version):
+            models = facts["models"]
+            return _Record(
+                {
+                    str(m["tag"]): (str(m["digest"]), cast("ModelFacts", dict(m["provenance"])))
+                    for m in models
+                }
+            )
     except FileNotFoundError:
         return _Record()
-    except (OSError, ValueError):
-        return _Record(note=_FOREIGN)
-    if not facts.get("models"):
-        return _Record()
-    if not own:
-        return _Record(note=_FOREIGN)
-    if (facts.get("name"), facts.get("version")) != (file.name, file.version):
-        return _Record(note=_FOREIGN)
-    try:
-        models = [
-            (str(x["tag"]), str(x["digest"]), cast("ModelFacts", dict(x["provenance"])))
-            for x in facts["models"]
-        ]
-    except (KeyError, TypeError, ValueError):
-        return _Record(note=_FOREIGN)
-    return _Record(
-        {tag: digest for tag, digest, _ in models}, {tag: origin for tag, _, origin in models}
-    )
+    except (OSError, KeyError, TypeError, ValueError):  # what follows says it
+        pass
+    return _Record(note=_FOREIGN)
 
 
 def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:

@@ -113,16 +113,7 @@ def build_bento(
         sources=allowed_sources(allow_sources),
         show_example=show_example,
     )
-    if name and not is_tag_name(name):
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a bento.",
-            hint=f"Use up to 63 of a-z, 0-9, '-', '_' and '.', for example {tag_name(name)!r}.",
-        )
-    if service is not None and not show_example:
-        raise InvalidInput(
-            "show_example=False is for generated services; what yours shows is up to it.",
-            hint="Leave show_example as it is.",
-        )
+    _check(wanted)
     _check_destination(directory)
     try:
         with scratch_beside(directory) as work:
@@ -234,6 +225,20 @@ def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
             hint="Give python_version, for example '3.11'.",
         )
     return f"3.{match[1]}"
+
+
+def _check(asked: _BuildRequest) -> None:
+    if asked.name and not is_tag_name(asked.name):
+        raise InvalidInput(
+            f"{asked.name!r} cannot be the name of a bento.",
+            hint="Use up to 63 of a-z, 0-9, '-', '_' and '.', for example "
+            f"{tag_name(asked.name)!r}.",
+        )
+    if asked.service is not None and not asked.show_example:
+        raise InvalidInput(
+            "show_example=False is for generated services; what yours shows is up to it.",
+            hint="Leave show_example as it is.",
+        )
 
 
 def _check_destination(directory: Path) -> None:

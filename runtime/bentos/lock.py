@@ -51,6 +51,10 @@ _WHEELS = AllowedSources(wheels=("https", "http"), repositories=True)
 
 _CONSTRAINTS = "constraints.txt"
 _CONSTRAINTS_LIMIT = 1 << 20
+_HOW = (
+    *("--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"),
+    *("--only-binary", ":all:", "--python", sys.executable),
+)
 _DRAWING = " \t\u00d7\u2570\u2500\u25b6\u2502\u251c"
 """The lines and arrows that uv draws around its sentences."""
 
@@ -206,18 +210,9 @@ def lock_requirements(
     with tempfile.TemporaryDirectory(prefix="lock-", dir=directory) as scratch:
         work = Path(scratch)
         wheels: dict[str, DirectWheel] = {}
-        command = [
-            *(
-                "pip",
-                "compile",
-                str(_written(requirements, work / "requirements.in", wheels, python_version)),
-            ),
-            *("--quiet", "--generate-hashes", "--no-header", "--no-annotate"),
-            *("--no-emit-index-url", "--only-binary", ":all:"),
-            *("--python", sys.executable, "--python-version", python_version),
-            *(() if for_here else ("--python-platform", _platform())),
-            *indexes,
-        ]
+        wanted = _written(requirements, work / "requirements.in", wheels, python_version)
+        command = ["pip", "compile", str(wanted), *_HOW, "--python-version", python_version]
+        command += [*(() if for_here else ("--python-platform", _platform())), *indexes]
         if constraints:
             limits = _written(constraints, work / "constraints.txt", wheels, python_version)
             command += ["--constraints", str(limits)]

@@ -9,8 +9,6 @@ from kfp_bento.runtime.errors import BentoError, ModelError
 from kfp_bento.runtime.models import Column, read_example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kfp_bento.runtime.models import ModelVersion
 
 
@@ -39,16 +37,23 @@ def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str
 
 
 def _request(model: ModelVersion, example: Any, rows: int | None) -> dict[str, Any]:
-    inputs = _inputs(example, _kind(model))
-    scalar_columns = model.signature is not None and not any(
-        isinstance(field, Column) and field.type.kind in ("array", "object", "map", "any")
-        for field in model.signature.inputs
-    )
-    inputs = _SHAPERS[_kind(model)](inputs, scalar_columns)
+    inputs = _shaped(_inputs(example, _kind(model)), model)
     body: dict[str, Any] = {"inputs": inputs if rows is None else _first(inputs, rows, model)}
     if isinstance(example, dict) and isinstance(example.get("params"), dict):
         body["params"] = example["params"]
     return _without_nan(body)  # type: ignore[no-any-return]
+
+
+def _shaped(inputs: Any, model: ModelVersion) -> Any:
+    """Give an example's values in the shape that the service takes."""
+    kind = _kind(model)
+    if kind == "columns" and isinstance(inputs, dict):
+        return _records(inputs, model)
+    if kind == "unnamed" and not isinstance(inputs, list):
+        return [inputs]
+    if kind == "tensors" and isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
+        return {name: [row[name] for row in inputs] for name in inputs[0]}
+    return inputs
 
 
 def _kind(model: ModelVersion) -> str:
@@ -91,36 +96,15 @@ def _split_rows(split: dict[str, Any], kind: str) -> list[Any]:
     return [dict(zip(names, row, strict=False)) for row in data]
 
 
-def _records(inputs: Any, scalar_columns: bool) -> Any:
-    if not isinstance(inputs, dict):
-        return inputs
-    by_column = scalar_columns and inputs and all(isinstance(v, list) for v in inputs.values())
-    if not by_column:
+def _records(inputs: dict[str, Any], model: ModelVersion) -> list[dict[str, Any]]:
+    """Give one record per row; a mapping of lists is by column where no column holds lists."""
+    scalar_columns = model.signature is not None and not any(
+        isinstance(field, Column) and field.type.kind in ("array", "object", "map", "any")
+        for field in model.signature.inputs
+    )
+    if not (scalar_columns and inputs and all(isinstance(v, list) for v in inputs.values())):
         return [inputs]
     return [dict(zip(inputs, row, strict=False)) for row in zip(*inputs.values(), strict=False)]
-
-
-def _rows(inputs: Any, _scalar_columns: bool) -> Any:
-    return inputs if isinstance(inputs, list) else [inputs]
-
-
-def _named_tensors(inputs: Any, _scalar_columns: bool) -> Any:
-    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
-        return {name: [row[name] for row in inputs] for name in inputs[0]}
-    return inputs
-
-
-def _unchanged(inputs: Any, _scalar_columns: bool) -> Any:
-    return inputs
-
-
-_SHAPERS: dict[str, Callable[[Any, bool], Any]] = {
-    "columns": _records,
-    "unnamed": _rows,
-    "tensor": _unchanged,
-    "tensors": _named_tensors,
-    "": _unchanged,
-}
 
 
 def _first(inputs: Any, rows: int, model: ModelVersion) -> Any:

@@ -64,7 +64,8 @@ def _row_problem(answer: Any, rows: int) -> str:
 def _typed(answer: Any, outputs: Sequence[Field]) -> Iterator[str]:
     only = outputs[0] if len(outputs) == 1 else None
     if isinstance(answer, Mapping):
-        yield from _columns_of_mapping(answer, outputs)
+        problem = _key_problem(answer, outputs, "the answer")
+        yield from [problem] if problem else _columns(answer, outputs)
     elif not isinstance(answer, list):
         yield f"the answer is {_kind(answer)}, not a list"
     elif answer and all(isinstance(row, Mapping) for row in answer) and _named(outputs):
@@ -79,10 +80,7 @@ def _typed(answer: Any, outputs: Sequence[Field]) -> Iterator[str]:
         yield f"the answer is no list of records with {', '.join(_names(outputs))}"
 
 
-def _columns_of_mapping(answer: Mapping[str, Any], outputs: Sequence[Field]) -> Iterator[str]:
-    if set(answer) != set(_names(outputs)):
-        yield f"the answer has the keys {sorted(answer)}, not {sorted(_names(outputs))}"
-        return
+def _columns(answer: Mapping[str, Any], outputs: Sequence[Field]) -> Iterator[str]:
     for name, field in zip(_names(outputs), outputs, strict=True):
         column = answer[name]
         if isinstance(field, Tensor):
@@ -95,20 +93,25 @@ def _columns_of_mapping(answer: Mapping[str, Any], outputs: Sequence[Field]) -> 
 
 
 def _record(row: Mapping[str, Any], outputs: Sequence[Field], place: str) -> Iterator[str]:
-    if set(row) != set(_names(outputs)):
-        yield f"{place} has the keys {sorted(row)}, not {sorted(_names(outputs))}"
+    if problem := _key_problem(row, outputs, place):
+        yield problem
         return
     for name, field in zip(_names(outputs), outputs, strict=True):
-        value = row[name]
         if isinstance(field, Tensor):
-            yield from _array(value, field.shape[1:], field.dtype, f"{place}, {name}")
+            yield from _array(row[name], field.shape[1:], field.dtype, f"{place}, {name}")
         else:
-            yield from _scalar(value, field, f"{place}, {name}")
+            yield from _scalar(row[name], field, f"{place}, {name}")
+
+
+def _key_problem(found: Mapping[str, Any], outputs: Sequence[Field], place: str) -> str:
+    if set(found) == set(_names(outputs)):
+        return ""
+    return f"{place} has the keys {sorted(found)}, not {sorted(_names(outputs))}"
 
 
 def _array(value: Any, shape: Sequence[int], dtype: str, place: str) -> Iterator[str]:
     if not shape:
-        if not _fits(value, _dtype_kind(dtype)):
+        if not _fits_dtype(value, dtype):
             yield f"{place} is {_kind(value)}, not {dtype}"
         return
     if not isinstance(value, list):
@@ -124,47 +127,37 @@ def _scalar(value: Any, column: Column, place: str) -> Iterator[str]:
     kind = column.type.kind
     if value is None and not column.required:
         return
-    if not _fits(value, _COLUMN_KINDS.get(kind, "any")):
+    if not _fits(value, _COLUMN_TYPES.get(kind, (object,))):
         yield f"{place} is {_kind(value)}, not {kind}"
 
 
-_COLUMN_KINDS = {
-    "boolean": "bool",
-    "integer": "int",
-    "long": "int",
-    "float": "float",
-    "double": "float",
-    "string": "text",
-    "binary": "text",
-    "datetime": "text",
-    "array": "list",
-    "object": "mapping",
-    "map": "mapping",
+# The types of JSON values; a float may be null, as JSON has no NaN.
+_FLOAT = (int, float, type(None))
+_COLUMN_TYPES: dict[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    **dict.fromkeys(("integer", "long"), (int,)),
+    **dict.fromkeys(("float", "double"), _FLOAT),
+    **dict.fromkeys(("string", "binary", "datetime"), (str,)),
+    "array": (list,),
+    **dict.fromkeys(("object", "map"), (Mapping,)),
+}
+_DTYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("int", "uint"), (int,)),
+    "float": _FLOAT,
+    "bool": (bool,),
+    **dict.fromkeys(("str", "<U"), (str,)),
 }
 
 
-def _dtype_kind(dtype: str) -> str:
-    if dtype.startswith(("int", "uint")):
-        return "int"
-    if dtype.startswith("float"):
-        return "float"
-    if dtype == "bool":
-        return "bool"
-    return "text" if dtype.startswith(("str", "<U")) else "any"
+def _fits_dtype(value: Any, dtype: str) -> bool:
+    found = (types for start, types in _DTYPES.items() if dtype.startswith(start))
+    return _fits(value, next(found, (object,)))
 
 
-def _fits(value: Any, kind: str) -> bool:
-    if kind == "any":
-        return True
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind == "float":  # None: JSON has no NaN
-        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    if kind == "list":
-        return isinstance(value, list)
-    return isinstance(value, str if kind == "text" else Mapping)
+def _fits(value: Any, types: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):  # which Python takes for an int
+        return bool in types or object in types
+    return isinstance(value, types)
 
 
 def _named(outputs: Sequence[Field]) -> bool:

@@ -81,12 +81,7 @@ def compare_predictions(
             model itself cannot answer it.
     """
     root = service_root(url)
-    body = model_request(model, request)
-    if "inputs" not in body:
-        raise CheckError(
-            'The request has no "inputs", so the model itself cannot be asked the same.',
-            hint='Put what the model gets under "inputs".',
-        )
+    body = _request_for_both(model, request)
     rows = count_rows(body["inputs"], model.signature)
     bodies = [body]
     if rows is not None and rows > 1:
@@ -101,6 +96,16 @@ def compare_predictions(
         for label, (served, problem), wanted in zip(labels, answers, expected, strict=True)
     ]
     return _report(model, root, compared, rows)
+
+
+def _request_for_both(model: ModelVersion, request: Mapping[str, Any] | None) -> dict[str, Any]:
+    body = model_request(model, request)
+    if "inputs" not in body:
+        raise CheckError(
+            'The request has no "inputs", so the model itself cannot be asked the same.',
+            hint='Put what the model gets under "inputs".',
+        )
+    return body
 
 
 def _ask(url: str, body: Mapping[str, Any], timeout: float) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks.answer_types import answer_problems, count_rows
@@ -52,48 +53,53 @@ def smoke_test(
     root = service_root(url)
     body = model_request(model, request)
     readiness = wait_for_readyz(root, timeout)
-    measures = {"seconds_to_ready": round(readiness.seconds, 3)}
+    report = CheckReport(
+        name=NAME,
+        passed=False,
+        summary=f"The service at {root} was not ready after {readiness.seconds:.1f} s. "
+        f"Its last answer to /readyz: {readiness.last_answer}",
+        measures={"seconds_to_ready": round(readiness.seconds, 3)},
+        evidence=(),
+        model_digest=model.digest,
+        url=root,
+    )
     if not readiness.ready:
-        summary = (
-            f"The service at {root} was not ready after {readiness.seconds:.1f} s. "
-            f"Its last answer to /readyz: {readiness.last_answer}"
-        )
-        return _report(model, root, summary, measures, False, {})
-    return _ask(root, f"/{endpoint.lstrip('/')}", body, model, timeout, measures)
+        return report
+    return _ask(report, f"/{endpoint.lstrip('/')}", body, model, timeout)
 
 
 def _ask(
-    root: str,
-    endpoint: str,
-    body: Mapping[str, Any],
-    model: ModelVersion,
-    timeout: float,
-    measures: dict[str, float],
+    report: CheckReport, endpoint: str, body: Mapping[str, Any], model: ModelVersion, timeout: float
 ) -> CheckReport:
+    """Send the request, and give the report with what came of it."""
     evidence: dict[str, Any] = {"endpoint": endpoint, "request": _some_rows(body)}
     try:
-        answer = post_json(f"{root}{endpoint}", body, timeout)
+        answer = post_json(f"{report.url}{endpoint}", body, timeout)
     except (NoConnectionError, NoAnswerError) as error:
         evidence["problem"] = str(error)
         summary = f"The service became ready, but POST {endpoint} got no answer: {error}."
-        return _report(model, root, summary, measures, False, evidence)
+        return replace(report, summary=summary, evidence=(json_value(evidence),))
     rows = count_rows(body.get("inputs"), model.signature)
-    measures = {
-        **measures,
-        "request_ms": round(answer.milliseconds, 3),
-        **({"rows": float(rows)} if rows is not None else {}),
-    }
     problems, served = _problems(answer, model, rows)
-    evidence.update({"served": served, "problems": problems} if problems else {"served": served})
+    evidence |= {"served": served, "problems": problems} if problems else {"served": served}
     if problems:
         summary = f"POST {endpoint} answered wrongly: {'; '.join(problems)}."
     else:
         summary = (
-            f"Ready after {measures['seconds_to_ready']:.1f} s; POST {endpoint} answered "
+            f"Ready after {report.measures['seconds_to_ready']:.1f} s; POST {endpoint} answered "
             f"{'the request' if rows is None else f'{rows} rows'} "
             f"in {answer.milliseconds:.0f} ms as the signature promises."
         )
-    return _report(model, root, summary, measures, not problems, evidence)
+    measures = {**report.measures, "request_ms": round(answer.milliseconds, 3)}
+    if rows is not None:
+        measures["rows"] = float(rows)
+    return replace(
+        report,
+        passed=not problems,
+        summary=summary,
+        measures=measures,
+        evidence=(json_value(evidence),),
+    )
 
 
 def _problems(answer: HttpAnswer, model: ModelVersion, rows: int | None) -> tuple[list[str], Any]:
@@ -112,22 +118,3 @@ def _some_rows(body: Mapping[str, Any]) -> Any:
     inputs = body.get("inputs")
     shown = {**body, "inputs": inputs[:_SHOWN_ROWS]} if isinstance(inputs, list) else dict(body)
     return shown if len(json.dumps(shown, default=str)) < 10_000 else "too long to show"
-
-
-def _report(
-    model: ModelVersion,
-    root: str,
-    summary: str,
-    measures: dict[str, float],
-    passed: bool,
-    evidence: dict[str, Any],
-) -> CheckReport:
-    return CheckReport(
-        name=NAME,
-        passed=passed,
-        summary=summary,
-        measures=measures,
-        evidence=(json_value(evidence),) if evidence else (),
-        model_digest=model.digest,
-        url=root,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -20,8 +19,7 @@ from kfp_bento.runtime.cli.release_facts import (
 )
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
-    from kfp_bento.runtime.deployments import Target
+    from kfp_bento.runtime.deployments import Release
 
 app = typer.Typer(
     help="Releases out of images: render, compare or apply them.", no_args_is_help=True
@@ -89,19 +87,6 @@ UnschedulableAfter = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the user wants released."""
-
-    target: Target
-    image: str
-    bento: Bento | None
-    options: dict[str, Any]
-
-    def manifests(self) -> tuple[dict[str, Any], ...]:
-        return self.target.render(self.image, self.bento, self.options)
-
-
 @app.command()
 def render(
     image: Image = "",
@@ -122,10 +107,8 @@ def render(
 
     with working("rendering", quiet=json):
         named = _named(name, namespace, resources, autoscaling)
-        wanted = _wanted(target, image, bento, options, set_, named, env)
-        deployed = deployments.deploy(
-            target, image, wanted.bento, to, more_options=wanted.options, mode="render"
-        )
+        release = _release(target, image, bento, options, set_, named, env)
+        deployed = deployments.deploy(release, to, mode="render")
     if json:
         print_json(deployed_document(deployed) | {"directory": str(to)})
     else:
@@ -160,11 +143,8 @@ def diff(
 
     with working("asking the cluster", quiet=json):
         named = _named(name, namespace, resources, autoscaling)
-        wanted = _wanted(target, image, bento, options, set_, named, env)
-        recorded = deployments.record_release(
-            wanted.manifests(), image=image, bento=wanted.bento.tag if wanted.bento else ""
-        )
-        found = deployments.diff_manifests(recorded, context=context, force=force)
+        release = _release(target, image, bento, options, set_, named, env)
+        found = deployments.diff_release(release, context=context, force=force)
     if markdown:
         reports.write_text(reports.diff_summary(found), markdown)
     if json:
@@ -211,22 +191,21 @@ def apply(
 
     with waiting("applying", quiet=json) as progress:
         named = _named(name, namespace, resources, autoscaling)
-        wanted = _wanted(target, image, bento, options, set_, named, env)
+        release = _release(target, image, bento, options, set_, named, env)
         with stopped_before_the_verdict():
             deployed = deployments.deploy(
-                target,
-                image,
-                wanted.bento,
+                release,
                 to,
-                more_options=wanted.options,
                 mode="apply",
-                wait_seconds=wait,
+                waiting=deployments.Waiting(
+                    wait,
+                    tolerated=tolerate or (),
+                    unschedulable=unschedulable_after,
+                    progress=progress,
+                ),
                 roll_back_on_failure=roll_back,
                 force=force,
-                tolerated=tolerate or (),
-                unschedulable_seconds=unschedulable_after,
                 context=context,
-                progress=progress,
             )
     if json:
         print_json(deployed_document(deployed) | {"directory": str(to)})
@@ -261,7 +240,7 @@ def _named(name: str, namespace: str, resources: str, autoscaling: str) -> dict[
     }
 
 
-def _wanted(
+def _release(
     target: str,
     image: str,
     bento: Path | None,
@@ -269,7 +248,7 @@ def _wanted(
     settings: list[str] | None,
     named: dict[str, Any],
     variables: list[str] | None,
-) -> _Wanted:
+) -> Release:
     from kfp_bento.runtime import bentos, deployments
 
     require_extra("runtime")
@@ -281,4 +260,4 @@ def _wanted(
         named=named,
         variables=variables or (),
     )
-    return _Wanted(kind, image, bentos.load_bento(bento) if bento else None, values)
+    return kind.render(image, bentos.load_bento(bento) if bento else None, values)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from kfp_bento.runtime.errors import InvalidInput
 
 MODULES = {
-    "runtime": ("bentoml", "kubernetes", "mlflow", "urllib3", "uv", "zstandard"),
+    "runtime": ("bentoml", "jinja2", "kubernetes", "mlflow", "urllib3", "uv", "zstandard"),
     "local": ("bentoml", "mlflow", "pandas", "sklearn", "uv"),
 }
 

@@ -26,24 +26,18 @@ app = typer.Typer()
 def sbom(image: Image, platform: Platform = "") -> None:
     """Print the bill of materials that is attached to an image (CycloneDX JSON)."""
     require_extra("runtime")
-    from kfp_bento.runtime.images.attestations import attachments
-    from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
+    from kfp_bento.runtime import images
 
-    found = attachments.read_attachments(image, SBOM_TYPE, platform=platform)
-    _print(found, image, "bill of materials")
+    _print(images.read_sboms(image, platform), image, "bill of materials")
 
 
 @app.command()
 def provenance(image: Image, platform: Platform = "") -> None:
     """Print how an image was built (in-toto statements with SLSA provenance, one for each line)."""
     require_extra("runtime")
-    from kfp_bento.runtime.images.attestations import attachments
-    from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
+    from kfp_bento.runtime import images
 
-    found = attachments.read_attachments(
-        image, STATEMENT_TYPE, predicate=PREDICATE, platform=platform
-    )
-    _print(found, image, "provenance")
+    _print(images.read_provenance(image, platform), image, "provenance")
 
 
 def _print(documents: tuple[bytes, ...], image: str, what: str) -> None:

@@ -21,7 +21,7 @@ from kfp_bento.runtime.cli.output import (
 from kfp_bento.runtime.reports import human_bytes
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.images.oci.transfer import Transfer
+    from kfp_bento.runtime.images import Transfer
 
 PLACES = "registry/repository[:tag], oci:DIRECTORY[:TAG] or docker-archive:FILE[:TAG]"
 
@@ -122,7 +122,7 @@ def _print_transfers(transfers: Sequence[Transfer]) -> None:
 
 
 def _summary(transfers: Sequence[Transfer]) -> str:
-    from kfp_bento.runtime.images.oci.transfer import placed_bytes
+    from kfp_bento.runtime import images
 
-    moved = placed_bytes(transfers)
+    moved = images.placed_bytes(transfers)
     return ", ".join(f"{human_bytes(size)} {how}" for how, size in moved.items() if size)

@@ -131,11 +131,13 @@ def wait(
             name,
             target=target,
             namespace=namespace,
-            seconds=seconds,
+            waiting=deployments.Waiting(
+                seconds,
+                tolerated=tolerate or (),
+                unschedulable=unschedulable_after,
+                progress=progress,
+            ),
             context=context,
-            tolerated=tolerate or (),
-            unschedulable_seconds=unschedulable_after,
-            progress=progress,
         )
     if json:
         facts = {"name": name, "namespace": namespace, "target": target}
@@ -178,9 +180,6 @@ def roll_back(
 
     with waiting("asking the cluster", quiet=json) as progress:
         target = _target(name, target, namespace, context)
-        before = deployments.release_status(
-            name, target=target, namespace=namespace, context=context
-        )
         with stopped_before_the_verdict():
             rollout = deployments.roll_back(
                 name,
@@ -188,15 +187,18 @@ def roll_back(
                 namespace=namespace,
                 leaving=leaving,
                 to=to,
+                waiting=deployments.Waiting(
+                    seconds,
+                    tolerated=tolerate or (),
+                    unschedulable=unschedulable_after,
+                    progress=progress,
+                ),
                 context=context,
-                seconds=seconds,
                 force=force,
-                tolerated=tolerate or (),
-                unschedulable_seconds=unschedulable_after,
-                progress=progress,
                 before=None if json else show_diff,
                 dry_run=dry_run,
             )
+    left = (rollout.left.revision, rollout.left.image) if rollout.left else ("", "")
     if json:
         print_json(
             {
@@ -204,13 +206,13 @@ def roll_back(
                 "name": name,
                 "namespace": namespace,
                 "target": target,
-                "from": {"revision": before.revision, "image": before.image},
+                "from": {"revision": left[0], "image": left[1]},
                 "to": {"revision": rollout.revision, "image": rollout.image},
                 **rollout_document(rollout),
             }
         )
     elif not dry_run:
-        _show_way(name, (before.revision, before.image), rollout)
+        _show_way(name, left, rollout)
     if not dry_run:
         rollout.raise_if_failed(name)
 

@@ -30,7 +30,7 @@ _CHANGES = ("created", "changed", "unchanged", "removed")
 def deployed_document(deployed: Deployed) -> dict[str, Any]:
     """Give a deployment as plain JSON values."""
     rollout = deployed.rollout
-    facts = deployed.release.to_dict()
+    facts = deployed.to_dict()
     if rollout is None:
         return facts
     return {
@@ -77,13 +77,13 @@ def show_deployed(deployed: Deployed) -> None:
     print_facts(
         _title(deployed),
         {
-            "target": release.target,
+            "target": release.target.kind,
             "namespace": release.namespace,
             **(rollout_facts(rollout) if rollout is not None else {}),
             "revision": release.revision,
-            "image": release.image,
+            "image": deployed.image,
             "bento": release.bento_tag,
-            "URL": release.url,
+            "URL": deployed.url,
             "manifests": "\n".join(str(path) for path in deployed.files),
         },
     )
@@ -92,7 +92,7 @@ def show_deployed(deployed: Deployed) -> None:
 def _title(deployed: Deployed) -> str:
     release, took = deployed.release, f"{deployed.seconds:.1f} s"
     if deployed.rollout is None:
-        return f"{release.mode.capitalize()} {release.name}"
+        return f"{deployed.mode.capitalize()} {release.name}"
     if not deployed.waited:
         return f"Applied {release.name} in {took}"
     return f"{release.name} {'does not serve' if deployed.failed else 'serves'}, after {took}"

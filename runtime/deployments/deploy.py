@@ -6,24 +6,22 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, cluster_configured, connect
+from kfp_bento.runtime.deployments.kube.cluster import (
+    ClusterConnection,
+    cluster_configured,
+    connect,
+)
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
-from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_manifests
-from kfp_bento.runtime.deployments.release.marks import record_release, revision_of
-from kfp_bento.runtime.deployments.release.release import Release
-from kfp_bento.runtime.deployments.release.rollout import Rollout, apply_release, roll_out
-from kfp_bento.runtime.deployments.targets.built_image import served_image
-from kfp_bento.runtime.deployments.targets.target import Target
-from kfp_bento.runtime.deployments.targets.targets import target_of
-from kfp_bento.runtime.deployments.targets.task_settings import merged_options
+from kfp_bento.runtime.deployments.release.apply import try_all
+from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
+from kfp_bento.runtime.deployments.release.rollout import Rollout, roll_out
+from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Waiting
+from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
-
-    from kfp_bento.runtime.bentos import Bento
 
 MODES = ("auto", "apply", "render", "local")
 
@@ -34,6 +32,10 @@ class Deployed:
 
     Attributes:
         release: The release.
+        mode: `rendered` (manifests were written and nothing else happened), `applied`
+            (a cluster took them) or `local` (the image runs on this machine).
+        image: Image reference by digest; for an image that the cluster builds what its pods run.
+        url: Root of the HTTP service; empty when the release was only rendered.
         diff: What the cluster had before, object by object; None where none was asked.
         rollout: What was applied and whether it serves; None where nothing was applied.
         seconds: From the first request to the verdict.
@@ -42,6 +44,9 @@ class Deployed:
     """
 
     release: Release
+    mode: str
+    image: str = ""
+    url: str = ""
     diff: ReleaseDiff | None = None
     rollout: Rollout | None = None
     seconds: float = 0.0
@@ -62,135 +67,114 @@ class Deployed:
         if self.failed and self.rollout is not None:
             self.rollout.raise_if_failed(self.release.name)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give the record of the release as plain JSON values."""
+        return {
+            "target": self.release.target.kind,
+            "mode": self.mode,
+            "name": self.release.name,
+            "namespace": self.release.namespace,
+            "revision": self.release.revision,
+            "url": self.url,
+            "image": self.image,
+            "bento_tag": self.release.bento_tag,
+        }
+
 
 def deploy(
-    target: str,
-    image: str,
-    bento: Bento | None,
+    release: Release,
     directory: Path,
     *,
-    options: Mapping[str, Any] | None = None,
-    more_options: Mapping[str, Any] | None = None,
-    task_config: Any = None,
     mode: str = "auto",
     image_location: str = "",
-    wait_seconds: float = 600.0,
+    waiting: Waiting = DEFAULT_WAITING,
     roll_back_on_failure: bool = False,
     force: bool = False,
-    tolerated: Collection[str] = (),
-    unschedulable_seconds: float = 30.0,
     context: str = "",
-    progress: Callable[[str], None] | None = None,
 ) -> Deployed:
-    """Deploy an image of a bento to one of the targets and say where it answers.
+    """Deploy a release and say where it answers.
 
     The manifests are written to `directory` whatever the mode, and nothing is applied before the
     API server has tried all of it. A release that does not serve is no error here but a failed
     `Deployed`, so that what was found can be written down first.
 
     Args:
-        target: One of `TARGETS`.
-        image: Image reference by digest; a tag to build for a BentoRequest; "" for a stored model.
-        bento: The bento inside the image; None for a stored model.
+        release: What a target rendered.
         directory: Where the manifests go.
-        options: Rendering options of the target; an empty value stands for the default.
-        more_options: Further ones, by the same names; one that `options` has too is refused.
-        task_config: What Kubeflow Pipelines hands a component of its task's settings: resources,
-            tolerations, node selector and affinity go to the pods where `options` say nothing.
         mode: `apply` (to the configured cluster), `render` (files only), `local` (start the
             image on this machine through the server that `KFP_BENTO_LOCAL_TARGET` names) or
             `auto`: local when that variable is set, else apply when a cluster is configured
             and the image is in a registry, else render.
         image_location: Where the image lies, `oci:DIRECTORY` or `docker://...`.
-        wait_seconds: How long the release may take to serve; 0 applies it and does not wait.
+        waiting: How long the release may take to serve; 0 seconds apply it and do not wait.
         roll_back_on_failure: Restore the last good release when this one does not serve.
         force: Take over fields that another field manager owns.
-        tolerated: Reasons of a verdict that are no failure here, such as `DomainSuffix`.
-        unschedulable_seconds: How long the scheduler may find no node.
         context: Context of the kubeconfig.
-        progress: Called with a sentence whenever what is waited for changes.
 
     Raises:
         InvalidInput: An argument that cannot be honoured, by its name.
         DeploymentError: The cluster or the local target refused or does not answer.
     """
     chosen = choose_mode(mode, image_location)
-    kind = target_of(target)
-    if wait_seconds < 0:
-        raise InvalidInput(f"wait_seconds: {wait_seconds:g} is negative.", hint="0 does not wait.")
-    wanted = merged_options(kind, options or {}, more_options or {}, task_config)
-    manifests = kind.render(image, bento, wanted)
-    files = tuple(write_manifests(manifests, directory))
-    tag = bento.tag if bento is not None else ""
-    release = Release(
-        target=target,
-        mode={"apply": "applied", "render": "rendered", "local": "local"}[chosen],
-        name=kind.primary(manifests)["metadata"]["name"],
-        namespace=kind.primary(manifests)["metadata"]["namespace"],
-        revision=revision_of(manifests),
-        url="",
-        image=image,
-        bento_tag=tag,
-    )
-    if chosen == "render":
-        return Deployed(release, files=files)
-    if chosen == "local":
-        url = _started(manifests, image, image_location, bento, target)
-        return Deployed(replace(release, url=url), files=files)
-    began = time.monotonic()
-    recorded = record_release(manifests, image=image, bento=tag)
-    diff = diff_manifests(recorded, context=context, force=force)
-    if wait_seconds:
-        rollout = roll_out(
-            manifests,
-            image=image,
-            bento=tag,
-            seconds=wait_seconds,
-            roll_back_on_failure=roll_back_on_failure,
-            context=context,
-            force=force,
-            tolerated=tolerated,
-            unschedulable_seconds=unschedulable_seconds,
-            progress=progress,
-        )
-    else:
-        rollout = apply_release(recorded, context=context, force=force)
-    release = replace(release, revision=rollout.revision, **_live(kind, manifests, image, context))
-    seconds = time.monotonic() - began
-    return Deployed(release, diff, rollout, seconds, waited=bool(wait_seconds), files=files)
-
-
-def _started(
-    manifests: Sequence[Mapping[str, Any]],
-    image: str,
-    image_location: str,
-    bento: Bento | None,
-    target: str,
-) -> str:
-    if bento is None or not image or "@" not in image:
+    if waiting.seconds < 0:
         raise InvalidInput(
-            f"mode: 'local' starts an image by digest, which {target} has none of here.",
+            f"wait_seconds: {waiting.seconds:g} is negative.", hint="0 does not wait."
+        )
+    files = tuple(write_manifests(release.manifests, directory))
+    if chosen == "render":
+        return Deployed(release, "rendered", release.image, files=files)
+    if chosen == "local":
+        url = _started(release, image_location)
+        return Deployed(release, "local", release.image, url, files=files)
+    with connect(context) as cluster:
+        done = _applied(
+            cluster, release, waiting, roll_back_on_failure=roll_back_on_failure, force=force
+        )
+    return replace(done, files=files)
+
+
+def _applied(
+    cluster: ClusterConnection,
+    release: Release,
+    waiting: Waiting,
+    *,
+    roll_back_on_failure: bool,
+    force: bool,
+) -> Deployed:
+    began = time.monotonic()
+    trial = try_all(cluster, release.recorded, force=force)
+    diff = diff_of(cluster, release, trial)
+    rollout = roll_out(cluster, release, trial, waiting, roll_back_on_failure=roll_back_on_failure)
+    # What only the cluster knows: the address, and the image that its builder made.
+    builder = release.target.builder
+    built = builder(cluster, release.manifests) if builder else ""
+    return Deployed(
+        release,
+        "applied",
+        image=built or release.image,
+        url=release.url(cluster.get(release.primary)),
+        diff=diff,
+        rollout=rollout,
+        seconds=time.monotonic() - began,
+        waited=bool(waiting.seconds),
+    )
+
+
+def _started(release: Release, image_location: str) -> str:
+    bento = release.bento
+    if bento is None or bento.directory is None or "@" not in release.image:
+        raise InvalidInput(
+            f"mode: 'local' starts an image by digest, which {release.target.kind} has none of "
+            "here.",
             hint="Use mode 'render' or 'apply'.",
         )
     return start_locally(
         local_target(),
-        manifests,
-        image=image,
+        release.manifests,
+        image=release.image,
         image_location=image_location,
         bento_directory=bento.directory,
     )
-
-
-def _live(
-    kind: Target, manifests: Sequence[Mapping[str, Any]], image: str, context: str
-) -> dict[str, str]:
-    """Give what only the cluster knows: the address, and the image that its builder made."""
-    with connect(context) as cluster:
-        primary = cluster.get(ObjectRef.of(kind.primary(manifests)))
-        return {
-            "url": kind.url(manifests, primary),
-            "image": served_image(cluster, manifests) or image,
-        }
 
 
 def choose_mode(mode: str, image_location: str = "") -> str:

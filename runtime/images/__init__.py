@@ -5,7 +5,11 @@ content only, and writes them to an OCI layout directory, a docker archive or a 
 `copy_image` moves whole images between these, and `rebase_image` exchanges what lies below one.
 """
 
-from kfp_bento.runtime.images.assembly.documents import write_attestations
+from kfp_bento.runtime.images.assembly.documents import (
+    read_provenance,
+    read_sboms,
+    write_attestations,
+)
 from kfp_bento.runtime.images.assembly.options import ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.qualify import qualify
@@ -14,6 +18,7 @@ from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.copy import CopiedImage, copy_image
 from kfp_bento.runtime.images.oci.image import Image, Layer
 from kfp_bento.runtime.images.oci.reference import parse_destination, parse_reference
+from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
 from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
 
@@ -25,14 +30,18 @@ __all__ = [
     "Layer",
     "PlannedLayer",
     "RebasedImage",
+    "Transfer",
     "build_image",
     "choose_base",
     "copy_image",
     "pack_image",
     "parse_destination",
     "parse_reference",
+    "placed_bytes",
     "plan_image",
     "qualify",
+    "read_provenance",
+    "read_sboms",
     "rebase_image",
     "write_attestations",
 ]

@@ -109,8 +109,8 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
     base, builder, platform = context.base, context.builder, context.platform
     folder = _install_folder(bento.directory)
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
-    chosen = context.select(lock)
-    groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=chosen.wheels)
+    wheels, chosen = context.select(lock)
+    groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
     system, debs, remembered = _system(wishes, context)
     named = titles(bento.name, bento.version)
     spec = ImageSpec(
@@ -136,7 +136,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         compression=builder.codec.name,
         digest=bento.digest,
         models=bento.models,
-        wheels=chosen.wheels,
+        wheels=wheels,
         debs=debs,
     )
     for note in wishes.notes:
@@ -145,7 +145,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         spec,
         context,
         check=lambda sums: _check_models(bento, sums),
-        kept={**chosen.kept, **remembered},
+        kept={**chosen, **remembered},
         notes=wishes.notes,
     )
 
@@ -166,7 +166,7 @@ def _system(
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
-    """Makes sure that the image holds the models that it will say it holds.
+    """Make sure that the image holds the models that it will say it holds.
 
     Raises:
         ImageError: Files of a model are not what a record claimed when the bento was loaded.
@@ -187,5 +187,5 @@ def _listed_models(bento: Bento) -> str:
 
 
 def _install_folder(bento: Path) -> Path:
-    """Where BentoML starts the installer, so that ``./wheels/…`` means the same."""
+    """Where BentoML starts the installer, so that `./wheels/…` means the same."""
     return bento / "src" if (bento / "src").is_dir() else bento / "env" / "python"

@@ -47,7 +47,7 @@ class CopiedImage:
 
     Attributes:
         source: What was read, with its digest.
-        location: Where to read it from now: ``oci:DIR``, ``docker-archive:FILE``, ``docker://…``.
+        location: Where to read it from now: `oci:DIR`, `docker-archive:FILE`, `docker://…`.
         digest: Digest of the manifest that was written; for an archive, that it was made from.
         tag: The tag that points to it.
         converted: Whether the manifest had to be rewritten, so that the digest is another one.
@@ -94,10 +94,10 @@ def copy_image(
     """Copy an image; layers that the destination has, or can mount, are not moved.
 
     Args:
-        source: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
-        destination: ``host[:port]/path[:tag]``, ``oci:DIR[:TAG]`` or
-            ``docker-archive:FILE[:TAG]``. The tag is the source's, or ``latest``, if left out.
-        platform: Which image of a multi-platform index: ``linux/amd64`` or ``linux/arm64``; this
+        source: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
+        destination: `host[:port]/path[:tag]`, `oci:DIR[:TAG]` or
+            `docker-archive:FILE[:TAG]`. The tag is the source's, or `latest`, if left out.
+        platform: Which image of a multi-platform index: `linux/amd64` or `linux/arm64`; this
             machine's if empty.
         all_platforms: Copy such an index as a whole instead; not into an archive.
         progress: Called with a short sentence at each step.
@@ -118,7 +118,8 @@ def copy_image(
     if not in_place:
         check_free(target)
     progress(f"reading {source}")
-    opened = _open(source, platform, all_platforms)
+    wanted = parse_platform(platform) if platform else None
+    opened = open_manifest(source) if all_platforms else open_image(source, wanted)
     tag = check_tag(target.tag or (opened.tag if is_tag(opened.tag) else "latest"))
     done = CopiedImage(opened.title, target.location, opened.descriptor.digest, tag)
     if in_place:
@@ -162,7 +163,7 @@ def _put(
     sink: ImageSink,
     progress: Callable[[str], None],
 ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
-    """Puts each manifest after its blobs; what became of these, and digests of the referrers."""
+    """Put each manifest after its blobs; what became of these, and digests of the referrers."""
     transfers: list[Transfer] = []
     referrers = []
     for item in manifests:
@@ -219,12 +220,6 @@ def _referrers(
             yield from _with_children(
                 source, found, content, subject=subject, depth=depth - 1, seen=seen
             )
-
-
-def _open(source: str, platform: str, all_platforms: bool) -> OpenedImage:
-    if all_platforms:
-        return open_manifest(source)
-    return open_image(source, parse_platform(platform) if platform else None)
 
 
 def _is_there(image: OpenedImage, target: ImageReference, tag: str) -> bool:

@@ -6,6 +6,7 @@ change most often, wheels of one's own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -75,15 +76,19 @@ def pack_image(
             taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
-    whole = Lock(requirements, requirements.parent, python)
-    with scratch_directory("kfp-bento-pack-") as scratch:
-        lock, sources = _divided(whole, built_here, scratch)
-        with open_context(name, version, python, destination, options, progress) as context:
-            if sources is not None:
-                progress(f"building wheels: {', '.join(built_here)}")
-                wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
-            locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
-            return _assembled(context, name, version, locks).carry_out()
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(scratch_directory("kfp-bento-pack-"))
+        lock, sources = _divided(
+            Lock(requirements, requirements.parent, python), built_here, scratch
+        )
+        context = stack.enter_context(
+            open_context(name, version, python, destination, options, progress)
+        )
+        if sources is not None:
+            progress(f"building wheels: {', '.join(built_here)}")
+            wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
+        locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
+        return _assembled(context, name, version, locks).carry_out()
 
 
 def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:
@@ -91,12 +96,12 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
     chosen = [context.select(lock) for lock in locks]
     groups = [
         group
-        for number, selection in enumerate(chosen)
+        for number, (lock, (wheels, _)) in enumerate(zip(locks, chosen, strict=True))
         for group in dependency_groups(
-            selection.lock,
+            lock,
             platform,
             interpreter=base.interpreter,
-            wheels=selection.wheels,
+            wheels=wheels,
             own_files=number == 0,
         )
     ]
@@ -117,10 +122,10 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         ),
         recipes=tuple(dependency_recipe(group, builder) for group in groups),
         compression=builder.codec.name,
-        wheels=tuple(wheel for selection in chosen for wheel in selection.wheels),
+        wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
     )
     return Assembly(
-        spec, context, kept={key: facts for found in chosen for key, facts in found.kept.items()}
+        spec, context, kept={key: facts for _, kept in chosen for key, facts in kept.items()}
     )
 
 

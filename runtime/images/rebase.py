@@ -55,7 +55,7 @@ class RebasedImage:
     Attributes:
         image: What was read, with its digest.
         base: The new base, with its digest.
-        location: Where to read the result: ``oci:DIR``, ``docker-archive:FILE``, ``docker://…``.
+        location: Where to read the result: `oci:DIR`, `docker-archive:FILE`, `docker://…`.
         digest: Digest of the result's manifest.
         tag: The tag that points to it.
         changed: False when it stood on this base already, or the destination held the result.
@@ -97,8 +97,8 @@ def rebase_image(
     to the old image, such as signatures, speaks of the old base and does not come along.
 
     Args:
-        image: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
-        base: The new base, in the same forms, or ``host``.
+        image: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
+        base: The new base, in the same forms, or `host`.
         destination: Where the result goes; the image's own place, where its tag moves, if empty.
         tag: The tag; that of the destination, or the image's own, if empty.
         platform: Which image of a multi-platform index; then a destination or tag is needed.
@@ -120,50 +120,54 @@ def rebase_image(
     with well_formed(opened.title):
         parts = take_apart(opened)
     check_free(target)
-    with scratch_directory("kfp-bento-rebase-") as scratch:
-        workspace = BlobDirectory(scratch)
-        builder = LayerBuilder(
-            workspace, codec_named("zstd"), parts.config.epoch, cache=None, tell=progress
-        )
+    with scratch_directory("kfp-bento-rebase-") as folder:
+        workspace = BlobDirectory(folder)
+        builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, progress)
         found = open_base(base, parts.python, opened.platform, builder)
         _check_fit(opened, parts, found)
-        done = RebasedImage(
-            opened.title, found.title, target.location, opened.descriptor.digest, tag
-        )
+        same = opened.descriptor.digest
+        done = RebasedImage(opened.title, found.title, target.location, same, tag)
         # A digest says what to read, not what its tag stands for by now.
         in_place = not destination and tag == opened.tag and "@" not in image
         if in_place and parts.stands_on(found):
             progress(f"{opened.title} stands on {found.title} already")
             return done
-        layers = (*found.layers, *parts.own)
-        composed = parts.config.compose(found.config, found.digest, layers)
-        manifest = composed.manifest
-        workspace.put_bytes(composed.config_content, composed.config.media_type)
-        loads = [BlobUpload(layer.title, layer.descriptor, found.blobs) for layer in found.layers]
-        loads += [BlobUpload(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
-        loads.append(BlobUpload("configuration", composed.config, workspace))
-        stays = manifest.digest == opened.descriptor.digest
-        documents: list[Document] = []
-        missing = ""
-        if not target.keeps_manifests:
-            missing = "an archive carries no bill of materials and no provenance"
-            progress(missing)
-        elif not stays:
-            documents, missing = _bills(image, opened, found)
-            if missing:
-                progress(f"no bill of materials: {missing}")
-            repository = target.known_as(opened.name)
-            documents.append(_statement((image, base), opened, found, repository, manifest))
-        with open_sink(target, opened.name) as sink:
-            transfers = put_blobs(sink, loads, progress)
-            sink.put_manifest(manifest, composed.content)
-            # Before the tag, so that no image is ever seen without its documents.
-            attached = attach(sink, workspace, manifest, documents)
-            referrers = tuple(item.digest for item in attached)
-            if stays:  # it stood on this base: all that was said stays true, signatures as well
-                more, referrers = copy_referrers(opened, sink, progress)
-                transfers += more
-            changed = sink.tag(manifest, composed.content, tag)
+        return _write(_Rebase(image, base, opened, parts, found, target), done, builder)
+
+
+@dataclass(frozen=True)
+class _Rebase:
+    """A rebase that has been found possible: image and base as asked for, and as found."""
+
+    image: str
+    base: str
+    opened: OpenedImage
+    parts: ImageParts
+    found: BaseImage
+    target: ImageReference
+
+
+def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> RebasedImage:
+    """Write configuration, manifest and documents, and move the tag at last."""
+    opened, parts, base, target = rebase.opened, rebase.parts, rebase.found, rebase.target
+    workspace, tell = builder.workspace, builder.tell
+    composed = parts.config.compose(base.config, base.digest, (*base.layers, *parts.own))
+    manifest = composed.manifest
+    workspace.put_bytes(composed.config_content, composed.config.media_type)
+    loads = [BlobUpload(layer.title, layer.descriptor, base.blobs) for layer in base.layers]
+    loads += [BlobUpload(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
+    loads.append(BlobUpload("configuration", composed.config, workspace))
+    documents, missing = _documents(rebase, manifest, tell)
+    with open_sink(target, opened.name) as sink:
+        transfers = put_blobs(sink, loads, tell)
+        sink.put_manifest(manifest, composed.content)
+        # Before the tag, so that no image is ever seen without its documents.
+        attached = attach(sink, workspace, manifest, documents) if documents else ()
+        referrers = tuple(item.digest for item in attached)
+        if target.keeps_manifests and not documents:
+            more, referrers = copy_referrers(opened, sink, tell)
+            transfers += more
+        changed = sink.tag(manifest, composed.content, done.tag)
     return replace(
         done,
         digest=manifest.digest,
@@ -188,48 +192,61 @@ def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Imag
             f"{image} names a digest, which always stands for the same image.",
             hint="Say where the result goes (--to) or which tag it gets (--tag).",
         )
-    return where.unpinned()
+    return where
 
 
-def _bills(image: str, opened: OpenedImage, base: BaseImage) -> tuple[list[Document], str]:
+def _documents(
+    rebase: _Rebase, manifest: Descriptor, tell: Callable[[str], None]
+) -> tuple[list[Document], str]:
+    """What to attach to the result, and why a bill of materials is not among it.
+
+    Returns:
+        No documents where the image stood on this base: all that was said of it stays true,
+        signatures as well.
+    """
+    opened, base = rebase.opened, rebase.found
+    if not rebase.target.keeps_manifests:
+        missing = "an archive carries no bill of materials and no provenance"
+        tell(missing)
+        return [], missing
+    if manifest.digest == opened.descriptor.digest:
+        return [], ""
+    bills, missing = _bills(rebase)
+    if missing:
+        tell(f"no bill of materials: {missing}")
+    platform = opened.platform
+    statement = ImageRebase(
+        repository=rebase.target.known_as(opened.name),
+        digest=manifest.digest,
+        image=rebase.image,
+        image_digest=opened.descriptor.digest,
+        base=rebase.base,
+        base_digest=base.digest,
+        platform=platform,
+        format=str(BUILDER_FORMAT),
+        invocation=invocation_id(os.environ),
+    )
+    return [*bills, provenance_document(rebase_provenance(statement))], missing
+
+
+def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
     """The image's bill of materials with the new base, or why there is none."""
-    if not opened.blobs.carries_referrers:
-        return [], f"{image} is in an archive, which carries none"
+    opened = rebase.opened
+    if not parse_source(rebase.image).keeps_manifests:
+        return [], f"{rebase.image} is in an archive, which carries none"
     found = documents_of(opened, SBOM_TYPE)
     if not found:
         return [], f"none is attached to {opened.title}"
     # Those that different versions of kfp-bento wrote are the same again now.
-    moved = dict.fromkeys(sbom_on_base(content, base) for content in found)
+    moved = dict.fromkeys(sbom_on_base(content, rebase.found) for content in found)
     bills = [sbom_document(content) for content in moved if content is not None]
     if not bills:
         return [], f"that of {opened.title} is not as this version of kfp-bento writes it"
     return bills, ""
 
 
-def _statement(
-    asked: tuple[str, str],
-    opened: OpenedImage,
-    base: BaseImage,
-    repository: str,
-    manifest: Descriptor,
-) -> Document:
-    image, new = asked
-    rebase = ImageRebase(
-        repository=repository,
-        digest=manifest.digest,
-        image=image,
-        image_digest=opened.descriptor.digest,
-        base=new,
-        base_digest=base.digest,
-        platform=opened.platform,
-        format=str(BUILDER_FORMAT),
-        invocation=invocation_id(os.environ),
-    )
-    return provenance_document(rebase_provenance(rebase))
-
-
 def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:
-    """Refuses a base on which the image's layers would not work as they are.
+    """Refuse a base on which the image's layers would not work as they are.
 
     The Python version and the platform have been compared when the base was opened.
     """

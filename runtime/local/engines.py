@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import shutil
-import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,13 +16,14 @@ from pathlib import Path
 from kfp_bento.runtime.errors import ImageError, LocalRunError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images import copy_image
-from kfp_bento.runtime.images.oci.config import BENTO
+from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
 from kfp_bento.runtime.images.oci.reference import LayoutReference
 from kfp_bento.runtime.local.layouts import LayoutImage, read_layout
+from kfp_bento.runtime.local.private import is_ours_alone
 from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program
 
 RUNTIME_VARIABLE = "KFP_BENTO_LOCAL_RUNTIME"  # podman, docker or process
-USER = "1034:1034"
+USER = f"{USER_ID}:{USER_ID}"
 TEMPORARY = "/tmp"  # noqa: S108 - inside the container
 # Engines ask for limits above what an unprivileged machine may set; these are always allowed.
 LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:2048")
@@ -236,7 +236,7 @@ def _state_directory(storage: Path) -> Iterator[Path]:
     state = _private_place() / f"kfp-bento-{key}"
     try:
         state.mkdir(mode=0o700, exist_ok=True)
-        if not _is_ours_alone(state):
+        if not is_ours_alone(state):
             raise FileExistsError
     except FileExistsError:  # somebody took the name, in a directory that all may write to
         state = Path(tempfile.mkdtemp(prefix="kfp-bento-", dir=state.parent))
@@ -251,16 +251,7 @@ def _private_place() -> Path:
     """Give the directory that the system has for this user's sockets, else that for all."""
     place = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     short = len(str(place)) <= LONGEST_PLACE
-    return place if short and _is_ours_alone(place) else Path(tempfile.gettempdir())
-
-
-def _is_ours_alone(directory: Path) -> bool:
-    try:
-        found = directory.lstat()
-    except OSError:
-        return False
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return ours and not found.st_mode & 0o077
+    return place if short and is_ours_alone(place) else Path(tempfile.gettempdir())
 
 
 def _candidates(storage: Path, state: Path, stopped: threading.Event) -> list[Engine]:

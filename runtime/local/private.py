@@ -78,15 +78,28 @@ def writable_by_others(found: os.stat_result, *, group: bool = True) -> bool:
     """
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return False
-    shared = group and bool(found.st_mode & 0o020) and not _only_we_are_in(found.st_gid)
-    return bool(found.st_mode & 0o002) or shared
+    return _open_to_others(found, group=group)
 
 
 def others_may_add(directory: Path) -> bool:
     """Tell whether others can put new files into a directory, sticky or not."""
     found = directory.stat()
-    shared = bool(found.st_mode & 0o020) and not _only_we_are_in(found.st_gid)
-    return bool(found.st_mode & 0o002) or shared or found.st_uid not in (0, os.getuid())
+    return _open_to_others(found) or found.st_uid not in (0, os.getuid())
+
+
+def is_ours_alone(directory: Path) -> bool:
+    """Tell whether a directory, and no link to one, is there that only we can enter."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return ours and not found.st_mode & 0o077
+
+
+def _open_to_others(found: os.stat_result, *, group: bool = True) -> bool:
+    shared = group and bool(found.st_mode & 0o020) and not _only_we_are_in(found.st_gid)
+    return bool(found.st_mode & 0o002) or shared
 
 
 def _only_we_are_in(group: int) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import subprocess
 
 _LAST_BYTES = 1 << 16
+_LAST_LINES = 12
 
 
 def free_port() -> int:
@@ -28,14 +29,14 @@ def free_port() -> int:
     return port
 
 
-def last_lines(log: Path, count: int = 12) -> str:
+def last_lines(log: Path) -> str:
     """Give the end of a log, for an error message."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LAST_BYTES))
         text = cleaned(file.read().decode("utf-8", "replace"))
-    return "\n".join(text.strip().splitlines()[-count:])
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
 
 
 def _status(url: str, headers: Mapping[str, str] | None) -> int:

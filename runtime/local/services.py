@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.engines import Engine, usable_engine
 from kfp_bento.runtime.local.private import private_directory
@@ -265,20 +265,16 @@ class Services:
         environment = private_directory(self.directory / "environments").resolve() / key
         if environment.exists():
             return environment
-        partial = environment.with_name(f"{key}.partial-{os.getpid()}")
         same = bento.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
         interpreter = sys.executable if same else bento.python_version
-        try:
-            venv = ("venv", "--quiet", "--relocatable", "--python", interpreter, str(partial))
+        with scratch_beside(environment) as made:
+            venv = ("venv", "--quiet", "--relocatable", "--python", interpreter, str(made))
             self._uv(*venv, downloads=not same)
             self._uv(
                 *("pip", "sync", "--quiet", "--require-hashes", "--only-binary", ":all:"),
-                *("--python", str(partial / "bin" / "python"), str(lock)),
+                *("--python", str(made / "bin" / "python"), str(lock)),
             )
-            partial.rename(environment)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            put_in_place(made, environment)
         return environment
 
     def _uv(self, *arguments: str, downloads: bool = False) -> None:

@@ -79,14 +79,11 @@ class LocalTarget:
 
 
 @contextlib.contextmanager
-def local_target(
-    directory: Path, *, run: Path | None = None, network: str = ""
-) -> Iterator[LocalTarget]:
+def local_target(directory: Path, *, network: str = "") -> Iterator[LocalTarget]:
     """Accept releases of a run for the length of a block, then stop them.
 
     Args:
-        directory: Scratch space, ours alone; kept for the next run.
-        run: The directory of the run, below which its bentos lie; default: where `directory` is.
+        directory: Scratch space in the directory of the run, ours alone; kept for the next run.
         network: `none` keeps what is served from every network, `host` does not; default: what
             `KFP_BENTO_LOCAL_NETWORK` says, else host.
 
@@ -96,7 +93,7 @@ def local_target(
     """
     directory = private_directory(directory)
     network = chosen_network(network)
-    target = LocalTarget(directory, run or directory.resolve().parent, network=network)
+    target = LocalTarget(directory, directory.resolve().parent, network=network)
     with (
         tempfile.TemporaryDirectory(prefix="kfp-bento-", dir=_short_place()) as place,  # 0700
         contextlib.closing(target),

@@ -30,15 +30,15 @@ from kfp_bento.runtime.models.mlmodel import (
     stated_python,
     stated_requirements,
 )
+from kfp_bento.runtime.models.resolution import Resolution
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from kfp_bento.runtime.models.resolution import Resolution
 
-
+_UNKNOWN = Resolution("")  # nobody asked a registry
 _UNFINISHED = {"unfinished": True}
 _PURPOSE = "model"
 _RECORD_LIMIT = 64 << 20
@@ -171,7 +171,7 @@ def describe_model(
     *,
     uri: str = "",
     alias: str = "",
-    resolution: Resolution | None = None,
+    resolution: Resolution = _UNKNOWN,
 ) -> ModelVersion:
     """Give the `ModelVersion` for a directory whose files were hashed already.
 
@@ -180,20 +180,19 @@ def describe_model(
         files: The digests of all its files.
         uri: What was asked for; "" means the directory's name.
         alias: The alias that was asked for.
-        resolution: What the registry said, if it was asked.
+        resolution: What the registry said.
     """
     files = list(files)
     text = mlmodel_text(directory)
     mlmodel = read_mlmodel(text)
-    logged = resolution
     return ModelVersion(
         uri=uri or plain_text(directory.resolve().name),
-        name=logged.name if logged else "",
-        version=logged.version if logged else "",
+        name=resolution.name,
+        version=resolution.version,
         alias=alias,
-        run_id=(logged.run_id if logged else "") or mlmodel.run_id,
-        model_id=(logged.model_id if logged else "") or mlmodel.model_id,
-        source=logged.source if logged else "",
+        run_id=resolution.run_id or mlmodel.run_id,
+        model_id=resolution.model_id or mlmodel.model_id,
+        source=resolution.source,
         digest=set_digest(files),
         content_digest=content_set_digest(files, text),
         flavors=mlmodel.flavors,
@@ -202,7 +201,7 @@ def describe_model(
         mlflow_version=mlmodel.mlflow_version,
         size=sum(file.size for file in files),
         signature=mlmodel.signature,
-        aliases=dict(logged.aliases) if logged else {},
+        aliases=dict(resolution.aliases),
         directory=directory,
     )
 

@@ -83,20 +83,15 @@ def download_files(
         ModelError: A file has another size than the store announced; one that is larger is
             stopped on the way.
     """
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting = iter(list(sizes))
     outcomes: queue.SimpleQueue[FileDigest | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
     running: set[str] = set()
     for path in sizes:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
-        waiting.put(path)
 
     def work() -> None:
-        while not stop.is_set():
-            try:
-                path = waiting.get_nowait()
-            except queue.Empty:
-                return
+        while not stop.is_set() and (path := next(waiting, None)) is not None:
             running.add(path)
             try:
                 outcomes.put(_download(repository, path, sizes[path], directory / path))

@@ -12,6 +12,8 @@ from kfp_bento.runtime.models.uri import logged_model_id, without_password
 from kfp_bento.runtime.models.version import version_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kfp_bento.runtime.models.uri import ModelUri
 
 
@@ -92,7 +94,7 @@ def read_registered_model(answer: Any) -> RegisteredModel:
             checked_text(alias, "An alias"): version_number(version, "The version of an alias")
             for alias, version in aliases.items()
         },
-        newest=max(versions, key=lambda version: int(version or 0), default=""),
+        newest=_latest(versions),
     )
 
 
@@ -111,6 +113,10 @@ def read_registered_version(answer: Any) -> RegisteredVersion:
         status=shown_text(answer.status) + (f" ({message})" if message else ""),
         tags={key: value for key, value in tags.items() if len(value) <= _LONGEST_TAG},
     )
+
+
+def _latest(versions: Iterable[str]) -> str:
+    return max(versions, key=lambda version: int(version or 0), default="")
 
 
 def _limited(entries: Any, what: str) -> dict[Any, Any]:
@@ -196,7 +202,7 @@ def _newest(registered: RegisteredModel, client: Any) -> str:
     quoted = registered.name.replace("'", "\\'")
     found = client.search_model_versions(f"name='{quoted}'")
     versions = [version_number(version.version, "A version") for version in found]
-    return max(versions, key=lambda version: int(version or 0), default="")
+    return _latest(versions)
 
 
 def _model_version(

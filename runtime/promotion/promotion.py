@@ -27,7 +27,7 @@ from kfp_bento.runtime.promotion.history import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kfp_bento.runtime.checks import CheckReport
     from kfp_bento.runtime.models import ModelVersion
@@ -99,15 +99,23 @@ def promote_model(
         client = tracking_client(tracking, error=PromotionError)
         current = _holder(client, model, alias)
         tags = _tags(client, model, str(tracking))
+
+        def write_history(previous: str) -> str:
+            tag = history_tag(alias, max(history_entries(tags, alias), default=0) + 1)
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            value = history_value(model, reports, previous, image, at)
+            client.set_model_version_tag(model.name, model.version, tag, value)
+            return tag
+
         if current == model.version:
-            return _already_promoted(client, model, reports, alias, image, tags)
+            return _already_promoted(model, alias, tags, write_history)
         _require_unmoved(model, alias, current)
         if current:
             # Before the alias: until it moves, its holder is what one would roll back to.
             client.set_registered_model_tag(model.name, last_known_good_tag(alias), current)
         client.set_registered_model_alias(model.name, alias, model.version)
         _require_held(client, model, alias)
-        tag = _write_history(client, model, reports, alias, image, tags, current)
+        tag = write_history(current)
     return Promotion(model.name, model.version, alias, current, True, tag)
 
 
@@ -201,42 +209,19 @@ def _require_held(client: Any, model: ModelVersion, alias: str) -> None:
 
 
 def _already_promoted(
-    client: Any,
-    model: ModelVersion,
-    reports: Sequence[CheckReport],
-    alias: str,
-    image: str,
-    tags: dict[str, str],
+    model: ModelVersion, alias: str, tags: Mapping[str, str], write_history: Callable[[str], str]
 ) -> Promotion:
     entries = history_entries(tags, alias)
     before = model.aliases.get(alias, "")
+    tag = previous = ""
     if entries:
         number, value = list(entries.items())[-1]
         tag, previous = history_tag(alias, number), previous_version(value)
     elif before != model.version:
         # It moved after the model was resolved, and nobody wrote that down: an earlier try of
         # this very promotion was killed between the two.
-        tag, previous = _write_history(client, model, reports, alias, image, tags, before), before
-    else:
-        tag, previous = "", ""
+        tag, previous = write_history(before), before
     return Promotion(model.name, model.version, alias, previous, False, tag)
-
-
-def _write_history(
-    client: Any,
-    model: ModelVersion,
-    reports: Sequence[CheckReport],
-    alias: str,
-    image: str,
-    tags: dict[str, str],
-    previous: str,
-) -> str:
-    number = max(history_entries(tags, alias), default=0) + 1
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    value = history_value(model, reports, previous, image, at)
-    tag = history_tag(alias, number)
-    client.set_model_version_tag(model.name, model.version, tag, value)
-    return tag
 
 
 def _version(version: str) -> str:

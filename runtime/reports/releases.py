@@ -42,6 +42,7 @@ def write_deployment(
     manifests_dir: Path,
     *,
     record: Path,
+    facts: MutableMapping[str, Any],
     diff: Path,
     summary: Path,
     metrics: MutableMapping[str, Any],
@@ -53,6 +54,7 @@ def write_deployment(
         deployed: The release, and how it came about.
         manifests_dir: Holds the manifests, *.yaml.
         record: Gets the release as JSON.
+        facts: Gets the same.
         diff: Gets the change as Markdown, or why there is none.
         summary: Gets `release_summary`; of a failed release the log gets it too, as Kubeflow
             Pipelines keeps no outputs of a task that failed.
@@ -64,7 +66,8 @@ def write_deployment(
     """
     if deployed.failed:
         tell(release_summary(deployed))
-    write_json(deployed.release.to_dict(), record)
+    write_json(deployed.to_dict(), record)
+    facts.update(deployed.to_dict())
     write_text(change_summary(deployed), diff)
     write_text(release_summary(deployed, manifests_dir, request=request), summary)
     metrics.update(release_metrics(deployed))
@@ -114,17 +117,17 @@ def release_summary(
     """
     release, rollout = deployed.release, deployed.rollout
     named = {
-        "Answers at": code(release.url),
-        "Target": code(release.target),
+        "Answers at": code(deployed.url),
+        "Target": code(release.target.kind),
         "Namespace": code(release.namespace),
         "Revision": code(release.revision),
         "Bento": code(release.bento_tag),
-        "Image": code(release.image),
+        "Image": code(deployed.image),
         "Waited": human_seconds(deployed.seconds) if deployed.waited else "",
     }
     return document(
         f"# Release {literal(release.name)}{_outcome(deployed)}",
-        _MODES.get(release.mode, literal(release.mode)),
+        _MODES.get(deployed.mode, literal(deployed.mode)),
         literal(rollout.verdict.message) if rollout else "",
         _went_back(rollout) if rollout else "",
         facts(named),
@@ -159,7 +162,7 @@ def change_summary(deployed: Deployed) -> str:
     """Give what a release changed on its cluster as Markdown, or why that is not known."""
     if deployed.diff is not None:
         return diff_summary(deployed.diff)
-    return _NO_DIFF.format(why=_MODES.get(deployed.release.mode, literal(deployed.release.mode)))
+    return _NO_DIFF.format(why=_MODES.get(deployed.mode, literal(deployed.mode)))
 
 
 def diff_summary(diff: ReleaseDiff) -> str:
@@ -215,15 +218,14 @@ def _changes(rollout: Rollout) -> str:
 
 
 def _sample(deployed: Deployed, request: Mapping[str, Any] | None) -> str:
-    release = deployed.release
-    if not release.url or request is None:
+    if not deployed.url or request is None:
         return ""
     body = one_line(request)
     if len(body) > _LONGEST_SAMPLE:
         return ""
-    url = shlex.quote(f"{release.url.rstrip('/')}/predict")
+    url = shlex.quote(f"{deployed.url.rstrip('/')}/predict")
     command = f"curl -sS {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
-    where = "From a pod of the cluster:" if _INSIDE in release.url else ""
+    where = "From a pod of the cluster:" if _INSIDE in deployed.url else ""
     return document("## A sample request", where, fenced(command, "sh")).rstrip()
 
 

@@ -145,25 +145,12 @@ class Story:
         return name or str(model.get("uri") or "") or "A model"
 
     @property
-    def python_minor(self) -> str:
-        """The model's Python, as base images are tagged."""
-        version = str(part(self.summary, "model").get("python_version") or "3.11")
-        return ".".join(version.split(".")[:2])
-
-    @property
     def bento_tag(self) -> str:
         """The bento's tag, name:version."""
         bento = part(self.summary, "bento")
         return str(
             bento.get("tag") or ":".join(str(bento.get(k, "?")) for k in ("name", "version"))
         )
-
-    @property
-    def image_reference(self) -> str:
-        """The image by digest, as far as it is known."""
-        image = part(self.summary, "image")
-        known = filter(None, map(image.get, ("repository", "digest")))
-        return str(image.get("reference") or "@".join(known))
 
     @property
     def image_size(self) -> float:

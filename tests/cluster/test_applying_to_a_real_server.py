@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from kube_api import KubeApi, Refused
 from live_cluster import LiveCluster
+from releases import apply_manifests, render_bento_deployment, trial_changes
 from sample_bentos import IMAGE, make_bento
 from sample_renderings import every_rendering
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
 from kfp_bento.runtime.errors import DeploymentError
 
 Manifests = list[dict[str, Any]]
@@ -146,7 +146,7 @@ def test_control_a_number_for_a_quantity_is_refused(
 def test_a_dry_run_leaves_nothing_behind(
     yatai: str, cluster: LiveCluster, kubeconfig: Path, manifests: Manifests
 ) -> None:
-    apply_manifests(manifests, dry_run=True)
+    assert trial_changes(manifests) == ["created", "created"]
     assert [stored(cluster.api, manifest) for manifest in manifests] == [None, None]
 
 

@@ -11,7 +11,7 @@ from crd_sets import FAMILIES, available
 from live_cluster import LiveCluster
 from sample_targets import RENDERED
 
-from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments import TARGETS, Release
 
 NEEDED = {
     "inference-service": ("kserve",),
@@ -63,12 +63,13 @@ def amount(quantity: Any) -> Decimal:
     return Decimal(number) * UNITS[unit]
 
 
-def check_kept(cluster: LiveCluster, manifest: dict[str, Any]) -> None:
-    cluster.api.apply(manifest, dry_run=True)
-    first = cluster.api.apply(manifest)
-    assert lost(manifest, first) == []
-    again = cluster.api.apply(manifest)
-    assert again["metadata"].get("generation") == first["metadata"].get("generation")
+def check_kept(cluster: LiveCluster, release: Release) -> None:
+    for manifest in release.manifests:
+        cluster.api.apply(dict(manifest), dry_run=True)
+        first = cluster.api.apply(dict(manifest))
+        assert lost(manifest, first) == []
+        again = cluster.api.apply(dict(manifest))
+        assert again["metadata"].get("generation") == first["metadata"].get("generation")
 
 
 def test_a_loss_is_seen_and_another_spelling_of_a_quantity_is_none() -> None:
@@ -93,8 +94,7 @@ def test_every_generation_of_yatai_takes_it(
 ) -> None:
     if yatai_generation == "minimal":
         pytest.skip("our own CRDs hold less than these options ask for")
-    for manifest in TARGETS[target].render(image, bento, {**options, "namespace": namespace}):
-        check_kept(cluster, manifest)
+    check_kept(cluster, TARGETS[target].render(image, bento, {**options, "namespace": namespace}))
 
 
 @cases("inference-service")
@@ -110,8 +110,7 @@ def test_kserve_takes_it(
     options: Any,
 ) -> None:
     cluster.crds.ensure(family, name)
-    for manifest in TARGETS[target].render(image, bento, {**options, "namespace": namespace}):
-        check_kept(cluster, manifest)
+    check_kept(cluster, TARGETS[target].render(image, bento, {**options, "namespace": namespace}))
 
 
 @cases("workload")
@@ -128,8 +127,7 @@ def test_kubernetes_the_gateway_api_and_the_prometheus_operator_take_it(
 ) -> None:
     for one in NEEDED[target]:
         cluster.crds.ensure(one, name if one == family else available(one)[-1])
-    for manifest in TARGETS[target].render(image, bento, {**options, "namespace": namespace}):
-        check_kept(cluster, manifest)
+    check_kept(cluster, TARGETS[target].render(image, bento, {**options, "namespace": namespace}))
 
 
 def test_every_target_has_its_families() -> None:

@@ -12,16 +12,18 @@ from kserve_operator import SERVICE, KServe, built_kserve, kserve_running
 from kube_api import Refused
 from live_cluster import LiveCluster
 from pod_behaviour import Behaviour, becomes_ready, crash_loop, image_pull_backoff, never_ready
+from releases import roll_out
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND, THIRD
 
 from kfp_bento.runtime.deployments import (
+    Release,
     Rollout,
+    Waiting,
     canary_name,
     delete_release,
     release_status,
     roll_back,
-    roll_out,
     target_of,
 )
 from kfp_bento.runtime.deployments.targets.kserve.render import KSERVE_DEFAULTS
@@ -75,35 +77,28 @@ RUNTIME = {
 }
 
 
-class Release:
+class Served:
     """The release `wine` of one namespace."""
 
     def __init__(self, cluster: LiveCluster, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
         self.place = {"target": TARGET, "namespace": namespace}
 
-    def manifests(self, image: str = FIRST, **options: Any) -> list[dict[str, Any]]:
+    def made(self, image: str = FIRST, **options: Any) -> Release:
         bento = make_bento("wine", VERSIONS[image])
         options = {"namespace": self.namespace, **options}
-        return list(target_of(TARGET).render(image, bento, options))
+        return target_of(TARGET).render(image, bento, options)
 
     def out(self, image: str = FIRST, *, seconds: float = 60.0, **options: Any) -> Rollout:
         back = options.pop("roll_back_on_failure", False)
-        return roll_out(
-            self.manifests(image, **options),
-            image=image,
-            bento="wine:v",
-            seconds=seconds,
-            steady_seconds=0.5,
-            roll_back_on_failure=back,
-        )
+        made = self.made(image, **options)
+        return roll_out(made, seconds=seconds, roll_back_on_failure=back)
 
     def stored(self, uri: str, *, seconds: float = 60.0, **more: Any) -> Rollout:
         """The same name, for a model that KServe's runtimes load themselves."""
         options = {"name": "wine", "namespace": self.namespace, "protocol": "v2", **more}
         options |= {"storage_uri": uri, "model_format": "mlflow"}
-        manifests = target_of(TARGET).render("", None, options)
-        return roll_out(manifests, image="", bento="", seconds=seconds, steady_seconds=0.5)
+        return roll_out(target_of(TARGET).render("", None, options), seconds=seconds)
 
     def live(self) -> dict[str, Any]:
         found = self.cluster.api.get(*SERVICE, self.namespace, "wine")
@@ -133,11 +128,11 @@ class Release:
 @pytest.fixture
 def release(
     real_kserve: KServe, cluster: LiveCluster, namespace: str, kubeconfig: Path
-) -> Iterator[Release]:
-    yield Release(cluster, namespace)
+) -> Iterator[Served]:
+    yield Served(cluster, namespace)
 
 
-def test_a_release_serves_and_says_so(release: Release) -> None:
+def test_a_release_serves_and_says_so(release: Served) -> None:
     release.behave(becomes_ready(after=2))
     done = release.out()
     assert done.verdict.ready, done.verdict
@@ -147,7 +142,7 @@ def test_a_release_serves_and_says_so(release: Release) -> None:
 
 
 def test_the_same_release_again_is_no_change_in_spite_of_what_kserve_fills_in(
-    release: Release,
+    release: Served,
 ) -> None:
     release.out(resources={})
     before = release.live()
@@ -157,7 +152,7 @@ def test_the_same_release_again_is_no_change_in_spite_of_what_kserve_fills_in(
     assert release.live()["metadata"]["generation"] == before["metadata"]["generation"]
 
 
-def test_a_change_serves_the_new_image_and_going_back_the_last_good_one(release: Release) -> None:
+def test_a_change_serves_the_new_image_and_going_back_the_last_good_one(release: Served) -> None:
     release.out()
     second = release.out(SECOND)
     assert second.verdict.ready, second.verdict
@@ -165,7 +160,7 @@ def test_a_change_serves_the_new_image_and_going_back_the_last_good_one(release:
     assert release_status("wine", **release.place).last_good == second.revision
     release.behave(image_pull_backoff(), image="c3c3")
     assert not release.out(THIRD).verdict.ready
-    back = roll_back("wine", **release.place, seconds=60)
+    back = roll_back("wine", **release.place, waiting=Waiting(60))
     assert back.verdict.ready, back.verdict
     assert release.image() == SECOND
 
@@ -179,7 +174,7 @@ def test_a_change_serves_the_new_image_and_going_back_the_last_good_one(release:
     ids=["crash", "image"],
 )
 def test_a_release_that_cannot_start_is_told_while_kserve_still_waits(
-    release: Release, behaviour: Behaviour, reasons: set[str]
+    release: Served, behaviour: Behaviour, reasons: set[str]
 ) -> None:
     release.behave(behaviour)
     failed = release.out()
@@ -189,7 +184,7 @@ def test_a_release_that_cannot_start_is_told_while_kserve_still_waits(
     assert release.live()["status"]["modelStatus"]["transitionStatus"] == "InProgress"
 
 
-def test_a_failed_release_goes_back_by_itself(release: Release) -> None:
+def test_a_failed_release_goes_back_by_itself(release: Served) -> None:
     good = release.out()
     release.behave(crash_loop(), image="b2b2")
     failed = release.out(SECOND, roll_back_on_failure=True)
@@ -199,7 +194,7 @@ def test_a_failed_release_goes_back_by_itself(release: Release) -> None:
     assert release.image() == FIRST
 
 
-def test_kserve_calls_a_service_ready_before_its_new_pods_are(release: Release) -> None:
+def test_kserve_calls_a_service_ready_before_its_new_pods_are(release: Served) -> None:
     release.out()
     release.behave(never_ready(), image="b2b2")
     failed = release.out(SECOND, seconds=8)
@@ -208,7 +203,7 @@ def test_kserve_calls_a_service_ready_before_its_new_pods_are(release: Release) 
     assert failed.verdict.reason == "DeadlineExceeded", failed.verdict
 
 
-def test_a_quota_is_named(cluster: LiveCluster, release: Release) -> None:
+def test_a_quota_is_named(cluster: LiveCluster, release: Served) -> None:
     quota = {"metadata": {"name": "none", "namespace": release.namespace}}
     quota |= {"apiVersion": "v1", "kind": "ResourceQuota", "spec": {"hard": {"pods": "0"}}}
     cluster.api.apply(quota)
@@ -223,14 +218,14 @@ def test_a_quota_is_named(cluster: LiveCluster, release: Release) -> None:
     assert release.out().verdict.reason == "Quota"
 
 
-def test_a_transformer_is_waited_for_too(release: Release) -> None:
+def test_a_transformer_is_waited_for_too(release: Served) -> None:
     release.behave(crash_loop(), image="c3c3")
     failed = release.out(transformer={"image": THIRD, "port": 8080})
     assert failed.verdict.reason == "CrashLoopBackOff", failed.verdict
     assert "wine-transformer" in failed.verdict.message
 
 
-def test_the_names_that_modes_had_before_are_taken_and_are_no_change(release: Release) -> None:
+def test_the_names_that_modes_had_before_are_taken_and_are_no_change(release: Served) -> None:
     assert release.out(mode="RawDeployment").verdict.ready
     assert not release.out(mode="RawDeployment").changed
     assert release.live()["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == (
@@ -239,13 +234,13 @@ def test_the_names_that_modes_had_before_are_taken_and_are_no_change(release: Re
     assert release.out(SECOND).verdict.ready
 
 
-def test_a_mode_that_the_cluster_cannot_do_is_said_in_the_evidence(release: Release) -> None:
+def test_a_mode_that_the_cluster_cannot_do_is_said_in_the_evidence(release: Served) -> None:
     failed = release.out(mode="Knative", seconds=6)
     assert not failed.verdict.ready
     assert any("ServerlessModeRejected" in line for line in failed.verdict.evidence)
 
 
-def test_another_mode_is_refused_before_anything_is_applied(release: Release) -> None:
+def test_another_mode_is_refused_before_anything_is_applied(release: Served) -> None:
     release.out()
     before = release.live()
     with pytest.raises(DeploymentError, match="deploymentMode cannot be changed"):
@@ -253,20 +248,20 @@ def test_another_mode_is_refused_before_anything_is_applied(release: Release) ->
     assert release.live()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
-def test_kserve_takes_a_canary_with_a_model_only(cluster: LiveCluster, release: Release) -> None:
+def test_kserve_takes_a_canary_with_a_model_only(cluster: LiveCluster, release: Served) -> None:
     """So spec.canary is of no use to an image of ours, and we refuse it."""
     release.out()
-    live = release.manifests(SECOND)[-1]
+    live = dict(release.made(SECOND).manifests[-1])
     beside = {key: live["spec"]["predictor"][key] for key in ("containers", "annotations")}
     canary = {"trafficPercent": 25, "predictor": {"name": "v2", **beside}}
     live["spec"]["canary"] = [canary]
     with pytest.raises(Refused, match="canary requires a stable predictor with a model"):
         cluster.api.apply(live, force=True, dry_run=True)
     with pytest.raises(InvalidInput, match="canaries of stored models only"):
-        release.manifests(SECOND, canary_percent=25)
+        release.made(SECOND, canary_percent=25)
 
 
-def test_deleting_leaves_nothing(cluster: LiveCluster, release: Release) -> None:
+def test_deleting_leaves_nothing(cluster: LiveCluster, release: Served) -> None:
     release.out(transformer={"image": THIRD, "port": 8080})
     gone = delete_release("wine", **release.place)
     assert sorted(ref.kind for ref in gone.removed) == ["ConfigMap", "InferenceService"]
@@ -275,20 +270,20 @@ def test_deleting_leaves_nothing(cluster: LiveCluster, release: Release) -> None
     assert delete_release("wine", **release.place).removed == ()
 
 
-def test_a_change_that_changes_no_pods_is_ready_at_once(release: Release) -> None:
+def test_a_change_that_changes_no_pods_is_ready_at_once(release: Served) -> None:
     release.out(autoscaling={"minReplicas": 1, "maxReplicas": 2})
     changed = release.out(autoscaling={"minReplicas": 1, "maxReplicas": 3}, seconds=8)
     assert changed.verdict.ready, changed.verdict
 
 
-def test_as_many_pods_as_asked_for_serve_before_it_is_ready(release: Release) -> None:
+def test_as_many_pods_as_asked_for_serve_before_it_is_ready(release: Served) -> None:
     done = release.out(autoscaling={"minReplicas": 2, "maxReplicas": 3})
     assert done.verdict.ready, done.verdict
     assert release.deployment()["status"]["availableReplicas"] == 2
 
 
 def test_a_transformer_that_is_gone_from_the_release_is_removed(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Served
 ) -> None:
     """KServe leaves everything of it, and does not make it anew."""
     release.out(transformer={"image": THIRD, "port": 8080})
@@ -304,7 +299,7 @@ def test_a_transformer_that_is_gone_from_the_release_is_removed(
 
 
 @pytest.fixture
-def runtime(cluster: LiveCluster, release: Release) -> None:
+def runtime(cluster: LiveCluster, release: Served) -> None:
     """What KServe needs to serve a stored model: a runtime and something that downloads."""
     cluster.api.apply(DOWNLOADER)
     place = {"name": "mlserver", "namespace": release.namespace}
@@ -312,7 +307,7 @@ def runtime(cluster: LiveCluster, release: Release) -> None:
 
 
 def test_a_stored_model_is_served_with_a_canary_beside_it(
-    cluster: LiveCluster, release: Release, runtime: None
+    cluster: LiveCluster, release: Served, runtime: None
 ) -> None:
     old, new = "s3://models/wine/1", "s3://models/wine/2"
     first = release.stored(old)
@@ -332,23 +327,22 @@ def test_a_stored_model_is_served_with_a_canary_beside_it(
     cluster.until("the old predictor is gone", lambda: predictors() == {beside})
 
 
-def test_a_format_that_no_runtime_serves_is_told(cluster: LiveCluster, release: Release) -> None:
+def test_a_format_that_no_runtime_serves_is_told(cluster: LiveCluster, release: Served) -> None:
     failed = release.stored("s3://models/wine/1", seconds=20)
     assert failed.verdict.reason == "NoSupportingRuntime", failed.verdict
 
 
 def test_without_kserve_nothing_is_watched(
-    cluster: LiveCluster, release: Release, real_kserve: KServe
+    cluster: LiveCluster, release: Served, real_kserve: KServe
 ) -> None:
     with real_kserve.away():
-        options = {"seconds": 30.0, "unwatched_seconds": 2.0}
-        done = roll_out(release.manifests(), image=FIRST, bento="wine:v", **options)
+        done = roll_out(release.made(), seconds=30.0, unwatched=2.0)
         assert done.verdict.reason == "NotWatched", done.verdict
     cluster.until("ready after all", lambda: release_status("wine", **release.place).ready)
 
 
 def test_a_deletion_without_kserve_waits_for_its_finalizer(
-    cluster: LiveCluster, release: Release, real_kserve: KServe
+    cluster: LiveCluster, release: Served, real_kserve: KServe
 ) -> None:
     release.out()
     with (
@@ -363,9 +357,7 @@ def test_a_deletion_without_kserve_waits_for_its_finalizer(
 
 
 @older
-def test_the_older_kserve_serves_changes_and_deletes(
-    cluster: LiveCluster, release: Release
-) -> None:
+def test_the_older_kserve_serves_changes_and_deletes(cluster: LiveCluster, release: Served) -> None:
     options = {"mode": "RawDeployment"}
     assert release.out(**options).verdict.ready
     assert not release.out(**options).changed
@@ -381,7 +373,7 @@ def test_the_older_kserve_serves_changes_and_deletes(
 
 
 @older
-def test_the_older_kserve_does_not_know_the_newer_names_of_modes(release: Release) -> None:
+def test_the_older_kserve_does_not_know_the_newer_names_of_modes(release: Served) -> None:
     """It falls back to its default, which needs Knative here, and writes no status at all."""
     failed = release.out(seconds=6)
     assert not failed.verdict.ready
@@ -390,7 +382,7 @@ def test_the_older_kserve_does_not_know_the_newer_names_of_modes(release: Releas
 
 
 @older
-def test_the_older_kserve_refuses_another_name_of_the_same_mode(release: Release) -> None:
+def test_the_older_kserve_refuses_another_name_of_the_same_mode(release: Served) -> None:
     assert release.out(mode="RawDeployment").verdict.ready
     with pytest.raises(DeploymentError, match="cannot be changed from 'RawDeployment'"):
         release.out(SECOND, mode="Standard")

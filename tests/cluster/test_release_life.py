@@ -17,6 +17,7 @@ from live_cluster import LiveCluster
 from played_controller import running
 from played_targets import controllers_of, definitions_of
 from pod_behaviour import becomes_ready, crash_loop, image_pull_backoff
+from releases import apply_manifests, handmade, roll_out, trial_changes
 from sample_bentos import make_bento
 from workload_releases import workload, yatai_pair
 from yatai_operator import YataiOperator
@@ -24,16 +25,15 @@ from yatai_operator import YataiOperator
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import (
     TARGETS,
+    Release,
     Rollout,
-    apply_manifests,
+    Waiting,
     delete_release,
-    diff_manifests,
+    diff_release,
     needed_permissions,
-    record_release,
     release_status,
     role_rules,
     roll_back,
-    roll_out,
 )
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.reports import diff_summary
@@ -53,7 +53,7 @@ CONTESTED: dict[str, dict[str, Any]] = {
 }
 
 
-class Release:
+class Rolled:
     """One target in one namespace."""
 
     def __init__(self, target: str, namespace: str) -> None:
@@ -74,43 +74,42 @@ class Release:
             return f"registry.example.com/team/wine:{which}{which}"
         return f"registry.example.com/team/wine@sha256:{which * 32}"
 
-    def manifests(self, which: str = FIRST, **options: Any) -> list[dict[str, Any]]:
+    def made(self, which: str = FIRST, **options: Any) -> Release:
         bento = make_bento("wine", VERSIONS[which])
         given = {"namespace": self.namespace, **options}
         if self.target == "bento-request":
             given["archive_url"] = f"https://store.example.com/wine-{which}.tar.gz"
         if self.target == "inference-service":
             given["timeout"] = 5
-        return list(TARGETS[self.target].render(self.image(which), bento, given))
+        return TARGETS[self.target].render(self.image(which), bento, given)
 
-    def largest(self) -> list[list[dict[str, Any]]]:
+    def largest(self) -> list[Release]:
         """Releases with parts that the others lack: an autoscaler, runners, a transformer."""
         if self.target == "workload":
-            return [self.manifests(autoscaling={"minReplicas": 2, "maxReplicas": 3})]
+            return [self.made(autoscaling={"minReplicas": 2, "maxReplicas": 3})]
         if self.target == "inference-service":
             # Knative names the Deployments itself, so they have to be looked for.
-            knative = self.manifests(name="idle", mode="Knative")
-            return [knative, self.manifests(transformer={"image": self.image(THIRD)})]
+            knative = self.made(name="idle", mode="Knative")
+            return [knative, self.made(transformer={"image": self.image(THIRD)})]
         runners = tuple({"name": f"model-{index}"} for index in range(2))
         bento = make_bento("wine", "v0", bentoml_version="1.1.11", runners=runners)
         given = {"namespace": self.namespace}
         if self.target == "bento-request":
             given["archive_url"] = "https://store.example.com/wine-v0.tar.gz"
-        return [list(TARGETS[self.target].render(self.image("d0"), bento, given))]
+        return [TARGETS[self.target].render(self.image("d0"), bento, given)]
 
     def out(self, which: str = FIRST, **options: Any) -> Rollout:
-        options = {"seconds": 60.0, "steady_seconds": 0.5, **options}
-        return roll_out(self.manifests(which), image=self.image(which), bento="wine:v", **options)
+        return roll_out(self.made(which), **options)
 
 
 @pytest.fixture(params=list(TARGETS))
 def release(
     request: pytest.FixtureRequest, cluster: LiveCluster, namespace: str, kubeconfig: Path
-) -> Iterator[Release]:
+) -> Iterator[Rolled]:
     if definitions := definitions_of(request.param):
         request.getfixturevalue(definitions)
     with controllers_of(request.param, cluster.api, namespace):
-        yield Release(request.param, namespace)
+        yield Rolled(request.param, namespace)
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def proxy(
         yield served
 
 
-def served_image(cluster: LiveCluster, release: Release) -> str:
+def served_image(cluster: LiveCluster, release: Rolled) -> str:
     live = cluster.api.get(*DEPLOYMENT, release.namespace, release.deployment)
     assert live is not None
     return str(live["spec"]["template"]["spec"]["containers"][0]["image"])
@@ -151,7 +150,7 @@ def everything(cluster: LiveCluster, namespace: str) -> list[str]:
     )
 
 
-def test_a_release_serves_and_says_so(cluster: LiveCluster, release: Release) -> None:
+def test_a_release_serves_and_says_so(cluster: LiveCluster, release: Rolled) -> None:
     done = release.out()
     assert done.verdict.ready, done.verdict
     assert {entry.change for entry in done.applied} == {"created"}
@@ -160,13 +159,13 @@ def test_a_release_serves_and_says_so(cluster: LiveCluster, release: Release) ->
     assert (status.revision, status.image, status.bento) == (
         done.revision,
         release.image(),
-        "wine:v",
+        "wine:v1",
     )
     assert status.last_good == done.revision
 
 
 def test_the_same_release_again_is_no_change_and_no_new_revision(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     first = release.out()
     before = cluster.api.get(*release.primary, release.namespace, "wine")
@@ -180,20 +179,16 @@ def test_the_same_release_again_is_no_change_and_no_new_revision(
     assert len(cluster.api.list("apps/v1", "ReplicaSet", release.namespace)) == 1
 
 
-def test_a_dry_run_says_what_would_happen(cluster: LiveCluster, release: Release) -> None:
-    told = apply_manifests(release.manifests(), dry_run=True)
-    assert {entry.change for entry in told} == {"created"}
+def test_a_dry_run_says_what_would_happen(cluster: LiveCluster, release: Rolled) -> None:
+    assert set(trial_changes(release.made().recorded)) == {"created"}
     assert everything(cluster, release.namespace) == []
-    apply_manifests(release.manifests())
-    assert {entry.change for entry in apply_manifests(release.manifests(), dry_run=True)} == {
-        "unchanged"
-    }
-    told = apply_manifests(release.manifests(SECOND), dry_run=True)
-    assert "changed" in {entry.change for entry in told}
+    apply_manifests(release.made().recorded)
+    assert set(trial_changes(release.made().recorded)) == {"unchanged"}
+    assert "changed" in trial_changes(release.made(SECOND).recorded)
 
 
 def test_a_change_serves_the_new_image_and_removes_what_the_old_left(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     release.out()
     changed = release.out(SECOND)
@@ -204,7 +199,7 @@ def test_a_change_serves_the_new_image_and_removes_what_the_old_left(
     assert release_status("wine", **release.place).last_good == changed.revision
 
 
-def test_a_failed_release_rolls_back_by_itself(cluster: LiveCluster, release: Release) -> None:
+def test_a_failed_release_rolls_back_by_itself(cluster: LiveCluster, release: Rolled) -> None:
     good = release.out()
     cluster.pods.behave(release.namespace, image_pull_backoff(), image="b2b2")
     failed = release.out(SECOND, roll_back_on_failure=True)
@@ -217,7 +212,7 @@ def test_a_failed_release_rolls_back_by_itself(cluster: LiveCluster, release: Re
 
 
 def test_a_failed_release_stays_for_looking_at_when_nobody_asked(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     release.out()
     cluster.pods.behave(release.namespace, crash_loop(), image="b2b2")
@@ -226,28 +221,26 @@ def test_a_failed_release_stays_for_looking_at_when_nobody_asked(
     assert any("ModuleNotFoundError" in line for line in failed.verdict.evidence)
     assert any("BackOff" in line for line in failed.verdict.evidence)
     assert served_image(cluster, release) == release.image(SECOND)
-    restored = roll_back("wine", **release.place, seconds=60)
+    restored = roll_back("wine", **release.place, waiting=Waiting(60))
     assert restored.verdict.ready
     assert served_image(cluster, release) == release.image()
 
 
-def test_rolling_back_to_what_serves_changes_nothing(
-    cluster: LiveCluster, release: Release
-) -> None:
+def test_rolling_back_to_what_serves_changes_nothing(cluster: LiveCluster, release: Rolled) -> None:
     release.out()
-    assert not roll_back("wine", **release.place, seconds=60).changed
+    assert not roll_back("wine", **release.place, waiting=Waiting(60)).changed
 
 
 def test_without_a_good_release_there_is_nothing_to_roll_back_to(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
-    apply_manifests(release.manifests())
+    apply_manifests(release.made().manifests)
     with pytest.raises(DeploymentError, match="no good release on record"):
         roll_back("wine", **release.place)
 
 
 def test_deleting_leaves_nothing_and_can_be_done_twice(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     release.out()
     bystander = workload(release.namespace, name="other")
@@ -263,11 +256,11 @@ def test_deleting_leaves_nothing_and_can_be_done_twice(
 
 
 def test_what_another_manager_made_under_our_labels_is_kept(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     release.out()
     labels = {"kfp-bento/release": "wine", "kfp-bento/kind": release.primary[1].lower()}
-    stranger = release.manifests()[-1]
+    stranger = dict(release.made().manifests[-1])
     stranger["metadata"] = {"name": "stranger", "namespace": release.namespace, "labels": labels}
     if "bento" in stranger["spec"]:
         stranger["spec"]["bento"] = "another"  # one that another BentoDeployment names stays
@@ -279,7 +272,7 @@ def test_what_another_manager_made_under_our_labels_is_kept(
 
 
 def test_a_field_of_somebody_else_is_a_conflict_with_the_owner_s_name(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     release.out()
     mine = CONTESTED[release.target]
@@ -300,22 +293,20 @@ def test_a_field_of_somebody_else_is_a_conflict_with_the_owner_s_name(
     assert release.out(SECOND, force=True).verdict.ready
 
 
-def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Release) -> None:
-    new = diff_manifests(release.manifests())
+def test_the_diff_says_what_an_apply_does(cluster: LiveCluster, release: Rolled) -> None:
+    new = diff_release(release.made())
     assert {entry.change for entry in new.objects} == {"created"}
-    apply_manifests(release.manifests())
+    apply_manifests(release.made().recorded)
     cluster.until(
         "the controllers are done",
         lambda: release_status("wine", **release.place).ready,
     )
-    same = diff_manifests(release.manifests())
+    same = diff_release(release.made())
     assert not same.changed, same.text
-    other = diff_manifests(release.manifests(SECOND))
+    other = diff_release(release.made(SECOND))
     assert release.image(SECOND).rpartition(":")[2] in other.text
     assert "managedFields" not in other.text and "status" not in other.text
-    recorded = record_release(release.manifests(SECOND))
-    apply_manifests(record_release(release.manifests()))
-    removed = [one.ref.name for one in diff_manifests(recorded).objects if one.change == "removed"]
+    removed = [one.ref.name for one in other.objects if one.change == "removed"]
     assert removed == (["wine--v1"] if release.target.startswith("bento") else [])
 
 
@@ -325,7 +316,8 @@ def test_secrets_are_masked_in_the_diff(
     metadata = {"name": "wine", "namespace": namespace}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
     apply_manifests([{**secret, "data": {"password": "aHVudGVyMg=="}}])
-    told = diff_manifests([{**secret, "data": {"password": "aHVudGVyMw=="}}])
+    changed = {**secret, "data": {"password": "aHVudGVyMw=="}}
+    told = diff_release(handmade("workload", [*workload(namespace), changed]))
     assert told.changed
     assert "password" in told.text and "aHVudGVy" not in diff_summary(told)
 
@@ -345,7 +337,7 @@ FAULTS: dict[str, Answer] = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_passing_failures_lose_nothing_and_double_nothing(
-    cluster: LiveCluster, release: Release, proxy: ApiProxy, fault: Answer
+    cluster: LiveCluster, release: Rolled, proxy: ApiProxy, fault: Answer
 ) -> None:
     struck: dict[tuple[str, str, bool], int] = {}
 
@@ -365,19 +357,19 @@ def test_passing_failures_lose_nothing_and_double_nothing(
 
 
 def test_a_server_that_fails_for_good_is_given_up(
-    cluster: LiveCluster, release: Release, proxy: ApiProxy
+    cluster: LiveCluster, release: Rolled, proxy: ApiProxy
 ) -> None:
     proxy.harm = lambda asked: Answer(500) if asked.method == "PATCH" else None
     begun = time.monotonic()
     with pytest.raises(DeploymentError, match=r"refused \(500\)"):
-        release.out(patience_seconds=2.0)
+        roll_out(release.made(), patience_seconds=2.0)
     assert time.monotonic() - begun < 10
     assert everything(cluster, release.namespace) == []
 
 
 def test_an_expired_token_is_read_again(
     cluster: LiveCluster,
-    release: Release,
+    release: Rolled,
     proxy: ApiProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -401,7 +393,7 @@ def test_an_expired_token_is_read_again(
 
 def test_a_token_that_stays_refused_is_an_error(
     cluster: LiveCluster,
-    release: Release,
+    release: Rolled,
     proxy: ApiProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -416,7 +408,7 @@ def test_a_token_that_stays_refused_is_an_error(
 
 
 def test_watches_that_are_cut_every_second_change_nothing(
-    cluster: LiveCluster, release: Release, proxy: ApiProxy
+    cluster: LiveCluster, release: Rolled, proxy: ApiProxy
 ) -> None:
     proxy.watch_seconds = 1.0
     cluster.pods.behave(release.namespace, becomes_ready(after=5))
@@ -425,7 +417,7 @@ def test_watches_that_are_cut_every_second_change_nothing(
     assert proxy.watches_cut >= 2
 
 
-def test_a_restart_of_the_api_server_is_waited_out(cluster: LiveCluster, release: Release) -> None:
+def test_a_restart_of_the_api_server_is_waited_out(cluster: LiveCluster, release: Rolled) -> None:
     cluster.pods.behave(release.namespace, becomes_ready(after=2))
     with ThreadPoolExecutor(1) as pool:
         rolling = pool.submit(release.out, seconds=120.0)
@@ -439,7 +431,7 @@ def test_a_restart_of_the_api_server_is_waited_out(cluster: LiveCluster, release
 
 
 def test_two_runs_of_the_same_release_at_once_both_succeed(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: release.out(), range(2)))
@@ -448,7 +440,7 @@ def test_two_runs_of_the_same_release_at_once_both_succeed(
 
 
 def test_of_two_different_releases_at_once_one_wins_whole(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     cluster.pods.behave(release.namespace, becomes_ready(after=1))
     with ThreadPoolExecutor(2) as pool:
@@ -470,7 +462,7 @@ def test_of_two_different_releases_at_once_one_wins_whole(
 
 @pytest.mark.parametrize("release", ["inference-service"], indirect=True)
 def test_what_the_loser_writes_after_it_has_lost_is_repaired(
-    cluster: LiveCluster, release: Release
+    cluster: LiveCluster, release: Rolled
 ) -> None:
     """Its facts lie on another object, which says that the winner has won."""
     cluster.pods.behave(release.namespace, becomes_ready(after=3))
@@ -480,7 +472,7 @@ def test_what_the_loser_writes_after_it_has_lost_is_repaired(
             "the winner's Deployment",
             lambda: cluster.api.get(*DEPLOYMENT, release.namespace, release.deployment),
         )
-        late = record_release(release.manifests(SECOND))[-1]
+        late = release.made(SECOND).recorded[-1]
         assert late["kind"] == "InferenceService"
         cluster.api.apply(late, manager="kfp-bento")
         done = winner.result(timeout=90)
@@ -494,9 +486,8 @@ def test_what_the_loser_writes_after_it_has_lost_is_repaired(
 def test_runners_that_the_bento_no_longer_has_are_removed(
     cluster: LiveCluster, yatai: str, namespace: str, kubeconfig: Path
 ) -> None:
-    options = {"bento": "wine:v", "seconds": 60.0, "steady_seconds": 0.5}
     with running(YataiOperator(cluster.api, namespace)):
-        old = roll_out(yatai_pair(namespace, runners=2), **options)
+        old = roll_out(handmade("bento-deployment", yatai_pair(namespace, runners=2)))
         assert old.verdict.ready, old.verdict
         assert "wine-runner-1 1/1" in old.verdict.message
         stray = workload(namespace, name="wine-runner-7")
@@ -506,7 +497,7 @@ def test_runners_that_the_bento_no_longer_has_are_removed(
                 "yatai.ai/bento-deployment-component-type": "runner",
             }
             cluster.api.apply(manifest)
-        new = roll_out(yatai_pair(namespace, version="v2"), **options)
+        new = roll_out(handmade("bento-deployment", yatai_pair(namespace, version="v2")))
         assert new.verdict.ready, new.verdict
     removed = [f"{ref.kind}/{ref.name.partition('-runner-')[0]}" for ref in new.removed]
     assert sorted(removed) == [
@@ -539,7 +530,7 @@ def test_the_shipped_role_and_bindings_are_accepted(
 
 def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
     cluster: LiveCluster,
-    release: Release,
+    release: Rolled,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -550,21 +541,22 @@ def test_the_rights_that_are_said_to_be_needed_are_enough_and_all_used(
     with serve_proxy(config) as proxy:
         path = proxy.write_kubeconfig(tmp_path / "limited", token=token)
         monkeypatch.setenv("KUBECONFIG", str(path))
-        diff_manifests(release.manifests())
+        diff_release(release.made())
         for larger in release.largest():
-            done = roll_out(larger, seconds=60.0, steady_seconds=0.5)
+            done = roll_out(larger)
             assert done.verdict.ready, done.verdict
         assert release.out().verdict.ready
         cluster.pods.behave(release.namespace, crash_loop(), image="b2b2")
         assert not release.out(SECOND, roll_back_on_failure=True).verdict.ready
         release_status("wine", **release.place)
-        roll_back("wine", **release.place, seconds=60)
+        roll_back("wine", **release.place, waiting=Waiting(60))
         delete_release("wine", **release.place)
         used = proxy.permissions()
     granted = {(one.group, one.resource, one.verb) for one in needed}
     assert used <= granted
     kinds = (*TARGETS[release.target].kinds, *TARGETS[release.target].leftovers)
-    manifests = [*release.manifests(), *(one for larger in release.largest() for one in larger)]
-    rendered = {manifest["kind"] for manifest in manifests}
+    rendered = {
+        one["kind"] for made in (release.made(), *release.largest()) for one in made.manifests
+    }
     absent = {(kind.group, kind.plural) for kind in kinds if kind.name not in rendered}
     assert {entry for entry in granted - used if entry[:2] not in absent} == set()

@@ -7,20 +7,14 @@ from typing import Any
 
 import pytest
 from live_cluster import LiveCluster
+from releases import roll_out
 from sample_bentos import generated_bento, make_bento
 from test_every_target_is_accepted import lost
 from workload_releases import FIRST
 
-from kfp_bento.runtime.deployments import (
-    TARGETS,
-    delete_release,
-    diff_manifests,
-    record_release,
-    roll_out,
-)
+from kfp_bento.runtime.deployments import TARGETS, Release, delete_release, diff_release
 
 POLICY = ("networking.k8s.io/v1", "NetworkPolicy")
-WAIT: dict[str, Any] = {"seconds": 60.0, "steady_seconds": 0.5}
 GIVEN: dict[str, dict[str, Any]] = {
     "own namespace": {"ingress": []},
     "nobody is called": {"ingress": ["team"], "egress": "none"},
@@ -37,7 +31,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-def rendered(target: str, namespace: str, **options: Any) -> tuple[dict[str, Any], ...]:
+def rendered(target: str, namespace: str, **options: Any) -> Release:
     given = {"namespace": namespace, **options}
     image = "" if target == "bento-request" else FIRST
     if target == "bento-request":
@@ -50,7 +44,7 @@ def rendered(target: str, namespace: str, **options: Any) -> tuple[dict[str, Any
 def test_a_policy_is_taken_and_kept_as_it_is(
     cluster: LiveCluster, namespace: str, target: str, given: dict[str, Any]
 ) -> None:
-    manifests = rendered(target, namespace, network_policy=given)
+    manifests = rendered(target, namespace, network_policy=given).manifests
     policy = next(one for one in manifests if one["kind"] == "NetworkPolicy")
     kept = cluster.api.apply(policy)
     found = [place for place in lost(policy, kept) if not place.endswith(".egress")]
@@ -63,15 +57,15 @@ def test_a_policy_comes_with_the_release_shows_in_a_diff_and_goes_when_it_is_not
     cluster: LiveCluster, namespace: str, kubeconfig: Path
 ) -> None:
     apart = rendered("workload", namespace, network_policy=GIVEN["nobody is called"])
-    shown = diff_manifests(record_release(apart, image=FIRST))
+    shown = diff_release(apart)
     assert "kind: NetworkPolicy" in shown.text
-    assert roll_out(apart, image=FIRST, **WAIT).verdict.ready
+    assert roll_out(apart).verdict.ready
     assert cluster.api.get(*POLICY, namespace, "wine")
-    assert not roll_out(apart, image=FIRST, **WAIT).changed
-    done = roll_out(rendered("workload", namespace), image=FIRST, **WAIT)
+    assert not roll_out(apart).changed
+    done = roll_out(rendered("workload", namespace))
     assert [ref.kind for ref in done.removed] == ["NetworkPolicy"]
     assert cluster.api.get(*POLICY, namespace, "wine") is None
-    roll_out(apart, image=FIRST, **WAIT)
+    roll_out(apart)
     gone = delete_release("wine", target="workload", namespace=namespace)
     assert "NetworkPolicy" in [ref.kind for ref in gone.removed]
 
@@ -82,8 +76,7 @@ def test_a_pod_whose_token_is_missing_does_not_start(
     bento = generated_bento(tmp_path / "bento")
     secret = {"name": "wine-token", "key": "token"}
     options = {"namespace": namespace, "api_token_secret": secret}
-    manifests = TARGETS["workload"].render(FIRST, bento, options)
-    assert roll_out(manifests, image=FIRST, **WAIT).applied
+    assert roll_out(TARGETS["workload"].render(FIRST, bento, options)).applied
     (pod,) = cluster.pods_of(namespace)
     (entry,) = pod["spec"]["containers"][0]["env"]
     # Not optional: the kubelet starts no container without it.

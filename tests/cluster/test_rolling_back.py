@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from live_cluster import LiveCluster
 from pod_behaviour import crash_loop
+from releases import roll_out
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND, THIRD
 
-from kfp_bento.runtime.deployments import TARGETS, Rollout, release_status, roll_back, roll_out
+from kfp_bento.runtime.deployments import TARGETS, Rollout, Waiting, release_status, roll_back
 from kfp_bento.runtime.deployments.release import rollout
 from kfp_bento.runtime.errors import DeploymentError
 
@@ -26,13 +27,12 @@ def place(namespace: str, kubeconfig: Path) -> dict[str, str]:
 
 
 def out(namespace: str, image: str, **options: Any) -> Rollout:
-    manifests = TARGETS["workload"].render(image, make_bento(), {"namespace": namespace})
-    options = {"seconds": 60.0, "steady_seconds": 0.5, **options}
-    return roll_out(manifests, image=image, bento="wine:v", **options)
+    release = TARGETS["workload"].render(image, make_bento(), {"namespace": namespace})
+    return roll_out(release, **options)
 
 
 def back(place: dict[str, str], **options: Any) -> Rollout:
-    return roll_back("wine", seconds=60.0, **place, **options)
+    return roll_back("wine", waiting=Waiting(60), **place, **options)
 
 
 def test_from_a_good_release_it_goes_to_the_one_before_and_no_further(

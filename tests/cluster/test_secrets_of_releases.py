@@ -10,11 +10,12 @@ import pytest
 import yaml
 from kube_api import Refused
 from live_cluster import LiveCluster
+from releases import roll_out
 from sample_bentos import make_bento
 from workload_releases import FIRST
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import TARGETS, roll_out
+from kfp_bento.runtime.deployments import TARGETS
 
 FILE = Path(deployments.__file__).parent / "policies" / "secrets-of-releases.yaml"
 LISTED = {"secrets": "wine-token s3-keys", "service-accounts": "default server"}
@@ -118,13 +119,11 @@ def test_a_release_says_why_its_pods_are_refused(
     cluster: LiveCluster, restricted: str, kubeconfig: Path
 ) -> None:
     options = {"namespace": restricted, "secret_files": {"/etc/keys": "other"}}
-    manifests = TARGETS["workload"].render(FIRST, make_bento(), options)
-    done = roll_out(manifests, image=FIRST, seconds=60.0, steady_seconds=0.5)
+    done = roll_out(TARGETS["workload"].render(FIRST, make_bento(), options))
     assert not done.verdict.ready
     assert "kfp-bento/secrets does not list" in done.verdict.message
     options["secret_files"] = {"/etc/keys": "s3-keys"}
-    manifests = TARGETS["workload"].render(FIRST, make_bento(), options)
-    assert roll_out(manifests, image=FIRST, seconds=60.0, steady_seconds=0.5).verdict.ready
+    assert roll_out(TARGETS["workload"].render(FIRST, make_bento(), options)).verdict.ready
 
 
 def test_other_namespaces_notice_nothing(cluster: LiveCluster, restricted: str) -> None:

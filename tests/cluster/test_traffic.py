@@ -13,17 +13,18 @@ from live_cluster import LiveCluster
 from looking import looking
 from played_controller import running
 from pod_behaviour import becomes_ready, crash_loop
+from releases import roll_out
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND
 
 from kfp_bento.runtime.deployments import (
     TARGETS,
+    Release,
     Rollout,
+    Waiting,
     delete_release,
-    diff_manifests,
-    record_release,
+    diff_release,
     roll_back,
-    roll_out,
 )
 from kfp_bento.runtime.errors import DeploymentError
 
@@ -43,19 +44,16 @@ def gateway(
         yield played
 
 
-def manifests(namespace: str, image: str, target: str = "workload", **options: Any) -> Any:
+def made(namespace: str, image: str, target: str = "workload", **options: Any) -> Release:
     version = {FIRST: "v1", SECOND: "v2"}[image]
     given = {"namespace": namespace, **options}
     return TARGETS[target].render(image, make_bento("wine", version), given)
 
 
 def out(namespace: str, image: str = FIRST, target: str = "workload", **options: Any) -> Rollout:
-    waiting = {"seconds": options.pop("seconds", 60.0), "steady_seconds": 0.5}
-    for name in ("roll_back_on_failure", "unwatched_seconds"):
-        if name in options:
-            waiting[name] = options.pop(name)
-    made = manifests(namespace, image, target, **options)
-    return roll_out(made, image=image, bento="wine:v", **waiting)
+    knobs = ("seconds", "roll_back_on_failure", "unwatched")
+    waiting = {name: options.pop(name) for name in knobs if name in options}
+    return roll_out(made(namespace, image, target, **options), **waiting)
 
 
 def names(cluster: LiveCluster, namespace: str, kind: tuple[str, str] = DEPLOYMENT) -> list[str]:
@@ -122,7 +120,7 @@ def test_a_canary_that_served_is_rolled_back_to_the_stable_release(
 ) -> None:
     out(namespace, **ROUTED)
     out(namespace, SECOND, **CANARY)
-    done = roll_back("wine", target="workload", namespace=namespace, seconds=60)
+    done = roll_back("wine", target="workload", namespace=namespace, waiting=Waiting(60))
     assert done.verdict.ready, done.verdict
     assert weights(cluster, namespace) == {"wine": 1}
     assert names(cluster, namespace) == ["wine"]
@@ -134,7 +132,7 @@ def test_a_gateway_that_takes_no_route_is_told(
     cluster: LiveCluster, gateway: GatewayController, namespace: str
 ) -> None:
     gateway.asleep = True
-    ignored = out(namespace, unwatched_seconds=3, **ROUTED)
+    ignored = out(namespace, unwatched=3, **ROUTED)
     assert ignored.verdict.reason == "NotWatched", ignored.verdict
     gateway.asleep, gateway.refusal = False, "NotAllowedByListeners"
     refused = out(namespace, **ROUTED)
@@ -144,10 +142,10 @@ def test_a_gateway_that_takes_no_route_is_told(
 def test_a_route_that_the_server_refuses_changes_nothing(
     cluster: LiveCluster, gateway: GatewayController, namespace: str
 ) -> None:
-    made = list(manifests(namespace, FIRST, **ROUTED))
-    made[-1]["spec"]["rules"][0]["backendRefs"][0]["port"] = 0
+    release = made(namespace, FIRST, **ROUTED)
+    release.manifests[-1]["spec"]["rules"][0]["backendRefs"][0]["port"] = 0
     with pytest.raises(DeploymentError, match="HTTPRoute"):
-        roll_out(made)
+        roll_out(release)
     assert names(cluster, namespace) == []
 
 
@@ -170,7 +168,7 @@ def test_a_canary_of_an_inference_service_comes_and_is_promoted(
         assert images == {FIRST, SECOND}
         promoted = out(namespace, SECOND, target, **knative)
         assert promoted.verdict.ready, promoted.verdict
-        back = roll_back("wine", target=target, namespace=namespace, seconds=60)
+        back = roll_back("wine", target=target, namespace=namespace, waiting=Waiting(60))
         assert back.verdict.ready, back.verdict
 
 
@@ -195,8 +193,8 @@ def test_a_fixed_number_takes_over_from_the_release_s_own_autoscaler(
 ) -> None:
     out(namespace, **SCALED)
     scale(cluster, namespace, 4, "kube-controller-manager")
-    fixed = manifests(namespace, FIRST, autoscaling={"minReplicas": 3})
-    assert "replicas: 3" in diff_manifests(record_release(fixed)).text
+    fixed = made(namespace, FIRST, autoscaling={"minReplicas": 3})
+    assert "replicas: 3" in diff_release(fixed).text
     done = out(namespace, autoscaling={"minReplicas": 3})
     assert done.verdict.ready, done.verdict
     assert replicas(cluster, namespace) == 3

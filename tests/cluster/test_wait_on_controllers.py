@@ -18,18 +18,12 @@ from live_cluster import LiveCluster
 from looking import noting
 from played_controller import running
 from pod_behaviour import becomes_ready, image_pull_backoff, never_ready
+from releases import apply_manifests, wait_until_ready
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND
 from yatai_operator import YataiOperator
 
-from kfp_bento.runtime.deployments import (
-    TARGETS,
-    Verdict,
-    apply_manifests,
-    record_release,
-    wait_until_ready,
-    watched_release,
-)
+from kfp_bento.runtime.deployments import TARGETS, Release, Verdict
 
 # From the moment that a verdict could be known; the work of a busy machine included.
 SOON = 5.0
@@ -37,32 +31,22 @@ TAG = "registry.example.com/team/wine:v1"
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 REQUEST = ("resources.yatai.ai/v1alpha1", "BentoRequest")
 
-Manifests = list[dict[str, Any]]
 
-
-def request(namespace: str, version: str = "v1") -> Manifests:
+def request(namespace: str, version: str = "v1") -> Release:
     given = {"namespace": namespace, "archive_url": "https://store.example.com/wine.tar.gz"}
-    return _recorded("bento-request", TAG.replace("v1", version), version, given)
+    image = TAG.replace("v1", version)
+    return TARGETS["bento-request"].render(image, make_bento("wine", version), given)
 
 
-def service(namespace: str, image: str = FIRST, **options: Any) -> Manifests:
-    version = {FIRST: "v1", SECOND: "v2"}[image]
-    return _recorded("inference-service", image, version, {"namespace": namespace, **options})
+def service(namespace: str, image: str = FIRST, **options: Any) -> Release:
+    bento = make_bento("wine", {FIRST: "v1", SECOND: "v2"}[image])
+    given = {"namespace": namespace, **options}
+    return TARGETS["inference-service"].render(image, bento, given)
 
 
-def _recorded(target: str, image: str, version: str, given: dict[str, Any]) -> Manifests:
-    rendered = TARGETS[target].render(image, make_bento("wine", version), given)
-    return list(record_release(rendered, image=image, bento=f"wine:{version}"))
-
-
-def put_and_wait(manifests: Manifests, seconds: float = 60.0, **options: Any) -> Verdict:
-    apply_manifests(manifests)
-    return wait(manifests, seconds, **options)
-
-
-def wait(manifests: Manifests, seconds: float = 60.0, **options: Any) -> Verdict:
-    watched = watched_release(manifests)
-    return wait_until_ready(watched, seconds, **{"steady_seconds": 0.5, **options})
+def put_and_wait(release: Release, seconds: float = 60.0, **options: Any) -> Verdict:
+    apply_manifests(release.recorded)
+    return wait_until_ready(release.watched, seconds, **options)
 
 
 def condition(
@@ -101,7 +85,7 @@ def test_a_build_that_failed_is_told(
 ) -> None:
     builder.seconds, builder.job_fails, builder.forgets = 2, True, forgets
     made = request(namespace)
-    place = (*REQUEST, namespace, made[0]["metadata"]["name"])
+    place = (*REQUEST, namespace, made.manifests[0]["metadata"]["name"])
     with noting(lambda: condition(cluster, place, "ImageBuilding", "False")) as seen:
         verdict = put_and_wait(made)
         came = time.monotonic()
@@ -139,7 +123,7 @@ def test_a_builder_that_does_not_watch_the_namespace_is_told(
 ) -> None:
     builder.asleep = True
     begun = time.monotonic()
-    verdict = put_and_wait(request(namespace), unwatched_seconds=3)
+    verdict = put_and_wait(request(namespace), unwatched=3)
     assert verdict.reason == "NotWatched", verdict
     assert "yatai-image-builder" in verdict.message
     assert time.monotonic() - begun - 3 < SOON
@@ -180,7 +164,7 @@ def test_a_service_is_ready_when_the_pods_of_its_newest_revision_are(
     late = put_and_wait(changed, 5)
     assert late.reason == "DeadlineExceeded", late
     cluster.pods.change(namespace, becomes_ready())
-    assert wait(changed).ready
+    assert wait_until_ready(changed.watched).ready
 
 
 def test_a_controller_that_has_not_come_by_leaves_the_old_revision(
@@ -193,7 +177,7 @@ def test_a_controller_that_has_not_come_by_leaves_the_old_revision(
     assert late.reason == "DeadlineExceeded", late
     assert "wine-predictor still has image" in late.message
     controller.asleep = False
-    assert wait(changed).ready
+    assert wait_until_ready(changed.watched).ready
 
 
 def test_a_namespace_that_kserve_does_not_watch_is_told(
@@ -201,7 +185,7 @@ def test_a_namespace_that_kserve_does_not_watch_is_told(
 ) -> None:
     controller.asleep = True
     begun = time.monotonic()
-    verdict = put_and_wait(service(namespace), unwatched_seconds=3)
+    verdict = put_and_wait(service(namespace), unwatched=3)
     assert verdict.reason == "NotWatched", verdict
     assert time.monotonic() - begun - 3 < SOON
 

@@ -23,16 +23,11 @@ from pod_behaviour import (
     never_ready,
     out_of_memory,
 )
+from releases import apply_manifests, handmade, wait_until_ready
 from workload_releases import FIRST, SECOND, workload, yatai_pair
 from yatai_operator import YataiOperator, running
 
-from kfp_bento.runtime.deployments import (
-    Verdict,
-    apply_manifests,
-    record_release,
-    wait_until_ready,
-    watched_release,
-)
+from kfp_bento.runtime.deployments import Release, Verdict
 
 # From the moment that a verdict could be known; the work of a busy machine included.
 SOON = 5.0
@@ -53,13 +48,17 @@ def pods(cluster: LiveCluster, namespace: str, kubeconfig: Path) -> Iterator[Any
 
 def wait(manifests: Manifests, seconds: float = 60.0, **options: Any) -> tuple[Verdict, float]:
     """The verdict on manifests, and the moment it came."""
-    watched = watched_release(record_release(manifests, image="i", bento="b"))
-    verdict = wait_until_ready(watched, seconds, **{"steady_seconds": 1.0, **options})
+    verdict = wait_until_ready(release_of(manifests).watched, seconds, **{"steady": 1.0, **options})
     return verdict, time.monotonic()
 
 
 def put(manifests: Manifests) -> None:
-    apply_manifests(record_release(manifests, image="i", bento="b"))
+    apply_manifests(release_of(manifests).recorded)
+
+
+def release_of(manifests: Manifests) -> Release:
+    plain = any(one["kind"] == "Deployment" for one in manifests)
+    return handmade("workload" if plain else "bento-deployment", manifests, image="i")
 
 
 def late(seen: list[float], came: float) -> float:
@@ -140,7 +139,7 @@ def test_memory_is_named_when_it_was_the_reason(
 def test_a_crash_after_ready_is_told(cluster: LiveCluster, namespace: str, pods: Any) -> None:
     pods(crash_loop(ready_for=1.5))
     put(workload(namespace))
-    verdict, _ = wait(workload(namespace), steady_seconds=8.0)
+    verdict, _ = wait(workload(namespace), steady=8.0)
     assert verdict.reason in ("CrashedAfterReady", "CrashLoopBackOff"), verdict
 
 
@@ -180,25 +179,26 @@ def test_a_paused_deployment_is_told_at_once(
     assert came - begun < SOON
 
 
-def test_an_exceeded_quota_is_told_in_the_server_s_words(
-    cluster: LiveCluster, namespace: str, pods: Any
-) -> None:
+def allow_pods(cluster: LiveCluster, namespace: str, number: int) -> None:
+    place = ("v1", "ResourceQuota", namespace, "pods")
     cluster.api.apply(
         {
             "apiVersion": "v1",
             "kind": "ResourceQuota",
-            "metadata": {"name": "none", "namespace": namespace},
-            "spec": {"hard": {"pods": "0"}},
+            "metadata": {"name": "pods", "namespace": namespace},
+            "spec": {"hard": {"pods": str(number)}},
         }
     )
     cluster.until(
         "the quota counts",
-        lambda: (
-            (cluster.api.get("v1", "ResourceQuota", namespace, "none") or {})
-            .get("status", {})
-            .get("hard")
-        ),
+        lambda: (cluster.api.get(*place) or {}).get("status", {}).get("hard"),
     )
+
+
+def test_an_exceeded_quota_is_told_in_the_server_s_words(
+    cluster: LiveCluster, namespace: str, pods: Any
+) -> None:
+    allow_pods(cluster, namespace, 0)
     put(workload(namespace))
     refused = condition(cluster, namespace, "ReplicaFailure", "True")
     with noting(refused) as seen:
@@ -251,22 +251,7 @@ def test_a_webhook_that_cannot_be_called_is_told(
 
 
 def test_replicas_that_lack_are_not_ready(cluster: LiveCluster, namespace: str, pods: Any) -> None:
-    cluster.api.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "ResourceQuota",
-            "metadata": {"name": "one", "namespace": namespace},
-            "spec": {"hard": {"pods": "1"}},
-        }
-    )
-    cluster.until(
-        "the quota counts",
-        lambda: (
-            (cluster.api.get("v1", "ResourceQuota", namespace, "one") or {})
-            .get("status", {})
-            .get("hard")
-        ),
-    )
+    allow_pods(cluster, namespace, 1)
     put(workload(namespace, replicas=2))
     verdict, _ = wait(workload(namespace, replicas=2))
     assert verdict.reason == "Quota", verdict
@@ -330,7 +315,7 @@ def test_a_pod_that_no_node_takes_is_told_after_the_grace(
         )
 
     with noting(unschedulable) as seen:
-        verdict, came = wait(manifests, unschedulable_seconds=4)
+        verdict, came = wait(manifests, unschedulable=4)
     assert verdict.reason == "Unschedulable", verdict
     assert "Insufficient cpu" in verdict.message
     assert late(seen, came) - 4 < SOON
@@ -405,15 +390,15 @@ def answering(status: int) -> Iterator[str]:
 
 def test_ready_pods_must_answer_too(cluster: LiveCluster, namespace: str, pods: Any) -> None:
     put(workload(namespace))
-    watched = watched_release(record_release(workload(namespace), image="i", bento="b"))
+    watched = release_of(workload(namespace)).watched
     with answering(503) as url:
-        silent = wait_until_ready(replace(watched, url=url), 60, steady_seconds=0.5)
+        silent = wait_until_ready(replace(watched, url=url), 60)
         assert silent.reason == "NotAnswering", silent
         assert "answers 503" in silent.message
-        for how in ({"request": False}, {"tolerated": ["NotAnswering"]}):
-            assert wait_until_ready(replace(watched, url=url), 60, **how).ready
+        tolerated = ["NotAnswering"]
+        assert wait_until_ready(replace(watched, url=url), 60, tolerated=tolerated).ready
     with answering(200) as url:
-        assert wait_until_ready(replace(watched, url=url), 60, steady_seconds=0.5).ready
+        assert wait_until_ready(replace(watched, url=url), 60).ready
 
 
 # -- yatai-deployment ------------------------------------------------------------------------
@@ -460,7 +445,7 @@ def test_a_namespace_that_the_operator_does_not_watch_is_told(
     operator.asleep = True
     put(yatai_pair(namespace))
     begun = time.monotonic()
-    verdict, came = wait(yatai_pair(namespace), unwatched_seconds=4)
+    verdict, came = wait(yatai_pair(namespace), unwatched=4)
     assert verdict.reason == "NotWatched", verdict
     assert namespace in verdict.message
     assert came - begun - 4 < SOON

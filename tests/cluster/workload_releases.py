@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from releases import render_bento_deployment
 from sample_bentos import make_bento
-
-from kfp_bento.runtime.deployments import render_bento_deployment
 
 FIRST = "registry.example.com/wine@sha256:" + "a1" * 32
 SECOND = "registry.example.com/wine@sha256:" + "b2" * 32

@@ -17,7 +17,8 @@ from sample_targets import AFFINITY, ARCHIVE, TOLERATION
 
 from kfp_bento.components import deploy_bento, roll_back
 from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.deployments import TARGETS, Release, write_manifests
+from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 from kfp_bento.runtime.local import Run, run_pipeline
 
@@ -239,9 +240,9 @@ def test_everything_is_left_that_the_component_promises(
     target: str, bento: Path, tmp_path: Path
 ) -> None:
     executed = execute(target, tmp_path, bento)
-    release = Release.from_dict(json.loads((tmp_path / "outputs/release").read_text()))
-    assert (release.target, release.mode) == (target, "rendered")
-    assert executed.values["name"] == release.name == "wine"
+    release = json.loads((tmp_path / "outputs/release").read_text())
+    assert (release["target"], release["mode"]) == (target, "rendered")
+    assert executed.values["name"] == release["name"] == "wine"
     assert executed.values["url"] == ""
     assert (tmp_path / "outputs/summary").read_text().startswith("# Release wine\n")
     assert "Nothing was compared" in (tmp_path / "outputs/diff").read_text()
@@ -332,7 +333,7 @@ def test_kfps_floats_render_the_same_manifests(bento: Path, tmp_path: Path) -> N
     rendered = TARGETS["workload"].render(
         IMAGE, load_bento(bento), {"autoscaling": autoscaling, **options}
     )
-    expected = write_manifests(rendered, tmp_path / "expected")
+    expected = write_manifests(rendered.manifests, tmp_path / "expected")
     made = run.output("deploy-bento", "manifests")
     assert {path.name for path in expected} == {path.name for path in made.iterdir()}
     for path in expected:

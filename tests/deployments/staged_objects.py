@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kfp_bento.runtime.deployments.release.verdict import Snapshot
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot
 
 OURS = "registry.example.com/wine@sha256:" + "a1" * 32
 OTHER = "registry.example.com/wine@sha256:" + "b2" * 32

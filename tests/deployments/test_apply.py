@@ -9,31 +9,16 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_bentos import IMAGE, make_bento
-from stub_api_server import ApiServer, conflict, refusal, serve_api, write_kubeconfig
+from releases import apply_manifests, trial_changes
+from stub_api_server import ApiServer, conflict, refusal, write_kubeconfig
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
 from kfp_bento.runtime.errors import DeploymentError
 
 BENTOES, DEPLOYMENTS = "bentoes", "bentodeployments"
-
-
-@pytest.fixture
-def manifests() -> list[dict[str, Any]]:
-    return render_bento_deployment(IMAGE, make_bento(), namespace="serving")
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serve_api(ApiServer()) as server:
-        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        yield server
 
 
 def test_all_manifests_are_tried_before_any_is_applied(
@@ -67,7 +52,7 @@ def test_what_is_sent_is_a_server_side_apply_under_our_name(
 
 
 def test_a_dry_run_changes_nothing(api: ApiServer, manifests: list[dict[str, Any]]) -> None:
-    apply_manifests(manifests, dry_run=True)
+    assert trial_changes(manifests) == ["created", "created"]
     assert {patch["query"].get("dryRun") for patch in api.patches} == {"All"}
     assert api.objects == {}
 
@@ -146,15 +131,6 @@ def test_a_refusal_says_what_the_server_said_and_what_to_do(
         apply_manifests(manifests, patience_seconds=0.5)
     assert f"({status}): {message}" in refused.value.message
     assert hint in refused.value.hint
-
-
-def test_manifests_that_are_not_portable_are_never_sent(
-    api: ApiServer, manifests: list[dict[str, Any]]
-) -> None:
-    manifests[1]["spec"]["replicas"] = 2
-    with pytest.raises(DeploymentError, match=r"\.spec\.replicas"):
-        apply_manifests(manifests)
-    assert api.patches == []
 
 
 def test_a_silent_cluster_is_an_error_with_its_address(

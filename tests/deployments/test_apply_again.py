@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_bentos import IMAGE, make_bento
-from stub_api_server import ApiServer, serve_api, write_kubeconfig
+from releases import apply_manifests, trial_changes
+from stub_api_server import ApiServer, write_kubeconfig
 
-from kfp_bento.runtime.deployments import apply_manifests, render_bento_deployment
 from kfp_bento.runtime.errors import DeploymentError
-
-
-@pytest.fixture
-def manifests() -> list[dict[str, Any]]:
-    return render_bento_deployment(IMAGE, make_bento(), namespace="serving")
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serve_api(ApiServer()) as server:
-        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        yield server
 
 
 def changes(manifests: list[dict[str, Any]], **options: Any) -> list[str]:
@@ -38,7 +23,7 @@ def test_it_says_what_was_created_changed_and_left_alone(
     assert changes(manifests) == ["created", "created"]
     assert changes(manifests) == ["unchanged", "unchanged"]
     manifests[1]["spec"]["resources"]["limits"]["cpu"] = "900m"
-    assert changes(manifests, dry_run=True) == ["unchanged", "changed"]
+    assert trial_changes(manifests) == ["unchanged", "changed"]
     assert changes(manifests) == ["unchanged", "changed"]
 
 
@@ -117,4 +102,4 @@ def test_an_object_that_is_going_away_is_not_applied(
     api.patches.clear()
     with pytest.raises(DeploymentError, match="is being deleted"):
         apply_manifests(manifests)
-    assert api.patches == []
+    assert {patch["query"].get("dryRun") for patch in api.patches} == {"All"}

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_api_server import ApiServer, serve_api, write_kubeconfig
+from stub_api_server import ApiServer
 
 from kfp_bento.runtime.bentos import Bento
-from kfp_bento.runtime.deployments import Release, cluster_configured, deploy
+from kfp_bento.runtime.deployments import TARGETS, Deployed, Waiting, cluster_configured, deploy
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 TARGET = "KFP_BENTO_LOCAL_TARGET"
@@ -29,18 +29,10 @@ def deploy_bento(
     *,
     mode: str = "auto",
     location: str = "",
-    **more: Any,
-) -> Release:
-    return deploy(
-        "bento-deployment",
-        image,
-        bento,
-        directory,
-        options=more,
-        mode=mode,
-        image_location=location,
-        wait_seconds=0,
-    ).release
+    **options: Any,
+) -> Deployed:
+    release = TARGETS["bento-deployment"].render(image, bento, options)
+    return deploy(release, directory, mode=mode, image_location=location, waiting=Waiting(0))
 
 
 class LocalTarget:
@@ -90,37 +82,29 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTarget]:
         thread.join()
 
 
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    with serve_api(ApiServer()) as server:
-        config = write_kubeconfig(tmp_path / "kubeconfig", server.url)
-        monkeypatch.setenv("KUBECONFIG", str(config))
-        yield server
-
-
 def test_without_a_cluster_a_release_is_only_rendered_and_says_so(
     image: str, bento: Bento, tmp_path: Path
 ) -> None:
-    release = deploy_bento(image, bento, tmp_path / "out", namespace="serving")
-    assert release == Release(
-        target="bento-deployment",
-        mode="rendered",
-        name="wine",
-        namespace="serving",
-        revision=release.revision,
-        url="",
-        image=image,
-        bento_tag="wine:0123456789e12345",
-    )
-    assert re.fullmatch("[0-9a-f]{16}", release.revision)
+    deployed = deploy_bento(image, bento, tmp_path / "out", namespace="serving")
+    assert deployed.to_dict() == {
+        "target": "bento-deployment",
+        "mode": "rendered",
+        "name": "wine",
+        "namespace": "serving",
+        "revision": deployed.release.revision,
+        "url": "",
+        "image": image,
+        "bento_tag": "wine:0123456789e12345",
+    }
+    assert re.fullmatch("[0-9a-f]{16}", deployed.release.revision)
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_with_a_cluster_a_release_is_applied_and_has_its_address_there(
     image: str, bento: Bento, tmp_path: Path, api: ApiServer
 ) -> None:
-    release = deploy_bento(image, bento, tmp_path / "out", name="red", namespace="serving")
-    assert (release.mode, release.url) == ("applied", "http://red.serving.svc:3000")
+    deployed = deploy_bento(image, bento, tmp_path / "out", name="red", namespace="serving")
+    assert (deployed.mode, deployed.url) == ("applied", "http://red.serving.svc:3000")
     assert set(api.objects) == {"bentodeployments/red", "bentoes/wine--0123456789e12345"}
     assert len(list((tmp_path / "out").iterdir())) == 2
 
@@ -135,8 +119,8 @@ def test_rendering_never_touches_the_configured_cluster(
 def test_a_local_run_comes_before_a_configured_cluster(
     image: str, bento: Bento, tmp_path: Path, api: ApiServer, target: LocalTarget
 ) -> None:
-    release = deploy_bento(image, bento, tmp_path, location="oci:build/image")
-    assert (release.mode, release.url) == ("local", "http://127.0.0.1:3999")
+    deployed = deploy_bento(image, bento, tmp_path, location="oci:build/image")
+    assert (deployed.mode, deployed.url) == ("local", "http://127.0.0.1:3999")
     assert api.patches == []
     ((path, request),) = target.requests
     assert path == "/releases"
@@ -226,9 +210,25 @@ def test_a_kubeconfig_that_is_not_there_is_no_cluster(
     assert not cluster_configured()
 
 
-def test_a_release_survives_json(image: str, bento: Bento, tmp_path: Path) -> None:
-    release = deploy_bento(image, bento, tmp_path)
-    assert Release.from_dict(json.loads(json.dumps(release.to_dict()))) == release
+def test_a_wait_of_less_than_nothing_is_refused(image: str, bento: Bento, tmp_path: Path) -> None:
+    release = TARGETS["bento-deployment"].render(image, bento)
+    with pytest.raises(InvalidInput, match="wait_seconds: -1 is negative"):
+        deploy(release, tmp_path / "out", waiting=Waiting(-1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_record_of_a_release_is_plain_json(image: str, bento: Bento, tmp_path: Path) -> None:
+    record = deploy_bento(image, bento, tmp_path).to_dict()
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_one_deployment_tries_everything_once_and_then_applies_it(
+    image: str, bento: Bento, tmp_path: Path, api: ApiServer
+) -> None:
+    deployed = deploy_bento(image, bento, tmp_path, mode="apply")
+    assert [patch["query"].get("dryRun") for patch in api.patches] == ["All", "All", None, None]
+    assert deployed.diff is not None
+    assert [one.change for one in deployed.diff.objects] == ["created", "created"]
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(

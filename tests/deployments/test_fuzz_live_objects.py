@@ -14,12 +14,12 @@ from sample_targets import RENDERED
 from staged_objects import condition, deployment, pod, replica_set, waiting
 from test_fuzz_records import json_values, places
 
-from kfp_bento.runtime.deployments import TARGETS, record_release
+from kfp_bento.runtime.deployments import TARGETS, Waiting
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, checked_object
-from kfp_bento.runtime.deployments.release.marks import holder_of
 from kfp_bento.runtime.deployments.release.record import read_record
-from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Snapshot
-from kfp_bento.runtime.deployments.targets.targets import read_live, target_for, watched_release
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot
+from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.errors import DeploymentError
 
 SHORT = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -48,14 +48,14 @@ STATUS: dict[str, Any] = {
 def scene(which: str) -> dict[str, Any]:
     """All that a look at a release finds, as one JSON value."""
     target, image, bento, options = RENDERED[which]
-    manifests = record_release(TARGETS[target].render(image, bento, options), image=image)
-    primary = TARGETS[target].primary(manifests)
-    name = primary["metadata"]["name"]
+    release = TARGETS[target].render(image, bento, options)
+    name = release.name
     live = [deployment(name), deployment(f"{name}-predictor"), deployment(f"{name}-canary")]
     state = waiting("CrashLoopBackOff", "back-off")
     pods = [pod(state, owner=f"{name}-2", restarts=3, ended={"exitCode": 1, "reason": "Error"})]
-    objects = [{**one, "status": STATUS} for one in manifests]
+    objects = [{**one, "status": STATUS} for one in release.recorded]
     found = {
+        "target": target,
         "objects": objects,
         "deployments": live,
         "sets": [replica_set(one["metadata"]["name"]) for one in live],
@@ -91,10 +91,12 @@ def check_scene(made: dict[str, Any]) -> None:
                 return
             checked_object(one, "an object")
             read_live(one)
-        target = target_for(objects)
-        watched = watched_release(objects)
+        target = TARGETS[made["target"]]
+        if target.primary_kind.name not in [one["kind"] for one in objects]:
+            return  # without it there is no release to look at
+        watched = target.watched(objects)
         primary = next((one for one in objects if ObjectRef.of(one) == watched.primary), None)
-        holder = next((o for o in objects if ObjectRef.of(o) == holder_of(watched.primary)), None)
+        holder = next((one for one in objects if ObjectRef.of(one) == watched.holder), None)
         snapshot = Snapshot(
             primary,
             holder=holder,
@@ -104,12 +106,12 @@ def check_scene(made: dict[str, Any]) -> None:
             pods=made["pods"],
             routes=[one for one in objects if one["kind"] == "HTTPRoute"],
         )
-        judge = ReadinessJudge(watched, steady_seconds=0.0)
+        judge = ReadinessJudge(watched, Waiting(steady=0.0))
         for now in (0.0, 1.0, 100.0):
             judge.look(snapshot, now)
-        judge.give_up(1.0)
+        judge.give_up()
         read_record(holder, watched.primary)
-        url = target.url(objects, primary)
+        url = target.address(objects, primary)
         host = urlsplit(url).hostname or ""
         service = re.compile(rf"{watched.primary.name}[a-z0-9-]*\.[a-z0-9-]+\.svc(\..*)?")
         assert url == "" or service.fullmatch(host), url

@@ -1,10 +1,9 @@
-"""Records that are almost ours: what is changed in one is refused, or could have been ours."""
+"""Records that are almost ours: what is changed in one is refused, or what a target renders."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,33 +11,30 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_records import marked_again, pack
+from planted_records import pack, told_by
 from sample_targets import RENDERED
 
-from kfp_bento.runtime.deployments import TARGETS, record_release
+from kfp_bento.runtime.deployments import TARGETS, Release
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.release.apply import primary_of
-from kfp_bento.runtime.deployments.release.good_release import believed, decode_good, encode_good
+from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
 from kfp_bento.runtime.errors import DeploymentError
 
-SHORT = settings(derandomize=True, deadline=None, max_examples=40, database=None)
+SHORT = settings(derandomize=True, deadline=None, max_examples=60, database=None)
 LONG = settings(derandomize=True, deadline=None, max_examples=4000, database=None)
 
 POLICY = {"ingress": ["team"], "egress": ["dns", {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
 
 
-def _recorded() -> dict[str, tuple[dict[str, Any], ...]]:
+def _released() -> dict[str, Release]:
     found = {}
     for which, (target, image, bento, options) in RENDERED.items():
         apart = {} if options.get("mode") in ("Knative", "Serverless") else POLICY
-        given = {**options, "network_policy": apart}
-        manifests = TARGETS[target].render(image, bento, given)
-        found[which] = record_release(manifests, image=image, bento="wine:v1")
+        found[which] = TARGETS[target].render(image, bento, {**options, "network_policy": apart})
     return found
 
 
-RECORDED = _recorded()
-TEXTS = [encode_good(manifests) for manifests in RECORDED.values()]
+RELEASES = _released()
+TEXTS = [encode_good(release) for release in RELEASES.values()]
 CONTAINER = {"name": "x", "image": "x", "securityContext": {"privileged": True}}
 # What an attacker would like to see in a pod, or around one.
 WISHES: dict[str, Any] = {
@@ -69,56 +65,6 @@ WISHES: dict[str, Any] = {
     "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]},
     "optional": True,
 }
-# What options may say freely: everything else in a rendering is ours, down to the value.
-FREE = [
-    re.compile(pattern)
-    for pattern in (
-        # Labels and annotations of objects and pods, with what provenance says of the models.
-        r".*\.(labels|annotations)\..*",
-        # Numbers, and where pods run.
-        r".*\.(replicas|minReplicas|maxReplicas|scaleTarget|scaleMetric|timeout|weight)",
-        r".*\.(containerConcurrency|canaryTrafficPercent|trafficPercent|stabilizationWindowSeconds)",
-        r".*\.(progressDeadlineSeconds|revisionHistoryLimit|terminationGracePeriodSeconds)",
-        r".*\.startupProbe\..*",
-        r".*\.(periodSeconds|failureThreshold|timeoutSeconds|initialDelaySeconds)",
-        r".*\.(minAvailable|maxUnavailable|maxSurge|selectPolicy|strategy\.type)",
-        r".*\.(nodeSelector|affinity|tolerations|topologySpreadConstraints)(\..*|\[.*)?",
-        r".*\.(schedulerName|priorityClassName|runtimeClassName|serviceAccountName)",
-        r".*\.automountServiceAccountToken",
-        # What the bento and its models are, by digest, by tag for a builder, or by address.
-        r".*\.(image|storageUri|bentomlVersion|protocolVersion|modelFormat\..*|runtime)",
-        r"Bento(Request)?\.spec\..*",
-        # Variables, Secrets and ConfigMaps, resources.
-        r".*\.(env|envFrom|envs)(\[.*|\..*)?",
-        r".*\.(resources|behavior|metrics|autoscaling)(\..*|\[.*)?",
-        r".*\.imagePullSecrets(\[.*)?",
-        r".*\.volumes\[\d+\]\.(secret\.secretName|configMap\.name|emptyDir\.sizeLimit)",
-        r".*\.volumeMounts\[\d+\]\.mountPath",
-        # What only one target has.
-        r".*\.(batcher|logger)\..*",
-        r"InferenceService\.spec\.(transformer|explainer)\.containers\[0\]\.(args|ports|command).*",
-        r"InferenceService\.spec\.(canary\[0\]\.)?predictor\.name",
-        r"BentoDeployment\.spec\.(ingress|monitorExporter|extraPodSpec|extraPodMetadata)\..*",
-        r"BentoDeployment\.spec\.runners\[\d+\]\..*",
-        r"HTTPRoute\.spec\.(parentRefs|hostnames).*",
-        r"HTTPRoute\.spec\.rules\[0\]\.(timeouts|matches|backendRefs).*",
-        r"ServiceMonitor\.spec\.endpoints\[0\]\.interval",
-        r"NetworkPolicy\.spec\.(ingress|egress).*",
-    )
-]
-# Parts that an option brings, and that are not there without it.
-WITHOUT = re.compile(
-    r"InferenceService\.spec\.(transformer|explainer|canary)(\.|\[).*"
-    r"|.*\.(batcher|logger|labels|annotations)(\..*)?|BentoDeployment\.spec\.runners.*"
-)
-# Objects that an option brings: a record without one is a rendering without the option.
-BY_OPTION = (
-    "HorizontalPodAutoscaler",
-    "PodDisruptionBudget",
-    "ServiceMonitor",
-    "HTTPRoute",
-    "NetworkPolicy",
-)
 PLAIN_PODS = ("workload", "inference service", "stored model")
 
 
@@ -132,39 +78,6 @@ def places(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     for inner, key in entries:
         yield inner, value, key
         yield from places(value[key], inner)
-
-
-def leaves(value: Any, path: str) -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {k: v for key in value for k, v in leaves(value[key], f"{path}.{key}").items()}
-    if isinstance(value, list) and value:
-        pairs = enumerate(value)
-        return {k: v for i, one in pairs for k, v in leaves(one, f"{path}[{i}]").items()}
-    return {path: value}
-
-
-def differences(before: Any, after: Any) -> list[str]:
-    """The paths at which manifests differ, apart from the marks of the revision."""
-    found: list[str] = []
-    old = {(one["kind"], one["metadata"]["name"]): one for one in before}
-    new = {(one.get("kind"), (one.get("metadata") or {}).get("name")): one for one in after}
-    asked_for = [
-        place
-        for place in old
-        if place not in new and (place[0] in BY_OPTION or place[1].endswith("-canary"))
-    ]
-    for place in (old.keys() | new.keys()) - set(asked_for):
-        then = leaves(old.get(place, {}), str(place[0]))
-        now = leaves(new.get(place, {}), str(place[0]))
-        found += [
-            key
-            for key in then.keys() | now.keys()
-            if then.get(key) != now.get(key)
-            # An empty object or list says the same as none.
-            and (key in then or now[key] not in ({}, []))
-            and (key in now or not WITHOUT.fullmatch(key))
-        ]
-    return [path for path in found if not path.endswith(".kfp-bento/revision")]
 
 
 json_values = st.recursive(
@@ -183,68 +96,79 @@ json_values = st.recursive(
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
-    which = draw(st.sampled_from(sorted(RECORDED)))
-    manifests: list[dict[str, Any]] = json.loads(json.dumps(RECORDED[which]))
+def mutated(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    which = draw(st.sampled_from(sorted(RELEASES)))
+    told = told_by(RELEASES[which])
     for _ in range(draw(st.integers(1, 3))):
-        found = list(places(manifests))
-        if not found:
-            break
+        found = list(places(told))
         _, holder, key = found[draw(st.integers(0, len(found) - 1))]
         how = draw(st.integers(0, 4))
         value = holder[key]
+        wish = draw(st.sampled_from(sorted(WISHES)))
         if how == 0:
             del holder[key]
         elif how == 1:
             holder[key] = draw(json_values)
         elif how == 2 and isinstance(value, dict):
-            wish = draw(st.sampled_from(sorted(WISHES)))
             value[wish] = json.loads(json.dumps(WISHES[wish]))
         elif how == 3 and isinstance(value, list):
-            value.append(draw(st.sampled_from([CONTAINER, *value]) | json_values))
+            added = draw(st.sampled_from([CONTAINER, *value]) | json_values)
+            value.append(json.loads(json.dumps(added)))
         else:
-            wish = draw(st.sampled_from(sorted(WISHES)))
             holder[key] = json.loads(json.dumps(WISHES[wish]))
-    return which, manifests
+    return which, told
 
 
-def check_mutated(which: str, manifests: list[dict[str, Any]]) -> bool:
-    before = RECORDED[which]
+def check_mutated(which: str, told: dict[str, Any]) -> bool:
+    before = RELEASES[which]
     try:
-        text = pack(marked_again(manifests), image=decode_good(encode_good(before)).image)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        # Nobody could have computed marks for it: then as it is, with any revision.
-        text = packed({"revision": "0123456789abcdef", "manifests": manifests})
-    try:
-        kept = believed(text, ObjectRef.of(primary_of(before)))
+        good = believed(pack(told), before.primary)
     except DeploymentError:
         return False
-    if not kept.manifests:
+    if good.release is None:
         return False  # as of a release that was too large to keep: there is nothing to apply
-    for path in differences(before, kept.manifests):
-        assert any(pattern.fullmatch(path) for pattern in FREE), path
+    check_own(before, good.release)
     if which.startswith(PLAIN_PODS):
-        told = json.dumps(kept.manifests)
+        told_manifests = json.dumps(good.release.manifests)
         for wish in ("hostNetwork", "hostPath", "initContainers", '"privileged": true', "hostPort"):
-            assert wish not in told or wish in json.dumps(before), wish
+            assert wish not in told_manifests, wish
     return True
 
 
-def packed(value: Any) -> str:
-    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+def check_own(before: Release, release: Release) -> None:
+    """All objects are of this release: its kinds, its names, its namespace, its labels."""
+    known = {(kind.api_version, kind.name) for kind in release.target.kinds}
+    ours = before.recorded[0]["metadata"]["labels"]
+    for one in release.recorded:
+        metadata = one["metadata"]
+        assert (one["apiVersion"], one["kind"]) in known
+        assert metadata["name"] in release.target.names(before.name, one)
+        assert metadata["namespace"] == before.namespace
+        assert metadata.keys() <= {"name", "namespace", "labels", "annotations"}
+        for label in ("kfp-bento/release", "kfp-bento/kind"):
+            assert metadata["labels"][label] == ours[label]
+
+
+@pytest.mark.parametrize("which", RELEASES)
+def test_what_every_target_renders_is_its_own(which: str) -> None:
+    assert check_mutated(which, told_by(RELEASES[which]))
 
 
 @given(mutated())
 @SHORT
-def test_a_changed_record_is_refused_or_could_have_been_rendered(change: Any) -> None:
+def test_a_changed_record_is_refused_or_is_what_its_target_renders(change: Any) -> None:
     check_mutated(*change)
 
 
 @pytest.mark.slow
 @given(mutated())
 @LONG
-def test_many_changed_records_are_refused_or_could_have_been_rendered(change: Any) -> None:
+def test_many_changed_records_are_refused_or_are_what_their_targets_render(change: Any) -> None:
     check_mutated(*change)
+
+
+def packed(value: Any) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
 
 
 @st.composite
@@ -255,8 +179,8 @@ def texts(draw: st.DrawFn) -> str:
     if how == 1:
         return packed(draw(json_values))
     if how == 2:
-        facts = st.sampled_from(["revision", "image", "bento", "manifests"])
-        return packed(draw(st.dictionaries(facts, json_values, max_size=4)))
+        facts = st.sampled_from(["revision", "image", "tag", "target", "bento", "options"])
+        return packed(draw(st.dictionaries(facts, json_values, max_size=6)))
     text = list(draw(st.sampled_from(TEXTS)))
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(text) - 1))
@@ -267,7 +191,6 @@ def texts(draw: st.DrawFn) -> str:
 def check_text(text: str) -> None:
     primary = ObjectRef("apps/v1", "Deployment", "serving", "wine-live")
     try:
-        decode_good(text)
         believed(text, primary)
     except DeploymentError:
         return

@@ -10,9 +10,8 @@ from sample_bentos import IMAGE, generated_bento, make_bento
 from sample_targets import SIDE, STORED
 
 from kfp_bento.runtime.bentos import Bento, can_require_token
-from kfp_bento.runtime.deployments import TARGETS, needed_permissions, record_release
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.release.apply import in_order, primary_of
+from kfp_bento.runtime.deployments import TARGETS, Release, needed_permissions
+from kfp_bento.runtime.deployments.release.apply import in_order
 from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -23,6 +22,10 @@ TOKEN = {"name": "wine-token", "key": "token"}
 
 
 def render(target: str, bento: Bento | None = None, **options: Any) -> tuple[Any, ...]:
+    return released(target, bento, **options).manifests
+
+
+def released(target: str, bento: Bento | None = None, **options: Any) -> Release:
     more = ARCHIVE if target == "bento-request" else {}
     image = "" if target == "bento-request" or "storage_uri" in options else IMAGE
     made = None if "storage_uri" in options else bento or make_bento()
@@ -203,7 +206,7 @@ def test_a_token_comes_out_of_a_secret_and_is_never_in_a_manifest(
 ) -> None:
     bento = generated_bento(tmp_path / "bento")
     manifests = render(target, bento, api_token_secret=TOKEN, envs={"A": "1"})
-    spec = primary_of(manifests)["spec"]
+    spec = TARGETS[target].primary(manifests)["spec"]
     pod = spec["template"]["spec"] if target == "workload" else spec["predictor"]
     assert pod["containers"][0]["env"] == [
         {"name": "KFP_BENTO_API_TOKEN", "valueFrom": {"secretKeyRef": TOKEN}},
@@ -213,7 +216,7 @@ def test_a_token_comes_out_of_a_secret_and_is_never_in_a_manifest(
 
 def test_probes_and_the_wait_need_no_token(tmp_path: Path) -> None:
     manifests = render("workload", generated_bento(tmp_path / "b"), api_token_secret=TOKEN)
-    container = primary_of(manifests)["spec"]["template"]["spec"]["containers"][0]
+    container = TARGETS["workload"].primary(manifests)["spec"]["template"]["spec"]["containers"][0]
     paths = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")}
     assert paths == {"/readyz", "/livez"}
 
@@ -221,7 +224,7 @@ def test_probes_and_the_wait_need_no_token(tmp_path: Path) -> None:
 def test_a_secret_is_named_and_its_key_is_token_unless_said(tmp_path: Path) -> None:
     bento = generated_bento(tmp_path / "bento")
     manifests = render("workload", bento, api_token_secret={"name": "wine-token"})
-    container = primary_of(manifests)["spec"]["template"]["spec"]["containers"][0]
+    container = TARGETS["workload"].primary(manifests)["spec"]["template"]["spec"]["containers"][0]
     assert container["env"][0]["valueFrom"]["secretKeyRef"] == TOKEN
     for wrong in ({"name": ""}, {"key": "a"}, {"name": "A B"}, {"name": "a", "value": "b"}):
         with pytest.raises(InvalidInput, match="api_token_secret"):
@@ -243,10 +246,8 @@ def test_a_policy_is_recorded_and_comes_back(target: str, egress: Any, tmp_path:
     options: dict[str, Any] = {"network_policy": {"ingress": ["team"], "egress": egress}}
     if target in WITH_PODS:
         options["api_token_secret"] = TOKEN
-    manifests = render(target, generated_bento(tmp_path / "bento"), **options)
-    recorded = record_release(manifests, image="", bento="wine:v1")
-    kept = believed(encode_good(recorded), ObjectRef.of(primary_of(recorded)))
-    assert kept.manifests == recorded
+    release = released(target, generated_bento(tmp_path / "bento"), **options)
+    assert believed(encode_good(release), release.primary).release == release
 
 
 @pytest.mark.parametrize("target", TARGETS)

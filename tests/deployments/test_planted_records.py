@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_records import changed, cluster_admin, pack, privileged_deployment
-from sample_bentos import IMAGE
-from sample_targets import OTHER, RENDERED
+from planted_records import (
+    cluster_admin,
+    pack,
+    privileged_deployment,
+    record,
+    record_of_manifests,
+    told_by,
+)
+from sample_bentos import IMAGE, generated_bento
+from sample_targets import OTHER, RENDERED, SIDE
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import TARGETS, record_release
+from kfp_bento.runtime.deployments import TARGETS, Release
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.release.apply import primary_of
 from kfp_bento.runtime.deployments.release.good_release import (
     LARGEST_RECORD,
-    GoodRelease,
     believed,
-    decode_good,
     encode_good,
 )
 from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
 
 KEY = "k" * 32
-Recorded = tuple[dict[str, Any], ...]
 
 
-def recorded(which: str) -> Recorded:
+def released(which: str, **more: Any) -> Release:
     target, image, bento, options = RENDERED[which]
-    manifests = TARGETS[target].render(image, bento, options)
-    return record_release(manifests, image=image, bento="wine:v1")
+    return TARGETS[target].render(image, bento, {**options, **more})
 
 
-def ref_of(manifests: Any) -> ObjectRef:
-    return ObjectRef.of(primary_of(manifests))
-
-
-def refusal(manifests: Any, primary: ObjectRef, **facts: Any) -> str:
+def refusal(text: str, primary: ObjectRef) -> str:
     with pytest.raises(DeploymentError, match="is not believed") as refused:
-        believed(pack(list(manifests), **facts), primary)
+        believed(text, primary)
     return refused.value.message
 
 
@@ -54,280 +53,177 @@ def refusal(manifests: Any, primary: ObjectRef, **facts: Any) -> str:
 
 @pytest.mark.parametrize("which", RENDERED)
 def test_whatever_a_target_renders_can_come_back(which: str) -> None:
-    manifests = recorded(which)
-    assert believed(encode_good(manifests), ref_of(manifests)).manifests == manifests
+    release = released(which)
+    good = believed(encode_good(release), release.primary)
+    assert good.release == release
+    assert (good.revision, good.image, good.bento) == (
+        release.revision,
+        release.image,
+        release.bento_tag,
+    )
 
 
-def test_what_earlier_versions_have_recorded_can_come_back() -> None:
-    """Annotations as the commit before this border wrote them, for all that targets offer."""
+def test_a_release_comes_back_though_the_folder_of_its_bento_is_gone(tmp_path: Path) -> None:
+    bento = generated_bento(tmp_path / "bento")
+    options = {"api_token_secret": {"name": "wine-token"}}
+    release = TARGETS["workload"].render(IMAGE, bento, options)
+    text = encode_good(release)
+    shutil.rmtree(bento.directory)
+    assert believed(text, release.primary).release == release
+
+
+def test_a_record_holds_what_a_user_wrote_and_no_manifest() -> None:
+    told = told_by(released("workload in full"))
+    assert told["options"] == RENDERED["workload in full"][3]
+    assert told.keys() == {"revision", "image", "tag", "target", "bento", "options"}
+
+
+def test_what_is_rendered_otherwise_by_now_is_of_both_revisions() -> None:
+    release = released("workload")
+    good = believed(record(release, revision="0123456789abcdef"), release.primary)
+    assert good.release is not None
+    assert good.revision == "0123456789abcdef" != good.release.revision
+    assert good.is_at(good.revision) and good.is_at(release.revision)
+    assert not good.is_at("fedcba9876543210")
+
+
+def test_manifests_that_earlier_versions_have_recorded_are_not_believed() -> None:
     kept = json.loads(Path(__file__).with_name("earlier_records.json").read_text())
-    assert set(kept) <= set(RENDERED)
     for which, text in kept.items():
-        assert believed(text, ref_of(recorded(which))).manifests, which
+        primary = released(which).primary
+        with pytest.raises(DeploymentError, match="earlier version") as refused:
+            believed(text, primary)
+        assert "Deploy the release that you want" in refused.value.hint
 
 
-# -- what is not ours is refused by its field ------------------------------------------------
+# -- what is not ours is refused by its name -------------------------------------------------
 
 
-def spec_of(manifests: Any, kind: str = "Deployment") -> Any:
-    found = next(one for one in manifests if one["kind"] == kind)["spec"]
-    return found["template"]["spec"] if kind == "Deployment" else found
-
-
-def of_kind(manifests: Any, kind: str) -> Any:
-    return next(one for one in manifests if one["kind"] == kind)
-
-
-def in_pod(**fields: Any) -> Callable[[Any], Any]:
-    return lambda manifests: spec_of(manifests).update(fields)
-
-
-def in_container(**fields: Any) -> Callable[[Any], Any]:
-    return lambda manifests: spec_of(manifests)["containers"][0].update(fields)
-
-
-def in_spec(kind: str, **fields: Any) -> Callable[[Any], Any]:
-    return lambda manifests: of_kind(manifests, kind)["spec"].update(fields)
-
-
-def security(**fields: Any) -> Callable[[Any], Any]:
-    return lambda manifests: spec_of(manifests)["containers"][0]["securityContext"].update(fields)
-
-
-def pod_security(**fields: Any) -> Callable[[Any], Any]:
-    return lambda manifests: spec_of(manifests)["securityContext"].update(fields)
-
-
-def appended(*path: Any, value: Any) -> Callable[[Any], Any]:
-    def change(manifests: Any) -> None:
-        place = spec_of(manifests)
-        for key in path:
-            place = place[key]
-        place.append(value)
-
-    return change
-
-
-HOST = {"name": "host", "hostPath": {"path": "/"}}
-MORE = {"name": "more", "image": IMAGE, "securityContext": {"privileged": True}}
-NEVER_IN_A_WORKLOAD: list[tuple[str, Callable[[Any], Any]]] = [
-    ("spec.template.spec.hostNetwork", in_pod(hostNetwork=True)),
-    ("spec.template.spec.hostPID", in_pod(hostPID=True)),
-    ("spec.template.spec.hostIPC", in_pod(hostIPC=True)),
-    ("spec.template.spec.hostUsers", in_pod(hostUsers=False)),
-    ("spec.template.spec.hostAliases", in_pod(hostAliases=[{"ip": "10.0.0.1"}])),
-    ("spec.template.spec.nodeName", in_pod(nodeName="master")),
-    ("spec.template.spec.initContainers", in_pod(initContainers=[MORE])),
-    ("spec.template.spec.ephemeralContainers", in_pod(ephemeralContainers=[MORE])),
-    ("spec.template.spec.dnsConfig", in_pod(dnsConfig={"nameservers": ["203.0.113.9"]})),
-    ("spec.template.spec.shareProcessNamespace", in_pod(shareProcessNamespace=True)),
-    ("spec.template.spec.containers has 2", appended("containers", value=MORE)),
-    ("spec.template.spec.volumes[1].hostPath", in_pod(volumes=[{"name": "tmp"}, HOST])),
-    ("spec.template.spec.volumes", in_pod(volumes=[{"name": "tmp", "emptyDir": {}}] * 2)),
-    ("projected", in_pod(volumes=[{"name": "tmp", "projected": {"sources": []}}])),
-    ("persistentVolumeClaim", in_pod(volumes=[{"name": "tmp", "persistentVolumeClaim": {}}])),
-    ("csi", in_pod(volumes=[{"name": "tmp", "csi": {"driver": "x"}}])),
-    ("containers[0].securityContext", security(privileged=True)),
-    ("containers[0].securityContext", security(runAsUser=0)),
-    ("containers[0].securityContext", security(runAsNonRoot=1)),
-    ("containers[0].securityContext", security(capabilities={"add": ["SYS_ADMIN"]})),
-    ("containers[0].securityContext", security(allowPrivilegeEscalation=True)),
-    ("containers[0].securityContext", security(readOnlyRootFilesystem=False)),
-    ("containers[0].securityContext", security(procMount="Unmasked")),
-    ("containers[0].securityContext is missing", lambda m: spec_of(m)["containers"][0].pop(
-        "securityContext"
-    )),
-    ("spec.securityContext", pod_security(runAsUser=0)),
-    ("spec.securityContext", pod_security(sysctls=[{"name": "kernel.msgmax", "value": "1"}])),
-    ("containers[0].image", in_container(image="registry.example.com/evil:latest")),
-    ("containers[0].command", in_container(command=["sh", "-c", "id"])),
-    ("containers[0].args", in_container(args=["-c"])),
-    ("containers[0].name", in_container(name="other")),
-    ("containers[0].stdin", in_container(stdin=True)),
-    ("containers[0].lifecycle", in_container(
-        lifecycle={"postStart": {"exec": {"command": ["sh"]}}}
-    )),
-    ("containers[0].ports", in_container(ports=[{"containerPort": 3000, "hostPort": 80}])),
-    ("containers[0].volumeDevices", in_container(volumeDevices=[])),
-    ("containers[0].volumeMounts[0].subPath", in_container(
-        volumeMounts=[{"name": "tmp", "mountPath": "/tmp", "subPath": "../.."}]
-    )),
-    ("volumes", in_container(volumeMounts=[{"name": "tmp", "mountPath": "/home/bentoml/bento"}])),
-    ("livenessProbe.httpGet.host", in_container(
-        livenessProbe={"httpGet": {"path": "/livez", "port": 3000, "scheme": "HTTP", "host": "x"}}
-    )),
-    ("livenessProbe.exec", in_container(livenessProbe={"exec": {"command": ["sh"]}})),
-    ("containers[0].env", in_container(env=[{"name": "BENTO_PATH", "value": "/tmp"}])),
-    ("containers[0].env", in_container(
-        env=[{"name": "KFP_BENTO_API_TOKEN", "value": "known to everybody"}]
-    )),
-    ("env[0].valueFrom.secretKeyRef.optional", in_container(
-        env=[{
-            "name": "KFP_BENTO_API_TOKEN",
-            "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optional": True}},
-        }]
-    )),
-    ("selector", in_spec("Deployment", selector={"matchLabels": {"app": "other"}})),
-    ("spec.minReadySeconds", in_spec("Deployment", minReadySeconds=1)),
-    ("spec.template.metadata.labels", lambda m: of_kind(m, "Deployment")["spec"]["template"][
-        "metadata"
-    ]["labels"].update({"app.kubernetes.io/instance": "other"})),
-    ("spec.template.metadata.annotations", lambda m: of_kind(m, "Deployment")["spec"]["template"][
-        "metadata"
-    ]["annotations"].update({"kfp-bento/pod-revision": "x"})),
-    ("spec.externalIPs", in_spec("Service", externalIPs=["203.0.113.9"])),
-    ("spec.externalName", in_spec("Service", externalName="example.com")),
-    ("spec.type", in_spec("Service", type="LoadBalancer")),
-    ("spec.selector", in_spec("Service", selector={"app": "bank"})),
-    ("spec.rules[0].filters", lambda m: of_kind(m, "HTTPRoute")["spec"]["rules"][0].update(
-        filters=[{"type": "RequestMirror"}]
-    )),
-    ("backendRefs[0].namespace", lambda m: of_kind(m, "HTTPRoute")["spec"]["rules"][0][
-        "backendRefs"
-    ][0].update(namespace="bank")),
-    ("backendRefs", lambda m: of_kind(m, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0].update(
-        name="bank"
-    )),
-    ("spec.namespaceSelector", in_spec("ServiceMonitor", namespaceSelector={"any": True})),
-    ("endpoints[0].bearerTokenFile", lambda m: of_kind(m, "ServiceMonitor")["spec"]["endpoints"][
-        0
-    ].update(bearerTokenFile="/var/run/secrets/kubernetes.io/serviceaccount/token")),
-    ("spec.scaleTargetRef", in_spec(
-        "HorizontalPodAutoscaler", scaleTargetRef={"kind": "Deployment", "name": "bank"}
-    )),
-    ("spec.selector", in_spec("PodDisruptionBudget", selector={})),
-    ("metadata.ownerReferences", lambda m: m[0]["metadata"].update(ownerReferences=[])),
-    ("metadata.finalizers", lambda m: m[0]["metadata"].update(finalizers=["a/b"])),
-    ("metadata.namespace", lambda m: m[1]["metadata"].update(namespace="kube-system")),
-    ("under kfp-bento/", lambda m: m[0]["metadata"]["annotations"].update(
-        {"kfp-bento/last-good": "again"}
-    )),
-    ("metadata.annotations", lambda m: m[0]["metadata"]["annotations"].update(
-        {"kfp-bento/unheard-of": "x"}
-    )),
-    ("status", lambda m: m[0].update(status={})),
-    ("twice", lambda m: m.append(m[1])),
-    ("kfp-bento/", lambda m: m[1]["metadata"]["labels"].update({"kfp-bento/release": "beer"})),
-    ("no such object", lambda m: m[1]["metadata"].update(name="beer")),
-    ("not its primary object", lambda m: m[0]["metadata"].update(name="beer")),
-    ("no release of a Deployment", lambda m: m.append(cluster_admin("serving", {}))),
-    ("no release of a Deployment", lambda m: m[1].update(kind="Secret")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("field", "change"),
-    NEVER_IN_A_WORKLOAD,
-    ids=[f"{place}: {field}" for place, (field, _) in enumerate(NEVER_IN_A_WORKLOAD)],
-)
-def test_what_a_workload_never_is_never_comes_back(
-    field: str, change: Callable[[Any], Any]
-) -> None:
-    manifests = recorded("workload in full")
-    assert field in refusal(changed(manifests, change), ref_of(manifests))
-
-
-def predictor(manifests: Any) -> Any:
-    return of_kind(manifests, "InferenceService")["spec"]["predictor"]
-
-
-NEVER_ELSEWHERE: list[tuple[str, str, Callable[[Any], Any]]] = [
-    ("inference service", "hostNetwork", lambda m: predictor(m).update(hostNetwork=True)),
-    ("inference service", "securityContext", lambda m: predictor(m).pop("securityContext")),
-    ("inference service", "workerSpec", lambda m: predictor(m).update(workerSpec={})),
-    ("inference service", "initContainers", lambda m: predictor(m).update(initContainers=[MORE])),
-    ("inference service", "no such object", lambda m: m[0]["metadata"].update(name="other")),
-    (
-        "inference service in full",
-        "transformer.containers[0].securityContext",
-        lambda m: of_kind(m, "InferenceService")["spec"]["transformer"]["containers"][0][
-            "securityContext"
-        ].update(privileged=True),
-    ),
-    (
-        "inference service in full",
-        "logger.url",
-        lambda m: predictor(m)["logger"].update(url="file:///etc/passwd"),
-    ),
-    ("stored model", "storageUri", lambda m: predictor(m)["model"].update(storageUri="ftp://x/y")),
-    ("stored model", "volumes", lambda m: predictor(m).update(volumes=[HOST])),
-    (
-        "bento deployment in full",
-        "spec.annotations",
-        lambda m: of_kind(m, "BentoDeployment")["spec"]["annotations"].update({"x/y": "z"}),
-    ),
-    (
-        "bento deployment in full",
-        "spec.bento",
-        lambda m: of_kind(m, "BentoDeployment")["spec"].update(bento="another"),
-    ),
-    (
-        "bento deployment",
-        "image",
-        lambda m: of_kind(m, "Bento")["spec"].update(image="registry.example.com/evil:latest"),
-    ),
-    (
-        "bento deployment in full",
-        "extraPodSpec.containers[0].name",
-        lambda m: of_kind(m, "BentoDeployment")["spec"]["extraPodSpec"]["containers"][0].update(
-            name="main"
-        ),
-    ),
+RESERVED_MOUNT = {"secret_files": {"/home/bentoml/bento": "s"}}
+NEVER_ASKED_FOR: list[tuple[str, str, dict[str, Any]]] = [
     *(
-        (
-            "bento deployment with runners",
-            "spec.runners",
-            lambda m, runners=runners: m[0]["spec"].update(runners=runners),
-        )
-        for runners in (5, "x", [5], ["x"], [{"x": 1}])
+        ("workload in full", name, {name: value})
+        for name, value in {
+            "hostNetwork": True,
+            "hostPID": True,
+            "hostAliases": [],
+            "nodeName": "master",
+            "initContainers": [],
+            "containers": [{"name": "more", "image": IMAGE}],
+            "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+            "securityContext": {"privileged": True},
+            "command": ["sh", "-c", "id"],
+            "lifecycle": {},
+            "extra_pod_spec": {"hostNetwork": True},
+            "manifests": [],
+        }.items()
     ),
+    ("workload in full", "BENTO_PATH", {"envs": {"BENTO_PATH": "/tmp"}}),
+    ("workload in full", "KFP_BENTO_API_TOKEN", {"envs": {"KFP_BENTO_API_TOKEN": "known"}}),
+    ("workload in full", "api_token_secret", {"api_token_secret": {"name": "a", "key": "b"}}),
+    ("workload in full", "secret_files", RESERVED_MOUNT),
+    ("workload in full", "secret_files", {"secret_files": {"/a/../..": "s"}}),
+    ("workload in full", "config_files", {"config_files": {"/tmp": "s"}}),
+    ("workload in full", "labels", {"labels": {"app.kubernetes.io/instance": "other"}}),
+    ("workload in full", "annotations", {"annotations": {"kfp-bento/last-good": "again"}}),
+    ("workload in full", "service_account", {"service_account": "../x"}),
+    ("workload in full", "automount_token", {"automount_token": "yes"}),
+    ("workload in full", "route", {"route": {"gateway": "a", "filters": []}}),
+    ("workload in full", "route.weights", {"route": {"gateway": "a", "weights": {"bank": 100}}}),
+    ("workload in full", "service_monitor", {"service_monitor": {"namespaceSelector": {}}}),
+    ("workload in full", "autoscaling", {"autoscaling": {"scaleTargetRef": {"name": "bank"}}}),
+    ("workload in full", "network_policy", {"network_policy": {"podSelector": {}}}),
+    ("workload in full", "startup_seconds", {"startup_seconds": "soon"}),
+    ("inference service in full", "transformer", {"transformer": {**SIDE, "privileged": True}}),
+    ("inference service in full", "transformer.image", {"transformer": {"image": "evil:latest"}}),
+    ("inference service in full", "logger.url", {"logger": {"url": "file:///etc/passwd"}}),
+    ("stored model", "storage_uri", {"storage_uri": "ftp://x/y"}),
+    ("stored model", "secret_files", {"secret_files": {"/a": "s"}}),
+    ("bento deployment in full", "annotations", {"annotations": {"yatai.ai/x": "y"}}),
     (
-        "bento request",
-        "downloadUrl",
-        lambda m: of_kind(m, "BentoRequest")["spec"].update(downloadUrl="https://x/$(id)/a.tar"),
+        "bento deployment in full",
+        "extra_pod_spec.containers[0].name",
+        {"extra_pod_spec": {"containers": [{"name": "main", "image": IMAGE}]}},
     ),
-    (
-        "bento request in full",
-        "models[0].downloadUrl",
-        lambda m: of_kind(m, "BentoRequest")["spec"]["models"][0].update(downloadUrl="file:///x/y"),
-    ),
-    (
-        "bento request",
-        "annotations",
-        lambda m: of_kind(m, "BentoRequest")["metadata"]["annotations"].update({"yatai.ai/x": "y"}),
-    ),
+    ("bento deployment in full", "hostNetwork", {"extra_pod_spec": {"hostNetwork": True}}),
+    ("bento deployment in full", "runners", {"runners": [{"name": "x"}]}),
+    ("bento deployment with runners", "runners", {"runners": [{"name": "other"}]}),
+    ("bento request", "archive_url", {"archive_url": "https://x/$(id)/a.tar"}),
+    ("bento request", "models[0].url", {"models": [{"tag": "a:b", "url": "file:///x/y"}]}),
 ]
 
 
-@pytest.mark.parametrize(("which", "field", "change"), NEVER_ELSEWHERE)
-def test_what_other_targets_never_render_never_comes_back(
-    which: str, field: str, change: Callable[[Any], Any]
+@pytest.mark.parametrize(("which", "field", "options"), NEVER_ASKED_FOR)
+def test_an_option_that_its_target_refuses_never_comes_back(
+    which: str, field: str, options: dict[str, Any]
 ) -> None:
-    manifests = recorded(which)
-    assert field in refusal(changed(manifests, change), ref_of(manifests))
+    release = released(which)
+    assert field in refusal(record(release, options=options), release.primary)
+
+
+@pytest.mark.parametrize("image", ["registry.example.com/evil:latest", "", "x", "\x1b[2J"])
+def test_an_image_that_is_not_named_by_its_digest_never_comes_back(image: str) -> None:
+    release = released("workload")
+    assert "image" in refusal(record(release, image=image), release.primary)
+
+
+FACTS = told_by(TARGETS["bento-deployment"].render(*RENDERED["bento deployment with runners"][1:3]))
+RUNNER = {"name": "a", "runnableType": "", "modelTags": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "../x"}, "bento name"),
+        ({"version": ""}, "bento version"),
+        ({"version": 7}, "bento.version"),
+        ({"directory": "/etc"}, "bento.directory"),
+        ({"models": {}}, "bento.models"),
+        ({"models": [{"tag": "a:b"}]}, "bento.models[0].digest"),
+        ({"runners": [5]}, "bento.runners[0]"),
+        ({"runners": [{**RUNNER, "name": "a b"}]}, "runners[0].name"),
+        ({"takes_token": "yes"}, "bento.takes_token"),
+        ({"bentoml_version": "x" * 5000}, "bento.bentoml_version"),
+        ({"bentoml_version": "\x1b[2J"}, "bento.bentoml_version"),
+    ],
+)
+def test_facts_that_no_bento_has_never_come_back(changes: dict[str, Any], told: str) -> None:
+    release = released("bento deployment with runners")
+    text = record(release, bento={**FACTS["bento"], **changes}, options={"runners": None})
+    assert told in refusal(text, release.primary)
+
+
+def test_labels_of_another_release_give_way_to_its_own() -> None:
+    release = released("workload")
+    text = record(release, options={"labels": {"kfp-bento/release": "beer"}})
+    back = believed(text, release.primary).release
+    assert back is not None
+    assert {one["metadata"]["labels"]["kfp-bento/release"] for one in back.recorded} == {"wine"}
 
 
 def test_a_release_of_another_name_namespace_or_target_is_none_of_this_one() -> None:
-    manifests = recorded("workload")
+    text = encode_good(released("workload"))
     for place in (
         ObjectRef("apps/v1", "Deployment", "default", "beer"),
         ObjectRef("apps/v1", "Deployment", "kube-system", "wine"),
         ObjectRef("serving.kserve.io/v1beta1", "InferenceService", "default", "wine"),
     ):
-        refusal(manifests, place, revision=decode_good(encode_good(manifests)).revision)
+        assert "It is of Deployment default/wine" in refusal(text, place)
 
 
-def test_a_record_whose_parts_disagree_is_none() -> None:
-    manifests = list(recorded("workload"))
-    primary = ref_of(manifests)
-    assert "not of revision" in refusal(manifests, primary, revision="0123456789abcdef")
-    assert "and says" in refusal(
-        changed(manifests, lambda m: m[0]["metadata"]["annotations"].update(
-            {"kfp-bento/image": OTHER}
-        )),
-        primary,
-        image=OTHER,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": {"namespace": "kube-system"}},
+        {"options": {"name": "beer"}},
+        {"target": "inference-service"},
+        {"target": "moon"},
+        {"target": ["workload"]},
+    ],
+)
+def test_a_record_leads_to_no_other_release(changes: dict[str, Any]) -> None:
+    release = released("workload")
+    refusal(record(release, **changes), release.primary)
 
 
 # -- the text itself -------------------------------------------------------------------------
@@ -342,46 +238,30 @@ def packed(text: bytes) -> str:
     [
         packed(b"[" * 100_000),
         packed(b'{"revision": "0123456789abcdef", "revision": "0123456789abcdef"}'),
-        packed(b'{"revision": "0123456789abcdef", "manifests": {}}'),
         packed(b'{"revision": "0123456789abcdef", "manifests": [1]}'),
+        packed(b'{"revision": "0123456789abcdef"}'),
         packed(b'{"revision": "../../../x"}'),
-        packed(b'{"revision": "0123456789abcdef", "image": "\\u001b[2J"}'),
-        packed(b'{"revision": "0123456789abcdef", "bento": 7}'),
+        packed(b'{"revision": "0123456789abcdef", "image": "\\u001b[2J", "tag": ""}'),
+        packed(b'{"revision": "0123456789abcdef", "image": "", "tag": 7}'),
         packed(b'{"revision": NaN}'),
         packed(b"null"),
         packed(b"{}")[:-8],
         packed(b"{}") + packed(b"{}"),
+        pack({**told_by(released("workload")), "options": []}),
+        pack({**told_by(released("workload")), "bento": []}),
         "A" * (LARGEST_RECORD + 4),
         "\u00e4",
     ],
 )
 def test_a_text_that_is_no_record_is_an_error_and_no_more(text: str) -> None:
-    with pytest.raises(DeploymentError, match="cannot be read"):
-        decode_good(text)
+    refusal(text, released("workload").primary)
 
 
 def test_a_small_text_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
     bomb = zlib.compressobj(9)
     text = b"".join(bomb.compress(b" " * (1 << 20)) for _ in range(64)) + bomb.flush()
-    with pytest.raises(DeploymentError, match="unpacks to more"):
-        decode_good(base64.b64encode(text).decode())
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        {},
-        {"apiVersion": 1, "kind": []},
-        {"apiVersion": "apps/v1", "kind": "Deployment"},
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "wine"}},
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": {}, "labels": []}},
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": [], "spec": {}},
-    ],
-)
-def test_an_object_that_is_none_is_not_believed(manifest: dict[str, Any]) -> None:
-    text = {"revision": "0123456789abcdef", "manifests": [manifest]}
-    with pytest.raises(DeploymentError, match="is not believed"):
-        believed(packed(json.dumps(text).encode()), ref_of(recorded("workload")))
+    told = refusal(base64.b64encode(text).decode(), released("workload").primary)
+    assert "unpacks to more" in told
 
 
 # -- seals -----------------------------------------------------------------------------------
@@ -390,11 +270,11 @@ def test_an_object_that_is_none_is_not_believed(manifest: dict[str, Any]) -> Non
 def test_where_a_key_is_shared_only_what_was_sealed_with_it_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    manifests = recorded("workload")
-    primary, unsealed = ref_of(manifests), encode_good(manifests)
+    release = released("workload")
+    primary, unsealed = release.primary, encode_good(release)
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", KEY)
-    sealed = encode_good(manifests)
-    assert believed(sealed, primary).manifests == manifests
+    sealed = encode_good(release)
+    assert believed(sealed, primary).release == release
     text, _, seal = sealed.partition(".")
     for planted in (unsealed, f"{text}.", f"{text}.{seal[:-1]}0", f"{text}.{seal}0"):
         with pytest.raises(DeploymentError, match="has no seal"):
@@ -403,13 +283,12 @@ def test_where_a_key_is_shared_only_what_was_sealed_with_it_comes_back(
     with pytest.raises(DeploymentError, match="has no seal"):
         believed(sealed, primary)
     monkeypatch.delenv("KFP_BENTO_RECORD_KEY")
-    assert believed(sealed, primary).manifests == manifests
+    assert believed(sealed, primary).release == release
 
 
 def test_the_seal_of_one_release_is_none_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", KEY)
-    # Too large to keep: such a record names no release by itself.
-    sealed = encode_good(recorded("workload"))
+    sealed = encode_good(released("workload"))
     with pytest.raises(DeploymentError, match="has no seal"):
         believed(sealed, ObjectRef("apps/v1", "Deployment", "default", "beer"))
 
@@ -417,7 +296,7 @@ def test_the_seal_of_one_release_is_none_for_another(monkeypatch: pytest.MonkeyP
 def test_a_key_that_keeps_nobody_out_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_BENTO_RECORD_KEY", "short")
     with pytest.raises(KfpBentoError, match="fewer than 32"):
-        encode_good(recorded("workload"))
+        encode_good(released("workload"))
 
 
 # -- on a cluster ----------------------------------------------------------------------------
@@ -439,45 +318,111 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
         yield server
 
 
-def planted(labels: dict[str, str], *, ours: Any = ()) -> str:
-    return pack([*ours, privileged_deployment(labels), cluster_admin("serving", labels)])
+def planted(release: Release) -> str:
+    labels = release.recorded[0]["metadata"]["labels"]
+    evil = (privileged_deployment(labels), cluster_admin("serving", labels))
+    return record_of_manifests(*release.recorded, *evil)
 
 
-def stand(api: ApiServer, manifests: Any, annotation: str, text: str) -> None:
+def stand(api: ApiServer, release: Release, annotation: str, text: str) -> dict[str, Any]:
     """The release is applied, and somebody has written an annotation on its holder."""
-    for manifest in manifests:
+    for manifest in release.recorded:
         api.objects[f"{manifest['kind'].lower()}s/{manifest['metadata']['name']}"] = manifest
-    holder = next(one for one in manifests if "kfp-bento/image" in one["metadata"]["annotations"])
+    holder = next(one for one in release.recorded if ObjectRef.of(one) == release.holder)
     holder["metadata"]["annotations"][annotation] = text
+    return holder
 
 
 @pytest.mark.parametrize("which", ["workload", "inference service"])
 @pytest.mark.parametrize("annotation", ["kfp-bento/last-good", "kfp-bento/previous-good"])
 def test_a_planted_release_is_not_applied(api: ApiServer, which: str, annotation: str) -> None:
-    manifests = recorded(which)
-    labels = manifests[1]["metadata"]["labels"]
-    stand(api, manifests, annotation, planted(labels, ours=manifests))
-    target = RENDERED[which][0]
+    release = released(which)
+    stand(api, release, annotation, planted(release))
     for dry_run in (True, False):
         with pytest.raises(DeploymentError, match="is not believed"):
-            deployments.roll_back("wine", target=target, patience_seconds=1, dry_run=dry_run)
+            deployments.roll_back("wine", target=release.target.kind, dry_run=dry_run)
     assert api.patches == []
 
 
 def test_a_planted_release_does_not_hide_how_a_release_stands(api: ApiServer) -> None:
-    manifests = recorded("workload")
-    text = planted({}, ours=manifests)
-    stand(api, manifests, "kfp-bento/last-good", text)
-    record = read_record(manifests[0], ref_of(manifests))
-    assert (record.last_good, record.image) == (None, IMAGE)
-    assert "kfp-bento would never have written it" in record.disbelieved[0].message
+    release = released("workload")
+    text = record(release, options={"hostPID": True})
+    holder = stand(api, release, "kfp-bento/last-good", text)
+    found = read_record(holder, release.primary)
+    assert (found.last_good, found.image) == (None, IMAGE)
+    assert "kfp-bento would never have written it: hostPID" in found.disbelieved[0].message
+
+
+GAINS: list[tuple[str, dict[str, Any], str]] = [
+    ("workload", {"service_account": "admin"}, "ServiceAccount admin"),
+    ("workload", {"automount_token": True}, "a token of the Kubernetes API"),
+    ("workload", {"env_from": ["login"]}, "Secret login"),
+    ("workload", {"secret_files": {"/etc/x": "login"}}, "Secret login"),
+    ("workload", {"image_pull_secrets": ["login"]}, "Secret login"),
+    (
+        "workload",
+        {"envs": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "login", "key": "k"}}}]},
+        "Secret login",
+    ),
+    ("inference service", {"service_account": "admin"}, "ServiceAccount admin"),
+    (
+        "inference service",
+        {"transformer": {**SIDE, "env_from": ["login"], "service_account": "admin"}},
+        "Secret login, ServiceAccount admin",
+    ),
+]
+
+
+@pytest.mark.parametrize(("which", "options", "gain"), GAINS)
+def test_without_a_seal_nothing_brings_what_the_live_release_does_not_have(
+    api: ApiServer, which: str, options: dict[str, Any], gain: str
+) -> None:
+    release = released(which)
+    stand(api, release, "kfp-bento/last-good", record(release, options=options))
+    for dry_run in (True, False):
+        with pytest.raises(DeploymentError, match=f"it brings {gain}, which") as refused:
+            deployments.roll_back("wine", target=release.target.kind, dry_run=dry_run)
+    assert "KFP_BENTO_RECORD_KEY" in refused.value.hint
+    assert api.patches == []
+
+
+def test_what_would_not_be_brought_back_is_told_with_how_a_release_stands(api: ApiServer) -> None:
+    release = released("workload")
+    text = record(release, options={"service_account": "admin"})
+    stand(api, release, "kfp-bento/previous-good", text)
+    status = deployments.release_status("wine", target="workload")
+    assert "it brings ServiceAccount admin" in status.disbelieved[0]
+
+
+@pytest.mark.parametrize(("which", "options", "gain"), GAINS)
+def test_what_the_live_release_has_comes_back_without_a_seal(
+    api: ApiServer, which: str, options: dict[str, Any], gain: str
+) -> None:
+    good = released(which, **options)
+    stand(api, released(which, **options), "kfp-bento/last-good", encode_good(good))
+    done = deployments.roll_back("wine", target=good.target.kind, dry_run=True)
+    assert done.rolled_back_to == good.revision, gain
+
+
+@pytest.mark.parametrize(("which", "options", "gain"), GAINS)
+def test_what_is_sealed_brings_what_it_had(
+    api: ApiServer,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+    options: dict[str, Any],
+    gain: str,
+) -> None:
+    monkeypatch.setenv("KFP_BENTO_RECORD_KEY", KEY)
+    good = released(which, **options)
+    stand(api, released(which), "kfp-bento/last-good", encode_good(good))
+    done = deployments.roll_back("wine", target=good.target.kind, dry_run=True)
+    assert done.rolled_back_to == good.revision, gain
 
 
 def test_what_goes_back_is_shown_before_and_a_dry_run_stops_there(api: ApiServer) -> None:
-    manifests = recorded("workload")
-    good = changed(manifests, lambda m: spec_of(m)["containers"][0].update(image=OTHER))
-    good[0]["metadata"]["annotations"]["kfp-bento/image"] = OTHER
-    stand(api, manifests, "kfp-bento/last-good", pack(good, image=OTHER))
+    target, _, bento, options = RENDERED["workload"]
+    good = TARGETS[target].render(OTHER, bento, options)
+    stand(api, released("workload"), "kfp-bento/last-good", encode_good(good))
     seen: list[str] = []
     done = deployments.roll_back(
         "wine", target="workload", before=lambda diff: seen.append(diff.text), dry_run=True
@@ -492,13 +437,9 @@ def test_what_goes_back_is_shown_before_and_a_dry_run_stops_there(api: ApiServer
 
 
 def test_a_record_is_what_its_fields_say_and_nothing_a_terminal_obeys() -> None:
-    manifests = list(recorded("workload"))
-    annotations = manifests[0]["metadata"]["annotations"]
+    holder = released("workload").recorded[0]
+    annotations = holder["metadata"]["annotations"]
     annotations |= {"kfp-bento/bento": "wine:v1\x1b]0;owned\x07\r", "kfp-bento/image": "i" * 9000}
-    record = read_record(manifests[0])
-    assert record.bento.isprintable()
-    assert len(record.image) < 2000
-
-
-def test_a_good_release_is_typed() -> None:
-    assert isinstance(decode_good(encode_good(recorded("workload"))), GoodRelease)
+    found = read_record(holder)
+    assert found.bento.isprintable()
+    assert len(found.image) < 2000

@@ -573,17 +573,21 @@ def test_a_stored_model_that_kserve_could_not_serve_is_refused(
 
 
 def test_integral_floats_are_integers_wherever_integers_are_meant() -> None:
-    manifests = TARGETS["workload"].render(
-        IMAGE,
-        make_bento(),
-        {
-            "autoscaling": {"minReplicas": 2.0, "maxReplicas": 3.0},
-            "startup_seconds": 60.0,
-            "tolerations": [
-                {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3.0}
-            ],
-            "disruption_budget": {"maxUnavailable": 1.0},
-        },
+    manifests = (
+        TARGETS["workload"]
+        .render(
+            IMAGE,
+            make_bento(),
+            {
+                "autoscaling": {"minReplicas": 2.0, "maxReplicas": 3.0},
+                "startup_seconds": 60.0,
+                "tolerations": [
+                    {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3.0}
+                ],
+                "disruption_budget": {"maxUnavailable": 1.0},
+            },
+        )
+        .manifests
     )
     assert "." not in "".join(str(value) for value in numbers([one["spec"] for one in manifests]))
 

@@ -13,15 +13,10 @@ from crd_schemas import GENERATIONS, needs_crds, other_schemas, schema_problems,
 from sample_bentos import IMAGE, make_bento
 from sample_targets import ARCHIVE, NEWER_REQUEST, OLD, OTHER, RENDERED, ROUTE, STORED, TAG
 
-from kfp_bento.runtime.deployments import (
-    TARGETS,
-    canary_name,
-    manifest_problems,
-    target_of,
-    write_manifests,
-)
+from kfp_bento.runtime.deployments import TARGETS, Release, canary_name, target_of
+from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
-from kfp_bento.runtime.deployments.targets.yatai.deployment import BentoDeploymentOptions
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
 from kfp_bento.runtime.errors import InvalidInput
 
 everything_rendered = pytest.mark.parametrize(
@@ -29,8 +24,12 @@ everything_rendered = pytest.mark.parametrize(
 )
 
 
-def render(target: str, image: str = IMAGE, bento: Any = None, **options: Any) -> Any:
+def released(target: str, image: str = IMAGE, bento: Any = None, **options: Any) -> Release:
     return TARGETS[target].render(image, bento or make_bento(), options)
+
+
+def render(target: str, image: str = IMAGE, bento: Any = None, **options: Any) -> Any:
+    return released(target, image, bento, **options).manifests
 
 
 def of_kind(manifests: Any, kind: str) -> list[Any]:
@@ -42,7 +41,7 @@ def of_kind(manifests: Any, kind: str) -> list[Any]:
 def test_the_real_crds_accept_what_is_rendered(
     target: str, image: str, bento: Any, options: Any
 ) -> None:
-    for manifest in TARGETS[target].render(image, bento, options):
+    for manifest in TARGETS[target].render(image, bento, options).manifests:
         kind = (manifest["apiVersion"], manifest["kind"])
         if kind in MODELS or manifest["kind"] == "ServiceMonitor":
             continue
@@ -70,7 +69,7 @@ def test_newer_fields_are_rendered_for_generations_that_have_them(generation: st
 def test_the_clients_models_accept_what_is_rendered(
     target: str, image: str, bento: Any, options: Any
 ) -> None:
-    for manifest in TARGETS[target].render(image, bento, options):
+    for manifest in TARGETS[target].render(image, bento, options).manifests:
         if (manifest["apiVersion"], manifest["kind"]) in MODELS:
             assert model_problems(manifest) == []
 
@@ -89,16 +88,17 @@ def test_the_clients_models_refuse_unknown_keys_and_wrong_types() -> None:
 def test_our_own_check_accepts_what_is_rendered(
     target: str, image: str, bento: Any, options: Any
 ) -> None:
-    assert manifest_problems(TARGETS[target].render(image, bento, options)) == []
+    assert manifest_problems(TARGETS[target].render(image, bento, options).manifests) == []
 
 
 @everything_rendered
 def test_the_same_options_give_the_same_files(
     target: str, image: str, bento: Any, options: Any, tmp_path: Path
 ) -> None:
-    first = write_manifests(TARGETS[target].render(image, bento, options), tmp_path / "one")
+    chosen = TARGETS[target]
+    first = write_manifests(chosen.render(image, bento, options).manifests, tmp_path / "one")
     shuffled = json.loads(json.dumps(dict(reversed(options.items()))))
-    second = write_manifests(TARGETS[target].render(image, bento, shuffled), tmp_path / "two")
+    second = write_manifests(chosen.render(image, bento, shuffled).manifests, tmp_path / "two")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -107,29 +107,27 @@ def test_every_target_tells_its_url_its_primary_and_what_must_run(
     target: str, image: str, bento: Any, options: Any
 ) -> None:
     chosen = TARGETS[target]
-    manifests = chosen.render(image, bento, options)
-    name = chosen.primary(manifests)["metadata"]["name"]
-    assert chosen.url(manifests).startswith(f"http://{name}")
-    watched = chosen.watched(manifests)
+    release = chosen.render(image, bento, options)
+    assert release.url().startswith(f"http://{release.name}")
+    watched = release.watched
+    assert (watched.primary, watched.revision) == (release.primary, release.revision)
     assert watched.deployments and watched.pods
     for workload in watched.deployments:
         assert dict(workload.template)["kfp-bento/pod-revision"]
-    assert chosen.watched([*reversed(manifests)]).primary == watched.primary
 
 
 @pytest.mark.parametrize("change", [{"envs": {"A": "2"}}, {"service_account": "other"}])
 @pytest.mark.parametrize("target", ["bento-deployment", "workload", "inference-service"])
 def test_another_pod_is_another_pod_revision(target: str, change: dict[str, Any]) -> None:
     def revision(**options: Any) -> Any:
-        return TARGETS[target].watched(render(target, **options)).deployments[0].template
+        return released(target, **options).watched.deployments[0].template
 
     assert revision() != revision(**change)
     assert revision() == revision(autoscaling={"minReplicas": 1, "maxReplicas": 4})
 
 
 def test_options_are_typed_and_kfps_floats_put_right() -> None:
-    options = TARGETS["workload"].options({"canary_percent": 3.0, "name": None, "labels": {}})
-    assert isinstance(options, WorkloadOptions)
+    options = WorkloadOptions.of("workload", {"canary_percent": 3.0, "name": None, "labels": {}})
     assert options.canary_percent == 3
     assert type(options.canary_percent) is int
     assert options.name == ""
@@ -142,18 +140,13 @@ def test_every_option_is_documented(target: Any) -> None:
         assert f"{one.name}: " in known
 
 
-def test_options_of_another_target_are_a_mistake_of_the_program() -> None:
-    with pytest.raises(TypeError, match="WorkloadOptions"):
-        TARGETS["workload"].render(IMAGE, make_bento(), BentoDeploymentOptions())
-
-
 def test_a_target_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidInput, match="target: 'knative' is no deployment target"):
         target_of("knative")
 
 
 def test_runners_are_watched_in_the_order_of_the_bento() -> None:
-    watched = TARGETS["bento-deployment"].watched(render("bento-deployment", bento=OLD))
+    watched = released("bento-deployment", bento=OLD).watched
     names = [one.name for one in watched.deployments]
     assert names == ["fraud", "fraud-runner-0", "fraud-runner-1"]
     assert {one.image for one in watched.deployments} == {IMAGE}
@@ -264,7 +257,9 @@ def inference_service(image: str = IMAGE, **options: Any) -> Any:
 
 def stored_model(uri: str, **options: Any) -> Any:
     given = {**STORED, "storage_uri": uri, **options}
-    return of_kind(TARGETS["inference-service"].render("", None, given), "InferenceService")[0]
+    return of_kind(
+        TARGETS["inference-service"].render("", None, given).manifests, "InferenceService"
+    )[0]
 
 
 def test_a_canary_in_standard_mode_stands_beside_the_stable_predictor() -> None:
@@ -328,6 +323,6 @@ def test_a_generated_service_is_known_to_have_no_kserve_routes(tmp_path: Path) -
 def test_the_url_of_an_inference_service_is_what_its_status_says() -> None:
     target = TARGETS["inference-service"]
     manifests = render("inference-service", namespace="serving")
-    assert target.url(manifests) == "http://wine-predictor.serving.svc"
+    assert target.address(manifests, None) == "http://wine-predictor.serving.svc"
     live = {"status": {"address": {"url": "http://wine.serving.svc/v1/models/wine:predict"}}}
-    assert target.url(manifests, live) == "http://wine.serving.svc"
+    assert target.address(manifests, live) == "http://wine.serving.svc"

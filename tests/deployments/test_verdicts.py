@@ -21,15 +21,21 @@ from staged_objects import (
     yatai,
 )
 
-from kfp_bento.runtime.deployments import Verdict, Watched, WatchedDeployment, target_of
+from kfp_bento.runtime.deployments import Verdict, Waiting, target_of
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Snapshot
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
+from kfp_bento.runtime.deployments.targets.readiness import (
+    Snapshot,
+    Watched,
+    WatchedDeployment,
+)
 
 
 def watched_like(target: str, **options: Any) -> Watched:
     chosen = target_of(target)
     bento = make_bento("wine", "v1")
-    return chosen.watched(chosen.render(OURS, bento, {"namespace": "serving", **options}))
+    release = chosen.render(OURS, bento, {"namespace": "serving", **options})
+    return chosen.watched(release.manifests)
 
 
 PLAIN = Watched(
@@ -47,6 +53,10 @@ YATAI = replace(
     revision="r1",
     deployments=(WatchedDeployment("wine", image=OURS, container="main", labels=V1),),
 )
+REQUEST = target_of("bento-request").render(
+    "", make_bento("wine", "v1"), {"namespace": "serving", "archive_url": "s3://b/wine.bento"}
+)
+BUILT = replace(REQUEST.watched, revision="r1", deployments=YATAI.deployments)
 KSERVE = replace(
     watched_like("inference-service"),
     deployments=(WatchedDeployment("wine-predictor", image=OURS, container="main"),),
@@ -65,7 +75,7 @@ def verdict_after(
     watched: Watched, *looks: tuple[float, Snapshot], **options: Any
 ) -> tuple[Verdict | None, str]:
     """The first verdict over looks at given moments, else what was waited for."""
-    judge = ReadinessJudge(watched, **{"steady_seconds": 2.0, **options})
+    judge = ReadinessJudge(watched, Waiting(**options))
     for now, snapshot in looks:
         if verdict := judge.look(snapshot, now):
             return verdict, verdict.message
@@ -128,9 +138,9 @@ def test_what_may_still_come_is_waited_for(snapshot: Snapshot, told: str) -> Non
 
 
 def test_the_deadline_says_what_was_missing() -> None:
-    judge = ReadinessJudge(PLAIN)
+    judge = ReadinessJudge(PLAIN, Waiting(60))
     judge.look(workload(deployment(available=0)), 0)
-    verdict = judge.give_up(60)
+    verdict = judge.give_up()
     assert (verdict.ready, verdict.reason) == (False, "DeadlineExceeded")
     assert "Not ready after 60 s" in verdict.message and "0 of 1 replicas" in verdict.message
 
@@ -286,7 +296,7 @@ def test_pods_that_are_being_removed_do_not_count() -> None:
 
 
 def test_the_culprits_are_named_for_the_evidence() -> None:
-    judge = ReadinessJudge(PLAIN)
+    judge = ReadinessJudge(PLAIN, Waiting())
     judge.look(workload(DOWN, pod(waiting("ImagePullBackOff"))), 0)
     assert judge.culprits == ("wine-2-abc",)
 
@@ -376,7 +386,7 @@ def building(*conditions: dict[str, Any]) -> Snapshot:
 
 
 def test_a_builder_that_does_not_come_by_is_told() -> None:
-    watched = replace(YATAI, build="wine--v1")
+    watched = BUILT
     assert verdict_after(watched, *lasting(building(), 19))[0] is None
     verdict, told = verdict_after(watched, *lasting(building(), 20))
     assert verdict is not None and verdict.reason == "NotWatched"
@@ -388,7 +398,7 @@ def test_a_build_that_ran_out_of_time_is_told_at_once() -> None:
         condition("BentoAvailable", "Unknown"),
         condition("ImageBuilding", "False", "Timeout", "after 30m"),
     )
-    verdict, told = verdict_after(replace(YATAI, build="wine--v1"), (0.0, late))
+    verdict, told = verdict_after(BUILT, (0.0, late))
     assert verdict is not None and verdict.reason == "BuildTimeout"
     assert "after 30m" in told
 
@@ -425,7 +435,7 @@ def test_fewer_replicas_than_asked_for_are_not_ready_though_all_are_available() 
 
 
 def test_an_image_that_is_still_built_is_waited_for_and_a_failed_build_told() -> None:
-    watched = replace(YATAI, build="wine--v1")
+    watched = BUILT
 
     def looking(status: str, message: str) -> Snapshot:
         return building(condition("BentoAvailable", status, message=message))
@@ -575,5 +585,5 @@ def test_a_route_that_the_gateway_refuses_is_told(kind: str) -> None:
 def test_looking_changes_no_snapshot() -> None:
     snapshot = workload(DOWN, pod(waiting("CrashLoopBackOff"), ended=CRASHED))
     before = copy.deepcopy(snapshot)
-    ReadinessJudge(PLAIN).look(snapshot, 0)
+    ReadinessJudge(PLAIN, Waiting()).look(snapshot, 0)
     assert snapshot == before

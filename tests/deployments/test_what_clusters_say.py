@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases import apply_manifests
 from sample_bentos import IMAGE, make_bento
 from stub_api_server import ApiServer, refusal, serve_api, write_kubeconfig
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import TARGETS, record_release
+from kfp_bento.runtime.deployments import TARGETS, Release, Waiting
 from kfp_bento.runtime.deployments.kube import cluster
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, connect
 from kfp_bento.runtime.deployments.release.evidence import gather_evidence
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
 from kfp_bento.runtime.deployments.release.wait import not_answering
 from kfp_bento.runtime.deployments.targets.readiness import Snapshot
-from kfp_bento.runtime.deployments.targets.targets import read_live, watched_release
+from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.errors import DeploymentError
 
 KINDS = {
@@ -59,9 +60,12 @@ def stand(api: ApiServer, manifests: Any) -> None:
         api.objects[key] = {**manifest, "metadata": metadata}
 
 
+def made(target: str = "workload", name: str = "wine", **options: Any) -> Release:
+    return TARGETS[target].render(IMAGE, make_bento(), {"name": name, **options})
+
+
 def release(target: str = "workload", name: str = "wine", **options: Any) -> tuple[Any, ...]:
-    manifests = TARGETS[target].render(IMAGE, make_bento(), {"name": name, **options})
-    return record_release(manifests, image=IMAGE, bento="wine:v1")
+    return made(target, name, **options).recorded
 
 
 # -- names -----------------------------------------------------------------------------------
@@ -117,8 +121,7 @@ def test_who_may_not_list_policies_has_never_applied_one(api: ApiServer) -> None
 
 
 def address_of(**status: Any) -> str:
-    manifests = TARGETS["inference-service"].render(IMAGE, make_bento(), {"namespace": "serving"})
-    return TARGETS["inference-service"].url(manifests, {"status": status})
+    return made("inference-service", namespace="serving").url({"status": status})
 
 
 @pytest.mark.parametrize(
@@ -160,9 +163,9 @@ def test_an_address_of_somebody_else_in_a_status_is_never_given(url: str) -> Non
 
 
 def test_a_predictor_s_name_does_not_lead_elsewhere() -> None:
-    (_, live) = TARGETS["inference-service"].render(IMAGE, make_bento(), {"namespace": "serving"})
+    _, live = made("inference-service", namespace="serving").manifests
     live["spec"]["predictor"]["name"] = "x@evil.example.com/"
-    assert TARGETS["inference-service"].url([live], live) == "http://wine-predictor.serving.svc"
+    assert TARGETS["inference-service"].address([live], live) == "http://wine-predictor.serving.svc"
 
 
 @contextmanager
@@ -247,11 +250,11 @@ def test_what_a_condition_says_is_shown_without_control_characters() -> None:
     service = next(one for one in manifests if one["kind"] == "InferenceService")
     condition = {"type": "Ready", "status": "False", "reason": "Stopped", "message": ESCAPES}
     service["status"] = {"conditions": [condition]}
-    judge = ReadinessJudge(watched_release(manifests))
+    judge = ReadinessJudge(made("inference-service").watched, Waiting())
     verdicts = [judge.look(Snapshot(service, holder=manifests[0]), now) for now in (0.0, 60.0)]
     assert verdicts[1] is not None
     assert is_harmless(verdicts[1].message)
-    assert is_harmless(judge.give_up(1.0).message)
+    assert is_harmless(judge.give_up().message)
     assert is_harmless(judge.progress)
     assert "owned" not in verdicts[1].message
 
@@ -267,7 +270,7 @@ def test_events_and_logs_are_shown_without_control_characters(api: ApiServer) ->
         "lastTimestamp": None,
     }
     with connect() as connection:
-        lines = gather_evidence(connection, watched_release(manifests), Snapshot(None))
+        lines = gather_evidence(connection, made().watched, Snapshot(None))
     assert lines
     assert all(is_harmless(line) and len(line) <= 2000 for line in lines)
 
@@ -275,7 +278,7 @@ def test_events_and_logs_are_shown_without_control_characters(api: ApiServer) ->
 def test_a_webhook_s_words_are_shown_without_control_characters(api: ApiServer) -> None:
     api.refusals["deployments", True] = refusal(403, "Forbidden", ESCAPES * 1000)
     with pytest.raises(DeploymentError) as refused:
-        deployments.apply_manifests(release())
+        apply_manifests(release())
     assert is_harmless(refused.value.message)
     assert len(refused.value.message) < 5000
 

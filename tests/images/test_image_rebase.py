@@ -323,6 +323,8 @@ def test_without_a_bill_of_materials_there_is_provenance_only_and_a_reason(
     onto = rebase_image(f"oci:{tmp_path}/image", new, destination=f"docker-archive:{tmp_path}/o")
     assert onto.referrers == ()
     assert "archive carries no" in onto.missing
+    same = rebase_image(f"oci:{tmp_path}/image", old, destination=f"docker-archive:{tmp_path}/s")
+    assert (same.referrers, same.missing) == ((), onto.missing)
 
 
 def test_a_bill_of_materials_that_we_did_not_write_is_not_passed_on(

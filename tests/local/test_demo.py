@@ -19,7 +19,7 @@ import pytest
 import yaml
 from containers import YATAI_COMMAND, serving, status
 
-from kfp_bento.runtime.deployments import manifest_problems
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.images.oci.reference import parse_layout
 from kfp_bento.runtime.local.engines import usable_engine

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from sample_bentos import IMAGE, make_bento
 from sample_runs import failed_run, promoted_run
 
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.checks import CheckReport
-from kfp_bento.runtime.deployments import Deployed, ObjectDiff, ObjectRef, Release, ReleaseDiff
+from kfp_bento.runtime.deployments import TARGETS, Deployed, ObjectDiff, ObjectRef, ReleaseDiff
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
 
@@ -87,11 +88,10 @@ def promotion(data: dict[str, Any]) -> str:
 
 def change(data: dict[str, Any]) -> str:
     found = ReleaseDiff((ObjectDiff(ObjectRef(*data["ref"]), "changed", data["text"]),))
-    release = Release.from_dict({**RELEASE, "mode": "applied"})
-    return reports.change_summary(Deployed(release, found, None, seconds=1.0, waited=False))
+    release = TARGETS["workload"].render(IMAGE, make_bento())
+    return reports.change_summary(Deployed(release, "applied", diff=found))
 
 
-RELEASE = {key: value for key, value in promoted_run()["release"].items() if key[:7] != "runtime"}
 CHANGE = {"ref": ["apps/v1", "Deployment", "models", "wine"], "text": "-a\n+b\n"}
 CHECK = {**failed_run()["checks"][1], "summary": "Two values differ."}
 DOCUMENTS: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sample_bentos import make_bento
 from sample_runs import IMAGE_DIGEST, MANIFESTS, MODEL_DIGEST, failed_run, promoted_run
 
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.checks import CheckReport
 from kfp_bento.runtime.deployments import (
+    TARGETS,
     Applied,
     Deployed,
     ObjectDiff,
@@ -38,8 +41,13 @@ def check(*, failed: bool = False) -> CheckReport:
 
 
 def release() -> Release:
-    data = promoted_run()["release"]
-    return Release(**{key: data[key] for key in data if not key.startswith("runtime")})
+    options = {"namespace": "models", "name": "wine"}
+    made = make_bento(version="ff20")
+    return TARGETS["workload"].render(f"registry.example.com/wine@{IMAGE_DIGEST}", made, options)
+
+
+def only(mode: str) -> Deployed:
+    return Deployed(release(), mode, release().image)
 
 
 SERVICE = ObjectRef("v1", "Service", "models", "wine")
@@ -58,20 +66,9 @@ def deployed(verdict: Verdict = READY, **rollout: Any) -> Deployed:
     """A release on a cluster: one object new, one changed, one removed."""
     applied = (Applied(SERVICE, "unchanged"), Applied(DEPLOYMENT, "changed"))
     done = Rollout("r2", applied, verdict, removed=(OLD_ROUTE,), **rollout)
-    found = Release.from_dict(
-        {
-            "target": "workload",
-            "mode": "applied",
-            "name": "wine",
-            "namespace": "models",
-            "revision": "r2",
-            "url": "http://wine.models.svc:3000",
-            "image": f"registry.example.com/wine@{IMAGE_DIGEST}",
-            "bento_tag": "wine:ff20",
-        }
-    )
     change = ReleaseDiff((ObjectDiff(DEPLOYMENT, "changed", "-a\n+b\n"),))
-    return Deployed(found, change, done, seconds=12.34, waited=True)
+    url, made = "http://wine.models.svc:3000", release()
+    return Deployed(made, "applied", made.image, url, change, done, seconds=12.34, waited=True)
 
 
 class Places:
@@ -84,11 +81,13 @@ class Places:
             (self.manifests / name).write_text(text)
         self.files = {name: directory / name for name in ("record", "diff", "summary")}
         self.metrics: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
 
     def write(self, written: Deployed, **more: Any) -> None:
         reports.write_deployment(
-            written, self.manifests, **self.files, metrics=self.metrics, **more
+            written, self.manifests, **self.files, facts=self.facts, metrics=self.metrics, **more
         )
+        assert self.facts == json.loads(self.text("record"))
 
     def text(self, name: str) -> str:
         return self.files[name].read_text()
@@ -122,7 +121,7 @@ def test_image_metrics_tell_built_from_reused() -> None:
 def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
     for name, text in MANIFESTS.items():
         (tmp_path / name).write_text(text)
-    summary = reports.release_summary(Deployed(release()), tmp_path)
+    summary = reports.release_summary(only("rendered"), tmp_path)
     blocks = [block.split("\n```")[0] for block in summary.split("```yaml\n")[1:]]
     assert [yaml.safe_load(block)["kind"] for block in blocks] == ["Bento", "BentoDeployment"]
     assert "no cluster was touched" in summary
@@ -130,7 +129,7 @@ def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
 
 def test_a_manifest_cannot_end_its_own_fence(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("note: |\n  ```\n  # no heading\n")
-    assert "````yaml\n" in reports.release_summary(Deployed(release()), tmp_path)
+    assert "````yaml\n" in reports.release_summary(only("rendered"), tmp_path)
 
 
 def test_a_release_that_serves_says_so_and_what_it_changed() -> None:
@@ -149,7 +148,7 @@ def test_a_release_that_serves_says_so_and_what_it_changed() -> None:
 def test_a_release_that_was_not_waited_for_is_not_said_to_serve() -> None:
     applied = Verdict(False, "NotWaited", "Whether it serves was not waited for.")
     found = deployed(applied)
-    summary = reports.release_summary(Deployed(found.release, found.diff, found.rollout))
+    summary = reports.release_summary(replace(found, waited=False))
     assert summary.startswith("# Release wine\n")
     assert "not waited for" in summary
 
@@ -183,14 +182,14 @@ def test_there_is_no_sample_request_to_what_does_not_serve_or_is_endless(places:
     places.write(deployed(CRASHED), request={"inputs": [1]})
     assert "curl" not in places.text("summary")
     assert "curl" not in reports.release_summary(deployed(), request={"inputs": [1] * 5000})
-    assert "curl" not in reports.release_summary(Deployed(release()), request=None)
+    assert "curl" not in reports.release_summary(only("rendered"), request=None)
 
 
 def test_a_deploying_step_leaves_record_diff_summary_and_metrics(
     places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places.write(deployed())
-    assert Release.from_dict(json.loads(places.text("record"))) == deployed().release
+    assert json.loads(places.text("record")) == deployed().to_dict()
     assert places.text("diff").startswith("# What the release changes\n")
     assert "```diff\n-a\n+b\n```" in places.text("diff")
     assert "### bentodeployment-wine.yaml" in places.text("summary")
@@ -222,7 +221,7 @@ def test_the_log_gets_what_kubeflow_does_not_keep_of_a_failed_task(
     ("mode", "why"), [("rendered", "Rendered only"), ("local", "Started on this machine")]
 )
 def test_where_nothing_was_compared_the_diff_says_why(places: Places, mode: str, why: str) -> None:
-    places.write(Deployed(Release.from_dict({**release().to_dict(), "mode": mode})))
+    places.write(only(mode))
     assert "Nothing was compared with what runs." in places.text("diff")
     assert why in places.text("diff")
     assert places.metrics["objects_created"] == 0.0

@@ -83,6 +83,19 @@ class ObjectRef:
         return cls(manifest["apiVersion"], manifest["kind"], namespace, metadata["name"])
 
 
+@dataclass(frozen=True)
+class _Request:
+    """One request, with what an error calls its object and which statuses may pass."""
+
+    method: str
+    path: str
+    subject: str
+    query: Sequence[tuple[str, str]] = ()
+    body: Any = None
+    content_type: str = "application/json"
+    transient: frozenset[int] = _TRANSIENT
+
+
 def cluster_configured() -> bool:
     """Say whether this process has a cluster to talk to.
 
@@ -200,29 +213,24 @@ class ClusterConnection:
             ("fieldValidation", "Strict"),
             *((("dryRun", "All"),) if trial else ()),
         ]
-        return self.request(
-            "patch",
-            self._path(ref),
-            f"{ref}",
-            query=query,
-            body=dict(manifest),
-            content_type="application/apply-patch+yaml",
-        )
+        form = "application/apply-patch+yaml"
+        return self._json(_Request("patch", self._path(ref), f"{ref}", query, dict(manifest), form))
 
     def merge(self, ref: ObjectRef, patch: Manifest, *, manager: str) -> Any:
         """Send a JSON merge patch; an object that is gone stays gone.
 
         A `resourceVersion` in the patch makes it fail (409) when the object has changed.
         """
-        return self.request(
+        request = _Request(
             "patch",
             self._path(ref),
             f"{ref}",
-            query=[("fieldManager", manager)],
-            body=dict(patch),
-            content_type="application/merge-patch+json",
-            transient=_TRANSIENT - {409},
+            [("fieldManager", manager)],
+            dict(patch),
+            "application/merge-patch+json",
+            _TRANSIENT - {409},
         )
+        return self._json(request)
 
     def delete(self, live: Manifest) -> None:
         """Delete exactly this object (by uid) after what it owns; one that is gone is fine."""
@@ -234,8 +242,10 @@ class ClusterConnection:
             "preconditions": {"uid": live["metadata"]["uid"]},
         }
         try:
-            self.request(
-                "delete", self._path(ref), f"{ref}", body=body, transient=_TRANSIENT - {409}
+            self._json(
+                _Request(
+                    "delete", self._path(ref), f"{ref}", body=body, transient=_TRANSIENT - {409}
+                )
             )
         except Refused as refused:
             # 409: another object has the name by now, and it is not ours to delete.
@@ -255,16 +265,14 @@ class ClusterConnection:
         query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
         if previous:
             query.append(("previous", "true"))
-        raw = self._send(
+        request = _Request(
             "get",
             f"/api/v1/namespaces/{_segment(namespace)}/pods/{_segment(pod)}/log",
             f"The log of pod {namespace}/{pod}",
             query,
-            None,
-            "",
-            _TRANSIENT - {500},  # how a kubelet says that there is no log
+            transient=_TRANSIENT - {500},  # how a kubelet says that there is no log
         )
-        return raw.decode("utf-8", "replace")
+        return self._send(request).decode("utf-8", "replace")
 
     def watch_once(
         self,
@@ -302,42 +310,23 @@ class ClusterConnection:
                 stream.close()
         self._sleep(max(0.0, min(1.0, seconds) - (self._clock() - begun)))
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        subject: str,
-        *,
-        query: Sequence[tuple[str, str]] = (),
-        body: Any = None,
-        content_type: str = "",
-        transient: frozenset[int] = _TRANSIENT,
-    ) -> Any:
+    def _json(self, request: _Request) -> Any:
         """Send a request and give the JSON of the answer.
 
         Raises:
             Refused: For good; the message has the server's words.
             ClusterSilent: No answer within the patience.
         """
-        raw = self._send(method, path, subject, query, body, content_type, transient)
+        raw = self._send(request)
         try:
             return parse_json_value(raw)
         except ValueError as error:
             raise DeploymentError(
-                f"{subject}: the answer of {self.host} is no JSON: {cleaned(str(error))}",
+                f"{request.subject}: the answer of {self.host} is no JSON: {cleaned(str(error))}",
                 hint="Check that the address is an API server's.",
             ) from error
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        subject: str,
-        query: Sequence[tuple[str, str]],
-        body: Any,
-        content_type: str,
-        transient: frozenset[int],
-    ) -> bytes:
+    def _send(self, request: _Request) -> bytes:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -347,28 +336,28 @@ class ClusterConnection:
             failure: DeploymentError
             try:
                 answer = self._client.request(
-                    method,
-                    path,
-                    query_params=list(query),
-                    body=body,
-                    content_type=content_type or "application/json",
+                    request.method,
+                    request.path,
+                    query_params=list(request.query),
+                    body=request.body,
+                    content_type=request.content_type,
                     serialize=False,
                     # A single float would be ignored by version 30 of the client.
                     _request_timeout=(CONNECT_SECONDS, REQUEST_SECONDS),
                 )
                 self.answered = True
-                return self._read(answer, subject)
+                return self._read(answer, request.subject)
             except ApiException as error:
                 if not error.status:  # how the client reports a broken TLS handshake
                     failure = silence(self.host, error)
                 else:
                     self.answered = True
-                    refused = refusal(error, subject)
+                    refused = refusal(error, request.subject)
                     if error.status == HTTPStatus.UNAUTHORIZED and not renewed:
                         renewed = True
                         self._renew()
                         continue
-                    if error.status not in transient or is_apply_conflict(error):
+                    if error.status not in request.transient or is_apply_conflict(error):
                         raise refused from error
                     wait = _retry_after(error)
                     failure = refused
@@ -407,7 +396,7 @@ class ClusterConnection:
         self, path: str, subject: str, query: Sequence[tuple[str, str]] = ()
     ) -> dict[str, Any] | None:
         try:
-            found = self.request("get", path, subject, query=query)
+            found = self._json(_Request("get", path, subject, query))
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return None

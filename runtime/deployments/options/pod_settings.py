@@ -114,7 +114,7 @@ def autoscaling_settings(field: str, given: Mapping[str, Any] | None) -> dict[st
     if given.get("metrics"):
         block["metrics"] = [
             _metric(f"{field}.metrics[{index}]", metric)
-            for index, metric in enumerate(given["metrics"])
+            for index, metric in enumerate(listing(f"{field}.metrics", given["metrics"]))
         ]
     return block
 
@@ -195,7 +195,7 @@ def label_settings(
     Raises:
         InvalidInput: A key or value that is none, or a label that selectors depend on.
     """
-    for key, value in (given or {}).items():
+    for key, value in mapping(field, given or {}).items():
         _check_key(field, key)
         if any(key == one or (one.endswith("/") and key.startswith(one)) for one in reserved):
             raise InvalidInput(

@@ -44,7 +44,7 @@ from kfp_bento.runtime.deployments.options.quantities import quantity_text
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 PORT = 3000
 USER_ID = 1034
@@ -288,7 +288,7 @@ def pod_spec(
     }
 
 
-def check_token(options: PodOptions, bento: Bento | None) -> None:
+def check_token(options: PodOptions, bento: BentoFacts | None) -> None:
     """Refuse a token that the service would not ask for.
 
     Raises:
@@ -301,9 +301,7 @@ def check_token(options: PodOptions, bento: Bento | None) -> None:
             "api_token_secret: a stored model is served by a runtime that knows no such token.",
             hint="Leave it out, and put authentication before the service.",
         )
-    from kfp_bento.runtime.bentos import can_require_token
-
-    if not can_require_token(bento):
+    if not bento.takes_token:
         raise InvalidInput(
             f"api_token_secret: the service of {bento.tag} asks for no token, or its folder is not "
             "here to be looked at; it would answer anybody.",

@@ -11,26 +11,10 @@ from kfp_bento.runtime.deployments.options.names import label_value_problem
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 
-PROVENANCE = frozenset(
-    f"kfp-bento/{name}"
-    for name in (
-        "bento-version",
-        "models",
-        "model-uri",
-        "model-name",
-        "model-version",
-        "model-digest",
-        "model-content-digest",
-        "run-id",
-    )
-)
-"""All annotations that `provenance` may give."""
-
-
-def provenance(bento: Bento) -> dict[str, str]:
+def provenance(bento: BentoFacts) -> dict[str, str]:
     """Give annotations that say which registry models the bento was made of.
 
     They sit on the metadata, where a change starts no new rollout. One model gets plain
@@ -55,7 +39,7 @@ def provenance(bento: Bento) -> dict[str, str]:
     return facts
 
 
-def check_tag(bento: Bento) -> None:
+def check_tag(bento: BentoFacts) -> None:
     """Refuse a bento whose name or version cannot be a label, which they become everywhere.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
+from kfp_bento.runtime.deployments.options.options import mapping
 from kfp_bento.runtime.errors import InvalidInput
 
 # What yatai-deployment fills in, key by key, where a resource says nothing
@@ -48,11 +49,6 @@ def quantity_text(field: str, value: Any) -> str:
             hint="Write a positive number with an optional unit: 500m, 2, 512Mi, 1Gi.",
         )
     return text
-
-
-def quantity_problem(text: str) -> str:
-    """Say why a text is no quantity that is ever rendered; empty when it is one."""
-    return "" if _QUANTITY.fullmatch(text) else "is no Kubernetes quantity"
 
 
 def quantity_value(text: str) -> Decimal:
@@ -150,7 +146,7 @@ def _one_side(
         if key == "custom":
             side[key] = {
                 name: quantity_text(f"{field}.custom[{name}]", amount)
-                for name, amount in (value or {}).items()
+                for name, amount in mapping(f"{field}.custom", value or {}).items()
             }
             continue
         side[key] = quantity_text(f"{field}.{key}", value)

@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import (
-    PATIENCE_SECONDS,
     ClusterConnection,
     ClusterSilent,
     Manifest,
@@ -18,16 +17,9 @@ from kfp_bento.runtime.deployments.kube.cluster import (
     applied_by_us,
     connect,
 )
-from kfp_bento.runtime.deployments.release.apply import primary_of
-from kfp_bento.runtime.deployments.release.marks import release_labels
+from kfp_bento.runtime.deployments.targets.release import Release, labels_of
 from kfp_bento.runtime.deployments.targets.target import OPTIONAL, Target
-from kfp_bento.runtime.deployments.targets.targets import (
-    TARGETS,
-    release_ref,
-    target_for,
-    target_of,
-    watched_release,
-)
+from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of
 from kfp_bento.runtime.errors import DeploymentError
 
 _POLL_SECONDS = 0.5
@@ -54,7 +46,6 @@ def delete_release(
     namespace: str = "default",
     context: str = "",
     seconds: float = 120.0,
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> Deleted:
     """Delete a release with all that belongs to it, and wait until it is gone.
 
@@ -68,15 +59,15 @@ def delete_release(
         namespace: Its namespace.
         context: Context of the kubeconfig.
         seconds: How long to wait for the objects to go.
-        patience_seconds: How long one request is tried again.
 
     Raises:
         DeploymentError: Something is still there when the time is up, with its finalizers.
     """
     primary = release_ref(name, target, namespace)
-    with connect(context, patience_seconds=patience_seconds) as cluster:
-        found = list(_labelled_objects(cluster, primary, target_of(target)))
-        ours = _ours(cluster, primary, target_of(target), found)
+    chosen = target_of(target)
+    with connect(context) as cluster:
+        found = list(_labelled_objects(cluster, primary, chosen))
+        ours = _ours(cluster, primary, chosen, found)
         kept = tuple(ObjectRef.of(live) for live in found if live not in ours)
         for live in ours:
             cluster.delete(live)
@@ -89,14 +80,14 @@ def release_objects(
 ) -> Iterator[dict[str, Any]]:
     """Give the live objects of a release, by labels and names, the primary one first."""
     for live in _labelled_objects(cluster, primary, target):
-        if _is_of(live, primary):
+        if _is_of(live, primary, target):
             yield live
 
 
 def _labelled_objects(
     cluster: ClusterConnection, primary: ObjectRef, target: Target
 ) -> Iterator[dict[str, Any]]:
-    labels = ",".join(f"{key}={value}" for key, value in release_labels(primary).items())
+    labels = ",".join(f"{key}={value}" for key, value in labels_of(primary).items())
     for kind in (*target.kinds, *target.leftovers):
         if not cluster.knows(kind.api_version, kind.name):
             continue
@@ -107,14 +98,9 @@ def _labelled_objects(
                 raise
 
 
-def _is_of(live: Manifest, primary: ObjectRef) -> bool:
-    """Say whether a target with this primary object would render an object of that name."""
-    place = (live["kind"], live["metadata"]["name"])
-    return any(
-        place in target.rendered_shapes(primary.name, [live])
-        for target in TARGETS.values()
-        if target.primary_kind.name == primary.kind
-    )
+def _is_of(live: Manifest, primary: ObjectRef, target: Target) -> bool:
+    """Say whether the target would give an object of the release that name."""
+    return live["metadata"]["name"] in target.names(primary.name, live)
 
 
 def _ours(
@@ -124,7 +110,7 @@ def _ours(
     found: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Give those of labelled objects that the release may take with it."""
-    ours = [live for live in found if applied_by_us(live) and _is_of(live, primary)]
+    ours = [live for live in found if applied_by_us(live) and _is_of(live, primary, target)]
     if target.is_in_use is None or not ours:
         return ours
     kind = target.primary_kind
@@ -137,57 +123,47 @@ def _ours(
 
 
 def delete_stale_objects(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, seconds: float = 120.0
+    cluster: ClusterConnection, release: Release, *, seconds: float = 120.0
 ) -> tuple[ObjectRef, ...]:
     """Delete what earlier revisions of a release left: objects no longer rendered.
 
     Called once the new revision serves, so that nothing is taken from an old one in use.
     """
-    stale = stale_objects(cluster, manifests) + stale_owned_objects(cluster, manifests)
+    stale = [*stale_objects(cluster, release), *_stale_owned_objects(cluster, release)]
     for live in stale:
         cluster.delete(live)
     await_gone(cluster, stale, seconds)
     return tuple(ObjectRef.of(live) for live in stale)
 
 
-def stale_objects(
-    cluster: ClusterConnection, manifests: Sequence[Manifest]
-) -> list[dict[str, Any]]:
+def stale_objects(cluster: ClusterConnection, release: Release) -> list[dict[str, Any]]:
     """Find what earlier revisions of a release applied and this one does not."""
-    wanted = {ObjectRef.of(entry) for entry in manifests}
-    primary, target = ObjectRef.of(primary_of(manifests)), target_for(manifests)
-    found = [
-        live
-        for live in _labelled_objects(cluster, primary, target)
-        if ObjectRef.of(live) not in wanted
-    ]
-    return _ours(cluster, primary, target, found)
+    wanted = {ObjectRef.of(one) for one in release.manifests}
+    labelled = _labelled_objects(cluster, release.primary, release.target)
+    found = [live for live in labelled if ObjectRef.of(live) not in wanted]
+    return _ours(cluster, release.primary, release.target, found)
 
 
-def stale_owned_objects(
-    cluster: ClusterConnection, manifests: Sequence[Manifest]
-) -> list[dict[str, Any]]:
+def _stale_owned_objects(cluster: ClusterConnection, release: Release) -> list[Manifest]:
     """Find what a controller made of an earlier revision and will not remove by itself.
 
     Only what the release's primary object controls counts.
     """
-    target, watched = target_for(manifests), watched_release(manifests)
-    primary = cluster.get(watched.primary) if target.owned else None
+    target = release.target
+    primary = cluster.get(release.primary) if target.owned else None
     if primary is None:
         return []
-    uid = primary["metadata"]["uid"]
+    uid, labels = primary["metadata"]["uid"], release.watched.pods
     owned = [
         live
         for kind in target.owned
-        for live in cluster.select(
-            kind.api_version, kind.name, watched.primary.namespace, labels=watched.pods
-        )
+        for live in cluster.select(kind.api_version, kind.name, release.namespace, labels=labels)
         if any(
             one.get("uid") == uid and one.get("controller")
             for one in live["metadata"].get("ownerReferences") or []
         )
     ]
-    return [dict(live) for live in target.stale_owned(manifests, owned)]
+    return target.stale_owned(release.manifests, owned)
 
 
 def await_gone(cluster: ClusterConnection, objects: Collection[Manifest], seconds: float) -> None:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import (
-    PATIENCE_SECONDS,
     ClusterConnection,
     Manifest,
     ObjectRef,
     connect,
 )
 from kfp_bento.runtime.deployments.kube.manifests import manifest_text, normalised
-from kfp_bento.runtime.deployments.kube.replicas import take_over_replicas
-from kfp_bento.runtime.deployments.release.apply import check_portable, in_order, try_one
+from kfp_bento.runtime.deployments.release.apply import Trial, try_all
 from kfp_bento.runtime.deployments.release.delete import stale_objects
-from kfp_bento.runtime.deployments.release.marks import RELEASE_LABEL
+from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK
+from kfp_bento.runtime.deployments.targets.release import Release
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
 _UNREADABLE = frozenset(
     (
         "deployment.kubernetes.io/revision",
-        "kfp-bento/last-good",
-        "kfp-bento/previous-good",
-        "kfp-bento/rolled-back",
+        LAST_GOOD,
+        PREVIOUS_GOOD,
+        ROLLED_BACK,
         "kubectl.kubernetes.io/last-applied-configuration",
     )
 )
@@ -65,49 +64,30 @@ class ReleaseDiff:
         return "".join(entry.text for entry in self.objects)
 
 
-def diff_manifests(
-    manifests: Sequence[Manifest],
-    *,
-    context: str = "",
-    force: bool = False,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> ReleaseDiff:
-    """Say what an apply would change, object by object; nothing is changed.
-
-    For the manifests of a release (`record_release`) also what `roll_out` would remove then.
-
-    The other side is the API server's own dry run, so defaults, webhooks and fields of
-    other managers are in it.
+def diff_release(release: Release, *, context: str = "", force: bool = False) -> ReleaseDiff:
+    """Say what rolling a release out would change, object by object; nothing is changed.
 
     Args:
-        manifests: What a target rendered.
+        release: The release.
         context: Context of the kubeconfig.
         force: Assume that fields of other field managers are taken over.
-        patience_seconds: How long one request is tried again.
 
     Raises:
-        DeploymentError: As `apply_manifests` would.
+        DeploymentError: The cluster does not answer, or refuses the release.
     """
-    check_portable(manifests)
-    with connect(context, patience_seconds=patience_seconds) as cluster:
-        return diff_all(cluster, manifests, force=force)
+    with connect(context) as cluster:
+        return diff_of(cluster, release, try_all(cluster, release.recorded, force=force))
 
 
-def diff_all(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, force: bool = False
-) -> ReleaseDiff:
-    """`diff_manifests` over a connection that is open already."""
-    taken = take_over_replicas(cluster, manifests, dry_run=True)
-    found = [
-        object_diff(
-            ObjectRef.of(manifest),
-            cluster.get(ObjectRef.of(manifest)),
-            try_one(cluster, manifest, force=force, taken=taken),
-        )
-        for manifest in in_order(manifests)
-    ]
-    if RELEASE_LABEL in (manifests[0]["metadata"].get("labels") or {}):
-        found += [_removal(live) for live in stale_objects(cluster, manifests)]
+def diff_of(cluster: ClusterConnection, release: Release, trial: Trial) -> ReleaseDiff:
+    """Give what a trial has shown, with the objects that go once the release serves.
+
+    The other side is the API server's own dry run, so defaults, webhooks and fields of other
+    managers are in it.
+    """
+    tried = zip(trial.manifests, trial.before, trial.after, strict=True)
+    found = [object_diff(ObjectRef.of(one), old, new) for one, old, new in tried]
+    found += [_removal(live) for live in stale_objects(cluster, release)]
     return ReleaseDiff(tuple(found))
 
 

@@ -1,10 +1,12 @@
 """A release that was good, packed into an annotation, and what of it is believed when read back.
 
-Whoever may edit the holder may write the annotation. So nothing of it is applied that its target
-could not have rendered for this very release: objects of its kinds, under its names, in its
-namespace, with fields that its renderer writes. What remains is what options can ask for, among
-it another image and the Secrets of the namespace: only a seal with a shared key
-(`KFP_BENTO_RECORD_KEY`) says that the record is one of our own.
+Whoever may edit the holder may write the annotation. So it holds no manifests but what they were
+rendered from: the target, the image, the facts of the bento and the options, as a user writes
+them. To restore them is to render them again, which every refusal of the options stands before;
+what is applied then is what the target renders for this very release, and nothing else can be
+said. What options can ask for is another image and what the pods may use: a shared key
+(`KFP_BENTO_RECORD_KEY`) seals records as our own, and one without a seal brings no Secret, account
+or token that the live release does not have.
 """
 
 from __future__ import annotations
@@ -14,30 +16,17 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime import files
 from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
-from kfp_bento.runtime.deployments.kube.shapes import Exactly, Fields, Free, shape_problems
-from kfp_bento.runtime.deployments.options.core_shapes import ANNOTATIONS, LABELS, TEXT
-from kfp_bento.runtime.deployments.release.apply import primary_of
-from kfp_bento.runtime.deployments.release.marks import (
-    BENTO,
-    IMAGE,
-    LAST_GOOD,
-    PREVIOUS_GOOD,
-    REVISION,
-    holder_annotations,
-    holder_of,
-    record_release,
-    revision_of,
-    without_marks,
-)
-from kfp_bento.runtime.deployments.targets.target import Target
-from kfp_bento.runtime.deployments.targets.targets import TARGETS
-from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
+from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
+from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD
+from kfp_bento.runtime.deployments.targets.release import Release
+from kfp_bento.runtime.deployments.targets.targets import target_of
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput, KfpBentoError
 from kfp_bento.runtime.programs import cleaned
 
 # All annotations of an object together may have 256 KiB, and there are two such records.
@@ -46,7 +35,9 @@ LARGEST_RECORD = 100_000
 _PURPOSE = "release"
 _REVISION = re.compile(r"[0-9a-f]{16}")
 _LONGEST_FACT = 1024
-_PROBLEMS = 3
+# Where the manifests of all targets name a Secret: by itself, or by a reference that has its name.
+_SECRET_NAMES = ("secretName", "dockerConfigJsonSecretName")
+_SECRET_REFERENCES = ("secretKeyRef", "secretRef")
 
 
 @dataclass(frozen=True)
@@ -54,69 +45,62 @@ class GoodRelease:
     """A release that was ready once.
 
     Attributes:
-        revision: Its revision.
+        revision: The revision that was applied.
         image: Its image.
-        bento: Its bento.
-        manifests: Its manifests as they were applied; empty when they were too large to keep.
+        bento: Tag of its bento.
+        release: The release, rendered anew; None when it was too large to keep. A later
+            kfp-bento may render it otherwise: then its revision is another one.
+        sealed: Whether the shared key says that the record is our own.
     """
 
     revision: str
     image: str = ""
     bento: str = ""
-    manifests: tuple[Manifest, ...] = ()
+    release: Release | None = None
+    sealed: bool = False
+
+    def is_at(self, revision: str) -> bool:
+        """Say whether this is the release of a revision, as it was applied or as it is now."""
+        return revision == self.revision or (
+            self.release is not None and revision == self.release.revision
+        )
+
+    def check_gains(self, live: Sequence[Manifest]) -> None:
+        """Refuse a release without a seal whose pods may use what live objects do not.
+
+        Raises:
+            DeploymentError: It brings a Secret, an account or a token, by its name.
+        """
+        if self.sealed or self.release is None:
+            return
+        if gains := sorted(set(_used(self.release.manifests)) - set(_used(live))):
+            raise DeploymentError(
+                f"The good release of {self.release.primary} on record (revision {self.revision}) "
+                f"is not believed: it brings {', '.join(gains)}, which the live release does not "
+                "have, and no seal says that the record is ours.",
+                hint=f"Deploy image {self.image} again with its options; with "
+                f"{files.KEY_VARIABLE} set, records are sealed and go back by themselves.",
+            )
 
 
-def encode_good(manifests: Sequence[Manifest]) -> str:
-    """Pack recorded manifests into the text of an annotation, sealed where there is a shared key.
+def encode_good(release: Release) -> str:
+    """Pack a release into the text of an annotation, sealed where there is a shared key.
 
-    More than `LARGEST_RECORD` characters are not kept: then only revision, image and
-    bento are, and a roll back needs the manifests from elsewhere.
+    More than `LARGEST_RECORD` characters are not kept: then only revision, image and bento are.
     """
-    primary = ObjectRef.of(primary_of(manifests))
-    told = holder_annotations(manifests, holder_of(primary))
-    facts = {
-        "revision": told.get(REVISION, ""),
-        "image": told.get(IMAGE, ""),
-        "bento": told.get(BENTO, ""),
+    facts = {"revision": release.revision, "image": release.image, "tag": release.bento_tag}
+    made_of = {
+        "target": release.target.kind,
+        "bento": release.bento.to_dict() if release.bento else None,
+        "options": release.options,
     }
-    packed = _pack({**facts, "manifests": list(manifests)}) or _pack(facts)
-    sealed = files.seal(_sealed(primary, packed), _PURPOSE, _shared_key())
+    packed = _pack({**facts, **made_of}) or _pack(facts)
+    sealed = files.seal(_sealed(release.primary, packed), _PURPOSE, _shared_key())
     return f"{packed}.{sealed}" if sealed else packed
 
 
-def decode_good(text: str) -> GoodRelease:
-    """Unpack what `encode_good` gave; what it says is not believed yet, see `believed`.
-
-    Raises:
-        DeploymentError: Somebody else changed the annotation.
-    """
-    try:
-        packed = text.partition(".")[0]
-        if len(packed) > LARGEST_RECORD:
-            raise ValueError(f"it is larger than {LARGEST_RECORD} characters")
-        unpacker = zlib.decompressobj()
-        raw = unpacker.decompress(base64.b64decode(packed, validate=True), files.JSON_LIMIT)
-        if not unpacker.eof or unpacker.unused_data:
-            raise ValueError(f"it is cut, or unpacks to more than {files.JSON_LIMIT} bytes")
-        told = files.parse_json(raw)
-        manifests = told.get("manifests", [])
-        if not isinstance(manifests, list) or not all(isinstance(one, dict) for one in manifests):
-            raise ValueError("its manifests are no list of objects")
-        return GoodRelease(
-            revision=_fact(told, "revision", _REVISION),
-            image=_fact(told, "image"),
-            bento=_fact(told, "bento"),
-            manifests=tuple(manifests),
-        )
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise DeploymentError(
-            f"The annotation {LAST_GOOD} (or {PREVIOUS_GOOD}) cannot be read: {error}",
-            hint="Remove it, and apply the release that you want.",
-        ) from error
-
-
 def believed(text: str, primary: ObjectRef, annotation: str = LAST_GOOD) -> GoodRelease:
-    """Give the release that an annotation holds, if it is one that could have been ours.
+    """Give the release that an annotation holds, if it is one of this primary object.
 
     Args:
         text: The annotation's value.
@@ -124,8 +108,8 @@ def believed(text: str, primary: ObjectRef, annotation: str = LAST_GOOD) -> Good
         annotation: Its name, for error messages.
 
     Raises:
-        DeploymentError: It cannot be read; it is not sealed where a shared key is set; or it
-            holds something that the target never renders for this release, by the field's name.
+        DeploymentError: It cannot be read; it is not sealed where a shared key is set; it is of
+            another release; or it has an option that its target refuses, by the option's name.
     """
     key = _shared_key()
     packed, _, found = text.partition(".")
@@ -136,103 +120,81 @@ def believed(text: str, primary: ObjectRef, annotation: str = LAST_GOOD) -> Good
             hint="It was written without that key, or by somebody else. Deploy the release that "
             "you want: once it serves, it is recorded with a seal.",
         )
-    good = decode_good(text)
-    problems = list(_problems(good, primary))
-    if problems:
-        told = "; ".join(cleaned(problem)[:500] for problem in problems[:_PROBLEMS])
-        more = f" (and {len(problems) - _PROBLEMS} more)" if len(problems) > _PROBLEMS else ""
+    try:
+        told = _unpack(packed)
+        good = GoodRelease(
+            revision=_fact(told, "revision", _REVISION),
+            image=_fact(told, "image"),
+            bento=_fact(told, "tag"),
+            release=_rendered(told, primary),
+            sealed=bool(key),
+        )
+    except InvalidInput as refused:
         raise DeploymentError(
             f"The annotation {annotation} of {primary} is not believed, as kfp-bento would never "
-            f"have written it: {told}{more}.",
+            f"have written it: {cleaned(refused.message)[:_LONGEST_FACT]}",
             hint="Find out who wrote it, and remove it; then deploy the release that you want.",
-        )
+        ) from None
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise DeploymentError(
+            f"The annotation {annotation} of {primary} is not believed, as it cannot be read: "
+            f"{cleaned(str(error))[:_LONGEST_FACT]}.",
+            hint="Deploy the release that you want: once it serves, it is recorded anew.",
+        ) from error
     return good
 
 
-def _problems(good: GoodRelease, primary: ObjectRef) -> Iterator[str]:
-    """Say what in a record was never rendered for this release."""
-    if not good.manifests:
-        return
-    target = _target_of(good.manifests, primary)
-    if target is None:
-        yield f"its objects are no release of a {primary.kind}"
-        return
-    found = list(_envelope_problems(good.manifests, primary, target))
-    yield from found
-    if found:
-        return
-    if revision_of(good.manifests) != good.revision:
-        yield f"its manifests are not of revision {good.revision or 'none'}"
-    plain = [without_marks(manifest) for manifest in good.manifests]
-    again = record_release(plain, image=good.image, bento=good.bento)
-    if again != good.manifests:
-        yield "labels and annotations under kfp-bento/ are not those of this release"
-    found = list(_field_problems(plain, primary, target))
-    yield from found
-    if found:
-        return
-    images = {one.image for one in target.watched(plain).deployments if one.image}
-    if images and good.image and good.image not in images:
-        yield f"it serves {', '.join(sorted(images))} and says {good.image}"
+def _rendered(told: Mapping[str, Any], primary: ObjectRef) -> Release | None:
+    """Render what a record says again.
+
+    Raises:
+        InvalidInput: The target refuses it, or it becomes another release.
+        ValueError: It is of another form.
+    """
+    if told.keys() == {"revision", "image", "tag"}:
+        return None
+    if "manifests" in told:
+        raise ValueError("an earlier version of kfp-bento has recorded manifests")
+    if not isinstance(told.get("target"), str) or not isinstance(told.get("options"), dict):
+        raise ValueError("it names no target and its options")
+    bento = None if told.get("bento") is None else BentoFacts.from_dict(told["bento"])
+    release = target_of(told["target"]).render(_fact(told, "image"), bento, told["options"])
+    if release.primary != primary:
+        raise InvalidInput(f"It is of {release.primary}.")
+    return release
 
 
-def _target_of(manifests: Sequence[Manifest], primary: ObjectRef) -> Target | None:
-    """Give the target that renders exactly these kinds for such a primary object."""
-    kinds = {(one.get("apiVersion"), one.get("kind")) for one in manifests if _is_place(one)}
-    for target in TARGETS.values():
-        known = {(kind.api_version, kind.name) for kind in target.kinds}
-        needed = {(kind.api_version, kind.name) for kind in target.essential_kinds}
-        main = (target.primary_kind.api_version, target.primary_kind.name)
-        if main == (primary.api_version, primary.kind) and needed <= kinds <= known:
-            return target
-    return None
+def _used(value: Any) -> Iterator[str]:
+    """Give the Secrets, accounts and tokens that pods of some objects may use."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in _SECRET_NAMES:
+                yield f"Secret {inner}"
+            elif key in _SECRET_REFERENCES and isinstance(inner, Mapping):
+                yield f"Secret {inner.get('name')}"
+            elif key == "imagePullSecrets" and isinstance(inner, list):
+                yield from (f"Secret {one.get('name')}" for one in inner if isinstance(one, dict))
+            elif key == "serviceAccountName":
+                yield f"ServiceAccount {inner}"
+            elif key == "automountServiceAccountToken" and inner:
+                yield "a token of the Kubernetes API"
+            yield from _used(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _used(inner)
 
 
-def _is_place(manifest: Manifest) -> bool:
-    return all(isinstance(manifest.get(key), str) for key in ("apiVersion", "kind"))
+def _unpack(packed: str) -> dict[str, Any]:
+    if len(packed) > LARGEST_RECORD:
+        raise ValueError(f"it is larger than {LARGEST_RECORD} characters")
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(base64.b64decode(packed, validate=True), files.JSON_LIMIT)
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"it is cut, or unpacks to more than {files.JSON_LIMIT} bytes")
+    return files.parse_json(raw)
 
 
-def _envelope_problems(
-    manifests: Sequence[Manifest], primary: ObjectRef, target: Target
-) -> Iterator[str]:
-    """Check what all objects have in common, before anything looks inside."""
-    metadata = Fields(
-        {
-            "name": TEXT,
-            "namespace": Exactly(primary.namespace),
-            "labels": LABELS,
-            "annotations": ANNOTATIONS,
-        },
-        frozenset({"name", "namespace", "labels"}),
-    )
-    shape = Fields(
-        {"apiVersion": TEXT, "kind": TEXT, "metadata": metadata, "spec": Free()},
-        frozenset({"apiVersion", "kind", "metadata"}),
-    )
-    for place, manifest in enumerate(manifests):
-        for problem in shape_problems(manifest, shape, ""):
-            yield f"object {place + 1}: {problem.removeprefix('.')}"
-            return
-    refs = [ObjectRef.of(manifest) for manifest in manifests]
-    if len(set(refs)) != len(refs):
-        yield "it holds an object twice"
-    elif primary not in refs or ObjectRef.of(primary_of(manifests)) != primary:
-        yield f"{primary} is not its primary object"
-
-
-def _field_problems(plain: Sequence[Manifest], primary: ObjectRef, target: Target) -> Iterator[str]:
-    shapes = target.rendered_shapes(primary.name, plain)
-    for manifest in plain:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        shape = shapes.get((kind, name))
-        if shape is None:
-            yield f"{kind} {name}: {target.kind} renders no such object for {primary.name}"
-            continue
-        for problem in shape_problems(manifest, shape, ""):
-            yield f"{kind} {name}: {problem.removeprefix('.')}"
-
-
-def _fact(told: dict[str, Any], name: str, form: re.Pattern[str] | None = None) -> str:
+def _fact(told: Mapping[str, Any], name: str, form: re.Pattern[str] | None = None) -> str:
     value = told.get(name, "")
     if not isinstance(value, str) or len(value) > _LONGEST_FACT or not value.isprintable():
         raise ValueError(f"its {name} is no such text")
@@ -243,7 +205,8 @@ def _fact(told: dict[str, Any], name: str, form: re.Pattern[str] | None = None) 
 
 def _pack(value: Any) -> str:
     """Give the packed text; empty where it is too large to be read back."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    # In the order of the user: it decides in what order some options are rendered.
+    text = json.dumps(value, separators=(",", ":"), default=dict).encode()
     packed = base64.b64encode(zlib.compress(text, 9)).decode()
     return packed if len(text) < files.JSON_LIMIT and len(packed) <= LARGEST_RECORD else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kfp_bento.runtime.deployments.kube.cluster import (
@@ -11,9 +11,8 @@ from kfp_bento.runtime.deployments.kube.cluster import (
     ObjectRef,
     Refused,
 )
-from kfp_bento.runtime.deployments.release.apply import primary_of
 from kfp_bento.runtime.deployments.release.good_release import GoodRelease, believed, encode_good
-from kfp_bento.runtime.deployments.release.marks import (
+from kfp_bento.runtime.deployments.targets.marks import (
     BENTO,
     IMAGE,
     LAST_GOOD,
@@ -21,9 +20,8 @@ from kfp_bento.runtime.deployments.release.marks import (
     REVISION,
     ROLLED_BACK,
     annotations_of,
-    holder_annotations,
-    holder_of,
 )
+from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
 
@@ -59,7 +57,7 @@ class Record:
     @property
     def serves_good(self) -> bool:
         """Whether the last good release is what is applied."""
-        return self.last_good is not None and self.revision == self.last_good.revision
+        return self.last_good is not None and self.last_good.is_at(self.revision)
 
     def good(self, revision: str) -> GoodRelease | None:
         """Give the good release of a revision, or of the digits it begins with."""
@@ -74,7 +72,7 @@ def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Re
         holder: The holder.
         primary: The release's primary object; without it the good releases are left out.
     """
-    told = annotations_of(holder or {})
+    told = annotations_of(holder)
     found: dict[str, GoodRelease] = {}
     disbelieved = []
     for key in (LAST_GOOD, PREVIOUS_GOOD):
@@ -95,57 +93,49 @@ def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Re
     )
 
 
-def mark_good(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
-) -> bool:
-    """Record manifests as the last good release, if they are still what is applied.
+def mark_good(cluster: ClusterConnection, release: Release, *, restored: bool = False) -> bool:
+    """Record a release as the last good one, if it is still what is applied.
 
     What was the last good one becomes the previous one, if it is believed; a record that is not
     believed goes.
 
     Args:
         cluster: Where the release is.
-        manifests: As they were applied.
-        restored: Whether a roll back brought them; then it stays noted.
+        release: As it was applied.
+        restored: Whether a roll back brought it; then that stays noted.
 
     Returns:
         False when another release has taken over in the meantime.
     """
-    primary = ObjectRef.of(primary_of(manifests))
-    holder = holder_of(primary)
-    revision = holder_annotations(manifests, holder).get(REVISION, "")
-    packed = encode_good(manifests)
+    packed = encode_good(release)
 
     def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
-        if told.get(REVISION) != revision:
+        if told.get(REVISION) != release.revision:
             return None
         marks: dict[str, str | None] = {}
-        before = told.get(LAST_GOOD, "")
-        if before != packed:
+        if told.get(LAST_GOOD) != packed:
             marks[LAST_GOOD] = packed
-            if _believed_revision(before, primary) not in ("", revision):
-                marks[PREVIOUS_GOOD] = before
-        kept = told.get(PREVIOUS_GOOD) if PREVIOUS_GOOD not in marks else None
-        if kept is not None and not _believed_revision(kept, primary):
+            last = _good(told, LAST_GOOD, release.primary)
+            if last and not last.is_at(release.revision):
+                marks[PREVIOUS_GOOD] = told[LAST_GOOD]
+        elsewhere = PREVIOUS_GOOD in marks or PREVIOUS_GOOD not in told
+        if not elsewhere and _good(told, PREVIOUS_GOOD, release.primary) is None:
             marks[PREVIOUS_GOOD] = None
         if ROLLED_BACK in told and not restored:
             marks[ROLLED_BACK] = None
         return marks
 
-    return _annotate(cluster, holder, changes)
+    return _annotate(cluster, release.holder, changes)
 
 
-def mark_step_back(
-    cluster: ClusterConnection, primary: ObjectRef, good: GoodRelease, leaving: str
-) -> bool:
-    """Record that a release goes back to a good one, before anything is applied.
+def mark_step_back(cluster: ClusterConnection, release: Release, leaving: str) -> bool:
+    """Record that a good release is gone back to, before anything is applied.
 
     So a roll back that is killed anywhere goes the same way when it is tried again.
 
     Args:
         cluster: Where the release is.
-        primary: Its primary object.
-        good: Where it goes.
+        release: Where it goes.
         leaving: The revision that it leaves.
 
     Returns:
@@ -156,11 +146,12 @@ def mark_step_back(
         if told.get(REVISION) != leaving:
             return None
         marks: dict[str, str | None] = {ROLLED_BACK: leaving}
-        if _believed_revision(told.get(PREVIOUS_GOOD, ""), primary) == good.revision:
+        previous = _good(told, PREVIOUS_GOOD, release.primary)
+        if previous and previous.is_at(release.revision):
             marks |= {LAST_GOOD: told[PREVIOUS_GOOD], PREVIOUS_GOOD: None}
         return marks
 
-    return _annotate(cluster, holder_of(primary), changes)
+    return _annotate(cluster, release.holder, changes)
 
 
 def _annotate(
@@ -191,12 +182,12 @@ def _annotate(
     return False
 
 
-def _believed_revision(text: str, primary: ObjectRef) -> str:
-    """Give the revision of a packed release; empty where there is none to be believed."""
+def _good(told: Mapping[str, str], key: str, primary: ObjectRef) -> GoodRelease | None:
+    """Give a good release on record; None where there is none to be believed."""
     try:
-        return believed(text, primary).revision if text else ""
+        return believed(told[key], primary, key) if told.get(key) else None
     except DeploymentError:
-        return ""
+        return None
 
 
 def _fact(told: Mapping[str, str], key: str) -> str:

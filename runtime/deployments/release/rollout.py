@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from kfp_bento.runtime.deployments.kube.cluster import (
-    PATIENCE_SECONDS,
     ClusterConnection,
     Manifest,
     ObjectRef,
@@ -19,32 +17,31 @@ from kfp_bento.runtime.deployments.kube.cluster import (
 from kfp_bento.runtime.deployments.kube.manifests import normalised
 from kfp_bento.runtime.deployments.release.apply import (
     Applied,
-    apply_all,
-    check_portable,
+    Trial,
+    apply_tried,
     in_order,
-    primary_of,
+    try_all,
 )
 from kfp_bento.runtime.deployments.release.delete import delete_stale_objects, release_objects
-from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_all
+from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
 from kfp_bento.runtime.deployments.release.good_release import GoodRelease
-from kfp_bento.runtime.deployments.release.marks import holder_of, record_release, revision_on
 from kfp_bento.runtime.deployments.release.record import (
     Record,
     mark_good,
     mark_step_back,
     read_record,
 )
-from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict
-from kfp_bento.runtime.deployments.release.wait import wait_on
-from kfp_bento.runtime.deployments.targets.built_image import served_image
+from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Verdict, Waiting
+from kfp_bento.runtime.deployments.release.wait import wait_until_ready
+from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
-from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, watched_release
+from kfp_bento.runtime.deployments.targets.release import Release
+from kfp_bento.runtime.deployments.targets.target import Target
+from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, target_of_live
 from kfp_bento.runtime.errors import DeploymentError
 
 # Two runs at once may both write the parts before one writes the primary object.
 _SETTLING = 3
-# What sends requests to pods, which have to be there first.
-_TRAFFIC_KINDS = ("HTTPRoute",)
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,7 @@ class Rollout:
         image: The image that was rolled out, or went back to.
         bento: Its bento.
         diff: What going back was about to change; None where nothing went back.
+        left: What was on record before a roll back; None where nothing went back by itself.
         not_restored: Why the release on record was not restored after a failure.
     """
 
@@ -73,6 +71,7 @@ class Rollout:
     image: str = ""
     bento: str = ""
     diff: ReleaseDiff | None = None
+    left: Record | None = None
     not_restored: str = ""
 
     @property
@@ -104,121 +103,48 @@ class Rollout:
         raise self.verdict.error(name, hint=hint)
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """How long and for what this run waits."""
-
-    seconds: float
-    request: bool = True
-    progress: Callable[[str], None] | None = None
-    judging: Mapping[str, Any] = field(default_factory=dict)
-
-    def on(
-        self,
-        cluster: ClusterConnection,
-        watched: Watched,
-        began: float,
-        meanwhile: Callable[[], None],
-    ) -> Verdict:
-        """Wait for what is left of the time since `began`."""
-        judge = ReadinessJudge(watched, **self.judging)
-        return wait_on(
-            cluster,
-            judge,
-            self.seconds,
-            began=began,
-            request=self.request,
-            progress=self.progress,
-            meanwhile=meanwhile,
-        )
-
-
 def roll_out(
-    manifests: Sequence[Manifest],
+    cluster: ClusterConnection,
+    release: Release,
+    trial: Trial,
+    waiting: Waiting,
     *,
-    image: str = "",
-    bento: str = "",
-    seconds: float = 600.0,
     roll_back_on_failure: bool = False,
-    context: str = "",
-    force: bool = False,
-    steady_seconds: float = 2.0,
-    unschedulable_seconds: float = 30.0,
-    unwatched_seconds: float = 20.0,
-    request: bool = True,
-    tolerated: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> Rollout:
-    """Apply manifests as a release, wait for it, and keep it as the last good one.
+    """Apply a release, wait for it, and keep it as the last good one.
 
     A release that serves is recorded on its objects; what earlier revisions left is then
     removed. One that fails stays as it is, or goes back to the last good one. A route sends
-    requests to new pods only once they serve.
+    requests to new pods only once they serve. With no seconds to wait it is applied, and nothing
+    is kept as good or removed.
 
     Args:
-        manifests: What a target rendered.
-        image: Image reference by digest, for the record.
-        bento: `name:version`, for the record.
-        seconds: Deadline of the wait; as long again for the restored release.
+        cluster: The connection.
+        release: What a target rendered.
+        trial: What `try_all` gave for it.
+        waiting: How long the release may take, and as long again the restored one.
         roll_back_on_failure: Restore the last good release when this one fails, unless
             another run has applied something else by then.
-        context: Context of the kubeconfig.
-        force: Take over fields that another field manager owns.
-        steady_seconds: See `wait_until_ready`, as for all up to `progress`.
-        unschedulable_seconds: How long the scheduler may find no node.
-        unwatched_seconds: How long an operator may show no sign of life.
-        request: Ask `/readyz` at the end.
-        tolerated: Reasons that are no failure.
-        progress: Called with what is waited for.
-        patience_seconds: How long one request is tried again.
 
     Returns:
         What was applied and the verdict. A failed release is no error here.
 
     Raises:
-        DeploymentError: The manifests were refused, before or while they were applied.
+        DeploymentError: The release was refused while it was applied.
     """
-    check_portable(manifests)
-    recorded = record_release(manifests, image=image, bento=bento)
-    judging = {
-        "steady_seconds": steady_seconds,
-        "unschedulable_seconds": unschedulable_seconds,
-        "unwatched_seconds": unwatched_seconds,
-        "tolerated": frozenset(tolerated),
-    }
-    waiting = _Waiting(seconds, request, progress, judging)
-    with connect(context, patience_seconds=patience_seconds) as cluster:
-        made = _bring_out(cluster, recorded, waiting, force=force)
-        if made.verdict.ready:
-            return replace(made, removed=_settle(cluster, recorded))
-        if not roll_back_on_failure or made.verdict.reason in ("Superseded", "Deleted"):
-            return made
-        return _fall_back(cluster, made, ObjectRef.of(primary_of(recorded)), waiting, force=force)
-
-
-def apply_release(
-    recorded: Sequence[Manifest], *, context: str = "", force: bool = False
-) -> Rollout:
-    """Apply manifests as a release and do not wait; nothing is kept as good or removed.
-
-    Args:
-        recorded: What `record_release` gave.
-        context: Context of the kubeconfig.
-        force: Take over fields that another field manager owns.
-
-    Returns:
-        What was applied, with a verdict `NotWaited`.
-
-    Raises:
-        DeploymentError: The manifests were refused, before or while they were applied.
-    """
-    check_portable(recorded)
-    watched = watched_release(recorded)
-    with connect(context) as cluster:
-        applied = _apply_whole(cluster, recorded, force=force)
-    message = f"{watched.primary} was applied; whether it serves was not waited for."
-    return Rollout(watched.revision, applied, Verdict(False, "NotWaited", message))
+    if not waiting.seconds:
+        message = f"{release.primary} was applied; whether it serves was not waited for."
+        applied = _apply_whole(cluster, release, trial)
+        return Rollout(release.revision, applied, Verdict(False, "NotWaited", message))
+    made = _bring_out(cluster, release, trial, waiting)
+    if made.verdict.ready:
+        return replace(made, removed=_settle(cluster, release))
+    if not roll_back_on_failure or made.verdict.reason in ("Superseded", "Deleted"):
+        return made
+    # What it had before and what it has now, the objects that only the one before has included.
+    live: list[Manifest] = [one for one in trial.before if one]
+    live += release_objects(cluster, release.primary, release.target)
+    return _fall_back(cluster, release, made, live, waiting, force=trial.force)
 
 
 def roll_back(
@@ -228,14 +154,9 @@ def roll_back(
     namespace: str = "default",
     leaving: str = "",
     to: str = "",
+    waiting: Waiting = DEFAULT_WAITING,
     context: str = "",
-    seconds: float = 600.0,
     force: bool = False,
-    unschedulable_seconds: float = 30.0,
-    request: bool = True,
-    tolerated: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
     before: Callable[[ReleaseDiff], None] | None = None,
     dry_run: bool = False,
 ) -> Rollout:
@@ -243,10 +164,9 @@ def roll_back(
 
     From a release that failed it goes to the last good one, from a good one to the one before.
     Calling it again, also after it was killed anywhere, restores the same one; where there is
-    nothing to leave, nothing changes.
-
-    The record is an annotation, which whoever may edit the object may write. So nothing of it is
-    applied that the target could not have rendered for this release; see `good_release.py`.
+    nothing to leave, nothing changes. What is on record is rendered again, by all the rules of the
+    target's options: whoever may edit the object may have written it. A later kfp-bento may render
+    another revision of it, which the result names.
 
     Args:
         name: Name of the release.
@@ -255,56 +175,54 @@ def roll_back(
         leaving: Image by digest that is to be left; when another one is applied by now, nothing
             changes. Whatever is applied when empty.
         to: A good revision that is on record; chosen as above when empty.
+        waiting: How long the restored release may take to serve.
         context: Context of the kubeconfig.
-        seconds: Deadline of the wait.
-        force: Take over fields that another field manager owns.
-        unschedulable_seconds: How long the scheduler may find no node.
-        request: Ask `/readyz` at the end.
-        tolerated: Reasons that are no failure.
-        progress: Called with what is waited for.
-        patience_seconds: How long one request is tried again.
+        force: Take over others' fields.
         before: Called with what would change, before anything does.
         dry_run: Change nothing, only say where it would go (`rolled_back_to`) and what that would
             change (`diff`), with a verdict `DryRun`.
 
     Raises:
-        DeploymentError: No good release is recorded, it was too large to be kept, or it is not
-            believed.
+        DeploymentError: No good release is recorded, it was too large to be kept, it is not
+            believed, or it would bring what only a sealed record may bring.
     """
-    ref = release_ref(name, target, namespace)
-    judging = {
-        "tolerated": frozenset(tolerated),
-        "unschedulable_seconds": unschedulable_seconds,
-    }
-    waiting = _Waiting(seconds, request, progress, judging)
-    with connect(context, patience_seconds=patience_seconds) as cluster:
-        record = read_record(cluster.get(holder_of(ref)), ref)
-        if "@" in leaving and "@" not in record.image:
-            # The cluster has built it, and was told no digest before.
-            built = served_image(cluster, list(release_objects(cluster, ref, target_of(target))))
-            record = replace(record, image=built or record.image)
+    ref, chosen = release_ref(name, target, namespace), target_of(target)
+    with connect(context) as cluster:
+        live = list(release_objects(cluster, ref, chosen))
+        record = _record_of(cluster, ref, chosen, live, leaving)
         good = _destination(ref, record, leaving, to)
-        if not good.manifests:
-            raise DeploymentError(
-                f"The manifests of {ref} at revision {good.revision} were too large to keep.",
-                hint=f"Deploy image {good.image} of bento {good.bento} again.",
-            )
-        check_portable(good.manifests)
-        diff = diff_all(cluster, good.manifests, force=force)
+        release = _restorable(ref, good, live)
+        trial = try_all(cluster, release.recorded, force=force)
+        diff = diff_of(cluster, release, trial)
         if before is not None:
             before(diff)
         if dry_run:
-            told = Verdict(False, "DryRun", f"{ref} would go to revision {good.revision}.")
-            made = Rollout(good.revision, (), told, image=good.image, bento=good.bento)
-            return replace(made, rolled_back_to=good.revision, diff=diff)
-        if good.revision != record.revision and not mark_step_back(
-            cluster, ref, good, record.revision
-        ):
+            told = Verdict(False, "DryRun", f"{ref} would go to revision {release.revision}.")
+            made = Rollout(release.revision, (), told, image=good.image, bento=good.bento)
+            return replace(made, rolled_back_to=release.revision, diff=diff, left=record)
+        left = good.is_at(record.revision) or mark_step_back(cluster, release, record.revision)
+        if not left:
             raise DeploymentError(
                 f"{ref} was changed by another run at the same time.",
                 hint="Look at it (kfp-bento release status), then try again.",
             )
-        return replace(_restore(cluster, good, waiting, force=force), diff=diff)
+        return replace(_restore(cluster, release, trial, waiting), diff=diff, left=record)
+
+
+def _record_of(
+    cluster: ClusterConnection,
+    ref: ObjectRef,
+    target: Target,
+    live: Sequence[Manifest],
+    leaving: str,
+) -> Record:
+    """Read what is on record, with the image by digest where one is to be left."""
+    record = read_record(cluster.get(target.holder_of(ref)), ref)
+    builder = target_of_live(target, live).builder
+    if builder and live and "@" in leaving and "@" not in record.image:
+        # The cluster has built it, and was told no digest before.
+        return replace(record, image=builder(cluster, live) or record.image)
+    return record
 
 
 def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodRelease:
@@ -342,58 +260,80 @@ def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodR
     return last
 
 
+def _restorable(ref: ObjectRef, good: GoodRelease, live: Sequence[Manifest]) -> Release:
+    """Give the release to restore.
+
+    Raises:
+        DeploymentError: It was too large to keep, or brings what live objects do not have.
+    """
+    if good.release is None:
+        raise DeploymentError(
+            f"The options of {ref} at revision {good.revision} were too large to keep.",
+            hint=f"Deploy image {good.image} of bento {good.bento} again.",
+        )
+    good.check_gains(live)
+    return good.release
+
+
 def _is_image(wanted: str, found: str) -> bool:
     return not wanted or wanted.rpartition("@")[2] == found.rpartition("@")[2]
 
 
 def _bring_out(
-    cluster: ClusterConnection, recorded: Sequence[Manifest], waiting: _Waiting, *, force: bool
+    cluster: ClusterConnection, release: Release, trial: Trial, waiting: Waiting
 ) -> Rollout:
     """Apply a release and wait for it; what sends it requests comes when its pods serve."""
     began = time.monotonic()
-    watched = watched_release(recorded)
-    traffic = [entry for entry in recorded if entry["kind"] in _TRAFFIC_KINDS]
-    later = [ObjectRef.of(entry) for entry in traffic]
-    applied = _apply_whole(cluster, recorded, force=force, later=later)
+    kinds = {kind.name for kind in release.target.traffic}
+    traffic = [one for one in release.recorded if one["kind"] in kinds]
+    later = [ObjectRef.of(one) for one in traffic]
+    applied = _apply_whole(cluster, release, trial, later)
 
     def keep_whole() -> None:
         # The loser of two runs may write a part of its own after it has lost.
         with suppress(Refused):  # somebody else's field by now: the verdict will tell
-            _make_whole(cluster, recorded, force=False, later=later)
+            _make_whole(cluster, release, force=False, later=later)
 
-    verdict = waiting.on(cluster, replace(watched, routes=()), began, keep_whole)
+    def wait(watched: Watched) -> Verdict:
+        return wait_until_ready(cluster, watched, waiting, began=began, meanwhile=keep_whole)
+
+    verdict = wait(replace(release.watched, routes=()))
     if traffic and verdict.ready:
-        applied += apply_all(cluster, traffic, force=force)
-        verdict = waiting.on(cluster, watched, began, keep_whole)
-    holder = holder_of(watched.primary)
-    record = read_record(next(one for one in recorded if ObjectRef.of(one) == holder))
-    return Rollout(watched.revision, applied, verdict, image=record.image, bento=record.bento)
+        applied += apply_tried(cluster, try_all(cluster, traffic, force=trial.force))
+        verdict = wait(release.watched)
+    return Rollout(release.revision, applied, verdict, image=release.image, bento=release.bento_tag)
 
 
 def _fall_back(
     cluster: ClusterConnection,
+    failed: Release,
     made: Rollout,
-    primary: ObjectRef,
-    waiting: _Waiting,
+    live: Sequence[Manifest],
+    waiting: Waiting,
     *,
     force: bool,
 ) -> Rollout:
     """Leave a release that failed for the last good one, if there is another."""
-    record = read_record(cluster.get(holder_of(primary)), primary)
+    record = read_record(cluster.get(failed.holder), failed.primary)
     good = record.last_good
     if good is None and record.disbelieved:
         return replace(made, not_restored=record.disbelieved[0].message)
-    if good is None or good.revision == made.revision or not good.manifests:
+    if good is None or good.is_at(made.revision) or good.release is None:
         return made
-    if not mark_step_back(cluster, primary, good, made.revision):
+    try:
+        release = _restorable(failed.primary, good, live)
+    except DeploymentError as error:
+        return replace(made, not_restored=error.message)
+    if not mark_step_back(cluster, release, made.revision):
         return made  # another run has applied something else by now
     if waiting.progress:
-        waiting.progress(f"{made.verdict.reason}: rolling back to revision {good.revision}")
-    diff = diff_all(cluster, good.manifests, force=force)
-    back = _restore(cluster, good, waiting, force=force)
+        waiting.progress(f"{made.verdict.reason}: rolling back to revision {release.revision}")
+    trial = try_all(cluster, release.recorded, force=force)
+    diff = diff_of(cluster, release, trial)
+    back = _restore(cluster, release, trial, waiting)
     return replace(
         made,
-        rolled_back_to=good.revision,
+        rolled_back_to=release.revision,
         restored=back.verdict,
         removed=back.removed,
         diff=diff,
@@ -401,29 +341,28 @@ def _fall_back(
 
 
 def _restore(
-    cluster: ClusterConnection, good: GoodRelease, waiting: _Waiting, *, force: bool
+    cluster: ClusterConnection, release: Release, trial: Trial, waiting: Waiting
 ) -> Rollout:
-    made = _bring_out(cluster, good.manifests, waiting, force=force)
-    removed = _settle(cluster, good.manifests, restored=True) if made.verdict.ready else ()
-    return replace(made, rolled_back_to=good.revision, removed=removed)
+    made = _bring_out(cluster, release, trial, waiting)
+    removed = _settle(cluster, release, restored=True) if made.verdict.ready else ()
+    return replace(made, rolled_back_to=release.revision, removed=removed)
 
 
 def _settle(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, restored: bool = False
+    cluster: ClusterConnection, release: Release, *, restored: bool = False
 ) -> tuple[ObjectRef, ...]:
     """Keep a release that serves as the good one, and remove what others left."""
     with suppress(Refused):
-        _make_whole(cluster, manifests, force=False)
-    if not mark_good(cluster, manifests, restored=restored):
+        _make_whole(cluster, release, force=False)
+    if not mark_good(cluster, release, restored=restored):
         return ()
-    return delete_stale_objects(cluster, manifests)
+    return delete_stale_objects(cluster, release)
 
 
 def _apply_whole(
     cluster: ClusterConnection,
-    manifests: Sequence[Manifest],
-    *,
-    force: bool,
+    release: Release,
+    trial: Trial,
     later: Collection[ObjectRef] = (),
 ) -> tuple[Applied, ...]:
     """Apply a release such that its parts are of one revision, even beside another run.
@@ -431,24 +370,24 @@ def _apply_whole(
     The run whose primary object came last wins. It repairs parts that the other wrote in
     between; the other finds itself superseded.
     """
-    applied = apply_all(cluster, manifests, force=force, later=later)
-    _make_whole(cluster, manifests, force=force, later=later)
+    applied = apply_tried(cluster, trial, later=later)
+    _make_whole(cluster, release, force=trial.force, later=later)
     return applied
 
 
 def _make_whole(
     cluster: ClusterConnection,
-    manifests: Sequence[Manifest],
+    release: Release,
     *,
     force: bool,
     later: Collection[ObjectRef] = (),
 ) -> None:
     """Repair what another run has written over, where the holder says that this one has won."""
-    now = {ObjectRef.of(one): one for one in in_order(manifests) if ObjectRef.of(one) not in later}
-    holder = holder_of(ObjectRef.of(primary_of(manifests)))
+    ordered = {ObjectRef.of(one): one for one in in_order(release.recorded)}
+    now = {ref: one for ref, one in ordered.items() if ref not in later}
     for _ in range(_SETTLING):
         live = {ref: cluster.get(ref) for ref in now}
-        if revision_on(live[holder]) != revision_on(now[holder]):
+        if revision_on(live[release.holder]) != release.revision:
             break
         strays = [ref for ref in now if _is_stray(cluster, now[ref], live[ref], force=force)]
         for ref in strays:
@@ -460,7 +399,7 @@ def _make_whole(
 def _is_stray(
     cluster: ClusterConnection, mine: Manifest, live: Manifest | None, *, force: bool
 ) -> bool:
-    """Say whether a live object is of another revision; an InferenceService carries no mark."""
+    """Say whether a live object is of another revision; one beside its holder has no mark."""
     if live is None or revision_on(mine):
         return revision_on(live) != revision_on(mine)
     return bool(normalised(cluster.apply(mine, trial=True, force=force)) != normalised(live))

@@ -8,28 +8,30 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import (
-    PATIENCE_SECONDS,
     ClusterConnection,
     Manifest,
     ObjectRef,
     connect,
 )
 from kfp_bento.runtime.deployments.release.delete import release_objects
-from kfp_bento.runtime.deployments.release.marks import KIND_LABEL, RELEASE_LABEL, holder_of
 from kfp_bento.runtime.deployments.release.record import read_record
-from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict
-from kfp_bento.runtime.deployments.release.wait import look_at, wait_until_ready
-from kfp_bento.runtime.deployments.targets.readiness import Watched
-from kfp_bento.runtime.deployments.targets.target import BENTO, Target
+from kfp_bento.runtime.deployments.release.verdict import (
+    DEFAULT_WAITING,
+    ReadinessJudge,
+    Verdict,
+    Waiting,
+)
+from kfp_bento.runtime.deployments.release.wait import LOOK_PATIENCE, look_at, wait_until_ready
+from kfp_bento.runtime.deployments.targets.marks import KIND_LABEL, RELEASE_LABEL
+from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import (
     TARGETS,
     read_live,
     release_ref,
-    target_for,
     target_of,
-    watched_release,
+    target_of_live,
 )
-from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,6 @@ def release_status(
     target: str,
     namespace: str = "default",
     context: str = "",
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> ReleaseStatus:
     """Look at a release once.
 
@@ -90,13 +91,12 @@ def release_status(
         target: Kind of target, one of `TARGETS`.
         namespace: Its namespace.
         context: Context of the kubeconfig.
-        patience_seconds: How long one request is tried again.
 
     Raises:
         DeploymentError: No cluster answers, or it refuses to be read.
     """
     ref = release_ref(name, target, namespace)
-    with connect(context, patience_seconds=patience_seconds) as cluster:
+    with connect(context) as cluster:
         live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
         if live is None:
             return ReleaseStatus(name, namespace, target, False, False, f"{ref} is not there.")
@@ -107,19 +107,17 @@ def list_releases(
     namespace: str = "default",
     *,
     context: str = "",
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> tuple[ReleaseStatus, ...]:
     """Look at every release of a namespace once, in the order of their names.
 
     Args:
         namespace: Where to look.
         context: Context of the kubeconfig.
-        patience_seconds: How long one request is tried again.
 
     Raises:
         DeploymentError: No cluster answers, or it refuses to be read.
     """
-    with connect(context, patience_seconds=patience_seconds) as cluster:
+    with connect(context) as cluster:
         found = [
             _status(cluster, live, target)
             for target in _targets_by_kind()
@@ -133,7 +131,6 @@ def find_release(
     *,
     namespace: str = "default",
     context: str = "",
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> str:
     """Give the kind of target of a release that is known by its name only.
 
@@ -141,7 +138,7 @@ def find_release(
         InvalidInput: There is none of that name, or there are several.
         DeploymentError: No cluster answers, or it refuses to be read.
     """
-    with connect(context, patience_seconds=patience_seconds) as cluster:
+    with connect(context) as cluster:
         kinds = [
             target.kind
             for target in _targets_by_kind()
@@ -167,9 +164,8 @@ def wait_for_release(
     *,
     target: str,
     namespace: str = "default",
-    seconds: float = 600.0,
+    waiting: Waiting = DEFAULT_WAITING,
     context: str = "",
-    **options: Any,
 ) -> Verdict:
     """Wait until a release that is applied already serves.
 
@@ -177,54 +173,54 @@ def wait_for_release(
         name: Name of the release.
         target: Kind of target, one of `TARGETS`.
         namespace: Its namespace.
-        seconds: The deadline.
+        waiting: How long, and what is no failure.
         context: Context of the kubeconfig.
-        **options: Further arguments of `wait_until_ready`.
 
     Raises:
         InvalidInput: There is no such release.
         DeploymentError: As for `wait_until_ready`.
     """
-    ref = release_ref(name, target, namespace)
-    with connect(context) as cluster:
+    ref, chosen = release_ref(name, target, namespace), target_of(target)
+    with connect(context, patience_seconds=LOOK_PATIENCE) as cluster:
         live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
         if live is None:
             raise InvalidInput(f"{ref} is not there.", hint="Deploy it first.")
-        watched = watched_live(cluster, live, target_of(target))
-    return wait_until_ready(watched, seconds, context=context, **options)
-
-
-def watched_live(cluster: ClusterConnection, primary: Manifest, target: Target) -> Watched:
-    """Describe a release by its live objects, where its manifests are not at hand."""
-    return watched_release(_objects(cluster, primary, target))
+        watched = chosen.watched(_objects(cluster, live, chosen))
+        return wait_until_ready(cluster, watched, waiting)
 
 
 def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> list[Manifest]:
+    """Give the live objects of a release, the primary one first."""
     ref = ObjectRef.of(primary)
     objects: list[Manifest] = [primary]
     objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
-    if BENTO in (*target.kinds, *target.leftovers):
-        # A Bento that the image builder wrote has no labels of ours.
-        read_live(primary)
-        name = str(primary["spec"]["bento"])
-        bento = ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, name)
-        if bento not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(bento)):
+    for kind, name_of in target.unlabelled.items():
+        place = ObjectRef(kind.api_version, kind.name, ref.namespace, name_of(read_live(primary)))
+        if place not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(place)):
             objects.append(live)
     return [read_live(one) for one in objects]
 
 
 def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> ReleaseStatus:
     ref = ObjectRef.of(live)
-    holder = holder_of(ref)
+    holder = target.holder_of(ref)
     record = read_record(live if holder == ref else cluster.get(holder), ref)
     objects = _objects(cluster, live, target)
-    judge = ReadinessJudge(watched_release(objects), steady_seconds=0.0)
-    verdict = judge.look(look_at(cluster, judge.watched)[0], time.monotonic())
+    watched = target.watched(objects)
+    judge = ReadinessJudge(watched, Waiting(steady=0.0))
+    verdict = judge.look(look_at(cluster, watched)[0], time.monotonic())
+    disbelieved = [error.message for error in record.disbelieved]
+    for good in (record.last_good, record.previous_good):
+        try:
+            if good is not None:
+                good.check_gains(objects)
+        except DeploymentError as error:
+            disbelieved.append(error.message)
     labelled = [one for one in objects if RELEASE_LABEL in (one["metadata"].get("labels") or {})]
     return ReleaseStatus(
         ref.name,
         ref.namespace,
-        target_for(objects).kind,
+        target_of_live(target, objects).kind,
         exists=True,
         ready=bool(verdict and verdict.ready),
         message=verdict.message if verdict else f"Not ready: {judge.waiting_for}.",
@@ -234,9 +230,9 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
         last_good=record.last_good.revision if record.last_good else "",
         previous_good=record.previous_good.revision if record.previous_good else "",
         rolled_back=record.rolled_back if record.serves_good else "",
-        url=target.url(objects, live),
+        url=target.address(objects, live),
         objects=tuple(ObjectRef.of(one) for one in labelled),
-        disbelieved=tuple(error.message for error in record.disbelieved),
+        disbelieved=tuple(disbelieved),
     )
 
 

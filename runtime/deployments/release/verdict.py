@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import Manifest
-from kfp_bento.runtime.deployments.release.marks import revision_on
+from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
@@ -25,8 +25,6 @@ from kfp_bento.runtime.deployments.targets.readiness import (
 )
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
-
-__all__ = ["DEADLINE", "READY", "Problem", "ReadinessJudge", "Snapshot", "Verdict"]
 
 READY = "Ready"
 DEADLINE = "DeadlineExceeded"
@@ -51,7 +49,6 @@ _OOM_KILLS = 2
 _LONGEST = 8000
 
 _REVISION = "deployment.kubernetes.io/revision"
-_KNATIVE_REVISION = "serving.knative.dev/revision"
 
 
 @dataclass(frozen=True)
@@ -84,36 +81,55 @@ class Verdict:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
+class Waiting:
+    """How long and for what a release is waited for.
+
+    Attributes:
+        seconds: The deadline; as long again for a release that is restored.
+        steady: Seconds that all must hold.
+        unschedulable: Seconds that the scheduler may find no node; an autoscaler needs minutes
+            to bring one.
+        unwatched: Seconds that an operator may show no sign of life.
+        tolerated: Reasons of a verdict that are no failure here, such as `DomainSuffix`.
+        progress: Called with a sentence whenever what is waited for changes.
+    """
+
+    seconds: float = 600.0
+    steady: float = 2.0
+    unschedulable: float = 30.0
+    unwatched: float = 20.0
+    tolerated: Collection[str] = ()
+    progress: Callable[[str], None] | None = None
+
+
+DEFAULT_WAITING = Waiting()
+
+
 class ReadinessJudge:
     """Looks at snapshots in turn and says when one settles the matter.
 
     Attributes:
-        watched: What must become true.
-        steady_seconds: How long it must stay true.
-        unschedulable_seconds: How long the scheduler may find no node; an autoscaler needs
-            minutes to bring one.
-        unwatched_seconds: How long an operator may show no sign of life.
-        tolerated: Reasons that are no failure here.
         waiting_for: What the last look still missed, with all that may become a problem.
         progress: The same for people who look on: a problem is told once it has lasted.
         culprits: Pods that show the problem of the verdict.
+
+    Args:
+        watched: What must become true.
+        waiting: For how long, and what is tolerated.
     """
 
-    watched: Watched
-    steady_seconds: float = 2.0
-    unschedulable_seconds: float = 30.0
-    unwatched_seconds: float = 20.0
-    tolerated: frozenset[str] = frozenset()
-    waiting_for: str = "the first look"
-    progress: str = "the first look"
-    culprits: tuple[str, ...] = ()
-    _since: dict[tuple[str, str], float] = field(default_factory=dict)
-    _ready_since: float | None = None
-    _uid: str = ""
-    _first: Manifest | None = None
-    _were_ready: dict[str, int] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
+    def __init__(self, watched: Watched, waiting: Waiting) -> None:
+        self.watched = watched
+        self.waiting_for = self.progress = "the first look"
+        self.culprits: tuple[str, ...] = ()
+        self._waiting = waiting
+        self._since: dict[tuple[str, str], float] = {}
+        self._ready_since: float | None = None
+        self._uid = ""
+        self._first: Manifest | None = None
+        self._were_ready: dict[str, int] = {}
+        self._seen: set[str] = set()
 
     def look(self, snapshot: Snapshot, now: float) -> Verdict | None:
         """Give the verdict, or None while there is none.
@@ -126,7 +142,7 @@ class ReadinessJudge:
         problems = [
             problem
             for problem in self._problems(snapshot, healthy=not waiting)
-            if problem.reason not in self.tolerated
+            if problem.reason not in self._waiting.tolerated
         ]
         self._remember(snapshot)
         current: dict[tuple[str, str], Problem] = {}
@@ -152,13 +168,14 @@ class ReadinessJudge:
             return None
         if self._ready_since is None:
             self._ready_since = now
-        if now - self._ready_since < self.steady_seconds:
+        if now - self._ready_since < self._waiting.steady:
             return None
         return Verdict(True, READY, _shown(_ready_message(self.watched, snapshot)))
 
-    def give_up(self, seconds: float) -> Verdict:
+    def give_up(self) -> Verdict:
         """Give the verdict when the time is up."""
-        return Verdict(False, DEADLINE, f"Not ready after {seconds:g} s: {self.waiting_for}.")
+        told = f"Not ready after {self._waiting.seconds:g} s: {self.waiting_for}."
+        return Verdict(False, DEADLINE, told)
 
     def _remember(self, snapshot: Snapshot) -> None:
         for entry in snapshot.deployments:
@@ -175,7 +192,7 @@ class ReadinessJudge:
         found = [(wanted, live_deployment(wanted, snapshot)) for wanted in watched.deployments]
         arrived = all(live is not None and has_arrived(wanted, live) for wanted, live in found)
         self._first = self._first or primary
-        look = Observation(snapshot, healthy, arrived, self.unwatched_seconds, self._first)
+        look = Observation(snapshot, healthy, arrived, self._waiting.unwatched, self._first)
         yield from watched.problems(watched, look)
         for wanted, live in found:
             if live is None:
@@ -183,7 +200,7 @@ class ReadinessJudge:
                     message = f"Deployment {wanted.name} was deleted meanwhile"
                     yield Problem("Deleted", message, _GONE)
                 continue
-            yield from _deployment_problems(wanted, live, primary)
+            yield from _deployment_problems(wanted, live, direct=watched.direct)
             # Until then the newest pods are those of the revision before.
             if has_arrived(wanted, live) and is_observed(live):
                 for pod in _new_pods(live, snapshot):
@@ -219,7 +236,7 @@ class ReadinessJudge:
             yield Problem(
                 "Unschedulable",
                 f"No node takes pod {name}: {scheduled.get('message') or 'no message'}",
-                self.unschedulable_seconds,
+                self._waiting.unschedulable,
                 (name,),
             )
         before = self._were_ready.get(uid)
@@ -244,26 +261,23 @@ def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
     if primary is None:
         yield f"{watched.primary} is not there"
         return
-    if watched.build:
-        available = conditions_of(snapshot.build or {}).get("BentoAvailable") or {}
-        if available.get("status") != "True":
-            told = available.get("message") or "no word from the builder yet"
-            yield f"the image is being built ({told})"
-            return
+    if missing := watched.first(snapshot):
+        yield missing
+        return
     for name in watched.conditions:
         condition = conditions_of(primary).get(name) or {}
         if condition.get("status") != "True":
             told = condition.get("message") or condition.get("reason") or "no message"
             yield f"{name} is {condition.get('status') or 'not there'} ({told})"
     for wanted in watched.deployments:
-        yield from _rollout(wanted, snapshot)
+        yield from _rollout(watched, wanted, snapshot)
     accepted = [_route_name(route) for route in snapshot.routes if is_accepted(route)]
     for ref in watched.routes:
         if ref.name not in accepted:
             yield f"no Gateway has taken HTTPRoute {ref.name} yet"
 
 
-def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
+def _rollout(watched: Watched, wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
     live = live_deployment(wanted, snapshot)
     if live is None:
         yield f"there is no Deployment {wanted.name or f'of the new {wanted.component}'} yet"
@@ -280,10 +294,8 @@ def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
     if not is_marked(wanted, live):
         yield f"Deployment {name} still has the pods of another revision"
         return
-    revision = labels.get(_KNATIVE_REVISION)
-    ready = _component(wanted, snapshot).get("latestReadyRevision")
-    if not wanted.name and revision != ready:
-        yield f"revision {revision} is not ready; {ready or 'none'} serves"
+    if missing := watched.behind(wanted, live, snapshot):
+        yield missing
     if not is_observed(live):
         yield f"Deployment {name} was not observed in its generation yet"
         return
@@ -305,7 +317,7 @@ def _rollout(wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _deployment_problems(
-    wanted: WatchedDeployment, live: Manifest, primary: Manifest
+    wanted: WatchedDeployment, live: Manifest, *, direct: bool
 ) -> Iterator[Problem]:
     name = live["metadata"]["name"]
     if live["metadata"].get("deletionTimestamp"):
@@ -315,7 +327,7 @@ def _deployment_problems(
     # Before an operator came by, another image is just the old one.
     told_apart = bool(wanted.labels or wanted.template) and is_marked(wanted, live)
     right = is_same_image(wanted.image, image := image_of(wanted, live))
-    if not right and (told_apart or primary["kind"] == "Deployment"):
+    if not right and (told_apart or direct):
         yield Problem(
             "WrongImage",
             f"Deployment {name} has image {image or 'none'} instead of {wanted.image}",
@@ -383,12 +395,6 @@ def _new_pods(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
         if not pod["metadata"].get("deletionTimestamp")
         and any(_owned(pod, owner) for owner in owners)
     ]
-
-
-def _component(wanted: WatchedDeployment, snapshot: Snapshot) -> Mapping[str, Any]:
-    """Give what KServe in Knative mode says of a component's revisions."""
-    status = (snapshot.primary or {}).get("status") or {}
-    return (status.get("components") or {}).get(wanted.component) or {}
 
 
 def _shown(text: str) -> str:

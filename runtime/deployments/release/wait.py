@@ -5,34 +5,17 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    ClusterSilent,
-    ObjectRef,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, ClusterSilent, ObjectRef
 from kfp_bento.runtime.deployments.release.evidence import gather_evidence
-from kfp_bento.runtime.deployments.release.marks import holder_of
-from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict
-from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched, WatchedDeployment
-from kfp_bento.runtime.deployments.targets.target import BENTO_REQUEST_KIND
-from kfp_bento.runtime.deployments.targets.targets import read_live, watched_release
+from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict, Waiting
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
+from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.programs import cleaned
-
-__all__ = [
-    "Verdict",
-    "Watched",
-    "WatchedDeployment",
-    "look_at",
-    "wait_on",
-    "wait_until_ready",
-    "watched_release",
-]
 
 NOT_ANSWERING = "NotAnswering"
 POLL_SECONDS = 2.0
@@ -40,89 +23,42 @@ MEANWHILE_SECONDS = 3.0
 # Pods may change many times a second; the API server is not asked as often.
 _BREATH = 0.5
 # One look must not hide a restart of the API server behind its own retries.
-_LOOK_PATIENCE = 3.0
+LOOK_PATIENCE = 3.0
 _REQUEST_SECONDS = 5.0
 _STATUS_LINE = 1024
 _REQUEST_PATIENCE = 10.0
 
 
 def wait_until_ready(
-    watched: Watched,
-    seconds: float = 600.0,
-    *,
-    context: str = "",
-    steady_seconds: float = 2.0,
-    unschedulable_seconds: float = 30.0,
-    unwatched_seconds: float = 20.0,
-    request: bool = True,
-    tolerated: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
-) -> Verdict:
-    """Wait until a release serves, or until it is known that it will not.
-
-    Ready means: the revision is still ours, its generation was observed, its conditions
-    are true, every Deployment has all its replicas updated and available with our image,
-    this holds for `steady_seconds`, and `/readyz` answers where it can be reached.
-    Restarts of the API server, cut watches, 429 and 5xx are survived.
-
-    Args:
-        watched: What `watched_release` or a target says of the manifests.
-        seconds: The deadline.
-        context: Context of the kubeconfig.
-        steady_seconds: How long all must hold.
-        unschedulable_seconds: How long the scheduler may find no node.
-        unwatched_seconds: How long an operator may show no sign of life.
-        request: Ask `/readyz` of the service at the end; skipped where its name is unknown.
-        tolerated: Reasons of `Verdict` that are no failure here, such as `DomainSuffix`.
-        progress: Called with a sentence whenever what is waited for changes.
-
-    Returns:
-        The verdict; a failure has the evidence with it.
-
-    Raises:
-        DeploymentError: No cluster is configured, it never answers, or it refuses to be read.
-    """
-    judge = ReadinessJudge(
-        watched,
-        steady_seconds=steady_seconds,
-        unschedulable_seconds=unschedulable_seconds,
-        unwatched_seconds=unwatched_seconds,
-        tolerated=frozenset(tolerated),
-    )
-    with connect(context, patience_seconds=_LOOK_PATIENCE) as cluster:
-        return wait_on(cluster, judge, seconds, request=request, progress=progress)
-
-
-def wait_on(
     cluster: ClusterConnection,
-    judge: ReadinessJudge,
-    seconds: float,
+    watched: Watched,
+    waiting: Waiting,
     *,
     began: float | None = None,
-    request: bool = True,
-    progress: Callable[[str], None] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """`wait_until_ready` over a connection that is open already, by a judge of one's own.
+    """Wait until a release serves, or it is known why it will not; give that with the evidence.
+
+    Ready means: the revision is still ours and observed, its conditions are true, every
+    Deployment has all its replicas updated and available with our image, this holds for a steady
+    time, and `/readyz` answers where it can be reached. Passing failures are waited out.
 
     Args:
         cluster: The connection.
-        judge: Who decides.
-        seconds: The deadline, from `began` on.
-        began: A moment of `time.monotonic`; now when None.
-        request: Ask `/readyz` at the end.
-        progress: Called with what is waited for.
+        watched: What is waited for.
+        waiting: How long, and what is no failure.
+        began: A moment of `time.monotonic` from which the deadline counts; now when None.
         meanwhile: Called before a look, every few seconds.
+
+    Raises:
+        DeploymentError: The cluster never answers, or refuses to be read.
     """
-    watched = judge.watched
-    request = request and NOT_ANSWERING not in judge.tolerated
-    begun = time.monotonic() if began is None else began
-    told, snapshot = "", Snapshot(None)
-    asked_since = 0.0
-    called = time.monotonic()
+    judge = ReadinessJudge(watched, waiting)
+    deadline = (time.monotonic() if began is None else began) + waiting.seconds
+    url = "" if NOT_ANSWERING in waiting.tolerated else watched.url
+    told, snapshot, asked_since, called = "", Snapshot(None), 0.0, time.monotonic()
     while True:
-        looked = time.monotonic()
-        version = ""
+        looked, version = time.monotonic(), ""
         try:
             if looked - called >= MEANWHILE_SECONDS:
                 called = looked
@@ -134,22 +70,22 @@ def wait_on(
                 raise
             verdict, judge.waiting_for = None, silent.message
             judge.progress = silent.message
-        if verdict and verdict.ready and request and (problem := not_answering(watched.url)):
+        if verdict and verdict.ready and (problem := not_answering(url)):
             asked_since = asked_since or looked
             judge.waiting_for = judge.progress = problem
-            answered = looked - asked_since < _REQUEST_PATIENCE
-            verdict = None if answered else Verdict(False, NOT_ANSWERING, problem)
-        left = begun + seconds - time.monotonic()
+            lost = looked - asked_since >= _REQUEST_PATIENCE
+            verdict = Verdict(False, NOT_ANSWERING, problem) if lost else None
+        left = deadline - time.monotonic()
         if verdict is None and left <= 0:
-            verdict = judge.give_up(seconds)
+            verdict = judge.give_up()
         if verdict and verdict.ready:
             return verdict
         if verdict:
             evidence = gather_evidence(cluster, watched, snapshot, judge.culprits)
             return replace(verdict, evidence=evidence)
-        if progress and judge.progress != told:
+        if waiting.progress and judge.progress != told:
             told = judge.progress
-            progress(told)
+            waiting.progress(told)
         _pause(cluster, watched, version, min(POLL_SECONDS, left))
 
 
@@ -157,11 +93,8 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
     """Take one snapshot of a release, with the version of the pods for a watch."""
     ref = watched.primary
     primary = read_live(cluster.get(ref))
-    holder = holder_of(ref)
-    build = None
-    if watched.build:
-        kind = (BENTO_REQUEST_KIND.api_version, BENTO_REQUEST_KIND.name)
-        build = read_live(cluster.get(ObjectRef(*kind, ref.namespace, watched.build)))
+    holder = watched.holder or ref
+    build = read_live(cluster.get(watched.build)) if watched.build else None
     deployments: list[dict[str, Any]] = []
     if not all(wanted.name for wanted in watched.deployments):
         deployments = cluster.select("apps/v1", "Deployment", ref.namespace, labels=watched.pods)

@@ -10,20 +10,11 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.shapes import (
-    Also,
-    Exactly,
-    Fields,
-    Items,
-    Shape,
-    Value,
-    settled,
-)
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.shapes import Fields, Items, Shape, Value, settled
 from kfp_bento.runtime.deployments.options.core_shapes import (
     LABEL_SELECTOR,
     NUMBER_OR_TEXT,
-    TEXT,
-    TEXTS,
     one_of,
 )
 from kfp_bento.runtime.deployments.options.names import namespace_problem
@@ -34,7 +25,6 @@ from kfp_bento.runtime.deployments.options.options import (
     mapping,
     without_empty,
 )
-from kfp_bento.runtime.deployments.targets.target import Manifest
 from kfp_bento.runtime.errors import InvalidInput
 
 OPTION = "network_policy"
@@ -152,43 +142,6 @@ def check_who_is_called(given: Object | None, field: str, what: str) -> None:
             f"{OPTION}.egress: with {field} the pods call {what}.",
             hint="List it: ['dns', {'ipBlock': {'cidr': ...}, 'ports': [443]}].",
         )
-
-
-def policy_shape(metadata: Mapping[str, Shape], pods: Mapping[str, str]) -> Fields:
-    """Give the shape of what `policy_manifests` gives.
-
-    Args:
-        metadata: Shapes of labels and annotations.
-        pods: Labels of the release's pods.
-    """
-    ports, peers = Items(_PORT), Items(Fields(_PEER))
-    spec = Fields(
-        {
-            "podSelector": Exactly({"matchLabels": dict(pods)}),
-            "policyTypes": TEXTS,
-            "ingress": Items(Fields({"from": peers, "ports": ports}, frozenset({"from"})), count=1),
-            "egress": Items(Fields({"to": peers, "ports": ports}, frozenset({"to"}))),
-        },
-        frozenset({"podSelector", "policyTypes", "ingress"}),
-    )
-    return Fields(
-        {
-            "apiVersion": TEXT,
-            "kind": TEXT,
-            "metadata": Fields({"name": TEXT, "namespace": TEXT, **metadata}),
-            "spec": Also(spec, _check_types),
-        },
-        frozenset({"apiVersion", "kind", "metadata", "spec"}),
-    )
-
-
-def _check_types(field: str, spec: Mapping[str, Any]) -> None:
-    types = ["Ingress", "Egress"] if "egress" in spec else ["Ingress"]
-    if spec["policyTypes"] != types:
-        raise InvalidInput(f"{field}.policyTypes is not {types}.")
-    for rule in (*spec["ingress"], *spec.get("egress", ())):
-        for peer in rule.get("from", rule.get("to")):
-            _check_peer(field, peer)
 
 
 def _egress(given: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_bento.runtime.deployments.targets.target import AUTOSCALER, BENTO, CONFIG_MAP, Kind, Target
+from kfp_bento.runtime.deployments.targets.target import AUTOSCALER, Kind, Target
 from kfp_bento.runtime.deployments.targets.targets import TARGETS
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -132,21 +132,16 @@ def _of(operation: str, target: Target) -> set[Permission]:
         found |= _grant(target.kinds, ("get",))
         if operation == "status":
             found |= _grant((*target.kinds, *target.leftovers), ("list",))
-            if BENTO in target.leftovers:
-                found |= _grant((BENTO,), ("get",))
+            found |= _grant(target.unlabelled, ("get",))
         return found
     if operation == "roll_back":
         return _of("apply", target) | _of("wait", target) | _of("prune", target)
     found = _grant((*target.kinds, *target.leftovers), ("delete", "get", "list"))
     if operation == "prune":
         # The last good release is written on the objects.
-        found |= _grant(_holders(target), ("patch",))
+        found |= _grant((target.holder_kind,), ("patch",))
         found |= _grant(target.owned, ("delete", "get", "list"))
     return found
-
-
-def _holders(target: Target) -> tuple[Kind, ...]:
-    return (CONFIG_MAP,) if CONFIG_MAP in target.kinds else (target.primary_kind,)
 
 
 def _grant(kinds: Collection[Kind], verbs: Collection[str]) -> set[Permission]:

@@ -44,7 +44,7 @@ class Snapshot:
     Attributes:
         primary: The primary object; None when it is not there.
         holder: The object with the release's facts; often the primary one.
-        build: The BentoRequest.
+        build: What makes the image, where the cluster does.
         deployments: The release's Deployments.
         replica_sets: Their ReplicaSets.
         pods: Their pods, of every revision.
@@ -100,33 +100,54 @@ def _no_problems(watched: Watched, look: Observation) -> Iterable[Problem]:
     return ()
 
 
+def _nothing_first(snapshot: Snapshot) -> str:
+    return ""
+
+
+def _in_step(wanted: WatchedDeployment, live: Manifest, snapshot: Snapshot) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Watched:
     """One release as a wait sees it; its target says it of the manifests.
 
     Attributes:
         primary: The object whose name is the release's.
-        revision: What `record_release` noted; not looked at when empty.
+        holder: The object with the release's facts; the primary one when None.
+        revision: What it must say; not looked at when empty.
         deployments: All that must be rolled out.
         pods: Label selector of the release's pods, of every revision.
         conditions: Conditions of the primary object that must be True.
-        build: Name of the BentoRequest that makes the image; empty when there is none.
+        build: The object by which the cluster makes the image; None where it does not.
         routes: HTTPRoutes that a Gateway must have taken.
         url: Root of the HTTP service, for a last request; skipped when empty.
         problems: What the target knows about its controller's own failures.
+        first: What is missing before Deployments are worth a look; empty when nothing is.
+        behind: What a controller has not done yet with a Deployment that has arrived.
     """
 
     primary: ObjectRef
+    holder: ObjectRef | None = None
     revision: str = ""
     deployments: tuple[WatchedDeployment, ...] = ()
     pods: str = ""
     conditions: tuple[str, ...] = ()
-    build: str = ""
+    build: ObjectRef | None = None
     routes: tuple[ObjectRef, ...] = ()
     url: str = ""
     problems: Callable[[Watched, Observation], Iterable[Problem]] = field(
         default=_no_problems, compare=False
     )
+    first: Callable[[Snapshot], str] = field(default=_nothing_first, compare=False)
+    behind: Callable[[WatchedDeployment, Manifest, Snapshot], str] = field(
+        default=_in_step, compare=False
+    )
+
+    @property
+    def direct(self) -> bool:
+        """Whether the release's own objects are the Deployments, with no controller between."""
+        return self.primary.kind == "Deployment"
 
 
 def pod_revision_of(metadata: Manifest | None) -> tuple[tuple[str, str], ...]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.shapes import Shape
+from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.options.options import Options
+from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
+from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, order=True)
@@ -50,31 +52,40 @@ OPTIONAL = frozenset({POLICY})
 CONTROLLED = (AUTOSCALER, DEPLOYMENT, SERVICE)
 """What controllers make of a release."""
 
+Objects = Sequence[Manifest]
+"""The objects of one release, rendered, or live with the primary one first."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """One way to serve an image on a cluster.
+    """One way to serve an image on a cluster, and all that is known about that way.
 
-    All functions are pure.
+    All functions are pure but `builder`, which asks the cluster.
 
     Attributes:
         kind: Its name, for example `workload`.
         options_type: The dataclass of its rendering options.
         renderer: Gives the manifests of an image and its bento; raises `InvalidInput` for
             whatever would be ignored.
-        kinds: What it renders or keeps beside it: the primary one first, whose name is the
-            release's, then the one that always goes with it, then what options bring.
-        address: Gives the URL inside the cluster from the manifests, and from the live primary
+        kinds: What it renders: the primary kind first, whose name is the release's.
+        address: Gives the URL inside the cluster from the objects, and from the live primary
             object where only its status tells.
         watcher: Gives what a wait has to look at.
-        rendered_shapes: Gives, by the release's name and manifests of it, a closed shape for each
-            object that the renderer may give, by kind and name: what a roll back may apply, and
-            what a deletion may remove.
+        names: Gives the names that an object may have to be one of a release, by the release's
+            name and the object: what a deletion may remove.
         live_shapes: What is read of live objects that only this target has, by kind.
+        facts_beside: Kind and suffix of the name of the object with the release's facts, where
+            the primary object cannot hold them.
         leftovers: Further kinds that an earlier revision of a release may have left.
+        unlabelled: Kinds of objects that belong to a release without its labels, each with how
+            the primary object names its one.
+        told_by: The kind whose presence tells it from a target with the same primary kind.
+        traffic: Kinds that send requests to pods, which have to be there first.
         owned: Kinds that its controller makes and may never remove.
-        stale_owned: Gives those among live ones that it should have removed, by the manifests.
+        stale_owned: Gives those among live ones that it should have removed, by the objects.
         is_in_use: Says whether a release whose primary object is among these needs an object too.
+        builder: Gives the image that the cluster itself has built for a release, by the digest
+            that its pods run; None where the cluster builds nothing.
         needs_bento: Whether nothing can be rendered without a bento.
     """
 
@@ -82,16 +93,19 @@ class Target:
     options_type: type[Options]
     renderer: Callable[[str, Any, Any], tuple[Manifest, ...]]
     kinds: tuple[Kind, ...]
-    address: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any] | None], str]
-    watcher: Callable[[Sequence[Mapping[str, Any]]], Watched]
-    rendered_shapes: Callable[[str, Sequence[Mapping[str, Any]]], Mapping[tuple[str, str], Shape]]
+    address: Callable[[Objects, Manifest | None], str]
+    watcher: Callable[[Objects], Watched]
+    names: Callable[[str, Manifest], tuple[str, ...]]
     live_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    facts_beside: tuple[Kind, str] | None = None
     leftovers: tuple[Kind, ...] = ()
+    unlabelled: Mapping[Kind, Callable[[Manifest], str]] = field(default_factory=dict)
+    told_by: Kind | None = None
+    traffic: tuple[Kind, ...] = ()
     owned: tuple[Kind, ...] = ()
-    stale_owned: Callable[
-        [Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], list[Mapping[str, Any]]
-    ] = lambda manifests, owned: []
-    is_in_use: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], bool] | None = None
+    stale_owned: Callable[[Objects, Objects], list[Manifest]] = lambda objects, owned: []
+    is_in_use: Callable[[Manifest, Objects], bool] | None = None
+    builder: Callable[[ClusterConnection, Objects], str] | None = None
     needs_bento: bool = True
 
     @property
@@ -100,64 +114,53 @@ class Target:
         return self.kinds[0]
 
     @property
-    def essential_kinds(self) -> tuple[Kind, ...]:
-        """The kinds that no rendering lacks."""
-        return self.kinds[:2]
+    def holder_kind(self) -> Kind:
+        """The kind of the object whose annotations hold the facts of a release."""
+        return self.facts_beside[0] if self.facts_beside else self.primary_kind
 
-    def options(self, parameters: Mapping[str, Any] | None = None) -> Options:
-        """Give typed options out of a component's or a command's parameters.
-
-        Raises:
-            InvalidInput: An unknown name or a value of the wrong type, by its name.
-        """
-        return self.options_type.of(self.kind, parameters or {})
+    def holder_of(self, primary: ObjectRef) -> ObjectRef:
+        """Give the object whose annotations hold the facts of a release."""
+        if self.facts_beside is None:
+            return primary
+        kind, suffix = self.facts_beside
+        name = f"{primary.name}{suffix}"
+        return ObjectRef(kind.api_version, kind.name, primary.namespace, name)
 
     def render(
-        self,
-        image: str,
-        bento: Bento | None,
-        options: Options | Mapping[str, Any] | None = None,
-    ) -> tuple[Manifest, ...]:
-        """Give the manifests; the same arguments give the same manifests.
+        self, image: str, bento: Bento | BentoFacts | None, options: Mapping[str, Any] | None = None
+    ) -> Release:
+        """Give a release; the same arguments give the same one.
 
         Args:
             image: Image by digest; for a BentoRequest the tag to build, and "" where a stored
                 model is served.
             bento: The bento inside; None where a stored model is served.
-            options: What `options` gave, or the parameters that it takes.
+            options: What the user chose, by the names of the target's options.
 
         Raises:
             InvalidInput: An argument that cannot be honoured; the message names the field.
         """
-        chosen = options if isinstance(options, Options) else self.options(options)
-        if not isinstance(chosen, self.options_type):
-            raise TypeError(f"{self.kind} takes {self.options_type.__name__}")
+        given = dict(options or {})
+        chosen = self.options_type.of(self.kind, given)
         if bento is None and self.needs_bento:
             raise InvalidInput(
                 f"bento: the target {self.kind} serves bentos only.", hint="Give the bento."
             )
-        return self.renderer(image, bento, chosen)
+        facts = bento if bento is None or isinstance(bento, BentoFacts) else BentoFacts.of(bento)
+        return Release(self, self.renderer(image, facts, chosen), image, facts, given)
 
-    def primary(self, manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Give the manifest whose name is the release's, and that carries its record."""
-        return next(one for one in manifests if one["kind"] == self.primary_kind.name)
+    def primary(self, objects: Objects) -> Manifest:
+        """Give the object whose name is the release's."""
+        return next(one for one in objects if one["kind"] == self.primary_kind.name)
 
-    def url(
-        self, manifests: Sequence[Mapping[str, Any]], live: Mapping[str, Any] | None = None
-    ) -> str:
-        """Give the URL inside the cluster.
-
-        Args:
-            manifests: What was rendered.
-            live: The primary object as the API server has it; KServe writes its address there.
-        """
-        return self.address(manifests, live)
-
-    def watched(self, manifests: Sequence[Mapping[str, Any]]) -> Watched:
-        """Give what a wait has to look at, by the manifests or the live objects they became."""
-        return self.watcher(manifests)
+    def watched(self, objects: Objects) -> Watched:
+        """Give what a wait has to look at, by the recorded or the live objects of a release."""
+        watched = self.watcher(objects)
+        holder = self.holder_of(watched.primary)
+        held = (revision_on(one) for one in objects if ObjectRef.of(one) == holder)
+        return replace(watched, holder=holder, revision=next(held, ""))
 
 
-def first_of_kind(objects: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:
+def first_of_kind(objects: Objects, kind: str) -> Manifest | None:
     """Give the first object of a kind."""
     return next((one for one in objects if one.get("kind") == kind), None)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
 from kfp_bento.runtime.deployments.options.names import namespace_problem, resource_name_problem
-from kfp_bento.runtime.deployments.release.marks import holder_of, revision_on
 from kfp_bento.runtime.deployments.targets.kserve.render import INFERENCE_SERVICE
-from kfp_bento.runtime.deployments.targets.readiness import Watched
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.workload.render import WORKLOAD
 from kfp_bento.runtime.deployments.targets.yatai.deployment import BENTO_DEPLOYMENT
 from kfp_bento.runtime.deployments.targets.yatai.request import BENTO_REQUEST
-from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+from kfp_bento.runtime.errors import InvalidInput
 
 TARGETS: Mapping[str, Target] = {
     target.kind: target for target in (BENTO_DEPLOYMENT, BENTO_REQUEST, INFERENCE_SERVICE, WORKLOAD)
 }
 
 
-Live = TypeVar("Live", bound=Mapping[str, Any] | None)
+Live = TypeVar("Live", bound=Manifest | None)
 
 _LIVE = {
     **CORE_SHAPES,
@@ -55,35 +52,12 @@ def target_of(kind: str) -> Target:
     return TARGETS[kind]
 
 
-def target_for(manifests: Sequence[Mapping[str, Any]]) -> Target:
-    """Give the target that manifests, or the live objects that they became, belong to.
-
-    Raises:
-        DeploymentError: They are no target's.
-    """
-    kinds = {str(manifest.get("kind")) for manifest in manifests}
-    for target in (BENTO_REQUEST, BENTO_DEPLOYMENT, INFERENCE_SERVICE, WORKLOAD):
-        telling = {target.primary_kind.name}
-        if target is BENTO_REQUEST:
-            telling.add("BentoRequest")
-        if telling <= kinds:
-            return target
-    raise DeploymentError(
-        f"Nothing among {', '.join(sorted(kinds)) or 'no manifests'} starts pods.",
-        hint="Render a target first.",
-    )
-
-
-def watched_release(manifests: Sequence[Mapping[str, Any]]) -> Watched:
-    """Describe rendered manifests, or the live objects that they became, as a wait sees them.
-
-    Raises:
-        DeploymentError: They are no target's.
-    """
-    watched = target_for(manifests).watched(manifests)
-    holder = holder_of(watched.primary)
-    held = (revision_on(one) for one in manifests if ObjectRef.of(one) == holder)
-    return replace(watched, revision=next(held, ""))
+def target_of_live(target: Target, objects: Sequence[Manifest]) -> Target:
+    """Give the target of live objects, among those that have this one's primary kind."""
+    kinds = {one["kind"] for one in objects}
+    same = [one for one in TARGETS.values() if one.primary_kind == target.primary_kind]
+    told = [one for one in same if one.told_by and one.told_by.name in kinds]
+    return next(iter(told), None) or next(one for one in same if one.told_by is None)
 
 
 def release_ref(name: str, target: str, namespace: str) -> ObjectRef:

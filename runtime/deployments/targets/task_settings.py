@@ -1,13 +1,18 @@
-"""Rendering options out of a component's parameters and of its task's own settings."""
+"""Releases out of a component's parameters and of its task's own settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.deployments.targets.target import Target
+from kfp_bento.runtime.deployments.targets.targets import target_of
 from kfp_bento.runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.targets.release import Release
 
 _GPUS = ("nvidia.com/gpu",)
 _PLAIN = ("cpu", "memory", "ephemeral-storage")
@@ -19,23 +24,28 @@ _PLACEMENT = {
 }
 
 
-def merged_options(
-    target: Target,
+def render_for_task(
+    target: str,
+    image: str,
+    bento: Bento | None,
     options: Mapping[str, Any],
+    *,
     more: Mapping[str, Any],
     task_config: Any = None,
-) -> dict[str, Any]:
-    """Give the options of a target out of all places where they may be said.
+) -> Release:
+    """Render a release by all places where a task of a pipeline may say its options.
 
     Args:
-        target: The target.
+        target: One of `TARGETS`.
+        image: See `Target.render`, as for the bento.
+        bento: The bento inside.
         options: The parameters that a component names; empty ones say nothing.
         more: The parameters that it does not name.
-        task_config: `dsl.TaskConfig` of the task, or None; it yields to both.
+        task_config: `dsl.TaskConfig` of the task, or None; resources, tolerations, node selector
+            and affinity go to the pods where the options say nothing.
 
     Raises:
-        InvalidInput: An option is given in both places, or the task has a setting that the
-            target's pods cannot have.
+        InvalidInput: No such target; an option is given in both places, or cannot be honoured.
     """
     chosen = {key: value for key, value in options.items() if value not in ("", None, {}, [])}
     for key, value in more.items():
@@ -44,12 +54,13 @@ def merged_options(
                 f"options.{key}: there is a parameter {key} of its own.", hint="Give it there."
             )
         chosen[key] = value
-    for key, value in _of_task(target, task_config).items():
+    kind = target_of(target)
+    for key, value in _of_task(kind, task_config).items():
         if key == "extra_pod_spec" and isinstance(chosen.get(key), Mapping):
             chosen[key] = {**value, **chosen[key]}
         else:
             chosen.setdefault(key, value)
-    return chosen
+    return kind.render(image, bento, chosen)
 
 
 def _of_task(target: Target, task_config: Any) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def _named(layer: Layer, made_by: str) -> Layer:
 
 
 def _is_wheel(title: str) -> bool:
-    """Whether a layer's title is that of a single wheel: ``torch 2.4.0``."""
+    """Whether a layer's title is that of a single wheel: `torch 2.4.0`."""
     name, _, version = title.partition(" ")
     try:
         Version(version)

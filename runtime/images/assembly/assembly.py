@@ -5,13 +5,10 @@ Nothing that could be pulled changes before the very last step, which moves the 
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
@@ -19,10 +16,10 @@ from kfp_bento.runtime.images.assembly.context import BuildContext
 from kfp_bento.runtime.images.assembly.documents import image_documents
 from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
-from kfp_bento.runtime.images.assembly.recipes import Recipe
+from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.concurrency import run_all
 from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
@@ -163,10 +160,16 @@ class Assembly:
     def _made_anew(self, recipe: Recipe) -> tuple[str, str]:
         """Digests of a small layer, made once more and not kept."""
         with recipe.prepare(self._workspace.root) as listing:
-            stream = recipe.stream(listing, self._stop)
-            for _ in stream.open():
-                pass
+            stream = self._read(recipe, listing)
         return stream.digest, stream.diff_id
+
+    def _read(self, recipe: Recipe, listing: Listing) -> LayerStream:
+        """A layer that was made and let go."""
+        stream = recipe.stream(listing, self._stop)
+        for _ in stream.open():
+            pass
+        self._sums.update(stream.sums)
+        return stream
 
     def _confirmed(self, layers: Sequence[Layer]) -> bool:
         """Whether files whose content was only claimed still have it."""
@@ -187,10 +190,7 @@ class Assembly:
                 if known:
                     self._sums.update(sums)
                     return known
-            stream = recipe.stream(lambda: entries, self._stop)
-            for _ in stream.open():
-                pass
-            self._sums.update(stream.sums)
+            stream = self._read(recipe, lambda: entries)
             if self._cache:
                 self._cache.keep_reading(recipe.key, entries, stream.diff_id, stream.sums)
             return stream.diff_id
@@ -247,7 +247,10 @@ class Assembly:
         known = self._known.find(recipe) if trusting else None
         if known and self._still(recipe, known.layer) and self._known.is_whole(known):
             return self._reuse(recipe, known)
-        with self._scratch() as scratch, recipe.prepare(scratch) as listing:
+        with (
+            scratch_directory(".layer-", self._workspace.root) as scratch,
+            recipe.prepare(scratch) as listing,
+        ):
             self._tell(f"packing {recipe.title}")
             return self._make(recipe, recipe.stream(listing, self._stop))
 
@@ -259,7 +262,7 @@ class Assembly:
         return known.layer.placed(self._sink.put_blob(known.layer.descriptor, known.source))
 
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
-        """Makes a layer: kept where there is a cache, sent while it is made where there is none."""
+        """Make a layer: kept where there is a cache, sent while it is made where there is none."""
         keep = self._cache if recipe.costly else None
         direct = keep is None and recipe.size > _SMALL
         taker = self._sink if direct else keep.blobs if keep else self._workspace
@@ -274,7 +277,7 @@ class Assembly:
         return layer.placed(self._sink.put_blob(layer.descriptor, source))
 
     def _remember(self, composed: ComposedImage, layers: Sequence[Layer]) -> None:
-        """Writes records of what is new; a build that cannot is a build all the same."""
+        """Write records of what is new; a build that cannot is a build all the same."""
         tasks: list[Callable[[], None]]
         key, manifest = self._spec.key, composed.manifest
         tasks = [partial(self._sink.remember, key, manifest, composed.content)]
@@ -315,14 +318,6 @@ class Assembly:
             exact=recipe.exact,
             digest="",
         )
-
-    @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        with storage_errors(self._workspace.root):
-            self._workspace.root.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.TemporaryDirectory(prefix=".layer-", dir=self._workspace.root)
-        with scratch as folder:
-            yield Path(folder)
 
 
 def _planned(layer: Layer, key: str, outcome: Outcome) -> PlannedLayer:

@@ -49,21 +49,6 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The wheels that an image gets.
-
-    Attributes:
-        lock: What they were chosen from.
-        wheels: In no particular order.
-        kept: What to remember of the choice, by key; nothing if it was remembered.
-    """
-
-    lock: Lock
-    wheels: tuple[Wheel, ...]
-    kept: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class BuildContext:
     """An open destination, and the base to build on.
 
@@ -89,8 +74,11 @@ class BuildContext:
     builder: LayerBuilder
     shared: RegistryRecords | None
 
-    def select(self, lock: Lock) -> Selection:
-        """Choose the wheels, or remember what was chosen for the same lock before.
+    def select(self, lock: Lock) -> tuple[tuple[Wheel, ...], Mapping[str, Any]]:
+        """Choose the wheels, or take what was chosen for the same lock before.
+
+        Returns:
+            The wheels, in no particular order; and what to remember of the choice, by key.
 
         Raises:
             ImageError: A requirement has no fitting wheel.
@@ -102,10 +90,10 @@ class BuildContext:
             return wheels if locked(wheels, lock) else None
 
         if found := _recalled(self.records, key, chosen):
-            return Selection(lock, found, {})
+            return found, {}
         self.builder.tell("choosing the wheels")
         wheels = select_wheels(lock, self.platform)
-        return Selection(lock, wheels, {key: [wheel.to_dict() for wheel in wheels]})
+        return wheels, {key: [wheel.to_dict() for wheel in wheels]}
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:
         """Say what files the base holds, read from its layers once; and what to remember of it.
@@ -219,8 +207,8 @@ def _workspace(sink: ImageSink) -> Iterator[BlobDirectory]:
     if sink.blobs:
         yield sink.blobs
         return
-    with scratch_directory("kfp-bento-image-") as scratch:
-        yield BlobDirectory(scratch)
+    with scratch_directory("kfp-bento-image-") as folder:
+        yield BlobDirectory(folder)
 
 
 def _shared(

@@ -61,8 +61,18 @@ def image_documents(
     )
 
 
+def read_sboms(image: str, platform: str = "") -> tuple[bytes, ...]:
+    """Read the bills of materials that are attached to an image; see `read_attachments`."""
+    return read_attachments(image, SBOM_TYPE, platform=platform)
+
+
+def read_provenance(image: str, platform: str = "") -> tuple[bytes, ...]:
+    """Read the provenance statements that are attached to an image; see `read_attachments`."""
+    return read_attachments(image, STATEMENT_TYPE, predicate=PREDICATE, platform=platform)
+
+
 def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
-    """Writes what `build_image` attached into files; an archive carries nothing.
+    """Write what `build_image` attached into files; an archive carries nothing.
 
     Where some layers are unverified, what this build knows of the image comes first: what is
     attached to it may be whoever's who planted them.
@@ -84,9 +94,8 @@ def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
     if not image.location.startswith("docker-archive:"):
         local = image.location.startswith("oci:")
         where = f"{image.location}:{image.tags[0]}" if local else image.reference
-        bills = bills or read_attachments(where, SBOM_TYPE)
-        attached = read_attachments(where, STATEMENT_TYPE, predicate=PREDICATE)
-        statements = tuple(dict.fromkeys((*statements, *attached)))
+        bills = bills or read_sboms(where)
+        statements = tuple(dict.fromkeys((*statements, *read_provenance(where))))
     with storage_errors(sbom):
         sbom.write_bytes(b"".join(bills[:1]))
         provenance.write_bytes(b"".join(text + b"\n" for text in statements))

@@ -13,11 +13,11 @@ class PlannedLayer:
     """What would happen to one layer.
 
     Attributes:
-        kind: ``base``, ``system``, ``dependencies``, ``model`` or ``source``.
+        kind: `base`, `system`, `dependencies`, `model` or `source`.
         title: What it holds, for people.
         key: What it is recognised by: SHA-256 of its inputs; the digest for a base layer.
-        action: ``present`` (the destination has it), ``mount`` (a neighbour repository has it),
-            ``upload`` (it is at hand and would be sent or copied) or ``build``.
+        action: `present` (the destination has it), `mount` (a neighbour repository has it),
+            `upload` (it is at hand and would be sent or copied) or `build`.
         size: Bytes of the blob; for a layer to be built, of its content before compression.
         exact: Whether the size is known and not an estimate.
         digest: Digest of the blob where it is known.
@@ -41,7 +41,7 @@ class ImagePlan:
     Attributes:
         destination: Where the image would go, with its tag.
         base: The base image for people, with its digest.
-        platform: ``linux/amd64`` or ``linux/arm64``.
+        platform: `linux/amd64` or `linux/arm64`.
         unchanged: Digest of the image, where these very inputs gave it before and the destination
             still has it; empty if there is something to do.
         layers: From the lowest to the highest.
@@ -62,9 +62,5 @@ class ImagePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        return {
-            **asdict(self),
-            "layers": [asdict(layer) for layer in self.layers],
-            "notes": list(self.notes),
-            "bytes_to_send": self.bytes_to_send,
-        }
+        lists = {"layers": [asdict(layer) for layer in self.layers], "notes": list(self.notes)}
+        return {**vars(self), **lists, "bytes_to_send": self.bytes_to_send}

@@ -2,8 +2,8 @@
 
 Layers are put together from files; there is nothing to run a Dockerfile's RUN with. What a bento
 asks for and cannot get is an error here, with its line and a way out, never left out in silence.
-How BentoML writes these wishes: ``_bentoml_sdk/images.py`` (``image:``) and
-``_internal/bento/build_config.py`` (``docker:``, ``conda:``, ``python:``) of BentoML 1.4.39.
+How BentoML writes these wishes: `_bentoml_sdk/images.py` (`image:`) and
+`_internal/bento/build_config.py` (`docker:`, `conda:`, `python:`) of BentoML 1.4.39.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _PLAIN_WHEEL = "Put the wheel itself into the bento's wheels/ folder."
 
 @dataclass(frozen=True)
 class ImageRequirements:
-    """What a bento's ``bento.yaml`` says about its image.
+    """What a bento's `bento.yaml` says about its image.
 
     Attributes:
         base: A base image of its own, or an empty string for BentoML's default.
-        environment: Variables to bake in (``envs`` of stage ``all`` with a value).
+        environment: Variables to bake in (`envs` of stage `all` with a value).
         requirements: The lock file.
-        system_packages: Debian packages that were asked for, with ``=version`` where pinned.
+        system_packages: Debian packages that were asked for, with `=version` where pinned.
         notes: What was left out because an image of wheels does not need it, for people.
     """
 
@@ -80,14 +80,14 @@ class _Reason:
 
 
 def qualify(directory: Path) -> ImageRequirements:
-    """Reads what the bento wants from its image, and refuses what cannot be done.
+    """Read what the bento wants from its image, and refuses what cannot be done.
 
     Raises:
         ImageError: It wants commands, scripts, conda, a Dockerfile template, CUDA or another
             distribution than Debian, needs a model that is not in the directory, does not say
             its Python version, or has requirements that are not wheels locked with hashes. All
             reasons are listed, each with its line; the hint has a way out for each.
-        BentoError: The directory holds no readable ``bento.yaml``.
+        BentoError: The directory holds no readable `bento.yaml`.
     """
     file = read_bento_file(directory)
     requirements = _requirements(directory)
@@ -194,7 +194,7 @@ def _is_default(command: str) -> bool:
 
 
 def _installed_by(command: str) -> list[str]:
-    """The packages of the command that ``Image.system_packages`` writes; [] for any other."""
+    """The packages of the command that `Image.system_packages` writes; [] for any other."""
     if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
         return []
     try:

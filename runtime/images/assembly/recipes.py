@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kfp_bento.runtime.images.base.base_image import BaseImage
@@ -48,7 +48,7 @@ class Recipe:
     """A layer that may have to be made.
 
     Attributes:
-        kind: ``system``, ``dependencies``, ``model`` or ``source``.
+        kind: `system`, `dependencies`, `model` or `source`.
         title: What it holds, for people.
         inputs: JSON values that the layer's bytes follow from, and nothing else.
         codec: How it is compressed.
@@ -105,7 +105,7 @@ def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
     """One layer for each model, uncompressed; several where it has large files.
 
     Args:
-        bento: The bento's directory, with ``models/<name>/<version>`` inside.
+        bento: The bento's directory, with `models/<name>/<version>` inside.
         epoch: Seconds since 1970 for every timestamp.
     """
     for model in model_folders(bento):
@@ -153,7 +153,7 @@ def model_folders(bento: Path) -> list[Path]:
 
 
 def _model_entries(bento: Path, model: Path) -> Iterator[TarEntry]:
-    """The members of one model's layer, below ``/home/bentoml/bento/models``."""
+    """The members of one model's layer, below `/home/bentoml/bento/models`."""
     place = BENTO_PATH.lstrip("/")
     inside = model.relative_to(bento)
     yield from _homes()
@@ -181,7 +181,7 @@ def _source_entries(bento: Path) -> Iterator[TarEntry]:
 
 
 def _spread(entries: list[TarEntry]) -> list[list[TarEntry]]:
-    """Distributes large files evenly over parts; the first part holds everything else."""
+    """Distribute large files evenly over parts; the first part holds everything else."""
     large = sorted(
         (entry for entry in entries if entry.kind == "file" and entry.size >= LARGE_FILE),
         key=lambda entry: (-entry.size, entry.path),
@@ -199,11 +199,7 @@ def _spread(entries: list[TarEntry]) -> list[list[TarEntry]]:
 
 def _parents(part: list[TarEntry], folders: Mapping[str, TarEntry]) -> list[TarEntry]:
     """The directories above the entries, as the first part has them too."""
-    needed = {
-        "/".join(pieces[:length])
-        for pieces in (entry.path.split("/") for entry in part)
-        for length in range(1, len(pieces))
-    }
+    needed = {str(parent) for entry in part for parent in PurePosixPath(entry.path).parents}
     return [folder for path, folder in sorted(folders.items()) if path in needed]
 
 

@@ -44,7 +44,7 @@ class BaseImage:
         layers: Its layers, with OCI media types.
         blobs: Where the layers' bytes come from.
         interpreter: The Python executable inside it.
-        python: Its Python version where known, for example ``3.11.7``, or an empty string.
+        python: Its Python version where known, for example `3.11.7`, or an empty string.
     """
 
     title: str
@@ -64,19 +64,19 @@ class BaseImage:
 def choose_base(
     python_version: str, *, wanted: str = "", allow_host: bool = True, seconds: float = 3.0
 ) -> str:
-    """Decides on a base image: what is wanted, else Docker's Python, else this machine.
+    """Decide on a base image: what is wanted, else Docker's Python, else this machine.
 
     Args:
-        python_version: Minor version that the bento needs, for example ``3.11``.
-        wanted: A base asked for; wins, and so does ``$KFP_BENTO_BASE_IMAGE`` after it.
-        allow_host: Whether ``host`` may be the answer.
+        python_version: Minor version that the bento needs, for example `3.11`.
+        wanted: A base asked for; wins, and so does `$KFP_BENTO_BASE_IMAGE` after it.
+        allow_host: Whether `host` may be the answer.
         seconds: How long docker.io gets to answer.
 
     Returns:
-        A registry reference, ``oci:DIR``, ``docker-archive:FILE`` or ``host``.
+        A registry reference, `oci:DIR`, `docker-archive:FILE` or `host`.
 
     Raises:
-        ImageError: docker.io does not answer and ``host`` is not allowed.
+        ImageError: docker.io does not answer and `host` is not allowed.
     """
     if chosen := wanted or os.environ.get(BASE_VARIABLE, ""):
         return chosen
@@ -156,9 +156,9 @@ def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> Bas
 
 
 def _check_limits(image: OpenedImage) -> None:
-    """Refuses what a copy may carry along, but nothing can be built on.
+    """Refuse what a copy may carry along, but nothing can be built on.
 
-    Programs in Go take ``user`` for ``User``, and the last one wins: a base could so undo what we
+    Programs in Go take `user` for `User`, and the last one wins: a base could so undo what we
     set. Hence no name may come in another spelling.
     """
     for name in image.config.get("config") or {}:

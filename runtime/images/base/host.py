@@ -2,7 +2,7 @@
 
 For trying things out without a registry, not for production: it holds the interpreter that runs
 this code, its standard library, the shared libraries these load, bash and a few commands, laid
-out like Docker's ``python:slim`` (interpreter below ``/usr/local``, merged ``/usr``).
+out like Docker's `python:slim` (interpreter below `/usr/local`, merged `/usr`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import shutil
 import stat
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.cache.local import LayerBuilder
-from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.config import DEFAULT_PATH, USER_ID
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.layers import Codec, write_layer
@@ -75,36 +74,29 @@ _FILES = {
     "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
 }
 _LOCALE = "usr/lib/locale/C.utf8"
+_MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _FOLDERS = ("dev", "etc", "home", "proc", "root", "run", "sys", "usr", "var")
 
 
 @dataclass(frozen=True)
 class _Runtime:
-    """The files of this machine that the layer is made of.
+    """The files of this machine that the layer is made of, by their paths in the image.
 
     Attributes:
-        executable: The interpreter.
-        library: Its standard library, as pairs of path inside it and file.
-        commands: Name and file of each command.
-        shared: Path in the image and file of each shared library and of the dynamic loader.
-        locale: Path in the image and file of what the C.UTF-8 locale is made of.
+        library: The standard library, below its own folder.
+        programs: The interpreter, commands, shared libraries and the dynamic loader.
+        locale: What the C.UTF-8 locale is made of.
     """
 
-    executable: Path
-    library: tuple[tuple[str, Path], ...]
-    commands: tuple[tuple[str, Path], ...]
-    shared: tuple[tuple[str, Path], ...]
-    locale: tuple[tuple[str, Path], ...]
+    library: dict[str, Path]
+    programs: dict[str, Path]
+    locale: dict[str, Path]
 
     def listing(self) -> list[list[Any]]:
         """Path, size and modification time of everything: what a cached layer depends on."""
-        files = [self.executable, *(file for _, file in (*self.library, *self.commands))]
-        files += [file for _, file in (*self.shared, *self.locale)]
-        found = []
-        for file in files:
-            status = file.stat()
-            found.append([str(file), status.st_size, status.st_mtime_ns])
-        return found
+        parts = (self.library, self.programs, self.locale)
+        files = [(file, file.stat()) for part in parts for file in part.values()]
+        return [[str(file), status.st_size, status.st_mtime_ns] for file, status in files]
 
 
 def host_base(
@@ -153,32 +145,28 @@ def _check(python_version: str, platform: Platform) -> None:
         raise ImageError("The base 'host' works on Linux with glibc only.", hint=away)
     if platform != parse_platform():
         raise ImageError(f"The base 'host' is {parse_platform()}, not {platform}.", hint=away)
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python_version != own:
+    if python_version != _MINOR:
         raise ImageError(
-            f"The base 'host' has Python {own}, but the bento was built for {python_version}.",
+            f"The base 'host' has Python {_MINOR}, but the bento was built for {python_version}.",
             hint=f"Run this with Python {python_version}, or name a base image that has it.",
         )
 
 
 def _find_runtime() -> _Runtime:
-    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-    executable = Path(sys.base_prefix, "bin", f"python{minor}")
+    executable = Path(sys.base_prefix, "bin", f"python{_MINOR}")
     if not executable.exists():
         executable = Path(getattr(sys, "_base_executable", sys.executable))
     executable = Path(os.path.realpath(executable))
-    commands = tuple(_find_commands())
-    library = list(_standard_library())
+    commands = dict(_find_commands())
+    library = dict(_standard_library())
     loaded, broken = _shared_libraries(
-        [executable, *(file for _, file in commands), *_system_libraries()],
-        [file for name, file in library if name.endswith(".so")],
+        [executable, *commands.values(), *_system_libraries()],
+        [file for name, file in library.items() if name.endswith(".so")],
     )
     return _Runtime(
-        executable=executable,
-        library=tuple((name, file) for name, file in library if str(file) not in broken),
-        commands=commands,
-        shared=tuple(sorted(loaded.items())),
-        locale=tuple(_locale()),
+        library={name: file for name, file in library.items() if str(file) not in broken},
+        programs={f"usr/local/bin/python{_MINOR}": executable, **commands, **loaded},
+        locale=dict(_locale()),
     )
 
 
@@ -211,7 +199,7 @@ def _find_commands() -> Iterator[tuple[str, Path]]:
     for name in _COMMANDS:
         found = shutil.which(name, path="/usr/bin:/bin")
         if found:
-            yield name, Path(os.path.realpath(found))
+            yield f"usr/bin/{name}", Path(os.path.realpath(found))
         elif name in {"bash", "env"}:
             raise ImageError(
                 f"The base 'host' needs {name}, which is not on this machine.",
@@ -257,7 +245,7 @@ def _below_usr(path: str) -> str:
 
 
 def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
-    """Asks the dynamic loader: paths by library name, and the files it cannot load.
+    """Ask the dynamic loader: paths by library name, and the files it cannot load.
 
     The loader that a file names is run for it, so only files of this machine's own Python and
     commands are asked about, never those of a model or of a wheel.
@@ -287,25 +275,19 @@ def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
 
 
 def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) -> Layer:
-    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-    place = f"usr/local/{sys.platlibdir}/python{minor}"
-    with storage_errors(blobs.root):
-        blobs.root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".host-", dir=blobs.root))
-    try:
+    place = f"usr/local/{sys.platlibdir}/python{_MINOR}"
+    with scratch_directory(".host-", blobs.root) as scratch:
         with storage_errors(scratch):
-            for name, file in runtime.library:
+            for name, file in runtime.library.items():
                 copy = scratch / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
                 copy.chmod(stat.S_IMODE(file.stat().st_mode) & 0o755)
             compile_tree(scratch, f"/{place}")
-        entries = [*_skeleton(), *_programs(runtime, minor), *walk_tree(scratch, place)]
+        entries = [*_skeleton(), *_files(runtime), *walk_tree(scratch, place)]
         return write_layer(
             _with_parents(entries), blobs, codec, kind="base", title=TITLE, epoch=epoch
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _skeleton() -> Iterator[TarEntry]:
@@ -321,22 +303,18 @@ def _skeleton() -> Iterator[TarEntry]:
         yield content_entry(name, text.encode())
 
 
-def _programs(runtime: _Runtime, minor: str) -> Iterator[TarEntry]:
-    for name, file in runtime.commands:
-        yield file_entry(f"usr/bin/{name}", os.fsencode(file), executable=True)
+def _files(runtime: _Runtime) -> Iterator[TarEntry]:
     yield symlink_entry("usr/bin/sh", "bash")
-    for path, file in runtime.shared:
-        yield file_entry(path, os.fsencode(file), executable=True)
-    interpreter = f"usr/local/bin/python{minor}"
-    yield file_entry(interpreter, os.fsencode(runtime.executable), executable=True)
-    yield symlink_entry("usr/local/bin/python3", f"python{minor}")
+    yield symlink_entry("usr/local/bin/python3", f"python{_MINOR}")
     yield symlink_entry("usr/local/bin/python", "python3")
-    for path, file in runtime.locale:
+    for path, file in runtime.programs.items():
+        yield file_entry(path, os.fsencode(file), executable=True)
+    for path, file in runtime.locale.items():
         yield file_entry(path, os.fsencode(file), executable=False)
 
 
 def _with_parents(entries: Iterable[TarEntry]) -> Iterator[TarEntry]:
-    """Adds the directories that nobody named."""
+    """Add the directories that nobody named."""
     given = list(entries)
     known = {entry.path for entry in given}
     yield from given

@@ -1,6 +1,6 @@
 """Records and blobs that are kept in a local directory.
 
-The directory holds ``blobs/sha256/<hex>`` and ``records/<key>.json``. It may be deleted at any
+The directory holds `blobs/sha256/<hex>` and `records/<key>.json`. It may be deleted at any
 time, and several builds may share it. It is nobody else's to read or write, and its records carry
 a seal: what somebody else put there is as good as not there.
 """
@@ -62,7 +62,7 @@ class LayerCache:
 
     @property
     def source(self) -> BlobSource:
-        """Gives out the layers' bytes."""
+        """Give out the layers' bytes."""
         return self.blobs if self.private else LayoutSource(self.directory)
 
     def find_layer(self, key: str) -> Layer | None:
@@ -77,7 +77,7 @@ class LayerCache:
         return layer if self._is_own(self.blobs.local_path(layer.descriptor)) else None
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Remembers that these inputs gave this layer."""
+        """Remember that these inputs gave this layer."""
         self.blobs.put_blob(layer.descriptor, source)
         self.keep_facts(f"layer-{key}", layer.record())
 
@@ -94,7 +94,7 @@ class LayerCache:
         return None
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Remembers JSON values; what a killed process leaves behind is never read."""
+        """Remember JSON values; what a killed process leaves behind is never read."""
         record = self._record(key)
         partial = record.with_name(f"{record.name}.partial-{os.getpid()}")
         sealed = {"facts": facts, "seal": seal_facts(key, facts)}
@@ -123,7 +123,7 @@ class LayerCache:
     def keep_reading(
         self, key: str, entries: Sequence[TarEntry], diff_id: str, sums: Mapping[str, str]
     ) -> None:
-        """Remembers what these files gave, unless they are too fresh to be told."""
+        """Remember what these files gave, unless they are too fresh to be told."""
         files = _fingerprint(entries)
         newest = max((change for *_, change in files), default=0)
         if newest < (time.time() - _SETTLED_SECONDS) * 1e9:
@@ -142,7 +142,7 @@ class LayerCache:
 
 
 def open_cache(directory: Path) -> LayerCache:
-    """Opens a cache, or makes one that only this user can read and write.
+    """Open a cache, or make one that only this user can read and write.
 
     Where a shared key seals the records, as it does for pods of a team, others may write there too.
 

@@ -45,13 +45,13 @@ class Records(Protocol):
         """The layer that the inputs with this key gave before."""
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Remembers a layer; its blob can be had from the source."""
+        """Remember a layer; its blob can be had from the source."""
 
     def find_facts(self, key: str) -> Any:
         """JSON values kept under this key; None if there are none."""
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Remembers JSON values."""
+        """Remember JSON values."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RegistryRecords:
             return None  # none, or another version's record: as good as none
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Writes a record; the blob is mounted or sent if it is not here."""
+        """Write a record; the blob is mounted or sent if it is not here."""
         self.repository.put_blob(layer.descriptor, source)
         self._write(f"layer-{key[:KEY_DIGITS]}", layer.record(), [layer.descriptor])
 
@@ -90,7 +90,7 @@ class RegistryRecords:
         return self._find(f"facts-{key[:KEY_DIGITS]}")
 
     def keep_facts(self, key: str, facts: Any) -> None:
-        """Writes a record."""
+        """Write a record."""
         self._write(f"facts-{key[:KEY_DIGITS]}", facts, [])
 
     def _find(self, name: str) -> Any:

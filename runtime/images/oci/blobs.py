@@ -1,4 +1,4 @@
-"""Blobs on disk, named by digest, in the shape of an OCI layout's ``blobs/sha256`` folder."""
+"""Blobs on disk, named by digest, in the shape of an OCI layout's `blobs/sha256` folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BlobWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Appends to the blob."""
+        """Append to the blob."""
         self._hash.update(data)
         self.size += len(data)
         _write_all(self._file, data, self._place)
@@ -49,7 +49,7 @@ class BlobWriter:
 
 @dataclass(frozen=True)
 class BlobDirectory(BlobSource):
-    """A source and a sink of blobs: ``<root>/blobs/sha256/<hex>``."""
+    """A source and a sink of blobs: `<root>/blobs/sha256/<hex>`."""
 
     root: Path
 
@@ -74,7 +74,7 @@ class BlobDirectory(BlobSource):
         return path if stat.S_ISREG(status.st_mode) and status.st_size == blob.size else None
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a blob's bytes and checks them.
+        """Yield a blob's bytes and check them.
 
         Raises:
             ImageError: It is missing, or is not what its name says.
@@ -103,14 +103,14 @@ class BlobDirectory(BlobSource):
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """Writes a blob of yet unknown digest; it appears under its name only when whole."""
+        """Write a blob of yet unknown digest; it appears under its name only when whole."""
         with self._partial() as (handle, partial):
             writer = BlobWriter(handle, partial.parent)
             yield writer
             self._keep(handle, partial, writer.digest)
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made, and hashed, while it is read."""
+        """Store a blob that is made, and hashed, while it is read."""
         with self._partial() as (handle, partial):
             for chunk in stream.open():
                 _write_all(handle, chunk, partial.parent)
@@ -135,7 +135,7 @@ class BlobDirectory(BlobSource):
             partial.replace(self.path(digest))
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores a blob: by hard link where it lies on the same disk, else by a checked copy."""
+        """Store a blob: by hard link where it lies on the same disk, else by a checked copy."""
         target = self.path(blob.digest)
         if self.local_path(blob) is not None:
             return "present"
@@ -152,7 +152,7 @@ class BlobDirectory(BlobSource):
         return "sent"
 
     def put_bytes(self, content: bytes, media_type: str) -> Descriptor:
-        """Stores a small blob that is at hand."""
+        """Store a small blob that is at hand."""
         with self.writer() as writer:
             writer.write(content)
         return Descriptor(media_type=media_type, digest=writer.digest, size=writer.size)
@@ -165,7 +165,7 @@ class BytesSource(BlobSource):
     content: bytes
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the bytes."""
+        """Yield the bytes."""
         yield from verified(iter([self.content]), blob, "memory")
 
 
@@ -177,7 +177,7 @@ def _write_all(file: int, data: bytes, place: Path) -> None:
 
 
 def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator[bytes]:
-    """Passes chunks through, and fails at the end when they are not the blob that was asked for.
+    """Pass chunks through, and fail at the end when they are not the blob that was asked for.
 
     Raises:
         ImageError: Digest or size differ; a blob that is too long is cut off at once.
@@ -199,7 +199,7 @@ def verified(chunks: Iterator[bytes], blob: Descriptor, origin: str) -> Iterator
 
 @contextlib.contextmanager
 def storage_errors(place: Path | str) -> Iterator[None]:
-    """Turns failures of the disk into errors that name the place.
+    """Turn failures of the disk into errors that name the place.
 
     Raises:
         ImageError: An OSError came up inside the block.

@@ -23,7 +23,7 @@ class Stopped(KfpBentoError):
 def run_all(
     tasks: Sequence[Callable[[], Result]], at_once: int, *, stop: threading.Event | None = None
 ) -> list[Result]:
-    """Runs tasks, some at once, and gives their results in order.
+    """Run tasks, some at once, and give their results in order.
 
     Args:
         tasks: What to run; started in this order.

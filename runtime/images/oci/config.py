@@ -1,6 +1,6 @@
-"""The image configuration and manifest (OCI image specification 1.1, ``config.md``).
+"""The image configuration and manifest (OCI image specification 1.1, `config.md`).
 
-What a container sees follows BentoML's own Dockerfile (``base_v2.j2``): the same paths, user,
+What a container sees follows BentoML's own Dockerfile (`base_v2.j2`): the same paths, user,
 ports, entrypoint and environment. Where we differ, the reason stands beside it.
 """
 
@@ -197,7 +197,7 @@ class ComposedImage:
 def image_manifest(
     config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
 ) -> tuple[Descriptor, bytes]:
-    """Composes the image manifest; only OCI media types, whatever the base used.
+    """Compose the image manifest; only OCI media types, whatever the base used.
 
     Raises:
         ImageError: There are more layers than a container may have.

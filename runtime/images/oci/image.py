@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import JSON_LIMIT
@@ -38,7 +38,7 @@ Outcome = Literal["present", "mount", "upload"]
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A blob by digest (``sha256:…``), with its size in bytes and its media type."""
+    """A blob by digest (`sha256:…`), with its size in bytes and its media type."""
 
     media_type: str
     digest: str
@@ -55,14 +55,14 @@ def one_line(value: object, longest: int = 200) -> str:
 
 
 def is_digest(value: object) -> bool:
-    """Whether it is ``sha256:<64 lower case hex digits>``, which names a file as it stands."""
+    """Whether it is `sha256:<64 lower case hex digits>`, which names a file as it stands."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def descriptor_from(item: object) -> Descriptor:
-    """Reads a descriptor from a manifest or index that somebody else wrote.
+    """Read a descriptor from a manifest or index that somebody else wrote.
 
-    ``urls`` and ``data`` are not looked at: blobs come from where the image comes from.
+    `urls` and `data` are not looked at: blobs come from where the image comes from.
 
     Raises:
         ImageError: A field is missing or has a wrong type, the digest is no SHA-256 digest (it
@@ -98,8 +98,8 @@ class Layer:
         diff_id: Digest of the uncompressed tar.
         size: Size of the blob in bytes.
         media_type: OCI media type of the blob.
-        origin: ``base`` (taken over), ``built`` (made now) or ``reused`` (from the cache).
-        title: What it holds, for people: ``dependencies (41 wheels)``.
+        origin: `base` (taken over), `built` (made now) or `reused` (from the cache).
+        title: What it holds, for people: `dependencies (41 wheels)`.
         placement: How it came to its destination, or an empty string before it did.
         unverified: Whether it is reused on the word of a registry alone: a record without a seal
             of ours names it, and nobody here has seen what is in it.
@@ -122,7 +122,7 @@ class Layer:
 
     @classmethod
     def from_dict(cls, data: object) -> Layer:
-        """Reads a layer that was written down as plain JSON values, by whomever.
+        """Read a layer that was written down as plain JSON values, by whomever.
 
         Raises:
             ValueError: It is none.
@@ -175,13 +175,13 @@ class Image:
     """An image that has been written somewhere, fixed by its digest.
 
     Attributes:
-        repository: ``host/path`` without tag; ``localhost/<bento name>`` in a layout.
+        repository: `host/path` without tag; `localhost/<bento name>` in a layout.
         digest: Digest of the image manifest.
         tags: Tags that pointed to it when it was written.
-        base: The base image for people, with its digest; ``host`` for this machine's own.
+        base: The base image for people, with its digest; `host` for this machine's own.
         location: Where to read it: `oci:DIR`, `docker-archive:FILE` or `docker://host/path`.
         layers: From the lowest to the highest.
-        platform: ``linux/amd64`` or ``linux/arm64``.
+        platform: `linux/amd64` or `linux/arm64`.
         reused: Whether the destination held this very image already, so that nothing changed.
         documents: Bill of materials and provenance as the build that gave this value knows them,
             where some layers are unverified; those attached to the image may be anybody's.
@@ -199,7 +199,7 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """``repository@sha256:…``: the only name that cannot come to mean something else."""
+        """`repository@sha256:…`: the only name that cannot come to mean something else."""
         return f"{self.repository}@{self.digest}"
 
     @property
@@ -217,7 +217,7 @@ class Image:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
-        """Reads what `to_dict` wrote."""
+        """Read what `to_dict` wrote."""
         own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         layers = tuple(Layer(**layer) for layer in data["layers"])
         return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
@@ -235,7 +235,7 @@ class Platform:
 
 
 def parse_platform(text: str = "") -> Platform:
-    """Parses ``linux/amd64`` or ``linux/arm64``; an empty text means this machine's processor.
+    """Parse `linux/amd64` or `linux/arm64`; an empty text means this machine's processor.
 
     Raises:
         InvalidInput: Another platform.
@@ -255,7 +255,7 @@ class BlobSource(Protocol):
     """Gives out blobs. What it yields has been checked against the descriptor at its end."""
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields the blob in chunks; raises ImageError when digest or size turn out wrong."""
+        """Yield the blob in chunks; raise ImageError when digest or size turn out wrong."""
 
     def local_path(self, blob: Descriptor) -> Path | None:
         """Give the file that holds the blob, where there is one and nobody else can change it."""
@@ -274,13 +274,7 @@ def read_small(blobs: BlobSource, blob: Descriptor) -> bytes:
 
 
 class ImageSource(BlobSource, Protocol):
-    """Gives out the blobs of images, and knows what refers to them.
-
-    Attributes:
-        carries_referrers: Whether the place can hold what refers to an image.
-    """
-
-    carries_referrers: ClassVar[bool] = True
+    """Gives out the blobs of images, and knows what refers to them."""
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
@@ -295,7 +289,7 @@ class BlobStream(Protocol):
     """A blob that is made while it is sent, so that its digest is known only at its end."""
 
     def open(self) -> Iterator[bytes]:
-        """Yields the bytes from the first one on; may be called again after a failure."""
+        """Yield the bytes from the first one on; may be called again after a failure."""
 
     @property
     def digest(self) -> str:

@@ -24,10 +24,10 @@ class Compressor(Protocol):
     """What zlib's and zstandard's streaming compressors have in common."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Takes input, gives what output there is."""
+        """Take input, give what output there is."""
 
     def flush(self) -> bytes:
-        """Gives the rest."""
+        """Give the rest."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Codec:
     """How a layer is compressed.
 
     Attributes:
-        name: ``zstd``, ``gzip`` or ``none``.
+        name: `zstd`, `gzip` or `none`.
         identity: Name, level and library version: what the compressed bytes depend on.
         media_type: OCI media type of a layer compressed so.
     """
@@ -72,7 +72,7 @@ class _Uncompressed:
 
 
 def codec_named(name: str) -> Codec:
-    """The codec ``zstd``, ``gzip`` or ``none``.
+    """The codec `zstd`, `gzip` or `none`.
 
     Raises:
         InvalidInput: There is no such codec.
@@ -125,7 +125,7 @@ class LayerStream:
         self.sums: dict[str, str] = {}
 
     def open(self) -> Iterator[bytes]:
-        """Yields the blob from its first byte on.
+        """Yield the blob from its first byte on.
 
         Raises:
             ImageError: An entry is refused or cannot be read.
@@ -178,7 +178,7 @@ def write_layer(
     title: str,
     epoch: int,
 ) -> Layer:
-    """Writes the entries as one layer blob; each file is read once.
+    """Write the entries as one layer blob; each file is read once.
 
     Raises:
         ImageError: An entry is refused or cannot be read, or the disk is full.

@@ -6,9 +6,9 @@ The three kinds of reference answer the same questions, so that nobody need ask 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.oci.image import is_digest
@@ -51,10 +51,6 @@ class _Place:
     def known_as(self, name: str) -> str:
         """Give the repository that an image there is known by, where it can choose: this name."""
         return name
-
-    def unpinned(self) -> Self:
-        """Give the same reference without a digest, which is no place to write to."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -106,10 +102,6 @@ class Reference(_Place):
     def known_as(self, name: str) -> str:
         """Give its own repository, whatever the name."""
         return self.name
-
-    def unpinned(self) -> Self:
-        """Give the reference without its digest."""
-        return replace(self, digest="")
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -180,7 +172,7 @@ ImageReference = Reference | LayoutReference | ArchiveReference
 
 
 def parse_reference(text: str) -> Reference:
-    """Parses ``[host[:port]/]path[:tag][@digest]``, with Docker's rules for a missing host.
+    """Parse `[host[:port]/]path[:tag][@digest]`, with Docker's rules for a missing host.
 
     Raises:
         InvalidInput: The text is no image reference; the message says which part is wrong.
@@ -208,7 +200,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_layout(text: str) -> LayoutReference:
-    """Parses ``oci:DIR`` and ``oci:DIR:TAG``.
+    """Parse `oci:DIR` and `oci:DIR:TAG`.
 
     Raises:
         InvalidInput: There is no directory, or the tag is invalid.
@@ -225,7 +217,7 @@ def parse_layout(text: str) -> LayoutReference:
 
 
 def parse_archive(text: str) -> ArchiveReference:
-    """Parses ``docker-archive:FILE``, ``…:FILE:TAG`` and ``…:FILE:[host/]path[:tag]``.
+    """Parse `docker-archive:FILE`, `…:FILE:TAG` and `…:FILE:[host/]path[:tag]`.
 
     The file ends at the first colon, as it does for skopeo.
 
@@ -244,7 +236,7 @@ def parse_archive(text: str) -> ArchiveReference:
 
 
 def parse_source(text: str) -> ImageReference:
-    """Parses where an image is: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or a reference.
+    """Parse where an image is: `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a reference.
 
     Raises:
         InvalidInput: No form fits.
@@ -257,9 +249,9 @@ def parse_source(text: str) -> ImageReference:
 
 
 def parse_destination(text: str) -> ImageReference:
-    """Parses where an image is to be written.
+    """Parse where an image is to be written.
 
-    That is ``oci:DIR[:TAG]``, ``docker-archive:FILE[:TAG]`` or ``host[:port]/path[:tag]``.
+    That is `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or `host[:port]/path[:tag]`.
 
     Raises:
         InvalidInput: No form fits, or a registry destination names no registry host or asks for

@@ -1,7 +1,7 @@
 """A tar stream that depends on content only: the same tree gives the same bytes anywhere.
 
 The rules (order, owners, modes, times, what is refused) are those of layers in the OCI image
-specification, ``layer.md``, and those that make a layer reproducible.
+specification, `layer.md`, and those that make a layer reproducible.
 """
 
 # Paths are bytes here, so that no locale has a say in what a name is.
@@ -49,7 +49,7 @@ class TarEntry:
         file: Where the content is read from, or
         content: the content itself.
         target: Where a symlink points; for a hard link, the path of a file that sorts before it.
-        below: The directory that the way to ``file`` may not leave, through no symlink either;
+        below: The directory that the way to `file` may not leave, through no symlink either;
             empty for a file that was chosen one by one.
     """
 
@@ -65,7 +65,7 @@ class TarEntry:
 
 
 def source_date_epoch() -> int:
-    """Seconds for every timestamp: ``SOURCE_DATE_EPOCH`` where set, else 1980-01-01.
+    """Seconds for every timestamp: `SOURCE_DATE_EPOCH` where set, else 1980-01-01.
 
     Raises:
         InvalidInput: The variable holds no whole, non-negative number.
@@ -116,18 +116,18 @@ def walk_tree(
     boundary: Path | None = None,
     skip: Callable[[str], bool] = lambda path: False,
 ) -> Iterator[TarEntry]:
-    """Lists a directory as layer members below ``prefix``, ``prefix`` itself included.
+    """List a directory as layer members below `prefix`, `prefix` itself included.
 
     Args:
         root: The directory.
         prefix: Where it lies in the image.
         owner: Numeric user and group of everything.
-        boundary: The directory that symlinks may not leave; ``root`` if not given.
-        skip: Given the path relative to ``root``, says whether to leave it out, with all below.
+        boundary: The directory that symlinks may not leave; `root` if not given.
+        skip: Given the path relative to `root`, says whether to leave it out, with all below.
 
     Raises:
         ImageError: The tree holds something that no image may hold: a device, socket or pipe,
-            a ``.wh.`` name, a setuid or setgid file, a file of more than a tebibyte, a path that
+            a `.wh.` name, a setuid or setgid file, a file of more than a tebibyte, a path that
             is too long, or a symlink that leaves the boundary.
     """
     top = boundary or root
@@ -162,7 +162,7 @@ def _raw(path: str) -> bytes:
 
 
 def _listing(top: bytes, inside: bytes, start: str) -> Iterator[tuple[str, os.stat_result]]:
-    """What a directory holds, by name: paths that begin with ``start``, and their status."""
+    """What a directory holds, by name: paths that begin with `start`, and their status."""
     with _reading(top + b"/" + inside):
         handle = _open_below(top, inside, os.O_DIRECTORY)
         try:
@@ -177,7 +177,7 @@ def _listing(top: bytes, inside: bytes, start: str) -> Iterator[tuple[str, os.st
 
 
 def _open_below(top: bytes, inside: bytes, flags: int = 0) -> int:
-    """Opens what lies at a path below a directory; no symlink on the way is followed.
+    """Open what lies at a path below a directory; no symlink on the way is followed.
 
     Between listing and opening somebody may have put a symlink, or a pipe, in a file's place.
     """
@@ -235,7 +235,7 @@ class InOrder:
 def tar_stream(
     entries: Iterable[TarEntry], epoch: int, sums: dict[str, str] | None = None
 ) -> Iterator[bytes]:
-    """Writes the entries as a tar in chunks of about a mebibyte.
+    """Write the entries as a tar in chunks of about a mebibyte.
 
     Files are read once, when their turn comes. Order is that of the paths' bytes; entries that
     are `InOrder` are written, and checked, as they come.
@@ -299,7 +299,7 @@ def _check_path(path: str) -> bytes:
 
 
 def _checked_tree(keyed: Iterable[tuple[bytes, TarEntry]]) -> Iterator[TarEntry]:
-    """Makes sure that no path comes twice, or leads through a file or a symlink.
+    """Make sure that no path comes twice, or leads through a file or a symlink.
 
     Only those above that the path begins with, letter by letter, are remembered: in the order of
     bytes nothing below any other one can still come.
@@ -338,7 +338,7 @@ def _member(entry: TarEntry, epoch: int, sums: dict[str, str] | None) -> Iterato
 
 
 def _summed(content: Iterator[bytes], path: str, sums: dict[str, str]) -> Iterator[bytes]:
-    """Passes a file's bytes through; they are hashed while others work on them."""
+    """Pass a file's bytes through; they are hashed while others work on them."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=1) as aside:
         pending: Future[None] | None = None

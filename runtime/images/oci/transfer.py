@@ -36,7 +36,7 @@ class Transfer:
         title: What it is, for people.
         digest: Its digest.
         size: Its size in bytes.
-        placement: ``sent``, ``mounted`` from a neighbour, or ``present`` before.
+        placement: `sent`, `mounted` from a neighbour, or `present` before.
     """
 
     title: str
@@ -62,7 +62,7 @@ def transfers_to_dict(transfers: Iterable[Transfer]) -> dict[str, Any]:
 def put_blobs(
     sink: BlobSink, loads: Iterable[BlobUpload], progress: Callable[[str], None]
 ) -> tuple[Transfer, ...]:
-    """Puts blobs into a sink, four at a time and each digest once.
+    """Put blobs into a sink, four at a time and each digest once.
 
     Args:
         sink: Takes them.

@@ -1,6 +1,6 @@
 """Archives as `docker save` writes them, as a source and a sink of images.
 
-An archive is a tar file with ``manifest.json``, which names an image's configuration and its
+An archive is a tar file with `manifest.json`, which names an image's configuration and its
 layers. Ours hold the layers uncompressed, each named by its diff id, so that `docker load`,
 `podman load` and skopeo all read them. Bytes depend on the image and its name only.
 """
@@ -67,9 +67,6 @@ class ArchiveSource(ImageSource):
         blobs: Where in it each blob lies, by its digest.
     """
 
-    # An archive has no place for what refers to an image.
-    carries_referrers: ClassVar[bool] = False
-
     file: Path
     blobs: Mapping[str, FileRange]
 
@@ -134,7 +131,7 @@ def open_archive(where: ArchiveReference) -> OpenedImage:
 
 
 def _choose(images: Any, where: ArchiveReference) -> tuple[Mapping[str, Any], str]:
-    """The entry of ``manifest.json`` that is asked for, and the name that it was found by."""
+    """The entry of `manifest.json` that is asked for, and the name that it was found by."""
     if not isinstance(images, list) or not all(isinstance(item, dict) for item in images):
         raise _unusable(where.file, "its manifest.json is no list of images")
     named = [(item, _tags(item)) for item in images]
@@ -167,7 +164,7 @@ def _is_meant(name: str, where: ArchiveReference) -> bool:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Repository and tag of a name in ``RepoTags``, both empty where it is none."""
+    """Repository and tag of a name in `RepoTags`, both empty where it is none."""
     try:
         reference = parse_reference(name)
     except InvalidInput:
@@ -176,7 +173,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _layer(index: TarIndex, path: str, diff_id: str) -> tuple[Descriptor, FileRange]:
-    """Hashes a layer as it is stored and as it is unpacked, in one pass."""
+    """Hash a layer as it is stored and as it is unpacked, in one pass."""
     found = index.find(path)
     stored = hashlib.sha256()
 
@@ -238,6 +235,7 @@ class ArchiveSink(ImageSink):
     into place. So it takes room for the archive and for its largest layer once more.
     """
 
+    # An archive has no place for what refers to an image.
     carries_referrers: ClassVar[bool] = False
 
     def __init__(self, file: Path, scratch: Path, repository: str) -> None:
@@ -249,25 +247,25 @@ class ArchiveSink(ImageSink):
         self._kept: dict[str, str] = {}
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob, decompressed, unless it is there already."""
+        """Store the blob, decompressed, unless it is there already."""
         if blob.digest in self._kept:
             return "present"
         self._kept[blob.digest] = self._unpack(source.open_blob(blob))
         return "sent"
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
+        """Store a blob that is made while it is read."""
         unpacked = self._unpack(stream.open())
         self._kept[stream.digest] = unpacked
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Does nothing: an archive says the same in `manifest.json`, which `tag` writes."""
+        """Do nothing: an archive says the same in `manifest.json`, which `tag` writes."""
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Does nothing, as `carries_referrers` says."""
+        """Do nothing, as `carries_referrers` says."""
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Writes the archive with the image under this tag, and puts it into place.
+        """Write the archive with the image under this tag, and put it into place.
 
         Raises:
             ImageError: It is no image but an index, a layer is not what the configuration says,
@@ -330,11 +328,11 @@ def _diff_ids(config: Path) -> Any:
 
 @contextlib.contextmanager
 def archive_sink(file: Path, repository: str) -> Iterator[ArchiveSink]:
-    """Opens an archive for writing; unless an image is tagged, the disk stays as it was.
+    """Open an archive for writing; unless an image is tagged, the disk stays as it was.
 
     Args:
         file: The file to be written.
-        repository: What the image is called in it: ``host/path`` without tag.
+        repository: What the image is called in it: `host/path` without tag.
 
     Raises:
         ImageError: The file is there and not ours, or cannot be written.
@@ -347,7 +345,7 @@ def archive_sink(file: Path, repository: str) -> Iterator[ArchiveSink]:
 
 
 def check_archive_replaceable(file: Path) -> None:
-    """Makes sure that nothing of anybody else's would be overwritten.
+    """Make sure that nothing of anybody else's would be overwritten.
 
     Raises:
         ImageError: There is something that is neither an empty file nor begins with our marker.
@@ -384,7 +382,7 @@ def _size(content: bytes | Path) -> int:
 
 
 def _write(file: Path, members: Members) -> None:
-    """Joins the members; each is removed once it is in, to save room."""
+    """Join the members; each is removed once it is in, to save room."""
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as whole:
         for name, content in members.items():
             info = tarfile.TarInfo(name)

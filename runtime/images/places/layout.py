@@ -1,4 +1,4 @@
-"""OCI layout directories as a source and a sink of images (``image-layout.md``)."""
+"""OCI layout directories as a source and a sink of images (`image-layout.md`)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LayoutSource(ImageSource):
     directory: Path
 
     def open_blob(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yields a blob and checks it."""
+        """Yield a blob and check it."""
         return BlobDirectory(self.directory).open_blob(blob)
 
     def find(self, tag: str = "") -> Descriptor:
@@ -80,7 +80,7 @@ class LayoutSource(ImageSource):
         return descriptor_from(found[0]), _name(found[0])
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Descriptors of the manifests whose ``subject`` is the image with this digest."""
+        """Descriptors of the manifests whose `subject` is the image with this digest."""
         listed = [item for item in self._manifests() if _is_referrer(item)]
         return [item for item in listed if self._subject(descriptor_from(item)) == digest]
 
@@ -141,19 +141,19 @@ class LayoutSink(ImageSink):
         return BlobDirectory(self._partial)
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
-        """Stores the blob unless it is there already."""
+        """Store the blob unless it is there already."""
         return self.blobs.put_blob(blob, source)
 
     def put_stream(self, stream: BlobStream) -> None:
-        """Stores a blob that is made while it is read."""
+        """Store a blob that is made while it is read."""
         self.blobs.put_stream(stream)
 
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
-        """Stores the manifest."""
+        """Store the manifest."""
         self.blobs.put_bytes(content, manifest.media_type)
 
     def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Stores the manifest; the index will list it without a name."""
+        """Store the manifest; the index will list it without a name."""
         self.put_manifest(manifest, content)
         kind = parse_json(content).get("artifactType", "")
         self._referrers.append({**manifest.to_dict(), "artifactType": kind})
@@ -170,7 +170,7 @@ class LayoutSink(ImageSink):
         self._inputs = key
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
-        """Names the manifest in the index, and puts the layout into place."""
+        """Name the manifest in the index, and put the layout into place."""
         if self._recorded == (manifest.digest, tag):
             return False
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
@@ -196,12 +196,11 @@ class LayoutSink(ImageSink):
         if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
             return False
         held = BlobDirectory(self.directory)
-        digests = {
-            f"sha256:{path.rpartition('/')[2]}": size
+        return all(
+            held.holds(Descriptor("", f"sha256:{path.rpartition('/')[2]}", size))
             for path, size in present.items()
             if path.startswith("blobs/")
-        }
-        return all(held.holds(Descriptor("", digest, digests[digest])) for digest in digests)
+        )
 
 
 def _image_named(directory: Path, tag: str) -> str:
@@ -262,7 +261,7 @@ def recorded_image(directory: Path, inputs: str, tag: str) -> OpenedImage | None
 
 @contextlib.contextmanager
 def layout_sink(directory: Path) -> Iterator[LayoutSink]:
-    """Opens a layout for writing; unless an image is put, the disk stays as it was.
+    """Open a layout for writing; unless an image is put, the disk stays as it was.
 
     Raises:
         ImageError: The directory holds something that we did not write, or cannot be written.
@@ -275,7 +274,7 @@ def layout_sink(directory: Path) -> Iterator[LayoutSink]:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Makes sure that nothing of anybody else's would be overwritten.
+    """Make sure that nothing of anybody else's would be overwritten.
 
     Raises:
         ImageError: The directory exists, is not empty and is no layout written by kfp-bento.

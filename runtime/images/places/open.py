@@ -36,10 +36,10 @@ from kfp_bento.runtime.images.places.sink import ImageSink
 
 
 def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
-    """Opens an image; a multi-platform index is followed to the image for the platform.
+    """Open an image; a multi-platform index is followed to the image for the platform.
 
     Args:
-        text: A registry reference, ``oci:DIR[:TAG]`` or ``docker-archive:FILE[:TAG]``.
+        text: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
         platform: Which image of an index, this machine's if not given; what is no index must be
             for a platform that is given.
 
@@ -56,7 +56,7 @@ def open_image(text: str, platform: Platform | None = None) -> OpenedImage:
 
 
 def open_manifest(text: str) -> OpenedImage:
-    """Opens what a name stands for, an image or an index of images.
+    """Open what a name stands for, an image or an index of images.
 
     Raises:
         InvalidInput: The text names no place.
@@ -117,7 +117,7 @@ _PLACES: dict[type, _Place] = {
 
 
 def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
-    """Follows a multi-platform index to the manifest for the platform; one step, no more."""
+    """Follow a multi-platform index to the manifest for the platform; one step, no more."""
     offered = set()
     for item in index.manifest["manifests"]:
         name = _offer(item)

@@ -46,7 +46,7 @@ _CONFIG_SHAPES: dict[str, type] = {
     **{"ArgsEscaped": bool, "Image": str, "StopSignal": str, "User": str, "WorkingDir": str},
 }
 CONFIG_NAMES = frozenset(_CONFIG_SHAPES)
-"""What a configuration may tell a container runtime (image specification, ``config.md``)."""
+"""What a configuration may tell a container runtime (image specification, `config.md`)."""
 
 _KEPT_SHAPES: dict[str, type] = {
     **{"author": str, "os.features": list, "os.version": str, "variant": str}
@@ -66,7 +66,7 @@ class OpenedImage:
         descriptor: Its manifest.
         content: The manifest's bytes.
         blobs: Gives out its configuration and layers, and says what refers to it.
-        repository: What it is called where it is, ``host/path``, or an empty string.
+        repository: What it is called where it is, `host/path`, or an empty string.
         tag: Its tag where it is, or an empty string.
         from_index: Whether it was chosen for its platform from several.
     """
@@ -126,7 +126,7 @@ class OpenedImage:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Its layers with OCI media types; their kinds as kfp-bento noted them, else ``base``.
+        """Its layers with OCI media types; their kinds as kfp-bento noted them, else `base`.
 
         Raises:
             ImageError: The manifest is malformed or does not match the configuration.
@@ -142,7 +142,7 @@ class OpenedImage:
 
 
 def require_platform(image: OpenedImage, platform: Platform) -> None:
-    """Makes sure that an image that was no choice among several is for this platform.
+    """Make sure that an image that was no choice among several is for this platform.
 
     Raises:
         ImageError: Its configuration says another one.
@@ -199,7 +199,7 @@ def is_index(descriptor: Descriptor, document: dict[str, Any], title: str) -> bo
 
 @contextlib.contextmanager
 def well_formed(title: str) -> Iterator[None]:
-    """Surrounds the reading of fields from a document that somebody else wrote.
+    """Surround the reading of fields from a document that somebody else wrote.
 
     Raises:
         ImageError: A field is missing or has another type than it must have.
@@ -211,7 +211,7 @@ def well_formed(title: str) -> Iterator[None]:
 
 
 def check_texts(what: str, values: Iterable[object]) -> None:
-    """Makes sure that every value is a text that a container can be given.
+    """Make sure that every value is a text that a container can be given.
 
     Raises:
         TypeError: One is not.
@@ -232,7 +232,7 @@ def oci_layer_type(media_type: str) -> str:
 
 
 def _check_config(config: dict[str, Any]) -> None:
-    """Makes sure that what may be taken over from a configuration has the specified types."""
+    """Make sure that what may be taken over from a configuration has the specified types."""
     inner = config.get("config")
     if not isinstance(inner, dict | None):
         raise TypeError("its configuration's 'config' is no object")

@@ -34,7 +34,7 @@ class FileRange:
     size: int
 
     def read(self) -> Iterator[bytes]:
-        """Yields the piece in chunks.
+        """Yield the piece in chunks.
 
         Raises:
             ImageError: The file cannot be read, or has become shorter.

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.shapes import settled
 from kfp_bento.runtime.deployments.options.names import deployment_name, deployment_name_problem
 from kfp_bento.runtime.deployments.options.options import (
@@ -67,7 +68,6 @@ from kfp_bento.runtime.deployments.targets.kserve.shapes import (
     SIDE_SECURITY,
     check_logger,
     check_storage,
-    inference_service_shapes,
     misplaced_annotations,
     pods_of,
 )
@@ -91,13 +91,12 @@ from kfp_bento.runtime.deployments.targets.target import (
     CONTROLLED,
     INFERENCE_SERVICE_KIND,
     POLICY,
-    Manifest,
     Target,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "inference-service"
 MODES = STANDARD_MODES + KNATIVE_MODES
@@ -197,7 +196,7 @@ class InferenceServiceOptions(PodOptions):
 
 
 def inference_service_manifests(
-    image: str, bento: Bento | None, options: InferenceServiceOptions
+    image: str, bento: BentoFacts | None, options: InferenceServiceOptions
 ) -> tuple[Manifest, ...]:
     """Give the InferenceService of an image, or of a stored model, and a ConfigMap of facts.
 
@@ -292,7 +291,7 @@ def canary_name(storage_uri: str) -> str:
     return f"r{hashlib.sha256(storage_uri.encode()).hexdigest()[:12]}"
 
 
-def _check_subject(image: str, bento: Bento | None, options: InferenceServiceOptions) -> None:
+def _check_subject(image: str, bento: BentoFacts | None, options: InferenceServiceOptions) -> None:
     """Either an image of a bento, or a stored model."""
     if options.storage_uri:
         if image:
@@ -438,7 +437,7 @@ def _check_part_name(field: str, part: str, name: str) -> None:
         )
 
 
-def _service_name(bento: Bento | None, options: InferenceServiceOptions) -> str:
+def _service_name(bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
     if not options.name and bento is None:
         raise InvalidInput("name: it is missing, and there is no bento.", hint="Give a name.")
     name = deployment_name(bento.name if bento else "", options.name)
@@ -452,13 +451,13 @@ def _service_name(bento: Bento | None, options: InferenceServiceOptions) -> str:
     return name
 
 
-def _protocol(bento: Bento | None, options: InferenceServiceOptions) -> str:
+def _protocol(bento: BentoFacts | None, options: InferenceServiceOptions) -> str:
     if options.storage_uri:
         return choice("protocol", options.protocol or "v1", ("v1", "v2"))
     protocol = choice("protocol", options.protocol or "bentoml", PROTOCOLS)
     if protocol == "bentoml" or bento is None:
         return protocol
-    if (bento.directory / "src" / "pyfunc_json.py").is_file():
+    if bento.generated:
         raise InvalidInput(
             f"protocol: {bento.tag} is a service that kfp-bento generated; it has /predict and "
             f"none of KServe's {protocol} routes.",
@@ -686,14 +685,19 @@ def _logger(options: InferenceServiceOptions) -> dict[str, str]:
     return {"mode": "all", **given}
 
 
+def _names(release: str, live: Manifest) -> tuple[str, ...]:
+    return (f"{release}{FACTS_SUFFIX}" if live["kind"] == CONFIG_MAP.name else release,)
+
+
 INFERENCE_SERVICE = Target(
     kind=KIND,
     options_type=InferenceServiceOptions,
     renderer=inference_service_manifests,
     kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP, POLICY),
-    rendered_shapes=inference_service_shapes,
     address=inference_service_url,
     watcher=watched_inference_service,
+    names=_names,
+    facts_beside=(CONFIG_MAP, FACTS_SUFFIX),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_components,

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import CONDITIONS, CONTAINERS, NUMBER, TEXT
 from kfp_bento.runtime.deployments.kube.shapes import Items, Known, Pairs, Shape
 from kfp_bento.runtime.deployments.options.names import deployment_name_problem, split_url
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
+    Snapshot,
     Watched,
     WatchedDeployment,
     conditions_of,
@@ -32,6 +33,7 @@ MODE = "serving.kserve.io/deploymentMode"
 STANDARD_MODES = ("Standard", "RawDeployment")
 KNATIVE_MODES = ("Knative", "Serverless")
 
+_KNATIVE_REVISION = "serving.knative.dev/revision"
 _COMPONENTS = ("predictor", "transformer", "explainer")
 _FAILED_LOADS = ("BlockedByFailedLoad", "InvalidSpec")
 _PART = Known(
@@ -126,6 +128,20 @@ def watched_inference_service(manifests: Sequence[Mapping[str, Any]]) -> Watched
         pods=f"serving.kserve.io/inferenceservice={ref.name}",
         conditions=(*(f"{kind.capitalize()}Ready" for kind in kinds), "Ready"),
         problems=_problems,
+        behind=_behind,
+    )
+
+
+def _behind(wanted: WatchedDeployment, live: Manifest, snapshot: Snapshot) -> str:
+    """Say that Knative still sends requests to the revision before."""
+    if wanted.name:
+        return ""
+    status = (snapshot.primary or {}).get("status") or {}
+    told = (status.get("components") or {}).get(wanted.component) or {}
+    ready = told.get("latestReadyRevision")
+    revision = (live["metadata"].get("labels") or {}).get(_KNATIVE_REVISION)
+    return (
+        "" if revision == ready else f"revision {revision} is not ready; {ready or 'none'} serves"
     )
 
 

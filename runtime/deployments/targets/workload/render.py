@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.shapes import settled
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name,
@@ -47,7 +48,6 @@ from kfp_bento.runtime.deployments.options.pods import (
 )
 from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
 from kfp_bento.runtime.deployments.options.quantities import CONTROLLER_DEFAULTS, pod_resources
-from kfp_bento.runtime.deployments.release.apply import CANARY
 from kfp_bento.runtime.deployments.targets.network_policy import (
     check_who_has_to_get_in,
     policy_manifests,
@@ -61,13 +61,13 @@ from kfp_bento.runtime.deployments.targets.target import (
     POLICY,
     ROUTE,
     SERVICE,
-    Manifest,
     Target,
 )
 from kfp_bento.runtime.deployments.targets.workload.shapes import (
     AUTOSCALER_METRICS,
     BEHAVIOR,
     BUDGET_SHAPE,
+    CANARY,
     CANARY_SUFFIX,
     CONTAINER,
     LIFECYCLE,
@@ -79,13 +79,12 @@ from kfp_bento.runtime.deployments.targets.workload.shapes import (
     path_problem,
     pods_of,
     selector_of,
-    workload_shapes,
 )
 from kfp_bento.runtime.deployments.targets.workload.watch import watched_workload, workload_url
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "workload"
 
@@ -134,7 +133,9 @@ class _Scaling:
     behavior: dict[str, Any]
 
 
-def workload_manifests(image: str, bento: Bento, options: WorkloadOptions) -> tuple[Manifest, ...]:
+def workload_manifests(
+    image: str, bento: BentoFacts, options: WorkloadOptions
+) -> tuple[Manifest, ...]:
     """Give the Deployment of an image, its Service and what else was asked for.
 
     Raises:
@@ -208,7 +209,7 @@ def _check_canary(image: str, options: WorkloadOptions) -> None:
         )
 
 
-def _facts(bento: Bento) -> dict[str, Any]:
+def _facts(bento: BentoFacts) -> dict[str, Any]:
     return {
         "labels": {
             "app.kubernetes.io/name": kebab(bento.name)[:63].strip("-") or "bento",
@@ -590,12 +591,18 @@ def _path(given: Any) -> str:
     return path
 
 
+def _names(release: str, live: Manifest) -> tuple[str, ...]:
+    twice = live["kind"] in (DEPLOYMENT.name, SERVICE.name)
+    return (release, f"{release}{CANARY_SUFFIX}") if twice else (release,)
+
+
 WORKLOAD = Target(
     kind=KIND,
     options_type=WorkloadOptions,
     renderer=workload_manifests,
     kinds=(DEPLOYMENT, SERVICE, AUTOSCALER, BUDGET, MONITOR, ROUTE, POLICY),
-    rendered_shapes=workload_shapes,
     address=workload_url,
     watcher=watched_workload,
+    names=_names,
+    traffic=(ROUTE,),
 )

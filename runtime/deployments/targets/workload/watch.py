@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
-from kfp_bento.runtime.deployments.release.apply import primary_of
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
@@ -24,7 +23,7 @@ def workload_url(
 ) -> str:
     """Give the URL of the release's own Service inside the cluster; empty without one."""
     del live
-    name = primary_of(manifests)["metadata"]["name"]
+    name = _primary_of(manifests)["metadata"]["name"]
     for manifest in manifests:
         metadata = manifest["metadata"]
         if manifest["kind"] == "Service" and metadata["name"] == name:
@@ -35,7 +34,7 @@ def workload_url(
 
 def watched_workload(manifests: Sequence[Mapping[str, Any]]) -> Watched:
     """Describe the Deployments among the manifests; a canary is a second one."""
-    primary = primary_of(manifests)
+    primary = _primary_of(manifests)
     others = [one for one in manifests if one["kind"] == "Deployment" and one != primary]
     deployments = [primary, *others]
     selectors = [dict(entry["spec"]["selector"]["matchLabels"]) for entry in deployments]
@@ -58,6 +57,10 @@ def watched_workload(manifests: Sequence[Mapping[str, Any]]) -> Watched:
         url=workload_url(manifests),
         problems=_problems,
     )
+
+
+def _primary_of(manifests: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(one for one in manifests if one["kind"] == "Deployment")
 
 
 def _deployment(entry: Mapping[str, Any], lowest: Mapping[str, int]) -> WatchedDeployment:

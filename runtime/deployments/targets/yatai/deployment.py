@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.shapes import Fields, settled
 from kfp_bento.runtime.deployments.options.core_shapes import ANNOTATIONS, LABELS
 from kfp_bento.runtime.deployments.options.names import (
@@ -53,7 +54,6 @@ from kfp_bento.runtime.deployments.targets.target import (
     BENTO_REQUEST_KIND,
     CONTROLLED,
     POLICY,
-    Manifest,
     Target,
 )
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
@@ -61,16 +61,18 @@ from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
     EXTRA_POD_SPEC,
     GENERATION,
     crd_subset,
+    portable,
 )
 from kfp_bento.runtime.deployments.targets.yatai.shapes import (
-    bento_deployment_shapes,
     check_pod_placement,
     check_sidecars,
     pods_of,
 )
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
+    bento_of,
     is_named_by,
+    names_of,
     service_url,
     stale_runners,
     watched_bento_deployment,
@@ -78,7 +80,7 @@ from kfp_bento.runtime.deployments.targets.yatai.watch import (
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "bento-deployment"
 
@@ -152,70 +154,8 @@ class BentoDeploymentOptions(Options):
     crd_generation: str = ""
 
 
-def render_bento_deployment(
-    image: str,
-    bento: Bento,
-    *,
-    name: str = "",
-    namespace: str = "default",
-    resources: Mapping[str, Any] | None = None,
-    autoscaling: Mapping[str, Any] | None = None,
-    envs: Envs | None = None,
-    runners: Sequence[Mapping[str, Any]] | None = None,
-    image_pull_secrets: Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
-    annotations: Mapping[str, str] | None = None,
-    service_account: str = "",
-    **more: Any,
-) -> list[dict[str, Any]]:
-    """Render the two resources that make yatai-deployment serve an image.
-
-    Only fields that all published CRD generations have and the controllers obey are
-    rendered; what a controller would drop is refused. The same arguments give the same
-    manifests.
-
-    Args:
-        image: Image reference by digest; a tag alone is refused.
-        bento: The bento inside the image: its tag, its runners, where its models came from.
-        name: See `BentoDeploymentOptions`, as for all that follow.
-        namespace: Namespace of both resources.
-        resources: Requests and limits.
-        autoscaling: Replicas and metrics.
-        envs: Literal environment variables.
-        runners: Overrides for the runners of an old-style bento.
-        image_pull_secrets: Names of registry Secrets.
-        labels: Labels for resources and pods.
-        annotations: Annotations; `yatai.ai/...` switches steer the operator.
-        service_account: ServiceAccount of the pods.
-        **more: The other options.
-
-    Returns:
-        The Bento and the BentoDeployment, in this order.
-
-    Raises:
-        InvalidInput: An argument that cannot be honoured; the message names the field.
-    """
-    options = BentoDeploymentOptions.of(
-        KIND,
-        {
-            "name": name,
-            "namespace": namespace,
-            "resources": resources,
-            "autoscaling": autoscaling,
-            "envs": envs,
-            "runners": runners,
-            "image_pull_secrets": image_pull_secrets,
-            "labels": labels,
-            "annotations": annotations,
-            "service_account": service_account,
-            **more,
-        },
-    )
-    return list(bento_deployment_manifests(image, bento, options))
-
-
 def bento_deployment_manifests(
-    image: str, bento: Bento, options: BentoDeploymentOptions
+    image: str, bento: BentoFacts, options: BentoDeploymentOptions
 ) -> tuple[Manifest, ...]:
     """Give the Bento of an image and the BentoDeployment of it.
 
@@ -236,11 +176,11 @@ def bento_deployment_manifests(
         "spec": spec,
     }
     serving = serving_manifest(bento, options, metadata, control, spec)
-    return resource, serving, *serving_policy(serving, metadata, options)
+    return portable(resource, serving, *serving_policy(serving, metadata, options))
 
 
 def common_metadata(
-    bento: Bento, options: BentoDeploymentOptions
+    bento: BentoFacts, options: BentoDeploymentOptions
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Give the metadata that all resources of a release share, and the operator's switches.
 
@@ -266,7 +206,7 @@ def common_metadata(
 
 
 def serving_manifest(
-    bento: Bento,
+    bento: BentoFacts,
     options: BentoDeploymentOptions,
     metadata: Mapping[str, Any],
     control: Mapping[str, str],
@@ -331,7 +271,7 @@ def serving_policy(
     return policy_manifests({**metadata, "name": name}, pods_of(name), options.network_policy)
 
 
-def runner_entries(bento: Bento) -> list[dict[str, Any]]:
+def runner_entries(bento: BentoFacts) -> list[dict[str, Any]]:
     """Give the bento's runners as the Bento and BentoRequest resources list them.
 
     Raises:
@@ -340,7 +280,7 @@ def runner_entries(bento: Bento) -> list[dict[str, Any]]:
     return [_runner(index, runner) for index, runner in enumerate(bento.runners)]
 
 
-def _bento_spec(image: str, bento: Bento, image_pull_secrets: Sequence[str]) -> dict[str, Any]:
+def _bento_spec(image: str, bento: BentoFacts, image_pull_secrets: Sequence[str]) -> dict[str, Any]:
     spec = {
         "tag": bento.tag,
         "image": image,
@@ -354,26 +294,20 @@ def _bento_spec(image: str, bento: Bento, image_pull_secrets: Sequence[str]) -> 
 
 
 def _runner(index: int, runner: Mapping[str, Any]) -> dict[str, Any]:
-    name = str(runner.get("name") or "")
+    name = runner["name"]
     if not name or (problem := label_value_problem(name)):
         raise InvalidInput(
             f"bento runners[{index}].name: {name!r} {problem if name else 'is empty'}.",
             hint="The operator writes it into labels; rename the runner in the service.",
         )
-    models = runner.get("modelTags") or runner.get("model_tags") or runner.get("models") or []
-    entry = {
-        "name": name,
-        "runnableType": str(runner.get("runnableType") or runner.get("runnable_type") or ""),
-        "modelTags": [str(tag) for tag in models],
-    }
-    return without_empty(entry)
+    return without_empty(runner)
 
 
 def _runner_overrides(
-    bento: Bento, options: BentoDeploymentOptions, deployment: str
+    bento: BentoFacts, options: BentoDeploymentOptions, deployment: str
 ) -> list[dict[str, Any]]:
     """One entry per runner of the bento, so that its resources are said and not guessed."""
-    known = [str(runner.get("name")) for runner in bento.runners]
+    known = [runner["name"] for runner in bento.runners]
     if options.runners and not known:
         raise InvalidInput(
             f"runners: {bento.tag} is a new-style bento and has none; with runners the operator "
@@ -526,9 +460,10 @@ BENTO_DEPLOYMENT = Target(
     options_type=BentoDeploymentOptions,
     renderer=bento_deployment_manifests,
     kinds=(BENTO_DEPLOYMENT_KIND, BENTO, POLICY),
-    rendered_shapes=bento_deployment_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
+    names=names_of,
+    unlabelled={BENTO: bento_of},
     leftovers=(BENTO_REQUEST_KIND,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.shapes import (
     Fields,
-    Free,
     Items,
     Pairs,
     Shape,
@@ -45,19 +45,7 @@ from kfp_bento.runtime.deployments.options.names import (
     resource_name_problem,
     volume_name_problem,
 )
-
-__all__ = [
-    "CRD_GENERATIONS",
-    "GENERATION",
-    "PORTABLE_SUBSET",
-    "Fields",
-    "Items",
-    "Pairs",
-    "Shape",
-    "Value",
-    "crd_subset",
-    "manifest_problems",
-]
+from kfp_bento.runtime.errors import DeploymentError
 
 CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
 """yatai-deployment 1.1.4 and image builder 1.1.3; 1.1.21 and 1.2.28; 1.1.21 and 3.0.42."""
@@ -246,29 +234,22 @@ def crd_subset(generation: str = "") -> Mapping[tuple[str, str], Fields]:
     }
 
 
-PORTABLE_SUBSET: Mapping[tuple[str, str], Fields] = crd_subset()
+def portable(*manifests: Manifest) -> tuple[Manifest, ...]:
+    """Give manifests of Yatai's kinds that every generation takes whole; others pass unseen.
 
-# Objects of Kubernetes, KServe and others: their API server is strict about them by itself.
-OTHER_KINDS: Mapping[tuple[str, str], Fields] = {
-    **{
-        (version, kind): _object(version, kind, resource_name_problem, Free())
-        for version, kind in (
-            ("v1", "Service"),
-            ("apps/v1", "Deployment"),
-            ("autoscaling/v2", "HorizontalPodAutoscaler"),
-            ("policy/v1", "PodDisruptionBudget"),
-            ("networking.k8s.io/v1", "NetworkPolicy"),
-            ("monitoring.coreos.com/v1", "ServiceMonitor"),
-            ("gateway.networking.k8s.io/v1", "HTTPRoute"),
-            ("serving.kserve.io/v1beta1", "InferenceService"),
+    Raises:
+        DeploymentError: One sentence per field that some generation would drop.
+    """
+    if problems := manifest_problems(manifests):
+        raise DeploymentError(
+            "The manifests are not portable: " + "; ".join(problems) + ".",
+            hint="Leave out the options that they come from.",
         )
-    },
-    ("v1", "ConfigMap"): _object("v1", "ConfigMap", resource_name_problem, None),
-}
+    return manifests
 
 
 def manifest_problems(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Check manifests against the portable subset; unknown fields are problems.
+    """Check manifests of Yatai's kinds against the portable subset; unknown fields are problems.
 
     Returns:
         One sentence per problem, each beginning with kind, name and path. Empty: all is well.
@@ -279,9 +260,8 @@ def manifest_problems(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
         metadata = manifest.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         annotations = (metadata if isinstance(metadata, Mapping) else {}).get("annotations") or {}
-        shape = crd_subset(str(annotations.get(GENERATION, ""))).get(kind) or OTHER_KINDS.get(kind)
-        if shape is None:
-            found.append(f"{kind[1]} {name}: {kind[0]} {kind[1]} is no kind that we render")
-            continue
-        found += [f"{kind[1]} {name}: {problem}" for problem in shape_problems(manifest, shape, "")]
+        if shape := crd_subset(str(annotations.get(GENERATION, ""))).get(kind):
+            found += [
+                f"{kind[1]} {name}: {problem}" for problem in shape_problems(manifest, shape, "")
+            ]
     return found

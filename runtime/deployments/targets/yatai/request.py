@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.deployments.kube.cluster import Manifest
 from kfp_bento.runtime.deployments.kube.shapes import Fields, Shape, settled
 from kfp_bento.runtime.deployments.options.core_shapes import ENV_FROM, RESOURCE_REQUIREMENTS
 from kfp_bento.runtime.deployments.options.names import (
@@ -42,9 +43,9 @@ from kfp_bento.runtime.deployments.targets.target import (
     BENTO_REQUEST_KIND,
     CONTROLLED,
     POLICY,
-    Manifest,
     Target,
 )
+from kfp_bento.runtime.deployments.targets.yatai.built_image import built_image
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     BentoDeploymentOptions,
     common_metadata,
@@ -52,9 +53,8 @@ from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     serving_manifest,
     serving_policy,
 )
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import crd_subset
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import crd_subset, portable
 from kfp_bento.runtime.deployments.targets.yatai.shapes import (
-    bento_request_shapes,
     check_archive_url,
     check_build_args,
     check_model_tag,
@@ -62,7 +62,9 @@ from kfp_bento.runtime.deployments.targets.yatai.shapes import (
 )
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
+    bento_of,
     is_named_by,
+    names_of,
     service_url,
     stale_runners,
     watched_bento_deployment,
@@ -70,7 +72,7 @@ from kfp_bento.runtime.deployments.targets.yatai.watch import (
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 
 KIND = "bento-request"
 
@@ -114,7 +116,7 @@ class BentoRequestOptions(BentoDeploymentOptions):
 
 
 def bento_request_manifests(
-    image: str, bento: Bento, options: BentoRequestOptions
+    image: str, bento: BentoFacts, options: BentoRequestOptions
 ) -> tuple[Manifest, ...]:
     """Give the BentoRequest of a bento and the BentoDeployment that will serve it.
 
@@ -147,10 +149,10 @@ def bento_request_manifests(
     # A presigned URL is another one each day, for the same archive.
     made_of["downloadUrl"] = str(made_of["downloadUrl"]).partition("?")[0]
     serving = serving_manifest(bento, options, shared, control, made_of)
-    return request, serving, *serving_policy(serving, shared, options)
+    return portable(request, serving, *serving_policy(serving, shared, options))
 
 
-def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dict[str, Any]:
+def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -> dict[str, Any]:
     _check_destination(image, bento, options)
     shape = _spec_shape(options)
     metadata = pod_metadata("builder_pod_metadata", options.builder_pod_metadata)
@@ -183,7 +185,7 @@ def _request_spec(image: str, bento: Bento, options: BentoRequestOptions) -> dic
     return {**without_empty(spec), "ociRegistryInsecure": options.registry_insecure}
 
 
-def _check_destination(image: str, bento: Bento, options: BentoRequestOptions) -> None:
+def _check_destination(image: str, bento: BentoFacts, options: BentoRequestOptions) -> None:
     if image and (problem := destination_problem(image)):
         raise InvalidInput(
             f"image: {image!r} {problem}.",
@@ -212,7 +214,9 @@ def _models(options: BentoRequestOptions, shape: Fields) -> list[dict[str, Any]]
         # Without a URL the builder asks a Yatai server and otherwise skips the model.
         model = {
             "tag": tag,
-            "downloadUrl": check_archive_url(f"{field}.url", given.get("url") or ""),
+            "downloadUrl": check_archive_url(
+                f"{field}.url", text(f"{field}.url", given.get("url") or "")
+            ),
         }
         if given.get("size"):
             model["size"] = text(f"{field}.size", given["size"])
@@ -279,9 +283,12 @@ BENTO_REQUEST = Target(
     options_type=BentoRequestOptions,
     renderer=bento_request_manifests,
     kinds=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND, POLICY),
-    rendered_shapes=bento_request_shapes,
     address=service_url,
     watcher=watched_bento_deployment,
+    names=names_of,
+    unlabelled={BENTO: bento_of},
+    told_by=BENTO_REQUEST_KIND,
+    builder=built_image,
     leftovers=(BENTO,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,

@@ -1,37 +1,14 @@
-"""Shapes of all that the targets of Yatai's operators render."""
+"""What the targets of Yatai's operators take, and what their objects have in common."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.shapes import Also, Shape, shape_problems
-from kfp_bento.runtime.deployments.options.names import bento_resource_name, split_url
+from kfp_bento.runtime.deployments.options.names import split_url
 from kfp_bento.runtime.deployments.options.pod_settings import (
-    BUILD_ANNOTATIONS,
-    NOT_FOR_YATAI,
-    POD_ANNOTATIONS,
-    UNSERVABLE_BUILDS,
     check_scheduling,
-    container_env,
-    control_settings,
-    env_settings,
-    label_settings,
-    pod_metadata,
-)
-from kfp_bento.runtime.deployments.options.provenance import PROVENANCE
-from kfp_bento.runtime.deployments.targets.network_policy import policy_shape
-from kfp_bento.runtime.deployments.targets.pod_shapes import (
-    annotations_shape,
-    labels_shape,
-    pod_annotations_shape,
-)
-from kfp_bento.runtime.deployments.targets.target import first_of_kind
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
-    CRD_GENERATIONS,
-    GENERATION,
-    crd_subset,
 )
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -43,127 +20,11 @@ _SCHEMES = ("http", "https", "s3")
 _PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
 _BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
-_MISPLACED: Mapping[str, str] = {
-    "yatai.ai/": "The operator reads its switches from the spec.",
-    **POD_ANNOTATIONS,
-    **NOT_FOR_YATAI,
-}
-_RESOURCES = "resources.yatai.ai/v1alpha1"
-
-
-def bento_deployment_shapes(
-    name: str, manifests: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str], Shape]:
-    """Give the shape of each object that may be rendered for a release, by kind and name."""
-    return _shapes(name, manifests, "Bento", "tag", _check_bento)
-
-
-def bento_request_shapes(
-    name: str, manifests: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str], Shape]:
-    """Give the shape of each object that may be rendered for a release, by kind and name."""
-    return _shapes(name, manifests, "BentoRequest", "bentoTag", _check_request)
 
 
 def pods_of(name: str) -> dict[str, str]:
     """Give the label of all pods that the operator makes of a BentoDeployment."""
     return {"yatai.ai/bento-deployment": name}
-
-
-def _shapes(
-    name: str,
-    manifests: Sequence[Mapping[str, Any]],
-    kind: str,
-    tag_field: str,
-    check: Callable[[str, Mapping[str, Any]], None],
-) -> dict[tuple[str, str], Shape]:
-    made = first_of_kind(manifests, kind) or {}
-    spec = made.get("spec") or {}
-    tag = spec.get(tag_field) if isinstance(spec, Mapping) else None
-    bento = bento_resource_name(tag) if isinstance(tag, str) else ""
-    annotations = (made.get("metadata") or {}).get("annotations") or {}
-    generation = str(annotations.get(GENERATION, ""))
-    subset = crd_subset(generation)
-    runners = spec.get("runners") if isinstance(spec, Mapping) else None
-    # Its own shape is checked elsewhere, maybe later.
-    listed = runners if isinstance(runners, list) else []
-    names = [one.get("name") for one in listed if isinstance(one, Mapping)]
-
-    def check_serving(field: str, manifest: Mapping[str, Any]) -> None:
-        if manifest["spec"]["bento"] != bento:
-            raise InvalidInput(f"{field}.spec.bento is not {bento!r}.")
-        _check_serving(field, manifest, names)
-
-    metadata: dict[str, Shape] = {
-        "labels": labels_shape(("yatai.ai/",), {}),
-        "annotations": annotations_shape(_MISPLACED, (*PROVENANCE, GENERATION)),
-    }
-    return {
-        (kind, bento): Also(subset[_RESOURCES, kind], check),
-        ("BentoDeployment", name): Also(
-            subset["serving.yatai.ai/v2alpha1", "BentoDeployment"], check_serving
-        ),
-        ("NetworkPolicy", name): policy_shape(metadata, pods_of(name)),
-    }
-
-
-def _check_metadata(field: str, metadata: Mapping[str, Any], own: Sequence[str] = ()) -> None:
-    label_settings(f"{field}.labels", metadata.get("labels"))
-    annotations = metadata.get("annotations", {})
-    generation = annotations.get(GENERATION)
-    if generation is not None and generation not in CRD_GENERATIONS:
-        raise InvalidInput(f"{field}.annotations[{GENERATION}] is no generation.")
-    for key in UNSERVABLE_BUILDS:
-        if key in annotations:
-            raise InvalidInput(f"{field}.annotations[{key}]: the image would lack its models.")
-    _refuse(annotations_shape(_MISPLACED, (*PROVENANCE, GENERATION, *own)), annotations, field)
-
-
-def _check_bento(field: str, manifest: Mapping[str, Any]) -> None:
-    _check_metadata(f"{field}.metadata", manifest["metadata"])
-
-
-def _check_request(field: str, manifest: Mapping[str, Any]) -> None:
-    _check_metadata(f"{field}.metadata", manifest["metadata"], BUILD_ANNOTATIONS)
-    spec, place = manifest["spec"], f"{field}.spec"
-    check_archive_url(f"{place}.downloadUrl", spec["downloadUrl"])
-    for index, model in enumerate(spec.get("models", ())):
-        check_model_tag(f"{place}.models[{index}].tag", model["tag"])
-        check_archive_url(f"{place}.models[{index}].downloadUrl", model.get("downloadUrl", ""))
-    check_build_args(f"{place}.buildArgs", spec.get("buildArgs", []))
-    container_env(
-        f"{place}.imageBuilderExtraContainerEnv", spec.get("imageBuilderExtraContainerEnv"), {}
-    )
-    pod_metadata(f"{place}.imageBuilderExtraPodMetadata", spec.get("imageBuilderExtraPodMetadata"))
-    check_pod_placement(
-        f"{place}.imageBuilderExtraPodSpec", spec.get("imageBuilderExtraPodSpec", {})
-    )
-
-
-def _check_serving(field: str, manifest: Mapping[str, Any], runners: Sequence[Any]) -> None:
-    _check_metadata(f"{field}.metadata", manifest["metadata"])
-    spec = manifest["spec"]
-    _check_pods(f"{field}.spec", spec)
-    for index, runner in enumerate(spec.get("runners", ())):
-        place = f"{field}.spec.runners[{index}]"
-        if runner["name"] not in runners:
-            raise InvalidInput(f"{place}.name: {runner['name']!r} is no runner of the bento.")
-        _check_pods(place, runner)
-
-
-def _check_pods(field: str, part: Mapping[str, Any]) -> None:
-    control_settings(f"{field}.annotations", part.get("annotations"))
-    env_settings(f"{field}.envs", part.get("envs"))
-    extra = part.get("extraPodMetadata", {})
-    label_settings(f"{field}.extraPodMetadata.labels", extra.get("labels"))
-    _refuse(pod_annotations_shape(), extra.get("annotations", {}), f"{field}.extraPodMetadata")
-    check_sidecars(f"{field}.extraPodSpec", part.get("extraPodSpec", {}))
-    check_pod_placement(f"{field}.extraPodSpec", part.get("extraPodSpec", {}))
-
-
-def _refuse(shape: Shape, annotations: Mapping[str, str], field: str) -> None:
-    for problem in shape_problems(annotations, shape, f"{field}.annotations"):
-        raise InvalidInput(f"{problem}.")
 
 
 def check_sidecars(field: str, spec: Mapping[str, Any]) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import CONDITIONS, MARKED, NUMBER, TEXT
 from kfp_bento.runtime.deployments.kube.shapes import Items, Known, Shape
+from kfp_bento.runtime.deployments.options.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
+    Snapshot,
     Watched,
     WatchedDeployment,
     conditions_of,
@@ -105,16 +107,25 @@ def watched_bento_deployment(manifests: Sequence[Mapping[str, Any]]) -> Watched:
             )
             for name, part in parts.items()
         ),
-        pods=f"yatai.ai/bento-deployment={ref.name}",
-        build=str(spec["bento"]) if request else "",
+        pods=pods_label(ref.name),
+        build=ObjectRef.of(request) if request else None,
         url=service_url(manifests),
         problems=_problems,
+        first=_unbuilt if request else lambda snapshot: "",
     )
+
+
+def _unbuilt(snapshot: Snapshot) -> str:
+    available = conditions_of(snapshot.build).get("BentoAvailable") or {}
+    if available.get("status") == "True":
+        return ""
+    told = available.get("message") or "no word from the builder yet"
+    return f"the image is being built ({told})"
 
 
 def _problems(watched: Watched, look: Observation) -> Iterator[Problem]:
     if watched.build:
-        yield from _build_problems(watched, look)
+        yield from _build_problems(watched, watched.build, look)
     yield from _operator_problems(watched, look)
 
 
@@ -161,16 +172,16 @@ def _operator_problems(watched: Watched, look: Observation) -> Iterator[Problem]
         yield Problem("OperatorError", f"yatai-deployment failed: {message}", patience)
 
 
-def _build_problems(watched: Watched, look: Observation) -> Iterator[Problem]:
+def _build_problems(watched: Watched, request: ObjectRef, look: Observation) -> Iterator[Problem]:
     build = look.snapshot.build
     if build is None:
-        yield Problem("Deleted", f"BentoRequest {watched.build} is not there", _ERROR)
+        yield Problem("Deleted", f"BentoRequest {request.name} is not there", _ERROR)
         return
     conditions = conditions_of(build)
     if not conditions:
         yield Problem(
             "NotWatched",
-            f"No builder has touched BentoRequest {watched.build}: yatai-image-builder does not "
+            f"No builder has touched BentoRequest {request.name}: yatai-image-builder does not "
             f"run, or does not watch namespace {watched.primary.namespace}",
             look.unwatched_seconds,
         )
@@ -186,6 +197,25 @@ def _build_problems(watched: Watched, look: Observation) -> Iterator[Problem]:
     elif available.get("status") != "True" and _FAILED.search(str(building.get("message") or "")):
         # The newest builder makes BentoAvailable Unknown again in the same reconcile.
         yield Problem("BuildFailed", f"The image was not built: {building['message']}", _ERROR)
+
+
+def pods_label(name: str) -> str:
+    """Give the selector of all pods that the operator makes of a BentoDeployment."""
+    return f"yatai.ai/bento-deployment={name}"
+
+
+def bento_of(primary: Mapping[str, Any]) -> str:
+    """Give the name of the Bento of a BentoDeployment, which a builder writes without labels."""
+    return str(primary["spec"]["bento"])
+
+
+def names_of(release: str, live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the name that an object of a release has: a Bento's is made from its tag."""
+    field = {"Bento": "tag", "BentoRequest": "bentoTag"}.get(live["kind"])
+    if field is None:
+        return (release,)
+    tag = (live.get("spec") or {}).get(field)
+    return (bento_resource_name(tag),) if isinstance(tag, str) else ()
 
 
 def stale_runners(

@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
 from kfp_bento.runtime.deployments.options.names import label_value_problem
-from kfp_bento.runtime.deployments.targets.target import BENTO, first_of_kind
-from kfp_bento.runtime.deployments.targets.targets import read_live, watched_release
+from kfp_bento.runtime.deployments.targets.target import BENTO, BENTO_REQUEST_KIND
+from kfp_bento.runtime.deployments.targets.yatai.watch import (
+    LIVE_SHAPES,
+    bento_deployment_of,
+    bento_of,
+    pods_label,
+)
 from kfp_bento.runtime.programs import cleaned
 
+_SHAPES = {**CORE_SHAPES, **LIVE_SHAPES}
 _POD = ("v1", "Pod")
 _DIGEST = re.compile(r"(?<=@)sha256:[0-9a-f]{64}$")
 
 
-def served_image(cluster: ClusterConnection, manifests: Sequence[Mapping[str, Any]]) -> str:
+def built_image(cluster: ClusterConnection, objects: Sequence[Manifest]) -> str:
     """Give the image of a BentoRequest by the digest that its pods run.
 
     A builder pushes by tag and tells no digest; the nodes know it, once pods run.
 
+    Args:
+        cluster: Where the release is.
+        objects: Its objects, rendered or live.
+
     Returns:
         `repository@sha256:...`; the builder's own reference while no pod runs, or pods differ;
-        empty where the cluster builds nothing.
+        empty where there is no request, or no Bento yet.
     """
-    serving = first_of_kind(manifests, "BentoDeployment") or {"spec": {}}
-    named = [one for one in manifests if one["metadata"]["name"] == serving["spec"].get("bento")]
-    request = first_of_kind(named, "BentoRequest")
-    if request is None:
+    serving = bento_deployment_of(objects)
+    metadata = serving["metadata"]
+    place = ObjectRef(BENTO.api_version, BENTO.name, metadata["namespace"], bento_of(serving))
+    requests = [one for one in objects if one["kind"] == BENTO_REQUEST_KIND.name]
+    if place.name not in [one["metadata"]["name"] for one in requests]:
         return ""
-    metadata = request["metadata"]
-    place = ObjectRef(BENTO.api_version, BENTO.name, metadata["namespace"], metadata["name"])
-    bento = read_live(cluster.get(place))
+    bento = cluster.get(place)
     if bento is None:
         return ""
+    check_live(bento, _SHAPES)
     image = cleaned(str(bento["spec"].get("image") or ""))
-    watched = watched_release(manifests)
     version = str(bento["spec"].get("tag") or "").partition(":")[2]
     if label_value_problem(version):
         return image
-    labels = f"{watched.pods},yatai.ai/bento-version={version}"
-    pods = [read_live(pod) for pod in cluster.select(*_POD, place.namespace, labels=labels)]
+    labels = f"{pods_label(metadata['name'])},yatai.ai/bento-version={version}"
+    pods = cluster.select(*_POD, place.namespace, labels=labels)
+    for pod in pods:
+        check_live(pod, _SHAPES)
     found = (
         _DIGEST.search(status.get("imageID") or "")
         for pod in pods
