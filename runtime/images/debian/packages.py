@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, release_of
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
-from kfp_bento.runtime.images.oci.blobs import storage_errors
+from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
 
@@ -205,10 +204,7 @@ def _packages(uris: str, codename: str) -> Iterator[DebianPackage]:
 
 @contextlib.contextmanager
 def _apt_root(facts: RootFilesystem, architecture: str) -> Iterator[Path]:
-    with storage_errors(tempfile.gettempdir()):
-        scratch = tempfile.TemporaryDirectory(prefix="kfp-bento-apt-")
-    with scratch as folder, storage_errors(folder):
-        root = Path(folder)
+    with scratch_directory("kfp-bento-apt-") as root, storage_errors(root):
         for name in ("etc", "etc/preferences.d", "lists/partial", "archives/partial", "log"):
             (root / name).mkdir(parents=True)
         (root / "status").write_text(facts.status, encoding="utf-8")

@@ -7,13 +7,13 @@ read again after writing and mended if need be.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.images.oci.config import descriptor_of
 from kfp_bento.runtime.images.oci.image import OCI_INDEX, Descriptor, referrer_type
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def list_referrer(repository: Repository, entry: dict[str, Any], subject: str) -
         # Sorted, so that the order of writing does not show.
         wanted = sorted([*listed, *missing], key=lambda item: str(item.get("digest")))
         content = json.dumps({**index, "manifests": wanted}, separators=(",", ":")).encode()
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        described = Descriptor(str(index.get("mediaType") or OCI_INDEX), digest, len(content))
+        described = descriptor_of(content, str(index.get("mediaType") or OCI_INDEX))
         repository.store_manifest(described, content, _own_tag(subject))
     raise RegistryError(
         f"{entry['digest']} could not be listed as a referrer of {name}@{subject}: others keep "

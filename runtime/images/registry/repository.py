@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images.oci.blobs import verified
+from kfp_bento.runtime.images.oci.config import descriptor_of
 from kfp_bento.runtime.images.oci.image import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -202,15 +202,15 @@ class Repository:
     def _described(self, answer: Answer, identifier: str) -> Descriptor:
         if len(answer.content) > CONTENT_LIMIT:
             raise RegistryError(f"The manifest of {self.reference.name} is larger than 4 MiB.")
-        digest = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+        found = descriptor_of(answer.content, answer.media_type)
         named = answer.headers.get("Docker-Content-Digest", "")
-        wanted = identifier if identifier.startswith("sha256:") else named or digest
-        if wanted.startswith("sha256:") and digest != wanted:
+        wanted = identifier if identifier.startswith("sha256:") else named or found.digest
+        if wanted.startswith("sha256:") and found.digest != wanted:
             raise RegistryError(
-                f"{self.reference.host} answered with {digest} when asked for {wanted}.",
+                f"{self.reference.host} answered with {found.digest} when asked for {wanted}.",
                 hint="Do not use this registry until its administrator has looked at it.",
             )
-        return Descriptor(answer.media_type, digest, len(answer.content))
+        return found
 
     def _download(self, blob: Descriptor) -> Iterator[bytes]:
         """Give the blob's bytes, taken up where they broke off."""
