@@ -200,7 +200,7 @@ RENDERED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
         make_bento(),
         {
             **PODS,
-            "mode": "Knative",
+            "deployment_mode": "Knative",
             "autoscaling": {"minReplicas": 0.0, "maxReplicas": 3, "scaleMetric": "rps"},
             "container_concurrency": 4.0,
             "canary_percent": 25,
@@ -224,5 +224,10 @@ RENDERED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
             "canary_replicas": 2.0,
         },
     ),
-    "stored model on Knative": ("inference-service", "", None, {**STORED, "mode": "Serverless"}),
+    "stored model on Knative": (
+        "inference-service",
+        "",
+        None,
+        {**STORED, "deployment_mode": "Serverless"},
+    ),
 }

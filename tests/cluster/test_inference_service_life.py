@@ -23,7 +23,7 @@ PLACE = {"target": "inference-service"}
 
 
 def inference_service(namespace: str, image: str) -> Release:
-    options = {"namespace": namespace, "mode": "Standard"}
+    options = {"namespace": namespace, "deployment_mode": "Standard"}
     return TARGETS["inference-service"].render(image, make_bento(), options)
 
 

@@ -226,8 +226,8 @@ def test_a_transformer_is_waited_for_too(release: Served) -> None:
 
 
 def test_the_names_that_modes_had_before_are_taken_and_are_no_change(release: Served) -> None:
-    assert release.out(mode="RawDeployment").verdict.ready
-    assert not release.out(mode="RawDeployment").changed
+    assert release.out(deployment_mode="RawDeployment").verdict.ready
+    assert not release.out(deployment_mode="RawDeployment").changed
     assert release.live()["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == (
         "Standard"
     )
@@ -235,7 +235,7 @@ def test_the_names_that_modes_had_before_are_taken_and_are_no_change(release: Se
 
 
 def test_a_mode_that_the_cluster_cannot_do_is_said_in_the_evidence(release: Served) -> None:
-    failed = release.out(mode="Knative", seconds=6)
+    failed = release.out(deployment_mode="Knative", seconds=6)
     assert not failed.verdict.ready
     assert any("ServerlessModeRejected" in line for line in failed.verdict.evidence)
 
@@ -244,7 +244,7 @@ def test_another_mode_is_refused_before_anything_is_applied(release: Served) -> 
     release.out()
     before = release.live()
     with pytest.raises(DeploymentError, match="deploymentMode cannot be changed"):
-        release.out(SECOND, mode="Knative")
+        release.out(SECOND, deployment_mode="Knative")
     assert release.live()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
@@ -358,7 +358,7 @@ def test_a_deletion_without_kserve_waits_for_its_finalizer(
 
 @older
 def test_the_older_kserve_serves_changes_and_deletes(cluster: LiveCluster, release: Served) -> None:
-    options = {"mode": "RawDeployment"}
+    options = {"deployment_mode": "RawDeployment"}
     assert release.out(**options).verdict.ready
     assert not release.out(**options).changed
     second = release.out(SECOND, **options)
@@ -383,6 +383,6 @@ def test_the_older_kserve_does_not_know_the_newer_names_of_modes(release: Served
 
 @older
 def test_the_older_kserve_refuses_another_name_of_the_same_mode(release: Served) -> None:
-    assert release.out(mode="RawDeployment").verdict.ready
+    assert release.out(deployment_mode="RawDeployment").verdict.ready
     with pytest.raises(DeploymentError, match="cannot be changed from 'RawDeployment'"):
-        release.out(SECOND, mode="Standard")
+        release.out(SECOND, deployment_mode="Standard")

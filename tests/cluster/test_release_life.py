@@ -89,7 +89,7 @@ class Rolled:
             return [self.made(autoscaling={"minReplicas": 2, "maxReplicas": 3})]
         if self.target == "inference-service":
             # Knative names the Deployments itself, so they have to be looked for.
-            knative = self.made(name="idle", mode="Knative")
+            knative = self.made(name="idle", deployment_mode="Knative")
             return [knative, self.made(transformer={"image": self.image(THIRD)})]
         runners = tuple({"name": f"model-{index}"} for index in range(2))
         bento = make_bento("wine", "v0", bentoml_version="1.1.11", runners=runners)

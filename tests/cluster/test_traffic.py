@@ -155,7 +155,7 @@ def test_a_route_that_the_server_refuses_changes_nothing(
 def test_a_canary_of_an_inference_service_comes_and_is_promoted(
     cluster: LiveCluster, kserve: str, namespace: str, kubeconfig: Path
 ) -> None:
-    target, knative = "inference-service", {"mode": "Knative"}
+    target, knative = "inference-service", {"deployment_mode": "Knative"}
     with running(KServeController(cluster.api, namespace)):
         assert out(namespace, FIRST, target, **knative).verdict.ready
         cluster.pods.behave(namespace, becomes_ready(after=2), image="b2b2")

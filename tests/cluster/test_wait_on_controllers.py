@@ -158,9 +158,9 @@ def test_a_service_is_ready_when_the_pods_of_its_newest_revision_are(
     own_generation: bool,
 ) -> None:
     controller.own_generation = own_generation
-    assert put_and_wait(service(namespace, mode=mode)).ready
+    assert put_and_wait(service(namespace, deployment_mode=mode)).ready
     cluster.pods.behave(namespace, never_ready(), image="b2b2")
-    changed = service(namespace, SECOND, mode=mode)
+    changed = service(namespace, SECOND, deployment_mode=mode)
     late = put_and_wait(changed, 5)
     assert late.reason == "DeadlineExceeded", late
     cluster.pods.change(namespace, becomes_ready())
@@ -206,7 +206,7 @@ def test_a_mode_that_kserve_does_not_know_is_told(
 ) -> None:
     controller.mode = "Knative"
     begun = time.monotonic()
-    verdict = put_and_wait(service(namespace, mode="Standard"))
+    verdict = put_and_wait(service(namespace, deployment_mode="Standard"))
     assert verdict.reason == "OtherDeploymentMode", verdict
     assert time.monotonic() - begun - 2 < SOON
 
@@ -215,6 +215,6 @@ def test_scaled_to_zero_is_ready_where_that_was_asked_for(
     cluster: LiveCluster, namespace: str, controller: KServeController
 ) -> None:
     controller.idle = True
-    zero = {"mode": "Knative", "autoscaling": {"minReplicas": 0}}
+    zero = {"deployment_mode": "Knative", "autoscaling": {"minReplicas": 0}}
     verdict = put_and_wait(service(namespace, **zero))
     assert verdict.ready, verdict

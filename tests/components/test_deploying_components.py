@@ -273,7 +273,7 @@ def test_a_stored_model_needs_neither_image_nor_bento(tmp_path: Path) -> None:
         options={
             "storage_uri": "s3://models/iris",
             "model_format": "mlflow",
-            "mode": "RawDeployment",
+            "deployment_mode": "RawDeployment",
         },
     )
     service = executed.manifest("InferenceService")

@@ -22,7 +22,11 @@ POLICY = {"ingress": ["team"], "egress": ["dns", {"ipBlock": {"cidr": "10.0.0.0/
 @st.composite
 def almost_right(draw: st.DrawFn) -> tuple[str, str, Any, Any]:
     target, image, bento, options = RENDERED[draw(st.sampled_from(list(RENDERED)))]
-    apart = {} if options.get("mode") in ("Knative", "Serverless") else {"network_policy": POLICY}
+    apart = (
+        {}
+        if options.get("deployment_mode") in ("Knative", "Serverless")
+        else {"network_policy": POLICY}
+    )
     return target, image, bento, draw(changed_document({**options, **apart}))
 
 

@@ -28,7 +28,7 @@ POLICY = {"ingress": ["team"], "egress": ["dns", {"ipBlock": {"cidr": "10.0.0.0/
 def _released() -> dict[str, Release]:
     found = {}
     for which, (target, image, bento, options) in RENDERED.items():
-        apart = {} if options.get("mode") in ("Knative", "Serverless") else POLICY
+        apart = {} if options.get("deployment_mode") in ("Knative", "Serverless") else POLICY
         found[which] = TARGETS[target].render(image, bento, {**options, "network_policy": apart})
     return found
 

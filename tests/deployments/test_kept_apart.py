@@ -164,7 +164,7 @@ def test_model_code_may_call_nobody_dns_or_who_is_named() -> None:
         ),
         (
             "inference-service",
-            {"network_policy": {"ingress": ["a"]}, "mode": "Knative"},
+            {"network_policy": {"ingress": ["a"]}, "deployment_mode": "Knative"},
             "Knative's activator",
         ),
         (

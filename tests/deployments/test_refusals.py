@@ -187,7 +187,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     ),
     (
         ("inference-service",),
-        {"autoscaling": {"scaleMetric": "cpu"}, "mode": "Knative"},
+        {"autoscaling": {"scaleMetric": "cpu"}, "deployment_mode": "Knative"},
         "autoscaling.scaleMetric: 'cpu'",
         "mode Knative",
     ),
@@ -444,7 +444,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     ),
     (MADE_HERE, {"startup_seconds": 1}, "startup_seconds: 1 ", "one probe"),
     # an InferenceService's own
-    (("inference-service",), {"mode": "ModelMesh"}, "mode: ", "unknown"),
+    (("inference-service",), {"deployment_mode": "ModelMesh"}, "deployment_mode: ", "unknown"),
     (("inference-service",), {"port_name": "h2c"}, "port_name: ", "HTTP/2 without TLS"),
     (("inference-service",), {"protocol": "v3"}, "protocol: ", "unknown"),
     (("inference-service",), STORED, "storage_uri: ", "has its model inside"),
@@ -465,25 +465,29 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     ),
     (
         ("inference-service",),
-        {"canary_percent": 5, "mode": "RawDeployment"},
+        {"canary_percent": 5, "deployment_mode": "RawDeployment"},
         "canary_percent: ",
         "silently ignores",
     ),
     (
         ("inference-service",),
-        {"canary_percent": 5, "mode": "Knative", "stable_storage_uri": "s3://models/iris"},
+        {
+            "canary_percent": 5,
+            "deployment_mode": "Knative",
+            "stable_storage_uri": "s3://models/iris",
+        },
         "stable_storage_uri: ",
         "Knative keeps the previous revision",
     ),
     (
         ("inference-service",),
-        {"predictor_name": "v2", "mode": "Knative"},
+        {"predictor_name": "v2", "deployment_mode": "Knative"},
         "predictor_name: ",
         "named",
     ),
     (
         ("inference-service",),
-        {"mode": "Knative", "node_selector": {"a": "b"}},
+        {"deployment_mode": "Knative", "node_selector": {"a": "b"}},
         "node_selector: ",
         "kubernetes.podspec-nodeselector",
     ),

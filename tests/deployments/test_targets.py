@@ -284,14 +284,16 @@ def test_a_canary_is_promoted_without_a_change_of_its_pods() -> None:
 
 
 def test_a_canary_in_knative_mode_is_a_percentage() -> None:
-    spec = inference_service(canary_percent=25, mode="Knative")["spec"]
+    spec = inference_service(canary_percent=25, deployment_mode="Knative")["spec"]
     assert spec["predictor"]["canaryTrafficPercent"] == 25
     assert spec["predictor"]["containers"][0]["image"] == IMAGE
     assert "canary" not in spec
 
 
 def test_knative_scales_to_zero_and_finds_its_deployment_by_labels() -> None:
-    manifests = render("inference-service", mode="Knative", autoscaling={"minReplicas": 0})
+    manifests = render(
+        "inference-service", deployment_mode="Knative", autoscaling={"minReplicas": 0}
+    )
     watched = TARGETS["inference-service"].watched(manifests)
     (predictor,) = watched.deployments
     assert (predictor.minimum, predictor.name, predictor.component) == (0, "", "predictor")

@@ -62,7 +62,7 @@ KSERVE = replace(
     deployments=(WatchedDeployment("wine-predictor", image=OURS, container="main"),),
 )
 KNATIVE = replace(
-    watched_like("inference-service", mode="Knative", autoscaling={"minReplicas": 0}),
+    watched_like("inference-service", deployment_mode="Knative", autoscaling={"minReplicas": 0}),
     deployments=(
         WatchedDeployment("", image=OURS, container="main", minimum=0, component="predictor"),
     ),

@@ -132,7 +132,8 @@ class InferenceServiceOptions(PodOptions):
     """How an image, or a stored model, becomes an InferenceService.
 
     Attributes:
-        mode: Standard or Knative (KServe 0.16 and later), RawDeployment or Serverless (before).
+        deployment_mode: Standard or Knative (KServe 0.16 and later), RawDeployment or Serverless
+            (before).
         autoscaling: `minReplicas` (0 in Knative mode only), `maxReplicas`, `scaleTarget`, and
             `scaleMetric`: cpu or memory in Standard, concurrency or rps in Knative mode.
         container_concurrency: Requests at once per pod; Knative mode only.
@@ -165,7 +166,7 @@ class InferenceServiceOptions(PodOptions):
     reserved_labels = RESERVED_LABELS
 
     autoscaling: Scaling = Scaling()
-    mode: Literal["Standard", "RawDeployment", "Knative", "Serverless"] = "Standard"
+    deployment_mode: Literal["Standard", "RawDeployment", "Knative", "Serverless"] = "Standard"
     container_concurrency: Count = 0
     timeout: Count = 0
     protocol: Literal["", "bentoml", "v1", "v2"] = ""
@@ -188,7 +189,7 @@ class InferenceServiceOptions(PodOptions):
     @property
     def standard(self) -> bool:
         """Whether KServe makes Deployments itself, without Knative."""
-        return self.mode in STANDARD_MODES
+        return self.deployment_mode in STANDARD_MODES
 
     def misplaced(self) -> Mapping[str, str]:
         """Give the annotations that nothing reads on the target's objects."""
@@ -206,10 +207,12 @@ def misplaced_annotations(*, standard: bool) -> dict[str, str]:
         standard: Whether KServe makes Deployments itself, without Knative.
     """
     misplaced = {
-        MODE: "Use mode=....",
+        MODE: "Use deployment_mode=....",
         AUTOSCALER_CLASS: "Use autoscaling=....",
         "yatai.ai/": "Yatai's operators read it on a BentoDeployment or BentoRequest only.",
     }
     if standard:
-        misplaced["autoscaling.knative.dev/"] = "Only Knative reads it: use mode Knative."
+        misplaced["autoscaling.knative.dev/"] = (
+            "Only Knative reads it: use deployment_mode Knative."
+        )
     return misplaced

@@ -99,7 +99,7 @@ def inference_service_manifests(
     name = checked_name(image, bento, options)
     check_token(options, None if options.storage_uri else bento)
     protocol = protocol_of(bento, options)
-    annotations: dict[str, str] = {**options.annotations, MODE: options.mode}
+    annotations: dict[str, str] = {**options.annotations, MODE: options.deployment_mode}
     if options.standard and options.autoscaling.scale_metric:
         # Without it KServe's webhook checks the metric as if it were Knative's.
         annotations[AUTOSCALER_CLASS] = "hpa"
@@ -206,7 +206,10 @@ def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dic
     if options.storage_uri:
         model = {
             "modelFormat": without_empty(
-                {"name": options.model_format, "version": options.model_version}
+                {
+                    "name": options.model_format,
+                    "version": options.model_version,
+                }
             ),
             "protocolVersion": protocol,
             "runtime": options.runtime,

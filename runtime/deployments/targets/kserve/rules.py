@@ -123,41 +123,41 @@ def _check_mode(options: InferenceServiceOptions) -> None:
         for field in ("container_concurrency", "knative_features"):
             if getattr(options, field):
                 raise InvalidInput(
-                    f"{field}: mode {options.mode} has no Knative, and ignores it.",
-                    hint="Leave it out, or use mode Knative.",
+                    f"{field}: mode {options.deployment_mode} has no Knative, and ignores it.",
+                    hint="Leave it out, or use deployment_mode Knative.",
                 )
         return
     for field, feature in KNATIVE_FEATURES.items():
         if getattr(options, field) and feature not in options.knative_features:
             raise InvalidInput(
                 f"{field}: Knative refuses it unless its feature {feature} is enabled.",
-                hint=f"Where the cluster has it, set knative_features=['{feature}']; or use mode "
-                "Standard.",
+                hint=f"Where the cluster has it, set knative_features=['{feature}']; or use "
+                "deployment_mode Standard.",
             )
 
 
 def _check_canary(name: str, options: InferenceServiceOptions) -> None:
-    if options.predictor_name and options.mode != "Standard":
+    if options.predictor_name and options.deployment_mode != "Standard":
         raise InvalidInput(
-            f"predictor_name: mode {options.mode} has no named predictors.",
+            f"predictor_name: mode {options.deployment_mode} has no named predictors.",
             hint="They came with KServe 0.20, in mode Standard.",
         )
     if options.canary_percent is None:
         _refuse_beside(options, "without canary_percent it would do nothing")
-    elif options.mode == "RawDeployment":
+    elif options.deployment_mode == "RawDeployment":
         raise InvalidInput(
             "canary_percent: KServe before 0.16 silently ignores it in mode RawDeployment, and "
             "all requests would go to the new image at once.",
-            hint="Use mode Serverless, or the target workload with a route.",
+            hint="Use deployment_mode Serverless, or the target workload with a route.",
         )
     elif not options.standard:
-        reason = f"in mode {options.mode} Knative keeps the previous revision itself"
+        reason = f"in mode {options.deployment_mode} Knative keeps the previous revision itself"
         _refuse_beside(options, reason)
     elif not options.storage_uri:
         raise InvalidInput(
             "canary_percent: in mode Standard KServe takes canaries of stored models only, and "
             "none of an image.",
-            hint="Use mode Knative, or the target workload with a route.",
+            hint="Use deployment_mode Knative, or the target workload with a route.",
         )
     else:
         _check_stored_canary(name, options)
@@ -225,9 +225,11 @@ def _check_policy(options: InferenceServiceOptions) -> None:
     policy = options.network_policy
     if policy and not options.standard:
         raise InvalidInput(
-            f"network_policy: in mode {options.mode} requests come through Knative's activator, "
-            "queue-proxy and ingress, from namespaces and on ports that only the cluster knows.",
-            hint="Use mode Standard, or write the policy for the whole namespace yourself.",
+            f"network_policy: in mode {options.deployment_mode} requests come through Knative's "
+            "activator, queue-proxy and ingress, from namespaces and on ports that only the "
+            "cluster knows.",
+            hint="Use deployment_mode Standard, or write the policy for the whole namespace "
+            "yourself.",
         )
     if options.storage_uri:
         check_who_is_called(policy, "storage_uri", "the storage of the model")
@@ -238,12 +240,14 @@ def _check_policy(options: InferenceServiceOptions) -> None:
 def _check_scaling(field: str, scaling: Scaling, options: InferenceServiceOptions) -> None:
     if scaling.min_replicas == 0 and options.standard:
         raise InvalidInput(
-            f"{field}.minReplicas: 0 is not honoured in mode {options.mode}; KServe makes it 1.",
-            hint="Set 1, or use mode Knative, which scales to zero.",
+            f"{field}.minReplicas: 0 is not honoured in mode {options.deployment_mode}; KServe "
+            "makes it 1.",
+            hint="Set 1, or use deployment_mode Knative, which scales to zero.",
         )
     metrics = ("cpu", "memory") if options.standard else ("concurrency", "rps")
     if scaling.scale_metric and scaling.scale_metric not in metrics:
         raise InvalidInput(
-            f"{field}.scaleMetric: {scaling.scale_metric!r} does not work in mode {options.mode}.",
+            f"{field}.scaleMetric: {scaling.scale_metric!r} does not work in mode "
+            f"{options.deployment_mode}.",
             hint=f"There it is {' or '.join(metrics)}.",
         )
