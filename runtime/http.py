@@ -84,9 +84,8 @@ def ask(
         connection.close()
         raise NoConnectionError(str(error)) from error
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
-    if body is not None:
-        sent["Content-Type"] = "application/json"
+    kind = {} if body is None else {"Content-Type": "application/json"}
+    sent = {"Accept": "application/json", "Connection": "close", **(headers or {}), **kind}
     left = max(0.01, seconds - (time.monotonic() - start))
     try:
         with _deadline(connection, left) as passed:

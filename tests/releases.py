@@ -7,7 +7,8 @@ from typing import Any
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments import TARGETS, Applied, Release, Rollout, Verdict, Waiting
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, connect
+from kfp_bento.runtime.deployments.kube.cluster import connect
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.release.apply import apply_tried, try_all
 from kfp_bento.runtime.deployments.release.diff import object_diff

@@ -16,15 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.bentos.lock import (
+from kfp_bento.runtime.bentos import (
     bento_constraints,
     bento_indexes,
     lock_requirements,
     model_requirements,
 )
 from kfp_bento.runtime.errors import BentoError, CheckError
-from kfp_bento.runtime.files import parse_json_value, read_small_file
-from kfp_bento.runtime.files.directories import scratch_inside
+from kfp_bento.runtime.files import parse_json_value, read_small_file, scratch_inside
 from kfp_bento.runtime.programs import (
     clean_environment,
     cleaned,

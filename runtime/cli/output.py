@@ -25,7 +25,7 @@ from rich.table import Table
 from kfp_bento.runtime.errors import KfpBentoError, plain_text
 
 if TYPE_CHECKING:  # the whole local run hangs on it, which most commands have no use for
-    from kfp_bento.runtime.local.runs import Step
+    from kfp_bento.runtime.local import Step
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of text for people.")

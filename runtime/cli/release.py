@@ -296,10 +296,7 @@ def _target(name: str, target: str, namespace: str, context: str) -> str:
 
 def _check_place(namespace: str, name: str | None = None) -> None:
     """Refuse names that are none: they become paths and selectors of requests."""
-    from kfp_bento.runtime.deployments.options.names import (
-        label_name_problem,
-        resource_name_problem,
-    )
+    from kfp_bento.runtime.deployments import label_name_problem, resource_name_problem
 
     if problem := label_name_problem(namespace):
         raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")

@@ -5,13 +5,14 @@ says what it would change; `deploy` writes its manifests, hands them to a cluste
 what else is possible here; `roll_back` and `delete_release` undo it.
 """
 
-from kfp_bento.runtime.deployments.deploy import Deployed, choose_mode, deploy
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, cluster_configured
-from kfp_bento.runtime.deployments.options.names import bento_resource_name, deployment_name
-from kfp_bento.runtime.deployments.options.option_docs import OptionDoc, option_docs
+from kfp_bento.runtime.deployments.deploy import Deployed, deploy
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
+from kfp_bento.runtime.deployments.local_target import is_of_this_user
+from kfp_bento.runtime.deployments.options.names import label_name_problem, resource_name_problem
+from kfp_bento.runtime.deployments.options.option_docs import option_docs
 from kfp_bento.runtime.deployments.release.apply import Applied
-from kfp_bento.runtime.deployments.release.delete import Deleted, delete_release
-from kfp_bento.runtime.deployments.release.diff import ObjectDiff, ReleaseDiff, diff_release
+from kfp_bento.runtime.deployments.release.delete import delete_release
+from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_release
 from kfp_bento.runtime.deployments.release.rollout import Rollout, roll_back
 from kfp_bento.runtime.deployments.release.status import (
     ReleaseStatus,
@@ -21,61 +22,35 @@ from kfp_bento.runtime.deployments.release.status import (
     wait_for_release,
 )
 from kfp_bento.runtime.deployments.release.verdict import Verdict, Waiting
-from kfp_bento.runtime.deployments.targets.kserve.options import InferenceServiceOptions
-from kfp_bento.runtime.deployments.targets.kserve.rules import canary_name
-from kfp_bento.runtime.deployments.targets.permissions import (
-    OPERATIONS,
-    Permission,
-    access_manifests,
-    needed_permissions,
-    role_rules,
-)
+from kfp_bento.runtime.deployments.targets.permissions import OPERATIONS, access_manifests
 from kfp_bento.runtime.deployments.targets.release import Release
-from kfp_bento.runtime.deployments.targets.target import Kind, Target
 from kfp_bento.runtime.deployments.targets.targets import TARGETS, target_of
 from kfp_bento.runtime.deployments.targets.task_settings import render_for_task
-from kfp_bento.runtime.deployments.targets.workload.options import WorkloadOptions
-from kfp_bento.runtime.deployments.targets.yatai.request_options import BentoRequestOptions
-from kfp_bento.runtime.deployments.targets.yatai.settings import BentoDeploymentOptions
 
 __all__ = [
     "OPERATIONS",
     "TARGETS",
     "Applied",
-    "BentoDeploymentOptions",
-    "BentoRequestOptions",
-    "Deleted",
     "Deployed",
-    "InferenceServiceOptions",
-    "Kind",
-    "ObjectDiff",
     "ObjectRef",
-    "OptionDoc",
-    "Permission",
     "Release",
     "ReleaseDiff",
     "ReleaseStatus",
     "Rollout",
-    "Target",
     "Verdict",
     "Waiting",
-    "WorkloadOptions",
     "access_manifests",
-    "bento_resource_name",
-    "canary_name",
-    "choose_mode",
-    "cluster_configured",
     "delete_release",
     "deploy",
-    "deployment_name",
     "diff_release",
     "find_release",
+    "is_of_this_user",
+    "label_name_problem",
     "list_releases",
-    "needed_permissions",
     "option_docs",
     "release_status",
     "render_for_task",
-    "role_rules",
+    "resource_name_problem",
     "roll_back",
     "target_of",
     "wait_for_release",

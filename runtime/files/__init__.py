@@ -1,7 +1,13 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
-from kfp_bento.runtime.files.directories import put_in_place, scratch_beside, write_whole
+from kfp_bento.runtime.files.directories import (
+    put_in_place,
+    scratch_beside,
+    scratch_file,
+    scratch_inside,
+    write_whole,
+)
 from kfp_bento.runtime.files.documents import (
     JSON_LIMIT,
     YAML_LIMIT,
@@ -44,6 +50,8 @@ __all__ = [
     "reading",
     "record_digest",
     "scratch_beside",
+    "scratch_file",
+    "scratch_inside",
     "seal",
     "sealed_record",
     "shared_key",

@@ -11,35 +11,37 @@ from kfp_bento.runtime.images.assembly.documents import (
     write_attestations,
 )
 from kfp_bento.runtime.images.assembly.options import ImageOptions
-from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
-from kfp_bento.runtime.images.assembly.qualify import qualify
+from kfp_bento.runtime.images.assembly.plan import ImagePlan
 from kfp_bento.runtime.images.base.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, plan_image
-from kfp_bento.runtime.images.copy import CopiedImage, copy_image
-from kfp_bento.runtime.images.oci.image import Image, Layer
-from kfp_bento.runtime.images.oci.reference import parse_destination, parse_reference
+from kfp_bento.runtime.images.copy import copy_image
+from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
+from kfp_bento.runtime.images.oci.image import Descriptor, Image, descriptor_from
+from kfp_bento.runtime.images.oci.reference import LayoutReference, parse_layout, parse_reference
 from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
-from kfp_bento.runtime.images.rebase import RebasedImage, rebase_image
+from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.rebase import rebase_image
 
 __all__ = [
-    "CopiedImage",
+    "BENTO",
+    "USER_ID",
+    "Descriptor",
     "Image",
     "ImageOptions",
     "ImagePlan",
-    "Layer",
-    "PlannedLayer",
-    "RebasedImage",
+    "LayoutReference",
+    "LayoutSource",
     "Transfer",
     "build_image",
     "choose_base",
     "copy_image",
+    "descriptor_from",
     "pack_image",
-    "parse_destination",
+    "parse_layout",
     "parse_reference",
     "placed_bytes",
     "plan_image",
-    "qualify",
     "read_provenance",
     "read_sboms",
     "rebase_image",

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.deployments.local_target import is_of_this_user
+from kfp_bento.runtime.deployments import is_of_this_user
 from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
 from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.programs import cleaned

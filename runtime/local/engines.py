@@ -15,9 +15,7 @@ from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError, LocalRunError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import copy_image
-from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
-from kfp_bento.runtime.images.oci.reference import LayoutReference
+from kfp_bento.runtime.images import BENTO, USER_ID, LayoutReference, copy_image
 from kfp_bento.runtime.local.layouts import LayoutImage, read_layout
 from kfp_bento.runtime.local.private import is_ours_alone
 from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program

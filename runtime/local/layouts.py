@@ -9,10 +9,13 @@ from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json
-from kfp_bento.runtime.images.oci.config import BENTO
-from kfp_bento.runtime.images.oci.image import Descriptor, descriptor_from
-from kfp_bento.runtime.images.oci.reference import LayoutReference
-from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images import (
+    BENTO,
+    Descriptor,
+    LayoutReference,
+    LayoutSource,
+    descriptor_from,
+)
 
 
 @dataclass(frozen=True)

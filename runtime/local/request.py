@@ -11,8 +11,7 @@ from typing import Any
 from kfp_bento.runtime.bentos import Bento, load_bento
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import parse_reference
-from kfp_bento.runtime.images.oci.reference import LayoutReference, parse_layout
+from kfp_bento.runtime.images import LayoutReference, parse_layout, parse_reference
 from kfp_bento.runtime.local.layouts import LayoutImage, check_image, read_layout
 from kfp_bento.runtime.local.private import exposed_at
 

@@ -10,7 +10,6 @@ from kfp_bento.runtime.models.identity import (
 )
 from kfp_bento.runtime.models.mlmodel import (
     MLMODEL_NAME,
-    RUN_SPECIFIC_KEYS,
     portable_mlmodel,
     read_example,
     read_mlmodel_of,
@@ -26,41 +25,31 @@ from kfp_bento.runtime.models.signature import (
     ValueType,
 )
 from kfp_bento.runtime.models.tracking import (
-    Tracking,
     choose_tracking,
     missing_as,
     speaking_to,
     tracking_client,
 )
-from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.version import (
-    RECORD_NAME,
-    ModelFacts,
-    ModelVersion,
-    version_number,
-)
+from kfp_bento.runtime.models.uri import without_password
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelFacts, ModelVersion, version_number
 
 __all__ = [
     "MLMODEL_NAME",
     "RECORD_NAME",
-    "RUN_SPECIFIC_KEYS",
     "Column",
     "Field",
     "FileDigest",
     "ModelFacts",
     "ModelSignature",
-    "ModelUri",
     "ModelVersion",
     "Parameter",
     "Tensor",
-    "Tracking",
     "ValueType",
     "choose_tracking",
     "file_digests",
     "load_model",
     "missing_as",
     "model_files",
-    "parse_model_uri",
     "portable_mlmodel",
     "pull_model",
     "read_example",

@@ -124,12 +124,8 @@ def run_program(
         raise error(f"{doing} was stopped.")
     if late:
         raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
-    said = talk.complaint.content.decode("utf-8", "replace")
-    return Finished(
-        status=process.returncode,
-        output=talk.output.content.decode("utf-8", "replace"),
-        complaint=cleaned(said, secrets_in(environment)),
-    )
+    said = talk.complaint.text()
+    return Finished(process.returncode, talk.output.text(), cleaned(said, secrets_in(environment)))
 
 
 def _popen(
@@ -289,9 +285,8 @@ class _Kept:
         self._end = end
         self._pieces = bytearray()
 
-    @property
-    def content(self) -> bytes:
-        return bytes(self._pieces)
+    def text(self) -> str:
+        return self._pieces.decode("utf-8", "replace")
 
     def take(self, stream: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):  # closed while it was read

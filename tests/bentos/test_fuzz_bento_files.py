@@ -14,7 +14,7 @@ from kfp_bento.runtime.bentos import load_bento, read_bento_file
 from kfp_bento.runtime.bentos.bento import write_record
 from kfp_bento.runtime.bentos.bento_file import settled_bento_file
 from kfp_bento.runtime.errors import plain_text
-from kfp_bento.runtime.images import qualify
+from kfp_bento.runtime.images.assembly.qualify import qualify
 
 if TYPE_CHECKING:
     from collections.abc import Callable

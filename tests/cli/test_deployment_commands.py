@@ -16,6 +16,7 @@ from stub_api_server import ApiServer, conflict, refusal, serve_api, write_kubec
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.cli import deploy, rbac
 from kfp_bento.runtime.deployments import OPERATIONS, TARGETS
+from kfp_bento.runtime.deployments.targets.permissions import needed_permissions, role_rules
 
 
 @pytest.fixture
@@ -269,8 +270,8 @@ def test_the_rights_are_those_of_the_operations_asked_for() -> None:
     asked = ("rbac", "--target", "workload", "--operation", "status", "--operation", "roll-back")
     printed = json.loads(kfp_bento(*asked, "--json").stdout)
     role, *_ = printed["items"]
-    wanted: Any = deployments.needed_permissions(["status", "roll_back"], ["workload"])
-    assert role["rules"] == deployments.role_rules(wanted)
+    wanted: Any = needed_permissions(["status", "roll_back"], ["workload"])
+    assert role["rules"] == role_rules(wanted)
     asked = ("rbac", "-t", "workload", "--operation", "fly")
     assert_refused(kfp_bento(*asked), "'fly' is no operation")
 

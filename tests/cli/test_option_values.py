@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kfp_bento.runtime.cli.option_values import mapping_of, option_values
-from kfp_bento.runtime.deployments import InferenceServiceOptions, WorkloadOptions
+from kfp_bento.runtime.deployments.targets.kserve.options import InferenceServiceOptions
+from kfp_bento.runtime.deployments.targets.workload.options import WorkloadOptions
 from kfp_bento.runtime.errors import InvalidInput
 
 

@@ -15,7 +15,8 @@ from played_targets import controllers_of, definitions_of
 from pod_behaviour import crash_loop, image_pull_backoff
 
 import kfp_bento.components as shipped
-from kfp_bento.runtime.deployments import TARGETS, needed_permissions, role_rules
+from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments.targets.permissions import needed_permissions, role_rules
 from kfp_bento.runtime.errors import DeploymentError
 
 DEPLOYMENT = ("apps/v1", "Deployment")

@@ -20,13 +20,13 @@ from kfp_bento.runtime.deployments import (
     Release,
     Rollout,
     Waiting,
-    canary_name,
     delete_release,
     release_status,
     roll_back,
     target_of,
 )
 from kfp_bento.runtime.deployments.targets.kserve.render import KSERVE_DEFAULTS
+from kfp_bento.runtime.deployments.targets.kserve.rules import canary_name
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 DEPLOYMENT = ("apps/v1", "Deployment")

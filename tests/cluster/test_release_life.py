@@ -30,11 +30,10 @@ from kfp_bento.runtime.deployments import (
     Waiting,
     delete_release,
     diff_release,
-    needed_permissions,
     release_status,
-    role_rules,
     roll_back,
 )
+from kfp_bento.runtime.deployments.targets.permissions import needed_permissions, role_rules
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.reports import diff_summary
 

@@ -20,7 +20,8 @@ from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.deployments import TARGETS
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
-from kfp_bento.runtime.local import Run, run_pipeline
+from kfp_bento.runtime.local import run_pipeline
+from kfp_bento.runtime.local.runs import Run
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = "tests.components.local_pipelines"

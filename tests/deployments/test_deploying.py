@@ -16,7 +16,8 @@ import pytest
 from stub_api_server import ApiServer
 
 from kfp_bento.runtime.bentos import Bento
-from kfp_bento.runtime.deployments import TARGETS, Deployed, Waiting, cluster_configured, deploy
+from kfp_bento.runtime.deployments import TARGETS, Deployed, Waiting, deploy
+from kfp_bento.runtime.deployments.kube.cluster import cluster_configured
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 TARGET = "KFP_BENTO_LOCAL_TARGET"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, object_diff
 from kfp_bento.runtime.reports import diff_summary
 

@@ -15,7 +15,7 @@ from staged_objects import condition, deployment, pod, replica_set, waiting
 from test_fuzz_records import json_values, places
 
 from kfp_bento.runtime.deployments import TARGETS, Waiting
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, checked_object
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef, checked_object
 from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
 from kfp_bento.runtime.deployments.targets.readiness import Snapshot

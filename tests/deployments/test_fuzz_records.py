@@ -15,7 +15,7 @@ from planted_records import pack, told_by
 from sample_targets import RENDERED
 
 from kfp_bento.runtime.deployments import TARGETS, Release
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
 from kfp_bento.runtime.errors import DeploymentError
 

@@ -10,9 +10,10 @@ from sample_bentos import IMAGE, generated_bento, make_bento
 from sample_targets import SIDE, STORED
 
 from kfp_bento.runtime.bentos import Bento, can_require_token
-from kfp_bento.runtime.deployments import TARGETS, Release, needed_permissions
+from kfp_bento.runtime.deployments import TARGETS, Release
 from kfp_bento.runtime.deployments.release.apply import in_order
 from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
+from kfp_bento.runtime.deployments.targets.permissions import needed_permissions
 from kfp_bento.runtime.errors import InvalidInput
 
 OWN = {"podSelector": {}}

@@ -25,7 +25,7 @@ from stub_api_server import ApiServer, serve_api, write_kubeconfig
 
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import TARGETS, Release
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.good_release import (
     LARGEST_RECORD,
     believed,

@@ -8,10 +8,9 @@ import pytest
 import yaml
 
 from kfp_bento.runtime import deployments
-from kfp_bento.runtime.deployments import (
-    TARGETS,
+from kfp_bento.runtime.deployments import TARGETS, access_manifests
+from kfp_bento.runtime.deployments.targets.permissions import (
     Permission,
-    access_manifests,
     needed_permissions,
     role_rules,
 )

@@ -12,8 +12,9 @@ from crd_schemas import GENERATIONS, needs_crds, other_schemas, schema_problems,
 from sample_bentos import IMAGE, make_bento
 from sample_targets import ARCHIVE, NEWER_REQUEST, OLD, OTHER, RENDERED, ROUTE, STORED, TAG
 
-from kfp_bento.runtime.deployments import TARGETS, Release, canary_name, target_of
+from kfp_bento.runtime.deployments import TARGETS, Release, target_of
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
+from kfp_bento.runtime.deployments.targets.kserve.rules import canary_name
 from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
 from kfp_bento.runtime.errors import InvalidInput

@@ -22,7 +22,7 @@ from staged_objects import (
 )
 
 from kfp_bento.runtime.deployments import Verdict, Waiting, target_of
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
 from kfp_bento.runtime.deployments.targets.readiness import (
     Snapshot,

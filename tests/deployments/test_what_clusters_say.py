@@ -18,7 +18,8 @@ from stub_api_server import ApiServer, refusal, serve_api, write_kubeconfig
 from kfp_bento.runtime import deployments
 from kfp_bento.runtime.deployments import TARGETS, Release, Waiting
 from kfp_bento.runtime.deployments.kube import cluster
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef, connect
+from kfp_bento.runtime.deployments.kube.cluster import connect
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.evidence import gather_evidence
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge
 from kfp_bento.runtime.deployments.release.wait import not_answering

@@ -26,7 +26,7 @@ from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
-    from kfp_bento.runtime.images import CopiedImage
+    from kfp_bento.runtime.images.copy import CopiedImage
 
 SBOM = "application/vnd.cyclonedx+json"
 

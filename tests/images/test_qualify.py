@@ -11,7 +11,7 @@ import pytest
 from handmade import write, write_bento, write_wheel
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import qualify
+from kfp_bento.runtime.images.assembly.qualify import qualify
 
 SERVICE = """\
 import bentoml

@@ -27,7 +27,7 @@ from kfp_bento.runtime.images.registry.repository import Repository
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
-    from kfp_bento.runtime.images import RebasedImage
+    from kfp_bento.runtime.images.rebase import RebasedImage
 
 VARIABLES = """\
 envs:

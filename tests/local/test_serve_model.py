@@ -13,7 +13,8 @@ import pytest
 from wine import log_wine_model
 
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.local import ADDRESS_VARIABLE, Run, local_target, run_pipeline
+from kfp_bento.runtime.local import ADDRESS_VARIABLE, local_target, run_pipeline
+from kfp_bento.runtime.local.runs import Run
 from kfp_bento.runtime.local.target import LocalTarget
 from kfp_bento.runtime.models import ModelVersion
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kfp_bento.runtime.local import TrackingServer, tracking_server
 from kfp_bento.runtime.local.mlflow_app import token_required
+from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_server
 
 TOKEN = "a-token"
 

@@ -11,12 +11,8 @@ import yaml
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import file_sha256
-from kfp_bento.runtime.models import (
-    RUN_SPECIFIC_KEYS,
-    load_model,
-    portable_mlmodel,
-    tree_digest,
-)
+from kfp_bento.runtime.models import load_model, portable_mlmodel, tree_digest
+from kfp_bento.runtime.models.mlmodel import RUN_SPECIFIC_KEYS
 
 MLMODEL = b"""\
 artifact_path: model

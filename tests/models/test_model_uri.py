@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.models import ModelUri, parse_model_uri, without_password
-from kfp_bento.runtime.models.uri import logged_model_id
+from kfp_bento.runtime.models import without_password
+from kfp_bento.runtime.models.uri import ModelUri, logged_model_id, parse_model_uri
 
 ID = "m-" + "0123456789abcdef" * 2
 

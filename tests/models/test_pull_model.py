@@ -11,15 +11,9 @@ import pytest
 from wine import log_wine_model
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
-from kfp_bento.runtime.models import (
-    ModelVersion,
-    load_model,
-    parse_model_uri,
-    pull_model,
-    read_example,
-    tree_digest,
-)
+from kfp_bento.runtime.models import ModelVersion, load_model, pull_model, read_example, tree_digest
 from kfp_bento.runtime.models import pull as pull_module
+from kfp_bento.runtime.models.uri import parse_model_uri
 
 
 @pytest.fixture(scope="module")

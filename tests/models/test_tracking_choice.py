@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.models import Tracking, choose_tracking, pull_model
-from kfp_bento.runtime.models.tracking import guard_credentials
+from kfp_bento.runtime.models import choose_tracking, pull_model
+from kfp_bento.runtime.models.tracking import Tracking, guard_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,11 @@ from sample_runs import failed_run, promoted_run
 
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.checks import CheckReport
-from kfp_bento.runtime.deployments import TARGETS, Deployed, ObjectDiff, ObjectRef, ReleaseDiff
+from kfp_bento.runtime.deployments import TARGETS, Deployed, ObjectRef, ReleaseDiff
+from kfp_bento.runtime.deployments.release.diff import ObjectDiff
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
+from kfp_bento.runtime.reports.releases import change_summary
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -89,7 +91,7 @@ def promotion(data: dict[str, Any]) -> str:
 def change(data: dict[str, Any]) -> str:
     found = ReleaseDiff((ObjectDiff(ObjectRef(*data["ref"]), "changed", data["text"]),))
     release = TARGETS["workload"].render(IMAGE, make_bento())
-    return reports.change_summary(Deployed(release, "applied", diff=found))
+    return change_summary(Deployed(release, "applied", diff=found))
 
 
 CHANGE = {"ref": ["apps/v1", "Deployment", "models", "wine"], "text": "-a\n+b\n"}

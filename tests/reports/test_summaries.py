@@ -19,16 +19,18 @@ from kfp_bento.runtime.deployments import (
     TARGETS,
     Applied,
     Deployed,
-    ObjectDiff,
     ObjectRef,
     Release,
     ReleaseDiff,
     Rollout,
     Verdict,
 )
+from kfp_bento.runtime.deployments.release.diff import ObjectDiff
 from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
+from kfp_bento.runtime.reports.releases import release_summary, roll_back_summary
+from kfp_bento.runtime.reports.wording import human_seconds, shorten_digests
 
 
 def image() -> Image:
@@ -121,7 +123,7 @@ def test_image_metrics_tell_built_from_reused() -> None:
 def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
     for name, text in MANIFESTS.items():
         (tmp_path / name).write_text(text)
-    summary = reports.release_summary(only("rendered"), tmp_path)
+    summary = release_summary(only("rendered"), tmp_path)
     blocks = [block.split("\n```")[0] for block in summary.split("```yaml\n")[1:]]
     assert [yaml.safe_load(block)["kind"] for block in blocks] == ["Bento", "BentoDeployment"]
     assert "no cluster was touched" in summary
@@ -129,11 +131,11 @@ def test_a_release_shows_its_manifests(tmp_path: Path) -> None:
 
 def test_a_manifest_cannot_end_its_own_fence(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("note: |\n  ```\n  # no heading\n")
-    assert "````yaml\n" in reports.release_summary(only("rendered"), tmp_path)
+    assert "````yaml\n" in release_summary(only("rendered"), tmp_path)
 
 
 def test_a_release_that_serves_says_so_and_what_it_changed() -> None:
-    summary = reports.release_summary(deployed())
+    summary = release_summary(deployed())
     assert summary.startswith("# Release wine serves\n")
     assert "- Answers at: `http://wine.models.svc:3000`" in summary
     assert "- Waited: 12.3 s" in summary
@@ -148,13 +150,13 @@ def test_a_release_that_serves_says_so_and_what_it_changed() -> None:
 def test_a_release_that_was_not_waited_for_is_not_said_to_serve() -> None:
     applied = Verdict(False, "NotWaited", "Whether it serves was not waited for.")
     found = deployed(applied)
-    summary = reports.release_summary(replace(found, waited=False))
+    summary = release_summary(replace(found, waited=False))
     assert summary.startswith("# Release wine\n")
     assert "not waited for" in summary
 
 
 def test_a_failed_release_is_a_headline_with_its_evidence() -> None:
-    summary = reports.release_summary(deployed(CRASHED))
+    summary = release_summary(deployed(CRASHED))
     assert summary.startswith("# Release wine: FAILED (CrashLoopBackOff)\n")
     assert "wine-5f &lt;x&gt; keeps ending" in summary
     evidence = summary.split("## Evidence\n\n")[1]
@@ -163,7 +165,7 @@ def test_a_failed_release_is_a_headline_with_its_evidence() -> None:
 
 @pytest.mark.parametrize(("restored", "told"), [(READY, "serves"), (CRASHED, "does NOT serve")])
 def test_a_roll_back_by_itself_is_told_with_what_came_of_it(restored: Verdict, told: str) -> None:
-    summary = reports.release_summary(deployed(CRASHED, rolled_back_to="r1", restored=restored))
+    summary = release_summary(deployed(CRASHED, rolled_back_to="r1", restored=restored))
     assert f"**Rolled back** to revision `r1`, which {told}: " in summary
     assert ("## Evidence about the restored release" in summary) is not restored.ready
 
@@ -181,8 +183,8 @@ def test_the_sample_request_can_be_pasted_into_a_shell(places: Places) -> None:
 def test_there_is_no_sample_request_to_what_does_not_serve_or_is_endless(places: Places) -> None:
     places.write(deployed(CRASHED), request={"inputs": [1]})
     assert "curl" not in places.text("summary")
-    assert "curl" not in reports.release_summary(deployed(), request={"inputs": [1] * 5000})
-    assert "curl" not in reports.release_summary(only("rendered"), request=None)
+    assert "curl" not in release_summary(deployed(), request={"inputs": [1] * 5000})
+    assert "curl" not in release_summary(only("rendered"), request=None)
 
 
 def test_a_deploying_step_leaves_record_diff_summary_and_metrics(
@@ -239,7 +241,7 @@ def test_a_roll_back_names_what_serves_now(tmp_path: Path) -> None:
 
 def test_a_roll_back_to_what_serves_already_says_that_it_changed_nothing() -> None:
     done = Rollout("r1", (Applied(DEPLOYMENT, "unchanged"),), READY, rolled_back_to="r1")
-    assert "nothing was changed" in reports.roll_back_summary(done, "wine")
+    assert "nothing was changed" in roll_back_summary(done, "wine")
 
 
 def test_a_roll_back_that_failed_goes_to_the_log(
@@ -255,7 +257,7 @@ def test_a_roll_back_that_failed_goes_to_the_log(
 
 def test_names_of_a_release_are_taken_literally() -> None:
     found = deployed(Verdict(False, "A|B", "x\n# y <b>"))
-    summary = reports.release_summary(found)
+    summary = release_summary(found)
     assert "<b>" not in summary
     assert "\n# y" not in summary
     assert summary.startswith("# Release wine: FAILED (A\\|B)\n")
@@ -356,12 +358,12 @@ def test_bytes_are_shown_in_binary_units(size: int, text: str) -> None:
     [(0.04, "0.0 s"), (9.44, "9.4 s"), (89.96, "1 min 30 s"), (3599.9, "1 h 00 min")],
 )
 def test_seconds_have_one_decimal_and_long_times_minutes(seconds: float, text: str) -> None:
-    assert reports.human_seconds(seconds) == text
+    assert human_seconds(seconds) == text
 
 
 def test_a_digest_is_shortened_wherever_it_stands() -> None:
-    assert reports.shorten_digests(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
-    assert reports.shorten_digests("host") == "host"
+    assert shorten_digests(f"a@{MODEL_DIGEST}") == "a@sha256:608346a232f8"
+    assert shorten_digests("host") == "host"
 
 
 def test_evidence_with_long_values_is_broken_into_lines() -> None:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.live_shapes import LiveList, LiveObject, live_problem
+from kfp_bento.runtime.deployments.kube.errors import (
+    Refused,
+    UnknownKind,
+    is_apply_conflict,
+    refusal,
+    retry_after,
+    silence,
+)
+from kfp_bento.runtime.deployments.kube.live_shapes import LiveList, live_problem
+from kfp_bento.runtime.deployments.kube.objects import (
+    FIELD_MANAGER,
+    Manifest,
+    ObjectRef,
+    checked_object,
+)
 from kfp_bento.runtime.errors import DeploymentError
-from kfp_bento.runtime.files import parse_json, parse_json_value
+from kfp_bento.runtime.files import parse_json_value
 from kfp_bento.runtime.programs import cleaned
 
-FIELD_MANAGER = "kfp-bento"
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
 # An API server needs about this long to restart.
@@ -26,7 +39,6 @@ PATIENCE_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 3.0
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-_LONGEST_REFUSAL = 4000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 # One object has 1.5 MiB at most; a list of all releases of a namespace is the largest answer.
 LARGEST_ANSWER = 64 << 20
@@ -34,51 +46,6 @@ _TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
 
 # Names of the objects that we look for: DNS names, and `:` of built-in ones.
 _SEGMENT = re.compile(r"[A-Za-z0-9._:-]+")
-
-
-Manifest = Mapping[str, Any]
-
-
-class ClusterSilent(DeploymentError):
-    """The API server gave no answer, or only passing failures, for as long as was waited."""
-
-
-class Refused(DeploymentError):
-    """The API server refused a request for good.
-
-    Args:
-        message: What was refused and the server's words.
-        hint: What the reader can do next.
-        status: HTTP status.
-        conflicts: Fields that other field managers own, where that was the reason.
-    """
-
-    def __init__(
-        self, message: str, *, hint: str = "", status: int = 0, conflicts: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-        self.conflicts = conflicts
-
-
-@dataclass(frozen=True, order=True)
-class ObjectRef:
-    """One object of a cluster by its place."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> ObjectRef:
-        """Give the place of a manifest or of a live object."""
-        metadata = manifest["metadata"]
-        namespace = str(metadata.get("namespace") or "default")
-        return cls(manifest["apiVersion"], manifest["kind"], namespace, metadata["name"])
 
 
 @dataclass(frozen=True)
@@ -357,7 +324,7 @@ class ClusterConnection:
                         continue
                     if error.status not in request.transient or is_apply_conflict(error):
                         raise refused from error
-                    wait = _retry_after(error)
+                    wait = retry_after(error)
                     failure = refused
             except (HTTPError, OSError, ValueError) as error:
                 failure = silence(self.host, error)
@@ -418,28 +385,7 @@ class ClusterConnection:
         try:
             return self._kinds[api_version, kind]
         except KeyError:
-            raise UnknownKind(
-                f"The cluster does not know {api_version} {kind}.",
-                hint=_INSTALL.get(
-                    api_version.partition("/")[0],
-                    "Install what brings this kind, or use mode 'render'.",
-                ),
-            ) from None
-
-
-class UnknownKind(DeploymentError):
-    """The cluster serves no such kind: its CRD is not installed."""
-
-
-_INSTALL = {
-    "resources.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
-    "yatai-deployment (BentoDeployment), or use mode 'render'.",
-    "serving.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
-    "yatai-deployment (BentoDeployment), or use mode 'render'.",
-    "serving.kserve.io": "Install KServe, or deploy to another target.",
-    "gateway.networking.k8s.io": "Install the Gateway API, or leave the route out.",
-    "monitoring.coreos.com": "Install the Prometheus operator, or use annotations instead.",
-}
+            raise UnknownKind(api_version, kind) from None
 
 
 def _inside_a_pod() -> bool:
@@ -482,17 +428,6 @@ def _client(context: str) -> Any:
     return dynamic.DynamicClient(api, discoverer=lambda client, cache: None)
 
 
-def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
-    """Give an object that has what every object has.
-
-    Raises:
-        DeploymentError: Something of that is missing, or has another type.
-    """
-    if problem := live_problem(found, LiveObject, subject):
-        raise DeploymentError(f"{cleaned(problem)}.", hint="Check what writes this object.")
-    return found
-
-
 def _segment(name: str) -> str:
     """Give a name as one segment of a path: it may come from a field that anybody could write.
 
@@ -509,89 +444,3 @@ def _segment(name: str) -> str:
 
 def _group_path(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-
-
-def silence(host: str, error: BaseException) -> ClusterSilent:
-    """Give the error for an API server that does not answer."""
-    return ClusterSilent(
-        f"The API server {host} does not answer: {_first_line(error)}",
-        hint="Check that the cluster runs and that the kubeconfig's context is right.",
-    )
-
-
-def refusal(error: Any, subject: str) -> Refused:
-    """Give the error for an answer that is a refusal, with what can be done about it."""
-    status = _status_body(error)
-    told = str(status.get("message") or error.reason or "no reason given")
-    message = cleaned(told).strip()[:_LONGEST_REFUSAL]
-    if error.status == HTTPStatus.CONFLICT and (owners := _conflicts(status)):
-        told = "; ".join(f"{owner} owns {', '.join(fields)}" for owner, fields in owners.items())
-        return Refused(
-            f"{subject} was not applied: other field managers own fields of it: {told}.",
-            hint="Remove these fields from one of the two sides, or apply with force to take "
-            "them over.",
-            status=409,
-            conflicts=tuple(field for fields in owners.values() for field in fields),
-        )
-    hints = {
-        400: "Check the CRDs' generation: the API server does not know a field.",
-        401: "Log in again: the credentials of the kubeconfig or the service account are refused.",
-        403: "The identity needs more rights: kfp-bento rbac prints "
-        "them, and kfp_bento/runtime/deployments/rbac has a kustomize base for each target.",
-        404: "Create the namespace first, and check that the CRDs are still installed.",
-        422: "The API server names the field above.",
-    }
-    hint = hints.get(error.status, "Nothing is lost: applying again is safe.")
-    if "admission webhook" in message:
-        hint = "An admission webhook of the cluster has decided that; its words are above."
-    return Refused(
-        f"{subject} was refused ({error.status}): {message}",
-        hint=hint,
-        status=int(error.status),
-    )
-
-
-def is_apply_conflict(error: Any) -> bool:
-    """Say whether a 409 means that other field managers own fields."""
-    return error.status == HTTPStatus.CONFLICT and bool(_conflicts(_status_body(error)))
-
-
-def applied_by_us(live: Manifest) -> bool:
-    """Say whether our field manager has applied an object."""
-    return any(
-        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        for entry in live["metadata"].get("managedFields") or []
-    )
-
-
-def _conflicts(status: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Give each owner with the fields it holds, from the causes of a 409."""
-    owners: dict[str, list[str]] = {}
-    for cause in (status.get("details") or {}).get("causes") or []:
-        if cause.get("reason") != "FieldManagerConflict":
-            continue
-        told = cleaned(str(cause.get("message") or ""))
-        owner = told.split('"')[1] if told.count('"') >= 2 else told
-        owners.setdefault(owner, []).append(str(cause.get("field") or "?"))
-    return owners
-
-
-def _retry_after(error: Any) -> float:
-    try:
-        seconds = float((error.headers or {}).get("Retry-After") or 0)
-    except ValueError:  # a date, which no API server sends
-        return 0.0
-    return max(0.0, seconds)
-
-
-def _status_body(error: Any) -> dict[str, Any]:
-    try:
-        body = error.body or ""
-        return parse_json(body if isinstance(body, bytes) else str(body).encode())
-    except ValueError:
-        return {}
-
-
-def _first_line(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) or error
-    return (str(reason).splitlines() or [type(error).__name__])[0]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import (
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
+from kfp_bento.runtime.deployments.kube.errors import Refused
+from kfp_bento.runtime.deployments.kube.objects import (
     FIELD_MANAGER,
-    ClusterConnection,
     Manifest,
     ObjectRef,
-    Refused,
     applied_by_us,
 )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.kube.validation import Refused, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, Protocol
 from kfp_bento.runtime.deployments.options.names import label_name_problem

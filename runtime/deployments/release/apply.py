@@ -6,13 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    Manifest,
-    ObjectRef,
-    Refused,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
+from kfp_bento.runtime.deployments.kube.errors import Refused
 from kfp_bento.runtime.deployments.kube.manifests import normalised
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.replicas import (
     is_replicas_conflict,
     let_go_of_replicas,

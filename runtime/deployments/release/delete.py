@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    ClusterSilent,
-    Manifest,
-    ObjectRef,
-    Refused,
-    applied_by_us,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
+from kfp_bento.runtime.deployments.kube.errors import ClusterSilent, Refused
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef, applied_by_us
 from kfp_bento.runtime.deployments.targets.release import Release, labels_of
 from kfp_bento.runtime.deployments.targets.target import OPTIONAL, Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of

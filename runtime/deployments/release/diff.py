@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    Manifest,
-    ObjectRef,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
 from kfp_bento.runtime.deployments.kube.manifests import manifest_text, normalised
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.apply import Trial, try_all
 from kfp_bento.runtime.deployments.release.delete import stale_objects
 from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
 from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.errors import DeploymentError

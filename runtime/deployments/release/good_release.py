@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime import files
-from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD
 from kfp_bento.runtime.deployments.targets.release import Release

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    Manifest,
-    ObjectRef,
-    Refused,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
+from kfp_bento.runtime.deployments.kube.errors import Refused
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.good_release import GoodRelease, believed, encode_good
 from kfp_bento.runtime.deployments.targets.marks import (
     BENTO,

@@ -7,14 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    Manifest,
-    ObjectRef,
-    Refused,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
+from kfp_bento.runtime.deployments.kube.errors import Refused
 from kfp_bento.runtime.deployments.kube.manifests import normalised
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.apply import (
     Applied,
     Trial,

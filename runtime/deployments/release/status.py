@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    Manifest,
-    ObjectRef,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.delete import release_objects
 from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.deployments.release.verdict import (

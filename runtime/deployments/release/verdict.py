@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,

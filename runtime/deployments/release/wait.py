@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, ClusterSilent, ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
+from kfp_bento.runtime.deployments.kube.errors import ClusterSilent
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.release.evidence import gather_evidence
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict, Waiting
 from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 
 RELEASE_LABEL = "kfp-bento/release"
 KIND_LABEL = "kfp-bento/kind"

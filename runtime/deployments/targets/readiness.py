@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 
 POD_REVISION = "kfp-bento/pod-revision"
 """Annotation of pod templates: a digest of all that makes one pod differ from another."""

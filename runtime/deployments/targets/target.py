@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.live_shapes import Live
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.options.options import Options
 from kfp_bento.runtime.deployments.targets.marks import revision_on

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.names import label_name_problem, resource_name_problem
 from kfp_bento.runtime.deployments.targets.kserve.render import INFERENCE_SERVICE
 from kfp_bento.runtime.deployments.targets.target import Target

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.files.directories import scratch_file, scratch_inside
+from kfp_bento.runtime.files import scratch_file, scratch_inside
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     BlobStream,

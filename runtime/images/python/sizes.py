@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import urllib3
 
 from kfp_bento.runtime.images.python.lock import Lock
-from kfp_bento.runtime.programs.uv import account_for
+from kfp_bento.runtime.programs import account_for
 from kfp_bento.runtime.requirements import connection_pool
 
 # Servers of packages hold back clients that open more at once.

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.pods import (

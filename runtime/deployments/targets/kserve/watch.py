@@ -13,8 +13,8 @@ from typing import Any, Required
 
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, LiveContainer
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.names import deployment_name_problem, split_url
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.names import deployment_name, kebab
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty

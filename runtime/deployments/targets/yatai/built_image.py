@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.names import label_value_problem
 from kfp_bento.runtime.deployments.targets.target import BENTO, BENTO_REQUEST_KIND
 from kfp_bento.runtime.deployments.targets.yatai.watch import (

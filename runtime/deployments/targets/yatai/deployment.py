@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.core import with_selectors
 from kfp_bento.runtime.deployments.options.names import (
     bento_resource_name,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Required
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.kube.validation import problems, valid
 from kfp_bento.runtime.deployments.options.core import (
     Annotations,

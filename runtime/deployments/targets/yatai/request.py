@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import Manifest
+from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.names import bento_resource_name, destination_problem
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources

@@ -12,8 +12,8 @@ from typing import Any, Required
 
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.cluster import ObjectRef
 from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, Marks
+from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.options.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,

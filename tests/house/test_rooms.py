@@ -1,0 +1,110 @@
+"""Rooms show a face; modules and functions stay small."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "runtime"
+ROOMS = sorted(path.parent.name for path in RUNTIME.glob("*/__init__.py"))
+CALLERS = [
+    path
+    for folder in ("runtime", "components", "pipelines", "bench")
+    for path in sorted(ROOT.joinpath(folder).rglob("*.py"))
+]
+LONG_MODULES = {
+    # It travels inside bentos: one file, and its bytes are part of their version.
+    "runtime/bentos/pyfunc_guard.py",
+    "runtime/bentos/pyfunc_json.py",
+}
+LONG_FUNCTIONS = {
+    # Typer reads the options of a command in its signature.
+    "runtime/cli/bento.py:build",
+    "runtime/cli/release.py:roll_back",
+}
+MOST_LINES = 450
+MOST_LINES_OF_A_FUNCTION = 60
+
+
+@lru_cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def identifier(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if parts[0] == "runtime" and len(parts) > 2 else ""
+
+
+def imports_of_rooms(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Room, module below it ("" for its face) and name, of imports from other rooms."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kfp_bento.runtime"):
+            room, *inner = [*(node.module or "").split(".")[2:], ""][:9]
+            if room in ROOMS and room != room_of(path):
+                yield from ((room, ".".join(filter(None, inner)), one.name) for one in node.names)
+
+
+def used_as_attributes(path: Path) -> Iterator[tuple[str, str]]:
+    """Room and name where a room is imported whole: `deployments.deploy`."""
+    whole = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "kfp_bento.runtime"
+        for alias in node.names
+    }
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in whole:
+            yield whole[ast.unparse(node.value)], node.attr
+
+
+@pytest.mark.parametrize("path", CALLERS, ids=identifier)
+def test_a_room_is_imported_through_its_face(path: Path) -> None:
+    assert {(room, inner, name) for room, inner, name in imports_of_rooms(path) if inner} == set()
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "cli"])
+def test_a_face_shows_what_others_use_and_nothing_else(room: str) -> None:
+    used = {
+        name
+        for path in CALLERS
+        if room_of(path) != room
+        for found, name in [
+            *((one, name) for one, inner, name in imports_of_rooms(path) if not inner),
+            *used_as_attributes(path),
+        ]
+        if found == room
+    }
+    face = parsed(RUNTIME / room / "__init__.py")
+    shown = {
+        name
+        for node in face.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in ast.literal_eval(node.value)
+    }
+    assert shown == used
+
+
+@pytest.mark.parametrize("path", sorted(RUNTIME.rglob("*.py")), ids=identifier)
+def test_modules_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES or identifier(path) in LONG_MODULES
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            name = f"{identifier(path)}:{node.name}"
+            assert lines <= MOST_LINES_OF_A_FUNCTION or name in LONG_FUNCTIONS, (name, lines)
+
+
+def test_the_rules_see(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("from kfp_bento.runtime import deployments as d\nd.deploy()\n")
+    assert list(used_as_attributes(path)) == [("deployments", "deploy")]
