@@ -10,7 +10,7 @@ from kfp_bento.runtime.deployments import TARGETS, Applied, Release, Rollout, Ve
 from kfp_bento.runtime.deployments.kube.cluster import connect
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
-from kfp_bento.runtime.deployments.release.apply import apply_tried, try_all
+from kfp_bento.runtime.deployments.release.apply import apply_tried, try_all, try_release
 from kfp_bento.runtime.deployments.release.diff import object_diff
 from kfp_bento.runtime.deployments.release.rollout import roll_out as roll_out_over
 from kfp_bento.runtime.deployments.release.wait import LOOK_PATIENCE
@@ -63,7 +63,7 @@ def roll_out(
         return roll_out_over(
             cluster,
             release,
-            try_all(cluster, release.recorded, force=force),
+            try_release(cluster, release, force=force),
             Waiting(seconds, steady, **waiting),
             roll_back_on_failure=roll_back_on_failure,
         )

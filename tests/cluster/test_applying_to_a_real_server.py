@@ -16,6 +16,7 @@ from releases import apply_manifests, render_bento_deployment, trial_changes
 from sample_bentos import IMAGE, make_bento
 from sample_renderings import every_rendering
 
+from kfp_bento.runtime.deployments import TARGETS, diff_release
 from kfp_bento.runtime.errors import DeploymentError
 
 Manifests = list[dict[str, Any]]
@@ -304,11 +305,12 @@ def test_a_namespace_that_is_not_there_is_named(
 
 
 def test_missing_crds_are_named_with_what_to_install(
-    cluster: LiveCluster, kubeconfig: Path, manifests: Manifests
+    cluster: LiveCluster, kubeconfig: Path, namespace: str
 ) -> None:
     cluster.crds.remove("yatai")
+    release = TARGETS["bento-deployment"].render(IMAGE, make_bento(), {"namespace": namespace})
     with pytest.raises(DeploymentError, match="does not know") as unknown:
-        apply_manifests(manifests)
+        diff_release(release)
     assert "yatai-deployment" in unknown.value.hint
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from releases import apply_manifests, trial_changes
+from sample_bentos import IMAGE, make_bento
 from stub_api_server import ApiServer, conflict, refusal, write_kubeconfig
 
+from kfp_bento.runtime.deployments import TARGETS, diff_release
 from kfp_bento.runtime.errors import DeploymentError
 
 BENTOES, DEPLOYMENTS = "bentoes", "bentodeployments"
@@ -99,11 +101,12 @@ def test_fields_are_taken_over_only_when_asked(
     ],
 )
 def test_missing_crds_are_named_with_what_to_install(
-    api: ApiServer, manifests: list[dict[str, Any]], groups: tuple[str, ...], missing: str
+    api: ApiServer, groups: tuple[str, ...], missing: str
 ) -> None:
     api.groups = groups
+    release = TARGETS["bento-deployment"].render(IMAGE, make_bento(), {"namespace": "serving"})
     with pytest.raises(DeploymentError) as unknown:
-        apply_manifests(manifests)
+        diff_release(release)
     assert missing in unknown.value.message
     assert "yatai-deployment" in unknown.value.hint
     assert api.patches == []

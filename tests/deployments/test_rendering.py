@@ -13,7 +13,8 @@ from sample_bentos import make_bento, make_model
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
-from kfp_bento.runtime.deployments.options.names import bento_resource_name, deployment_name
+from kfp_bento.runtime.deployments.options.names import deployment_name
+from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 from kfp_bento.runtime.errors import InvalidInput
 
 

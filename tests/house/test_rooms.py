@@ -27,6 +27,10 @@ LONG_FUNCTIONS = {
     "runtime/cli/bento.py:build",
     "runtime/cli/release.py:roll_back",
 }
+OPERATORS_WORDS = {
+    *("serving.kserve.io", "knative.dev", "InferenceService", "BlockedByFailedLoad"),
+    *("yatai.ai", "BentoDeployment", "BentoRequest", "BentoAvailable", "ImageBuilding"),
+}
 MOST_LINES = 450
 MOST_LINES_OF_A_FUNCTION = 60
 
@@ -102,6 +106,43 @@ def test_modules_and_functions_are_short(path: Path) -> None:
             lines = (node.end_lineno or 0) - node.lineno + 1
             name = f"{identifier(path)}:{node.name}"
             assert lines <= MOST_LINES_OF_A_FUNCTION or name in LONG_FUNCTIONS, (name, lines)
+
+
+def words_of(path: Path) -> set[str]:
+    """Which operators' kinds, groups and annotations stand in the texts of a module."""
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return {
+        word
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for word in OPERATORS_WORDS
+        if id(node) not in documentation and word in node.value
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in sorted(RUNTIME.rglob("*.py"))
+        if "targets" not in path.relative_to(RUNTIME).parts[:-2]
+    ],
+    ids=identifier,
+)
+def test_what_is_known_of_an_operator_lies_in_its_folder(path: Path) -> None:
+    assert words_of(path) == set()
+
+
+def test_the_folders_of_the_targets_know_their_operators() -> None:
+    folder = RUNTIME / "deployments/targets"
+    found = {word for path in folder.glob("*/*.py") for word in words_of(path)}
+    assert found == OPERATORS_WORDS
 
 
 def test_the_rules_see(tmp_path: Path) -> None:

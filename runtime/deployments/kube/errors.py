@@ -44,22 +44,11 @@ class UnknownKind(DeploymentError):
     """
 
     def __init__(self, api_version: str, kind: str) -> None:
-        group = api_version.partition("/")[0]
         super().__init__(
             f"The cluster does not know {api_version} {kind}.",
-            hint=_INSTALL.get(group, "Install what brings this kind, or use mode 'render'."),
+            hint="Install what brings this kind, or use mode 'render'.",
         )
-
-
-_INSTALL = {
-    "resources.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
-    "yatai-deployment (BentoDeployment), or use mode 'render'.",
-    "serving.yatai.ai": "Install the CRDs and operators yatai-image-builder (Bento) and "
-    "yatai-deployment (BentoDeployment), or use mode 'render'.",
-    "serving.kserve.io": "Install KServe, or deploy to another target.",
-    "gateway.networking.k8s.io": "Install the Gateway API, or leave the route out.",
-    "monitoring.coreos.com": "Install the Prometheus operator, or use annotations instead.",
-}
+        self.group = api_version.partition("/")[0]
 
 
 def silence(host: str, error: BaseException) -> ClusterSilent:

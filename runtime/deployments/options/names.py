@@ -1,4 +1,4 @@
-"""Names that Kubernetes and the Yatai operators accept, and names made to fit."""
+"""Names that Kubernetes accepts, and names made to fit."""
 
 from __future__ import annotations
 
@@ -118,19 +118,6 @@ def kebab(text: str) -> str:
     'demo-svc-2'
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def bento_resource_name(tag: str) -> str:
-    """Give the name of the Bento resource for a tag `name:version`.
-
-    The rule is Yatai's own (yatai-deployment, `bentodeployment_conversion.go`): kebab case, `--`
-    between the two parts, and a hash of the tag when that is longer than 63 characters.
-    """
-    name, _, version = tag.partition(":")
-    made = f"{kebab(name)}--{kebab(version)}"
-    if len(made) <= 63 and not made.startswith("-") and not made.endswith("-"):
-        return made
-    return "bento-" + hashlib.md5(tag.encode(), usedforsecurity=False).hexdigest()
 
 
 def deployment_name(bento_name: str, wanted: str = "", longest: int = _LONGEST_NAME) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
-from kfp_bento.runtime.deployments.kube.errors import Refused
+from kfp_bento.runtime.deployments.kube.errors import Refused, UnknownKind
 from kfp_bento.runtime.deployments.kube.manifests import normalised
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.kube.replicas import (
@@ -15,6 +15,7 @@ from kfp_bento.runtime.deployments.kube.replicas import (
     let_go_of_replicas,
     take_over_replicas,
 )
+from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.targets import TARGETS
 from kfp_bento.runtime.errors import DeploymentError
 
@@ -82,6 +83,15 @@ def try_all(
     taken = take_over_replicas(cluster, ordered, dry_run=True)
     after = tuple(_tried(cluster, manifest, taken, force=force) for manifest in ordered)
     return Trial(tuple(ordered), before, after, force)
+
+
+def try_release(cluster: ClusterConnection, release: Release, *, force: bool = False) -> Trial:
+    """Try a release as `try_all` does; a kind that is missing is told with what brings it."""
+    try:
+        return try_all(cluster, release.recorded, force=force)
+    except UnknownKind as error:
+        error.hint = release.target.installs.get(error.group, error.hint)
+        raise
 
 
 def apply_tried(

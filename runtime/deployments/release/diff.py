@@ -11,7 +11,7 @@ from typing import Any
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
 from kfp_bento.runtime.deployments.kube.manifests import manifest_text, normalised
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
-from kfp_bento.runtime.deployments.release.apply import Trial, try_all
+from kfp_bento.runtime.deployments.release.apply import Trial, try_release
 from kfp_bento.runtime.deployments.release.delete import stale_objects
 from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK
 from kfp_bento.runtime.deployments.targets.release import Release
@@ -72,7 +72,7 @@ def diff_release(release: Release, *, context: str = "", force: bool = False) ->
         DeploymentError: The cluster does not answer, or refuses the release.
     """
     with connect(context) as cluster:
-        return diff_of(cluster, release, try_all(cluster, release.recorded, force=force))
+        return diff_of(cluster, release, try_release(cluster, release, force=force))
 
 
 def diff_of(cluster: ClusterConnection, release: Release, trial: Trial) -> ReleaseDiff:

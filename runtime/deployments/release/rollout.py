@@ -17,6 +17,7 @@ from kfp_bento.runtime.deployments.release.apply import (
     apply_tried,
     in_order,
     try_all,
+    try_release,
 )
 from kfp_bento.runtime.deployments.release.delete import delete_stale_objects, release_objects
 from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
@@ -188,7 +189,7 @@ def roll_back(
         record = _record_of(cluster, ref, chosen, live, leaving)
         good = _destination(ref, record, leaving, to)
         release = _restorable(ref, good, live)
-        trial = try_all(cluster, release.recorded, force=force)
+        trial = try_release(cluster, release, force=force)
         diff = diff_of(cluster, release, trial)
         if before is not None:
             before(diff)
@@ -324,7 +325,7 @@ def _fall_back(
         return made  # another run has applied something else by now
     if waiting.progress:
         waiting.progress(f"{made.verdict.reason}: rolling back to revision {release.revision}")
-    trial = try_all(cluster, release.recorded, force=force)
+    trial = try_release(cluster, release, force=force)
     diff = diff_of(cluster, release, trial)
     back = _restore(cluster, release, trial, waiting)
     return replace(

@@ -39,13 +39,7 @@ SERVICE = Kind("v1", "Service", "services")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
 POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
-MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
-BENTO = Kind("resources.yatai.ai/v1alpha1", "Bento", "bentoes")
-BENTO_REQUEST_KIND = Kind("resources.yatai.ai/v1alpha1", "BentoRequest", "bentorequests")
-BENTO_DEPLOYMENT_KIND = Kind("serving.yatai.ai/v2alpha1", "BentoDeployment", "bentodeployments")
-INFERENCE_SERVICE_KIND = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 
 OPTIONAL = frozenset({POLICY})
 """Kinds that only an option brings: who may not list them has never applied one."""
@@ -88,6 +82,7 @@ class Target:
         builder: Gives the image that the cluster itself has built for a release, by the digest
             that its pods run; None where the cluster builds nothing.
         needs_bento: Whether nothing can be rendered without a bento.
+        installs: What to do where a cluster lacks kinds of an API group, by the group.
     """
 
     kind: str
@@ -108,6 +103,7 @@ class Target:
     is_in_use: Callable[[Manifest, Objects], bool] | None = None
     builder: Callable[[ClusterConnection, Objects], str] | None = None
     needs_bento: bool = True
+    installs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def primary_kind(self) -> Kind:

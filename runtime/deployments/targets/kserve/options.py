@@ -8,16 +8,17 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from kfp_bento.runtime.deployments.kube.validation import Refused, between, otherwise
-from kfp_bento.runtime.deployments.options import pod_settings
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, Image, OptionalName
 from kfp_bento.runtime.deployments.options.names import split_url
 from kfp_bento.runtime.deployments.options.options import Count, Settings
-from kfp_bento.runtime.deployments.options.pod_settings import (
+from kfp_bento.runtime.deployments.options.quantities import PodResources
+from kfp_bento.runtime.deployments.targets import pod_settings
+from kfp_bento.runtime.deployments.targets.kserve.watch import MODE, STANDARD_MODES
+from kfp_bento.runtime.deployments.targets.pod_settings import (
     PodOptions,
     Replicas,
 )
-from kfp_bento.runtime.deployments.options.quantities import PodResources
-from kfp_bento.runtime.deployments.targets.kserve.watch import MODE, STANDARD_MODES
+from kfp_bento.runtime.deployments.targets.yatai.annotations import READ_ELSEWHERE
 
 AUTOSCALER_CLASS = "serving.kserve.io/autoscalerClass"
 
@@ -209,7 +210,7 @@ def misplaced_annotations(*, standard: bool) -> dict[str, str]:
     misplaced = {
         MODE: "Use deployment_mode=....",
         AUTOSCALER_CLASS: "Use autoscaling=....",
-        "yatai.ai/": "Yatai's operators read it on a BentoDeployment or BentoRequest only.",
+        **READ_ELSEWHERE,
     }
     if standard:
         misplaced["autoscaling.knative.dev/"] = (

@@ -23,15 +23,9 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
-from kfp_bento.runtime.deployments.options.pods import (
-    POD_SECURITY,
-    PORT,
-    bento_container,
-    check_token,
-    pod_spec,
-)
 from kfp_bento.runtime.deployments.options.provenance import pod_revision, provenance
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
+from kfp_bento.runtime.deployments.targets.kserve.kinds import INFERENCE_SERVICE_KIND
 from kfp_bento.runtime.deployments.targets.kserve.options import (
     AUTOSCALER_CLASS,
     InferenceServiceOptions,
@@ -51,14 +45,15 @@ from kfp_bento.runtime.deployments.targets.kserve.watch import (
     stale_components,
     watched_inference_service,
 )
-from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
-from kfp_bento.runtime.deployments.targets.target import (
-    CONFIG_MAP,
-    CONTROLLED,
-    INFERENCE_SERVICE_KIND,
-    POLICY,
-    Target,
+from kfp_bento.runtime.deployments.targets.pods import (
+    POD_SECURITY,
+    PORT,
+    bento_container,
+    check_token,
+    pod_spec,
 )
+from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
+from kfp_bento.runtime.deployments.targets.target import CONFIG_MAP, CONTROLLED, POLICY, Target
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -322,4 +317,5 @@ INFERENCE_SERVICE = Target(
     owned=CONTROLLED,
     stale_owned=stale_components,
     needs_bento=False,
+    installs={"serving.kserve.io": "Install KServe, or deploy to another target."},
 )

@@ -15,13 +15,13 @@ from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
 )
 from kfp_bento.runtime.deployments.options.network_policy import check_who_is_called
-from kfp_bento.runtime.deployments.options.pods import check_image
 from kfp_bento.runtime.deployments.options.provenance import check_tag
 from kfp_bento.runtime.deployments.targets.kserve.options import (
     KNATIVE_FEATURES,
     InferenceServiceOptions,
     Scaling,
 )
+from kfp_bento.runtime.deployments.targets.pods import check_image
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:

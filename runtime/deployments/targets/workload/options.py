@@ -18,7 +18,7 @@ from kfp_bento.runtime.deployments.options.names import (
 )
 from kfp_bento.runtime.deployments.options.network_policy import check_who_has_to_get_in
 from kfp_bento.runtime.deployments.options.options import IntOrText, Settings
-from kfp_bento.runtime.deployments.options.pod_settings import (
+from kfp_bento.runtime.deployments.targets.pod_settings import (
     NO_OPERATOR,
     POD_ANNOTATIONS,
     PodOptions,

@@ -14,7 +14,9 @@ from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.names import deployment_name, kebab
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
-from kfp_bento.runtime.deployments.options.pods import (
+from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
+from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, pod_resources
+from kfp_bento.runtime.deployments.targets.pods import (
     POD_SECURITY,
     PORT,
     bento_container,
@@ -22,21 +24,18 @@ from kfp_bento.runtime.deployments.options.pods import (
     check_token,
     pod_spec,
 )
-from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
-from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, pod_resources
 from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
 from kfp_bento.runtime.deployments.targets.target import (
     AUTOSCALER,
     BUDGET,
     DEPLOYMENT,
-    MONITOR,
     POLICY,
-    ROUTE,
     SERVICE,
     Kind,
     Target,
 )
 from kfp_bento.runtime.deployments.targets.workload.autoscaling import autoscaler_spec, budget_spec
+from kfp_bento.runtime.deployments.targets.workload.kinds import MONITOR, ROUTE
 from kfp_bento.runtime.deployments.targets.workload.options import (
     CANARY_SUFFIX,
     LONGEST_NAME,
@@ -261,4 +260,8 @@ WORKLOAD = Target(
     watcher=watched_workload,
     names=_names,
     traffic=(ROUTE,),
+    installs={
+        "gateway.networking.k8s.io": "Install the Gateway API, or leave the route out.",
+        "monitoring.coreos.com": "Install the Prometheus operator, or use annotations instead.",
+    },
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfp_bento.runtime.deployments.options.options import without_empty
-from kfp_bento.runtime.deployments.options.pods import PORT
+from kfp_bento.runtime.deployments.targets.pods import PORT
 from kfp_bento.runtime.deployments.targets.workload.options import CANARY_SUFFIX, Route
 from kfp_bento.runtime.errors import InvalidInput
 

@@ -9,7 +9,7 @@ from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.names import label_value_problem
-from kfp_bento.runtime.deployments.targets.target import BENTO, BENTO_REQUEST_KIND
+from kfp_bento.runtime.deployments.targets.yatai.kinds import BENTO, BENTO_REQUEST_KIND
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     bento_deployment_of,

@@ -7,25 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.core import with_selectors
-from kfp_bento.runtime.deployments.options.names import (
-    bento_resource_name,
-    deployment_name,
-    label_value_problem,
-)
+from kfp_bento.runtime.deployments.options.names import deployment_name, label_value_problem
 from kfp_bento.runtime.deployments.options.network_policy import policy_manifests
 from kfp_bento.runtime.deployments.options.options import without_empty
-from kfp_bento.runtime.deployments.options.pods import check_image
 from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
 from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, filled_resources
+from kfp_bento.runtime.deployments.targets.pods import check_image
 from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
-from kfp_bento.runtime.deployments.targets.target import (
+from kfp_bento.runtime.deployments.targets.target import CONTROLLED, POLICY, Target
+from kfp_bento.runtime.deployments.targets.yatai.kinds import (
     BENTO,
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,
-    CONTROLLED,
-    POLICY,
-    Target,
 )
+from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
     GENERATION,
     LONGEST_NAME,
@@ -33,6 +28,7 @@ from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
 )
 from kfp_bento.runtime.deployments.targets.yatai.settings import (
     CONTROL_ANNOTATIONS,
+    INSTALLS,
     BentoDeploymentOptions,
     RunnerOverride,
 )
@@ -288,4 +284,5 @@ BENTO_DEPLOYMENT = Target(
     owned=CONTROLLED,
     stale_owned=stale_runners,
     is_in_use=is_named_by,
+    installs=INSTALLS,
 )

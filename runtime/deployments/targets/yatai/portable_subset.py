@@ -36,7 +36,7 @@ from kfp_bento.runtime.deployments.options.names import (
     label_value_problem,
 )
 from kfp_bento.runtime.deployments.options.options import Settings
-from kfp_bento.runtime.deployments.targets.target import (
+from kfp_bento.runtime.deployments.targets.yatai.kinds import (
     BENTO,
     BENTO_DEPLOYMENT_KIND,
     BENTO_REQUEST_KIND,

@@ -12,17 +12,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
-from kfp_bento.runtime.deployments.options.names import bento_resource_name, destination_problem
+from kfp_bento.runtime.deployments.options.names import destination_problem
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
-from kfp_bento.runtime.deployments.targets.target import (
-    BENTO,
-    BENTO_DEPLOYMENT_KIND,
-    BENTO_REQUEST_KIND,
-    CONTROLLED,
-    POLICY,
-    Target,
-)
+from kfp_bento.runtime.deployments.targets.target import CONTROLLED, POLICY, Target
 from kfp_bento.runtime.deployments.targets.yatai.built_image import built_image
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     common_metadata,
@@ -30,11 +23,18 @@ from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     serving_manifest,
     serving_policy,
 )
+from kfp_bento.runtime.deployments.targets.yatai.kinds import (
+    BENTO,
+    BENTO_DEPLOYMENT_KIND,
+    BENTO_REQUEST_KIND,
+)
+from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import portable
 from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
 )
+from kfp_bento.runtime.deployments.targets.yatai.settings import INSTALLS
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     bento_of,
@@ -173,4 +173,5 @@ BENTO_REQUEST = Target(
     owned=CONTROLLED,
     stale_owned=stale_runners,
     is_in_use=is_named_by,
+    installs=INSTALLS,
 )

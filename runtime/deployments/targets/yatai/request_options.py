@@ -11,12 +11,12 @@ from kfp_bento.runtime.deployments.kube.validation import Refused, optional, val
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.names import label_name_problem, split_url
 from kfp_bento.runtime.deployments.options.options import Settings
-from kfp_bento.runtime.deployments.options.pod_settings import (
+from kfp_bento.runtime.deployments.options.quantities import PodResources
+from kfp_bento.runtime.deployments.targets.pod_settings import (
     PodMetadata,
     UserAnnotations,
     without_keys,
 )
-from kfp_bento.runtime.deployments.options.quantities import PodResources
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import BuilderPodSpec
 from kfp_bento.runtime.deployments.targets.yatai.settings import (
     ON_OBJECTS,

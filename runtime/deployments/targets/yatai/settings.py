@@ -25,9 +25,10 @@ from kfp_bento.runtime.deployments.options.network_policy import (
     check_who_has_to_get_in,
 )
 from kfp_bento.runtime.deployments.options.options import Options, Settings
-from kfp_bento.runtime.deployments.options.pod_settings import (
+from kfp_bento.runtime.deployments.options.quantities import Quantity, Resources
+from kfp_bento.runtime.deployments.targets.kserve.annotations import READ_ELSEWHERE
+from kfp_bento.runtime.deployments.targets.pod_settings import (
     MISPLACED,
-    NOT_FOR_YATAI,
     POD_ANNOTATIONS,
     PodMetadata,
     Replicas,
@@ -36,7 +37,6 @@ from kfp_bento.runtime.deployments.options.pod_settings import (
     refuse_envs,
     without_keys,
 )
-from kfp_bento.runtime.deployments.options.quantities import Quantity, Resources
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
     CRD_GENERATIONS,
     ExtraPodSpec,
@@ -46,6 +46,11 @@ from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
 )
 from kfp_bento.runtime.errors import InvalidInput
 
+INSTALLS: Mapping[str, str] = dict.fromkeys(
+    ("resources.yatai.ai", "serving.yatai.ai"),
+    "Install the CRDs and operators yatai-image-builder (Bento) and yatai-deployment "
+    "(BentoDeployment), or use mode 'render'.",
+)
 # Read from spec.annotations by yatai-deployment; in metadata it never looks at them.
 CONTROL_ANNOTATIONS = frozenset(
     f"yatai.ai/{name}"
@@ -195,7 +200,7 @@ LiteralEnvs = Annotated[LiteralEnv, AfterValidator(_literal)]
 OperatorAnnotations = Annotated[UserAnnotations, AfterValidator(check_switches)]
 Switches = Annotated[OperatorAnnotations, AfterValidator(_only_switches)]
 Sidecars = Annotated[ExtraPodSpec, AfterValidator(_beside_the_operators)]
-ON_OBJECTS = without_keys(MISPLACED, {**POD_ANNOTATIONS, **NOT_FOR_YATAI})
+ON_OBJECTS = without_keys(MISPLACED, {**POD_ANNOTATIONS, **READ_ELSEWHERE})
 
 
 class RunnerOverride(Settings):

@@ -14,7 +14,6 @@ from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, Marks
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
-from kfp_bento.runtime.deployments.options.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
@@ -25,6 +24,7 @@ from kfp_bento.runtime.deployments.targets.readiness import (
     pod_revision_of,
 )
 from kfp_bento.runtime.deployments.targets.target import first_of_kind
+from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 
 PORT = 3000
 

@@ -27,6 +27,8 @@ from kfp_bento.runtime.deployments.options.core import (
 from kfp_bento.runtime.deployments.options.network_policy import NetworkPolicy
 from kfp_bento.runtime.deployments.options.options import Count, Options, Settings
 from kfp_bento.runtime.deployments.options.quantities import PodResources, quantity_problem
+from kfp_bento.runtime.deployments.targets.kserve import annotations as kserve
+from kfp_bento.runtime.deployments.targets.yatai import annotations as yatai
 from kfp_bento.runtime.errors import InvalidInput
 
 TEMPORARY = "/tmp"  # noqa: S108 - the mount point in the container
@@ -48,8 +50,6 @@ RESERVED_ENVS: Mapping[str, str] = {
 }
 
 _ON_PODS = "It belongs on the pods: extra_pod_metadata={'annotations': {...}}."
-_KSERVE = "KServe reads it on an InferenceService only."
-_YATAI = "Yatai's operators read it on a BentoDeployment or BentoRequest only."
 # Read from pods alone; on the metadata of what makes the pods they do nothing.
 POD_ANNOTATIONS: Mapping[str, str] = dict.fromkeys(
     (
@@ -62,15 +62,8 @@ POD_ANNOTATIONS: Mapping[str, str] = dict.fromkeys(
     ),
     _ON_PODS,
 )
-NOT_FOR_YATAI: Mapping[str, str] = {
-    "serving.kserve.io/": _KSERVE,
-    "autoscaling.knative.dev/": "Knative reads it on its own revisions only.",
-}
-NO_OPERATOR: Mapping[str, str] = {"yatai.ai/": _YATAI, **NOT_FOR_YATAI}
-POD_MISPLACED: Mapping[str, str] = {
-    "yatai.ai/": "Yatai's operator reads its switches from annotations=..., not from pods.",
-    "serving.kserve.io/": "KServe reads it on the InferenceService: annotations=....",
-}
+NO_OPERATOR: Mapping[str, str] = {**yatai.READ_ELSEWHERE, **kserve.READ_ELSEWHERE}
+POD_MISPLACED: Mapping[str, str] = {**yatai.NOT_ON_PODS, **kserve.NOT_ON_PODS}
 
 
 MISPLACED = ": nothing reads it in this place"
@@ -112,7 +105,7 @@ def without_labels(*reserved: str) -> AfterValidator:
 
 
 _OURS = ": this prefix holds where the model came from, and is ours"
-UserLabels = Annotated[Labels, without_labels("yatai.ai/")]
+UserLabels = Annotated[Labels, without_labels(yatai.PREFIX)]
 UserAnnotations = Annotated[
     Annotations, without_keys(_OURS, {"kfp-bento/": "Use a prefix of your own."})
 ]

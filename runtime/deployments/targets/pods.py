@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.deployments.options.core import with_selectors
 from kfp_bento.runtime.deployments.options.names import image_problem
 from kfp_bento.runtime.deployments.options.options import without_empty
-from kfp_bento.runtime.deployments.options.pod_settings import (
+from kfp_bento.runtime.deployments.targets.pod_settings import (
     API_TOKEN,
     PROBE_SECONDS,
     SHARED_MEMORY,
