@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ MOST_LINES = 450
 MOST_LINES_OF_A_FUNCTION = 60
 
 
-@lru_cache
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -49,16 +48,20 @@ def room_of(path: Path) -> str:
     return parts[1] if parts[0] == "runtime" and len(parts) > 2 else ""
 
 
-def imports_of_rooms(path: Path) -> Iterator[tuple[str, str, str]]:
+@cache
+def imports_of_rooms(path: Path) -> list[tuple[str, str, str]]:
     """Room, module below it ("" for its face) and name, of imports from other rooms."""
+    found = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kfp_bento.runtime"):
-            room, *inner = [*(node.module or "").split(".")[2:], ""][:9]
+            room, *inner = [*(node.module or "").split(".")[2:], ""]
             if room in ROOMS and room != room_of(path):
-                yield from ((room, ".".join(filter(None, inner)), one.name) for one in node.names)
+                found += [(room, ".".join(filter(None, inner)), one.name) for one in node.names]
+    return found
 
 
-def used_as_attributes(path: Path) -> Iterator[tuple[str, str]]:
+@cache
+def used_as_attributes(path: Path) -> list[tuple[str, str]]:
     """Room and name where a room is imported whole: `deployments.deploy`."""
     whole = {
         alias.asname or alias.name: alias.name
@@ -66,9 +69,13 @@ def used_as_attributes(path: Path) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.ImportFrom) and node.module == "kfp_bento.runtime"
         for alias in node.names
     }
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in whole:
-            yield whole[ast.unparse(node.value)], node.attr
+    return [
+        (whole[node.value.id], node.attr)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in whole
+    ]
 
 
 @pytest.mark.parametrize("path", CALLERS, ids=identifier)
@@ -148,4 +155,4 @@ def test_the_folders_of_the_targets_know_their_operators() -> None:
 def test_the_rules_see(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("from kfp_bento.runtime import deployments as d\nd.deploy()\n")
-    assert list(used_as_attributes(path)) == [("deployments", "deploy")]
+    assert used_as_attributes(path) == [("deployments", "deploy")]
