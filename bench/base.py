@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 def base_layout(directory: Path) -> Path:
-    """The layout, with the tag `3.11`; made with mmdebstrap unless it is there already.
+    """Give the layout, with the tag `3.11`; made with mmdebstrap unless it is there already.
 
     It holds uv and this machine's certificates: BentoML's Dockerfile would otherwise `pip install`
     uv, which Debian's Python refuses (PEP 668), and uv looks at no certificates of the system.
@@ -63,7 +63,7 @@ def _bootstrap(archive: Path) -> None:
 
 
 def _write_layout(archive: Path, layout: Path) -> None:
-    """Turns a root file system into an image of one gzip layer."""
+    """Turn a root file system into an image of one gzip layer."""
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer, diff_id = _put_compressed(archive, blobs)

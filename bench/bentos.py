@@ -72,7 +72,7 @@ class Bentos:
 
     @functools.cache  # noqa: B019 - there is one of these, and it lives as long as the process
     def path(self, key: str) -> Path:
-        """The directory of a bento."""
+        """Give the directory of a bento."""
         recipe = _RECIPES[key]
         bento = self._directory / key
         options = ["--name", recipe.name]
@@ -94,7 +94,7 @@ class Bentos:
         return bento
 
     def requirements(self, key: str) -> Path:
-        """The locked list of what a bento installs."""
+        """Give the locked list of what a bento installs."""
         return self.path(key) / "env" / "python" / "requirements.txt"
 
     def _changed_source(self, key: str) -> Path:
@@ -106,7 +106,7 @@ class Bentos:
 
     @functools.cache  # noqa: B019
     def _model(self, recipe: _Recipe) -> Path:
-        """An MLflow model; its directory's name is the model's."""
+        """Give an MLflow model; its directory's name is the model's."""
         place = self._directory / "models" / f"{recipe.regularization}-{recipe.weights}" / "wine"
         if not place.exists():
             _save_model(place, recipe.regularization)
@@ -147,7 +147,7 @@ def _save_model(place: Path, regularization: float) -> None:
 
 
 def _name_the_base(bento_yaml: Path) -> None:
-    """Puts the benchmark's base image in, and the packages that only a Dockerfile installs out.
+    """Put the benchmark's base image in, and the packages that only a Dockerfile installs out.
 
     Both sides would otherwise not do the same work: ours leaves out BentoML's default packages
     (a compiler, git), which no wheel needs. Variables are named once, because a bento of a user's

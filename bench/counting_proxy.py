@@ -56,7 +56,7 @@ class RequestMeter:
         self._state = "head"
 
     def feed(self, data: memoryview) -> None:
-        """Takes the next bytes, wherever they were cut.
+        """Take the next bytes, wherever they were cut.
 
         Raises:
             ValueError: This is not HTTP/1.1.
@@ -71,7 +71,7 @@ class RequestMeter:
                 data = self._line(data)
 
     def _line(self, data: memoryview) -> memoryview:
-        """Takes bytes up to the end of what is awaited: a whole head, or one line."""
+        """Take bytes up to the end of what is awaited: a whole head, or one line."""
         end = b"\r\n\r\n" if self._state == "head" else b"\r\n"
         had = len(self._text)
         text = self._text + bytes(data[:4096])
@@ -132,7 +132,7 @@ class CountingProxy:
         self._listener.close()
 
     def count(self) -> Count:
-        """What has gone through so far."""
+        """Give what has gone through so far."""
         methods: Counter[str] = Counter()
         for meter in list(self._meters):
             methods.update(meter.methods)

@@ -94,7 +94,7 @@ class Verdict:
 
 
 def judge(limit: Limit, ours: Figures, peer: Figures | None, model_bytes: int) -> Verdict:
-    """Holds our figure against its limit."""
+    """Hold our figure against its limit."""
     measured = float(getattr(ours, limit.figure))
     if limit.of == "peer":
         wanted = limit.at_most * getattr(peer, limit.figure) if peer else None

@@ -57,7 +57,7 @@ def main() -> None:
 def write(
     cases: list[dict[str, object]], options: argparse.Namespace, missing: str
 ) -> dict[str, object]:
-    """Writes down what there is so far; gives it, too."""
+    """Write down what there is so far; gives it, too."""
     report = document(
         cases,
         runs={"ours": options.runs, "peer": 0 if missing else options.peer_runs},
@@ -69,7 +69,7 @@ def write(
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; `cases` is a list of names."""
+    """Give the options; `cases` is a list of names."""
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one run, small model, no peer")
@@ -111,7 +111,7 @@ def check_tools() -> None:
 def measure(
     cases: list[Case], options: argparse.Namespace, *, with_peer: bool
 ) -> Iterator[dict[str, object]]:
-    """Runs the cases one after the other, each first on our side and then on the peer's."""
+    """Run the cases one after the other, each first on our side and then on the peer's."""
     out = Console(stderr=True, highlight=False)
     with scratch_directory() as scratch, Registry(scratch / "registry") as registry:
         out.print("base image")
@@ -138,13 +138,13 @@ def measure(
 
 
 def needed_lists(cases: list[Case]) -> list[str]:
-    """The bentos whose wheels are all the wheels."""
+    """Give the bentos whose wheels are all the wheels."""
     return ["small", *sorted({case.bento for case in cases if case.bento.endswith("-wheel")})]
 
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """A directory for one run, which goes away; logs of the run stay beside it."""
+    """Give a directory for one run, which goes away; logs of the run stay beside it."""
     scratch = WORK / "scratch"
     for directory in (scratch, WORK / "logs"):
         shutil.rmtree(directory, ignore_errors=True)
@@ -156,7 +156,7 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def put_base(layout: Path, registry: Registry) -> None:
-    """Puts the base image into the registry, and keeps that state."""
+    """Put the base image into the registry, and keeps that state."""
     command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]
     command += [f"oci:{layout}:{PYTHON}", f"docker://{registry.address}/{BASE}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

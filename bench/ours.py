@@ -39,7 +39,7 @@ class Ours:
     runs: int
 
     def measure(self, case: Case) -> Figures:
-        """Times a case, and builds it once more to count and to watch the memory.
+        """Time a case, and builds it once more to count and to watch the memory.
 
         The timed runs are not disturbed by anything: no proxy, no watching.
         """
@@ -66,7 +66,7 @@ class Ours:
         )
 
     def _state_before(self, case: Case) -> str:
-        """The registry's state when the case begins."""
+        """Give the registry's state when the case begins."""
         if not case.before:
             return "base"
         state = f"ours-{case.before}"
@@ -84,7 +84,7 @@ class Ours:
         return pod
 
     def _new_pod(self) -> Path:
-        """A place where nothing is yet."""
+        """Give a place where nothing is yet."""
         pod = self.scratch / "pod"
         shutil.rmtree(pod, ignore_errors=True)
         for name in ("home", "tmp", "no-packages"):
@@ -117,5 +117,5 @@ def _layers(usage: Usage) -> list[dict[str, Any]]:
 
 
 def _digests(usages: list[Usage]) -> list[str]:
-    """The digests of the same image, built again and again: one, if the builder is exact."""
+    """Give the digests of the same image, built again and again: one, if the builder is exact."""
     return sorted({json.loads(usage.output)["digest"] for usage in usages})

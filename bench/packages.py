@@ -13,7 +13,7 @@ _PLATFORMS = ("manylinux_2_28", "manylinux_2_36")
 
 
 def fill_packages(cache: Path, requirements: Iterable[Path]) -> None:
-    """Puts all wheels of some locked lists into a cache, those for our side and for the peer."""
+    """Put all wheels of some locked lists into a cache, those for our side and for the peer."""
     from uv import find_uv_bin
 
     target = cache.with_name(f"{cache.name}-target")

@@ -59,7 +59,7 @@ class Peer:
     _layers_of: set[str] = field(default_factory=set)
 
     def measure(self, case: Case) -> Figures:
-        """Times a case; the last of its runs is also the one that is counted and watched."""
+        """Time a case; the last of its runs is also the one that is counted and watched."""
         usages = []
         for number in range(1, self.runs + 1):
             self._prepare(case)
@@ -86,7 +86,7 @@ class Peer:
         )
 
     def _prepare(self, case: Case) -> None:
-        """Gives the case what it begins with: in the registry, and in buildah's storage."""
+        """Give the case what it begins with: in the registry, and in buildah's storage."""
         state = _state(case.before, layers=case.peer_keeps_layers) if case.before else "base"
         if not case.peer_keeps_layers:
             if case.before and not self.registry.has(state):
@@ -161,7 +161,7 @@ class Peer:
         return run(inside, environment, file, watch_memory=watch_memory)
 
     def _imported(self, key: str) -> str:
-        """Puts a bento into BentoML's store, as `bentoml import` would; gives its tag."""
+        """Put a bento into BentoML's store, as `bentoml import` would; gives its tag."""
         bento = self.bentos.path(key)
         facts = yaml.safe_load((bento / "bento.yaml").read_text())
         store = self.scratch / "home" / "bentoml"

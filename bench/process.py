@@ -62,7 +62,7 @@ def run(
     cwd: Path | None = None,
     watch_memory: bool = False,
 ) -> Usage:
-    """Runs a command to its end.
+    """Run a command to its end.
 
     Raises:
         CommandFailed: It ended with an error, or took longer than 15 minutes.
@@ -96,7 +96,7 @@ def run(
 
 @contextlib.contextmanager
 def _ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ends the process group after too long a time, and when this process is told to stop."""
+    """End the process group after too long a time, and when this process is told to stop."""
     alarm = threading.Timer(SECONDS, _end, (process.pid,))
     alarm.start()
     try:
@@ -115,7 +115,7 @@ def _end(group: int) -> None:
 
 @contextlib.contextmanager
 def _memory_of(pid: int, wanted: bool) -> Iterator[list[int]]:
-    """Looks at the memory of a process tree again and again; the list gets a single peak."""
+    """Look at the memory of a process tree again and again; the list gets a single peak."""
     peaks: list[int] = []
     if not wanted:
         yield peaks
@@ -140,7 +140,7 @@ def _memory_of(pid: int, wanted: bool) -> Iterator[list[int]]:
 
 
 def process_tree(pid: int) -> Iterator[int]:
-    """A process and its descendants, as far as they have not ended."""
+    """Give a process and its descendants, as far as they have not ended."""
     yield pid
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

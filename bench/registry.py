@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 
 
 def registry_binary() -> str | None:
-    """The registry's program, if it is installed."""
+    """Give the registry's program, if it is installed."""
     return shutil.which("docker-registry") or shutil.which("registry")
 
 
@@ -55,7 +55,7 @@ class Registry:
         self._stop()
 
     def keep(self, state: str) -> None:
-        """Keeps all that it holds now under a name."""
+        """Keep all that it holds now under a name."""
         _copy_storage(self._storage, self._state(state))
 
     def has(self, state: str) -> bool:
@@ -63,14 +63,14 @@ class Registry:
         return self._state(state).is_dir()
 
     def bring_back(self, state: str) -> None:
-        """Makes it hold what it held when this was kept, and nothing else."""
+        """Make it hold what it held when this was kept, and nothing else."""
         self._stop()
         _copy_storage(self._state(state), self._storage)
         self._start(self._port)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[list[Count]]:
-        """Puts the counting proxy in its place; the list holds the count afterwards."""
+        """Put the counting proxy in its place; the list holds the count afterwards."""
         counts: list[Count] = []
         inner = _free_port()
         self._stop()
@@ -168,7 +168,7 @@ class Registry:
 
 
 def _copy_storage(source: Path, target: Path) -> None:
-    """Copies a registry's directory; blobs are linked, since the registry never writes to one."""
+    """Copy a registry's directory; blobs are linked, since the registry never writes to one."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=_link_blob, ignore=_uploads)
 

@@ -55,7 +55,7 @@ _NAMES = {
 def document(
     cases: Sequence[Mapping[str, Any]], *, runs: Mapping[str, int], model_bytes: int, peer: str
 ) -> dict[str, Any]:
-    """The whole report as plain data.
+    """Give the whole report as plain data.
 
     Args:
         cases: What was measured, each as `figures.as_document` gives it.
@@ -75,7 +75,7 @@ def document(
 
 
 def machine() -> dict[str, Any]:
-    """What this ran on."""
+    """Give what this ran on."""
     model = _first_field("/proc/cpuinfo", "model name")
     memory = _first_field("/proc/meminfo", "MemTotal").split()
     return {
@@ -99,7 +99,7 @@ def tools() -> dict[str, str]:
 
 
 def show(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the ratios, the figures behind them, and what is not reached."""
+    """Print the ratios, the figures behind them, and what is not reached."""
     out = console or Console(width=None if sys.stdout.isatty() else 165, highlight=False)
     runs = report["runs"]
     out.print(
@@ -160,7 +160,7 @@ def _reached(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _amount(figure: str, value: float) -> str:
-    """A figure as people read it: `0.66 s`, `12 kB`, `1.07 GB`."""
+    """Give a figure as people read it: `0.66 s`, `12 kB`, `1.07 GB`."""
     unit = _UNITS.get(figure, "")
     if unit == "seconds":
         return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"

@@ -105,7 +105,7 @@ def _assembly(
 
 
 def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Assembly:
-    """Base and recipes, from the layer that changes least to the one that changes most."""
+    """Give base and recipes, from the layer that changes least to the one that changes most."""
     base, builder, platform = context.base, context.builder, context.platform
     folder = _install_folder(bento.directory)
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
@@ -153,7 +153,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
 def _system(
     wishes: ImageRequirements, context: BuildContext
 ) -> tuple[tuple[Recipe, ...], tuple[DebianPackage, ...], Mapping[str, Any]]:
-    """The Debian packages that a bento asks for and its base lacks; what to remember of it."""
+    """Give the Debian packages that a bento asks for and its base lacks; what to remember of it."""
     if not wishes.system_packages:
         return (), (), {}
     facts, remembered = context.base_facts()
@@ -182,7 +182,7 @@ def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
 
 
 def _listed_models(bento: Bento) -> str:
-    """The models with their content digests: what the image answers with."""
+    """Give the models with their content digests: what the image answers with."""
     return " ".join(f"{model.tag}@{model.digest}" for model in bento.models)
 
 

@@ -68,7 +68,7 @@ class CopiedImage:
     left_behind: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The copy as plain JSON values."""
+        """Give the copy as plain JSON values."""
         derived = {"referrers": list(self.referrers), **transfers_to_dict(self.transfers)}
         return {**{k: v for k, v in vars(self).items() if k != "transfers"}, **derived}
 
@@ -189,7 +189,7 @@ def _with_children(
     depth: int,
     seen: set[str],
 ) -> Iterator[_Manifest]:
-    """A manifest, below it the children of an index, after it what refers to it."""
+    """Give a manifest, below it the children of an index, after it what refers to it."""
     document = parse_document(content, f"The manifest {manifest.digest}")
     title = f"{manifest.digest}, attached to {source.title}," if subject else source.title
     with well_formed(title):
@@ -211,7 +211,7 @@ def _with_children(
 def _referrers(
     source: OpenedImage, subject: Descriptor, depth: int, seen: set[str]
 ) -> Iterator[_Manifest]:
-    """What refers to a manifest, and what refers to that; an index of signatures as such."""
+    """Give what refers to a manifest, and what refers to that; an index of signatures as such."""
     for item in source.blobs.referrers(subject.digest) if depth else ():
         found = descriptor_from(item)
         if found.digest not in seen:
@@ -229,7 +229,7 @@ def _is_there(image: OpenedImage, target: ImageReference, tag: str) -> bool:
 
 
 def _for_destination(image: OpenedImage, target: ImageReference) -> tuple[Descriptor, bytes]:
-    """The manifest as it is, or as OCI writes it where the destination is a layout of ours."""
+    """Give the manifest as it is, or as OCI writes it where the destination is a layout of ours."""
     if image.is_index and not target.keeps_manifests:
         raise ImageError(
             "A docker archive holds an image for one platform only.",
@@ -247,7 +247,7 @@ def _for_destination(image: OpenedImage, target: ImageReference) -> tuple[Descri
 
 
 def _as_oci(image: OpenedImage) -> tuple[Descriptor, bytes]:
-    """The same image with OCI media types; configuration and layers keep their bytes."""
+    """Give the same image with OCI media types; configuration and layers keep their bytes."""
     with well_formed(image.title):
         config = descriptor_from({**image.manifest["config"], "mediaType": OCI_CONFIG})
         blobs = [descriptor_from(item) for item in image.manifest["layers"]]
@@ -263,7 +263,7 @@ def _as_oci(image: OpenedImage) -> tuple[Descriptor, bytes]:
 
 
 def _loads(document: dict[str, Any], image: OpenedImage) -> Iterator[BlobUpload]:
-    """The blobs that a manifest names, the configuration last."""
+    """Give the blobs that a manifest names, the configuration last."""
     for number, item in enumerate(document.get("layers") or (), start=1):
         notes = item.get("annotations") or {}
         title = notes.get("kfp-bento.title") or f"layer {number}"

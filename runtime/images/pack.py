@@ -130,7 +130,7 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
 
 
 def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Path | None]:
-    """The lock without the named distributions, and a list of these."""
+    """Give the lock without the named distributions, and a list of these."""
     if not names:
         return lock, None
     wanted = {canonicalize_name(name) for name in names}
@@ -151,7 +151,7 @@ def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Pat
 
 
 def _wheels_of(sources: Path, folder: Path) -> list[Path]:
-    """Builds wheels with pip; their files' times are those of every wheel built so."""
+    """Build wheels with pip; their files' times are those of every wheel built so."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
     # Without PEP 517 an older pip wants the build tools in its own environment.
     command += [
@@ -186,7 +186,7 @@ def _wheels_of(sources: Path, folder: Path) -> list[Path]:
 
 
 def _own_lock(wheels: Sequence[Path], python: str, scratch: Path) -> Lock:
-    """A lock of wheel files."""
+    """Give a lock of wheel files."""
     folder = scratch / "own"
     (folder / "wheels").mkdir(parents=True)
     lines = [_linked(wheel, folder / "wheels") for wheel in wheels]

@@ -75,7 +75,7 @@ class RebasedImage:
     missing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
+        """Give the result as plain JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "transfers"}
         listed = {"referrers": list(self.referrers)}
         return {**facts, **listed, **transfers_to_dict(self.transfers)}
@@ -198,7 +198,7 @@ def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Imag
 def _documents(
     rebase: _Rebase, manifest: Descriptor, tell: Callable[[str], None]
 ) -> tuple[list[Document], str]:
-    """What to attach to the result, and why a bill of materials is not among it.
+    """Give what to attach to the result, and why a bill of materials is not among it.
 
     Returns:
         No documents where the image stood on this base: all that was said of it stays true,
@@ -230,7 +230,7 @@ def _documents(
 
 
 def _bills(rebase: _Rebase) -> tuple[list[Document], str]:
-    """The image's bill of materials with the new base, or why there is none."""
+    """Give the image's bill of materials with the new base, or why there is none."""
     opened = rebase.opened
     if not parse_source(rebase.image).keeps_manifests:
         return [], f"{rebase.image} is in an archive, which carries none"
@@ -268,7 +268,7 @@ def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:
 
 
 def _debian_release(config: Mapping[str, Any]) -> str:
-    """The release that Docker's Debian images note in their history; empty if there is none."""
+    """Give the release that Docker's Debian images note in their history; else an empty text."""
     for entry in config.get("history") or ():
         if found := _DEBIAN.search(str(entry.get("created_by", ""))):
             return found["suite"]

@@ -87,7 +87,7 @@ def _events(cluster: ClusterConnection, ref: ObjectRef) -> list[str]:
 
 
 def _is_noise(event: Manifest) -> bool:
-    """Controllers tell of every update that another came before, and try again."""
+    """Say whether an event tells only that a controller was overtaken by another update."""
     return "the object has been modified" in str(event.get("message") or "")
 
 

@@ -207,7 +207,7 @@ class ReadinessJudge:
                     yield from self._pod(pod)
 
     def _identity(self, snapshot: Snapshot) -> Iterator[Problem]:
-        """The object is the one that was applied, and still what was applied."""
+        """Say whether the object is the one that was applied, and still what was applied."""
         ref = self.watched.primary
         primary = snapshot.primary
         if primary is None:
@@ -437,7 +437,7 @@ def _pod_is_ready(pod: Manifest) -> bool:
 
 
 def _subject(problem: Problem) -> str:
-    """What a problem is about: counts and times in a message do not make it a new one."""
+    """Give what a problem is about: counts and times in a message do not make it a new one."""
     return ",".join(problem.pods) or problem.reason
 
 

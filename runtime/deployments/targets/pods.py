@@ -152,7 +152,7 @@ def _token_env(options: PodOptions) -> list[dict[str, Any]]:
 
 
 def _probes(startup_seconds: int, startup_probe: bool) -> dict[str, Any]:
-    """A dead server is restarted, a busy one only left out, and a slow start is neither."""
+    """Give the probes: a dead server is restarted, a busy one left out, a slow start neither."""
 
     def get(path: str, **settings: int) -> dict[str, Any]:
         return {

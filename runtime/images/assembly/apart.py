@@ -130,7 +130,7 @@ def _profile(image: OpenedImage, labels: Mapping[str, str]) -> Profile:
 
 
 def _split(image: OpenedImage, profile: Profile) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """The layers of the base and those above it, by their annotations or else the history."""
+    """Give the layers of the base and those above it, by their annotations or else the history."""
     layers = image.layers
     if all(layer.kind == "base" for layer in layers):
         layers = _named_by_history(image)
@@ -159,7 +159,7 @@ def _as_built(kinds: Sequence[str], profile: Profile) -> bool:
 
 
 def _named_by_history(image: OpenedImage) -> tuple[Layer, ...]:
-    """The layers by what the history says of each, for an image without annotations."""
+    """Give the layers by what the history says of each, for an image without annotations."""
     history = [x for x in image.config.get("history") or () if not x.get("empty_layer")]
     if len(history) != len(image.layers):
         return image.layers

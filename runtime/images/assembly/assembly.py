@@ -116,7 +116,7 @@ class Assembly:
     # Recognising an image that these inputs gave before.
 
     def _recognise(self) -> tuple[ComposedImage, tuple[Layer, ...]] | None:
-        """The image, with its layers as they are vouched for."""
+        """Give the image, with its layers as they are vouched for."""
         if not self._context.records:
             return None  # nobody would vouch for it
         found = self._sink.recorded(self._spec.key, self._context.tag)
@@ -134,7 +134,7 @@ class Assembly:
         return composed, (*layers[: len(self._spec.base.layers)], *own)
 
     def _recorded_layers(self, image: OpenedImage) -> tuple[Layer, ...] | None:
-        """The layers of an image by our own names; None if they cannot be the spec's."""
+        """Give the layers of an image by our own names; None if they cannot be the spec's."""
         base, recipes = self._spec.base.layers, self._spec.recipes
         try:
             own = image.layers[len(base) :]
@@ -164,7 +164,7 @@ class Assembly:
         return stream.digest, stream.diff_id
 
     def _read(self, recipe: Recipe, listing: Listing) -> LayerStream:
-        """A layer that was made and let go."""
+        """Give a layer that was made and let go."""
         stream = recipe.stream(listing, self._stop)
         for _ in stream.open():
             pass
@@ -243,7 +243,7 @@ class Assembly:
         return layer.placed(self._sink.put_blob(layer.descriptor, self._spec.base.blobs))
 
     def _realise(self, recipe: Recipe, trusting: bool) -> Layer:
-        """The recipe's layer, in the sink."""
+        """Give the recipe's layer, in the sink."""
         known = self._known.find(recipe) if trusting else None
         if known and self._still(recipe, known.layer) and self._known.is_whole(known):
             return self._reuse(recipe, known)

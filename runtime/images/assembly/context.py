@@ -139,7 +139,7 @@ class BuildContext:
 def _recalled(
     places: Sequence[Records], key: str, read: Callable[[Any], Found | None]
 ) -> Found | None:
-    """The facts with this key that can be read first; whoever wrote the others."""
+    """Give the facts with this key that can be read first; whoever wrote the others."""
     for records in places:
         with contextlib.suppress(TypeError, ValueError):
             if (facts := records.find_facts(key)) and (found := read(facts)):
@@ -203,7 +203,7 @@ def open_context(
 
 @contextlib.contextmanager
 def _workspace(sink: ImageSink) -> Iterator[BlobDirectory]:
-    """A place for new blobs: that of the sink itself where it has one."""
+    """Give a place for new blobs: that of the sink itself where it has one."""
     if sink.blobs:
         yield sink.blobs
         return

@@ -61,6 +61,6 @@ class ImagePlan:
         return sum(layer.size for layer in self.layers if layer.action in {"upload", "build"})
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain JSON values."""
+        """Give the plan as plain JSON values."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "notes": list(self.notes)}
         return {**vars(self), **lists, "bytes_to_send": self.bytes_to_send}

@@ -139,7 +139,7 @@ def _python_reasons(file: BentoFile) -> Iterator[_Reason]:
 
 
 def _name_reasons(file: BentoFile) -> Iterator[_Reason]:
-    """A bento may ask for an image in a registry, but not for what lies on the builder's disk."""
+    """Refuse what lies on the builder's disk; a bento may ask for an image in a registry."""
     name, wanted = file.name, file.base_image
     if not _NAME.fullmatch(name):
         yield _Reason(file.at("name"), f"name is {name[:100]!a}", _BUILD_AGAIN)
@@ -194,7 +194,7 @@ def _is_default(command: str) -> bool:
 
 
 def _installed_by(command: str) -> list[str]:
-    """The packages of the command that `Image.system_packages` writes; [] for any other."""
+    """Give the packages of the command that `Image.system_packages` writes; [] for any other."""
     if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
         return []
     try:

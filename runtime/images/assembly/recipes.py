@@ -144,7 +144,7 @@ def _at_hand(entries: list[TarEntry]) -> Callable[[Path], AbstractContextManager
 
 
 def model_folders(bento: Path) -> list[Path]:
-    """The models inside a bento."""
+    """Give the models inside a bento."""
     return sorted(
         path
         for path in (bento / "models").glob("*/*")
@@ -153,7 +153,7 @@ def model_folders(bento: Path) -> list[Path]:
 
 
 def _model_entries(bento: Path, model: Path) -> Iterator[TarEntry]:
-    """The members of one model's layer, below `/home/bentoml/bento/models`."""
+    """Give the members of one model's layer, below `/home/bentoml/bento/models`."""
     place = BENTO_PATH.lstrip("/")
     inside = model.relative_to(bento)
     yield from _homes()
@@ -198,7 +198,7 @@ def _spread(entries: list[TarEntry]) -> list[list[TarEntry]]:
 
 
 def _parents(part: list[TarEntry], folders: Mapping[str, TarEntry]) -> list[TarEntry]:
-    """The directories above the entries, as the first part has them too."""
+    """Give the directories above the entries, as the first part has them too."""
     needed = {str(parent) for entry in part for parent in PurePosixPath(entry.path).parents}
     return [folder for path, folder in sorted(folders.items()) if path in needed]
 
@@ -213,7 +213,7 @@ def _is_noise(path: str) -> bool:
 
 
 def _claim(entry: TarEntry) -> list[Any]:
-    """What a layer's bytes follow from, apart from the content of files."""
+    """Give what a layer's bytes follow from, apart from the content of files."""
     path = entry.path.encode("utf-8", "surrogateescape").hex() if not entry.path.isascii() else ""
     return [path or entry.path, entry.kind, entry.mode, entry.owner, entry.size, entry.target]
 

@@ -208,7 +208,7 @@ def _find_commands() -> Iterator[tuple[str, Path]]:
 
 
 def _system_libraries() -> Iterator[Path]:
-    """The libraries that nothing here may need, but wheels do."""
+    """Give the libraries that nothing here may need, but wheels do."""
     folders = {
         os.path.dirname(path)  # noqa: PTH120
         for path in _ldd([Path(os.path.realpath(sys.executable))])[0].values()
@@ -291,7 +291,7 @@ def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) ->
 
 
 def _skeleton() -> Iterator[TarEntry]:
-    """A merged-/usr root with what a process without privileges looks up."""
+    """Give a merged-/usr root with what a process without privileges looks up."""
     for name in _FOLDERS:
         yield directory_entry(name)
     for name in ("bin", "lib", "lib64", "sbin"):

@@ -66,7 +66,7 @@ class LayerCache:
         return self.blobs if self.private else LayoutSource(self.directory)
 
     def find_layer(self, key: str) -> Layer | None:
-        """The layer that these inputs gave before, if its blob is still there.
+        """Give the layer that these inputs gave before, if its blob is still there.
 
         The blob's bytes are not looked at: whoever reads them sees whether they are right.
         """
@@ -107,7 +107,7 @@ class LayerCache:
                 partial.unlink(missing_ok=True)
 
     def find_reading(self, key: str, entries: Sequence[TarEntry]) -> tuple[str, dict[str, str]]:
-        """The tar digest and the files' SHA-256 that these very files gave before.
+        """Give the tar digest and the files' SHA-256 that these very files gave before.
 
         Files are recognised as git recognises them, by inode, size and times.
 
@@ -177,7 +177,7 @@ def _parts(directory: Path) -> Iterator[Path]:
 
 
 def _objection(path: Path, *, closed: bool) -> str:
-    """What speaks against a directory of a cache: that others own it or can write there."""
+    """Give what speaks against a directory of a cache: that others own it or can write there."""
     for status in (path.lstat(), path.stat()):
         if status.st_uid != os.getuid() and not (
             stat.S_ISLNK(status.st_mode) and status.st_uid == 0

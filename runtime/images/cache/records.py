@@ -42,7 +42,7 @@ class Records(Protocol):
         """Say whether everything that is found here is known to be our own."""
 
     def find_layer(self, key: str) -> Layer | None:
-        """The layer that the inputs with this key gave before."""
+        """Give the layer that the inputs with this key gave before."""
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
         """Remember a layer; its blob can be had from the source."""
@@ -74,7 +74,7 @@ class RegistryRecords:
         return shared_key() is not None
 
     def find_layer(self, key: str) -> Layer | None:
-        """The recorded layer; its blob is in this repository."""
+        """Give the recorded layer; its blob is in this repository."""
         try:
             return Layer.from_dict(self._find(f"layer-{key[:KEY_DIGITS]}")).with_origin("reused")
         except ValueError:
@@ -86,7 +86,7 @@ class RegistryRecords:
         self._write(f"layer-{key[:KEY_DIGITS]}", layer.record(), [layer.descriptor])
 
     def find_facts(self, key: str) -> Any:
-        """The recorded values."""
+        """Give the recorded values."""
         return self._find(f"facts-{key[:KEY_DIGITS]}")
 
     def keep_facts(self, key: str, facts: Any) -> None:
@@ -94,7 +94,7 @@ class RegistryRecords:
         self._write(f"facts-{key[:KEY_DIGITS]}", facts, [])
 
     def _find(self, name: str) -> Any:
-        """The facts of a record; None if there is none, or none that counts."""
+        """Give the facts of a record; None if there is none, or none that counts."""
         found = self.repository.read_manifest_bytes(f"kfp-bento.{name}")
         if found is None:
             return None

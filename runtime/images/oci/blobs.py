@@ -65,7 +65,7 @@ class BlobDirectory(BlobSource):
         return self.root / "blobs" / algorithm / value
 
     def local_path(self, blob: Descriptor) -> Path | None:
-        """The blob's file, if it is there, is a plain file and has the right size."""
+        """Give the blob's file, if it is there, is a plain file and has the right size."""
         path = self.path(blob.digest)
         try:
             status = path.lstat()

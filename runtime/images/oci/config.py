@@ -227,12 +227,12 @@ def _layer_entry(layer: Layer) -> dict[str, Any]:
 
 
 def _foreign(labels: Mapping[str, str]) -> dict[str, str]:
-    """A base's labels without those that kfp-bento gave it: they tell how the base was made."""
+    """Give a base's labels without those of kfp-bento: they tell how the base was made."""
     return {name: value for name, value in labels.items() if not name.startswith("kfp-bento.")}
 
 
 def _listed(environment: Mapping[str, str]) -> str:
-    """The variables' names in their order, on which that in the configuration depends."""
+    """Give the variables' names in their order, on which that in the configuration depends."""
     for name in environment:
         if "," in name:
             raise ImageError(
@@ -243,7 +243,7 @@ def _listed(environment: Mapping[str, str]) -> str:
 
 
 def descriptor_of(content: bytes, media_type: str) -> Descriptor:
-    """The descriptor of bytes at hand."""
+    """Give the descriptor of bytes at hand."""
     return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
 
 
@@ -258,7 +258,7 @@ def canonical_json(document: Any) -> bytes:
 
 
 def _environment(inherited: Sequence[str], profile: Profile, own: Mapping[str, str]) -> list[str]:
-    """The base's variables in their order, overridden by name; then ours, then the bento's."""
+    """Give the base's variables in their order, overridden by name; then ours, then the bento's."""
     merged = dict(pair.partition("=")[::2] for pair in inherited)
     path = merged.get("PATH") or DEFAULT_PATH
     merged.update(profile.environment)

@@ -24,7 +24,7 @@ class ChunkReader(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Always."""
+        """Say that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

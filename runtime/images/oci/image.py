@@ -45,12 +45,12 @@ class Descriptor:
     size: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The descriptor as OCI manifests write it."""
+        """Give the descriptor as OCI manifests write it."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 def one_line(value: object, longest: int = 200) -> str:
-    """A value of somebody else's document as it may be shown: one line that steers no terminal."""
+    """Give a value of somebody else's as it may be shown: one line that steers no terminal."""
     return " ".join(cleaned(str(value)[:longest]).split())
 
 
@@ -82,7 +82,7 @@ def descriptor_from(item: object) -> Descriptor:
 
 
 def referrer_type(manifest: dict[str, Any]) -> str:
-    """What a manifest says that it holds; the configuration's media type stands in for it."""
+    """Give what a manifest says that it holds; the configuration's media type stands in for it."""
     config = manifest.get("config")
     other = config.get("mediaType") if isinstance(config, dict) else None
     return str(manifest.get("artifactType") or other or "")
@@ -140,16 +140,16 @@ class Layer:
         return cls(**data)
 
     def record(self) -> dict[str, Any]:
-        """The layer as plain JSON values, for a build that will reuse it."""
+        """Give the layer as plain JSON values, for a build that will reuse it."""
         facts = asdict(replace(self, origin="reused"))
         return {name: facts[name] for name in facts.keys() - {"placement", "unverified"}}
 
     def with_origin(self, origin: str) -> Layer:
-        """The same layer, said to come from elsewhere."""
+        """Give the same layer, said to come from elsewhere."""
         return replace(self, origin=origin)
 
     def placed(self, placement: Placement) -> Layer:
-        """The same layer, arrived at its destination."""
+        """Give the same layer, arrived at its destination."""
         return replace(self, placement=placement)
 
 
@@ -208,7 +208,7 @@ class Image:
         return sum(layer.size for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """The image as plain JSON values, its reference and size among them."""
+        """Give the image as plain JSON values, its reference and size among them."""
         derived = {"reference": self.reference, "size": self.size}
         layers = [asdict(layer) for layer in self.layers]
         facts = asdict(replace(self, documents=()))

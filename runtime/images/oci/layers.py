@@ -45,7 +45,7 @@ class Codec:
     media_type: str
 
     def compressor(self) -> Compressor:
-        """A fresh streaming compressor."""
+        """Give a fresh streaming compressor."""
         if self.name == "gzip":
             return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
         if self.name == "zstd":
@@ -72,7 +72,7 @@ class _Uncompressed:
 
 
 def codec_named(name: str) -> Codec:
-    """The codec `zstd`, `gzip` or `none`.
+    """Give the codec `zstd`, `gzip` or `none`.
 
     Raises:
         InvalidInput: There is no such codec.
@@ -157,7 +157,7 @@ class LayerStream:
         self.diff_id = f"sha256:{diff.hexdigest()}"
 
     def layer(self, *, kind: str, title: str) -> Layer:
-        """The layer that came out of it, once it was read to its end."""
+        """Give the layer that came out of it, once it was read to its end."""
         return Layer(
             kind=kind,
             digest=self.digest,

@@ -82,17 +82,17 @@ def source_date_epoch() -> int:
 
 
 def directory_entry(path: str, owner: int = 0, mode: int = 0o755) -> TarEntry:
-    """A directory."""
+    """Give a directory."""
     return TarEntry(path=path, kind="directory", mode=mode, owner=owner)
 
 
 def symlink_entry(path: str, target: str, owner: int = 0) -> TarEntry:
-    """A symbolic link."""
+    """Give a symbolic link."""
     return TarEntry(path=path, kind="symlink", mode=0o777, owner=owner, target=target)
 
 
 def content_entry(path: str, content: bytes, owner: int = 0, mode: int = 0o644) -> TarEntry:
-    """A small file whose content is at hand."""
+    """Give a small file whose content is at hand."""
     return TarEntry(
         path=path, kind="file", mode=mode, owner=owner, size=len(content), content=content
     )
@@ -101,7 +101,7 @@ def content_entry(path: str, content: bytes, owner: int = 0, mode: int = 0o644) 
 def file_entry(
     path: str, file: bytes, *, owner: int = 0, executable: bool | None = None
 ) -> TarEntry:
-    """A file read from disk, links followed; executable as the file is unless told otherwise."""
+    """Give a file read from disk, links followed; executable as the file is by default."""
     status = os.stat(file)
     run = bool(status.st_mode & stat.S_IXUSR) if executable is None else executable
     mode = 0o755 if run else 0o644
@@ -162,7 +162,7 @@ def _raw(path: str) -> bytes:
 
 
 def _listing(top: bytes, inside: bytes, start: str) -> Iterator[tuple[str, os.stat_result]]:
-    """What a directory holds, by name: paths that begin with `start`, and their status."""
+    """Give what a directory holds, by name: paths that begin with `start`, and their status."""
     with _reading(top + b"/" + inside):
         handle = _open_below(top, inside, os.O_DIRECTORY)
         try:
@@ -280,7 +280,7 @@ def tar_size(entries: Iterable[TarEntry], epoch: int) -> int:
 
 
 def _check_path(path: str) -> bytes:
-    """The path as bytes, if an image may hold it."""
+    """Give the path as bytes, if an image may hold it."""
     parts = path.split("/")
     raw = _raw(path)
     if "" in parts or "." in parts or ".." in parts or "\0" in path:
@@ -369,7 +369,7 @@ def _header(entry: TarEntry, epoch: int) -> bytes:
 
 
 def file_chunks(entry: TarEntry) -> Iterator[bytes]:
-    """The bytes of the file that an entry is read from, on a way that no symlink can turn.
+    """Give the bytes of the file that an entry is read from, on a way that no symlink can turn.
 
     Raises:
         ImageError: It cannot be read, or is not what it was when it was listed.
@@ -416,7 +416,7 @@ def _reading(file: bytes) -> Iterator[None]:
 
 
 def changed_while_packed(file: bytes) -> ImageError:
-    """What to raise for a file that is not what it was when it was listed."""
+    """Give what to raise for a file that is not what it was when it was listed."""
     return ImageError(
         f"'{_shown(file)}' changed while it was being read.",
         hint="Let nothing write to the directory while the image is built.",
@@ -431,6 +431,6 @@ def _refused(file: bytes, why: str) -> ImageError:
 
 
 def _shown(file: bytes) -> str:
-    """The name for people: a line break or a terminal's control sequence shows as what it is."""
+    """Give the name for people: line breaks and control sequences show as what they are."""
     text = file.decode("utf-8", "replace")
     return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)

@@ -131,7 +131,7 @@ def open_archive(where: ArchiveReference) -> OpenedImage:
 
 
 def _choose(images: Any, where: ArchiveReference) -> tuple[Mapping[str, Any], str]:
-    """The entry of `manifest.json` that is asked for, and the name that it was found by."""
+    """Give the entry of `manifest.json` that is asked for, and the name that it was found by."""
     if not isinstance(images, list) or not all(isinstance(item, dict) for item in images):
         raise _unusable(where.file, "its manifest.json is no list of images")
     named = [(item, _tags(item)) for item in images]

@@ -53,7 +53,7 @@ class LayoutSource(ImageSource):
         return BlobDirectory(self.directory).open_blob(blob)
 
     def find(self, tag: str = "") -> Descriptor:
-        """The image, or index of images, that the layout names.
+        """Give the image, or index of images, that the layout names.
 
         Args:
             tag: Which one; may be left out when the layout holds a single image.
@@ -64,7 +64,7 @@ class LayoutSource(ImageSource):
         return self.find_named(tag)[0]
 
     def find_named(self, tag: str = "") -> tuple[Descriptor, str]:
-        """What `find` finds, and the name that the layout gives it (may be empty)."""
+        """Give what `find` finds, and the name that the layout gives it (may be empty)."""
         found = [
             item
             for item in self._manifests()
@@ -115,7 +115,7 @@ def _is_referrer(item: Any) -> bool:
 
 
 def _name(item: Any) -> str:
-    """The name that an entry of an index gives its image; empty if it gives none."""
+    """Give the name that an entry of an index gives its image; empty if it gives none."""
     annotations = item.get("annotations") if isinstance(item, dict) else None
     name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else ""

@@ -143,7 +143,7 @@ def _choose(index: OpenedImage, text: str, platform: Platform) -> OpenedImage:
 
 
 def _offer(item: object) -> str:
-    """A platform; variants that we do not build for keep theirs in the name."""
+    """Give a platform; variants that we do not build for keep theirs in the name."""
     described = item.get("platform") if isinstance(item, dict) else None
     if not isinstance(described, dict):
         return ""

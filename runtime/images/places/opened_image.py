@@ -155,7 +155,7 @@ def require_platform(image: OpenedImage, platform: Platform) -> None:
 
 
 def parse_document(content: bytes, what: str) -> dict[str, Any]:
-    """A JSON object that somebody else wrote.
+    """Give a JSON object that somebody else wrote.
 
     Raises:
         ImageError: It is none.
@@ -221,7 +221,7 @@ def check_texts(what: str, values: Iterable[object]) -> None:
 
 
 def oci_layer_type(media_type: str) -> str:
-    """The OCI media type of a layer with the same bytes.
+    """Give the OCI media type of a layer with the same bytes.
 
     Raises:
         ValueError: There is none.

@@ -139,7 +139,7 @@ def _policy(
 
 
 def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
-    """A ConfigMap that says what serves.
+    """Give a ConfigMap that says what serves.
 
     On the InferenceService itself KServe would hand the annotations on to the pods, and each
     change of them would start those again, a canary's stable neighbours too.
@@ -196,7 +196,7 @@ def _part(image: str, name: str, protocol: str, options: InferenceServiceOptions
 
 
 def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dict[str, Any]:
-    """What a predictor runs: our container, or a stored model."""
+    """Give what a predictor runs: our container, or a stored model."""
     resources = pod_resources("resources", options.resources, KSERVE_DEFAULTS, "KServe's default")
     if options.storage_uri:
         model = {

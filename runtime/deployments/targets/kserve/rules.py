@@ -170,7 +170,7 @@ def _refuse_beside(options: InferenceServiceOptions, reason: str) -> None:
 
 
 def _check_stored_canary(name: str, options: InferenceServiceOptions) -> None:
-    """A canary in Standard mode: a second stored model beside the stable one."""
+    """Give a canary in Standard mode: a second stored model beside the stable one."""
     if not options.stable_storage_uri:
         raise InvalidInput(
             "stable_storage_uri: in mode Standard KServe keeps no previous revision; a canary "
