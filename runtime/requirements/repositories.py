@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kfp_bento.runtime.files import file_sha256, parse_toml, read_small_file
 from kfp_bento.runtime.programs import (
-    COMPUTING,
     NETWORK,
     Finished,
     account_for,
     clean_environment,
+    code_variables,
     confined,
+    confinement_hint,
     find_uv,
     memory_for_code,
     run_program,
@@ -80,7 +81,7 @@ def build_wheel(
         confined(
             [
                 *(find_uv(error), "build", "--wheel", "--no-build-isolation", "--offline"),
-                *("--no-config", "--no-sources", "--no-progress", "--no-build-logs"),
+                *("--no-config", "--no-sources", "--no-progress"),
                 *("--python", str(environment / "bin" / "python"), "--out-dir", str(built)),
                 str(project),
             ],
@@ -89,7 +90,7 @@ def build_wheel(
         doing=f"Building {name}",
         directory=work,
         environment=clean_environment(
-            COMPUTING,
+            code_variables(),
             HOME=str(_folder(work / "home")),
             UV_CACHE_DIR=str(work / "cache"),
             UV_PYTHON_DOWNLOADS="never",
@@ -106,7 +107,7 @@ def build_wheel(
     if done.status or len(wheels) != 1:
         raise error(
             f"{repository.text} cannot be built into a wheel: {done.last_lines()}",
-            hint="Its build runs without network, and with what its pyproject.toml requires. "
+            hint=f"Its build has what its pyproject.toml requires. {confinement_hint()} "
             + PUBLISH_INSTEAD,
         )
     _check_name(wheels[0], name, repository, error)
