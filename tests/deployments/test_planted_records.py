@@ -386,6 +386,20 @@ def test_without_a_seal_nothing_brings_what_the_live_release_does_not_have(
     assert api.patches == []
 
 
+SWITCHES = ("enable-container-privileged", "enable-host-pid", "run-container-as-root")
+
+
+@pytest.mark.parametrize("which", ["bento deployment", "bento request"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_without_a_seal_no_power_over_the_node_comes_back(which: str, switch: str) -> None:
+    more = {**RENDERED[which][3], "annotations": {f"yatai.ai/{switch}": "true"}}
+    evil = released(which, **more)
+    good = believed(encode_good(evil), evil.primary)
+    with pytest.raises(DeploymentError, match=f"it brings yatai.ai/{switch}=true, which"):
+        good.check_gains(released(which).recorded)
+    good.check_gains(evil.recorded)
+
+
 def test_what_would_not_be_brought_back_is_told_with_how_a_release_stands(api: ApiServer) -> None:
     release = released("workload")
     text = record(release, options={"service_account": "admin"})

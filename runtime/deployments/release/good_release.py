@@ -5,8 +5,8 @@ rendered from: the target, the image, the facts of the bento and the options, as
 them. To restore them is to render them again, which every refusal of the options stands before;
 what is applied then is what the target renders for this very release, and nothing else can be
 said. What options can ask for is another image and what the pods may use: a shared key
-(`KFP_BENTO_RECORD_KEY`) seals records as our own, and one without a seal brings no Secret, account
-or token that the live release does not have.
+(`KFP_BENTO_RECORD_KEY`) seals records as our own, and one without a seal brings no Secret, account,
+token or power over its node that the live release does not have.
 """
 
 from __future__ import annotations
@@ -69,11 +69,12 @@ class GoodRelease:
         """Refuse a release without a seal whose pods may use what live objects do not.
 
         Raises:
-            DeploymentError: It brings a Secret, an account or a token, by its name.
+            DeploymentError: It brings a Secret, an account, a token or a power, by its name.
         """
         if self.sealed or self.release is None:
             return
-        if gains := sorted(set(_used(self.release.manifests)) - set(_used(live))):
+        powers = self.release.target.powers
+        if gains := sorted(set(_used(self.release.manifests, powers)) - set(_used(live, powers))):
             raise DeploymentError(
                 f"The good release of {self.release.primary} on record (revision {self.revision}) "
                 f"is not believed: it brings {', '.join(gains)}, which the live release does not "
@@ -164,8 +165,8 @@ def _rendered(told: Mapping[str, Any], primary: ObjectRef) -> Release | None:
     return release
 
 
-def _used(value: Any) -> Iterator[str]:
-    """Give the Secrets, accounts and tokens that pods of some objects may use."""
+def _used(value: Any, powers: frozenset[str]) -> Iterator[str]:
+    """Give the Secrets, accounts, tokens and powers that pods of some objects have."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key in _SECRET_NAMES:
@@ -178,10 +179,12 @@ def _used(value: Any) -> Iterator[str]:
                 yield f"ServiceAccount {inner}"
             elif key == "automountServiceAccountToken" and inner:
                 yield "a token of the Kubernetes API"
-            yield from _used(inner)
+            elif key in powers:
+                yield f"{key}={inner}"
+            yield from _used(inner, powers)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _used(inner)
+            yield from _used(inner, powers)
 
 
 def _unpack(packed: str) -> dict[str, Any]:

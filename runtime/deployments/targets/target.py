@@ -82,6 +82,7 @@ class Target:
         builder: Gives the image that the cluster itself has built for a release, by the digest
             that its pods run; None where the cluster builds nothing.
         needs_bento: Whether nothing can be rendered without a bento.
+        powers: Annotations by which pods get more rights over their node, whatever the value.
         installs: What to do where a cluster lacks kinds of an API group, by the group.
     """
 
@@ -103,6 +104,7 @@ class Target:
     is_in_use: Callable[[Manifest, Objects], bool] | None = None
     builder: Callable[[ClusterConnection, Objects], str] | None = None
     needs_bento: bool = True
+    powers: frozenset[str] = frozenset()
     installs: Mapping[str, str] = field(default_factory=dict)
 
     @property

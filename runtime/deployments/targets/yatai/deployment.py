@@ -29,6 +29,7 @@ from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
 from kfp_bento.runtime.deployments.targets.yatai.settings import (
     CONTROL_ANNOTATIONS,
     INSTALLS,
+    POWERS,
     BentoDeploymentOptions,
     RunnerOverride,
 )
@@ -285,4 +286,5 @@ BENTO_DEPLOYMENT = Target(
     stale_owned=stale_runners,
     is_in_use=is_named_by,
     installs=INSTALLS,
+    powers=POWERS,
 )

@@ -34,7 +34,7 @@ from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
 )
-from kfp_bento.runtime.deployments.targets.yatai.settings import INSTALLS
+from kfp_bento.runtime.deployments.targets.yatai.settings import INSTALLS, POWERS
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     bento_of,
@@ -174,4 +174,5 @@ BENTO_REQUEST = Target(
     stale_owned=stale_runners,
     is_in_use=is_named_by,
     installs=INSTALLS,
+    powers=POWERS,
 )

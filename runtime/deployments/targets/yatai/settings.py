@@ -68,6 +68,9 @@ CONTROL_ANNOTATIONS = frozenset(
         "proxy-sidecar-resources-requests-memory",
     )
 )
+POWERS = frozenset(
+    name for name in CONTROL_ANNOTATIONS if "/enable-" in name or name.endswith("-as-root")
+)
 _STRATEGIES = ("RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout")
 _RESERVED_ENVS: Mapping[str, str] = {
     "PORT": "moves the port away from 3000, where the operator's proxies and probes expect it",
