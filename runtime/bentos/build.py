@@ -26,7 +26,11 @@ from kfp_bento.runtime.bentos.lock import (
     users_requirements,
 )
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
-from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
+from kfp_bento.runtime.bentos.service_source import (
+    SERVICE_MODULE,
+    generated_files,
+    service_class_name,
+)
 from kfp_bento.runtime.bentos.tree import (
     add_model,
     finish_files,
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 2
+GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
@@ -257,7 +261,7 @@ def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Pat
     files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
     for file, content in files.items():
         (context / file).write_bytes(content)
-    return context, f"service:{service_class_name(name)}"
+    return context, f"{SERVICE_MODULE}:{service_class_name(name)}"
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:

@@ -1,6 +1,6 @@
 """JSON in and out of an MLflow model: typed rows, checked tensors, plain answers.
 
-This file lies beside `service.py` in every bento that kfp-bento generates. It needs nothing of
+This file lies beside the service in every bento that kfp-bento generates. It needs nothing of
 kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the service has anyway,
 and `pyfunc_body` and `pyfunc_guard`, which lie there too.
 
