@@ -34,7 +34,10 @@ BODY_MODULE = "pyfunc_body.py"
 LARGEST_SERVICE = 16 * 1024 * 1024
 """Bytes of a `service.py` that is looked at; a signature may have many thousand columns."""
 
-TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
+VALUE_MODULES = ("pyfunc_types.py", "pyfunc_tensors.py", "pyfunc_answers.py")
+"""The same, for what values mean; `SUPPORT_MODULE` shows what is in them."""
+
+TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE, *VALUE_MODULES)
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -244,11 +247,11 @@ def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
-        types.imports.add("table")
-        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
         if _has_type_hints(route.model):
-            types.imports = types.imports - {"table"} | {"native"}
-            return f"list[{kinds[0]}]", "native(inputs)"
+            types.imports.add("native")
+            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native(inputs)"
+        types.imports.add("table")
+        kinds = [types.column(column.type, f"{route.prefix} row") for column in columns]
         if len(kinds) == 1:
             return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
         record = f"{route.prefix}Record"
