@@ -25,6 +25,7 @@ from kfp_bento.runtime.bentos.lock import (
     requirement_texts,
     users_requirements,
 )
+from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import (
     SERVICE_MODULE,
@@ -104,7 +105,7 @@ def build_bento(
 
     Raises:
         InvalidInput: A name, version, path or allowed source cannot be used.
-        BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
+        BentoError: The service cannot be built or the dependencies locked, or models share code.
     """
     directory = Path(directory).absolute()
     wanted = _BuildRequest(
@@ -243,6 +244,7 @@ def _check(asked: _BuildRequest) -> None:
             "show_example=False is for generated services; what yours shows is up to it.",
             hint="Leave show_example as it is.",
         )
+    check_model_code(asked.models)
 
 
 def _check_destination(directory: Path) -> None:
