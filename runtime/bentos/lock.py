@@ -19,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import read_small_file
+from kfp_bento.runtime.models import unknown_conda_packages
 from kfp_bento.runtime.programs import cleaned, run_uv
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
@@ -76,14 +77,37 @@ def bento_requirements(
         sources: What models may name besides names and versions.
 
     Raises:
-        BentoError: A line is no requirement, or asks for what is not allowed.
+        BentoError: A line is no requirement, or asks for what is not allowed, or a model needs a
+            conda package of which it is not known what pip calls it.
     """
-    lines = [line for model in models for line in model_requirements(model, sources)]
+    extra = list(extra)
+    lines = []
+    for model in models:
+        _check_conda(model, extra)
+        lines += model_requirements(model, sources)
     lines += [line for line in extra if distribution_name(line) != "bentoml"]
     named = {distribution_name(line) for line in lines}
     lines += [name for name in NEEDED_BY_PYFUNC if name not in named]
     lines.append(f"bentoml=={version('bentoml')}")
     return list(dict.fromkeys(lines))
+
+
+def _check_conda(model: ModelVersion, extra: Iterable[str]) -> None:
+    """Refuse a model that needs what only conda is known to have, unless it is answered for."""
+    if not (model.directory / "conda.yaml").is_file():
+        return
+    unknown = unknown_conda_packages(model.directory, extra)
+    if not unknown:
+        return
+    shown_names = ", ".join(shown(text) for text in unknown[:8]) + (", …" if unknown[8:] else "")
+    first = re.split(r"[^A-Za-z0-9._-]", unknown[0].rpartition("::")[2].strip())[0]
+    raise BentoError(
+        f"The model {cleaned(model.uri)} needs conda packages, and it is not known what pip calls "
+        f"them: {shown_names}.",
+        hint=f"Name each as pip has it: --requirement '{first}==…' (requirements=); what is no "
+        f"Python package goes into the base image, and is left out by --requirement "
+        f"\"{first}; python_version < '3'\".",
+    )
 
 
 def model_requirements(model: ModelVersion, sources: AllowedSources = NAMES_ONLY) -> list[str]:

@@ -1,6 +1,6 @@
 """JSON to what an MLflow model takes: typed rows become DataFrames, tensors arrays.
 
-This file lies beside `service.py` in every bento that kfp-bento generates. It needs nothing of
+This file lies beside the service in every bento that kfp-bento generates. It needs nothing of
 kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the service has anyway,
 and the other `pyfunc_…` files, which lie there too. It shows what `service.py` uses of them:
 
