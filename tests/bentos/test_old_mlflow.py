@@ -163,8 +163,8 @@ def test_the_mlflow_that_logged_a_model_serves_it(
 # From here on: MLflow as it was, and the real index.
 
 
-def make_environment(place: Path, python: str, *what: str) -> Path:
-    """Makes a virtual environment with packages; gives its interpreter."""
+def make_environment(place: Path, python: str, *install: str) -> Path:
+    """Makes a virtual environment by a command of uv's; gives its interpreter."""
     uv = find_uv_bin()
     found = place / "bin" / "python"
     # pyenv's shims answer for the versions of the moment only.
@@ -172,7 +172,7 @@ def make_environment(place: Path, python: str, *what: str) -> Path:
     chosen = str(have[-1]) if have else python
     subprocess.run([uv, "venv", "-q", "--python", chosen, str(place)], check=True)
     subprocess.run(
-        [uv, "pip", "install", "-q", "--only-binary", ":all:", "--python", str(found), *what],
+        [uv, "pip", *install, "-q", "--only-binary", ":all:", "--python", str(found)],
         check=True,
     )
     return found
@@ -197,7 +197,7 @@ def test_a_model_of_an_old_mlflow_predicts_in_its_lock(
 ) -> None:
     wanted = (f"mlflow=={release}", f"scikit-learn=={learn}", "setuptools<81")
     try:
-        old = make_environment(tmp_path / "old", python, *wanted)
+        old = make_environment(tmp_path / "old", python, "install", *wanted)
     except subprocess.CalledProcessError:
         pytest.skip(f"Python {python} is not to be had here")
     subprocess.run([old, "-c", SAVE, tmp_path / "model"], check=True, cwd=tmp_path)
@@ -205,7 +205,7 @@ def test_a_model_of_an_old_mlflow_predicts_in_its_lock(
     model = load_model(tmp_path / "model")
     lock = tmp_path / "lock.txt"
     lock.write_text(lock_requirements(bento_requirements([model]), [], python, tmp_path))
-    new = make_environment(tmp_path / "new", python, "--require-hashes", "-r", str(lock))
+    new = make_environment(tmp_path / "new", python, "sync", "--require-hashes", str(lock))
     done = subprocess.run(
         [new, "-c", PREDICT, tmp_path / "model"],
         check=True,
