@@ -19,6 +19,7 @@ def build_bento(
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
     show_example: bool = True,
     allow_sources: list = [],  # noqa: B006
+    scan: dict = {},  # noqa: B006
 ) -> str:
     """Build a bento with locked dependencies and a version derived from its content.
 
@@ -35,6 +36,8 @@ def build_bento(
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the model's own requirements may name, and of repositories (git+https://host/path/),
             whose code is run to build wheels; empty allows names and versions only.
+        scan: The verdict of scan_model on this model; one that did not pass is refused. Empty
+            where nobody scanned.
 
     Returns:
         The bento's tag, name:version.
@@ -42,9 +45,12 @@ def build_bento(
     from pathlib import Path
 
     from kfp_bento.runtime import bentos, models
+    from kfp_bento.runtime import scan as scans
 
+    loaded = models.load_model(Path(model.path), record=model.metadata.get("record", ""))
+    scans.require_passed(scan, loaded)
     built = bentos.build_bento(
-        [models.load_model(Path(model.path), record=model.metadata.get("record", ""))],
+        [loaded],
         Path(bento.path),
         name=bento_name,
         service=Path(service_source) if service_source else None,
