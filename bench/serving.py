@@ -138,10 +138,12 @@ def _processor_seconds(root: int) -> float:
 
 def _wait(side: Side, port: int, process: subprocess.Popen[bytes], start: float, log: Path) -> None:
     while process.poll() is None and time.perf_counter() - start < START_SECONDS:
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{side.ready}", timeout=5) as got:
-                if got.status == 200:
-                    return
+        with (
+            contextlib.suppress(OSError, urllib.error.URLError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{side.ready}", timeout=5) as got,
+        ):
+            if got.status == 200:
+                return
         time.sleep(0.02)
     raise SystemExit(f"{side.name} did not start:\n{log.read_text(errors='replace')[-3000:]}")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Request
-from kfp_bento.runtime.bentos.service_source import SERVICE_MODULE, Speech, generated_files
+from kfp_bento.runtime.bentos import build_bento
+from kfp_bento.runtime.models import load_model
 
 ROWS = 10_000
 
@@ -140,31 +141,19 @@ def sides(work: Path) -> list[Side]:
 def _generated(
     work: Path, model: Path, start: tuple[tuple[str, ...], tuple[str, ...]], bodies: Any
 ) -> list[Side]:
-    from kfp_bento.runtime.bentos.build import bento_models
-    from kfp_bento.runtime.bentos.tree import add_model
-    from kfp_bento.runtime.models import load_model
-
-    version = load_model(model)
-    tags = bento_models([version])
-    home = work / "home"
-    add_model(version, tags[0].tag, home / "models")
     found = []
     for name, options in GENERATED.items():
-        files = generated_files("wine", [version], tags, **options)
         folder = work / name.replace(", ", "-")
-        folder.mkdir()
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
-        command = (*start[0], f"{SERVICE_MODULE}:WineService", *start[1])
+        build_bento([load_model(model)], folder, name="wine", **options)
+        command = (*start[0], str(folder), *start[1])
         asked = [Request("/predict", body) for body in bodies]
-        environment = {"BENTOML_HOME": str(home)}
-        found.append(Side(name, command, "--port", folder, "/readyz", *asked, environment))
+        found.append(Side(name, command, "--port", work, "/readyz", *asked))
     return found
 
 
 GENERATED: dict[str, dict[str, Any]] = {
     "generated": {},
-    "generated, batching": {"speaks": Speech(max_batch_size=20_000)},
+    "generated, batching": {"max_batch_size": ROWS},
 }
 
 

@@ -25,11 +25,13 @@ from kfp_bento.runtime.bentos.lock import (
     requirement_texts,
     users_requirements,
 )
+from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import (
     SERVICE_MODULE,
     generated_files,
     service_class_name,
+    service_routes,
 )
 from kfp_bento.runtime.bentos.tree import (
     add_model,
@@ -104,7 +106,7 @@ def build_bento(
 
     Raises:
         InvalidInput: A name, version, path or allowed source cannot be used.
-        BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
+        BentoError: The service cannot be built or the dependencies locked, or models share code.
     """
     directory = Path(directory).absolute()
     wanted = _BuildRequest(
@@ -214,6 +216,11 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
     return made
 
 
+def model_paths(models: Sequence[ModelVersion]) -> dict[str, str]:
+    """Give the path at which a generated service asks each model, by the model's tag."""
+    return {route.tag: route.path for route in service_routes(models, bento_models(models))}
+
+
 def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
     minors = sorted({".".join(m.python_version.split(".")[:2]) for m in models if m.python_version})
     if not wanted and len(minors) > 1:
@@ -243,6 +250,7 @@ def _check(asked: _BuildRequest) -> None:
             "show_example=False is for generated services; what yours shows is up to it.",
             hint="Leave show_example as it is.",
         )
+    check_model_code(asked.models)
 
 
 def _check_destination(directory: Path) -> None:

@@ -19,7 +19,7 @@ from pyfunc_body import read_body  # type: ignore[import-not-found]
 from pyfunc_guard import traced  # type: ignore[import-not-found]
 from pyfunc_json import answer  # type: ignore[import-not-found]
 from pyfunc_lean import Answer, Asked, Handler, encoded  # type: ignore[import-not-found]
-from pyfunc_workers import Ask, Batching, Desk, Workers  # type: ignore[import-not-found]
+from pyfunc_workers import Batching, Desk, Workers  # type: ignore[import-not-found]
 from starlette.exceptions import HTTPException
 
 SMALL = 8 * 2**10

@@ -20,7 +20,6 @@ import gc
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import os
 import re
@@ -56,7 +55,7 @@ LARGEST_HEADERS = 32 * 2**10
 LONGEST_DRAIN = 5.0
 HEALTH = ("livez", "readyz", "healthz", "health")
 
-TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # noqa: UP041 (two classes in Python 3.10)
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes in Python 3.10
 
 log = logging.getLogger("bentoml.kfp_bento")
 

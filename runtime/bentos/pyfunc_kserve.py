@@ -156,7 +156,8 @@ def _tensors(model: Any, data: Any, params: Any) -> tuple[list[dict[str, Any]], 
     """Asks a model and gives its answer as tensors."""
     kept = _Kept(model)
     plain = answer(kept, data, params)
-    return outputs_of(kept.answer, plain)
+    found: tuple[list[dict[str, Any]], str] = outputs_of(kept.answer, plain)
+    return found
 
 
 class _Kept:
@@ -203,7 +204,8 @@ def _of_v1(model: Served, raw: bytes) -> bytes:
     body.pop("instances", None)
     if "parameters" in body:
         body["params"] = body.pop("parameters")
-    return encoded(body).encode()
+    text: str = encoded(body)
+    return text.encode()
 
 
 def _by_name(rows: list[Any]) -> dict[str, list[Any]]:

@@ -19,9 +19,7 @@ from timeit import default_timer
 from typing import Any
 
 import anyio
-from bentoml._internal.container import (  # type: ignore[import-untyped]
-    BentoMLContainer,
-)
+from bentoml._internal.container import BentoMLContainer
 from bentoml._internal.context import server_context, trace_context
 from opentelemetry import propagate, trace
 from pyfunc_guard import Request  # type: ignore[import-not-found]

@@ -129,7 +129,7 @@ class _Watched:
         self.predict = predict
 
 
-def _refusal(error: Any) -> Exception:
+def _refusal(error: Any) -> Any:
     """Gives what may be told of an error of MLflow's."""
     found = _REASONS.search(str(error.message))
     told = found[0].strip(" :.;,") if found else "MLflow does not take this request"

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bentoml._internal.service.openapi.specification import (  # type: ignore[import-untyped]
-    PathItem,
-)
+from bentoml._internal.service.openapi.specification import PathItem
 
 _ANY: dict[str, Any] = {}
 _TEXT = {"type": "string"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
-from bentoml._internal.context import server_context  # type: ignore[import-untyped]
+from bentoml._internal.context import server_context
 from pyfunc_endpoints import Served, predict  # type: ignore[import-not-found]
 from pyfunc_guard import (  # type: ignore[import-not-found]
     Guard,

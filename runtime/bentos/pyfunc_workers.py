@@ -115,8 +115,8 @@ class Desk:
             while jobs := self._taken():
                 try:
                     answers = await self._workers.run(_asked_together, self._model, jobs)
-                except BaseException as error:
-                    answers = [(None, error)] * len(jobs)
+                except BaseException as failure:
+                    answers = [(None, failure)] * len(jobs)
                 for job, (value, error) in zip(jobs, answers, strict=True):
                     _settle(job, value, error)
         finally:
