@@ -115,7 +115,7 @@ def sample_request(bento: Bento | None) -> Any:
         The body of `POST /predict`; None where the service is not a generated one, or where its
         model has no input example.
     """
-    if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
+    if bento is None or not is_generated(bento):
         return None
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
@@ -123,6 +123,11 @@ def sample_request(bento: Bento | None) -> Any:
     problem = f"The example {example.name} of the bento {bento.tag} cannot be read"
     with reading(problem, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
+
+
+def is_generated(bento: Bento) -> bool:
+    """Say whether a bento's service was generated from the signatures of its models."""
+    return (bento.directory / "src" / SUPPORT_MODULE).is_file()
 
 
 def can_require_token(bento: Bento) -> bool:
@@ -166,7 +171,7 @@ def generated_files(
             module with a name of the service's own.
     """
     _check_module_names(models)
-    routes = _routes(models, bento_models)
+    routes = service_routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
     source = _module(name, routes, shown)
@@ -189,7 +194,10 @@ def _check_module_names(models: Sequence[ModelVersion]) -> None:
                 )
 
 
-def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) -> list[Route]:
+def service_routes(
+    models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]
+) -> list[Route]:
+    """Give the route of each model in a generated service."""
     if len(models) == 1:
         return [Route(models[0], bento_models[0].tag, "/predict", "", "")]
     names = [model.tag.partition(":")[0] for model in bento_models]
