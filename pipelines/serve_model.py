@@ -41,7 +41,9 @@ def serve_with(deploy, *, name: str):
         mlflow_secret: str = "kfp-bento-mlflow",
         bento_name: str = "",
         bento_show_example: bool = True,
-        allow_sources: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        bento_python_version: str = "",
+        bento_requirements: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        allow_sources: list = [],  # noqa: B006
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
@@ -74,6 +76,8 @@ def serve_with(deploy, *, name: str):
                 tracking_uri that they are for; may be absent.
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
+            bento_python_version: Python of the bento, such as 3.11; empty takes the model's.
+            bento_requirements: Requirements to lock besides the model's own, one per item.
             allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
@@ -115,6 +119,8 @@ def serve_with(deploy, *, name: str):
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,
+            python_version=bento_python_version,
+            extra_requirements=bento_requirements,
         )
         with_record_key(bento, record_secret)
 

@@ -19,6 +19,7 @@ def build_bento(
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
     show_example: bool = True,
     allow_sources: list = [],  # noqa: B006
+    python_version: str = "",
 ) -> str:
     """Build a bento with locked dependencies and a version derived from its content.
 
@@ -35,6 +36,7 @@ def build_bento(
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the model's own requirements may name, and of repositories (git+https://host/path/),
             whose code is run to build wheels; empty allows names and versions only.
+        python_version: Python of the bento, such as 3.11; empty takes the model's own.
 
     Returns:
         The bento's tag, name:version.
@@ -51,6 +53,7 @@ def build_bento(
         requirements=extra_requirements,
         show_example=show_example,
         allow_sources=allow_sources,
+        python_version=python_version,
     )
     bento.metadata.update(
         tag=built.tag,
