@@ -27,7 +27,12 @@ from kfp_bento.runtime.bentos.lock import (
 )
 from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
-from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
+from kfp_bento.runtime.bentos.service_source import (
+    SERVICE_MODULE,
+    generated_files,
+    service_class_name,
+    service_routes,
+)
 from kfp_bento.runtime.bentos.tree import (
     add_model,
     finish_files,
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 2
+GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
@@ -211,6 +216,11 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
     return made
 
 
+def model_paths(models: Sequence[ModelVersion]) -> dict[str, str]:
+    """Give the path at which a generated service asks each model, by the model's tag."""
+    return {route.tag: route.path for route in service_routes(models, bento_models(models))}
+
+
 def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
     minors = sorted({".".join(m.python_version.split(".")[:2]) for m in models if m.python_version})
     if not wanted and len(minors) > 1:
@@ -261,7 +271,7 @@ def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Pat
     files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
     for file, content in files.items():
         (context / file).write_bytes(content)
-    return context, f"service:{service_class_name(name)}"
+    return context, f"{SERVICE_MODULE}:{service_class_name(name)}"
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:

@@ -11,6 +11,7 @@ from kfp_bento.runtime.models.identity import (
 )
 from kfp_bento.runtime.models.mlmodel import (
     read_example,
+    read_flavors,
     read_mlmodel_of,
 )
 from kfp_bento.runtime.models.modules import own_modules
@@ -54,6 +55,7 @@ __all__ = [
     "portable_files",
     "pull_model",
     "read_example",
+    "read_flavors",
     "read_mlmodel_of",
     "read_registered_model",
     "read_registered_version",

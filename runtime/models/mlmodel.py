@@ -85,6 +85,16 @@ def read_mlmodel_of(directory: Path) -> Mlmodel:
     return read_mlmodel(mlmodel_text(directory))
 
 
+def read_flavors(directory: Path) -> dict[str, dict[str, Any]]:
+    """Give what the `MLmodel` file of a directory says of each flavor, as it stands there.
+
+    Raises:
+        ModelError: As `read_mlmodel` says.
+    """
+    flavors = _flavors(mlmodel_mapping(mlmodel_text(directory)))
+    return {name: said for name, said in flavors.items() if isinstance(said, dict)}
+
+
 def mlmodel_text(directory: Path) -> bytes:
     """Give the content of a directory's `MLmodel` file.
 
