@@ -130,7 +130,7 @@ def serve_with(deploy, *, name: str):
 
         bento = build_bento(
             model=pulled.outputs["model"],
-            scan=scanned.outputs["verdict"],
+            scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,
