@@ -9,6 +9,7 @@ from kfp_bento.components import (
     deploy_bento,
     promote_model,
     pull_model,
+    scan_model,
     smoke_test,
 )
 from kfp_bento.pipelines.credentials import (
@@ -39,6 +40,8 @@ def serve_with(deploy, *, name: str):
         promote_alias: str,
         mlflow_tracking_uri: str = "",
         mlflow_secret: str = "kfp-bento-mlflow",
+        scan_policy: str = "warn",
+        scan_allow: list = [],  # noqa: B006
         bento_name: str = "",
         bento_show_example: bool = True,
         bento_verify: bool = True,
@@ -74,6 +77,9 @@ def serve_with(deploy, *, name: str):
             mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
                 tracking_uri that they are for; may be absent.
+            scan_policy: What comes of a model that runs code when it is loaded: off does not look,
+                warn reports it, enforce refuses it before anything is built.
+            scan_allow: Names of findings, exactly as the scan reports them, that do not count.
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
             bento_verify: Start the bento before it becomes an image, and compare its answers with
@@ -115,8 +121,12 @@ def serve_with(deploy, *, name: str):
         with_mlflow_credentials(pulled, mlflow_secret)
         with_record_key(pulled, record_secret)
 
+        scanned = scan_model(model=pulled.outputs["model"], policy=scan_policy, allow=scan_allow)
+        with_record_key(scanned, record_secret)
+
         bento = build_bento(
             model=pulled.outputs["model"],
+            scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,

@@ -24,6 +24,7 @@ def build_bento(
     requests: list = [],  # noqa: B006
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
+    scan_verdict: dict = {},  # noqa: B006
 ) -> str:
     """Build a bento with locked dependencies, and prove that it answers as its model does.
 
@@ -50,15 +51,22 @@ def build_bento(
             or base64 with media_type; method, headers, label and expect (model or service).
         relative_tolerance: Allowed difference of floats relative to the expected value.
         absolute_tolerance: Allowed difference of floats in the value's own unit.
+        scan_verdict: The verdict of scan_model on this model; one that did not pass is refused.
+            Empty where nobody scanned.
 
     Returns:
         The bento's tag, name:version.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import bentos, models, proof
+    from kfp_bento.runtime import bentos, models, proof, scan
 
-    loaded = [models.load_model(Path(model.path), record=model.metadata.get("record", ""))]
+    loaded = [
+        scan.let_pass(
+            scan_verdict,
+            models.load_model(Path(model.path), record=model.metadata.get("record", "")),
+        )
+    ]
     built = bentos.build_bento(
         loaded,
         Path(bento.path),

@@ -25,8 +25,10 @@ from kfp_bento.runtime.bentos.lock import (
     requirement_texts,
     users_requirements,
 )
+from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import (
+    SERVICE_MODULE,
     generated_files,
     service_class_name,
     service_routes,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 2
+GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
@@ -104,7 +106,7 @@ def build_bento(
 
     Raises:
         InvalidInput: A name, version, path or allowed source cannot be used.
-        BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
+        BentoError: The service cannot be built or the dependencies locked, or models share code.
     """
     directory = Path(directory).absolute()
     wanted = _BuildRequest(
@@ -248,6 +250,7 @@ def _check(asked: _BuildRequest) -> None:
             "show_example=False is for generated services; what yours shows is up to it.",
             hint="Leave show_example as it is.",
         )
+    check_model_code(asked.models)
 
 
 def _check_destination(directory: Path) -> None:
@@ -266,7 +269,7 @@ def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Pat
     files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
     for file, content in files.items():
         (context / file).write_bytes(content)
-    return context, f"service:{service_class_name(name)}"
+    return context, f"{SERVICE_MODULE}:{service_class_name(name)}"
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:

@@ -1,6 +1,6 @@
 """A request's body to typed values: row by row, within limits, with few and short errors.
 
-This file lies beside `service.py` in every bento that kfp-bento generates. A parser lets nothing
+This file lies beside the service in every bento that kfp-bento generates. A parser lets nothing
 else run while it works, and lists every error that it finds. So a body is parsed in a thread, a few
 rows at a time, and nothing is looked at behind the first errors. What is told names the field, and
 never what was given.

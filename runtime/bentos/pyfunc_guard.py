@@ -1,6 +1,6 @@
 """The border of a generated service: who may ask, how much at once, and what is told.
 
-This file lies beside `service.py` in every bento that kfp-bento generates, and needs BentoML only.
+This file lies beside the service in every bento that kfp-bento generates, and needs BentoML only.
 `GuardedService` puts `Guard` before everything that BentoML answers. Environment variables:
 
 - `KFP_BENTO_API_TOKEN`, `KFP_BENTO_API_TOKEN_FILE`: what callers have to present as

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from dataclasses import dataclass
 from importlib import resources
@@ -14,13 +15,16 @@ from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import parse_json_value, read_small_file, reading
-from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
+from kfp_bento.runtime.models import Column, ModelSignature, model_files, read_mlmodel_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from kfp_bento.runtime.bentos.bento import Bento, BentoModel
     from kfp_bento.runtime.models import ModelVersion
+
+SERVICE_MODULE = "kfp_bento_service"
+"""The module of a generated service; a model's own code often has a `service`."""
 
 SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
@@ -32,9 +36,12 @@ BODY_MODULE = "pyfunc_body.py"
 """The same, for reading what is sent."""
 
 LARGEST_SERVICE = 16 * 1024 * 1024
-"""Bytes of a `service.py` that is looked at; a signature may have many thousand columns."""
+"""Bytes of a service's module that are looked at; a signature may have many thousand columns."""
 
-TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
+VALUE_MODULES = ("pyfunc_types.py", "pyfunc_tensors.py", "pyfunc_answers.py")
+"""The same, for what values mean; `SUPPORT_MODULE` shows what is in them."""
+
+TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE, *VALUE_MODULES)
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -131,7 +138,7 @@ def can_require_token(bento: Bento) -> bool:
     """
     source = bento.directory / "src"
     try:
-        service = read_small_file(source / "service.py", LARGEST_SERVICE).decode()
+        service = read_small_file(source / f"{SERVICE_MODULE}.py", LARGEST_SERVICE).decode()
     except (OSError, ValueError):
         return False
     return (source / GUARD_MODULE).is_file() and "\n    service_class=GuardedService,\n" in service
@@ -160,15 +167,31 @@ def generated_files(
         show_example: Whether the API page shows the first row of each model's input example.
 
     Raises:
-        BentoError: A signature has a type that no service can be made for.
+        BentoError: A signature has a type that no service can be made for, or a model brings a
+            module with a name of the service's own.
     """
+    _check_module_names(models)
     routes = service_routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
     source = _module(name, routes, shown)
     here = resources.files(__package__)
     support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
-    return {"service.py": source.encode(), **support, **shown}
+    return {f"{SERVICE_MODULE}.py": source.encode(), **support, **shown}
+
+
+def _check_module_names(models: Sequence[ModelVersion]) -> None:
+    """Refuse a model whose code would be imported instead of the service's, or the other way."""
+    own = {SERVICE_MODULE, *(file.removesuffix(".py") for file in TRAVELLERS)}
+    for model in models:
+        for file in sorted(model_files(model.directory)):
+            folder, _, rest = file.partition("/")
+            if folder == "code" and re.split(r"[./]", rest)[0] in own:
+                raise BentoError(
+                    f"The model {model.uri or model.name} brings the file {file}, and the service "
+                    "has a module of that name too; Python would import one in place of the other.",
+                    hint="Log the model again with that module under another name.",
+                )
 
 
 def service_routes(
@@ -193,7 +216,7 @@ def service_routes(
 
 
 def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
-    """Give the source of `service.py`; what is not ours goes through `literal` or `docstring`."""
+    """Give the service's source; what is not ours goes through `literal` or `docstring`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     types = ServiceTypes()
@@ -252,11 +275,11 @@ def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
-        types.imports.add("table")
-        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
         if _has_type_hints(route.model):
-            types.imports = types.imports - {"table"} | {"native"}
-            return f"list[{kinds[0]}]", "native(inputs)"
+            types.imports.add("native")
+            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native(inputs)"
+        types.imports.add("table")
+        kinds = [types.column(column.type, f"{route.prefix} row") for column in columns]
         if len(kinds) == 1:
             return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
         record = f"{route.prefix}Record"

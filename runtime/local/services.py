@@ -17,7 +17,12 @@ from kfp_bento.runtime.errors import InvalidInput, LocalRunError
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.engines import Engine, usable_engine
 from kfp_bento.runtime.local.private import private_directory
-from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
+from kfp_bento.runtime.local.processes import (
+    free_port,
+    last_lines,
+    log_size,
+    wait_until_answers,
+)
 from kfp_bento.runtime.local.relay import INSIDE, SOCKET, relay
 from kfp_bento.runtime.local.request import CheckedRelease
 from kfp_bento.runtime.programs import COMPUTING, clean_environment, confined, start_program
@@ -163,8 +168,9 @@ class Services:
             asked = ("python3", "-I", "-c", source, str(port))
             return {"ours": True, "other": False}.get(engine.ask(name, *asked) or "")
 
+        since = log_size(log)
         with _container(engine, argv, name, log) as process:
-            yield self._ready(port, process, log, f"The image in {engine.name}", listens)
+            yield self._ready(port, process, log, f"The image in {engine.name}", listens, since)
 
     @contextlib.contextmanager
     def _cut_off(self, engine: Engine, image: str) -> Iterator[str]:
@@ -184,6 +190,7 @@ class Services:
             argv = engine.run_arguments(
                 image, name, _variables_inside(INNER_PORT), network="none", shared={shared: SHARED}
             )
+            since = log_size(log)
             with _container(engine, argv, name, log) as process:
                 self._await_container(engine, name, process)
                 with start_program(
@@ -192,7 +199,8 @@ class Services:
                     directory=Path("/"),
                     log=self.directory / "relay.log",
                 ):
-                    yield self._ready(port, process, log, f"The image in {engine.name}")
+                    what = f"The image in {engine.name}"
+                    yield self._ready(port, process, log, what, since=since)
 
     def _await_container(self, engine: Engine, name: str, process: subprocess.Popen[bytes]) -> None:
         """Wait until a program can be started in a container."""
@@ -230,6 +238,7 @@ class Services:
         variables.pop("XDG_RUNTIME_DIR", None)
         # It has our uid: what else there is of ours, other processes and logins, is kept from it.
         command = confined(START_COMMAND, error=LocalRunError, network=True)
+        since = log_size(log)
         with start_program(
             command, environment=variables, directory=bento.directory, log=log
         ) as process:
@@ -237,9 +246,8 @@ class Services:
             def listens() -> bool | None:
                 return listening.listens(port, listening.session(process.pid))
 
-            yield Service(
-                self._ready(port, process, log, "The bento's process", listens), "process", note
-            )
+            what = "The bento's process"
+            yield Service(self._ready(port, process, log, what, listens, since), "process", note)
 
     def _ready(
         self,
@@ -248,6 +256,7 @@ class Services:
         log: Path,
         what: str,
         listens: Callable[[], bool | None] = lambda: True,
+        since: int = 0,
     ) -> str:
         """Wait until the service answers on a port, and give its URL."""
         url = f"http://127.0.0.1:{port}"
@@ -259,6 +268,7 @@ class Services:
             what=what,
             cancelled=self.stopped,
             listens=listens,
+            since=since,
         )
         return url
 

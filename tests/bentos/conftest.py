@@ -18,7 +18,7 @@ import pytest
 from servers import free_port
 
 from kfp_bento.runtime.bentos.build import bento_models
-from kfp_bento.runtime.bentos.service_source import generated_files
+from kfp_bento.runtime.bentos.service_source import SERVICE_MODULE, generated_files
 from kfp_bento.runtime.bentos.tree import add_model
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def generate(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Call
                 add_model(model, made.tag, bento_home / "models")
         for name, content in generated_files("sample", models, tags, **options).items():
             (directory / name).write_bytes(content)
+        (directory / "bentofile.yaml").write_text(f"service: {SERVICE_MODULE}\n")
         return directory
 
     return generate_service
