@@ -44,7 +44,9 @@ def serve_with(deploy, *, name: str):
         scan_allow: list = [],  # noqa: B006
         bento_name: str = "",
         bento_show_example: bool = True,
-        allow_sources: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        bento_verify: bool = True,
+        bento_requests: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        allow_sources: list = [],  # noqa: B006
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
@@ -80,6 +82,9 @@ def serve_with(deploy, *, name: str):
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
+            bento_verify: Start the bento before it becomes an image, and compare its answers with
+                the model's; without that the release is not promoted.
+            bento_requests: What it is asked instead of the model's input example, see build_bento.
             allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
@@ -121,10 +126,14 @@ def serve_with(deploy, *, name: str):
 
         bento = build_bento(
             model=pulled.outputs["model"],
-            scan=scanned.outputs["verdict"],
+            scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,
+            verify=bento_verify,
+            requests=bento_requests,
+            relative_tolerance=check_relative_tolerance,
+            absolute_tolerance=check_absolute_tolerance,
         )
         with_record_key(bento, record_secret)
 
@@ -159,7 +168,7 @@ def serve_with(deploy, *, name: str):
 
         smoke = smoke_test(
             url=release.outputs["url"],
-            model=pulled.outputs["model"],
+            golden=bento.outputs["golden"],
             timeout_seconds=check_timeout_seconds,
         )
         smoke.set_caching_options(False)
@@ -168,10 +177,7 @@ def serve_with(deploy, *, name: str):
 
         comparison = compare_predictions(
             url=release.outputs["url"],
-            model=pulled.outputs["model"],
-            relative_tolerance=check_relative_tolerance,
-            absolute_tolerance=check_absolute_tolerance,
-            allow_sources=allow_sources,
+            golden=bento.outputs["golden"],
         )
         comparison.set_caching_options(False)
         with_record_key(comparison, record_secret)

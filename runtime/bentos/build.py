@@ -31,6 +31,7 @@ from kfp_bento.runtime.bentos.service_source import (
     SERVICE_MODULE,
     generated_files,
     service_class_name,
+    service_routes,
 )
 from kfp_bento.runtime.bentos.tree import (
     add_model,
@@ -213,6 +214,11 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
             hint="Give each model once; versions with equal content count as one.",
         )
     return made
+
+
+def model_paths(models: Sequence[ModelVersion]) -> dict[str, str]:
+    """Give the path at which a generated service asks each model, by the model's tag."""
+    return {route.tag: route.path for route in service_routes(models, bento_models(models))}
 
 
 def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:

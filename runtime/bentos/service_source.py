@@ -38,7 +38,10 @@ BODY_MODULE = "pyfunc_body.py"
 LARGEST_SERVICE = 16 * 1024 * 1024
 """Bytes of a service's module that are looked at; a signature may have many thousand columns."""
 
-TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
+VALUE_MODULES = ("pyfunc_types.py", "pyfunc_tensors.py", "pyfunc_answers.py")
+"""The same, for what values mean; `SUPPORT_MODULE` shows what is in them."""
+
+TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE, *VALUE_MODULES)
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -112,7 +115,7 @@ def sample_request(bento: Bento | None) -> Any:
         The body of `POST /predict`; None where the service is not a generated one, or where its
         model has no input example.
     """
-    if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
+    if bento is None or not is_generated(bento):
         return None
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
@@ -120,6 +123,11 @@ def sample_request(bento: Bento | None) -> Any:
     problem = f"The example {example.name} of the bento {bento.tag} cannot be read"
     with reading(problem, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
+
+
+def is_generated(bento: Bento) -> bool:
+    """Say whether a bento's service was generated from the signatures of its models."""
+    return (bento.directory / "src" / SUPPORT_MODULE).is_file()
 
 
 def can_require_token(bento: Bento) -> bool:
@@ -163,7 +171,7 @@ def generated_files(
             module with a name of the service's own.
     """
     _check_module_names(models)
-    routes = _routes(models, bento_models)
+    routes = service_routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
     source = _module(name, routes, shown)
@@ -186,7 +194,10 @@ def _check_module_names(models: Sequence[ModelVersion]) -> None:
                 )
 
 
-def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) -> list[Route]:
+def service_routes(
+    models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]
+) -> list[Route]:
+    """Give the route of each model in a generated service."""
     if len(models) == 1:
         return [Route(models[0], bento_models[0].tag, "/predict", "", "")]
     names = [model.tag.partition(":")[0] for model in bento_models]
@@ -264,11 +275,11 @@ def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
-        types.imports.add("table")
-        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
         if _has_type_hints(route.model):
-            types.imports = types.imports - {"table"} | {"native"}
-            return f"list[{kinds[0]}]", "native(inputs)"
+            types.imports.add("native")
+            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native(inputs)"
+        types.imports.add("table")
+        kinds = [types.column(column.type, f"{route.prefix} row") for column in columns]
         if len(kinds) == 1:
             return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
         record = f"{route.prefix}Record"

@@ -90,9 +90,10 @@ def _whole_road(
     directory: Path, base: str, network: str, on_step: Callable[[Step], None]
 ) -> tuple[Run, Service]:
     """Run the pipeline beside a tracking server and a target for its release, both ours."""
+    cache = directory.parent / "cache"
     with (
         tracking_server(directory / "mlflow") as tracking,
-        local_target(directory / "service", network=network) as target,
+        local_target(directory / "service", network=network, cache=cache) as target,
     ):
         run = run_pipeline(
             PIPELINE,
@@ -108,7 +109,7 @@ def _whole_road(
             environment={
                 **tracking.environment,
                 ADDRESS_VARIABLE: target.address,
-                "KFP_BENTO_CACHE": str(directory.parent / "cache"),
+                "KFP_BENTO_CACHE": str(cache),
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
             hidden="MLFLOW_",  # whatever server and run the user works with, the demo has its own

@@ -59,7 +59,12 @@ def check_summary(report: CheckReport) -> str:
         ),
         _differences(differences),
         *(fenced(readable(entry), "json") for entry in others),
-        facts({"Service": code(report.url), "Model": code(shorten_digests(report.model_digest))}),
+        facts(
+            {
+                "Service": code(report.url),
+                "Model": ", ".join(code(shorten_digests(one)) for one in report.model_digests),
+            }
+        ),
     )
 
 

@@ -19,6 +19,7 @@ CALLED = {
 
 KNOWN = {
     *("Any", "Binary", "Body", "Boolean", "Datetime", "Double", "Float", "Integer", "Long", "Row"),
+    "Nullable",
     *("String", "bentoml", "bool", "datetime", "dict", "float", "inputs", "int", "list", "mlflow"),
     *("GuardedService", "params", "self", "str", "tuple", "__doc__", *CALLED),
 }

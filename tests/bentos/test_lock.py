@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     [
         (("mlflow==3.17.2", "scipy==1.0"), ["mlflow-skinny==3.17.2", "scipy==1.0"]),
         (("mlflow>=3 ; python_version > '3'",), ["mlflow-skinny>=3 ; python_version > '3'"]),
-        (("MLflow",), ["mlflow-skinny"]),
+        (("MLflow",), ["mlflow-skinny==3.9.1"]),
         (("mlflow[langchain]==3.17.2",), ["mlflow[langchain]==3.17.2"]),
         (("mlflow-skinny==3.1",), ["mlflow-skinny==3.1"]),
         (("scipy==1.0",), ["scipy==1.0", "mlflow-skinny==3.9.1"]),

@@ -37,7 +37,7 @@ def promote(model: Any, artifact: Any, wine_model: ModelVersion) -> str:
     reports = []
     for name in ("smoke_test", "compare_predictions"):
         report = artifact(f"{name}.json")
-        CheckReport(name, True, "fine", {}, (), wine_model.digest, "").save(Path(report.path))
+        CheckReport(name, True, "fine", {}, (), (wine_model.digest,), "").save(Path(report.path))
         reports.append(report)
     return promote_model.python_func(  # type: ignore[no-any-return]
         model=model,

@@ -132,6 +132,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
         "image_destination": f"{oci_registry}/ml/served-wine",
         "promote_alias": "live",
         "deploy_mode": "render",
+        "bento_verify": False,
     }
     with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
         run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))

@@ -86,7 +86,7 @@ _PROMOTED: dict[str, Any] = {
             "summary": "Ready after 0.3 s.",
             "measures": {"seconds_to_ready": 0.31, "request_ms": 12.71},
             "evidence": [{"endpoint": "/predict", "request": {"inputs": []}, "served": [0, 1]}],
-            "model_digest": MODEL_DIGEST,
+            "model_digests": [MODEL_DIGEST],
             "url": "http://127.0.0.1:41233",
         },
         {
@@ -102,7 +102,7 @@ _PROMOTED: dict[str, Any] = {
                     "expected": [0, 1, 2],
                 }
             ],
-            "model_digest": MODEL_DIGEST,
+            "model_digests": [MODEL_DIGEST],
             "url": "http://127.0.0.1:41233",
         },
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfp_bento.runtime.checks.predict_with_mlflow import model_inputs, plain
+from kfp_bento.runtime.proof.predict_with_mlflow import model_inputs, plain
 
 
 def column(kind: str, *, required: bool = True) -> dict[str, Any]:

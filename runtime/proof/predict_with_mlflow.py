@@ -5,7 +5,8 @@
 It is run by path, never imported, and needs mlflow (or mlflow-skinny), numpy and pandas
 only. The requests file holds `{"inputs": <the signature's inputs or null>, "requests":
 [body, ...]}`, each body as a served model gets it: `{"inputs": ..., "params": ...}`. The
-answers file gets a JSON list with one prediction per body.
+answers file gets a JSON list with one object per body: `{"answer": prediction}`, or `{"refused":
+reason}` where the model raised an exception.
 
 It shares no line with the service it judges: it reads JSON into the types of the signature
 and the model's answer into plain JSON by itself.
@@ -22,9 +23,11 @@ if __name__ == "__main__":
 import base64
 import json
 from decimal import Decimal
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
+_LONGEST_REASON = 1000
 _SCALARS = {
     "boolean": "bool",
     "integer": "int32",
@@ -34,18 +37,32 @@ _SCALARS = {
 }
 
 
+_write = SourceFileLoader.set_data
+
+
+def _write_installed(loader: SourceFileLoader, path: str, data: Any, **mode: Any) -> None:
+    """Keep bytecode of what is installed, and write nothing beside a model."""
+    if path.startswith(sys.prefix):
+        _write(loader, path, data, **mode)
+
+
 def main(model_directory: str, requests_file: str, answers_file: str) -> None:
     """Predict every request and write the answers."""
+    SourceFileLoader.set_data = _write_installed  # type: ignore[assignment,method-assign]
+
     import mlflow.pyfunc
 
     task = json.loads(Path(requests_file).read_text(encoding="utf-8"))
     model = mlflow.pyfunc.load_model(model_directory)
     answers = []
     for body in task["requests"]:
-        inputs = model_inputs(body["inputs"], task["inputs"])
-        params = body.get("params")
-        answer = model.predict(inputs, params=params) if params else model.predict(inputs)
-        answers.append(plain(answer))
+        try:
+            inputs = model_inputs(body["inputs"], task["inputs"])
+            params = body.get("params")
+            answer = model.predict(inputs, params=params) if params else model.predict(inputs)
+            answers.append({"answer": plain(answer)})
+        except Exception as error:
+            answers.append({"refused": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]})
     Path(answers_file).write_text(json.dumps(answers), encoding="utf-8")
 
 

@@ -1,0 +1,96 @@
+"""Chat models and agents are asked as rows of one column each, and answer as under MLflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlflow.pyfunc
+import packed_models as samples
+import pytest
+from mlflow_judge import mlflow_server
+
+from kfp_bento.runtime.bentos import prediction_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHAT_MODEL = """
+import mlflow
+from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
+
+class Model(mlflow.pyfunc.ChatModel):
+    def predict(self, context, messages, params):
+        message = ChatMessage(role="assistant", content=f"{messages} {params}")
+        choice = ChatChoice(index=0, message=message)
+        return ChatCompletionResponse(choices=[choice], created=1, id="x", model="m")
+
+mlflow.models.set_model(Model())
+"""
+CHAT_AGENT = """
+import mlflow
+from mlflow.types.agent import ChatAgentMessage, ChatAgentResponse
+
+class Model(mlflow.pyfunc.ChatAgent):
+    def predict(self, messages, context=None, custom_inputs=None):
+        content = f"{messages} {context} {custom_inputs}"
+        return ChatAgentResponse(
+            messages=[ChatAgentMessage(role="assistant", id="1", content=content)]
+        )
+
+mlflow.models.set_model(Model())
+"""
+RESPONSES_AGENT = """
+import mlflow
+from mlflow.types.responses import ResponsesAgentResponse
+
+class Model(mlflow.pyfunc.ResponsesAgent):
+    def predict(self, request):
+        item = self.create_text_output_item(text=str(request), id="1")
+        return ResponsesAgentResponse(output=[item])
+
+    def predict_stream(self, request):
+        yield from ()
+
+mlflow.models.set_model(Model())
+"""
+MESSAGES = {"messages": [{"role": "system", "content": "short"}, {"role": "user", "content": "?"}]}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {"properties": {"a": {"type": "string", "enum": ["x"]}}, "required": ["a"]},
+    },
+}
+BODIES: dict[str, list[dict[str, Any]]] = {
+    CHAT_MODEL: [
+        MESSAGES,
+        {**MESSAGES, "temperature": 0.25, "stop": ["a"], "stream": True, "top_k": 3},
+        {**MESSAGES, "custom_inputs": {"a": [1, None, {"b": "c"}]}, "tools": [TOOL]},
+    ],
+    CHAT_AGENT: [
+        MESSAGES,
+        {**MESSAGES, "context": {"user_id": "ada"}, "custom_inputs": {"n": 1}},
+    ],
+    RESPONSES_AGENT: [
+        {"input": [{"role": "user", "content": "?"}], "temperature": 0.5},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "?"}]}]},
+        {"input": [{"role": "user", "content": "?"}], "context": {"conversation_id": "c"}},
+    ],
+}
+
+
+@pytest.mark.parametrize("source", BODIES, ids=["ChatModel", "ChatAgent", "ResponsesAgent"])
+def test_an_agent_answers_its_example_and_others_as_under_mlflow(
+    source: str, tmp_path: Path, generate: Callable[..., Path], ask: Any
+) -> None:
+    (tmp_path / "agent.py").write_text(source)
+    mlflow.pyfunc.save_model(tmp_path / "model", python_model=str(tmp_path / "agent.py"))
+    model = samples.load_model(tmp_path / "model")
+    example = prediction_request(model)
+    bodies = [example["inputs"][0], *BODIES[source]]
+    found = ask(generate(model), *({"inputs": [body]} for body in bodies))
+    with mlflow_server(tmp_path / "model") as post:
+        wanted = [post(body) for body in bodies]
+    assert found == wanted
+    assert {status for status, _ in wanted} == {200}
