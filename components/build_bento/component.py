@@ -20,11 +20,12 @@ def build_bento(
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
     show_example: bool = True,
     allow_sources: list = [],  # noqa: B006
+    python_version: str = "",
     verify: bool = True,
     requests: list = [],  # noqa: B006
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
-    scan: dict = {},  # noqa: B006
+    scan_verdict: dict = {},  # noqa: B006
 ) -> str:
     """Build a bento with locked dependencies, and prove that it answers as its model does.
 
@@ -45,25 +46,29 @@ def build_bento(
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the model's own requirements may name, and of repositories (git+https://host/path/),
             whose code is run to build wheels; empty allows names and versions only.
+        python_version: Python of the bento, such as 3.11; empty takes the model's own.
         verify: Start the bento and compare its answers; false builds it unproven, which the checks
             say, and compare_predictions does not pass then.
         requests: What to ask instead of the input example: objects with path, and body (JSON), text
             or base64 with media_type; method, headers, label and expect (model or service).
         relative_tolerance: Allowed difference of floats relative to the expected value.
         absolute_tolerance: Allowed difference of floats in the value's own unit.
-        scan: The verdict of scan_model on this model; one that did not pass is refused. Empty
-            where nobody scanned.
+        scan_verdict: The verdict of scan_model on this model; one that did not pass is refused.
+            Empty where nobody scanned.
 
     Returns:
         The bento's tag, name:version.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import bentos, models, proof
-    from kfp_bento.runtime import scan as scans
+    from kfp_bento.runtime import bentos, models, proof, scan
 
-    loaded = [models.load_model(Path(model.path), record=model.metadata.get("record", ""))]
-    scans.require_passed(scan, loaded[0])
+    loaded = [
+        scan.let_pass(
+            scan_verdict,
+            models.load_model(Path(model.path), record=model.metadata.get("record", "")),
+        )
+    ]
     built = bentos.build_bento(
         loaded,
         Path(bento.path),
@@ -72,6 +77,7 @@ def build_bento(
         requirements=extra_requirements,
         show_example=show_example,
         allow_sources=allow_sources,
+        python_version=python_version,
     )
     bento.metadata.update(
         tag=built.tag,

@@ -87,7 +87,14 @@ _PYTHON = (
     | _names("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper")
 )
 _PANDAS = (
-    _names("pandas", "DataFrame Series Index RangeIndex MultiIndex Timestamp Timedelta Interval")
+    _names(
+        "pandas",
+        "DataFrame Series Index RangeIndex MultiIndex DatetimeIndex TimedeltaIndex PeriodIndex "
+        "IntervalIndex CategoricalIndex Timestamp Timedelta Period Interval Categorical "
+        "CategoricalDtype StringDtype BooleanDtype DatetimeTZDtype PeriodDtype IntervalDtype "
+        "SparseDtype Int8Dtype Int16Dtype Int32Dtype Int64Dtype UInt8Dtype UInt16Dtype "
+        "UInt32Dtype UInt64Dtype Float32Dtype Float64Dtype Flags",
+    )
     | _names("pandas._libs.internals", "_unpickle_block BlockPlacement")
     | _names("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked NDArrayBacked")
     | _names("pandas._libs.tslibs.timestamps", "_unpickle_timestamp Timestamp")
@@ -150,6 +157,7 @@ _SKLEARN = (
     )
     | _names("sklearn.utils._bunch", "Bunch")
     | _names("sklearn.utils", "Bunch")
+    | _names("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest")
     | _names("sklearn.utils.deprecation", "DeprecationDict")
     | _names("scipy._lib.array_api_compat.numpy._aliases", "asarray")
     | _names("scipy.interpolate._bsplines", "BSpline")
@@ -190,7 +198,19 @@ _EXACT: dict[str, set[str]] = {
     "pytorch": _TORCH,
     "statsmodels": _names("patsy.missing", "NAAction")
     | _names("patsy.desc", "INTERCEPT Term ModelDesc")
-    | _names("pandas.tseries.offsets", "Day MonthEnd"),
+    | _names("pandas.tseries.offsets", "Day MonthEnd")
+    | _names("scipy.optimize._optimize", "OptimizeResult")
+    | _names("scipy.optimize.optimize", "OptimizeResult")
+    | _names("scipy.optimize._lbfgsb_py", "LbfgsInvHessProduct")
+    | {
+        f"statsmodels.tsa.statespace.{module}.{kind}{name}"
+        for module, name in (
+            *(("_initialization", "Initialization"), ("_representation", "Statespace")),
+            *(("_kalman_filter", "KalmanFilter"), ("_kalman_smoother", "KalmanSmoother")),
+            ("_simulation_smoother", "SimulationSmoother"),
+        )
+        for kind in "sdcz"
+    },
     "pyfunc": {
         f"mlflow.pyfunc.model.{name}"
         for name in (
@@ -198,7 +218,12 @@ _EXACT: dict[str, set[str]] = {
             "_FunctionPythonModel",
         )
     }
-    | _names("mlflow.models.signature", "ModelSignature _TypeHints"),
+    | _names("mlflow.models.signature", "ModelSignature _TypeHints")
+    | _names(
+        "mlflow.types.schema",
+        "Schema ColSpec TensorSpec TensorInfo DataType ParamSchema ParamSpec Array Object Property "
+        "Map AnyType SparkMLVector",
+    ),
 }
 _SKLEARN_PACKAGES = (
     "_loss calibration cluster compose covariance cross_decomposition decomposition "
@@ -211,7 +236,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "": (
         *("pandas.core.frame", "pandas.core.series", "pandas.core.indexes", "pandas.core.arrays"),
         *("pandas.core.internals.managers", "pandas.core.internals.blocks", "pandas.core.dtypes"),
-        "pandas.core.flags",
+        *("pandas.core.flags", "pandas.arrays"),
     ),
     "sklearn": (
         *(f"sklearn.{package}" for package in _SKLEARN_PACKAGES.split()),
@@ -228,7 +253,6 @@ _CLASSES: dict[str, tuple[str, ...]] = {
         *("statsmodels.genmod", "statsmodels.iolib.table", "statsmodels.regression"),
         *("statsmodels.robust", "statsmodels.tsa", "statsmodels.tools"),
     ),
-    "pyfunc": ("mlflow.types.schema", "mlflow.types.llm", "mlflow.types.agent"),
     "pmdarima": ("pmdarima.arima", "pmdarima.preprocessing", "pmdarima.pipeline"),
 }
 # Taken by no list of classes: what modules of the lists import for their own use.

@@ -104,15 +104,8 @@ def _long(size: Callable[[Reader], int]) -> Callable[[Reader], Any]:
 
 
 def whole_line(reader: Reader, longest: int = _LONGEST_LINE) -> bytes:
-    """Read a line as Python's own unpickler does: it takes the last byte for the line feed.
-
-    Raises:
-        EOFError: There is nothing to read.
-    """
-    start = reader.position
+    """Read a line as Python's own unpickler does: it takes the last byte for the line feed."""
     text, whole = reader.line(longest)
-    if not whole and reader.position == start:
-        raise EOFError("it ends in the middle")
     return text if whole else text[:-1]
 
 

@@ -13,6 +13,7 @@ from kfp_bento.runtime.scan.finding import Finding, Severity
 from kfp_bento.runtime.scan.judgement import judge
 from kfp_bento.runtime.scan.layout import LONGEST_MODULE_FILE, module_file_finding, native_finding
 from kfp_bento.runtime.scan.limits import LimitReached
+from kfp_bento.runtime.scan.machine import OVER_FRAME
 from kfp_bento.runtime.scan.packed import (
     Member,
     closed_format,
@@ -37,9 +38,8 @@ _LARGEST_DOCUMENT = 64 << 20
 _OVERLAP = 4096
 _NPY = b"\x93NUMPY"
 _OBJECTS = re.compile(rb"['\"][|<>=]?O\d?['\"]")
-# A state with it makes statsmodels evaluate the formula beside it (`statsmodels/base/data.py`).
-_FORMULA = "restore_design_info"
-WATCHED = frozenset({_FORMULA})
+# States with them make statsmodels evaluate the formula beside them (`statsmodels/base/data.py`).
+FORMULAS = words("restore_design_info restore_model_spec")
 _FILE_OPERATIONS = words("ReadFile WriteFile MatchingFiles PyFunc PyFuncStateless EagerPyFunc")
 _ANEW = "Log the model anew, or pull it again; do not load what cannot be read."
 _NEVER = "Do not load it. Ask who logged it, and log it anew."
@@ -141,7 +141,7 @@ class Contents:
             depth: How deep it is packed.
             strict: Whether it is a pickle for certain, so that it counts if it cannot be read.
         """
-        pickled = read_pickles(source, start, self._budget, watched=WATCHED)
+        pickled = read_pickles(source, start, self._budget, watched=FORMULAS)
         if strict or _credible(pickled):
             self._tell(path, pickled, strict)
         elif not pickled.whole:
@@ -162,7 +162,7 @@ class Contents:
             shown = f"{path}: {puzzle}"
             why = "A pickle of a model has no need for that, and what it does cannot be followed."
             self._found(Finding(Severity.DANGEROUS, path, shown, why, _NEVER))
-        if _FORMULA in pickled.texts:
+        if pickled.texts:
             why = "It holds a formula of statsmodels, which is evaluated as code when it is loaded."
             advice = "Read the formula; allow it by this name, or fit the model without one."
             self._found(Finding(Severity.CODE, path, f"{path}: formula", why, advice))
@@ -174,7 +174,7 @@ class Contents:
 
     def _documents(self, path: str, source: Source, head: bytes) -> None:
         name = PurePosixPath(path.rpartition("!")[2]).name
-        if found := module_file_finding(name, source.read_at(0, LONGEST_MODULE_FILE)):
+        if found := module_file_finding(path, source.read_at(0, LONGEST_MODULE_FILE)):
             self._found(found)
         if name == "schema.json" and "!" in path:
             self._skops(path, source)
@@ -238,6 +238,8 @@ class Contents:
 
 def _credible(pickled: Pickled) -> bool:
     """Tell whether what read like a pickle is one, and not some text or numbers."""
+    if OVER_FRAME in pickled.puzzles:
+        return True
     if not pickled.names and not pickled.puzzles:
         return False
     plain = all(

@@ -38,7 +38,7 @@ _IMPORTED_FILES = {
 }
 LONGEST_MODULE_FILE = 4096
 _PATHS = words(
-    "code data model_binary model_code_path model_data model_json model_path path pickled_model "
+    "code data model_binary model_data model_json model_path path pickled_model "
     "python_model saved_model_dir transformer_model"
 )
 _NATIVE_NAMES = re.compile(r".*\.(so(\.\d+)*|dll|dylib|exe|pyd|node|wasm|bat|cmd|ps1|sh)", re.I)
@@ -108,8 +108,10 @@ def option_findings(flavors: Mapping[str, Mapping[str, Any]]) -> Iterator[Findin
                 advice = "Do not load it. Ask who logged it, and log it anew."
                 yield Finding(Severity.DANGEROUS, "MLmodel", value, why, advice)
             elif key == "model_code_path" and value:
+                # MLflow writes where the file was, and looks for its name in the model's folder.
+                file = re.split(r"[/\\]", str(value))[-1]
                 why = "It is a model from code: MLflow runs this file when it loads the model."
-                yield Finding(Severity.CODE, "MLmodel", str(value), why, _LOOK)
+                yield Finding(Severity.CODE, "MLmodel", file, why, _LOOK)
             elif key == "trust_remote_code" and value:
                 why = f"{where} lets the library run code that comes with the weights."
                 yield Finding(Severity.CODE, "MLmodel", where, why, _LOOK)

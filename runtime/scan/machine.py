@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.scan.source import Source
 
 
+OVER_FRAME = "it reaches over the end of a frame, where readers of pickles differ"
+
+
 @dataclass
 class Walked:
     """What one pickle would do.
@@ -92,6 +95,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         # The end of joblib's frame, and where its file would be read on behind it.
         self.frame_end = self.behind_frame = -1
+        self.began = start
         self.wrapper_named = False
 
     def look_at_limits(self) -> None:
@@ -261,18 +265,39 @@ class Machine:
         return inner.end
 
     def enter_frame(self, size: int) -> None:
-        """Note a frame, which only joblib's way of reading depends on."""
-        if self.inner:
+        """Note a frame."""
+        end = self.reader.position + size
+        if not self.inner:
+            if self.reader.position < self.frame_end < end:
+                self.puzzle(OVER_FRAME)
+            self.frame_end = max(self.frame_end, end)
+        else:
             if self.reader.position < self.frame_end:
                 raise End("a frame begins before the last one ends")
-            self.frame_end = self.behind_frame = self.reader.position + size
+            self.frame_end = self.behind_frame = end
 
     def leave_frame(self) -> None:
-        """Go on behind a frame, and what joblib read there meanwhile."""
+        """Go on behind a frame, and what joblib read there meanwhile.
+
+        Python's unpicklers differ where an opcode reaches over the end of its frame: the one in C
+        drops what is left of the frame, if its file has no `peek`, and the other one stops.
+        """
         if self.reader.position > self.frame_end:
-            raise End("an opcode reaches over the end of its frame")
+            self.puzzle(OVER_FRAME)
+        if not self.inner:
+            self.frame_end = -1
+            return
+        if self.reader.position > self.frame_end:
+            raise End(OVER_FRAME)
         self.reader.go(self.behind_frame)
         self.frame_end = -1
+
+    def fail_over_frame(self, *, ended: bool) -> None:
+        """Note an opcode that cannot be read and that a reader which drops bytes might read."""
+        if self.began < self.frame_end <= self.source.size and (
+            ended or self.reader.position > self.frame_end
+        ):
+            self.puzzle(OVER_FRAME)
 
     def container(self, kind: str, items: list[Any]) -> None:
         """Push a new list, set or dict."""

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.scan.acts import NEWEST_PROTOCOL
-from kfp_bento.runtime.scan.machine import Walked
+from kfp_bento.runtime.scan.machine import OVER_FRAME, Walked
 from kfp_bento.runtime.scan.walk import walk
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _leave_out_noise(plain: Walked) -> None:
         for name, called in plain.names.items()
         if name in names or (name.name != "dtype" and _importable(name.module.partition(".")[0]))
     }
-    plain.puzzles = {words: None for words in plain.puzzles if words in puzzles}
+    plain.puzzles = {words: None for words in plain.puzzles if words in puzzles | {OVER_FRAME}}
 
 
 def _importable(module: str) -> bool:

@@ -95,8 +95,8 @@ class ScanReport:
         }
 
 
-def require_passed(verdict: Mapping[str, Any], model: ModelVersion) -> None:
-    """Refuse to go on with a model that a scan did not let pass.
+def let_pass(verdict: Mapping[str, Any], model: ModelVersion) -> ModelVersion:
+    """Give a model to go on with, unless a scan did not let it pass.
 
     Args:
         verdict: What `ScanReport.verdict` gave; empty where nobody scanned.
@@ -107,7 +107,7 @@ def require_passed(verdict: Mapping[str, Any], model: ModelVersion) -> None:
         ModelError: The scan did not let it pass.
     """
     if not verdict:
-        return
+        return model
     passed, digest = verdict.get("passed"), verdict.get("model_digest")
     if not isinstance(passed, bool) or digest != model.digest:
         raise InvalidInput(
@@ -120,6 +120,7 @@ def require_passed(verdict: Mapping[str, Any], model: ModelVersion) -> None:
             hint="Its report says what to do about each finding; allow by name what is meant to "
             "be there, or set the policy to warn.",
         )
+    return model
 
 
 def checked_policy(policy: str) -> str:

@@ -48,6 +48,7 @@ def walk(
     except End as end:
         machine.found.problem = str(end)
     except (EOFError, ValueError, IndexError, KeyError) as failure:
+        machine.fail_over_frame(ended=isinstance(failure, EOFError))
         machine.found.problem = str(failure) or "it is none of any Python"
     machine.found.end = machine.reader.position
     return machine.found
@@ -60,8 +61,9 @@ def _run(machine: Machine, watched: frozenset[str]) -> None:
         if number % _LOOK_EVERY == 0:
             machine.look_at_limits()
         number += 1
-        if machine.frame_end >= 0 and machine.reader.position >= machine.frame_end:
+        if 0 <= machine.frame_end <= machine.reader.position:
             machine.leave_frame()
+        machine.began = machine.reader.position
         code = machine.reader.read(1)[0]
         if read := VALUES.get(code):
             value = read(machine.reader)

@@ -68,6 +68,7 @@ def run(
 def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
     assert list(run.seconds) == [
         "pull-model",
+        "scan-model",
         "build-bento",
         "build-image",
         "deploy-bento",

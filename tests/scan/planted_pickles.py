@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
 from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.scan import ScanReport, scan_model
+from kfp_bento.runtime.scan.allowlist import families
+from kfp_bento.runtime.scan.contents import Contents
+from kfp_bento.runtime.scan.finding import Finding
+from kfp_bento.runtime.scan.limits import Budget, Limits
+from kfp_bento.runtime.scan.source import Source
 
 MLMODEL = """\
 flavors:
@@ -54,6 +60,15 @@ def scanned(folder: Path, data: bytes, name: str = "model.pkl", **options: objec
     """The report on a model with one file of that content."""
     directory = model_directory(folder / "model", {name: data})
     return scan_model(load_model(directory), policy="enforce", **options)  # type: ignore[arg-type]
+
+
+def looked(data: bytes, name: str = "model.bin", limits: Limits | None = None) -> list[Finding]:
+    """What is found in one file, without a model around it."""
+    found: list[Finding] = []
+    budget = Budget(limits or Limits())
+    contents = Contents(families(["sklearn"]), frozenset(), budget, found.append)
+    contents.look(name, Source.of(io.BytesIO(data)))
+    return found
 
 
 def names(report: ScanReport, severity: str = "") -> set[str]:
