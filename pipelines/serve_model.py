@@ -41,11 +41,13 @@ def serve_with(deploy, *, name: str):
         mlflow_tracking_uri: str = "",
         mlflow_secret: str = "kfp-bento-mlflow",
         scan_policy: str = "warn",
-        scan_allow: list = [],  # noqa: B006
+        scan_allow: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         bento_name: str = "",
         bento_show_example: bool = True,
+        bento_python_version: str = "",
+        bento_requirements: list = [],  # noqa: B006
         bento_verify: bool = True,
-        bento_requests: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        bento_requests: list = [],  # noqa: B006
         allow_sources: list = [],  # noqa: B006
         image_base: str = "",
         image_platform: str = "",
@@ -82,6 +84,8 @@ def serve_with(deploy, *, name: str):
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
+            bento_python_version: Python of the bento, such as 3.11; empty takes the model's.
+            bento_requirements: Requirements to lock besides the model's own, one per item.
             bento_verify: Start the bento before it becomes an image, and compare its answers with
                 the model's; without that the release is not promoted.
             bento_requests: What it is asked instead of the model's input example, see build_bento.
@@ -130,6 +134,8 @@ def serve_with(deploy, *, name: str):
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,
+            python_version=bento_python_version,
+            extra_requirements=bento_requirements,
             verify=bento_verify,
             requests=bento_requests,
             relative_tolerance=check_relative_tolerance,

@@ -20,6 +20,7 @@ def build_bento(
     extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
     show_example: bool = True,
     allow_sources: list = [],  # noqa: B006
+    python_version: str = "",
     verify: bool = True,
     requests: list = [],  # noqa: B006
     relative_tolerance: float = 1e-6,
@@ -45,6 +46,7 @@ def build_bento(
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the model's own requirements may name, and of repositories (git+https://host/path/),
             whose code is run to build wheels; empty allows names and versions only.
+        python_version: Python of the bento, such as 3.11; empty takes the model's own.
         verify: Start the bento and compare its answers; false builds it unproven, which the checks
             say, and compare_predictions does not pass then.
         requests: What to ask instead of the input example: objects with path, and body (JSON), text
@@ -75,6 +77,7 @@ def build_bento(
         requirements=extra_requirements,
         show_example=show_example,
         allow_sources=allow_sources,
+        python_version=python_version,
     )
     bento.metadata.update(
         tag=built.tag,

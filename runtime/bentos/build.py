@@ -226,14 +226,16 @@ def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
     if not wanted and len(minors) > 1:
         raise InvalidInput(
             f"The models were logged with different Python versions: {', '.join(minors)}.",
-            hint=f"Choose one: python_version={minors[-1]!r}.",
+            hint=f"Choose one: --python-version {minors[-1]} (python_version={minors[-1]!r}).",
         )
     chosen = wanted or (minors[0] if minors else f"{sys.version_info[0]}.{sys.version_info[1]}")
     match = re.fullmatch(r"3\.([0-9]{1,2})(?:\.[0-9a-z+]{1,12})?", chosen)
     if match is None or int(match[1]) < 10:
         raise InvalidInput(
             f"A bento for Python {chosen!r} cannot be built; it takes 3.10 or newer.",
-            hint="Give python_version, for example '3.11'.",
+            hint="Choose another: --python-version 3.11 (in pipelines and in Python "
+            "python_version='3.11'). The model's packages must be there for it, and what it "
+            "pickled must be read by it.",
         )
     return f"3.{match[1]}"
 

@@ -194,6 +194,8 @@ def _series(label: Any, kind: Any, dtype: str | None, values: Sequence[Any]) -> 
     if dtype is None:
         return pd.Series([_cast(kind, value) for value in values], dtype=object)
     if dtype == "str":
+        if set(map(type, values)) == {str}:
+            return pd.Series(values, dtype=object)
         # pandas decides how it is missing; `object` is what every MLflow takes under every pandas.
         return pd.Series(values).astype(object)
     if dtype in ("int32", "int64") and None in values:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import base64
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import bentoml
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import core_schema
 
 with bentoml.importing():  # the image has it; the machine that builds the bento may not
@@ -25,9 +26,20 @@ LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 class Dtype(NamedTuple):
-    """Marks a type with the NumPy dtype that MLflow's signature asks for."""
+    """Marks a type with the NumPy dtype that MLflow's signature asks for, and says what JSON fits.
+
+    It asks nothing of other marks: inside of lists BentoML applies all marks of a type twice.
+    """
 
     name: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Gives what pydantic checks."""
+        return _SCHEMAS[self.name]()
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        """Gives what the API page says."""
+        return dict(_SHOWN.get(self.name) or handler(schema))
 
 
 class Label(NamedTuple):
@@ -129,26 +141,29 @@ def _ahead(offset: str) -> Any:
     return np.timedelta64((60 * hours + minutes) * (-1 if offset[0] == "-" else 1), "m")
 
 
+_SCHEMAS: dict[str, Callable[[], Any]] = {
+    "bool": core_schema.bool_schema,
+    "int32": partial(core_schema.int_schema, ge=-(2**31), le=2**31 - 1),
+    "int64": partial(core_schema.int_schema, ge=-(2**63), le=2**63 - 1),
+    "float32": partial(
+        core_schema.float_schema, ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32, allow_inf_nan=False
+    ),
+    "float64": partial(core_schema.float_schema, allow_inf_nan=False),
+    "str": core_schema.str_schema,
+    "bytes": partial(core_schema.no_info_plain_validator_function, base64_bytes),
+    "datetime64[ns]": partial(core_schema.no_info_plain_validator_function, moment),
+}
+_SHOWN = {
+    "float32": {"type": "number"},
+    "bytes": {"type": "string", "contentEncoding": "base64"},
+    "datetime64[ns]": {"type": "string", "format": "date-time"},
+}
+
 Boolean = Annotated[bool, Dtype("bool")]
-Integer = Annotated[int, Field(ge=-(2**31), le=2**31 - 1), Dtype("int32")]
-Long = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Dtype("int64")]
-Float = Annotated[
-    float,
-    Field(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32, allow_inf_nan=False),
-    WithJsonSchema({"type": "number"}),
-    Dtype("float32"),
-]
-Double = Annotated[float, Field(allow_inf_nan=False), Dtype("float64")]
+Integer = Annotated[int, Dtype("int32")]
+Long = Annotated[int, Dtype("int64")]
+Float = Annotated[float, Dtype("float32")]
+Double = Annotated[float, Dtype("float64")]
 String = Annotated[str, Dtype("str")]
-Binary = Annotated[
-    bytes,
-    BeforeValidator(base64_bytes),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-    Dtype("bytes"),
-]
-Datetime = Annotated[
-    Any,
-    AfterValidator(moment),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-    Dtype("datetime64[ns]"),
-]
+Binary = Annotated[bytes, Dtype("bytes")]
+Datetime = Annotated[Any, Dtype("datetime64[ns]")]

@@ -267,6 +267,7 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
 def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
     """Give the type of `inputs` and the expression that hands them to the model."""
     signature = route.signature
+    types.by_hints = _has_type_hints(route.model)
     columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
@@ -275,7 +276,7 @@ def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
         types.imports.add("frame")
         return f"list[{name}]", "frame(inputs)"
     if signature.kind == "unnamed":
-        if _has_type_hints(route.model):
+        if types.by_hints:
             types.imports.add("native")
             return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native(inputs)"
         types.imports.add("table")

@@ -67,12 +67,15 @@ class ServiceTypes:
         classes: Source of the classes so far, in the order they have to be defined.
         imports: Names that come from `pyfunc_json`.
         typing_names: Names that come from `typing`.
+        by_hints: Whether the model's own type hints check what is missing: a field of theirs that
+            has a default is required in the signature.
     """
 
     def __init__(self) -> None:
         self.classes: list[str] = []
         self.imports: set[str] = set()
         self.typing_names: set[str] = set()
+        self.by_hints = False
         self._class_names: set[str] = set()
 
     def column(self, type_: ValueType, hint: str, *, required: bool = True) -> str:
@@ -140,7 +143,7 @@ class ServiceTypes:
                 self.typing_names.add("Annotated")
                 self._imported("Label")
                 kind = f"Annotated[{kind}, Label({python_literal(column.name)})]"
-            fields.append(_field(field, column.key, kind, column.required))
+            fields.append(_field(field, column.key, kind, column.required and not self.by_hints))
         self._add_class(name, doc, fields)
         return name
 

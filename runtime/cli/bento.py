@@ -35,6 +35,13 @@ def build(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
     ] = None,
+    python_version: Annotated[
+        str,
+        typer.Option(
+            metavar="MINOR",
+            help="Python of the bento, such as 3.11; default: that of the models.",
+        ),
+    ] = "",
     allow_source: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -87,6 +94,7 @@ def build(
             to,
             name=name,
             service=service,
+            python_version=python_version,
             requirements=requirement or (),
             allow_sources=allow_source or (),
             show_example=example,

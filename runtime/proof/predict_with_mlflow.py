@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path[:] = sys.path[1:]
 
 import base64
+import dataclasses
 import json
 from decimal import Decimal
 from importlib.machinery import SourceFileLoader
@@ -68,50 +69,72 @@ def main(model_directory: str, requests_file: str, answers_file: str) -> None:
 
 def model_inputs(inputs: Any, specs: list[dict[str, Any]] | None) -> Any:
     """Give JSON values as what the model's signature describes."""
-    import numpy as np
     import pandas as pd
 
     if not specs:
         if isinstance(inputs, dict):
-            return {name: np.array(values) for name, values in inputs.items()}
+            return {name: _array(values) for name, values in inputs.items()}
         if isinstance(inputs, list) and inputs and all(isinstance(row, dict) for row in inputs):
             return pd.DataFrame(inputs)
-        return np.array(inputs)
+        return _array(inputs)
     if any("tensor-spec" in spec for spec in specs):
-        tensors = {
-            spec.get("name"): np.array(
-                inputs[spec["name"]] if spec.get("name") else inputs,
-                dtype=spec["tensor-spec"]["dtype"],
-            )
+        if specs[0].get("name") in (None, ""):
+            return _array(inputs, specs[0]["tensor-spec"]["dtype"])
+        return {
+            spec["name"]: _array(inputs[spec["name"]], spec["tensor-spec"]["dtype"])
             for spec in specs
         }
-        return tensors if specs[0].get("name") else tensors[specs[0].get("name")]
     if all(spec.get("name") not in (None, "") for spec in specs):
-        labels = {str(spec["name"]): spec["name"] for spec in specs}
-        table = pd.DataFrame(inputs).rename(columns=labels)
-        return _typed(table, {spec["name"]: spec for spec in specs})
+        return _table(inputs, {str(spec["name"]): (spec["name"], spec) for spec in specs})
     rows = [[row] for row in inputs] if len(specs) == 1 else inputs
-    return _typed(pd.DataFrame(rows), dict(enumerate(specs)))
+    numbered = [{str(number): value for number, value in enumerate(row)} for row in rows]
+    return _table(numbered, {str(number): (number, spec) for number, spec in enumerate(specs)})
 
 
-def _typed(table: Any, specs: dict[Any, dict[str, Any]]) -> Any:
+def _array(values: Any, dtype: str | None = None) -> Any:
+    import numpy as np
+
+    if dtype and dtype.startswith("bytes"):
+        given = np.array(values, dtype=object)
+        decoded = [base64.b64decode(value) for value in given.flat]
+        return np.array(decoded, dtype=dtype).reshape(given.shape)
+    array = np.array(values, dtype=dtype)
+    if dtype is None and array.dtype == object:
+        numbers = all(value is None or type(value) in (int, float) for value in array.flat)
+        return array.astype("float64") if numbers else array
+    return array
+
+
+def _table(rows: list[dict[str, Any]], specs: dict[str, tuple[Any, dict[str, Any]]]) -> Any:
+    """Give rows as a DataFrame; a column that no row has, or of missing integers only, is none."""
+    import numpy as np
     import pandas as pd
 
-    for label in list(table.columns):
-        spec = specs.get(label, {})
-        column, kind = table[label], spec.get("type")
-        if kind in ("integer", "long") and column.isna().all():
-            table = table.drop(columns=[label])
-        elif kind == "boolean" and column.isna().any():
-            table[label] = column.astype(object)
-        elif kind in _SCALARS:
-            table[label] = column.astype(_SCALARS[kind])
-        elif kind == "binary":
-            table[label] = [None if item is None else base64.b64decode(item) for item in column]
-        elif kind == "datetime":
-            moments = pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None)
-            table[label] = moments.astype("datetime64[ns]")
-    return table
+    columns = {}
+    for key in dict.fromkeys([*specs, *(key for row in rows for key in row)]):
+        label, spec = specs.get(key, (key, {}))
+        kind = spec.get("type")
+        missing = all(row.get(key) is None for row in rows)
+        if not any(key in row for row in rows) or (missing and kind in ("integer", "long")):
+            continue
+        values = pd.Series([row.get(key, np.nan) for row in rows], dtype=object)
+        columns[label] = _column(values, kind)
+    return pd.DataFrame(columns, index=range(len(rows)))
+
+
+def _column(values: Any, kind: Any) -> Any:
+    import pandas as pd
+
+    if kind == "boolean" and values.isna().any():
+        return values
+    if kind in _SCALARS:
+        return values.astype(_SCALARS[kind])
+    if kind == "binary":
+        return values.map(lambda item: base64.b64decode(item) if isinstance(item, str) else None)
+    if kind == "datetime":
+        moments = pd.to_datetime(values, utc=True, format="ISO8601").dt.tz_localize(None)
+        return moments.astype("datetime64[ns]")
+    return values
 
 
 def plain(value: Any) -> Any:
@@ -120,23 +143,48 @@ def plain(value: Any) -> Any:
     import pandas as pd
 
     if isinstance(value, pd.DataFrame):
-        columns = {str(name): plain(value.iloc[:, n]) for n, name in enumerate(value.columns)}
-        return [{name: column[n] for name, column in columns.items()} for n in range(len(value))]
+        columns = [(_key(name), plain(value.iloc[:, n])) for n, name in enumerate(value.columns)]
+        return [{name: column[n] for name, column in columns} for n in range(len(value))]
     if isinstance(value, (pd.Series, pd.Index)):
         value = value.to_numpy()
     if hasattr(value, "toarray"):
         value = value.toarray()
-    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
-        value = value.astype("datetime64[us]")
     if isinstance(value, (np.datetime64, np.timedelta64)):
-        return None if np.isnat(value) else plain(pd.Timestamp(value).to_pydatetime())
+        return _moment(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
+        return (
+            plain([value[index] for index in range(len(value))]) if value.ndim else plain(value[()])
+        )
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     return _plain_scalar(value)
+
+
+def _key(value: Any) -> str:
+    """Give what JSON makes of a key."""
+    return {None: "null", True: "true", False: "false"}[value] if _is_word(value) else str(value)
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _moment(value: Any) -> Any:
+    """Give a datetime as ISO 8601, a day alone where it is one, and a timedelta in seconds."""
+    import numpy as np
+    import pandas as pd
+
+    if np.isnat(value):
+        return None
+    if isinstance(value, np.timedelta64):
+        return float(value / np.timedelta64(1, "s"))
+    if np.datetime_data(value.dtype)[0] in ("Y", "M", "W", "D"):
+        return str(value.astype("datetime64[D]"))
+    return pd.Timestamp(value).isoformat()
 
 
 def _plain_scalar(value: Any) -> Any:
@@ -156,6 +204,8 @@ def _plain_scalar(value: Any) -> Any:
         return float(value)
     if hasattr(value, "model_dump"):
         return plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
     raise TypeError(f"the model answers with {type(value).__name__}, which has no JSON form")
 
 

@@ -221,10 +221,12 @@ def _ask_both(
     scratch: Path,
 ) -> tuple[list[HttpAnswer], list[Prediction | None]]:
     """Give what the bento answers and what its models predict, for each request."""
+    if sum(model.size for model in models) > _TOGETHER:
+        expected = _predicted(models, asked, environment, scratch)
+        with started(bento, environment, scratch) as served:
+            return _served(served, asked), expected
     with started(bento, environment, scratch) as served, ThreadPoolExecutor(1) as pool:
         predicting = pool.submit(_predicted, models, asked, environment, scratch)
-        if sum(model.size for model in models) > _TOGETHER:
-            predicting.result()
         try:
             answers = _served(served, asked)
         except BentoError:

@@ -41,6 +41,7 @@ LARGEST_ANSWER = 64 << 20
 _WORKER = "_bentoml_impl.worker.service"
 _LOG_END = 64 << 10
 _PAUSE = 0.05
+_LONGEST_PLACE = 100
 _TRY_SECONDS = 5.0
 
 
@@ -117,7 +118,8 @@ class Served:
         def connect() -> socket.socket:
             found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             found.settimeout(seconds)
-            found.connect(str(self.place))
+            with _short(self.place) as place:
+                found.connect(place)
             return found
 
         return ask(
@@ -143,7 +145,7 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
     Args:
         bento: The bento.
         environment: See `locked_environment`.
-        scratch: A directory of ours with a short path.
+        scratch: A directory of ours.
 
     Raises:
         BentoError: It cannot be started, or not be kept from the network where that is a must.
@@ -165,7 +167,8 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
     variables = clean_environment(code_variables(), **{**_own_variables(bento), **ours})
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(place))
+        with _short(place) as short:
+            listener.bind(short)
         listener.listen(64)
         worker = [str(environment / "bin" / "python"), "-m", _WORKER, str(directory)]
         command = [*worker, "--fd", str(listener.fileno()), "--worker-id", "1"]
@@ -179,6 +182,19 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         ) as process:
             listener.close()  # or connections would be taken after the worker's end
             yield Served(bento.tag, place, log, process)
+
+
+@contextlib.contextmanager
+def _short(place: Path) -> Iterator[str]:
+    """Give a socket's path; it may have 107 bytes, which directories of runs exceed."""
+    if len(os.fsencode(place)) < _LONGEST_PLACE:
+        yield str(place)
+        return
+    folder = os.open(place.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{place.name}"
+    finally:
+        os.close(folder)
 
 
 def _own_variables(bento: Bento) -> dict[str, str]:

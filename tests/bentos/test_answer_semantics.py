@@ -149,7 +149,9 @@ def evaluated(tmp_path_factory: Any) -> Path:
     """A model without signature that answers with what its input evaluates to."""
     folder = tmp_path_factory.mktemp("evaluated")
     (folder / "model.py").write_text(EVALUATED)
-    mlflow.pyfunc.save_model(folder / "model", python_model=str(folder / "model.py"))
+    mlflow.pyfunc.save_model(
+        folder / "model", python_model=str(folder / "model.py"), pip_requirements=["mlflow"]
+    )
     return folder / "model"
 
 

@@ -74,7 +74,10 @@ def raising(tmp_path_factory: Any) -> Path:
     (folder / "model.py").write_text(RAISING)
     signature = ModelSignature(inputs=Schema([ColSpec("string", "code")]))
     mlflow.pyfunc.save_model(
-        folder / "model", python_model=str(folder / "model.py"), signature=signature
+        folder / "model",
+        python_model=str(folder / "model.py"),
+        signature=signature,
+        pip_requirements=["mlflow"],
     )
     return folder / "model"
 
@@ -104,6 +107,8 @@ def test_an_answer_without_json_form_is_no_mistake_of_the_caller(
         "        return object()\n"
         "mlflow.models.set_model(Model())\n"
     )
-    mlflow.pyfunc.save_model(tmp_path / "model", python_model=str(tmp_path / "model.py"))
+    mlflow.pyfunc.save_model(
+        tmp_path / "model", python_model=str(tmp_path / "model.py"), pip_requirements=["mlflow"]
+    )
     model = samples.load_model(tmp_path / "model")
     assert ask(generate(model), {"inputs": [1]})[0][0] == 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def test_two_models_are_asked_as_mlflow_is_and_their_code_sees_nothing_of_ours(
     # The home will be another one, and what uv has in its cache comes from there.
     known = os.environ.get("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
     monkeypatch.setenv("UV_CACHE_DIR", known)
+    # Nor does a long path to where files go keep a bento from being asked.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    Path(tempfile.gettempdir()).mkdir()
     with kept_from_a_spy(tmp_path, monkeypatch) as spy:
         models = [
             small_model(tmp_path / "first", spy.source + TWICE),

@@ -53,6 +53,8 @@ _PROMOTED: dict[str, Any] = {
         "bentoml_version": "1.4.39",
         "models": [{"tag": "wine:55de", "digest": "sha256:" + "5" * 64, "provenance": {}}],
         "digest": "sha256:" + "a" * 64,
+        "verified": "on",
+        "verified_reason": "The bento was started and asked 4 requests.",
     },
     "image": {
         "repository": "localhost/wine",
