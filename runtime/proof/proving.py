@@ -93,7 +93,9 @@ def prove_bento(
     tell("installing the bento's environment")
     with ExitStack() as stack:
         environment = stack.enter_context(locked_environment(bento, indexes=indexes))
-        scratch = stack.enter_context(scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-"))
+        scratch = stack.enter_context(
+            scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-proof-")
+        )
         tell("asking the bento and its models")
         answers, expected = _ask_both(bento, models, asked, environment, scratch)
     _require_unchanged(bento)
@@ -120,17 +122,30 @@ def golden_answers(
     relative_tolerance: float = RELATIVE,
     absolute_tolerance: float = ABSOLUTE,
     allow_sources: Sequence[str] = (),
+    batched: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Golden:
     """Prove a bento, unless verify is off; see `prove_bento` and `unproven`.
 
+    Args:
+        bento: The bento.
+        models: Its models, as they were pulled.
+        verify: Whether to start it at all.
+        requests: What to ask, see `read_requests`.
+        relative_tolerance: See `prove_bento`.
+        absolute_tolerance: The same.
+        allow_sources: As for `build_bento`.
+        batched: Whether the service puts rows of several callers together, which is refused where
+            they are not independent as far as the answers show.
+        tell: Told what is going on.
+
     Raises:
-        BentoError: See `prove_bento`.
+        BentoError: See `prove_bento`; or rows that would be put together depend on each other.
         InvalidInput: A request is none, or a tolerance is none.
     """
     if not verify:
         return unproven(bento, models, requests=requests)
-    return prove_bento(
+    golden = prove_bento(
         bento,
         models,
         requests=requests,
@@ -139,6 +154,14 @@ def golden_answers(
         allow_sources=allow_sources,
         tell=tell,
     )
+    if batched and golden.rows == DEPENDENT:
+        raise BentoError(
+            f"The rows of several callers cannot be put together by {bento.tag}: "
+            f"{golden.rows_reason}",
+            hint="Build it without batching. A model whose answers differ by rounding alone needs "
+            "a larger tolerance.",
+        )
+    return golden
 
 
 def unproven(

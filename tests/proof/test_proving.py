@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_models import EXAMPLE, TWICE, small_model
@@ -14,9 +15,9 @@ from spy import kept_from_a_spy
 from kfp_bento.runtime.bentos import build_bento
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.programs import confinement
-from kfp_bento.runtime.proof import Golden, golden_answers
+from kfp_bento.runtime.proof import Content, Golden, GoldenRequest, golden_answers
 from kfp_bento.runtime.proof.differences import Tolerance
-from kfp_bento.runtime.proof.golden import MODEL
+from kfp_bento.runtime.proof.golden import MODEL, with_answer
 from kfp_bento.runtime.proof.proving import row_independence
 
 MEAN = TWICE.replace('inputs["a"] * 2', 'inputs["a"] - inputs["a"].mean()')
@@ -110,6 +111,7 @@ def test_a_bento_that_answers_otherwise_than_its_model_is_refused(tmp_path: Path
     assert refused.value.message.endswith("POST /predict, all rows[0]: 1 away, 3e-06 allowed.")
 
 
+@pytest.mark.slow
 def test_a_model_that_lacks_a_package_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BentoError) as refused:
         prove(tmp_path, f"import no_such_package\n{TWICE}")
@@ -180,6 +182,49 @@ def test_a_given_request_that_the_model_refuses_has_to_be_refused(tmp_path: Path
     requests = [{"body": {"inputs": [{"b": 1.0}]}}]
     golden = prove(tmp_path, TWICE, requests=requests)
     assert golden.requests[0].answer and golden.requests[0].answer.status == 400
+
+
+@pytest.mark.slow
+def test_rows_that_depend_on_each_other_are_not_put_together(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "small", MEAN)
+    bento = build_bento([model], tmp_path / "bento")
+    with pytest.raises(BentoError, match="cannot be put together") as refused:
+        golden_answers(bento, [model], batched=True)
+    assert "Row 0 of input example is answered otherwise by itself" in refused.value.message
+
+
+def whole_and_rows(whole: Any, *alone: Any) -> list[GoldenRequest]:
+    """A request of all rows with its answer, and one for each row."""
+    asked = [GoldenRequest("all rows", "given", model="m", rows=len(alone))]
+    asked += [
+        GoldenRequest(f"row {n}", "given", model="m", rows=1, row=n) for n in range(len(alone))
+    ]
+    return [
+        with_answer(one, 200, Content.json(value), MODEL)
+        for one, value in zip(asked, [whole, *alone], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "rows"),
+    [
+        (([1.0, 2.0], [1.0], [2.0 + 1e-12]), "independent"),
+        (([1.0, 2.0], [1.0], [2.1]), "dependent"),
+        (({"p": [1, 2], "q": [3, 4]}, {"p": [1], "q": [3]}, {"p": [2], "q": [4]}), "independent"),
+        (({"p": [1, 2]}, {"p": [1]}, {"p": [3]}), "dependent"),
+        (([{"x": 1}, {"x": None}], [{"x": 1}], [{"x": None}]), "independent"),
+        ((3.5, 1.0, 2.5), "dependent"),
+        (([1.0], [1.0], [2.0]), "dependent"),
+        (([1.0], [1.0]), "unknown"),
+    ],
+    ids=range(8),
+)
+def test_rows_are_independent_where_they_have_the_same_answers_alone(
+    answers: Any, rows: str
+) -> None:
+    found, reason = row_independence(whole_and_rows(*answers), Tolerance(1e-6, 1e-9))
+    assert found == rows
+    assert reason.endswith(".")
 
 
 def test_what_can_be_known_at_once_is_said_before_anything_is_installed(tmp_path: Path) -> None:
