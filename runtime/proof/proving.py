@@ -93,7 +93,9 @@ def prove_bento(
     tell("installing the bento's environment")
     with ExitStack() as stack:
         environment = stack.enter_context(locked_environment(bento, indexes=indexes))
-        scratch = stack.enter_context(scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-"))
+        scratch = stack.enter_context(
+            scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-proof-")
+        )
         tell("asking the bento and its models")
         answers, expected = _ask_both(bento, models, asked, environment, scratch)
     _require_unchanged(bento)

@@ -63,7 +63,8 @@ def test_two_models_are_asked_as_mlflow_is_and_their_code_sees_nothing_of_ours(
     monkeypatch.setenv("UV_CACHE_DIR", known)
     # Nor does a long path to where files go keep a bento from being asked.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
-    Path(tempfile.gettempdir()).mkdir()
+    other = Path(tempfile.gettempdir(), "kfp-bento-other1")  # as a local run has one
+    other.mkdir(parents=True)
     with kept_from_a_spy(tmp_path, monkeypatch) as spy:
         models = [
             small_model(tmp_path / "first", spy.source + TWICE),
@@ -71,6 +72,7 @@ def test_two_models_are_asked_as_mlflow_is_and_their_code_sees_nothing_of_ours(
         ]
         golden = golden_answers(build_bento(models, tmp_path / "bento", name="both"), models)
         assert spy.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert [path.name for path in Path(tempfile.gettempdir()).iterdir()] == [other.name]
     asked = [(one.path, one.label, one.source) for one in golden.requests]
     assert asked == [
         ("/predict/first", "/predict/first, all rows", "input example"),
