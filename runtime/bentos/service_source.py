@@ -32,16 +32,20 @@ SUPPORT_MODULE = "pyfunc_json.py"
 GUARD_MODULE = "pyfunc_guard.py"
 """The same, for the border of the service: tokens, limits, what is logged."""
 
-BODY_MODULE = "pyfunc_body.py"
-"""The same, for reading what is sent."""
-
 LARGEST_SERVICE = 16 * 1024 * 1024
 """Bytes of a service's module that are looked at; a signature may have many thousand columns."""
 
-VALUE_MODULES = ("pyfunc_types.py", "pyfunc_tensors.py", "pyfunc_answers.py")
-"""The same, for what values mean; `SUPPORT_MODULE` shows what is in them."""
+TRAVELLERS = tuple(
+    sorted(
+        path.name
+        for path in Path(__file__).parent.iterdir()
+        if path.name.startswith("pyfunc_") and path.suffix == ".py"
+    )
+)
+"""All modules that travel with every generated service."""
 
-TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE, *VALUE_MODULES)
+PROTOCOLS = ("mlflow", "v2", "v1")
+"""What a service speaks besides JSON on `/predict`: MLflow's protocol and both of KServe's."""
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -52,6 +56,21 @@ LARGEST_EXAMPLE = 64 * 1024
 
 
 @dataclass(frozen=True)
+class Speech:
+    """What a generated service speaks, and how it works.
+
+    Attributes:
+        protocols: Those of `PROTOCOLS` that it speaks, in that order.
+        max_batch_size: Rows of requests that are put together into one call; 0 is not at all.
+        max_latency_ms: How long a request waits for others at most, in milliseconds.
+    """
+
+    protocols: tuple[str, ...] = PROTOCOLS
+    max_batch_size: int = 0
+    max_latency_ms: int = 0
+
+
+@dataclass(frozen=True)
 class Route:
     """One model of a service and the route that asks it.
 
@@ -59,12 +78,14 @@ class Route:
         model: The model.
         tag: Its BentoML tag.
         path: The HTTP path.
+        digest: The digest of its content.
         suffix: What tells this model's names from the others': "" when there is one model only.
         prefix: The same for class names.
     """
 
     model: ModelVersion
     tag: str
+    digest: str
     path: str
     suffix: str
     prefix: str
@@ -91,7 +112,7 @@ class _Section:
         inputs: Type of the inputs.
         field: What is said of the inputs besides.
         params: Name of the class of its parameters, or "".
-        data: The expression that hands the inputs to the model.
+        data: The expression that hands the inputs, which are `{}` in it, to the model.
         answer: Type of the answer.
     """
 
@@ -155,6 +176,7 @@ def generated_files(
     bento_models: Sequence[BentoModel],
     *,
     show_example: bool = True,
+    speaks: Speech = Speech(),
 ) -> dict[str, bytes]:
     """Give the source files of a generated service by name.
 
@@ -165,6 +187,7 @@ def generated_files(
         models: The models, in the order the caller gave them.
         bento_models: Their tags in the bento, in the same order.
         show_example: Whether the API page shows the first row of each model's input example.
+        speaks: The protocols, and how requests are put together.
 
     Raises:
         BentoError: A signature has a type that no service can be made for, or a model brings a
@@ -174,7 +197,7 @@ def generated_files(
     routes = service_routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
-    source = _module(name, routes, shown)
+    source = _module(name, routes, shown, speaks)
     here = resources.files(__package__)
     support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
     return {f"{SERVICE_MODULE}.py": source.encode(), **support, **shown}
@@ -199,7 +222,7 @@ def service_routes(
 ) -> list[Route]:
     """Give the route of each model in a generated service."""
     if len(models) == 1:
-        return [Route(models[0], bento_models[0].tag, "/predict", "", "")]
+        return [Route(models[0], bento_models[0].tag, bento_models[0].digest, "/predict", "", "")]
     names = [model.tag.partition(":")[0] for model in bento_models]
     segments = unique(
         f"{name}-{model.version}" if names.count(name) > 1 and model.version else name
@@ -208,14 +231,21 @@ def service_routes(
     fields = unique(identifier(segment, fallback="model") for segment in segments)
     prefixes = unique(class_name(segment) for segment in segments)
     return [
-        Route(model, bento_model.tag, f"/predict/{segment}", f"_{field}", prefix)
+        Route(
+            model,
+            bento_model.tag,
+            bento_model.digest,
+            f"/predict/{segment}",
+            f"_{field}",
+            prefix,
+        )
         for model, bento_model, segment, field, prefix in zip(
             models, bento_models, segments, fields, prefixes, strict=True
         )
     ]
 
 
-def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
+def _module(name: str, routes: list[Route], examples: Collection[str], speaks: Speech) -> str:
     """Give the service's source; what is not ours goes through `literal` or `docstring`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -230,7 +260,7 @@ def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
     )
     environment.filters.update(literal=literal, docstring=docstring)
     description = environment.get_template("description.md.jinja").render(
-        name=name, sections=sections, examples=examples
+        name=name, sections=sections, examples=examples, speaks=speaks
     )
     return environment.get_template("service.py.jinja").render(
         name=name,
@@ -239,6 +269,7 @@ def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
         types=types,
         support_import=_support_import(types),
         sections=sections,
+        speaks=speaks,
     )
 
 
@@ -274,32 +305,32 @@ def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
         doc = "One row of input: the columns of the model's signature."
         name = types.row_class(record, doc, columns)
         types.imports.add("frame")
-        return f"list[{name}]", "frame(inputs)"
+        return f"list[{name}]", "frame({})"
     if signature.kind == "unnamed":
         if types.by_hints:
             types.imports.add("native")
-            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native(inputs)"
+            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native({})"
         types.imports.add("table")
         kinds = [types.column(column.type, f"{route.prefix} row") for column in columns]
         if len(kinds) == 1:
-            return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
+            return f"list[{kinds[0]}]", f"table({{}}, {kinds[0]})"
         record = f"{route.prefix}Record"
         filled = textwrap.fill(
             ", ".join(kinds), 90, initial_indent="    ", subsequent_indent="    "
         )
         types.classes.append(f"{record} = tuple[  # one row of input\n{filled}\n]")
-        return f"list[{record}]", f"table(inputs, {record})"
+        return f"list[{record}]", f"table({{}}, {record})"
     if signature.kind == "tensor":
         types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.tensors[0])}")
-        return f"{route.prefix}Inputs", "inputs"
+        return f"{route.prefix}Inputs", "{}"
     if signature.kind == "tensors":
         doc = "The tensors of the model's signature, each as nested lists."
         name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.tensors)
         types.imports.add("arrays")
-        return name, "arrays(inputs)"
+        return name, "arrays({})"
     types.typing_names.add("Any")
     types.imports.add("free_form")
-    return "Any", "free_form(inputs)"
+    return "Any", "free_form({})"
 
 
 def _has_type_hints(model: ModelVersion) -> bool:

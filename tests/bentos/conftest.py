@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conversations import Ask, Conversation, Write
 from servers import free_port
 
 from kfp_bento.runtime.bentos.build import bento_models
@@ -90,6 +91,29 @@ def ask(asker: Callable[..., Any], bento_home: Path) -> Callable[..., Any]:
         return [tuple(answer) for answer in answers]
 
     return ask_service
+
+
+@pytest.fixture(scope="session")
+def talk(asker: Callable[..., Any]) -> Callable[..., Conversation]:
+    """Gives `talk(directory, *requests, base=…, VARIABLE=…)`."""
+
+    def talk_to(
+        directory: Path, *requests: Ask | Write, base: str = "http://service:3000", **variables: str
+    ) -> Conversation:
+        job = {
+            "whole": True,
+            "bento": str(directory),
+            "base": base,
+            "environment": variables,
+            "requests": [request.as_job() for request in requests],
+        }
+        found = asker(job)
+        if "log" in found:
+            lines = found["log"].splitlines(keepends=True)
+            found["log"] = "".join(line for line in lines if "ervice " not in line)
+        return Conversation(**found) if "answers" in found else Conversation([], "", found["error"])
+
+    return talk_to
 
 
 @pytest.fixture(scope="session")

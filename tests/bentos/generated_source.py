@@ -28,6 +28,7 @@ KNOWN = {
 ATTRIBUTES = {
     *("BentoModel", "api", "fromisoformat", "importing", "load_model", "model", "models", "path"),
     *("pyfunc", "service"),
+    "self",
 }
 
 

@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 import numpy as np
 import packed_models as samples
 import pytest
+from conversations import JSON, Ask, Write
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Map, Object, Property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 SECRET = "Ada-Lovelace-1815"
 TOKEN = "0123456789abcdef"
-JSON = {"content-type": "application/json"}
-
-
-@dataclass
-class Conversation:
-    """What was answered, and what stands in the log."""
-
-    answers: list[dict[str, Any]]
-    log: str
-    error: str = ""
-
-    @property
-    def statuses(self) -> list[int]:
-        return [answer["status"] for answer in self.answers]
-
-    def bodies(self) -> list[Any]:
-        return [json.loads(answer["text"]) for answer in self.answers]
-
-
-@dataclass
-class Ask:
-    """One request; a body that is no text is sent as JSON."""
-
-    body: Any = ""
-    path: str = "/predict"
-    method: str = "POST"
-    headers: dict[str, str] = field(default_factory=lambda: JSON)
-    chunks: int = 0
-
-    def as_job(self) -> dict[str, Any]:
-        body = self.body if isinstance(self.body, str) else json.dumps(self.body)
-        return {**vars(self), "body": body}
-
-
-@dataclass
-class Write:
-    """A file that changes between two requests."""
-
-    file: Path
-    content: str
-
-    def as_job(self) -> dict[str, Any]:
-        return {"write": str(self.file), "content": self.content}
-
-
-@pytest.fixture(scope="module")
-def talk(asker: Callable[..., Any]) -> Callable[..., Conversation]:
-    """Gives `talk(directory, *requests, base=…, VARIABLE=…)`."""
-
-    def talk_to(
-        directory: Path, *requests: Ask | Write, base: str = "http://service:3000", **variables: str
-    ) -> Conversation:
-        job = {
-            "whole": True,
-            "bento": str(directory),
-            "base": base,
-            "environment": variables,
-            "requests": [request.as_job() for request in requests],
-        }
-        found = asker(job)
-        if "log" in found:
-            lines = found["log"].splitlines(keepends=True)
-            found["log"] = "".join(line for line in lines if "ervice " not in line)
-        return Conversation(**found) if "answers" in found else Conversation([], "", found["error"])
-
-    return talk_to
-
 
 SCHEMA = Schema(
     [

@@ -156,9 +156,9 @@ def test_every_name_that_pickle_asks_for_is_found() -> None:
 
 def test_every_name_is_found_in_true_pickles_that_were_spoiled() -> None:
     whole = true_pickles()
-    spoiled = [mutated(seed, whole[seed % len(whole)]) for seed in range(1_500)]
+    spoiled = [mutated(seed, whole[seed % len(whole)]) for seed in range(900)]
     importing, _ = compare([*whole, *spoiled])
-    assert importing > 1_000
+    assert importing > 600
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ from kfp_bento.components import build_bento, scan_model
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import load_model
-from kfp_bento.runtime.scan import ScanReport, require_passed
+from kfp_bento.runtime.scan import ScanReport, let_pass
 from kfp_bento.runtime.scan import scan_model as scan_one
 
 FRAME = pd.DataFrame({"a": [1.0, 2, 3, 4] * 5, "b": ["x", "y", "x", "z"] * 5})
@@ -271,30 +271,30 @@ def test_the_next_step_refuses_what_the_scan_refused(tmp_path: Path) -> None:
     other = load_model(model_directory(tmp_path / "o", {"model.pkl": b"N."}))
     refused = scan_one(model, policy="enforce").verdict()
     with pytest.raises(ModelError, match=r"os\.system in model\.pkl"):
-        require_passed(refused, model)
+        let_pass(refused, model)
     with pytest.raises(InvalidInput, match="none on this model"):
-        require_passed(refused | {"passed": True}, other)
+        let_pass(refused | {"passed": True}, other)
     with pytest.raises(InvalidInput):
-        require_passed({"passed": "true", "model_digest": model.digest}, model)
-    require_passed(scan_one(model, policy="warn").verdict(), model)
-    require_passed({}, model)
+        let_pass({"passed": "true", "model_digest": model.digest}, model)
+    assert let_pass(scan_one(model, policy="warn").verdict(), model) is model
+    assert let_pass({}, model) is model
 
 
 def test_the_components_hand_the_verdict_on(tmp_path: Path) -> None:
     directory = model_directory(tmp_path / "m", {"model.pkl": SYSTEM})
     made = {
         name: SimpleNamespace(path=str(tmp_path / name), metadata={})
-        for name in ("report", "metrics", "summary", "bento")
+        for name in ("report", "metrics", "summary", "bento", "golden")
     }
     model = SimpleNamespace(path=str(directory), metadata={})
-    bento = made.pop("bento")
+    bento, golden = made.pop("bento"), made.pop("golden")
     passed, verdict = scan_model.python_func(model=model, policy="enforce", **made)
     assert passed is False
     assert json.loads(Path(made["report"].path).read_text())["passed"] is False
     assert made["metrics"].metadata["dangerous"] == 1
     assert "`os.system`" in Path(made["summary"].path).read_text()
     with pytest.raises(ModelError, match=r"os\.system"):
-        build_bento.python_func(model=model, bento=bento, scan=verdict)
+        build_bento.python_func(model=model, bento=bento, golden=golden, scan_verdict=verdict)
     assert not Path(bento.path).exists()
 
 
