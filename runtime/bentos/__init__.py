@@ -13,6 +13,7 @@ from kfp_bento.runtime.bentos.build import build_bento, model_paths
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_source import (
+    Speech,
     can_require_token,
     is_generated,
     sample_request,
@@ -22,6 +23,7 @@ __all__ = [
     "Bento",
     "BentoFile",
     "BentoModel",
+    "Speech",
     "bento_indexes",
     "bento_record",
     "build_bento",
