@@ -1,4 +1,4 @@
-"""What killed processes left is cleared away by the beginning of its name: nobody else's begins so."""
+"""What killed processes left is cleared away by how its name begins: nobody else's begins so."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp_bento_command import assert_refused, kfp_bento
 from small_models import EXAMPLE, TWICE, small_model
 from spy import kept_from_a_spy
 
@@ -189,10 +190,11 @@ def test_a_given_request_that_the_model_refuses_has_to_be_refused(tmp_path: Path
 @pytest.mark.slow
 def test_rows_that_depend_on_each_other_are_not_put_together(tmp_path: Path) -> None:
     model = small_model(tmp_path / "small", MEAN)
-    bento = build_bento([model], tmp_path / "bento")
-    with pytest.raises(BentoError, match="cannot be put together") as refused:
-        golden_answers(bento, [model], batched=True)
-    assert "Row 0 of input example is answered otherwise by itself" in refused.value.message
+    build = ("bento", "build", model.directory, "--max-batch-size", "8", "--to", tmp_path / "b")
+    refused = kfp_bento(*build)
+    assert_refused(refused, "The rows of several callers cannot be put together")
+    assert "Row 0 of input example is answered otherwise by itself" in refused.stderr
+    assert not (tmp_path / "b.golden.json").exists()
 
 
 def whole_and_rows(whole: Any, *alone: Any) -> list[GoldenRequest]:
