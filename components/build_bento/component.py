@@ -61,7 +61,8 @@ def build_bento(
         protocols: What a generated service speaks besides JSON on /predict: mlflow (/invocations),
             v2 (the Open Inference Protocol) and v1 (KServe's).
         max_batch_size: Most rows of concurrent requests that are put together into one call of the
-            model; 0 asks it for each request by itself. For models whose rows are independent.
+            model; 0 asks it for each request by itself. Refused where the proof shows that
+            rows depend on each other.
         max_latency_ms: Milliseconds that a request waits for others at most; 0 lets none wait
             while the model is free.
 
@@ -103,6 +104,7 @@ def build_bento(
         relative_tolerance=relative_tolerance,
         absolute_tolerance=absolute_tolerance,
         allow_sources=allow_sources,
+        batched=max_batch_size > 0,
     )
     golden.metadata.update(
         record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.reason

@@ -98,10 +98,9 @@ def build_bento(
         python_version: Minor version such as "3.11"; by default the models' own.
         requirements: More requirements than the models': names, versions, wheels at addresses.
         allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
-            the indexes and wheels that the models' own requirements may name. Without any, models
-            get names and versions from the index that is configured for uv. With
-            `git+https://git.example.com/team/` packages may come from repositories there, each
-            at a full commit: their code is run here to build wheels, without network.
+            the indexes and wheels that the models' own requirements may name; without any, names
+            and versions from the index configured for uv. With `git+https://host/team/` from
+            repositories there too, at full commits, whose code builds wheels without network.
         show_example: Whether a generated service's API page shows a row of each model's input
             example, which may be somebody's data.
         speaks: What a generated service speaks, and how it puts requests together.

@@ -137,6 +137,7 @@ def build(
             relative_tolerance=relative_tolerance,
             absolute_tolerance=absolute_tolerance,
             allow_sources=allow_source or (),
+            batched=max_batch_size > 0,
             tell=tell,
         )
         golden.save(golden_file)
