@@ -96,8 +96,7 @@ def build_bento(
         service: A user's own service, a Python file or a directory with a build file; it finds its
             models as `bentoml.models.BentoModel("<model name>:latest")`. None: one is generated.
         python_version: Minor version such as "3.11"; by default the models' own.
-        requirements: More requirements than the models' and the service's: names, versions, and
-            wheels at https addresses.
+        requirements: More requirements than the models': names, versions, wheels at addresses.
         allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
             the indexes and wheels that the models' own requirements may name; without any, names
             and versions from the index configured for uv. With `git+https://host/team/` from
