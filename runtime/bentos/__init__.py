@@ -17,6 +17,7 @@ from kfp_bento.runtime.bentos.service_source import (
     can_require_token,
     is_generated,
     sample_request,
+    spoken_protocols,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "prediction_request",
     "read_bento_file",
     "sample_request",
+    "spoken_protocols",
 ]

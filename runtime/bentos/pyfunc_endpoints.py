@@ -99,6 +99,16 @@ class Served:
         return await self.desk.asked(request.model_input, rows, params, asking)
 
 
+class Renamed:
+    """A served model under another name."""
+
+    def __init__(self, served: Served, name: str) -> None:
+        self._served, self.name = served, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._served, name)
+
+
 def _rows(inputs: Any) -> int:
     """Gives how many rows the inputs have, as far as that is clear; else 0."""
     if isinstance(inputs, BaseModel):

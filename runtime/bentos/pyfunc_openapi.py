@@ -88,7 +88,7 @@ def described(spec: Any, served: Sequence[Any], protocols: Sequence[str]) -> Any
         served: The models.
         protocols: The protocols.
     """
-    if "mlflow" in protocols and len(served) == 1:
+    if "mlflow" in protocols and len({model.digest for model in served}) == 1:
         spec.paths.update(_mlflow())
     for protocol, paths in (("v2", _open_inference), ("v1", _v1)):
         if protocol in protocols:

@@ -8,13 +8,16 @@ instance the loaded model `pyfunc…`; and for all `protocols` and `batching`.
 from __future__ import annotations
 
 import logging
+import os
+import re
 from functools import cached_property, partial
 from typing import Any
 
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
 from bentoml._internal.context import server_context
-from pyfunc_endpoints import Served, predict  # type: ignore[import-not-found]
+from bentoml.exceptions import BentoMLConfigException
+from pyfunc_endpoints import Renamed, Served, predict  # type: ignore[import-not-found]
 from pyfunc_guard import (  # type: ignore[import-not-found]
     Guard,
     Tokens,
@@ -34,6 +37,8 @@ from starlette.routing import Route
 
 HEALTH_PATHS = ("/ping", "/health", "/v2/health/live", "/v2/health/ready")
 PROTOCOLS = ("mlflow", "v2", "v1")
+MODEL_NAME = "KFP_BENTO_MODEL_NAME"
+"""The variable with one more name of a model that is served alone: that of its endpoint."""
 
 
 class GuardedService(Service):  # type: ignore[misc]
@@ -44,11 +49,12 @@ class GuardedService(Service):  # type: ignore[misc]
         super().__attrs_post_init__()
         Tokens()
         switch("KFP_BENTO_LOG_VALUES", default=False)
+        _model_name()
 
     @cached_property
     def openapi_spec(self) -> Any:
         """Gives what `/docs.json` shows, made once: it takes long for thousands of columns."""
-        return described(super().openapi_spec, list(self.served.values()), self.protocols)
+        return described(super().openapi_spec, self.by_name(), self.protocols)
 
     def schema(self) -> Any:
         """Gives what `/schema.json` shows, made once."""
@@ -82,6 +88,14 @@ class GuardedService(Service):  # type: ignore[misc]
             )
         return found
 
+    def by_name(self) -> list[Served | Renamed]:
+        """Gives the models by all their names."""
+        found: list[Served | Renamed] = [*self.served.values()]
+        name = _model_name()
+        if name and len(found) == 1 and name != found[0].name:
+            found.append(Renamed(found[0], name))
+        return found
+
     def endpoints(self) -> dict[tuple[str, str], Handler]:
         """Gives what answers, by method and path."""
         served = list(self.served.values())
@@ -91,9 +105,9 @@ class GuardedService(Service):  # type: ignore[misc]
         if "mlflow" in self.protocols and len(served) == 1:
             routes |= mlflow_routes(served[0])
         if "v2" in self.protocols:
-            routes |= open_inference_routes(served, self.name, server_context.bento_version)
+            routes |= open_inference_routes(self.by_name(), self.name, server_context.bento_version)
         if "v1" in self.protocols:
-            routes |= v1_routes(served)
+            routes |= v1_routes(self.by_name())
         return routes
 
     def to_asgi(self, is_main: bool = True) -> Guard:
@@ -107,6 +121,13 @@ class GuardedService(Service):  # type: ignore[misc]
         for (method, path), handler in endpoints.items():
             app.router.routes.insert(0, _route(method, path, handler))
         return Guard(app, Lean(app, endpoints, self.name), {"/invocations": (CSV,)})
+
+
+def _model_name() -> str:
+    name = os.environ.get(MODEL_NAME, "")
+    if name and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", name):
+        raise BentoMLConfigException(f"{MODEL_NAME} is no name: letters, digits, '.', '_' and '-'")
+    return name
 
 
 def _loaded(name: str) -> Any:

@@ -199,6 +199,19 @@ def can_require_token(bento: Bento) -> bool:
     return (source / GUARD_MODULE).is_file() and "\n    service_class=GuardedService,\n" in service
 
 
+def spoken_protocols(bento: Bento) -> tuple[str, ...]:
+    """Give the protocols of `PROTOCOLS` that a bento's generated service speaks."""
+    try:
+        service = read_small_file(
+            bento.directory / "src" / f"{SERVICE_MODULE}.py", LARGEST_SERVICE
+        ).decode()
+    except (OSError, ValueError):
+        return ()
+    line = re.search(r"^    protocols = \[(.*)\]$", service, re.MULTILINE)
+    said = line[1] if line and is_generated(bento) else ""
+    return tuple(name for name in PROTOCOLS if literal(name) in said)
+
+
 def service_class_name(name: str) -> str:
     """Give the class name of the generated service of a bento, such as `WineService`."""
     return class_name(name, "Service")

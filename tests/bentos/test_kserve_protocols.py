@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from conversations import JSON, Ask
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
-from kfp_bento.runtime.bentos.service_source import Speech
+from kfp_bento.runtime.bentos.service_source import Speech, spoken_protocols
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,11 +228,39 @@ def test_each_of_several_models_is_asked_by_name(tmp_path: Path, generate: Any, 
     assert len(json.loads(found.answers[4]["text"])["predictions"][0]) == 10
 
 
+def test_a_single_model_is_served_under_one_more_name(
+    tmp_path: Path, generate: Any, talk: Any, columns: Any
+) -> None:
+    name = {"KFP_BENTO_MODEL_NAME": "isvc-1"}
+    paths = ["/v2/models/isvc-1", "/v1/models/isvc-1", "/v1/models/columns", "/docs.json"]
+    asked = [infer(*TENSORS, model="isvc-1"), predict({"instances": ROWS}, model="isvc-1")]
+    found = talk(columns, infer(*TENSORS), *asked, *map(get, paths), **name)
+    own, named, v1, model, *_, docs = (json.loads(one["text"]) for one in found.answers)
+    assert found.statuses == [200] * 7
+    assert named["outputs"] == own["outputs"]
+    assert (own["model_name"], named["model_name"], model["name"]) == (
+        "columns",
+        "isvc-1",
+        "isvc-1",
+    )
+    assert v1["predictions"]
+    assert {"/v2/models/isvc-1/infer", "/invocations"} <= set(docs["paths"])
+    assert talk(columns, get(paths[0])).statuses == [404]
+    wine, other = (samples.save_wine(tmp_path / n, **samples.QUICK) for n in ("wine", "other"))
+    assert talk(generate(wine, other), get(paths[0]), **name).statuses == [404]
+    assert "KFP_BENTO_MODEL_NAME" in talk(columns, KFP_BENTO_MODEL_NAME="a/b").error
+
+
 def test_what_is_spoken_can_be_narrowed(tmp_path: Path, generate: Any, talk: Any) -> None:
     model = samples.save_wine(tmp_path / "wine", **samples.QUICK)
     paths = ["/v2", "/v1/models", "/ping", "/docs.json"]
     for protocols in (("v2",), ("mlflow", "v1")):
-        found = talk(generate(model, speaks=Speech(protocols=protocols)), *map(get, paths))
+        service = generate(model, speaks=Speech(protocols=protocols))
+        found = talk(service, *map(get, paths))
+        bento = tmp_path / protocols[0]
+        bento.mkdir()
+        (bento / "src").symlink_to(service)
+        assert spoken_protocols(SimpleNamespace(directory=bento)) == protocols
         spoken = [name in protocols for name in ("v2", "v1", "mlflow")]
         assert [status == 200 for status in found.statuses[:3]] == spoken
         described = set(json.loads(found.answers[3]["text"])["paths"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sample_targets import ARCHIVE, NEWER_REQUEST, OLD, OTHER, RENDERED, ROUTE, 
 
 from kfp_bento.runtime.deployments import TARGETS, Release, target_of
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
+from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.targets.kserve.rules import canary_name
 from kfp_bento.runtime.deployments.targets.workload.render import WorkloadOptions
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
@@ -315,11 +317,32 @@ def test_the_protocol_is_said_where_kserve_looks_only_if_the_bento_speaks_it() -
     assert variables(protocol="v2") == [{"name": "PROTOCOL", "value": "v2"}]
 
 
-def test_a_generated_service_is_known_to_have_no_kserve_routes(tmp_path: Path) -> None:
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "pyfunc_json.py").write_text("")
+@pytest.mark.parametrize(
+    ("spoken", "asked", "said"),
+    [
+        (("mlflow", "v2", "v1"), "", "v2"),
+        (("v1",), "", "v1"),
+        (("v2", "v1"), "v1", "v1"),
+        (("v2", "v1"), "bentoml", None),
+        (("mlflow",), "", None),
+        ((), "", None),
+    ],
+)
+def test_kserve_is_told_the_protocol_and_the_service_its_name(
+    spoken: tuple[str, ...], asked: str, said: str | None
+) -> None:
+    facts = replace(BentoFacts.of(make_bento()), generated=True, protocols=spoken)
+    facts = BentoFacts.from_dict(json.loads(json.dumps(facts.to_dict())))
+    service = inference_service(bento=facts, protocol=asked, name="mine")
+    given = service["spec"]["predictor"]["containers"][0].get("env", [])
+    wanted = {"PROTOCOL": said, "KFP_BENTO_MODEL_NAME": "mine"} if said else {}
+    assert {one["name"]: one["value"] for one in given} == wanted
+
+
+def test_a_protocol_that_a_generated_service_does_not_speak_is_refused() -> None:
+    facts = replace(BentoFacts.of(make_bento()), generated=True, protocols=("v2",))
     with pytest.raises(InvalidInput, match="protocol: wine:"):
-        render("inference-service", bento=make_bento(directory=tmp_path), protocol="v1")
+        render("inference-service", bento=facts, protocol="v1")
 
 
 def test_the_url_of_an_inference_service_is_what_its_status_says() -> None:

@@ -52,6 +52,7 @@ class _Facts(BaseModel):
     runners: list[_Runner]
     generated: bool
     takes_token: bool
+    protocols: list[_Text] = []
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class BentoFacts:
         runners: `name`, `runnableType` and `modelTags` of the runners of an old-style bento.
         generated: Whether kfp-bento wrote its service.
         takes_token: Whether its service asks for a token where it is given one.
+        protocols: What a service that kfp-bento wrote speaks: some of mlflow, v2 and v1.
         directory: Where it lies, where it is at hand; no part of the release.
     """
 
@@ -76,6 +78,7 @@ class BentoFacts:
     runners: tuple[Mapping[str, Any], ...] = ()
     generated: bool = False
     takes_token: bool = False
+    protocols: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
 
     @property
@@ -86,7 +89,7 @@ class BentoFacts:
     @classmethod
     def of(cls, bento: Bento) -> BentoFacts:
         """Take the facts of a bento; its service is looked at in its folder."""
-        from kfp_bento.runtime.bentos import can_require_token
+        from kfp_bento.runtime.bentos import can_require_token, spoken_protocols
 
         return cls(
             name=bento.name,
@@ -96,6 +99,7 @@ class BentoFacts:
             runners=tuple(_runner(runner) for runner in bento.runners),
             generated=(bento.directory / "src" / "pyfunc_json.py").is_file(),
             takes_token=can_require_token(bento),
+            protocols=spoken_protocols(bento),
             directory=bento.directory,
         )
 
@@ -105,6 +109,7 @@ class BentoFacts:
             **{key: getattr(self, key) for key in _Facts.model_fields},
             "models": [model.to_dict() for model in self.models],
             "runners": [dict(runner) for runner in self.runners],
+            "protocols": [*self.protocols],
         }
 
     @classmethod
@@ -119,7 +124,8 @@ class BentoFacts:
         except ValidationError as error:
             raise ValueError(next(problems(_Facts, error, "bento")).sentence) from None
         models = tuple(BentoModel(**model) for model in told["models"])
-        return cls(**{**told, "models": models, "runners": tuple(told["runners"])})
+        lists = {"runners": tuple(told["runners"]), "protocols": tuple(told.get("protocols", ()))}
+        return cls(**{**told, "models": models, **lists})
 
 
 def _model(model: BentoModel) -> BentoModel:

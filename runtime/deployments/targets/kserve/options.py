@@ -139,8 +139,9 @@ class InferenceServiceOptions(PodOptions):
             `scaleMetric`: cpu or memory in Standard, concurrency or rps in Knative mode.
         container_concurrency: Requests at once per pod; Knative mode only.
         timeout: Longest request in seconds; 0 for KServe's default.
-        protocol: bentoml (the bento's own API), or v1 or v2 where the bento itself has KServe's
-            routes. For `storage_uri` the protocol of the runtime, v1 unless said otherwise.
+        protocol: v1 or v2 where the bento itself has KServe's routes, or bentoml (its own API).
+            When empty, the first of v2 and v1 that a generated service speaks, and bentoml for any
+            other. For `storage_uri` the protocol of the runtime, v1 unless said otherwise.
         port_name: http1; BentoML's server has no cleartext HTTP/2 (h2c).
         storage_uri: A stored model instead of an image.
         model_format: Its format, such as "mlflow".

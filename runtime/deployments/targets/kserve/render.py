@@ -2,12 +2,11 @@
 
 Two kinds of predictor:
 
-* **Our image** as a custom predictor. It speaks the bento's own HTTP API (`POST /predict` in
-  services that kfp-bento generates) on port 3000, HTTP/1.1 only, and not KServe's `/v1/models`
-  or `/v2/models`. KServe routes any path to it, so that works as it is; what builds on KServe's
-  protocol does not, namely its batcher, and its transformers that call `:predict`. A bento that
-  has such routes itself says so with `protocol`, which becomes the variable PROTOCOL where
-  KServe looks for it.
+* **Our image** as a custom predictor, on port 3000, HTTP/1.1 only. KServe routes any path to it.
+  What builds on KServe's protocols (its batcher, its transformers, the URL in the status) wants to
+  know which one the bento has: PROTOCOL is the variable where KServe looks for it (`GetProtocol` of
+  its `CustomPredictor`), v1 where it is not set. KServe's clients address a model by the name of
+  its InferenceService, so a generated service is told that name.
 * **A storage URI** with a model format, for KServe's own runtimes; no image, no bento needed.
 
 KServe renamed its modes in 0.16. From then on it writes the new name
@@ -18,6 +17,7 @@ that it does not know for its default.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 KIND = "inference-service"
 
+MODEL_NAME = "KFP_BENTO_MODEL_NAME"
+"""One more name of the model, to a generated service with a single one."""
+
 _PROTOCOL = "kfp-bento/protocol"
 _FACTS_SUFFIX = "-kfp-bento"
 # Of a transformer or explainer, whose image has a user of its own.
@@ -76,6 +79,23 @@ KSERVE_DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "requests": {"cpu": "1", "memory": "2Gi"},
     "limits": {"cpu": "1", "memory": "2Gi"},
 }
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What serves: an image, unless the options have a stored model.
+
+    Attributes:
+        image: Image by digest.
+        name: Name of the InferenceService.
+        protocol: The protocol that is spoken.
+        generated: Whether kfp-bento wrote the service.
+    """
+
+    image: str
+    name: str
+    protocol: str
+    generated: bool
 
 
 def inference_service_manifests(
@@ -94,6 +114,7 @@ def inference_service_manifests(
     name = checked_name(image, bento, options)
     check_token(options, None if options.storage_uri else bento)
     protocol = protocol_of(bento, options)
+    served = _Served(image, name, protocol, bento is not None and bento.generated)
     annotations: dict[str, str] = {**options.annotations, MODE: options.deployment_mode}
     if options.standard and options.autoscaling.scale_metric:
         # Without it KServe's webhook checks the metric as if it were Knative's.
@@ -105,10 +126,10 @@ def inference_service_manifests(
         "annotations": annotations,
     }
     spec = {
-        "predictor": _predictor(image, name, protocol, options),
+        "predictor": _predictor(served, options),
         "transformer": _side("transformer", options.transformer, options),
         "explainer": _side("explainer", options.explainer, options),
-        "canary": _canary(name, protocol, options),
+        "canary": _canary(served, options),
     }
     facts = _facts(metadata, {**(provenance(bento) if bento else {}), _PROTOCOL: protocol})
     return (
@@ -153,14 +174,12 @@ def _facts(metadata: Mapping[str, Any], facts: Mapping[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": without_empty(place)}
 
 
-def _predictor(
-    image: str, name: str, protocol: str, options: InferenceServiceOptions
-) -> dict[str, Any]:
-    served = options
+def _predictor(served: _Served, options: InferenceServiceOptions) -> dict[str, Any]:
+    stable = options
     if options.canary_percent is not None and options.standard:
-        served = options.model_copy(update={"storage_uri": options.stable_storage_uri})
+        stable = options.model_copy(update={"storage_uri": options.stable_storage_uri})
     predictor = {
-        **_part(image, name, protocol, served),
+        **_part(served, stable),
         **_scaling(options.autoscaling),
         "name": options.predictor_name,
         "canaryTrafficPercent": None if options.standard else options.canary_percent,
@@ -168,11 +187,11 @@ def _predictor(
     return without_empty(predictor)
 
 
-def _canary(name: str, protocol: str, options: InferenceServiceOptions) -> list[dict[str, Any]]:
+def _canary(served: _Served, options: InferenceServiceOptions) -> list[dict[str, Any]]:
     """Beside the stable predictor; KServe fills in from that what is not said here."""
     if options.canary_percent is None or not options.standard:
         return []
-    part = _part("", name, protocol, options)
+    part = _part(served, options)
     predictor = {
         **part,
         # The definition wants a name here, which the webhook refuses in a stable predictor.
@@ -183,19 +202,19 @@ def _canary(name: str, protocol: str, options: InferenceServiceOptions) -> list[
     return [{"trafficPercent": options.canary_percent, "predictor": without_empty(predictor)}]
 
 
-def _part(image: str, name: str, protocol: str, options: InferenceServiceOptions) -> dict[str, Any]:
+def _part(served: _Served, options: InferenceServiceOptions) -> dict[str, Any]:
     """All of a predictor that makes its pods: equal for a canary and what it is promoted to."""
     part = {
         "timeout": options.timeout or None,
         "containerConcurrency": options.container_concurrency or None,
-        "batcher": _batcher(protocol, options),
+        "batcher": _batcher(served.protocol, options),
         "logger": options.logger.model_dump() if options.logger else None,
-        **_pods(name, options, _subject(image, protocol, options)),
+        **_pods(served.name, options, _subject(served, options)),
     }
     return _marked(without_empty(part), options)
 
 
-def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dict[str, Any]:
+def _subject(served: _Served, options: InferenceServiceOptions) -> dict[str, Any]:
     """Give what a predictor runs: our container, or a stored model."""
     resources = pod_resources("resources", options.resources, KSERVE_DEFAULTS, "KServe's default")
     if options.storage_uri:
@@ -206,7 +225,7 @@ def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dic
                     "version": options.model_version,
                 }
             ),
-            "protocolVersion": protocol,
+            "protocolVersion": served.protocol,
             "runtime": options.runtime,
             "storageUri": options.storage_uri,
             "env": options.envs,
@@ -216,15 +235,18 @@ def _subject(image: str, protocol: str, options: InferenceServiceOptions) -> dic
         return {"model": without_empty(model)}
     container = bento_container(
         CONTAINER,
-        image,
+        served.image,
         options,
         resources=resources,
         port_name=options.port_name,
         startup_probe=options.standard,
     )
-    if protocol != "bentoml":
-        said = {"name": "PROTOCOL", "value": protocol}
-        container["env"] = [said, *container.get("env", [])]
+    if served.protocol != "bentoml":
+        given = container.get("env", [])
+        said = {"PROTOCOL": served.protocol}
+        if served.generated and MODEL_NAME not in [one["name"] for one in given]:
+            said[MODEL_NAME] = served.name
+        container["env"] = [*({"name": key, "value": said[key]} for key in said), *given]
     return {"containers": [container]}
 
 
@@ -295,7 +317,8 @@ def _batcher(protocol: str, options: InferenceServiceOptions) -> dict[str, int]:
         raise InvalidInput(
             f"batcher: KServe batches requests of protocol v1 only (/v1/models/...:predict); those "
             f"of protocol {protocol} pass it by.",
-            hint="Let the service batch: @bentoml.api(batchable=True).",
+            hint="Say protocol v1 where the bento speaks it, or let the service batch: "
+            "build_bento has max_batch_size, BentoML @bentoml.api(batchable=True).",
         )
     return options.batcher.given()
 

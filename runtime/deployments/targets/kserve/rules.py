@@ -61,12 +61,14 @@ def protocol_of(bento: BentoFacts | None, options: InferenceServiceOptions) -> s
                 hint="One of v1, v2.",
             )
         return options.protocol or "v1"
-    protocol = options.protocol or "bentoml"
-    if protocol != "bentoml" and bento and bento.generated:
+    spoken = bento.protocols if bento else ()
+    first = next((protocol for protocol in ("v2", "v1") if protocol in spoken), "bentoml")
+    protocol = options.protocol or first
+    if bento and bento.generated and protocol not in (*spoken, "bentoml"):
         raise InvalidInput(
-            f"protocol: {bento.tag} is a service that kfp-bento generated; it has /predict and "
-            f"none of KServe's {protocol} routes.",
-            hint="Leave protocol out, or write a service that has them.",
+            f"protocol: {bento.tag} is a service that kfp-bento generated, and has none of "
+            f"KServe's {protocol} routes.",
+            hint=f"Leave protocol out, or build the bento with the protocol {protocol}.",
         )
     return protocol
 
