@@ -3,6 +3,7 @@
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import (
     put_in_place,
+    remove_tree,
     scratch_beside,
     scratch_file,
     scratch_inside,
@@ -49,6 +50,7 @@ __all__ = [
     "read_small_file",
     "reading",
     "record_digest",
+    "remove_tree",
     "scratch_beside",
     "scratch_file",
     "scratch_inside",
