@@ -1,4 +1,4 @@
-"""kfp-bento bento: bentos out of models."""
+"""kfp-bento bento build: bentos out of models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from rich.markup import escape
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, working
 
-app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Keep build a subcommand, though it is the only one."""
+app = typer.Typer(help="Bentos: out of models, and as archives.", no_args_is_help=True)
 
 
 @app.command()

@@ -31,11 +31,13 @@ from kfp_bento.runtime.files.seals import (
     sealed_record,
     shared_key,
 )
+from kfp_bento.runtime.files.streams import ChunkReader
 
 __all__ = [
     "JSON_LIMIT",
     "KEY_VARIABLE",
     "YAML_LIMIT",
+    "ChunkReader",
     "copied_sha256",
     "file_sha256",
     "is_sealed",

@@ -32,3 +32,13 @@ def open_place(uri: str) -> Place:
         return WebPlace(parsed, settings.ca_bundle)
     client = MinioClient if parsed.scheme == "minio" else S3Client
     return ObjectPlace(parsed, client(parsed.bucket, settings))
+
+
+def local_path(uri: str) -> Path | None:
+    """Give the path of an address on this machine, or None for any other.
+
+    Raises:
+        InvalidInput: The address makes no sense.
+    """
+    parsed = parse_uri(uri)
+    return Path(parsed.key) if parsed.scheme == "file" else None

@@ -41,7 +41,6 @@ class FaultyStore:
     endpoint: str = ""
 
     def __enter__(self) -> FaultyStore:
-        lock = threading.Lock()
         store = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,9 +52,8 @@ class FaultyStore:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 request = Request(self.command, self.path, dict(self.headers))
-                with lock:
-                    store.requests.append(request)
-                    request.fault = store.rule(request)
+                store.requests.append(request)
+                request.fault = store.rule(request)
                 if request.fault == "busy":
                     self.send_response(503)
                     self.send_header("Content-Length", str(len(BUSY)))
