@@ -173,7 +173,11 @@ def _client(settings: StorageSettings) -> Any:
         cert_reqs="CERT_REQUIRED",
         ca_certs=settings.ca_bundle or None,
         retries=urllib3.Retry(
-            total=5, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504], redirect=0
+            total=5,
+            other=1,  # such as a certificate that nobody trusts
+            redirect=0,
+            backoff_factor=0.2,
+            status_forcelist=[500, 502, 503, 504],
         ),
     )
     return Minio(

@@ -169,7 +169,11 @@ class S3Client:
 
         what = f"s3://{self._bucket}/{key}"
         # A body that breaks off comes as urllib3 says it.
-        broken = (exceptions.HTTPClientError, exceptions.IncompleteReadError)
+        broken = (
+            exceptions.HTTPClientError,
+            exceptions.ConnectionError,
+            exceptions.IncompleteReadError,
+        )
         try:
             yield
         except exceptions.ClientError as failure:

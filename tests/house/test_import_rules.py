@@ -69,6 +69,11 @@ def test_a_stop_imports_only_earlier_stops(stop: str) -> None:
         assert rooms(imports(path)) <= allowed, identifier(path)
 
 
+def test_storage_knows_nothing_of_models_and_bentos() -> None:
+    for path in files("runtime", "storage"):
+        assert rooms(imports(path)) <= {*SHARED, "files", "storage"}, identifier(path)
+
+
 def against_the_order(stop: str) -> set[str]:
     """Imports that go up or aside among the rooms of a stop, as `module imports name`."""
     steps = {room: number for number, rooms in enumerate(INNER[stop]) for room in rooms}

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
-from servers import S3Server
+from servers import S3Server, free_port
 from stored_files import Addresses
 
 
@@ -33,3 +34,29 @@ def address(tmp_path: Path, request: pytest.FixtureRequest) -> Addresses:
         return f"{scheme}://{server.bucket}/{uuid.uuid4().hex}/{name}"
 
     return give
+
+
+@pytest.fixture
+def free_address() -> str:
+    """An address where nobody listens."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate that nobody trusts; the certificate alone has .crt at its end."""
+    file = tmp_path_factory.mktemp("tls") / "site.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += [
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=site",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    command += ["-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 HOP = {"connection", "transfer-encoding", "keep-alive"}
@@ -32,12 +34,13 @@ class FaultyStore:
 
     A rule is asked in order of arrival and gives "" (pass), "busy" (503 SlowDown), "reset"
     (the connection is reset), "cut" (the answer breaks off in its middle), "etag" (another ETag)
-    or "flip" (one bit of the answer's body is another).
+    or "flip" (one bit of the answer's body is another). With a certificate it speaks TLS.
     """
 
     upstream: str
     rule: Callable[[Request], str] = lambda request: ""
     requests: list[Request] = field(default_factory=list)
+    certificate: Path | None = None
     endpoint: str = ""
 
     def __enter__(self) -> FaultyStore:
@@ -106,7 +109,12 @@ class FaultyStore:
         self._server.daemon_threads = True
         # Clients hang up in the middle here; that is no news.
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if self.certificate else "http"
+        self.endpoint = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

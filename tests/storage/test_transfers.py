@@ -122,6 +122,28 @@ def test_a_bit_that_flips_on_the_way_is_noticed(
         place.read(tmp_path / "read")
 
 
+@pytest.mark.parametrize("scheme", CLIENTS)
+def test_a_store_with_a_certificate_of_ones_own(
+    scheme: str,
+    address: Addresses,
+    s3_server: S3Server,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = address(scheme, "x")
+    source = written(tmp_path / "source", 10)
+    with FaultyStore(s3_server.endpoint, certificate=certificate) as store:
+        through(store, monkeypatch)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(StorageError, match="certificate") as failure:
+            open_place(uri).write(source)
+        assert "AWS_CA_BUNDLE" in failure.value.hint
+        monkeypatch.setenv("AWS_CA_BUNDLE", f"{certificate}.crt")
+        open_place(uri).write(source)
+        assert open_place(uri).read(tmp_path / "read").size == 10
+
+
 READ = """
 import sys
 import threading
