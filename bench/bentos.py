@@ -80,7 +80,8 @@ class Bentos:
             options += ["--requirement", _EXTRA_WHEEL]
         if recipe.changed_source:
             options += ["--service", str(self._changed_source(key.partition("-")[0]))]
-        command = [*KFP_BENTO, "bento", "build", str(self._model(recipe)), "--to", str(bento)]
+        command = [*KFP_BENTO, "bento", "build", str(self._model(recipe)), "--no-verify"]
+        command += ["--to", str(bento)]
         done = subprocess.run(
             [*command, *options],
             capture_output=True,

@@ -9,6 +9,7 @@ from kfp_bento.components.import_bento import import_bento
 from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
 from kfp_bento.components.roll_back import roll_back
+from kfp_bento.components.scan_model import scan_model
 from kfp_bento.components.smoke_test import smoke_test
 from kfp_bento.components.train_wine_model import train_wine_model
 
@@ -22,6 +23,7 @@ __all__ = [
     "promote_model",
     "pull_model",
     "roll_back",
+    "scan_model",
     "smoke_test",
     "train_wine_model",
 ]

@@ -9,6 +9,7 @@ from kfp_bento.components import (
     deploy_bento,
     promote_model,
     pull_model,
+    scan_model,
     smoke_test,
 )
 from kfp_bento.pipelines.credentials import (
@@ -39,9 +40,15 @@ def serve_with(deploy, *, name: str):
         promote_alias: str,
         mlflow_tracking_uri: str = "",
         mlflow_secret: str = "kfp-bento-mlflow",
+        scan_policy: str = "warn",
+        scan_allow: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         bento_name: str = "",
         bento_show_example: bool = True,
-        allow_sources: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        bento_python_version: str = "",
+        bento_requirements: list = [],  # noqa: B006
+        bento_verify: bool = True,
+        bento_requests: list = [],  # noqa: B006
+        allow_sources: list = [],  # noqa: B006
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
@@ -72,8 +79,16 @@ def serve_with(deploy, *, name: str):
             mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
                 tracking_uri that they are for; may be absent.
+            scan_policy: What comes of a model that runs code when it is loaded: off does not look,
+                warn reports it, enforce refuses it before anything is built.
+            scan_allow: Names of findings, exactly as the scan reports them, that do not count.
             bento_name: Name of the bento; empty takes the model's name.
             bento_show_example: Show a row of the model's input example on the service's API page.
+            bento_python_version: Python of the bento, such as 3.11; empty takes the model's.
+            bento_requirements: Requirements to lock besides the model's own, one per item.
+            bento_verify: Start the bento before it becomes an image, and compare its answers with
+                the model's; without that the release is not promoted.
+            bento_requests: What it is asked instead of the model's input example, see build_bento.
             allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
@@ -110,11 +125,21 @@ def serve_with(deploy, *, name: str):
         with_mlflow_credentials(pulled, mlflow_secret)
         with_record_key(pulled, record_secret)
 
+        scanned = scan_model(model=pulled.outputs["model"], policy=scan_policy, allow=scan_allow)
+        with_record_key(scanned, record_secret)
+
         bento = build_bento(
             model=pulled.outputs["model"],
+            scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,
             allow_sources=allow_sources,
+            python_version=bento_python_version,
+            extra_requirements=bento_requirements,
+            verify=bento_verify,
+            requests=bento_requests,
+            relative_tolerance=check_relative_tolerance,
+            absolute_tolerance=check_absolute_tolerance,
         )
         with_record_key(bento, record_secret)
 
@@ -149,7 +174,7 @@ def serve_with(deploy, *, name: str):
 
         smoke = smoke_test(
             url=release.outputs["url"],
-            model=pulled.outputs["model"],
+            golden=bento.outputs["golden"],
             timeout_seconds=check_timeout_seconds,
         )
         smoke.set_caching_options(False)
@@ -158,10 +183,7 @@ def serve_with(deploy, *, name: str):
 
         comparison = compare_predictions(
             url=release.outputs["url"],
-            model=pulled.outputs["model"],
-            relative_tolerance=check_relative_tolerance,
-            absolute_tolerance=check_absolute_tolerance,
-            allow_sources=allow_sources,
+            golden=bento.outputs["golden"],
         )
         comparison.set_caching_options(False)
         with_record_key(comparison, record_secret)

@@ -33,11 +33,12 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """One complete HTTP answer."""
+    """One complete HTTP answer; the media type is without parameters, "" where none was named."""
 
     status: int
     body: bytes
     milliseconds: float
+    media_type: str = ""
 
     def shown(self) -> str:
         """Give the status and the beginning of the body for a message."""
@@ -63,14 +64,13 @@ def ask(
         url: An http or https address; the headers go to its host and nowhere else.
         seconds: The deadline for everything.
         largest: Most bytes of an answer.
-        body: JSON.
+        body: JSON, where the headers name no other `Content-Type`.
         headers: Besides those that the body and the connection need.
         connect: Opens the connection, where that is no matter of the URL.
 
     Raises:
         NoConnectionError: Nothing accepted the connection.
-        NoAnswerError: The connection broke, the deadline passed, the answer is too large, or it
-            was no HTTP.
+        NoAnswerError: It broke, the deadline passed, the answer is too large, or it was no HTTP.
     """
     parts = urlsplit(url)
     start = time.monotonic()
@@ -83,9 +83,9 @@ def ask(
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise NoConnectionError(str(error)) from error
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = f"{parts.path or '/'}{parts.query and '?'}{parts.query}"
     kind = {} if body is None else {"Content-Type": "application/json"}
-    sent = {"Accept": "application/json", "Connection": "close", **(headers or {}), **kind}
+    sent = {"Accept": "application/json", **kind, **(headers or {}), "Connection": "close"}
     left = max(0.01, seconds - (time.monotonic() - start))
     try:
         with _deadline(connection, left) as passed:
@@ -105,7 +105,12 @@ def ask(
         connection.close()
     if len(content) > largest:
         raise NoAnswerError(f"the answer is larger than {largest} bytes")
-    return HttpAnswer(response.status, content, (time.monotonic() - start) * 1000)
+    took = time.monotonic() - start
+    return HttpAnswer(response.status, content, took * 1000, _media_type(response))
+
+
+def _media_type(response: http.client.HTTPResponse) -> str:
+    return response.headers.get_content_type() if response.headers["Content-Type"] else ""
 
 
 def _connection(

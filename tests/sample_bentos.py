@@ -37,7 +37,7 @@ def generated_bento(directory: Path, *, guarded: bool = True) -> Bento:
     source.mkdir(parents=True)
     (source / "pyfunc_json.py").write_text("")
     options = "\n    service_class=GuardedService,\n" if guarded else ""
-    (source / "service.py").write_text(f"@bentoml.service({options})\nclass Wine: ...\n")
+    (source / "kfp_bento_service.py").write_text(f"@bentoml.service({options})\nclass Wine: ...\n")
     if guarded:
         (source / "pyfunc_guard.py").write_text("")
     return make_bento(directory=directory)

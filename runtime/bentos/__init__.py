@@ -9,22 +9,20 @@ from kfp_bento.runtime.bentos.bento import (
     load_given_bento,
 )
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
-from kfp_bento.runtime.bentos.build import build_bento
+from kfp_bento.runtime.bentos.build import build_bento, model_paths
 from kfp_bento.runtime.bentos.exchange import export_bento, import_bento
-from kfp_bento.runtime.bentos.lock import (
-    bento_constraints,
-    bento_indexes,
-    lock_requirements,
-    model_requirements,
-)
+from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.requests import prediction_request
-from kfp_bento.runtime.bentos.service_source import can_require_token, sample_request
+from kfp_bento.runtime.bentos.service_source import (
+    can_require_token,
+    is_generated,
+    sample_request,
+)
 
 __all__ = [
     "Bento",
     "BentoFile",
     "BentoModel",
-    "bento_constraints",
     "bento_indexes",
     "bento_record",
     "build_bento",
@@ -32,10 +30,10 @@ __all__ = [
     "changed_models",
     "export_bento",
     "import_bento",
+    "is_generated",
     "load_bento",
     "load_given_bento",
-    "lock_requirements",
-    "model_requirements",
+    "model_paths",
     "prediction_request",
     "read_bento_file",
     "sample_request",

@@ -25,8 +25,14 @@ from kfp_bento.runtime.bentos.lock import (
     requirement_texts,
     users_requirements,
 )
+from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
-from kfp_bento.runtime.bentos.service_source import generated_files, service_class_name
+from kfp_bento.runtime.bentos.service_source import (
+    SERVICE_MODULE,
+    generated_files,
+    service_class_name,
+    service_routes,
+)
 from kfp_bento.runtime.bentos.tree import (
     add_model,
     finish_files,
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
-GENERATOR_FORMAT = 2
+GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
@@ -100,7 +106,7 @@ def build_bento(
 
     Raises:
         InvalidInput: A name, version, path or allowed source cannot be used.
-        BentoError: The service cannot be imported or built, or the dependencies cannot be locked.
+        BentoError: The service cannot be built or the dependencies locked, or models share code.
     """
     directory = Path(directory).absolute()
     wanted = _BuildRequest(
@@ -210,19 +216,26 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
     return made
 
 
+def model_paths(models: Sequence[ModelVersion]) -> dict[str, str]:
+    """Give the path at which a generated service asks each model, by the model's tag."""
+    return {route.tag: route.path for route in service_routes(models, bento_models(models))}
+
+
 def _python_version(models: Sequence[ModelVersion], wanted: str) -> str:
     minors = sorted({".".join(m.python_version.split(".")[:2]) for m in models if m.python_version})
     if not wanted and len(minors) > 1:
         raise InvalidInput(
             f"The models were logged with different Python versions: {', '.join(minors)}.",
-            hint=f"Choose one: python_version={minors[-1]!r}.",
+            hint=f"Choose one: --python-version {minors[-1]} (python_version={minors[-1]!r}).",
         )
     chosen = wanted or (minors[0] if minors else f"{sys.version_info[0]}.{sys.version_info[1]}")
     match = re.fullmatch(r"3\.([0-9]{1,2})(?:\.[0-9a-z+]{1,12})?", chosen)
     if match is None or int(match[1]) < 10:
         raise InvalidInput(
             f"A bento for Python {chosen!r} cannot be built; it takes 3.10 or newer.",
-            hint="Give python_version, for example '3.11'.",
+            hint="Choose another: --python-version 3.11 (in pipelines and in Python "
+            "python_version='3.11'). The model's packages must be there for it, and what it "
+            "pickled must be read by it.",
         )
     return f"3.{match[1]}"
 
@@ -239,6 +252,7 @@ def _check(asked: _BuildRequest) -> None:
             "show_example=False is for generated services; what yours shows is up to it.",
             hint="Leave show_example as it is.",
         )
+    check_model_code(asked.models)
 
 
 def _check_destination(directory: Path) -> None:
@@ -257,7 +271,7 @@ def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Pat
     files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
     for file, content in files.items():
         (context / file).write_bytes(content)
-    return context, f"service:{service_class_name(name)}"
+    return context, f"{SERVICE_MODULE}:{service_class_name(name)}"
 
 
 def _user_context(work: Path, service: Path) -> tuple[Path, str]:

@@ -10,16 +10,19 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
+from kfp_bento.runtime.bentos.full_mlflow import missed_bounds
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import read_small_file
-from kfp_bento.runtime.programs import cleaned, run_uv
+from kfp_bento.runtime.models import unknown_conda_packages
+from kfp_bento.runtime.programs import Finished, cleaned, run_uv
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
     SEPARATORS,
@@ -59,6 +62,14 @@ _DRAWING = " \t\u00d7\u2570\u2500\u25b6\u2502\u251c"
 """The lines and arrows that uv draws around its sentences."""
 
 _MLFLOW = re.compile(r"mlflow(?![A-Za-z0-9._-])(?!\s*\[)", re.I)
+_OLD_MLFLOW_IN_THE_WAY = re.compile(
+    r"mlflow-skinny\S* depends\s+on\s+packaging|bentoml\S* depends\s+on\s+packaging"
+)
+"""MLflow before 2.1 asks for a packaging older than BentoML takes; it runs with today's too."""
+
+_FIRST_ON_PYTHON_310 = Version("1.30.0")
+"""MLflow 1.x before it has no mlflow-skinny, or fails with the NumPy of such a Python."""
+
 _GLIBC = "manylinux_2_28"
 """Wheels for Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
 
@@ -76,9 +87,14 @@ def bento_requirements(
         sources: What models may name besides names and versions.
 
     Raises:
-        BentoError: A line is no requirement, or asks for what is not allowed.
+        BentoError: A line is no requirement, or asks for what is not allowed, or a model needs a
+            conda package of which it is not known what pip calls it.
     """
-    lines = [line for model in models for line in model_requirements(model, sources)]
+    extra = list(extra)
+    lines = []
+    for model in models:
+        _check_conda(model, extra)
+        lines += model_requirements(model, sources)
     lines += [line for line in extra if distribution_name(line) != "bentoml"]
     named = {distribution_name(line) for line in lines}
     lines += [name for name in NEEDED_BY_PYFUNC if name not in named]
@@ -86,18 +102,38 @@ def bento_requirements(
     return list(dict.fromkeys(lines))
 
 
+def _check_conda(model: ModelVersion, extra: Iterable[str]) -> None:
+    """Refuse a model that needs what only conda is known to have, unless it is answered for."""
+    if not (model.directory / "conda.yaml").is_file():
+        return
+    unknown = unknown_conda_packages(model.directory, extra)
+    if not unknown:
+        return
+    shown_names = ", ".join(shown(text) for text in unknown[:8]) + (", …" if unknown[8:] else "")
+    first = re.split(r"[^A-Za-z0-9._-]", unknown[0].rpartition("::")[2].strip())[0]
+    raise BentoError(
+        f"The model {cleaned(model.uri)} needs conda packages, and it is not known what pip calls "
+        f"them: {shown_names}.",
+        hint=f"Name each as pip has it: --requirement '{first}==…' (requirements=); what is no "
+        f"Python package goes into the base image, and is left out by --requirement "
+        f"\"{first}; python_version < '3'\".",
+    )
+
+
 def model_requirements(model: ModelVersion, sources: AllowedSources = NAMES_ONLY) -> list[str]:
     """Give what a model needs, each a requirement (PEP 508) with or without hashes.
 
     MLflow itself is replaced by mlflow-skinny of the same version (a service needs neither the
-    tracking server nor its database), unless an extra of it is asked for.
+    tracking server nor its database), unless an extra of it is asked for. Where no version is
+    stated, it is that of the MLflow that logged the model.
 
     Raises:
         BentoError: See `bento_requirements`.
     """
-    lines = [_slim(line) for line in requirement_texts(_reading(model, sources))]
+    logged_by = _mlflow_version(model)
+    lines = [_slim(line, logged_by) for line in requirement_texts(_reading(model, sources))]
     if not {distribution_name(line) for line in lines} & {"mlflow", "mlflow-skinny"}:
-        lines.append(f"mlflow-skinny=={_mlflow_version(model)}".removesuffix("=="))
+        lines.append(_slim("mlflow", logged_by))
     return lines
 
 
@@ -208,26 +244,15 @@ def lock_requirements(
     """
     _check_python(python_version)
     with tempfile.TemporaryDirectory(prefix="lock-", dir=directory) as scratch:
-        work = Path(scratch)
-        wheels: dict[str, DirectWheel] = {}
-        wanted = _written(requirements, work / "requirements.in", wheels, python_version)
-        command = ["pip", "compile", str(wanted), *_HOW, "--python-version", python_version]
-        command += [*(() if for_here else ("--python-platform", _platform())), *indexes]
-        if constraints:
-            limits = _written(constraints, work / "constraints.txt", wheels, python_version)
-            command += ["--constraints", str(limits)]
-        done = run_uv(
-            command,
-            doing="Locking the dependencies",
-            directory=work,
-            seconds=LOCK_SECONDS,
-            error=BentoError,
-            indexes=[option.partition("=")[2] for option in indexes],
-        )
-        if done.status:
-            raise _unresolved(done.complaint, python_version)
-        lines = [*_with_addresses(done.output.splitlines(), wheels)]
-        for wheel in wheels.values():
+        asked = _Asked(python_version, tuple(indexes), Path(scratch), for_here)
+        locked = _resolved(asked, requirements, constraints)
+        bounds = missed_bounds(locked, requirements, python_version, asked.work, indexes)
+        if bounds is not None:
+            locked = _resolved(
+                asked, [*requirements, *bounds.requirements], [*constraints, *bounds.constraints]
+            )
+        lines = [*_with_addresses(locked.splitlines(), asked.wheels)]
+        for wheel in asked.wheels.values():
             if _is_built(wheel) and f"./{BUILT_WHEELS}/{wheel.file.name}" in "".join(lines):
                 put = directory / BUILT_WHEELS / wheel.file.name
                 put.parent.mkdir(exist_ok=True)
@@ -236,8 +261,53 @@ def lock_requirements(
     return "".join(f"{line}\n" for line in indexes if "=https://" in line) + lock
 
 
-def _written(lines: Sequence[str], file: Path, wheels: dict[str, DirectWheel], python: str) -> Path:
+@dataclass(frozen=True)
+class _Asked:
+    """What a lock is for; `wheels` are those at addresses, by the address that uv got."""
+
+    python: str
+    indexes: tuple[str, ...]
+    work: Path
+    for_here: bool
+    wheels: dict[str, DirectWheel] = field(default_factory=dict)
+
+
+def _resolved(asked: _Asked, requirements: Sequence[str], constraints: Sequence[str]) -> str:
+    """Let uv resolve; where only a bound of an old MLflow is in the way, without that bound."""
+    command = ["pip", "compile", str(_written(requirements, "requirements.in", asked)), *_HOW]
+    command += ["--python-version", asked.python, *asked.indexes]
+    command += [*(() if asked.for_here else ("--python-platform", _platform()))]
+    if constraints:
+        command += ["--constraints", str(_written(constraints, "constraints.txt", asked))]
+    done = _uv(asked, command)
+    if done.status and _OLD_MLFLOW_IN_THE_WAY.search(done.complaint):
+        overrides = asked.work / "overrides.txt"
+        overrides.write_text(f"{_needed_by_bentoml('packaging')}\n", encoding="ascii")
+        done = _uv(asked, [*command, "--overrides", str(overrides)])
+    if done.status:
+        raise _unresolved(done.complaint, asked.python)
+    return done.output
+
+
+def _uv(asked: _Asked, command: Sequence[str]) -> Finished:
+    return run_uv(
+        command,
+        doing="Locking the dependencies",
+        directory=asked.work,
+        seconds=LOCK_SECONDS,
+        error=BentoError,
+        indexes=[option.partition("=")[2] for option in asked.indexes],
+    )
+
+
+def _needed_by_bentoml(name: str) -> str:
+    lines = (Requirement(line) for line in requires("bentoml") or ())
+    return next(f"{name}{line.specifier}" for line in lines if line.name == name)
+
+
+def _written(lines: Sequence[str], name: str, asked: _Asked) -> Path:
     """Write a requirements file for uv; wheels are fetched, or built, beside it."""
+    file, wheels, python = asked.work / name, asked.wheels, asked.python
     reading = read_requirements(lines, whose="the bento", error=BentoError, sources=_WHEELS)
     texts = []
     for line in reading.lines:
@@ -332,10 +402,18 @@ def _named(model: ModelVersion) -> str:
     return f"the model {cleaned(model.uri)}"
 
 
-def _slim(line: str) -> str:
+def _slim(line: str, logged_by: str = "") -> str:
     """Give a requirement with MLflow's slim distribution in place of the whole, without hashes."""
     match = None if "@" in line else _MLFLOW.match(line)
-    return f"mlflow-skinny{line[match.end() :].partition(' --hash')[0]}" if match else line
+    if match is None:
+        return line
+    rest = line[match.end() :].partition(" --hash")[0]
+    if not rest.strip() and logged_by and not Version(logged_by).is_prerelease:
+        rest = f"=={logged_by}"
+    exact = re.fullmatch(r"\s*==\s*(1\.[0-9.]+)\s*", rest)
+    if exact and Version(exact[1]) < _FIRST_ON_PYTHON_310:
+        rest = f"~={_FIRST_ON_PYTHON_310}"
+    return f"mlflow-skinny{rest}"
 
 
 def _mlflow_version(model: ModelVersion) -> str:

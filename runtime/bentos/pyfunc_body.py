@@ -1,6 +1,6 @@
 """A request's body to typed values: row by row, within limits, with few and short errors.
 
-This file lies beside `service.py` in every bento that kfp-bento generates. A parser lets nothing
+This file lies beside the service in every bento that kfp-bento generates. A parser lets nothing
 else run while it works, and lists every error that it finds. So a body is parsed in a thread, a few
 rows at a time, and nothing is looked at behind the first errors. What is told names the field, and
 never what was given.
@@ -27,6 +27,7 @@ LARGEST_COPIES = 64 * 2**20
 LONGEST_NAME = 100
 LONGEST_TEXT = 300
 BATCH = 50
+LARGEST_AT_ONCE = 4 * 2**20
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _decode = json.JSONDecoder().raw_decode
@@ -86,6 +87,22 @@ class Body(bentoml.IODescriptor):  # type: ignore[misc]
         return number
 
     @classmethod
+    @cache
+    def has_known_keys(cls) -> bool:
+        """Says whether the inputs are rows, and no object in them has keys of its own."""
+        rows = get_origin(cls.model_fields["inputs"].annotation) is list
+        left = [cls.__pydantic_core_schema__]
+        while rows and left:
+            item = left.pop()
+            if isinstance(item, dict):
+                if item.get("type") in ("any", "dict"):
+                    return False
+                left += item.values()
+            elif isinstance(item, (list, tuple)):
+                left += item
+        return rows
+
+    @classmethod
     async def from_http_request(cls, request: Any, _serde: Any) -> Any:
         """Reads a request's body where it keeps nothing else from being answered."""
         return await anyio.to_thread.run_sync(read_body, cls, await request.body())
@@ -103,6 +120,9 @@ def read_body(body: type[Any], raw: bytes) -> Any:
     """
     raw = raw or b"{}"
     _check_number_of_values(body, raw)
+    quickly = _read_at_once(body, raw)
+    if quickly is not None:
+        return quickly
     rows = get_origin(body.model_fields["inputs"].annotation) is list
     try:
         text = raw.decode()
@@ -122,6 +142,23 @@ def read_body(body: type[Any], raw: bytes) -> Any:
     if outline is None or not outline.batches:
         return _checked(body, text)
     return _checked_in_batches(body, outline)
+
+
+def _read_at_once(body: type[Any], raw: bytes) -> Any:
+    """Reads a body without a second look at it; None where it needs one.
+
+    It does where there is anything wrong with it, where errors could be large, and where objects
+    may have keys of their own, which the parser does not count.
+    """
+    if len(raw) > LARGEST_AT_ONCE or not body.has_known_keys() or raw.count(b'"inputs"') > 1:
+        return None
+    if _is_heavy(body, len(raw)):
+        return None
+    try:
+        found = body.model_validate_json(raw)
+    except ValidationError:
+        return None
+    return None if len(found.inputs) > LIMITS.max_rows else found
 
 
 class _TooMuch(Exception):
@@ -361,3 +398,47 @@ def _misfits(body: type[Any], problems: list[dict[str, Any]]) -> ValidationError
         for problem in problems[:MOST_PROBLEMS]
     ]
     return ValidationError.from_exception_data(body.__name__, errors)
+
+
+def read_json(raw: bytes, rows: tuple[str, ...] = ()) -> Any:
+    """Reads JSON of no known form, within the limits.
+
+    Args:
+        raw: JSON.
+        rows: Keys of the top-level object that hold rows.
+
+    Raises:
+        ValidationError: It is no JSON, or exceeds a limit.
+    """
+    _check_number_of_values(Body, raw)
+    try:
+        value = json.loads(raw.decode())
+        if len(raw) > LIMITS.max_keys:  # shorter ones cannot hold so many
+            _check_number_of_keys(value)
+    except RecursionError:
+        raise _misfit(Body, "json_invalid", "the JSON is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise _misfit(Body, "json_invalid", f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        told = f"invalid JSON at character {error.pos}: {error.msg}"
+        raise _misfit(Body, "json_invalid", told) from None
+    except ValueError as error:  # also a number with too many digits
+        raise _misfit(Body, "json_invalid", str(error)[:LONGEST_TEXT]) from None
+    except _TooMuch as error:
+        raise _misfit(Body, "too_long", str(error)) from None
+    for name in rows:
+        _check_rows(name, value.get(name) if isinstance(value, dict) else None)
+    return value
+
+
+def _check_rows(name: str, rows: Any) -> None:
+    """Refuses rows that are too many, or whose different keys would make a vast table."""
+    if not isinstance(rows, list):
+        return
+    if len(rows) > LIMITS.max_rows:
+        told = f"more than {LIMITS.max_rows} rows; send them in several requests"
+        raise _misfit(Body, "too_long", told, name)
+    records = [row for row in rows if isinstance(row, dict)]
+    names = set().union(*records)
+    if len(rows) * len(names) > max(LIMITS.max_values, sum(map(len, records))):
+        raise _misfit(Body, "too_long", "the rows have too many different keys", name)

@@ -1,7 +1,7 @@
 """The border of a generated service: who may ask, how much at once, and what is told.
 
-This file lies beside `service.py` in every bento that kfp-bento generates, and needs BentoML only.
-`GuardedService` puts `Guard` before everything that BentoML answers. Environment variables:
+This file lies beside the service in every bento that kfp-bento generates, and needs BentoML only.
+`Guard` stands before everything that is answered. Environment variables:
 
 - `KFP_BENTO_API_TOKEN`, `KFP_BENTO_API_TOKEN_FILE`: what callers have to present as
   `Authorization: Bearer <token>`, except at `/livez`, `/readyz` and `/healthz`. Several tokens are
@@ -20,23 +20,29 @@ import gc
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import os
 import re
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import anyio.to_thread
-from _bentoml_sdk import Service  # type: ignore[import-untyped]
+import anyio
 from bentoml.exceptions import BentoMLConfigException, BentoMLException
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -47,7 +53,9 @@ Send = Callable[[Message], Awaitable[None]]
 SHORTEST_TOKEN = 16
 LARGEST_HEADERS = 32 * 2**10
 LONGEST_DRAIN = 5.0
-HEALTH = ("livez", "readyz", "healthz")
+HEALTH = ("livez", "readyz", "healthz", "health")
+
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes in Python 3.10
 
 log = logging.getLogger("bentoml.kfp_bento")
 
@@ -227,6 +235,12 @@ class Turns:
         self._most, self._used = most, 0
         self._queue, self._left = asyncio.Lock(), asyncio.Event()
 
+    def enter_at_once(self, size: int) -> bool:
+        """Says whether a body of `size` bytes may be worked on without waiting; if so, it is."""
+        free = not self._queue.locked() and (not self._used or self._used + size <= self._most)
+        self._used += size if free else 0
+        return free
+
     async def enter(self, size: int) -> None:
         """Waits until a body of `size` bytes may be worked on; one alone always may."""
         async with self._queue:
@@ -252,15 +266,14 @@ class Request:
             self.headers[name] = value if known is None else known + b"," + value
         self.method, self.path = scope["method"], scope["path"]
         self.body: bytes | None = None
+        self.media = b""
         self.answered = self._ended = False
         self.when_answered: Callable[[], None] = _nothing
 
-    async def pieces(self, seconds: float) -> AsyncIterator[bytes]:
-        """Gives the body as it comes; all of it within `seconds`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Gives the body as it comes."""
         while not self._ended:
-            message = await asyncio.wait_for(self._receive(), max(0.001, end - loop.time()))
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionError
             self._ended = not message.get("more_body", False)
@@ -280,7 +293,8 @@ class Request:
             self.answered = True
             self.when_answered()
             message = {**message, "headers": [*message["headers"], *_browser_headers(message)]}
-        await asyncio.wait_for(self._send(message), LIMITS.max_seconds)
+        with anyio.fail_after(LIMITS.max_seconds):
+            await self._send(message)
 
     def __str__(self) -> str:
         """Gives the request for the log: nothing that breaks a line or goes on for ever."""
@@ -308,11 +322,26 @@ def _browser_headers(message: Message) -> Iterator[tuple[bytes, bytes]]:
     yield b"cache-control", b"no-store"
 
 
+Shortcut = Callable[[Request], Awaitable[bool]]
+
+
 class Guard:
     """ASGI middleware before everything else: lets a request in, or answers it shortly."""
 
-    def __init__(self, app: Starlette) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: Starlette,
+        shortcut: Shortcut | None = None,
+        media: Mapping[str, Collection[bytes]] = MappingProxyType({}),
+    ) -> None:
+        """Stands before an application.
+
+        Args:
+            app: What answers.
+            shortcut: What answers some requests before `app` and says whether it did.
+            media: The media types, besides JSON, that a path takes.
+        """
+        self._app, self._shortcut, self._media = app, shortcut, media
         self._tokens, self._hosts = Tokens(), Hosts()
         self._health = {
             route.path for route in app.routes if isinstance(route, Route) and route.name in HEALTH
@@ -339,7 +368,7 @@ class Guard:
                 await self._work(request)
         except Refusal as refusal:
             await self._refuse(request, refusal)
-        except (ConnectionError, asyncio.TimeoutError):  # noqa: UP041 (Python 3.10)
+        except (ConnectionError, *TIMEOUTS):
             log.warning("Gave up %s: it went away, or took the answer too slowly", request)
         except Exception as error:
             log.error("Exception on %s\n%s", request, traced(error))
@@ -363,7 +392,7 @@ class Guard:
             raise Refusal(404, "there is nothing at this path")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "a body must not be compressed")
-        _check_media_type(request)
+        _check_media_type(request, self._media.get(request.path, ()))
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise Refusal(400, "Content-Length is no number")
@@ -371,31 +400,33 @@ class Guard:
             raise _too_large()
 
     async def _work(self, request: Request) -> None:
-        """Reads the body, waits for a turn, and lets BentoML answer."""
+        """Reads the body, waits for a turn, and lets it be answered."""
         body = bytearray()
         try:
-            async for piece in request.pieces(LIMITS.max_seconds):
-                body += piece
-                self._held += len(piece)
-                if len(body) > LIMITS.max_body_bytes:
-                    raise _too_large()
-                if self._held > 8 * LIMITS.max_body_bytes:
-                    raise _busy()
+            try:
+                with anyio.fail_after(LIMITS.max_seconds):
+                    async for piece in request.pieces():
+                        body += piece
+                        self._held += len(piece)
+                        if len(body) > LIMITS.max_body_bytes:
+                            raise _too_large()
+                        if self._held > 8 * LIMITS.max_body_bytes:
+                            raise _busy()
+            except TimeoutError:
+                told = f"the body did not arrive within {LIMITS.max_seconds} seconds"
+                raise Refusal(408, told) from None
             request.body = bytes(body)
             await self._in_turn(request, len(body))
-        except asyncio.TimeoutError:  # noqa: UP041
-            if request.answered:
-                raise
-            told = f"the body did not arrive within {LIMITS.max_seconds} seconds"
-            raise Refusal(408, told) from None
         finally:
             self._held -= len(body)
 
     async def _in_turn(self, request: Request, size: int) -> None:
-        try:
-            await asyncio.wait_for(self._turns.enter(size), LIMITS.max_seconds)
-        except asyncio.TimeoutError:  # noqa: UP041
-            raise _busy() from None
+        if not self._turns.enter_at_once(size):
+            try:
+                with anyio.fail_after(LIMITS.max_seconds):
+                    await self._turns.enter(size)
+            except TimeoutError:
+                raise _busy() from None
 
         def leave() -> None:  # as soon as there is an answer: who takes it slowly holds up nobody
             request.when_answered = _nothing
@@ -403,17 +434,21 @@ class Guard:
 
         request.when_answered = leave
         try:
-            await self._app(request.scope, request.receive, request.send)
+            await self._pass_on(request)
         finally:
             request.when_answered()
+
+    async def _pass_on(self, request: Request) -> None:
+        if self._shortcut is None or not await self._shortcut(request):
+            await self._app(request.scope, request.receive, request.send)
 
     async def _refuse(self, request: Request, refusal: Refusal) -> None:
         log.warning("Refused %d %s: %s", refusal.status, request, refusal.reason)
         if b"expect" not in request.headers:
             # Many clients read the answer only when they have sent everything.
             drained = 0
-            with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-                async for piece in request.pieces(LONGEST_DRAIN):
+            with contextlib.suppress(ConnectionError), anyio.move_on_after(LONGEST_DRAIN):
+                async for piece in request.pieces():
                     drained += len(piece)
                     if drained > 8 * LIMITS.max_body_bytes:
                         break
@@ -447,16 +482,20 @@ def _paths(app: Starlette) -> Iterator[str]:
                 yield f"{route.path}/{file.relative_to(root).as_posix()}"
 
 
-def _check_media_type(request: Request) -> None:
-    """Lets only JSON pass: a web page cannot send that to another site without being allowed to."""
+def _check_media_type(request: Request, others: Collection[bytes]) -> None:
+    """Lets only JSON pass, and what a path takes besides.
+
+    A web page cannot send any of them to another site without being allowed to.
+    """
     headers = request.headers
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     is_json = media == b"application/json" or media.endswith(b"+json")
     of_a_page = b"origin" in headers or b"sec-fetch-site" in headers
-    if request.method == "POST" and not is_json and (media or of_a_page):
+    if request.method == "POST" and not is_json and media not in others and (media or of_a_page):
         raise Refusal(415, "a body has to be JSON, with Content-Type: application/json")
+    request.media = b"application/json" if is_json or not media else media
     kept = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
-    kept += [(b"content-type", b"application/json")] if is_json else []
+    kept += [(b"content-type", request.media)] if media else []
     request.scope = {**request.scope, "headers": kept}
 
 
@@ -515,63 +554,3 @@ class WithoutValues(logging.Filter):
     def _refusal(self, record: logging.LogRecord, reason: str) -> None:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg, record.args = f"Refused: {record.getMessage()}: {reason}", ()
-
-
-def encoded(value: Any) -> str:
-    """Gives plain values as JSON; piece by piece, so that other threads get their turn."""
-    if isinstance(value, dict):
-        pairs = (f"{json.dumps(key)}: {encoded(item)}" for key, item in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    if not isinstance(value, list) or not value:
-        return json.dumps(value)
-    if len(value) < 1000:
-        return "[" + ", ".join(map(encoded, value)) + "]"
-    parts = (json.dumps(value[start : start + 1000])[1:-1] for start in range(0, len(value), 1000))
-    return "[" + ", ".join(parts) + "]"
-
-
-def _encode_elsewhere(spec: Any) -> None:
-    """Lets answers become JSON in a thread: BentoML would do it where it answers `/livez`."""
-    inline = spec.to_http_response
-
-    async def to_http_response(_: Any, answer: Any, serde: Any) -> Any:
-        if not isinstance(answer, (list, dict)):
-            return await inline(answer, serde)
-        content = await anyio.to_thread.run_sync(encoded, answer)
-        return Response(content, media_type="application/json")
-
-    spec.to_http_response = classmethod(to_http_response)
-
-
-class GuardedService(Service):  # type: ignore[misc]
-    """A BentoML service behind `Guard`."""
-
-    def __attrs_post_init__(self) -> None:
-        """Refuses to become a service where its tokens cannot be used."""
-        super().__attrs_post_init__()
-        Tokens()
-        switch("KFP_BENTO_LOG_VALUES", default=False)
-        for method in self.apis.values():
-            _encode_elsewhere(method.output_spec)
-
-    @cached_property
-    def openapi_spec(self) -> Any:
-        """Gives what `/docs.json` shows, made once: it takes long for thousands of columns."""
-        return super().openapi_spec
-
-    def schema(self) -> Any:
-        """Gives what `/schema.json` shows, made once."""
-        return self._schema
-
-    @cached_property
-    def _schema(self) -> Any:
-        return super().schema()
-
-    def to_asgi(self, is_main: bool = True) -> Guard:
-        """Gives the ASGI application."""
-        logger = logging.getLogger("bentoml._internal.server.http_app")
-        if not any(isinstance(known, WithoutValues) for known in logger.filters):
-            logger.addFilter(WithoutValues())
-        app: Starlette = super().to_asgi(is_main=is_main)
-        app.debug = False  # it would answer with tracebacks
-        return Guard(app)

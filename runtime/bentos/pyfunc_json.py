@@ -1,10 +1,10 @@
-"""JSON in and out of an MLflow model: typed rows, checked tensors, plain answers.
+"""JSON to what an MLflow model takes: typed rows become DataFrames, tensors arrays.
 
-This file lies beside `service.py` in every bento that kfp-bento generates. It needs nothing of
+This file lies beside the service in every bento that kfp-bento generates. It needs nothing of
 kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the service has anyway,
-and `pyfunc_body` and `pyfunc_guard`, which lie there too.
+and the other `pyfunc_…` files, which lie there too. It shows what `service.py` uses of them:
 
-- The names `Boolean` to `Datetime` are MLflow's column types, as pydantic types.
+- The names `Boolean` to `Datetime` are MLflow's column types, as pydantic types; `Nullable`.
 - `Row` and `Body`, from `pyfunc_body`, are the bases of records and request bodies.
 - `frame` and `table` make the DataFrame that MLflow's own check of the signature accepts.
 - `tensor` makes the type of a NumPy array with a given dtype and shape; `arrays` names several.
@@ -13,94 +13,40 @@ and `pyfunc_body` and `pyfunc_guard`, which lie there too.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
-import math
 import operator
-import re
 import types
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import bentoml
 from bentoml.exceptions import InvalidArgument
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pyfunc_answers import answer as answer  # type: ignore[import-not-found]
+from pyfunc_answers import plain as plain
 from pyfunc_body import Body as Body  # type: ignore[import-not-found]
 from pyfunc_body import Row as Row
 from pyfunc_guard import LIMITS, switch  # type: ignore[import-not-found]
+from pyfunc_tensors import free_array  # type: ignore[import-not-found]
+from pyfunc_tensors import tensor as tensor
+from pyfunc_types import Binary as Binary  # type: ignore[import-not-found]
+from pyfunc_types import Boolean as Boolean
+from pyfunc_types import Datetime as Datetime
+from pyfunc_types import Double as Double
+from pyfunc_types import Dtype
+from pyfunc_types import Float as Float
+from pyfunc_types import Integer as Integer
+from pyfunc_types import Label as Label
+from pyfunc_types import Long as Long
+from pyfunc_types import Nullable as Nullable
+from pyfunc_types import String as String
 
 with bentoml.importing():  # the image has these; the machine that builds the bento may not
     import numpy as np
     import pandas as pd
-    from mlflow.exceptions import MlflowException
-
-LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
-
-
-class Dtype(NamedTuple):
-    """Marks a type with the NumPy dtype that MLflow's signature asks for."""
-
-    name: str
-
-
-class Label(NamedTuple):
-    """Marks a field whose column label is not a string, such as the number 0."""
-
-    value: Any
-
-
-def _from_base64(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("binary data has to be a base64 string")
-    return base64.b64decode("".join(value.split()), validate=True)  # MLflow breaks its lines
-
-
-def _within_float32(value: float) -> float:
-    if math.isfinite(value) and abs(value) > LARGEST_FLOAT32:
-        raise ValueError("the number does not fit into 32 bits")
-    return value
-
-
-def _naive_utc(value: datetime) -> datetime:
-    if value.tzinfo is not None:
-        value = value.astimezone(timezone.utc).replace(tzinfo=None)  # noqa: UP017 (Python 3.10)
-    if not 1678 <= value.year <= 2261:
-        raise ValueError("the year has to lie between 1678 and 2261")
-    return value
-
-
-Boolean = Annotated[bool, Dtype("bool")]
-Integer = Annotated[int, Field(ge=-(2**31), le=2**31 - 1), Dtype("int32")]
-Long = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Dtype("int64")]
-Float = Annotated[float, AfterValidator(_within_float32), Dtype("float32")]
-Double = Annotated[float, Dtype("float64")]
-String = Annotated[str, Dtype("str")]
-Binary = Annotated[
-    bytes,
-    BeforeValidator(_from_base64),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-    Dtype("bytes"),
-]
-Datetime = Annotated[
-    datetime,
-    AfterValidator(_naive_utc),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-    Dtype("datetime64[ns]"),
-]
 
 
 def example(name: str = "example.json") -> list[Any] | None:
@@ -113,14 +59,29 @@ def example(name: str = "example.json") -> list[Any] | None:
     return [json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["inputs"]]
 
 
-# --- JSON to DataFrame ---------------------------------------------------------------------------
+class _Column(NamedTuple):
+    """One column of a record class.
+
+    Attributes:
+        name: Its field.
+        label: Its label in the DataFrame.
+        type: Its type, with marks.
+        dtype: NumPy's name of its type; None where that is an array, an object, a map or any.
+        required: Whether it has to be there.
+    """
+
+    name: str
+    label: Any
+    type: Any
+    dtype: str | None
+    required: bool
 
 
 def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     """Gives records as a DataFrame: one column per field, with the signature's dtypes.
 
-    An optional value that is null or left out becomes NaN, NaT or None. An integer column has no
-    such value: it is left out when no row has it, as MLflow's signature check wants it.
+    A column that no row has is left out, so that the model's own default holds. Where some rows
+    have it, it is missing in the others. What is missing is NaN, NaT or None, as MLflow makes it.
 
     Args:
         rows: At least one record, all of the same class.
@@ -128,13 +89,62 @@ def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     Raises:
         bentoml.exceptions.InvalidArgument: An integer column is given in some rows only.
     """
-    columns: dict[Any, pd.Series] = {}
-    for name, field in type(rows[0]).model_fields.items():
-        label = next((m.value for m in field.metadata if isinstance(m, Label)), field.alias or name)
-        column = _column(label, _marked(field), [getattr(row, name) for row in rows])
+    alike = _alike(type(rows[0]))
+    if alike is not None:
+        labels, dtype, values_of = alike
+        numbers = np.array([values_of(row) for row in rows], dtype=dtype)
+        return pd.DataFrame(numbers.reshape(len(rows), -1), columns=labels, copy=False)
+    fields = _columns(type(rows[0]))
+    columns: dict[Any, Any] = {}
+    for field, values in zip(fields, _by_column(rows, fields), strict=True):
+        if not field.required and values[0] is None and not any(_has(row, field) for row in rows):
+            continue
+        if field.dtype == "str" or field.type is Any:  # null is null, and what is left out NaN
+            values = [
+                np.nan if value is None and not _has(row, field) else value
+                for value, row in zip(values, rows, strict=True)
+            ]
+        column = _series(field.label, field.type, field.dtype, values)
         if column is not None:
-            columns[label] = column
+            columns[field.label] = column
     return pd.DataFrame(columns, index=range(len(rows)))
+
+
+@cache
+def _alike(row_type: type[BaseModel]) -> tuple[pd.Index, str, Callable[[Any], Any]] | None:
+    """Gives labels, dtype and what gives a row's values, where all columns are numbers of one kind.
+
+    As one array they take a tenth of the time.
+    """
+    fields = _columns(row_type)
+    dtypes = {field.dtype for field in fields}
+    numbers = len(dtypes) == 1 and dtypes <= {"float32", "float64", "int32", "int64"}
+    if not numbers or not all(field.required for field in fields):
+        return None
+    labels = pd.DataFrame({field.label: [] for field in fields}).columns
+    if len(labels) < len(fields):
+        return None
+    return labels, dtypes.pop() or "", operator.attrgetter(*(field.name for field in fields))
+
+
+def _has(row: BaseModel, field: _Column) -> bool:
+    return field.name in row.model_fields_set
+
+
+def _by_column(rows: Sequence[BaseModel], fields: Sequence[_Column]) -> Iterator[Sequence[Any]]:
+    if len(fields) == 1:
+        return iter([[getattr(row, fields[0].name) for row in rows]])
+    return zip(*map(operator.attrgetter(*(field.name for field in fields)), rows), strict=True)
+
+
+@cache
+def _columns(row_type: type[BaseModel]) -> tuple[_Column, ...]:
+    found = []
+    for name, field in row_type.model_fields.items():
+        label = next((m.value for m in field.metadata if isinstance(m, Label)), field.alias or name)
+        kind = _marked(field)
+        found.append(_Column(name, label, kind, _dtype(kind), field.is_required()))
+    return tuple(found)
 
 
 def table(rows: Sequence[Any], row_type: Any) -> pd.DataFrame:
@@ -147,16 +157,29 @@ def table(rows: Sequence[Any], row_type: Any) -> pd.DataFrame:
     kinds = get_args(row_type) if get_origin(row_type) is tuple else (row_type,)
     if len(kinds) == 1 and get_origin(row_type) is not tuple:
         rows = [(row,) for row in rows]
-    columns = {n: _column(n, kind, [row[n] for row in rows]) for n, kind in enumerate(kinds)}
+    columns = {
+        number: _series(number, kind, _dtype(kind), values)
+        for number, (kind, values) in enumerate(zip(kinds, zip(*rows, strict=True), strict=True))
+    }
     return pd.DataFrame(columns, index=range(len(rows)))
 
 
 def native(rows: Sequence[Any]) -> list[Any]:
     """Gives rows as Python values, for a model whose signature comes from its type hints."""
     return [
-        row.model_dump(by_alias=True, exclude_unset=True) if isinstance(row, BaseModel) else row
+        _python(row.model_dump(by_alias=True, exclude_unset=True))
+        if isinstance(row, BaseModel)
+        else _python(row)
         for row in rows
     ]
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        return value.astype("datetime64[us]").item()
+    if isinstance(value, dict):
+        return {key: _python(item) for key, item in value.items()}
+    return [_python(item) for item in value] if isinstance(value, list) else value
 
 
 def arrays(tensors: BaseModel) -> dict[str, np.ndarray]:
@@ -182,29 +205,32 @@ def free_form(inputs: Any) -> Any:
         return pd.DataFrame(inputs)
     try:
         if isinstance(inputs, dict):
-            return {name: _plain_array_of(values) for name, values in inputs.items()}
-        return _plain_array_of(inputs)
+            return {name: free_array(values) for name, values in inputs.items()}
+        return free_array(inputs)
     except ValueError as error:
         raise InvalidArgument(f"inputs: {error}") from None
 
 
-def _column(label: Any, annotation: Any, values: list[Any]) -> pd.Series | None:
-    dtype = _dtype(annotation)
-    missing = [value is None for value in values]
+def _series(label: Any, kind: Any, dtype: str | None, values: Sequence[Any]) -> Any:
+    """Gives a column; None for an integer column that has no value at all."""
     if dtype is None:
-        return pd.Series([_cast(annotation, value) for value in values], dtype=object, name=label)
-    if dtype in ("int32", "int64") and any(missing):
-        if all(missing):
+        return pd.Series([_cast(kind, value) for value in values], dtype=object)
+    if dtype == "str":
+        if set(map(type, values)) == {str}:
+            return pd.Series(values, dtype=object)
+        # pandas decides how it is missing; `object` is what every MLflow takes under every pandas.
+        return pd.Series(values).astype(object)
+    if dtype in ("int32", "int64") and None in values:
+        at = values.index(None)
+        if all(value is None for value in values):
             return None
         raise InvalidArgument(
-            f"inputs.{missing.index(True)}.{label}: missing, but given in other rows; MLflow's "
+            f"inputs.{at}.{label}: missing, but given in other rows; MLflow's "
             "integer columns cannot hold missing values, so give it in every row or in none"
         )
-    if dtype == "str":
-        return pd.Series(values, name=label, dtype=object if all(missing) else None)
-    if dtype == "bytes" or (dtype == "bool" and any(missing)):
-        return pd.Series(values, name=label, dtype=object)
-    return pd.Series(values, name=label, dtype=dtype)
+    if dtype == "bytes" or (dtype == "bool" and None in values):
+        return pd.Series(values, dtype=object)
+    return np.array(values, dtype=dtype)
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -234,10 +260,12 @@ def _cast(annotation: Any, value: Any) -> Any:
     """Gives what lies inside arrays, objects and maps the exact NumPy type of the signature."""
     kind, marks = _unwrapped(annotation)
     dtype = next((m.name for m in marks if isinstance(m, Dtype)), None)
-    if value is None or dtype in ("str", "bytes"):
+    if dtype in ("float32", "float64"):
+        return np.dtype(dtype).type(np.nan if value is None else value)
+    if value is None or dtype in ("str", "bytes", "datetime64[ns]"):
         return value
     if dtype is not None:
-        return np.datetime64(value, "ns") if dtype[0] == "d" else np.dtype(dtype).type(value)
+        return np.dtype(dtype).type(value)
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {
@@ -250,235 +278,3 @@ def _cast(annotation: Any, value: Any) -> Any:
     if get_origin(kind) is dict:
         return {key: _cast(get_args(kind)[1], item) for key, item in value.items()}
     return value
-
-
-# --- JSON to NumPy -------------------------------------------------------------------------------
-
-
-def tensor(dtype: str, *shape: int) -> Any:
-    """Gives the type of nested lists that become one NumPy array.
-
-    Args:
-        dtype: NumPy's name of the element type.
-        shape: The length of each dimension; -1 is any length.
-    """
-    scalar = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}
-    kind = {"bool": "b", "uint": "u", "int": "i", "float": "f"}.get(dtype.rstrip("0123456789"), "")
-    schema: dict[str, Any] = {"type": scalar[kind]} if kind else {}
-    for length in reversed(shape):
-        bounds = {} if length < 0 else {"minItems": length, "maxItems": length}
-        schema = {"type": "array", "items": schema, **bounds}
-    schema["description"] = f"{dtype} tensor of shape ({', '.join(map(str, shape))}); -1 is free"
-    return Annotated[Any, AfterValidator(partial(_array, dtype, shape)), WithJsonSchema(schema)]
-
-
-def _array(dtype: str, shape: tuple[int, ...], value: Any) -> np.ndarray:
-    wanted = np.dtype(dtype)
-    try:
-        given = _plain_array_of(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; expected {shape}") from None
-    if len(given.shape) != len(shape) or any(
-        want not in (-1, have) for want, have in zip(shape, given.shape, strict=True)
-    ):
-        raise ValueError(f"expected shape {shape}, got {given.shape}")
-    if wanted.kind == "M":
-        moments = [_moment(index, text) for index, text in np.ndenumerate(given)]
-        return np.array(moments, dtype="datetime64[ns]").reshape(given.shape).astype(wanted)
-    _check_elements(value, given, wanted)
-    return _converted(given, wanted)
-
-
-_PYTHON_KINDS: dict[str, tuple[type, ...]] = {
-    "b": (bool,),
-    "i": (int,),
-    "u": (int,),
-    "f": (int, float, type(None)),
-    "U": (str,),
-}
-_NAMES: dict[type, str] = {
-    bool: "boolean",
-    int: "integer",
-    float: "float",
-    str: "text",
-    dict: "object",
-    list: "list",
-    type(None): "null",
-}
-_NUMPY_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "U": "U"}
-
-
-def _check_elements(value: Any, given: np.ndarray, wanted: np.dtype) -> None:
-    """Refuses what NumPy would convert silently: text to numbers, 1.5 to 1, 300 to 44."""
-    kind = wanted.kind
-    if kind not in _PYTHON_KINDS or given.size == 0:
-        return
-    if given.dtype.kind not in _NUMPY_KINDS[kind]:
-        for index, item in np.ndenumerate(np.array(value, dtype=object)):
-            wrong_bool = isinstance(item, bool) and kind != "b"
-            if wrong_bool or not isinstance(item, _PYTHON_KINDS[kind]):
-                raise ValueError(f"{_at(index)} is of type {_NAMES[type(item)]}, not {wanted.name}")
-    if kind in "iu":
-        limits = np.iinfo(wanted)
-        if int(given.min()) < limits.min or int(given.max()) > limits.max:
-            raise ValueError(f"a number lies outside {limits.min} to {limits.max} ({wanted.name})")
-
-
-def _converted(given: np.ndarray, wanted: np.dtype) -> np.ndarray:
-    if wanted.kind != "f":
-        return given.astype(wanted)
-    try:
-        doubles = given.astype("float64")
-    except OverflowError:
-        raise ValueError("a number does not fit into float64") from None
-    with np.errstate(over="ignore"):
-        array = doubles.astype(wanted)
-    if (np.isinf(array) & np.isfinite(doubles)).any():
-        raise ValueError(f"a number does not fit into {wanted.name}")
-    return array
-
-
-def _moment(index: tuple[int, ...], text: Any) -> Any:
-    try:
-        return np.datetime64(_DATETIME.validate_json(json.dumps(text), strict=True), "ns")
-    except (ValidationError, TypeError):  # TypeError: NumPy's own numbers are no JSON
-        raise ValueError(f"{_at(index)} is no datetime as text") from None
-
-
-_DATETIME: TypeAdapter[datetime] = TypeAdapter(Datetime)
-LARGEST_TEXTS = 256 * 2**20
-LARGEST_MIXTURE = 500_000
-STEP = 100_000
-
-
-def _plain_array_of(value: Any) -> np.ndarray:
-    """Gives nested lists as an array.
-
-    Raises:
-        ValueError: They have no one shape, or texts in them: NumPy gives each the longest's room.
-    """
-    number = texts = longest = 0
-    left = [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, list):
-            left += item
-            continue
-        number += 1
-        if isinstance(item, str):
-            texts += 1
-            longest = max(longest, len(item))
-    if 4 * number * longest > LARGEST_TEXTS:
-        raise ValueError("the texts are too many for the length of the longest")
-    mixed = 0 < texts < number
-    if mixed and number > LARGEST_MIXTURE:
-        raise ValueError("too many texts and other values in one array")
-    try:
-        return np.array(value) if mixed else _joined(value, number)
-    except ValueError:
-        raise ValueError("the nested lists do not have one shape") from None
-
-
-def _joined(value: Any, number: int) -> np.ndarray:
-    """Gives what `np.array(value)` gives, in steps: while NumPy reads lists, nothing else runs."""
-    if number <= STEP or not isinstance(value, list):
-        return np.array(value)
-    size = STEP * len(value) // number
-    if size > 1:
-        parts = [np.array(value[at : at + size]) for at in range(0, len(value), size)]
-    else:
-        parts = [_joined(item, number // len(value))[np.newaxis] for item in value]
-    if len({part.dtype.kind for part in parts}) == 1:
-        return np.concatenate(parts)
-    return np.array(value)  # of several kinds of numbers NumPy makes something else all at once
-
-
-def _at(index: tuple[int, ...]) -> str:
-    return "element " + "".join(f"[{n}]" for n in index) if index else "the value"
-
-
-# --- the model's answer to JSON ------------------------------------------------------------------
-
-
-def answer(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
-    """Asks an MLflow model and gives its answer as plain JSON; see `plain`.
-
-    Raises:
-        bentoml.exceptions.InvalidArgument: MLflow refuses the input (HTTP status 400).
-    """
-    given = None if params is None else params.model_dump(by_alias=True)
-    try:
-        return plain(model.predict(inputs, params=given))
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        reason = _MLFLOW_REASONS.search(str(error))
-        told = f": {reason[0]}" if reason else ""
-        raise InvalidArgument(f"MLflow finds that the input does not fit{told}") from error
-    except ValidationError as error:
-        raise RuntimeError("a check inside of the model failed") from error
-
-
-# What MLflow says without quoting values.
-_MLFLOW_REASONS = re.compile(
-    r"(?:Model is missing|Missing required|Incompatible input types|Shape of input|dtype of input)"
-    r"[^\n]{,200}"
-)
-
-
-def plain(value: Any) -> Any:
-    """Gives an answer as plain JSON.
-
-    A DataFrame becomes a list of records, a Series or an array a list, a datetime ISO 8601, bytes
-    base64. JSON knows neither NaN nor infinity: they and all missing values become null.
-
-    Raises:
-        TypeError: The answer holds something that has no JSON form.
-    """
-    if isinstance(value, pd.DataFrame):
-        columns = [plain(value.iloc[:, n]) for n in range(value.shape[1])]
-        names = [str(name) for name in value.columns]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if isinstance(value, (pd.Series, pd.Index)):
-        return plain(value.to_numpy())
-    if isinstance(value, np.ndarray):
-        return _plain_array(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if isinstance(value, BaseModel):
-        return plain(value.model_dump())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
-    if hasattr(value, "toarray"):  # a SciPy sparse matrix
-        return plain(value.toarray())
-    return _plain_scalar(value)
-
-
-def _plain_array(array: np.ndarray) -> Any:
-    if array.dtype.kind in "biuU" or (array.dtype.kind == "f" and np.isfinite(array).all()):
-        return array.tolist()
-    if array.dtype.kind == "M":
-        array = array.astype("datetime64[us]")  # NumPy gives bare integers for nanoseconds
-    return plain(array.tolist())
-
-
-def _plain_scalar(value: Any) -> Any:
-    if value is None or value is pd.NA or value is pd.NaT or isinstance(value, (bool, str)):
-        return None if value is pd.NA or value is pd.NaT else value
-    if isinstance(value, (np.datetime64, np.timedelta64)):
-        return None if np.isnat(value) else plain(pd.Timestamp(value).to_pydatetime())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, (float, Decimal)):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"the model answers with {type(value).__name__}, which has no JSON form")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from dataclasses import dataclass
 from importlib import resources
@@ -14,7 +15,7 @@ from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_types import ServiceTypes, docstring, literal
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import parse_json_value, read_small_file, reading
-from kfp_bento.runtime.models import Column, ModelSignature, read_mlmodel_of
+from kfp_bento.runtime.models import Column, ModelSignature, model_files, read_mlmodel_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,19 +23,29 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.bentos.bento import Bento, BentoModel
     from kfp_bento.runtime.models import ModelVersion
 
+SERVICE_MODULE = "kfp_bento_service"
+"""The module of a generated service; a model's own code often has a `service`."""
+
 SUPPORT_MODULE = "pyfunc_json.py"
 """The module of this package that travels with every generated service."""
 
 GUARD_MODULE = "pyfunc_guard.py"
 """The same, for the border of the service: tokens, limits, what is logged."""
 
-BODY_MODULE = "pyfunc_body.py"
-"""The same, for reading what is sent."""
-
 LARGEST_SERVICE = 16 * 1024 * 1024
-"""Bytes of a `service.py` that is looked at; a signature may have many thousand columns."""
+"""Bytes of a service's module that are looked at; a signature may have many thousand columns."""
 
-TRAVELLERS = (SUPPORT_MODULE, BODY_MODULE, GUARD_MODULE)
+TRAVELLERS = tuple(
+    sorted(
+        path.name
+        for path in Path(__file__).parent.iterdir()
+        if path.name.startswith("pyfunc_") and path.suffix == ".py"
+    )
+)
+"""All modules that travel with every generated service."""
+
+PROTOCOLS = ("mlflow", "v2", "v1")
+"""What a service speaks besides JSON on `/predict`: MLflow's protocol and both of KServe's."""
 
 EXAMPLE_FILE = "example{suffix}.json"
 
@@ -45,6 +56,21 @@ LARGEST_EXAMPLE = 64 * 1024
 
 
 @dataclass(frozen=True)
+class Speech:
+    """What a generated service speaks, and how it works.
+
+    Attributes:
+        protocols: Those of `PROTOCOLS` that it speaks, in that order.
+        max_batch_size: Rows of requests that are put together into one call; 0 is not at all.
+        max_latency_ms: How long a request waits for others at most, in milliseconds.
+    """
+
+    protocols: tuple[str, ...] = PROTOCOLS
+    max_batch_size: int = 0
+    max_latency_ms: int = 0
+
+
+@dataclass(frozen=True)
 class Route:
     """One model of a service and the route that asks it.
 
@@ -52,12 +78,14 @@ class Route:
         model: The model.
         tag: Its BentoML tag.
         path: The HTTP path.
+        digest: The digest of its content.
         suffix: What tells this model's names from the others': "" when there is one model only.
         prefix: The same for class names.
     """
 
     model: ModelVersion
     tag: str
+    digest: str
     path: str
     suffix: str
     prefix: str
@@ -84,7 +112,7 @@ class _Section:
         inputs: Type of the inputs.
         field: What is said of the inputs besides.
         params: Name of the class of its parameters, or "".
-        data: The expression that hands the inputs to the model.
+        data: The expression that hands the inputs, which are `{}` in it, to the model.
         answer: Type of the answer.
     """
 
@@ -108,7 +136,7 @@ def sample_request(bento: Bento | None) -> Any:
         The body of `POST /predict`; None where the service is not a generated one, or where its
         model has no input example.
     """
-    if bento is None or not (bento.directory / "src" / SUPPORT_MODULE).is_file():
+    if bento is None or not is_generated(bento):
         return None
     example = bento.directory / "src" / EXAMPLE_FILE.format(suffix="")
     if not example.is_file():
@@ -116,6 +144,11 @@ def sample_request(bento: Bento | None) -> Any:
     problem = f"The example {example.name} of the bento {bento.tag} cannot be read"
     with reading(problem, BentoError, hint="Build the bento again."):
         return parse_json_value(read_small_file(example, 2 * LARGEST_EXAMPLE), nan=True)
+
+
+def is_generated(bento: Bento) -> bool:
+    """Say whether a bento's service was generated from the signatures of its models."""
+    return (bento.directory / "src" / SUPPORT_MODULE).is_file()
 
 
 def can_require_token(bento: Bento) -> bool:
@@ -126,7 +159,7 @@ def can_require_token(bento: Bento) -> bool:
     """
     source = bento.directory / "src"
     try:
-        service = read_small_file(source / "service.py", LARGEST_SERVICE).decode()
+        service = read_small_file(source / f"{SERVICE_MODULE}.py", LARGEST_SERVICE).decode()
     except (OSError, ValueError):
         return False
     return (source / GUARD_MODULE).is_file() and "\n    service_class=GuardedService,\n" in service
@@ -143,6 +176,7 @@ def generated_files(
     bento_models: Sequence[BentoModel],
     *,
     show_example: bool = True,
+    speaks: Speech = Speech(),
 ) -> dict[str, bytes]:
     """Give the source files of a generated service by name.
 
@@ -153,22 +187,42 @@ def generated_files(
         models: The models, in the order the caller gave them.
         bento_models: Their tags in the bento, in the same order.
         show_example: Whether the API page shows the first row of each model's input example.
+        speaks: The protocols, and how requests are put together.
 
     Raises:
-        BentoError: A signature has a type that no service can be made for.
+        BentoError: A signature has a type that no service can be made for, or a model brings a
+            module with a name of the service's own.
     """
-    routes = _routes(models, bento_models)
+    _check_module_names(models)
+    routes = service_routes(models, bento_models)
     examples = {route.example_file: _example(route.model) for route in routes if show_example}
     shown = {file: body for file, body in examples.items() if body}
-    source = _module(name, routes, shown)
+    source = _module(name, routes, shown, speaks)
     here = resources.files(__package__)
     support = {file: here.joinpath(file).read_bytes() for file in TRAVELLERS}
-    return {"service.py": source.encode(), **support, **shown}
+    return {f"{SERVICE_MODULE}.py": source.encode(), **support, **shown}
 
 
-def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) -> list[Route]:
+def _check_module_names(models: Sequence[ModelVersion]) -> None:
+    """Refuse a model whose code would be imported instead of the service's, or the other way."""
+    own = {SERVICE_MODULE, *(file.removesuffix(".py") for file in TRAVELLERS)}
+    for model in models:
+        for file in sorted(model_files(model.directory)):
+            folder, _, rest = file.partition("/")
+            if folder == "code" and re.split(r"[./]", rest)[0] in own:
+                raise BentoError(
+                    f"The model {model.uri or model.name} brings the file {file}, and the service "
+                    "has a module of that name too; Python would import one in place of the other.",
+                    hint="Log the model again with that module under another name.",
+                )
+
+
+def service_routes(
+    models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]
+) -> list[Route]:
+    """Give the route of each model in a generated service."""
     if len(models) == 1:
-        return [Route(models[0], bento_models[0].tag, "/predict", "", "")]
+        return [Route(models[0], bento_models[0].tag, bento_models[0].digest, "/predict", "", "")]
     names = [model.tag.partition(":")[0] for model in bento_models]
     segments = unique(
         f"{name}-{model.version}" if names.count(name) > 1 and model.version else name
@@ -177,15 +231,22 @@ def _routes(models: Sequence[ModelVersion], bento_models: Sequence[BentoModel]) 
     fields = unique(identifier(segment, fallback="model") for segment in segments)
     prefixes = unique(class_name(segment) for segment in segments)
     return [
-        Route(model, bento_model.tag, f"/predict/{segment}", f"_{field}", prefix)
+        Route(
+            model,
+            bento_model.tag,
+            bento_model.digest,
+            f"/predict/{segment}",
+            f"_{field}",
+            prefix,
+        )
         for model, bento_model, segment, field, prefix in zip(
             models, bento_models, segments, fields, prefixes, strict=True
         )
     ]
 
 
-def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
-    """Give the source of `service.py`; what is not ours goes through `literal` or `docstring`."""
+def _module(name: str, routes: list[Route], examples: Collection[str], speaks: Speech) -> str:
+    """Give the service's source; what is not ours goes through `literal` or `docstring`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     types = ServiceTypes()
@@ -199,7 +260,7 @@ def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
     )
     environment.filters.update(literal=literal, docstring=docstring)
     description = environment.get_template("description.md.jinja").render(
-        name=name, sections=sections, examples=examples
+        name=name, sections=sections, examples=examples, speaks=speaks
     )
     return environment.get_template("service.py.jinja").render(
         name=name,
@@ -208,6 +269,7 @@ def _module(name: str, routes: list[Route], examples: Collection[str]) -> str:
         types=types,
         support_import=_support_import(types),
         sections=sections,
+        speaks=speaks,
     )
 
 
@@ -236,38 +298,39 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
 def _inputs(route: Route, types: ServiceTypes) -> tuple[str, str]:
     """Give the type of `inputs` and the expression that hands them to the model."""
     signature = route.signature
+    types.by_hints = _has_type_hints(route.model)
     columns = [field for field in signature.inputs if isinstance(field, Column)]
     if signature.kind == "columns":
         record = f"{route.prefix}Record"
         doc = "One row of input: the columns of the model's signature."
         name = types.row_class(record, doc, columns)
         types.imports.add("frame")
-        return f"list[{name}]", "frame(inputs)"
+        return f"list[{name}]", "frame({})"
     if signature.kind == "unnamed":
+        if types.by_hints:
+            types.imports.add("native")
+            return f"list[{types.value(columns[0].type, f'{route.prefix} row')}]", "native({})"
         types.imports.add("table")
-        kinds = [types.value(column.type, f"{route.prefix} row") for column in columns]
-        if _has_type_hints(route.model):
-            types.imports = types.imports - {"table"} | {"native"}
-            return f"list[{kinds[0]}]", "native(inputs)"
+        kinds = [types.column(column.type, f"{route.prefix} row") for column in columns]
         if len(kinds) == 1:
-            return f"list[{kinds[0]}]", f"table(inputs, {kinds[0]})"
+            return f"list[{kinds[0]}]", f"table({{}}, {kinds[0]})"
         record = f"{route.prefix}Record"
         filled = textwrap.fill(
             ", ".join(kinds), 90, initial_indent="    ", subsequent_indent="    "
         )
         types.classes.append(f"{record} = tuple[  # one row of input\n{filled}\n]")
-        return f"list[{record}]", f"table(inputs, {record})"
+        return f"list[{record}]", f"table({{}}, {record})"
     if signature.kind == "tensor":
         types.classes.append(f"{route.prefix}Inputs = {types.tensor(signature.tensors[0])}")
-        return f"{route.prefix}Inputs", "inputs"
+        return f"{route.prefix}Inputs", "{}"
     if signature.kind == "tensors":
         doc = "The tensors of the model's signature, each as nested lists."
         name = types.tensors_class(f"{route.prefix}Inputs", doc, signature.tensors)
         types.imports.add("arrays")
-        return name, "arrays(inputs)"
+        return name, "arrays({})"
     types.typing_names.add("Any")
     types.imports.add("free_form")
-    return "Any", "free_form(inputs)"
+    return "Any", "free_form({})"
 
 
 def _has_type_hints(model: ModelVersion) -> bool:

@@ -31,11 +31,17 @@ _ANSWERS = {
     "long": "int",
     "float": "float | None",
     "double": "float | None",
-    "string": "str",
-    "binary": "str",
-    "datetime": "str",
+    "string": "str | None",
+    "binary": "str | None",
+    "datetime": "str | None",
 }
-"""JSON types of answers; a NaN is answered as null, so that a float may always be None."""
+"""JSON types of answers; what is missing is answered as null, where the type can be missing."""
+
+_NUMBERS = frozenset(("float", "double"))
+"""What is missing is NaN wherever they stand, also inside of arrays and objects."""
+
+_NULLABLE = _NUMBERS | {"string", "binary", "datetime"}
+"""Column types that can be missing: "required" says only that the column has to be there."""
 
 _ANSWERED_KINDS = {
     "bool": "bool",
@@ -61,46 +67,83 @@ class ServiceTypes:
         classes: Source of the classes so far, in the order they have to be defined.
         imports: Names that come from `pyfunc_json`.
         typing_names: Names that come from `typing`.
+        by_hints: Whether the model's own type hints check what is missing: a field of theirs that
+            has a default is required in the signature.
     """
 
     def __init__(self) -> None:
         self.classes: list[str] = []
         self.imports: set[str] = set()
         self.typing_names: set[str] = set()
+        self.by_hints = False
         self._class_names: set[str] = set()
 
-    def value(self, type_: ValueType, hint: str) -> str:
-        """Give the type of one column, array item, object property or map value.
+    def column(self, type_: ValueType, hint: str, *, required: bool = True) -> str:
+        """Give the type of one column, with null where MLflow takes a missing value.
 
         Args:
             type_: The type in the signature.
             hint: Words for the name of a class, where the type is an object.
+            required: Whether the column has to be there.
         """
+        if type_.kind in _NULLABLE:
+            return self._nullable(_SCALARS[type_.kind])
+        kind = self.value(type_, hint, required=required)
+        return kind if required else _or_null(kind)
+
+    def value(self, type_: ValueType, hint: str, *, required: bool = True) -> str:
+        """Give the type of one array item, object property or map value.
+
+        Args:
+            type_: The type in the signature.
+            hint: Words for the name of a class, where the type is an object.
+            required: Whether MLflow lets what is in arrays and maps be null.
+        """
+        if type_.kind in _NUMBERS:
+            return self._nullable(_SCALARS[type_.kind])
         if type_.kind in _SCALARS:
             return self._imported(_SCALARS[type_.kind])
         if type_.kind == "array" and type_.item:
-            return f"list[{self.value(type_.item, f'{hint} item')}]"
+            item = self.value(type_.item, f"{hint} item", required=required)
+            of_scalars = required or type_.item.kind in _SCALARS
+            return f"list[{item if of_scalars else _or_null(item)}]"
         if type_.kind == "sparkml_vector":
             return f"list[{self._imported('Double')}]"
         if type_.kind == "map" and type_.item:
-            return f"dict[str, {self.value(type_.item, f'{hint} value')}]"
+            item = self.value(type_.item, f"{hint} value", required=required)
+            return f"dict[str, {item if required else _or_null(item)}]"
         if type_.kind == "object":
             doc = f"The object `{_words(hint)}`."
-            return self.row_class(class_name(hint, "Object"), doc, type_.properties)
+            name = class_name(hint, "Object")
+            return self.row_class(name, doc, type_.properties, in_column=True)
         return self._any()
 
-    def row_class(self, name: str, doc: str, columns: Sequence[Column]) -> str:
-        """Add a record class with one field per column and give its name."""
+    def row_class(
+        self, name: str, doc: str, columns: Sequence[Column], *, in_column: bool = False
+    ) -> str:
+        """Add a record class with one field per column and give its name.
+
+        Args:
+            name: The name, if it is not taken.
+            doc: What the class says of itself.
+            columns: The columns of a table, or the properties of an object.
+            in_column: Whether it is an object inside of a column: MLflow checks what must be there
+                value by value, and lets none be null.
+        """
         name = self._unused(name)
         fields = []
         for field, column in zip(_fields(columns), columns, strict=True):
             outer = name.removesuffix("Record").removesuffix("Object")
-            kind = self.value(column.type, f"{outer} {column.key}".strip())
+            hint = f"{outer} {column.key}".strip()
+            if in_column and column.required:
+                kind = self.value(column.type, hint)
+            else:
+                kind = self.column(column.type, hint, required=column.required)
             if not isinstance(column.name, str):
                 self.typing_names.add("Annotated")
                 self._imported("Label")
                 kind = f"Annotated[{kind}, Label({python_literal(column.name)})]"
-            fields.append(_field(field, column.key, kind, column.required))
+            fields.append(_field(field, column.key, kind, column.required and not self.by_hints))
         self._add_class(name, doc, fields)
         return name
 
@@ -129,8 +172,6 @@ class ServiceTypes:
         for field, param in zip(_fields(params), params, strict=True):
             kind = self._param(param)
             default = self._default(param)
-            if default == "None":
-                kind = kind if kind == "Any" else f"{kind} | None"
             alias = "" if field == param.name else f", alias={literal(param.name)}"
             value = f"Field(default={default}{alias})" if alias else default
             lines.append(f"    {field}: {kind} = {value}")
@@ -174,7 +215,7 @@ class ServiceTypes:
         if param.type.kind == "object":
             return f"dict[str, {self._any()}]"
         scalar = self.value(param.type, "")
-        return f"list[{scalar}]" if param.is_list else scalar
+        return f"list[{scalar}]" if param.is_list else _or_null(scalar)
 
     def _default(self, param: Parameter) -> str:
         default = param.default
@@ -189,6 +230,9 @@ class ServiceTypes:
         self._imported("Row")
         head = [f"class {name}(Row):", f"    {docstring(doc)}", ""]
         self.classes.append("\n".join([*head, *lines]))
+
+    def _nullable(self, name: str) -> str:
+        return f"{self._imported('Nullable')}[{self._imported(name)}]"
 
     def _imported(self, name: str) -> str:
         self.imports.add(name)
@@ -209,8 +253,8 @@ class ServiceTypes:
 MODULE_NAMES = frozenset(
     (
         *("Annotated", "Any", "BaseModel", "Binary", "Body", "Boolean", "Datetime", "Double"),
-        *("Field", "Float", "Integer", "Label", "Long", "Row", "SkipValidation", "String"),
-        *("TypedDict", "answer", "arrays", "bentoml", "datetime", "example", "frame"),
+        *("Field", "Float", "Integer", "Label", "Long", "Nullable", "Row", "SkipValidation"),
+        *("String", "TypedDict", "answer", "arrays", "bentoml", "datetime", "example", "frame"),
         *("free_form", "mlflow", "native", "table", "tensor"),
     )
 )
@@ -270,13 +314,15 @@ def _fields(columns: Sequence[Column | Tensor | Parameter]) -> list[str]:
 
 def _field(field: str, key: str, kind: str, required: bool) -> str:
     alias = [] if field == key else [f"alias={literal(key)}"]
-    if not required and kind != "Any":
-        kind = f"{kind} | None"
     if required:
         value = f" = Field({alias[0]})" if alias else ""
     else:
         value = f" = Field({', '.join(['default=None', *alias])})" if alias else " = None"
     return f"    {field}: {kind}{value}"
+
+
+def _or_null(kind: str) -> str:
+    return kind if kind == "Any" or kind.startswith("Nullable[") else f"{kind} | None"
 
 
 def _words(hint: str) -> str:

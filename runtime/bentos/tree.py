@@ -16,7 +16,7 @@ from kfp_bento.runtime.bentos.bento_file import (
     written_yaml,
 )
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.models import MLMODEL_NAME, model_files, portable_mlmodel
+from kfp_bento.runtime.models import model_files, portable_files
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion
@@ -46,11 +46,12 @@ def add_model(model: ModelVersion, tag: str, store: Path) -> None:
             f"The model {tag} has a file {MODEL_FILE!r} at its top, where BentoML keeps its own.",
             hint="Log the model with that file in a folder.",
         )
+    portable = portable_files(model.directory, files)
     for relative, source in files.items():
         target = directory / relative
         target.parent.mkdir(parents=True, exist_ok=True)
-        if relative == MLMODEL_NAME:
-            target.write_bytes(portable_mlmodel(source.read_bytes()))
+        if relative in portable:
+            target.write_bytes(portable[relative])
         else:
             link_or_copy(source, target)
     (directory / MODEL_FILE).write_bytes(written_yaml(_model_record(model, name, version)))

@@ -1,4 +1,4 @@
-"""Checks: what is served is ready, answers sensibly, and equals what the registry holds.
+"""Checks: what is served is ready, answers sensibly, and as it did when the bento was proven.
 
 A check that ran is a `CheckReport`, passed or not; one that could not run is a `CheckError`.
 """

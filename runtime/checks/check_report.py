@@ -28,7 +28,7 @@ class CheckReport:
         summary: One sentence for people.
         measures: Numbers by name; the unit is in the name. Always finite.
         evidence: Requests, answers and differences worth looking at, as JSON values.
-        model_digest: `ModelVersion.digest` of the model the service was checked against.
+        model_digests: `ModelVersion.digest` of the models the service was checked against.
         url: Root of the service that was checked.
     """
 
@@ -37,7 +37,7 @@ class CheckReport:
     summary: str
     measures: dict[str, float]
     evidence: tuple[dict[str, Any], ...]
-    model_digest: str
+    model_digests: tuple[str, ...]
     url: str
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class CheckReport:
             "summary": self.summary,
             "measures": dict(self.measures),
             "evidence": [json_value(entry) for entry in self.evidence],
-            "model_digest": self.model_digest,
+            "model_digests": list(self.model_digests),
             "url": self.url,
         }
 
@@ -69,14 +69,18 @@ class CheckReport:
             measures = {str(key): float(value) for key, value in data["measures"].items()}
             if not all(map(math.isfinite, measures.values())):
                 raise ValueError("a measure is not finite")
-            texts = {name: data[name] for name in ("name", "summary", "model_digest", "url")}
-            if not all(isinstance(text, str) for text in texts.values()):
+            texts = {name: data[name] for name in ("name", "summary", "url")}
+            digests = data["model_digests"]
+            if not isinstance(digests, list):
+                raise TypeError("model_digests is no list")
+            if not all(isinstance(text, str) for text in (*texts.values(), *digests)):
                 raise TypeError("a text is none")
             return cls(
                 **texts,
                 passed=data["passed"],
                 measures=measures,
                 evidence=tuple(dict(entry) for entry in data["evidence"]),
+                model_digests=tuple(digests),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckError(

@@ -1,4 +1,4 @@
-"""Served answers against the registry model's own predictions, for the same requests."""
+"""Served answers against the golden ones, for the same requests."""
 
 from __future__ import annotations
 
@@ -6,163 +6,119 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.checks.answer_types import count_rows
 from kfp_bento.runtime.checks.check_report import CheckReport, json_value
-from kfp_bento.runtime.checks.differences import Difference, Tolerance, differences
-from kfp_bento.runtime.checks.expected import expected_answers
-from kfp_bento.runtime.checks.request_body import model_request, single_rows
-from kfp_bento.runtime.checks.served_model import post_json, service_root
+from kfp_bento.runtime.checks.served_model import send, service_root
 from kfp_bento.runtime.errors import CheckError
-from kfp_bento.runtime.files import parse_json_value
 from kfp_bento.runtime.http import NoAnswerError, NoConnectionError
+from kfp_bento.runtime.proof import Content, Difference, answer_differences
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.models import ModelVersion
+    from kfp_bento.runtime.proof import Golden, GoldenRequest
 
 NAME = "compare_predictions"
-MOST_SINGLE_ROWS = 20
 _MOST_MISMATCHES = 10
 _SAMPLE_ROWS = 10
+_LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One request: what it asked, what was served, what was expected, where they differ."""
+    """One golden request, what was served for it, and where that differs."""
 
-    label: str
+    request: GoldenRequest
     served: Any
-    expected: Any
-    found: tuple[Difference, ...]
+    found: Sequence[Difference]
+
+    @property
+    def expected(self) -> Any:
+        return _for_people(self.request.answer.content) if self.request.answer else None
 
     @property
     def mismatches(self) -> list[Difference]:
         return [difference for difference in self.found if difference.reason]
 
 
-def compare_predictions(
-    url: str,
-    model: ModelVersion,
-    *,
-    request: Mapping[str, Any] | None = None,
-    endpoint: str = "/predict",
-    relative_tolerance: float = 1e-6,
-    absolute_tolerance: float = 1e-9,
-    timeout: float = 60.0,
-    allow_sources: Sequence[str] = (),
-) -> CheckReport:
-    """Compare a service with the model in the registry: same requests, same answers.
+def compare_predictions(url: str, golden: Golden, *, timeout: float = 60.0) -> CheckReport:
+    """Compare a service with the golden answers of its bento: same requests, same answers.
 
-    The requests are all rows of the model's input example at once, then one by one (the
-    first 20). The expected answers come from `mlflow.pyfunc` on `model.directory`, in a
-    process of its own.
+    Where the golden answers are those of `mlflow.pyfunc`, this says that the service answers as
+    the registry's model predicts.
 
     Args:
         url: Root of the service, as a release names it.
-        model: The model that the service should serve.
-        request: Body to send instead of the input example. The rule for services of one's
-            own: `request["inputs"]` (and `request["params"]`) is what the model itself
-            gets, and the answer is what it predicts.
-        endpoint: Path that takes the request.
-        relative_tolerance: Allowed distance of floats, in relation to the expected value.
-        absolute_tolerance: Allowed distance of floats besides. Integers, strings and
-            booleans must be equal; NaN equals NaN and null.
+        golden: What the bento was proven with, and how far floats may be away.
         timeout: Seconds for each answer.
-        allow_sources: What the model's requirements may name besides names and versions, as for
-            `build_bento`; counts where an environment is made for the model.
 
     Returns:
         The report, with the measures `rows`, `requests`, `mismatches`, `max_abs_error` and
         `max_rel_error` (over finite floats; relative where the expected value is not 0).
         Its evidence is the first mismatches and one entry with `"sample": true` that holds
-        `served` and `expected` side by side.
+        `served` and `expected` side by side. Where the bento was built with verify off there is
+        nothing to compare, and the report did not pass.
 
     Raises:
-        CheckError: There is no URL or nothing answers there, there is no request, or the
-            model itself cannot answer it.
+        CheckError: There is no URL, or nothing answers there.
     """
     root = service_root(url)
-    body = _request_for_both(model, request)
-    rows = count_rows(body["inputs"], model.signature)
-    bodies = [body]
-    if rows is not None and rows > 1:
-        bodies += single_rows(body, rows, MOST_SINGLE_ROWS)
-    target = f"{root}/{endpoint.lstrip('/')}"
-    answers = [_ask(target, one, timeout) for one in bodies]
-    expected = expected_answers(model, bodies, allow_sources)
-    tolerance = Tolerance(relative_tolerance, absolute_tolerance)
-    labels = ["all rows", *(f"row {index}" for index in range(len(bodies) - 1))]
-    compared = [
-        _compare(label, served, problem, wanted, tolerance)
-        for label, (served, problem), wanted in zip(labels, answers, expected, strict=True)
-    ]
-    return _report(model, root, compared, rows)
-
-
-def _request_for_both(model: ModelVersion, request: Mapping[str, Any] | None) -> dict[str, Any]:
-    body = model_request(model, request)
-    if "inputs" not in body:
-        raise CheckError(
-            'The request has no "inputs", so the model itself cannot be asked the same.',
-            hint='Put what the model gets under "inputs".',
+    requests = golden.answered
+    if not requests:
+        return CheckReport(
+            name=NAME,
+            passed=False,
+            summary=f"There is nothing to compare: {golden.reason}",
+            measures={"requests": 0.0},
+            evidence=(),
+            model_digests=golden.digests,
+            url=root,
         )
-    return body
+    return _report(golden, root, [_compare(root, one, golden, timeout) for one in requests])
 
 
-def _ask(url: str, body: Mapping[str, Any], timeout: float) -> tuple[Any, str]:
-    """Give the served answer, and what is wrong when there is none to compare."""
+def _compare(root: str, request: GoldenRequest, golden: Golden, timeout: float) -> _Comparison:
+    assert request.answer is not None  # noqa: S101 - chosen so by the caller
     try:
-        answer = post_json(url, body, timeout)
+        answer = send(root, request, timeout)
     except NoConnectionError as error:
         raise CheckError(
-            f"Nothing answers at {url}: {error}",
+            f"Nothing answers at {root}{request.path}: {error}",
             hint="Wait until the release is ready (smoke_test does) and check its URL.",
         ) from error
     except NoAnswerError as error:
-        return None, str(error)
-    if answer.status != 200:
-        return None, f"status {answer.shown()}"
-    try:
-        return parse_json_value(answer.body, nan=True), ""
-    except ValueError:
-        return None, f"no JSON: {answer.shown()}"
+        expected = _for_people(request.answer.content)
+        return _Comparison(request, None, [Difference((), None, expected, str(error))])
+    found = answer_differences(answer, request.answer, golden.tolerance)
+    served = None
+    if not any(one.reason.startswith(("status ", "no JSON")) for one in found):
+        served = _for_people(Content.of(answer.body, answer.media_type))
+    return _Comparison(request, served, found)
 
 
-def _compare(
-    label: str, served: Any, problem: str, expected: Any, tolerance: Tolerance
-) -> _Comparison:
-    if problem:
-        return _Comparison(label, None, expected, (Difference((), None, expected, problem),))
-    return _Comparison(label, served, expected, tuple(differences(served, expected, tolerance)))
-
-
-def _report(
-    model: ModelVersion, root: str, compared: Sequence[_Comparison], rows: int | None
-) -> CheckReport:
+def _report(golden: Golden, root: str, compared: Sequence[_Comparison]) -> CheckReport:
     found = [difference for one in compared for difference in one.found]
     mismatches = [
-        _shown(one.label, difference) for one in compared for difference in one.mismatches
+        _shown(one.request, difference) for one in compared for difference in one.mismatches
     ]
+    whole = [one.request.rows for one in compared if one.request.row is None]
     measures = {
-        "rows": float(1 if rows is None else rows),
+        "rows": float(sum(1 if rows is None else rows for rows in whole)),
         "requests": float(len(compared)),
         "mismatches": float(len(mismatches)),
         "max_abs_error": max((difference.absolute for difference in found), default=0.0),
         "max_rel_error": max((difference.relative for difference in found), default=0.0),
     }
-    version = f" (version {model.version})" if model.version else ""
-    subject = f"the model {model.uri}{version}"
     asked = f"{len(compared)} requests" if len(compared) > 1 else "one request"
+    subject = _subject(golden, compared)
     if mismatches:
         first = mismatches[0]
         summary = (
-            f"{len(mismatches)} served values differ from what {subject} predicts, in {asked}; "
+            f"{len(mismatches)} served values differ from {subject}, in {asked}; "
             f"the first, {first['request']}{first['path']}: {first['reason']}."
         )
     else:
-        summary = f"All served values are what {subject} predicts, in {asked}."
+        summary = f"All served values are {subject}, in {asked}."
     sample = {
         "sample": True,
-        "request": compared[0].label,
+        "request": compared[0].request.label,
         "served": _beginning(compared[0].served),
         "expected": _beginning(compared[0].expected),
     }
@@ -172,22 +128,40 @@ def _report(
         summary=summary,
         measures=measures,
         evidence=tuple(json_value(entry) for entry in (*mismatches[:_MOST_MISMATCHES], sample)),
-        model_digest=model.digest,
+        model_digests=golden.digests,
         url=root,
     )
 
 
-def _shown(label: str, difference: Difference) -> dict[str, Any]:
+def _subject(golden: Golden, compared: Sequence[_Comparison]) -> str:
+    """Say what the answers were compared with."""
+    by_service = [one for one in compared if not one.request.is_predicted]
+    if len(by_service) == len(compared):
+        return f"what the bento {golden.bento} answered when it was built"
+    named = [
+        f"{model.uri} (version {model.version})" if model.version else model.uri
+        for model in golden.models
+    ]
+    subject = f"what the model{'s' if len(named) > 1 else ''} {' and '.join(named)} predict"
+    subject += "" if len(named) > 1 else "s"
+    return f"{subject} or the bento answered when it was built" if by_service else subject
+
+
+def _shown(request: GoldenRequest, difference: Difference) -> dict[str, Any]:
     first = difference.path[0] if difference.path else None
-    row = int(label.rpartition(" ")[2]) if label.startswith("row ") else first
+    row = first if request.row is None else request.row
     return {
-        "request": label,
+        "request": request.label,
         "row": row if isinstance(row, int) else None,
         "path": "".join(f"[{step!r}]" for step in difference.path),
         "served": _beginning(difference.served),
         "expected": _beginning(difference.expected),
         "reason": difference.reason,
     }
+
+
+def _for_people(content: Content) -> Any:
+    return content.value if content.form == "json" else str(content.value)[:_LONGEST_TEXT]
 
 
 def _beginning(value: Any) -> Any:

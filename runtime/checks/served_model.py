@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import CheckError
 from kfp_bento.runtime.files import read_small_file
 from kfp_bento.runtime.http import HttpAnswer, ask
 
-# An answer to one model's input example; more is a service gone wrong.
+if TYPE_CHECKING:
+    from kfp_bento.runtime.proof import GoldenRequest
+
+# An answer to one golden request; more is a service gone wrong.
 LARGEST_ANSWER = 64 * 2**20
 TOKEN_VARIABLE = "KFP_BENTO_API_TOKEN"  # noqa: S105 - a name
 _LARGEST_TOKENS = 64 * 2**10
@@ -41,16 +43,21 @@ def service_root(url: str) -> str:
     return url.rstrip("/")
 
 
-def post_json(url: str, body: Any, seconds: float) -> HttpAnswer:
-    """Send a JSON body, with the service's token where this step has one; see `ask`."""
-    token = service_token()
+def send(root: str, request: GoldenRequest, seconds: float) -> HttpAnswer:
+    """Send a request, with the service's token where this step has one; see `ask`."""
+    token, content = service_token(), request.content
+    headers = dict(request.headers)
+    if content is not None and content.media_type:
+        headers["Content-Type"] = content.media_type
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     return ask(
-        "POST",
-        url,
+        request.method,
+        f"{root}{request.path}",
         seconds=seconds,
         largest=LARGEST_ANSWER,
-        body=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {token}"} if token else None,
+        body=None if content is None else content.to_bytes(),
+        headers=headers,
     )
 
 

@@ -30,6 +30,13 @@ def build(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
     ] = None,
+    python_version: Annotated[
+        str,
+        typer.Option(
+            metavar="MINOR",
+            help="Python of the bento, such as 3.11; default: that of the models.",
+        ),
+    ] = "",
     allow_source: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -44,27 +51,68 @@ def build(
         bool,
         typer.Option(help="Show a row of the model's input example on the API page."),
     ] = True,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            help="Start the bento in its locked environment, and compare its answers with those "
+            "of mlflow.pyfunc there."
+        ),
+    ] = True,
+    requests: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="JSON or YAML file with a list of requests (path, body) to ask instead of the "
+            "models' own input examples."
+        ),
+    ] = None,
+    relative_tolerance: Annotated[
+        float, typer.Option(help="Allowed difference of floats relative to the expected value.")
+    ] = 1e-6,
+    absolute_tolerance: Annotated[
+        float, typer.Option(help="Allowed difference of floats in the value's own unit.")
+    ] = 1e-9,
     json: Json = False,
 ) -> None:
-    """Build a bento: typed service, locked dependencies, a version made of its content."""
-    from kfp_bento.runtime import bentos, models
+    """Build a bento: typed service, locked dependencies, proven to answer as its models do.
+
+    Beside it lies NAME.golden.json: requests and the right answers, for the checks of a release.
+    """
+    from kfp_bento.runtime import bentos, models, proof
 
     require_extra("runtime")
-    with working("building the bento", quiet=json):
+    asked = proof.read_requests(requests) if requests else []
+    golden_file = to.absolute().with_name(f"{to.absolute().name}.golden.json")
+    with working("building the bento", quiet=json) as tell:
         loaded = [models.load_model(directory) for directory in model_directories]
         bento = bentos.build_bento(
             loaded,
             to,
             name=name,
             service=service,
+            python_version=python_version,
             requirements=requirement or (),
             allow_sources=allow_source or (),
             show_example=example,
         )
+        golden_file.unlink(missing_ok=True)  # it would be of another bento
+        golden = proof.golden_answers(
+            bento,
+            loaded,
+            verify=verify,
+            requests=asked,
+            relative_tolerance=relative_tolerance,
+            absolute_tolerance=absolute_tolerance,
+            allow_sources=allow_source or (),
+            tell=tell,
+        )
+        golden.save(golden_file)
     if bento.note:
         err.print(escape(bento.note))
     if json:
-        print_json(bento.to_dict() | {"directory": str(to)})
+        proven = {"verified": golden.verified, "reason": golden.reason, "rows": golden.rows}
+        print_json(
+            bento.to_dict() | {"directory": str(to), "golden": proven | {"file": str(golden_file)}}
+        )
         return
     print_facts(
         f"{'Already there' if bento.reused else 'Built'}: {bento.tag}",
@@ -74,5 +122,7 @@ def build(
             "Python": bento.python_version,
             "digest": bento.digest,
             "directory": to,
+            "verified": f"{golden.verified}: {golden.reason}",
+            "golden answers": golden_file,
         },
     )

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from kfp_bento.runtime.cli.extras import require_extra
-from kfp_bento.runtime.cli.output import Json, print_facts, print_json, transfer
+from kfp_bento.runtime.cli.output import (
+    Json,
+    print_facts,
+    print_json,
+    print_table,
+    transfer,
+    working,
+)
 from kfp_bento.runtime.reports import human_bytes
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.scan import ScanReport
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
 
-
-@app.callback()
-def group() -> None:
-    """Keep pull a subcommand, though it is the only one."""
+TrackingUri = Annotated[
+    str,
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow server.",
+        envvar="MLFLOW_TRACKING_URI",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -28,15 +44,7 @@ def pull(
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="Directory that receives the model.")],
-    tracking_uri: Annotated[
-        str,
-        typer.Option(
-            "--tracking-uri",
-            help="MLflow server.",
-            envvar="MLFLOW_TRACKING_URI",
-            show_default=False,
-        ),
-    ] = "",
+    tracking_uri: TrackingUri = "",
     json: Json = False,
 ) -> None:
     """Resolve a model URI once and download that exact version."""
@@ -59,3 +67,57 @@ def pull(
             "directory": to,
         },
     )
+
+
+@app.command()
+def scan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's folder, or a URI as for pull.")
+    ],
+    policy: Annotated[
+        str, typer.Option(help="warn reports; enforce fails where anything is found; off.")
+    ] = "warn",
+    allow: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option(
+            metavar="NAME",
+            help="Name of a finding, exactly as reported, that does not count; may be repeated.",
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = "",
+    json: Json = False,
+) -> None:
+    """Look what loading a model would run, without loading it."""
+    from kfp_bento.runtime import models, scan
+
+    require_extra("runtime")
+    with TemporaryDirectory(prefix="kfp-bento-scan-") as scratch:
+        directory = Path(model)
+        if not directory.is_dir():
+            directory = Path(scratch) / "model"
+            with transfer(f"pulling {model}", quiet=json) as progress:
+                models.pull_model(model, directory, tracking_uri=tracking_uri, progress=progress)
+        with working("looking into the model", quiet=json):
+            report = scan.scan_model(models.load_model(directory), policy=policy, allow=allow or ())
+    if json:
+        print_json(report.to_dict())
+    else:
+        _tell(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _tell(report: ScanReport) -> None:
+    word = "Passed" if report.passed else "FAILED"
+    print_facts(f"{word}: {report.summary}", {"model": report.model_digest})
+    rows = [
+        (
+            "allowed" if one.allowed else one.severity.value,
+            one.file,
+            one.name,
+            f"{one.why} {one.advice}",
+        )
+        for one in report.findings
+    ]
+    if rows:
+        print_table(("severity", "file", "name", "why, and what to do"), rows)

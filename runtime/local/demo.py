@@ -17,6 +17,7 @@ from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
 from kfp_bento.runtime.local.services import Service
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
 from kfp_bento.runtime.models import load_model
+from kfp_bento.runtime.proof import Golden
 from kfp_bento.runtime.reports import run_report, write_json, write_text
 
 PIPELINE = "train_to_serve"
@@ -90,9 +91,10 @@ def _whole_road(
     directory: Path, base: str, network: str, on_step: Callable[[Step], None]
 ) -> tuple[Run, Service]:
     """Run the pipeline beside a tracking server and a target for its release, both ours."""
+    cache = directory.parent / "cache"
     with (
         tracking_server(directory / "mlflow") as tracking,
-        local_target(directory / "service", network=network) as target,
+        local_target(directory / "service", network=network, cache=cache) as target,
     ):
         run = run_pipeline(
             PIPELINE,
@@ -108,7 +110,7 @@ def _whole_road(
             environment={
                 **tracking.environment,
                 ADDRESS_VARIABLE: target.address,
-                "KFP_BENTO_CACHE": str(directory.parent / "cache"),
+                "KFP_BENTO_CACHE": str(cache),
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
             hidden="MLFLOW_",  # whatever server and run the user works with, the demo has its own
@@ -135,13 +137,15 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
     comparison = run.record("compare-predictions", "report")
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
     bento = load_bento(run.output("build-bento", "bento"))
+    golden = Golden.load(run.output("build-bento", "golden"))
     image = run.record("build-image")
     if image["base"] == "host":
         image["base_note"] = HOST_BASE_NOTE
     return {
         "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
         "bento": bento.to_dict()
-        | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]},
+        | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]}
+        | {"verified": golden.verified, "verified_reason": golden.reason},
         "image": image,
         "release": run.record("deploy-bento", "release")
         | {"runtime": service.runtime, "runtime_note": service.note},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 _LAST_BYTES = 1 << 16
 _LAST_LINES = 12
+# A service's parent starts such a worker again and again; it never serves.
+_START_FAILED = re.compile(r"Application startup failed|^\S*ImportServiceError: ", re.M)
+_EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Warning)\b.*", re.M
+)
+_LONGEST_REASON = 300
 
 
 def free_port() -> int:
@@ -31,12 +38,37 @@ def free_port() -> int:
 
 def last_lines(log: Path) -> str:
     """Give the end of a log, for an error message."""
+    return "\n".join(_end(log).strip().splitlines()[-_LAST_LINES:])
+
+
+def log_size(log: Path) -> int:
+    """Give where a program that is started now begins to write in a log."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def _end(log: Path, since: int = 0) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LAST_BYTES))
-        text = cleaned(file.read().decode("utf-8", "replace"))
-    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
+        file.seek(max(since, log.stat().st_size - _LAST_BYTES))
+        return cleaned(file.read().decode("utf-8", "replace"))
+
+
+def failed_start(log: Path, since: int = 0) -> str | None:
+    """Give the error that ended a service's start, as its log tells it; None if it tells none.
+
+    Args:
+        log: What the service writes.
+        since: Where it began to.
+    """
+    text = _end(log, since)
+    told = _START_FAILED.search(text)
+    if told is None:
+        return None
+    errors = _EXCEPTION.findall(text[: told.end()])
+    if told[0].endswith(": "):
+        errors = [text[told.start() :].partition("\n")[0]]
+    return (errors[-1] if errors else told[0]).strip()[:_LONGEST_REASON]
 
 
 def _status(url: str, headers: Mapping[str, str] | None) -> int:
@@ -53,6 +85,7 @@ def wait_until_answers(
     cancelled: threading.Event | None = None,
     headers: Mapping[str, str] | None = None,
     listens: Callable[[], bool | None] = lambda: True,
+    since: int = 0,
 ) -> None:
     """Wait until a URL answers with a status below 400.
 
@@ -65,10 +98,12 @@ def wait_until_answers(
         cancelled: Ends the wait early when set.
         headers: Sent with each request.
         listens: Whether it is the process that listens there; None while nobody does.
+        since: Where in the log the process began to write.
 
     Raises:
-        LocalRunError: If the process ends first, somebody else listens there, the deadline passes
-            or the wait is cancelled; with the end of the process's log.
+        LocalRunError: If the process ends first or its log says that it cannot start, somebody
+            else listens there, the deadline passes or the wait is cancelled; with the end of the
+            process's log.
     """
     hint = f"The whole log is in {log}."
     deadline = time.monotonic() + seconds
@@ -88,6 +123,8 @@ def wait_until_answers(
                 f"{last_lines(log)}",
                 hint=hint,
             )
+        if (reason := failed_start(log, since)) is not None:
+            raise LocalRunError(f"{what} cannot start: {reason}\n{last_lines(log)}", hint=hint)
         if cancelled is not None and cancelled.is_set():
             raise LocalRunError(f"{what} was stopped before it answered.")
         if time.monotonic() > deadline:

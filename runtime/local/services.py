@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -16,20 +14,19 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
-from kfp_bento.runtime.files import put_in_place, scratch_beside
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.engines import Engine, usable_engine
 from kfp_bento.runtime.local.private import private_directory
-from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
+from kfp_bento.runtime.local.processes import (
+    free_port,
+    last_lines,
+    log_size,
+    wait_until_answers,
+)
 from kfp_bento.runtime.local.relay import INSIDE, SOCKET, relay
 from kfp_bento.runtime.local.request import CheckedRelease
-from kfp_bento.runtime.programs import (
-    COMPUTING,
-    clean_environment,
-    confined,
-    run_uv,
-    start_program,
-)
+from kfp_bento.runtime.programs import COMPUTING, clean_environment, confined, start_program
+from kfp_bento.runtime.proof import locked_environment
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,7 +36,6 @@ NETWORKS = ("host", "none")
 # What generated services want to be told by their callers; the steps of a run tell it.
 API_TOKEN = "KFP_BENTO_API_TOKEN"  # noqa: S105 - its name
 START_SECONDS = 120.0
-INSTALL_SECONDS = 1800.0
 START_COMMAND = ("sh", "-c", "./env/docker/entrypoint.sh bentoml serve . --production")
 # Where a container without network finds the directory that it shares with our relay.
 SHARED = "/kfp-bento"
@@ -81,11 +77,12 @@ class Services:
     """How releases are served here.
 
     Attributes:
-        directory: Scratch space of ours for logs, engine storage and environments of processes.
+        directory: Scratch space of ours for logs and engine storage.
         stopped: Ends a start-up early when set.
         network: `host`, or `none`: what runs reaches nothing but itself.
         engine: The container engine that is usable here, if one is.
         note: Why none is.
+        cache: Where environments of processes are kept; see `locked_environment`.
     """
 
     directory: Path
@@ -93,18 +90,25 @@ class Services:
     network: str
     engine: Engine | None
     note: str = ""
+    cache: Path | None = None
 
     @classmethod
     @contextlib.contextmanager
-    def at(cls, directory: Path, stopped: threading.Event, network: str) -> Iterator[Services]:
+    def at(
+        cls,
+        directory: Path,
+        stopped: threading.Event,
+        network: str,
+        cache: Path | None = None,
+    ) -> Iterator[Services]:
         """Look for an engine, and keep what it needs for the length of a block."""
         with contextlib.ExitStack() as stack:
             try:
                 engine = stack.enter_context(usable_engine(directory / "containers", stopped))
             except LocalRunError as error:
-                yield cls(directory, stopped, network, None, error.message.splitlines()[0])
+                yield cls(directory, stopped, network, None, error.message.splitlines()[0], cache)
             else:
-                yield cls(directory, stopped, network, engine)
+                yield cls(directory, stopped, network, engine, cache=cache)
 
     @contextlib.contextmanager
     def serve(self, release: CheckedRelease) -> Iterator[Service]:
@@ -164,8 +168,9 @@ class Services:
             asked = ("python3", "-I", "-c", source, str(port))
             return {"ours": True, "other": False}.get(engine.ask(name, *asked) or "")
 
+        since = log_size(log)
         with _container(engine, argv, name, log) as process:
-            yield self._ready(port, process, log, f"The image in {engine.name}", listens)
+            yield self._ready(port, process, log, f"The image in {engine.name}", listens, since)
 
     @contextlib.contextmanager
     def _cut_off(self, engine: Engine, image: str) -> Iterator[str]:
@@ -185,6 +190,7 @@ class Services:
             argv = engine.run_arguments(
                 image, name, _variables_inside(INNER_PORT), network="none", shared={shared: SHARED}
             )
+            since = log_size(log)
             with _container(engine, argv, name, log) as process:
                 self._await_container(engine, name, process)
                 with start_program(
@@ -193,7 +199,8 @@ class Services:
                     directory=Path("/"),
                     log=self.directory / "relay.log",
                 ):
-                    yield self._ready(port, process, log, f"The image in {engine.name}")
+                    what = f"The image in {engine.name}"
+                    yield self._ready(port, process, log, what, since=since)
 
     def _await_container(self, engine: Engine, name: str, process: subprocess.Popen[bytes]) -> None:
         """Wait until a program can be started in a container."""
@@ -207,7 +214,12 @@ class Services:
 
     @contextlib.contextmanager
     def _as_process(self, bento: Bento, note: str) -> Iterator[Service]:
-        environment = self._environment(bento)
+        with locked_environment(
+            bento, cache=self.cache, error=LocalRunError, cancelled=self.stopped
+        ) as environment:
+            yield from self._process(bento, environment, note)
+
+    def _process(self, bento: Bento, environment: Path, note: str) -> Iterator[Service]:
         home = private_directory(self.directory / "bentoml-home")
         port = free_port()
         log = self.directory / "service.log"
@@ -226,6 +238,7 @@ class Services:
         variables.pop("XDG_RUNTIME_DIR", None)
         # It has our uid: what else there is of ours, other processes and logins, is kept from it.
         command = confined(START_COMMAND, error=LocalRunError, network=True)
+        since = log_size(log)
         with start_program(
             command, environment=variables, directory=bento.directory, log=log
         ) as process:
@@ -233,9 +246,8 @@ class Services:
             def listens() -> bool | None:
                 return listening.listens(port, listening.session(process.pid))
 
-            yield Service(
-                self._ready(port, process, log, "The bento's process", listens), "process", note
-            )
+            what = "The bento's process"
+            yield Service(self._ready(port, process, log, what, listens, since), "process", note)
 
     def _ready(
         self,
@@ -244,6 +256,7 @@ class Services:
         log: Path,
         what: str,
         listens: Callable[[], bool | None] = lambda: True,
+        since: int = 0,
     ) -> str:
         """Wait until the service answers on a port, and give its URL."""
         url = f"http://127.0.0.1:{port}"
@@ -255,44 +268,9 @@ class Services:
             what=what,
             cancelled=self.stopped,
             listens=listens,
+            since=since,
         )
         return url
-
-    def _environment(self, bento: Bento) -> Path:
-        """Make, or find again, a virtual environment with the bento's locked dependencies."""
-        lock = bento.directory / "env" / "python" / "requirements.txt"
-        key = hashlib.sha256(lock.read_bytes() + bento.python_version.encode()).hexdigest()[:16]
-        environment = private_directory(self.directory / "environments").resolve() / key
-        if environment.exists():
-            return environment
-        same = bento.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
-        interpreter = sys.executable if same else bento.python_version
-        with scratch_beside(environment) as made:
-            venv = ("venv", "--quiet", "--relocatable", "--python", interpreter, str(made))
-            self._uv(*venv, downloads=not same)
-            self._uv(
-                *("pip", "sync", "--quiet", "--require-hashes", "--only-binary", ":all:"),
-                *("--python", str(made / "bin" / "python"), str(lock)),
-            )
-            put_in_place(made, environment)
-        return environment
-
-    def _uv(self, *arguments: str, downloads: bool = False) -> None:
-        done = run_uv(
-            arguments,
-            doing="Installing the bento's dependencies",
-            directory=self.directory,
-            seconds=INSTALL_SECONDS,
-            error=LocalRunError,
-            downloads=downloads,
-            cancelled=self.stopped,
-        )
-        if done.status:
-            raise LocalRunError(
-                f"The bento's dependencies cannot be installed.\n{done.last_lines()}",
-                hint="A process serves the bento where no container engine is usable, and needs "
-                "the package index or its cache for that.",
-            )
 
 
 def _variables(port: int) -> dict[str, str]:

@@ -36,12 +36,14 @@ class LocalTarget:
         address: What deploy_bento posts to, `unix:PATH`.
         services: The services started so far; only the last one still runs.
         network: `host`, or `none` for services that must not reach any.
+        cache: Where environments of processes are kept; see `Services`.
     """
 
     directory: Path
     run: Path
     address: str = ""
     network: str = ""
+    cache: Path | None = None
     services: list[Service] = field(default_factory=list)
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _engines: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -62,7 +64,7 @@ class LocalTarget:
                 raise LocalRunError("The local target is shutting down.")
             if self._starter is None:
                 self._starter = self._engines.enter_context(
-                    Services.at(self.directory, self._closing, self.network)
+                    Services.at(self.directory, self._closing, self.network, self.cache)
                 )
             service = starting.enter_context(self._starter.serve(checked))
             self._running.close()
@@ -79,13 +81,16 @@ class LocalTarget:
 
 
 @contextlib.contextmanager
-def local_target(directory: Path, *, network: str = "") -> Iterator[LocalTarget]:
+def local_target(
+    directory: Path, *, network: str = "", cache: Path | None = None
+) -> Iterator[LocalTarget]:
     """Accept releases of a run for the length of a block, then stop them.
 
     Args:
         directory: Scratch space in the directory of the run, ours alone; kept for the next run.
         network: `none` keeps what is served from every network, `host` does not; default: what
             `KFP_BENTO_LOCAL_NETWORK` says, else host.
+        cache: Where environments of processes are kept, as steps have it in `KFP_BENTO_CACHE`.
 
     Raises:
         LocalRunError: The directory is, or could be written by, somebody else's.
@@ -93,7 +98,7 @@ def local_target(directory: Path, *, network: str = "") -> Iterator[LocalTarget]
     """
     directory = private_directory(directory)
     network = chosen_network(network)
-    target = LocalTarget(directory, directory.resolve().parent, network=network)
+    target = LocalTarget(directory, directory.resolve().parent, network=network, cache=cache)
     with (
         tempfile.TemporaryDirectory(prefix="kfp-bento-", dir=_short_place()) as place,  # 0700
         contextlib.closing(target),

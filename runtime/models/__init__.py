@@ -1,6 +1,7 @@
 """Stop one: an MLflow model URI becomes one exact `ModelVersion` in a directory."""
 
 from kfp_bento.runtime.models.directory import load_model
+from kfp_bento.runtime.models.environment import unknown_conda_packages
 from kfp_bento.runtime.models.identity import (
     FileDigest,
     file_digests,
@@ -9,11 +10,12 @@ from kfp_bento.runtime.models.identity import (
     tree_digest,
 )
 from kfp_bento.runtime.models.mlmodel import (
-    MLMODEL_NAME,
-    portable_mlmodel,
     read_example,
+    read_flavors,
     read_mlmodel_of,
 )
+from kfp_bento.runtime.models.modules import own_modules
+from kfp_bento.runtime.models.portable import portable_files
 from kfp_bento.runtime.models.pull import pull_model
 from kfp_bento.runtime.models.resolution import read_registered_model, read_registered_version
 from kfp_bento.runtime.models.signature import (
@@ -34,7 +36,6 @@ from kfp_bento.runtime.models.uri import without_password
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelFacts, ModelVersion, version_number
 
 __all__ = [
-    "MLMODEL_NAME",
     "RECORD_NAME",
     "Column",
     "Field",
@@ -50,9 +51,11 @@ __all__ = [
     "load_model",
     "missing_as",
     "model_files",
-    "portable_mlmodel",
+    "own_modules",
+    "portable_files",
     "pull_model",
     "read_example",
+    "read_flavors",
     "read_mlmodel_of",
     "read_registered_model",
     "read_registered_version",
@@ -60,6 +63,7 @@ __all__ = [
     "speaking_to",
     "tracking_client",
     "tree_digest",
+    "unknown_conda_packages",
     "version_number",
     "without_password",
 ]

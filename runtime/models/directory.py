@@ -16,6 +16,7 @@ from kfp_bento.runtime.files import (
     record_digest,
     sealed_record,
 )
+from kfp_bento.runtime.models.environment import stated_python, stated_requirements
 from kfp_bento.runtime.models.identity import (
     FileDigest,
     content_set_digest,
@@ -27,8 +28,6 @@ from kfp_bento.runtime.models.mlmodel import (
     MLMODEL_NAME,
     mlmodel_text,
     read_mlmodel,
-    stated_python,
-    stated_requirements,
 )
 from kfp_bento.runtime.models.resolution import Resolution
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
@@ -183,8 +182,7 @@ def describe_model(
         resolution: What the registry said.
     """
     files = list(files)
-    text = mlmodel_text(directory)
-    mlmodel = read_mlmodel(text)
+    mlmodel = read_mlmodel(mlmodel_text(directory))
     return ModelVersion(
         uri=uri or plain_text(directory.resolve().name),
         name=resolution.name,
@@ -194,7 +192,7 @@ def describe_model(
         model_id=resolution.model_id or mlmodel.model_id,
         source=resolution.source,
         digest=set_digest(files),
-        content_digest=content_set_digest(files, text),
+        content_digest=content_set_digest(directory, files),
         flavors=mlmodel.flavors,
         python_version=mlmodel.python_version or stated_python(directory),
         requirements=stated_requirements(directory),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest
+from kfp_bento.runtime.models.location import within_seconds
 from kfp_bento.runtime.models.text import has_control_characters, shown_text
 from kfp_bento.runtime.models.tracking import is_connection_loss
 
@@ -169,7 +170,9 @@ def _entries(repository: Any, folder: str) -> list[Any]:
             hint="The store's listing may contain itself; check it.",
         )
     try:
-        return list(repository.list_artifacts(folder or None))
+        if not folder:  # a store that is not there is noticed at the first question
+            return within_seconds(lambda: list(repository.list_artifacts(None)))
+        return list(repository.list_artifacts(folder))
     except MlflowException as failure:
         if str(failure).startswith("Invalid path"):
             raise _outside("a path") from failure

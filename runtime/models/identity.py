@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import file_sha256
-from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, portable_mlmodel
+from kfp_bento.runtime.models.portable import portable_files
 from kfp_bento.runtime.models.text import has_control_characters
 from kfp_bento.runtime.models.version import RECORD_NAME
 
@@ -41,11 +41,18 @@ def set_digest(files: Iterable[FileDigest]) -> str:
     return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def content_set_digest(files: Iterable[FileDigest], mlmodel: bytes) -> str:
-    """Give the digest of a model's files with `MLmodel` in its portable form."""
-    portable = portable_mlmodel(mlmodel)
-    replacement = FileDigest(MLMODEL_NAME, hashlib.sha256(portable).hexdigest(), len(portable))
-    return set_digest(replacement if file.path == MLMODEL_NAME else file for file in files)
+def content_set_digest(directory: Path, files: Iterable[FileDigest]) -> str:
+    """Give the digest of a model's files as they are in a bento; see `portable_files`."""
+    files = list(files)
+    portable = portable_files(directory, [file.path for file in files])
+    return set_digest(
+        _digest_of(file.path, portable[file.path]) if file.path in portable else file
+        for file in files
+    )
+
+
+def _digest_of(path: str, content: bytes) -> FileDigest:
+    return FileDigest(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def model_files(directory: Path, *, leave_out: frozenset[str] = NOT_MODEL_FILES) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The `MLmodel` file and those beside it, read once into values that are what they should be."""
+"""The `MLmodel` file and the examples beside it, read once into values of known types."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import (
-    YAML_LIMIT,
     parse_json_value,
     parse_yaml,
     read_small_file,
@@ -29,21 +26,8 @@ MLMODEL_LIMIT = 16 << 20
 EXAMPLE_LIMIT = 32 << 20
 """Bytes of an input example; a service takes smaller bodies than that."""
 
-RUN_SPECIFIC_KEYS = (
-    "artifact_path",
-    "model_id",
-    "model_size_bytes",
-    "model_uri",
-    "model_uuid",
-    "registered_model_version",
-    "run_id",
-    "utc_time_created",
-)
-"""Top-level keys of `MLmodel` that differ between two trainings of the same model."""
-
 _EXAMPLE_FILE = "serving_input_example.json"
 _PLAIN_EXAMPLE_FILE = "input_example.json"
-_REQUIREMENTS_LIMIT = 4 << 20
 _MOST_FLAVORS = 1_000
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,99}")
 
@@ -78,7 +62,7 @@ def read_mlmodel(text: bytes) -> Mlmodel:
         ModelError: It is not YAML, says something that MLflow would not, or has no
             `python_function` flavor.
     """
-    data = _mapping(text)
+    data = mlmodel_mapping(text)
     flavors = _flavors(data)
     signature = data.get("signature")
     return Mlmodel(
@@ -101,6 +85,16 @@ def read_mlmodel_of(directory: Path) -> Mlmodel:
     return read_mlmodel(mlmodel_text(directory))
 
 
+def read_flavors(directory: Path) -> dict[str, dict[str, Any]]:
+    """Give what the `MLmodel` file of a directory says of each flavor, as it stands there.
+
+    Raises:
+        ModelError: As `read_mlmodel` says.
+    """
+    flavors = _flavors(mlmodel_mapping(mlmodel_text(directory)))
+    return {name: said for name, said in flavors.items() if isinstance(said, dict)}
+
+
 def mlmodel_text(directory: Path) -> bytes:
     """Give the content of a directory's `MLmodel` file.
 
@@ -111,59 +105,6 @@ def mlmodel_text(directory: Path) -> bytes:
         f"{directory / MLMODEL_NAME} cannot be read", ModelError, hint="Pull the model again."
     ):
         return read_small_file(directory / MLMODEL_NAME, MLMODEL_LIMIT)
-
-
-def portable_mlmodel(text: bytes) -> bytes:
-    """Give an `MLmodel` file without the keys that only one run has.
-
-    Args:
-        text: The file as MLflow wrote it.
-
-    Returns:
-        ASCII YAML with sorted keys, the same for any two runs that logged the same model.
-
-    Raises:
-        ModelError: The file is not a YAML mapping.
-    """
-    data = {key: value for key, value in _mapping(text).items() if key not in RUN_SPECIFIC_KEYS}
-    try:
-        dumped = yaml.safe_dump(
-            data, sort_keys=True, allow_unicode=False, default_flow_style=False, width=4096
-        )
-    except (RecursionError, yaml.YAMLError) as failure:
-        raise ModelError(
-            "The MLmodel file is not valid YAML: it cannot be written again "
-            f"({type(failure).__name__}).",
-            hint="Download the model again, or log it again.",
-        ) from failure
-    return dumped.encode("ascii")
-
-
-def stated_python(directory: Path) -> str:
-    """Give the interpreter that `python_env.yaml` states, or ""."""
-    return version_text(_yaml(directory / "python_env.yaml").get("python"), "python_env.yaml")
-
-
-def stated_requirements(directory: Path) -> tuple[str, ...]:
-    """Give the lines of `requirements.txt`, without comments and blank ones.
-
-    Models logged before MLflow 1.19 say their pip requirements in `conda.yaml` only.
-
-    Raises:
-        ModelError: A file is too large, or has control characters.
-    """
-    content = _beside(directory / "requirements.txt", _REQUIREMENTS_LIMIT)
-    lines = (
-        _conda_requirements(directory)
-        if content is None
-        else content.decode("utf-8-sig", "replace").splitlines()
-    )
-    stripped = (line.strip() for line in lines)
-    return tuple(
-        checked_text(line.expandtabs(1), "A requirement of the model", longest=8_192)
-        for line in stripped
-        if line and not line.startswith("#")
-    )
 
 
 def read_example(directory: Path) -> Any:
@@ -209,7 +150,12 @@ def version_text(value: Any, where: str) -> str:
     return text
 
 
-def _mapping(text: bytes) -> dict[str, Any]:
+def mlmodel_mapping(text: bytes) -> dict[str, Any]:
+    """Give the content of an `MLmodel` file, of which nothing but the outer mapping is checked.
+
+    Raises:
+        ModelError: It is not a YAML mapping.
+    """
     with reading(
         "The MLmodel file is not valid YAML",
         ModelError,
@@ -243,32 +189,3 @@ def _flavors(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             hint="Log it with a flavor that offers python_function, or wrap it with mlflow.pyfunc.",
         )
     return flavors
-
-
-def _conda_requirements(directory: Path) -> list[str]:
-    entries = _yaml(directory / "conda.yaml").get("dependencies")
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("pip"), list):
-            return [str(line) for line in entry["pip"]]
-    return []
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping beside `MLmodel`; {} where there is none."""
-    content = _beside(path, YAML_LIMIT)
-    with reading(
-        f"The model's {path.name} is not valid YAML",
-        ModelError,
-        hint="Log the model again, or take the file out of it.",
-    ):
-        data = parse_yaml(content or b"")
-    return data if isinstance(data, dict) else {}
-
-
-def _beside(path: Path, limit: int) -> bytes | None:
-    """Read a file beside `MLmodel`; None where there is none."""
-    if not path.exists():
-        return None
-    hint = "Pull the model again, or log it again."
-    with reading(f"The model's {path.name} cannot be read", ModelError, hint=hint):
-        return read_small_file(path, limit)

@@ -22,6 +22,7 @@ from kfp_bento.runtime.models.directory import (
 )
 from kfp_bento.runtime.models.download import download_files, list_files
 from kfp_bento.runtime.models.identity import file_digests, model_files
+from kfp_bento.runtime.models.location import reading_from, within_seconds
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
 from kfp_bento.runtime.models.resolution import Resolution, resolve_model
@@ -80,12 +81,13 @@ def pull_model(
     tracking = _tracking_for(parsed, tracking_uri)
     with speaking_to(tracking or without_password(parsed.text)):
         resolution = _resolve(parsed, tracking)
-        repository = _repository(resolution.location, tracking)
-        sizes = list_files(repository)
-        _require_model(sizes, resolution)
-        if existing is not None and (there := _same_version(existing, resolution, sizes)):
-            return _reuse(there, parsed, resolution)
-        return _download_model(parsed, resolution, repository, sizes, directory, progress)
+        with reading_from(resolution.location, tracking):
+            repository = _repository(resolution.location, tracking)
+            sizes = list_files(repository)
+            _require_model(sizes, resolution)
+            if existing is not None and (there := _same_version(existing, resolution, sizes)):
+                return _reuse(there, parsed, resolution)
+            return _download_model(parsed, resolution, repository, sizes, directory, progress)
 
 
 def _tracking_for(uri: ModelUri, tracking_uri: str) -> Tracking | None:
@@ -112,10 +114,12 @@ def _repository(location: str, tracking: Tracking | None) -> Any:
     elif parsed.scheme == "mlflow-artifacts" and parsed.netloc:
         guard_credentials(f"{urlsplit(server).scheme}://{parsed.netloc}", trusted=server)
     try:
-        return get_artifact_repository(
-            location,
-            tracking_uri=tracking.tracking_uri if tracking else None,
-            registry_uri=tracking.registry_uri if tracking else None,
+        return within_seconds(
+            lambda: get_artifact_repository(
+                location,
+                tracking_uri=tracking.tracking_uri if tracking else None,
+                registry_uri=tracking.registry_uri if tracking else None,
+            )
         )
     except (MlflowException, ImportError) as failure:
         raise InvalidInput(

@@ -310,7 +310,7 @@ def _properties(properties: Mapping[Any, Any], where: str, levels: int) -> list[
 
 
 def _is_required(spec: Mapping[str, Any], where: str) -> bool:
-    required = spec.get("required", True)
+    required = spec.get("required", spec.get("optional") is not True)  # as MLflow 2.4 to 2.9 wrote
     if required is not None and not isinstance(required, bool):
         raise _wrong(where, f"has `required` {_shown(required)}")
     return bool(required)  # MLflow itself writes null for nested columns of its old versions

@@ -224,12 +224,18 @@ def is_connection_loss(failure: BaseException) -> bool:
             "ChunkedEncodingError",
             "ConnectionError",
             "ConnectTimeout",
+            "ConnectTimeoutError",
+            "ConnectionClosedError",
             "EndpointConnectionError",
             "IncompleteRead",
             "MaxRetryError",
             "NewConnectionError",
             "ProtocolError",
             "ReadTimeout",
+            "ReadTimeoutError",
+            "RetryError",
+            "TransportError",
+            "gaierror",
         }
     )
 

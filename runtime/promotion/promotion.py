@@ -152,10 +152,10 @@ def _require_passed(model: ModelVersion, reports: Sequence[CheckReport]) -> None
                 f"The check {report.name!r} did not pass: {report.summary}",
                 hint="Look at the report's evidence; nothing was changed in the registry.",
             )
-        if report.model_digest != model.digest:
+        if model.digest not in report.model_digests:
             raise PromotionError(
                 f"The check {report.name!r} is about another model: "
-                f"{report.model_digest or '(no digest)'}, not {model.digest}.",
+                f"{', '.join(report.model_digests) or '(no digest)'}, not {model.digest}.",
                 hint="Run the checks for the model that is to be promoted.",
             )
 

@@ -10,7 +10,12 @@ from kfp_bento.runtime.reports.releases import (
     write_deployment,
     write_roll_back,
 )
-from kfp_bento.runtime.reports.summaries import check_summary, image_summary, promotion_summary
+from kfp_bento.runtime.reports.summaries import (
+    check_summary,
+    image_summary,
+    promotion_summary,
+    scan_summary,
+)
 from kfp_bento.runtime.reports.wording import human_bytes
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "image_summary",
     "promotion_summary",
     "run_report",
+    "scan_summary",
     "tell",
     "tell_diff",
     "write_deployment",

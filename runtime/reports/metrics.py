@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport
     from kfp_bento.runtime.deployments import Deployed, Rollout
     from kfp_bento.runtime.images import Image
+    from kfp_bento.runtime.scan import ScanReport
 
 _ORIGINS = ("base", "built", "reused")
 _CHANGES = ("created", "changed", "unchanged")
@@ -22,8 +23,8 @@ def image_metrics(image: Image) -> dict[str, float]:
     return metrics
 
 
-def check_metrics(report: CheckReport) -> dict[str, float]:
-    """Give the measures of a check, and `passed` as 1 or 0."""
+def check_metrics(report: CheckReport | ScanReport) -> dict[str, float]:
+    """Give the measures of a check or scan, and `passed` as 1 or 0."""
     return {**report.measures, "passed": float(report.passed)}
 
 

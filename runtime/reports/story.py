@@ -18,7 +18,7 @@ Facts: TypeAlias = Mapping[str, Any]
 
 # Stop, and the beginnings of the names of the steps whose time it took.
 _STOPS = {
-    "model": ("pull-",),
+    "model": ("pull-", "scan-"),
     "bento": ("build-bento",),
     "image": ("build-image",),
     "release": ("deploy-",),

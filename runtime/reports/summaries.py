@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport
     from kfp_bento.runtime.images import Image
     from kfp_bento.runtime.promotion import Promotion
+    from kfp_bento.runtime.scan import ScanReport
 
 
 def image_summary(image: Image) -> str:
@@ -58,7 +59,33 @@ def check_summary(report: CheckReport) -> str:
         ),
         _differences(differences),
         *(fenced(readable(entry), "json") for entry in others),
-        facts({"Service": code(report.url), "Model": code(shorten_digests(report.model_digest))}),
+        facts(
+            {
+                "Service": code(report.url),
+                "Model": ", ".join(code(shorten_digests(one)) for one in report.model_digests),
+            }
+        ),
+    )
+
+
+def scan_summary(report: ScanReport) -> str:
+    """Give a scan as Markdown: whether it passed, and each finding with what to do about it."""
+    rows = (
+        (
+            "allowed" if one.allowed else literal(one.severity.value),
+            code(one.name),
+            code(one.file),
+            literal(one.why),
+            literal(one.advice),
+        )
+        for one in report.findings
+    )
+    verdict = "passed" if report.passed else "FAILED"
+    return document(
+        f"# scan\\_model: {verdict} (policy: {literal(report.policy)})",
+        literal(report.summary),
+        table(("Severity", "Name", "File", "Why", "What to do"), rows),
+        facts({"Model": code(shorten_digests(report.model_digest))}),
     )
 
 

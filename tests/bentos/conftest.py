@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conversations import Ask, Conversation, Write
 from servers import free_port
 
 from kfp_bento.runtime.bentos.build import bento_models
-from kfp_bento.runtime.bentos.service_source import generated_files
+from kfp_bento.runtime.bentos.service_source import SERVICE_MODULE, generated_files
 from kfp_bento.runtime.bentos.tree import add_model
 
 if TYPE_CHECKING:
@@ -93,6 +94,29 @@ def ask(asker: Callable[..., Any], bento_home: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def talk(asker: Callable[..., Any]) -> Callable[..., Conversation]:
+    """Gives `talk(directory, *requests, base=…, VARIABLE=…)`."""
+
+    def talk_to(
+        directory: Path, *requests: Ask | Write, base: str = "http://service:3000", **variables: str
+    ) -> Conversation:
+        job = {
+            "whole": True,
+            "bento": str(directory),
+            "base": base,
+            "environment": variables,
+            "requests": [request.as_job() for request in requests],
+        }
+        found = asker(job)
+        if "log" in found:
+            lines = found["log"].splitlines(keepends=True)
+            found["log"] = "".join(line for line in lines if "ervice " not in line)
+        return Conversation(**found) if "answers" in found else Conversation([], "", found["error"])
+
+    return talk_to
+
+
+@pytest.fixture(scope="session")
 def generate(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Callable[..., Path]:
     """Gives `generate(*models)`: a directory with the generated service, ready to be asked.
 
@@ -107,6 +131,7 @@ def generate(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Call
                 add_model(model, made.tag, bento_home / "models")
         for name, content in generated_files("sample", models, tags, **options).items():
             (directory / name).write_bytes(content)
+        (directory / "bentofile.yaml").write_text(f"service: {SERVICE_MODULE}\n")
         return directory
 
     return generate_service

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.bentos.build import bento_models
-from kfp_bento.runtime.bentos.service_source import generated_files
+from kfp_bento.runtime.bentos.service_source import SERVICE_MODULE, generated_files
 from kfp_bento.runtime.models import ModelSignature, ModelVersion
 
 CALLED = {
@@ -19,6 +19,7 @@ CALLED = {
 
 KNOWN = {
     *("Any", "Binary", "Body", "Boolean", "Datetime", "Double", "Float", "Integer", "Long", "Row"),
+    "Nullable",
     *("String", "bentoml", "bool", "datetime", "dict", "float", "inputs", "int", "list", "mlflow"),
     *("GuardedService", "params", "self", "str", "tuple", "__doc__", *CALLED),
 }
@@ -27,6 +28,7 @@ KNOWN = {
 ATTRIBUTES = {
     *("BentoModel", "api", "fromisoformat", "importing", "load_model", "model", "models", "path"),
     *("pyfunc", "service"),
+    "self",
 }
 
 
@@ -45,8 +47,8 @@ def model(directory: Path, signature: Any, **changes: Any) -> ModelVersion:
 
 
 def source_for(*models: ModelVersion) -> str:
-    """The `service.py` of a generated service."""
-    return generated_files("wine", models, bento_models(models))["service.py"].decode()
+    """The module of a generated service."""
+    return generated_files("wine", models, bento_models(models))[f"{SERVICE_MODULE}.py"].decode()
 
 
 def strangers(source: str) -> set[str]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
+QUICK = {"pip_requirements": ["mlflow", "scikit-learn", "pandas"]}
+"""Options of those who need no requirements: MLflow starts a process to find them."""
+
 ECHO = Path(__file__).with_name("echo_model.py")
 
 
@@ -32,13 +35,15 @@ def wine_columns() -> pd.DataFrame:
     return load_wine(as_frame=True).data
 
 
-def save_wine(path: Path) -> ModelVersion:
+def save_wine(path: Path, **options: Any) -> ModelVersion:
     """Named double columns, int64 answers."""
     data = wine_columns()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(data, load_wine().target)
     signature = infer_signature(data, model.predict(data))
-    mlflow.sklearn.save_model(model, path, signature=signature, input_example=data.head(3))
+    mlflow.sklearn.save_model(
+        model, path, signature=signature, input_example=data.head(3), **options
+    )
     return load_model(path)
 
 
@@ -52,7 +57,7 @@ def people() -> pd.DataFrame:
     )
 
 
-def save_people(path: Path) -> ModelVersion:
+def save_people(path: Path, **options: Any) -> ModelVersion:
     """Integer columns with missing values, strings, a keyword and a space as names."""
     data = people()
     model = make_pipeline(
@@ -69,6 +74,7 @@ def save_people(path: Path) -> ModelVersion:
         signature=signature,
         input_example=data.head(2),
         serialization_format="cloudpickle",
+        **options,
     )
     return load_model(path)
 
@@ -77,13 +83,18 @@ def digits() -> np.ndarray:
     return load_digits().data.astype("float32")
 
 
-def save_digits(path: Path) -> ModelVersion:
+def save_digits(path: Path, **options: Any) -> ModelVersion:
     """One unnamed tensor in, one tensor out."""
     data = digits()
     model = LogisticRegression(max_iter=30).fit(data, load_digits().target)
     signature = infer_signature(data, model.predict_proba(data))
     mlflow.sklearn.save_model(
-        model, path, signature=signature, input_example=data[:2], pyfunc_predict_fn="predict_proba"
+        model,
+        path,
+        signature=signature,
+        input_example=data[:2],
+        pyfunc_predict_fn="predict_proba",
+        **options,
     )
     return load_model(path)
 

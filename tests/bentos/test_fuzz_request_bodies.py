@@ -6,13 +6,15 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import packed_models as samples
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array, Map, Object, Property
 from test_guard import TRAVELLERS
+from test_tensor_semantics import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +134,31 @@ def free(tmp_path_factory: Any, generate: Any) -> Path:
 
 def test_any_bytes_get_a_short_answer(columns: Path, asker: Any) -> None:
     assert check_answers(columns, asker, 300) == {200, 400}
+
+
+def check_tensors(service: Path, ask: Any, count: int) -> None:
+    """Puts any JSON into each tensor in turn: never a failure, and never told what it was."""
+    cases = [(dtype, value) for value in some(values, count) for dtype in DTYPES]
+    answers = ask(service, *({"inputs": {**DTYPES, dtype: value}} for dtype, value in cases))
+    for case, (status, answer) in zip(cases, answers, strict=True):
+        assert status in (200, 400), case
+        assert status == 200 or SECRET not in json.dumps(answer), case
+
+
+@pytest.fixture(scope="module")
+def tensors(tmp_path_factory: Any, generate: Any) -> Path:
+    specs = [TensorSpec(np.dtype(dtype), (-1,), dtype) for dtype in DTYPES]
+    return generate(samples.save_echo(tmp_path_factory.mktemp("m") / "tensors", Schema(specs)))
+
+
+def test_any_value_in_a_tensor_gets_a_short_answer(tensors: Path, ask: Any) -> None:
+    check_tensors(tensors, ask, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_any_value_in_a_tensor_gets_a_short_answer_for_long(tensors: Path, ask: Any) -> None:
+    check_tensors(tensors, ask, 1_000)
 
 
 @pytest.mark.slow

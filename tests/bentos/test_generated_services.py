@@ -67,7 +67,7 @@ def test_columns_reach_the_model_with_the_signatures_dtypes(columns_service: Any
         "class": "int32",
         "f": "float32",
         "b": "bool",
-        "s": "str",
+        "s": "object",
         "bin": "object",
         "d": "datetime64[ns]",
     }
@@ -75,20 +75,12 @@ def test_columns_reach_the_model_with_the_signatures_dtypes(columns_service: Any
     assert answer[0]["cells"]["bin"] == ["bytes b'hi'"]
 
 
-def test_optional_columns_may_be_null_or_left_out(columns_service: Any, ask: Any) -> None:
-    null = {**FULL, "f": None, "b": None, "s": None, "d": None}
-    ((status, answer), (all_out, least)) = ask(
-        columns_service, {"inputs": [FULL, null]}, {"inputs": [LEAST]}
-    )
-    assert (status, all_out) == (200, 200), (answer, least)
-    cells = answer[0]["cells"]
-    assert [cells[name][1] for name in ("f", "b", "s", "d")] == [
-        "float nan",
-        "NoneType None",
-        "float nan",
-        "NaTType NaT",
-    ]
-    assert "n" not in least[0]["dtypes"]  # no row has it, and integers have no missing value
+def test_optional_columns_that_no_row_has_do_not_reach_the_model(
+    columns_service: Any, ask: Any
+) -> None:
+    ((status, answer),) = ask(columns_service, {"inputs": [LEAST, LEAST]})
+    assert status == 200, answer
+    assert set(answer[0]["dtypes"]) == {"a b", "class", "bin"}
 
 
 def test_an_integer_column_given_in_some_rows_only_is_refused_by_name(
@@ -101,8 +93,10 @@ def test_an_integer_column_given_in_some_rows_only_is_refused_by_name(
 
 WRONG = [
     ({"a b": "1"}, "a b"),
-    ({"a b": None}, "a b"),
+    ({"a b": float("inf")}, "a b"),
+    ({"a b": 10**400}, "a b"),
     ({"a b": True}, "a b"),
+    ({"class": None}, "class"),
     ({"class": 2**31}, "class"),
     ({"class": 1.0}, "class"),
     ({"n": 2**63}, "n"),
@@ -111,6 +105,8 @@ WRONG = [
     ({"s": 5}, "s"),
     ({"bin": "not base64!"}, "bin"),
     ({"d": "yesterday"}, "d"),
+    ({"d": "2024-02-30"}, "d"),
+    ({"d": "2024-05-06T07:08:09+99:00"}, "d"),
     ({"d": "1066-10-14T00:00:00"}, "d"),
     ({"d": 1700000000}, "d"),
     ({"unknown": 1}, "unknown"),
@@ -314,7 +310,7 @@ def test_params_have_the_models_defaults(params_service: Any, ask: Any) -> None:
 def test_a_wrong_param_is_refused_by_name(params_service: Any, ask: Any) -> None:
     bodies = [
         {"inputs": [{"n": 1}], "params": params}
-        for params in ({"k": "9"}, {"temperature": None}, {"names": "b"}, {"unknown": 1})
+        for params in ({"k": "9"}, {"temperature": "1"}, {"names": "b"}, {"unknown": 1})
     ]
     assert [fields_named_in(answer) for answer in ask(params_service, *bodies)] == [
         {"params.k"},
@@ -392,43 +388,6 @@ def test_awkward_names_of_params_tensors_and_properties_are_taken(
     ((status, answer),) = ask(service, {"inputs": [row], "params": row["record"]})
     assert status == 200, answer
     assert answer[0]["params"] == row["record"]
-
-
-def test_answers_are_plain_json(tmp_path: Path, generate: Any, ask: Any) -> None:
-    model = tmp_path / "answers.py"
-    model.write_text(
-        "import datetime, decimal, mlflow, numpy as np, pandas as pd\n"
-        "class Model(mlflow.pyfunc.PythonModel):\n"
-        "    def predict(self, context, model_input, params=None):\n"
-        "        return eval(model_input['code'][0])\n"
-        "mlflow.models.set_model(Model())\n"
-    )
-    mlflow.pyfunc.save_model(tmp_path / "answers", python_model=str(model))
-    service = generate(samples.load_model(tmp_path / "answers"))
-    cases = {
-        "np.array([1, 2])": [1, 2],
-        "np.array([[1.5, np.nan], [np.inf, 2]])": [[1.5, None], [None, 2.0]],
-        "np.float32(0.5)": 0.5,
-        "np.array(['a', None], dtype=object)": ["a", None],
-        "np.array([b'hi'])": ["aGk="],
-        "np.array(['2024-05-06T07:08:09', 'NaT'], dtype='M8[ns]')": ["2024-05-06T07:08:09", None],
-        "pd.Series([1, 2], index=['x', 'y'])": [1, 2],
-        "pd.Series([1, None], dtype='Int64')": [1, None],
-        "pd.Series(['a', 'b'], dtype='category')": ["a", "b"],
-        "pd.DataFrame({'a': [1, 2], 0: [None, 'x']})": [{"a": 1, "0": None}, {"a": 2, "0": "x"}],
-        "pd.DataFrame({'at': [pd.Timestamp(2024, 5, 6)]})": [{"at": "2024-05-06T00:00:00"}],
-        "{'a': np.array([True]), 'b': (1, decimal.Decimal('1.5'))}": {"a": [True], "b": [1, 1.5]},
-        "'text'": "text",
-        "datetime.date(2024, 5, 6)": "2024-05-06",
-        "float('nan')": None,
-        "None": None,
-    }
-    answers = ask(
-        service, *({"inputs": [{"code": code}]} for code in cases), {"inputs": [{"x": 1}]}
-    )
-    *good, failed = answers
-    assert dict(zip(cases, good, strict=True)) == {code: (200, v) for code, v in cases.items()}
-    assert failed[0] == 500  # a failure of the model is not the caller's
 
 
 def test_a_refusal_by_mlflows_own_check_is_a_400(tmp_path: Path, generate: Any, ask: Any) -> None:

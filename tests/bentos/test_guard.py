@@ -23,6 +23,7 @@ def guard() -> Any:
     sys.path.insert(0, str(TRAVELLERS))
     try:
         import pyfunc_guard
+        import pyfunc_lean  # noqa: F401 (for those who look for it in `sys.modules`)
     finally:
         sys.path.remove(str(TRAVELLERS))
     return pyfunc_guard
@@ -131,4 +132,4 @@ def test_large_bodies_take_turns_and_one_alone_always_passes(guard: Any) -> None
     ],
 )
 def test_answers_in_pieces_are_the_answers(guard: Any, value: Any) -> None:
-    assert guard.encoded(value) == json.dumps(value)
+    assert sys.modules["pyfunc_lean"].encoded(value) == json.dumps(value)

@@ -225,9 +225,9 @@ def imported(files: dict[str, bytes], directory: Path, monkeypatch: pytest.Monke
         (directory / name).write_bytes(content)
     monkeypatch.syspath_prepend(str(directory))
     try:
-        __import__("service")
+        __import__("kfp_bento_service")
     finally:
-        for name in ("service", "pyfunc_json"):
+        for name in ("kfp_bento_service", "pyfunc_json"):
             sys.modules.pop(name, None)
 
 

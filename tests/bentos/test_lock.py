@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     [
         (("mlflow==3.17.2", "scipy==1.0"), ["mlflow-skinny==3.17.2", "scipy==1.0"]),
         (("mlflow>=3 ; python_version > '3'",), ["mlflow-skinny>=3 ; python_version > '3'"]),
-        (("MLflow",), ["mlflow-skinny"]),
+        (("MLflow",), ["mlflow-skinny==3.9.1"]),
         (("mlflow[langchain]==3.17.2",), ["mlflow[langchain]==3.17.2"]),
         (("mlflow-skinny==3.1",), ["mlflow-skinny==3.1"]),
         (("scipy==1.0",), ["scipy==1.0", "mlflow-skinny==3.9.1"]),
@@ -55,6 +55,21 @@ def test_a_package_the_model_names_is_not_named_again(model: ModelVersion) -> No
 def test_a_package_in_a_local_file_is_refused(model: ModelVersion, line: str) -> None:
     with pytest.raises(BentoError, match="local file"):
         bento_requirements([replace(model, requirements=(line,))])
+
+
+def test_conda_packages_are_locked_or_named(model: ModelVersion, tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text(
+        "dependencies: [python=3.11, scikit-learn=1.9, openjdk=11, conda-forge::my_own=2, pip]\n"
+    )
+    asking = replace(model, directory=tmp_path, requirements=("mlflow==3.1",))
+    with pytest.raises(BentoError, match="openjdk=11, conda-forge::my_own=2") as caught:
+        bento_requirements([asking])
+    assert "--requirement 'openjdk==…'" in caught.value.hint
+
+    answers = ["openjdk; python_version < '3'", "My.Own==2.1"]
+    assert set(answers) < set(bento_requirements([asking], answers))
+    locked = lock_requirements(["six", answers[0]], [], "3.11", tmp_path)
+    assert "openjdk" not in locked
 
 
 def test_a_real_lock_has_hashes_and_no_index(model: ModelVersion, tmp_path: Path) -> None:

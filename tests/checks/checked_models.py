@@ -1,49 +1,52 @@
-"""Models as values, with an input example on disk and nothing else."""
+"""Golden answers as values, of a model that is not there: checks need none."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from kfp_bento.runtime.models import ModelSignature, ModelVersion
+from kfp_bento.runtime.models import ModelSignature
+from kfp_bento.runtime.proof.content import Content
+from kfp_bento.runtime.proof.differences import Tolerance
+from kfp_bento.runtime.proof.golden import MODEL, Golden, GoldenModel, GoldenRequest, with_answer
 
 INTEGERS = ({"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}},)
 COLUMNS = (
     {"type": "double", "name": "a", "required": True},
     {"type": "double", "name": "b", "required": True},
 )
+ROWS = ({"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0})
+TAG = "pair:0123456789abcdef"
+DIGEST = "sha256:" + "ab" * 32
 
 
-def make_model(
-    directory: Path,
+def make_golden(
+    value: Callable[[Any], Any] | None = lambda row: 0,
     *,
-    outputs: tuple[dict[str, Any], ...] = INTEGERS,
-    inputs: tuple[dict[str, Any], ...] = COLUMNS,
-    example: Any = None,
+    outputs: Sequence[dict[str, Any]] = INTEGERS,
+    requests: Sequence[GoldenRequest] | None = None,
     **changes: Any,
-) -> ModelVersion:
-    directory.mkdir(parents=True, exist_ok=True)
-    split = {"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0], [3.0, 4.0]]}}
-    payload = split if example is None else example
-    (directory / "serving_input_example.json").write_text(json.dumps(payload))
+) -> Golden:
+    """Two rows, together and one by one, and `value` of each; None for no answers."""
+
+    def request(label: str, rows: Sequence[Any], row: int | None) -> GoldenRequest:
+        body = Content.json({"inputs": list(rows)})
+        asked = GoldenRequest(
+            label, "input example", content=body, model=TAG, rows=len(rows), row=row
+        )
+        if value is None:
+            return asked
+        return with_answer(asked, 200, Content.json([value(one) for one in rows]), MODEL)
+
+    signature = ModelSignature.from_dict({"inputs": list(COLUMNS), "outputs": list(outputs)})
+    made = [request("all rows", ROWS, None)]
+    made += [request(f"row {index}", [row], index) for index, row in enumerate(ROWS)]
     facts: dict[str, Any] = {
-        "uri": "models:/pair/1",
-        "name": "pair",
-        "version": "1",
-        "alias": "",
-        "run_id": "",
-        "model_id": "",
-        "source": "",
-        "digest": "sha256:" + "ab" * 32,
-        "content_digest": "sha256:" + "cd" * 32,
-        "flavors": ("python_function",),
-        "python_version": "",
-        "requirements": (),
-        "mlflow_version": "",
-        "size": 1,
-        "signature": ModelSignature.from_dict({"inputs": list(inputs), "outputs": list(outputs)}),
-        "aliases": {},
-        "directory": directory,
+        "bento": TAG,
+        "models": (GoldenModel(TAG, "models:/pair/1", "1", DIGEST, signature),),
+        "requests": tuple(made if requests is None else requests),
+        "verified": "on" if value else "off",
+        "reason": "The bento was asked." if value else "Verify is off: nobody asked.",
+        "tolerance": Tolerance(1e-6, 1e-9),
     }
-    return ModelVersion(**{**facts, **changes})
+    return Golden(**{**facts, **changes})

@@ -1,30 +1,31 @@
-"""One really served bento for all checks, and a model that needs no training."""
+"""One really served and proven bento for all checks."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from checked_models import make_model
+from checked_models import make_golden
 from servers import free_port, running
 
 from kfp_bento.runtime.models import ModelVersion
+from kfp_bento.runtime.proof import Golden
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> ModelVersion:
-    """Two rows in, two integers out."""
-    return make_model(tmp_path / "model")
+def golden() -> Golden:
+    """Two rows in, two integers out: zeros."""
+    return make_golden()
 
 
 @pytest.fixture(scope="session")
 def served_wine(
     wine_model: ModelVersion, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The URL of the wine model's generated bento, served by BentoML itself."""
+) -> Iterator[tuple[str, Golden]]:
+    """The URL of the wine model's generated bento, served by BentoML itself, and its proof."""
     from kfp_bento.runtime.bentos import build_bento
+    from kfp_bento.runtime.proof import golden_answers
 
     folder = tmp_path_factory.mktemp("served")
     bento = build_bento([wine_model], folder / "bento")
@@ -33,5 +34,8 @@ def served_wine(
     command = [sys.executable, "-m", "bentoml", "serve", ".", "--host", host, "--port", port]
     command += ["--working-dir", str(bento.directory)]
     environment = {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KFP_BENTO_CACHE", str(folder / "cache"))
+        proven = golden_answers(bento, [wine_model])
     with running(command, f"{url}/readyz", folder / "log", **environment):
-        yield url
+        yield url, proven

@@ -24,6 +24,8 @@ class Service:
     drip: float = 0.0
     # Bytes that the answer to a request announces and never sends.
     promise: int = 0
+    # Its media type; "" sends none.
+    media_type: str = "application/json"
     # Where a redirect leads to.
     location: str = ""
     bodies: list[Any] = field(default_factory=list)
@@ -47,7 +49,9 @@ def serve(service: Service) -> Iterator[Service]:
         def do_POST(self) -> None:
             service.paths.append(self.path)
             service.logins.append(self.headers["Authorization"])
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Type"] == "application/json":
+                body = json.loads(body)
             service.bodies.append(body)
             self._answer(*service.predict(body), drip=service.drip, promise=service.promise)
 
@@ -55,6 +59,8 @@ def serve(service: Service) -> Iterator[Service]:
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw) + promise))
+            if service.media_type:
+                self.send_header("Content-Type", service.media_type)
             if service.location:
                 self.send_header("Location", service.location)
             self.end_headers()

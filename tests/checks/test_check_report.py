@@ -18,7 +18,7 @@ REPORT = CheckReport(
     summary="Ready.",
     measures={"request_ms": 1.5},
     evidence=({"served": [1, 2], "expected": [1, 2]},),
-    model_digest="sha256:" + "ab" * 32,
+    model_digests=("sha256:" + "ab" * 32,),
     url="http://127.0.0.1:3000",
 )
 
@@ -44,6 +44,8 @@ def test_numbers_that_json_lacks_become_words() -> None:
         {"measures": None},
         {"evidence": [1]},
         {"measures": {"a": "x"}},
+        {"model_digests": "sha256:ab"},
+        {"model_digests": [1]},
     ],
 )
 def test_a_field_of_another_kind_is_refused(change: dict[str, Any]) -> None:
@@ -69,11 +71,11 @@ def test_a_file_that_holds_no_report_is_refused(tmp_path: Path, text: str | None
         '{"passed": true, "passed": false}',
         '{"passed": NaN}',
         '{"name": "smoke_test", "passed": true, "summary": "a", "measures": {"rows": "NaN"}, '
-        '"evidence": [], "model_digest": "", "url": ""}',
+        '"evidence": [], "model_digests": [], "url": ""}',
         '{"name": ["smoke_test"], "passed": true, "summary": "a", "measures": {}, "evidence": [], '
-        '"model_digest": "", "url": ""}',
+        '"model_digests": [], "url": ""}',
         '{"name": "smoke_test", "passed": true, "summary": "a", "measures": [], "evidence": [], '
-        '"model_digest": "", "url": ""}',
+        '"model_digests": [], "url": ""}',
     ],
     ids=range(8),
 )

@@ -67,11 +67,27 @@ def test_a_model_with_an_index_of_its_own_is_told_how_to_allow_it(tmp_path: Path
     (model / "requirements.txt").write_text(f"--extra-index-url {address}\nsix\n")
     build = ("bento", "build", model, "--to", tmp_path / "b")
     option = ("--allow-source", address.replace("robot:hunter2@", ""))
-    done = kfp_bento(*build)
-    assert_refused(done, " ".join(option))
-    assert "hunter2" not in done.stdout + done.stderr
+    for more, told in (((), " ".join(option)), (("--allow-source", "x.invalid"), "allowed source")):
+        done = kfp_bento(*build, *more)
+        warning, *refusal = done.stderr.splitlines(keepends=True)
+        assert "hold an account or a token for a package index" in warning
+        assert "hunter2" not in done.stdout + done.stderr
+        done.stderr = "".join(refusal)
+        assert_refused(done, told)
     assert names(tmp_path) == ["model"]
-    assert_refused(kfp_bento(*build, "--allow-source", "x.invalid"), "allowed source")
+
+
+def test_a_model_of_an_old_python_is_told_a_way_out_that_leads_out(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors:\n  python_function: {loader_module: x}\n")
+    (model / "conda.yaml").write_text("dependencies: [python=3.8.5, openjdk=11, pip]\n")
+    build = ("bento", "build", model, "--to", tmp_path / "b")
+    assert_refused(kfp_bento(*build), "--python-version 3.11")
+    done = kfp_bento(*build, "--python-version", "3.11")
+    assert_refused(done, "openjdk=11")  # the next thing
+    assert "--requirement 'openjdk==…'" in " ".join(done.stderr.split())
+    assert names(tmp_path) == ["model"]
 
 
 def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
@@ -92,7 +108,8 @@ def test_a_directory_that_is_no_bento(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def wine_bento(wine_model: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("cli") / "bento"
-    done = kfp_bento("bento", "build", wine_model.directory, "--to", directory, "--json")
+    build = ("bento", "build", wine_model.directory, "--no-verify", "--json")
+    done = kfp_bento(*build, "--to", directory)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "wine"
     return directory

@@ -84,7 +84,9 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 
 
 def test_reports_steer_nothing() -> None:
-    report = CheckReport("smoke_test", False, HOSTILE, {}, ({"served": HOSTILE},), HOSTILE, HOSTILE)
+    report = CheckReport(
+        "smoke_test", False, HOSTILE, {}, ({"served": HOSTILE},), (HOSTILE,), HOSTILE
+    )
     pages = [
         run_report(
             {"checks": [report.to_dict()], "image": {"digest": HOSTILE}}, {HOSTILE: HOSTILE}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kfp_bento.components import promote_model, pull_model
+from kfp_bento.components import build_bento, promote_model, pull_model
 from kfp_bento.runtime.checks import CheckReport
-from kfp_bento.runtime.errors import ModelError, PromotionError
+from kfp_bento.runtime.errors import InvalidInput, ModelError, PromotionError
 from kfp_bento.runtime.models import ModelVersion
 
 
@@ -33,11 +33,31 @@ def pulled(wine_model: ModelVersion, artifact: Any) -> Any:
     return model
 
 
+def test_the_building_step_takes_another_python(
+    artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kfp_bento.runtime.bentos.build.lock_requirements", lambda *_: "six==1.0\n")
+    model, bento = artifact("model"), artifact("bento")
+    Path(model.path).mkdir()
+    old = "{loader_module: x, python_version: 3.8.5}"
+    (Path(model.path) / "MLmodel").write_text(f"flavors: {{python_function: {old}}}\n")
+    with pytest.raises(InvalidInput, match=r"Python '3\.8'"):
+        build_bento.python_func(model=model, bento=bento, golden=artifact("golden"))
+    build_bento.python_func(
+        model=model,
+        bento=bento,
+        golden=artifact("golden"),
+        python_version="3.11",
+        verify=False,
+    )
+    assert bento.metadata["python_version"] == "3.11"
+
+
 def promote(model: Any, artifact: Any, wine_model: ModelVersion) -> str:
     reports = []
     for name in ("smoke_test", "compare_predictions"):
         report = artifact(f"{name}.json")
-        CheckReport(name, True, "fine", {}, (), wine_model.digest, "").save(Path(report.path))
+        CheckReport(name, True, "fine", {}, (), (wine_model.digest,), "").save(Path(report.path))
         reports.append(report)
     return promote_model.python_func(  # type: ignore[no-any-return]
         model=model,

@@ -14,7 +14,9 @@ TRAVELLERS = {
     # They run where kfp-bento is not installed, and read what kfp-bento wrote for them.
     "runtime/bentos/pyfunc_body.py",
     "runtime/bentos/pyfunc_json.py",
-    "runtime/checks/predict_with_mlflow.py",
+    "runtime/bentos/pyfunc_kserve.py",
+    "runtime/bentos/pyfunc_tensor_data.py",
+    "runtime/proof/predict_with_mlflow.py",
 }
 PARSERS = {
     "json": {"load", "loads", "JSONDecoder"},

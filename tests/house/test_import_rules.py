@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROAD = ["models", "bentos", "images", "deployments", "checks", "promotion"]
+ROAD = [
+    *("models", "scan", "bentos", "proof"),
+    *("images", "deployments", "checks", "promotion"),
+]
 SHARED = {"concurrency", "errors", "http"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {

@@ -19,7 +19,6 @@ CALLERS = [
 LONG_MODULES = {
     # It travels inside bentos: one file, and its bytes are part of their version.
     "runtime/bentos/pyfunc_guard.py",
-    "runtime/bentos/pyfunc_json.py",
 }
 LONG_FUNCTIONS = {
     # Typer reads the options of a command in its signature.

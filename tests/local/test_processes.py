@@ -15,7 +15,13 @@ import pytest
 
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
-from kfp_bento.runtime.local.processes import free_port, last_lines, wait_until_answers
+from kfp_bento.runtime.local.processes import (
+    failed_start,
+    free_port,
+    last_lines,
+    log_size,
+    wait_until_answers,
+)
 from kfp_bento.runtime.programs.clean_room import clean_environment, start_program, stop_group
 
 STUBBORN = """
@@ -24,6 +30,16 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
 open(sys.argv[1], 'w').write(str(child.pid))
 time.sleep(600)
+"""
+FAILING = """
+import bentoml
+@bentoml.service
+class Failing:
+    def __init__(self):
+        import sklearn_
+    @bentoml.api
+    def ask(self, x: int) -> int:
+        return x
 """
 SERVE = """
 import http.server, sys
@@ -67,6 +83,53 @@ def test_a_server_that_ends_early_is_quoted_without_control_characters(tmp_path:
         pytest.raises(LocalRunError, match="no such database"),
     ):
         wait_until_answers("http://127.0.0.1:9/", process, log, seconds=20, what="The server")
+
+
+def test_a_service_that_is_started_again_and_again_is_given_up_at_once(tmp_path: Path) -> None:
+    """BentoML's parent process starts a worker that fails for as long as somebody waits."""
+    (tmp_path / "service.py").write_text(FAILING)
+    log = tmp_path / "log"
+    log.write_text("ValueError: of yesterday\nApplication startup failed. Exiting.\n")
+    port, since = free_port(), log_size(log)
+    command = ["-m", "bentoml", "serve", "service:Failing", "--port", str(port)]
+    with start_program(
+        [sys.executable, *command, "--host", "127.0.0.1"],
+        environment=clean_environment(
+            ("PATH",), BENTOML_HOME=str(tmp_path), BENTOML_DO_NOT_TRACK="true", HOME=str(tmp_path)
+        ),
+        directory=tmp_path,
+        log=log,
+    ) as process:
+        with pytest.raises(LocalRunError) as caught:
+            wait_until_answers(
+                f"http://127.0.0.1:{port}/livez",
+                process,
+                log,
+                seconds=100,
+                what="The bento's process",
+                since=since,
+            )
+        assert process.poll() is None  # it would have gone on
+    first = "The bento's process cannot start: ModuleNotFoundError: No module named 'sklearn_'"
+    assert caught.value.message.splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("mlflow.exceptions.MlflowException: no\n[ERROR] Application startup failed.", "mlflow.e"),
+        ("bentoml.exceptions.ImportServiceError: no 'pkg_resources'\n", "bentoml.exceptions.Impo"),
+        ("Application startup failed. Exiting.\nValueError: later", "Application startup failed"),
+        ("ValueError: that was caught and logged\nINFO: still going", None),
+        ("", None),
+    ],
+)
+def test_the_error_that_ended_a_start_is_named(
+    tmp_path: Path, log: str, reason: str | None
+) -> None:
+    (tmp_path / "log").write_text(log)
+    found = failed_start(tmp_path / "log")
+    assert found is None if reason is None else found is not None and found.startswith(reason)
 
 
 def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def run(
 def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
     assert list(run.seconds) == [
         "pull-model",
+        "scan-model",
         "build-bento",
         "build-image",
         "deploy-bento",
@@ -75,6 +76,12 @@ def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
         "compare-predictions",
         "promote-model",
     ]
+
+
+def test_the_scan_finds_nothing_in_a_plain_model(run: Run) -> None:
+    report = run.record("scan-model", "report")
+    assert (report["passed"], report["evidence"]) == (True, [])
+    assert report["model_digest"] == run.record("smoke-test", "report")["model_digest"]
 
 
 def test_the_release_goes_on_serving_after_the_pipeline(run: Run, target: LocalTarget) -> None:
@@ -131,6 +138,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
         "image_destination": f"{oci_registry}/ml/served-wine",
         "promote_alias": "live",
         "deploy_mode": "render",
+        "bento_verify": False,
     }
     with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
         run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))

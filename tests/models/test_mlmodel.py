@@ -15,7 +15,8 @@ from mlflow.models import infer_signature
 
 from kfp_bento.runtime.bentos import prediction_request
 from kfp_bento.runtime.errors import BentoError, ModelError
-from kfp_bento.runtime.models import load_model, portable_mlmodel, pull_model, read_example
+from kfp_bento.runtime.models import load_model, pull_model, read_example
+from kfp_bento.runtime.models.portable import portable_mlmodel
 
 HEAD = "flavors: {python_function: {loader_module: x, python_version: 3.11.7}}\n"
 ECHO = Path(__file__).parents[1] / "bentos" / "echo_model.py"
@@ -206,6 +207,7 @@ def test_the_portable_form_has_the_bytes_that_it_always_had(saved: Path) -> None
     keys = {"artifact_path", "model_id", "model_size_bytes", "model_uri", "model_uuid"}
     keys |= {"registered_model_version", "run_id", "utc_time_created"}
     before = {key: value for key, value in yaml.safe_load(text).items() if key not in keys}
+    before["flavors"]["python_function"]["model_code_path"] = ECHO.name
     written = yaml.safe_dump(before, sort_keys=True, default_flow_style=False, width=4096)
 
     assert portable_mlmodel(text) == written.encode("ascii")

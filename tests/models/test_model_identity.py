@@ -11,8 +11,8 @@ import yaml
 
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import file_sha256
-from kfp_bento.runtime.models import load_model, portable_mlmodel, tree_digest
-from kfp_bento.runtime.models.mlmodel import RUN_SPECIFIC_KEYS
+from kfp_bento.runtime.models import load_model, tree_digest
+from kfp_bento.runtime.models.portable import RUN_SPECIFIC_KEYS, portable_mlmodel
 
 MLMODEL = b"""\
 artifact_path: model

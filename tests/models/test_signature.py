@@ -75,10 +75,14 @@ def test_parameters_of_every_type_are_read_and_written_as_strict_json() -> None:
 
 
 def test_a_column_of_an_older_mlflow_is_required_unless_it_says_otherwise() -> None:
-    older = [{"name": "a", "type": "double"}, {"name": "b", "type": "double", "required": None}]
+    older = [
+        {"name": "a", "type": "double"},
+        {"name": "b", "type": "double", "required": None},
+        {"name": "c", "type": "double", "optional": True},  # of MLflow 2.4 to 2.9
+    ]
     columns = ModelSignature.from_dict({"inputs": older}).inputs
 
-    assert [column.to_dict()["required"] for column in columns] == [True, False]
+    assert [column.to_dict()["required"] for column in columns] == [True, False, False]
 
 
 def tensor(**spec: Any) -> dict[str, Any]:

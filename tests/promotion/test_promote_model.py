@@ -48,7 +48,7 @@ def report(model: ModelVersion, **changes: Any) -> CheckReport:
         "summary": "3 of 3 rows are equal",
         "measures": {"rows": 3.0, "worst": float("inf")},
         "evidence": (),
-        "model_digest": model.digest,
+        "model_digests": (model.digest,),
         "url": "http://127.0.0.1:3000",
     }
     return CheckReport(**(facts | changes))
@@ -201,7 +201,7 @@ def test_a_check_that_did_not_pass_stops_the_promotion(name: str, pulled: Any, c
 
 
 def test_a_report_about_another_model_does_not_count(wine_model: ModelVersion) -> None:
-    other = report(wine_model, model_digest="sha256:other")
+    other = report(wine_model, model_digests=("sha256:other",))
 
     with pytest.raises(PromotionError, match="about another model: sha256:other"):
         promote_model(wine_model, [other], "prod")

@@ -53,6 +53,8 @@ _PROMOTED: dict[str, Any] = {
         "bentoml_version": "1.4.39",
         "models": [{"tag": "wine:55de", "digest": "sha256:" + "5" * 64, "provenance": {}}],
         "digest": "sha256:" + "a" * 64,
+        "verified": "on",
+        "verified_reason": "The bento was started and asked 4 requests.",
     },
     "image": {
         "repository": "localhost/wine",
@@ -86,7 +88,7 @@ _PROMOTED: dict[str, Any] = {
             "summary": "Ready after 0.3 s.",
             "measures": {"seconds_to_ready": 0.31, "request_ms": 12.71},
             "evidence": [{"endpoint": "/predict", "request": {"inputs": []}, "served": [0, 1]}],
-            "model_digest": MODEL_DIGEST,
+            "model_digests": [MODEL_DIGEST],
             "url": "http://127.0.0.1:41233",
         },
         {
@@ -102,7 +104,7 @@ _PROMOTED: dict[str, Any] = {
                     "expected": [0, 1, 2],
                 }
             ],
-            "model_digest": MODEL_DIGEST,
+            "model_digests": [MODEL_DIGEST],
             "url": "http://127.0.0.1:41233",
         },
     ],

@@ -83,6 +83,7 @@ def texts(value: Any) -> Any:
         "Base host: made of this machine's own interpreter: for trying out, not for production.",
         "as a process without a container. Why not in a container: podman is not installed.",
         'kind: BentoDeployment spec: cpu: "500m"',
+        "Proof proven The bento was started and asked 4 requests.",
         "passed compare predictions",
         "Time to ready 0.3 s",
         "Request 12.7 ms",
@@ -132,6 +133,12 @@ def test_a_promotion_after_a_failed_check_is_no_success() -> None:
     text = report(run).text
     assert "Check failed." in text
     assert "Yet the alias champion points to version 4." in text
+
+
+def test_a_bento_that_nobody_proved_is_told_in_words() -> None:
+    run = promoted_run()
+    run["bento"] |= {"verified": "off", "verified_reason": "Verify is off."}
+    assert "Proof not proven Verify is off." in report(run).text
 
 
 def test_a_missing_promotion_is_told_in_words() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfp_bento.runtime.checks.predict_with_mlflow import model_inputs, plain
+from kfp_bento.runtime.proof.predict_with_mlflow import model_inputs, plain
 
 
 def column(kind: str, *, required: bool = True) -> dict[str, Any]:
@@ -74,10 +74,32 @@ def test_tensors_get_the_dtype_of_the_signature() -> None:
     assert math.isnan(array[0, 1])
 
 
+def test_what_is_left_out_is_not_null() -> None:
+    specs = [column("string", required=False), {"type": "double", "name": "d"}]
+    assert list(model_inputs([{"d": 1.0}], specs).columns) == ["d"]
+    table = model_inputs([{"d": 1.0}, {"c": None, "d": 2.0}, {"c": "x", "d": 3.0}], specs)
+    assert table["c"].dtype == object
+    assert table["c"].tolist()[1:] == [None, "x"]
+    assert math.isnan(table["c"][0])
+
+
+def test_moments_keep_their_nanoseconds_and_may_be_a_day() -> None:
+    given = [{"c": "2024-01-01T10:00:00.123456789"}, {"c": "2024-01-02"}, {"c": None}]
+    table = model_inputs(given, [column("datetime")])
+    assert plain(table["c"]) == ["2024-01-01T10:00:00.123456789", "2024-01-02T00:00:00", None]
+
+
+def test_bytes_of_a_tensor_are_base64() -> None:
+    spec = {"dtype": "bytes", "shape": [-1]}
+    array = model_inputs(["/w==", "AAE="], [{"type": "tensor", "tensor-spec": spec}])
+    assert array.tolist() == [b"\xff", b"\x00\x01"]
+
+
 def test_without_a_signature_records_are_a_table_and_the_rest_arrays() -> None:
     assert isinstance(model_inputs([{"a": 1}], None), pd.DataFrame)
     assert isinstance(model_inputs([1, 2], None), np.ndarray)
     assert isinstance(model_inputs({"a": [1]}, None)["a"], np.ndarray)
+    assert math.isnan(model_inputs([1, None], None)[1])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +113,11 @@ def test_without_a_signature_records_are_a_table_and_the_rest_arrays() -> None:
         ({"p": np.array([[0.5]])}, {"p": [[0.5]]}),
         (["x", b"\x00\x01"], ["x", "AAE="]),
         (np.array(["2026-01-02"], dtype="datetime64[ns]"), ["2026-01-02T00:00:00"]),
+        (np.array(["2026-01-02", "NaT"], dtype="datetime64[D]"), ["2026-01-02", None]),
+        (np.datetime64("2026-01-02T03:04:05.000000006"), "2026-01-02T03:04:05.000000006"),
+        (np.timedelta64(5, "s"), 5.0),
+        (pd.Series([pd.Timedelta("1.5s"), pd.NaT]), [1.5, None]),
+        ({None: 1, True: 2, 3: 4}, {"null": 1, "true": 2, "3": 4}),
         (pd.Series([pd.Timestamp("2026-01-02"), pd.NaT]), ["2026-01-02T00:00:00", None]),
     ],
 )

@@ -1,0 +1,125 @@
+"""The BentoML service of a generated bento: guarded, and open to several protocols.
+
+This file lies beside the service in every bento that kfp-bento generates. The class of the service
+has for each model a `BentoModel` `model…`, `digest…`, `predict…`, which is its own route, and in an
+instance the loaded model `pyfunc…`; and for all `protocols` and `batching`.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property, partial
+from typing import Any
+
+from _bentoml_sdk import Service  # type: ignore[import-untyped]
+from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
+from bentoml._internal.context import server_context
+from pyfunc_endpoints import Served, predict  # type: ignore[import-not-found]
+from pyfunc_guard import (  # type: ignore[import-not-found]
+    Guard,
+    Tokens,
+    WithoutValues,
+    switch,
+)
+from pyfunc_kserve import open_inference_routes, v1_routes  # type: ignore[import-not-found]
+from pyfunc_lean import Asked, Handler, Lean  # type: ignore[import-not-found]
+from pyfunc_mlflow import CSV  # type: ignore[import-not-found]
+from pyfunc_mlflow import routes as mlflow_routes
+from pyfunc_openapi import described  # type: ignore[import-not-found]
+from pyfunc_workers import Batching, Workers  # type: ignore[import-not-found]
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+HEALTH_PATHS = ("/ping", "/health", "/v2/health/live", "/v2/health/ready")
+PROTOCOLS = ("mlflow", "v2", "v1")
+
+
+class GuardedService(Service):  # type: ignore[misc]
+    """A BentoML service behind `Guard`."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuses to become a service where its tokens cannot be used."""
+        super().__attrs_post_init__()
+        Tokens()
+        switch("KFP_BENTO_LOG_VALUES", default=False)
+
+    @cached_property
+    def openapi_spec(self) -> Any:
+        """Gives what `/docs.json` shows, made once: it takes long for thousands of columns."""
+        return described(super().openapi_spec, list(self.served.values()), self.protocols)
+
+    def schema(self) -> Any:
+        """Gives what `/schema.json` shows, made once."""
+        return self._schema
+
+    @cached_property
+    def _schema(self) -> Any:
+        return super().schema()
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What is spoken besides JSON on the models' own routes."""
+        return tuple(getattr(self.inner, "protocols", ()))
+
+    @cached_property
+    def served(self) -> dict[str, Served]:
+        """The models by the names of their methods."""
+        workers = Workers(self.config.get("threads", 1))
+        batching = Batching(**getattr(self.inner, "batching", {}))
+        found = {}
+        for name, method in self.apis.items():
+            suffix = name[len("predict") :]
+            tag = getattr(self.inner, f"model{suffix}").tag
+            found[name] = Served(
+                (method.route.rpartition("/")[2] if suffix else tag.name, tag.version),
+                getattr(self.inner, f"digest{suffix}"),
+                method.input_spec,
+                partial(_loaded, f"pyfunc{suffix}"),
+                workers,
+                batching,
+            )
+        return found
+
+    def endpoints(self) -> dict[tuple[str, str], Handler]:
+        """Gives what answers, by method and path."""
+        served = list(self.served.values())
+        routes = {
+            ("POST", self.apis[name].route): predict(one) for name, one in self.served.items()
+        }
+        if "mlflow" in self.protocols and len(served) == 1:
+            routes |= mlflow_routes(served[0])
+        if "v2" in self.protocols:
+            routes |= open_inference_routes(served, self.name, server_context.bento_version)
+        if "v1" in self.protocols:
+            routes |= v1_routes(served)
+        return routes
+
+    def to_asgi(self, is_main: bool = True) -> Guard:
+        """Gives the ASGI application."""
+        logger = logging.getLogger("bentoml._internal.server.http_app")
+        if not any(isinstance(known, WithoutValues) for known in logger.filters):
+            logger.addFilter(WithoutValues())
+        app: Starlette = super().to_asgi(is_main=is_main)
+        app.debug = False  # it would answer with tracebacks
+        endpoints = self.endpoints()
+        for (method, path), handler in endpoints.items():
+            app.router.routes.insert(0, _route(method, path, handler))
+        return Guard(app, Lean(app, endpoints, self.name), {"/invocations": (CSV,)})
+
+
+def _loaded(name: str) -> Any:
+    return getattr(get_current_service(), name)
+
+
+def _route(method: str, path: str, handler: Handler) -> Route:
+    """Gives the same for BentoML's own way, with all its middlewares."""
+
+    async def endpoint(request: Request) -> Response:
+        headers = {name.lower(): value for name, value in request.headers.raw}
+        media = headers.get(b"content-type", b"application/json")
+        found = await handler(Asked(await request.body(), media, headers))
+        return Response(found.body, found.status, media_type=found.media.decode())
+
+    return Route(path, endpoint, methods=[method], name="health" if path in HEALTH_PATHS else path)

@@ -1,0 +1,324 @@
+"""Tensors of the Open Inference Protocol to JSON of a model's own route, and answers to tensors.
+
+This file lies beside the service in every bento that kfp-bento generates. The content types are
+those of MLServer: `pd`, a DataFrame with a tensor for each column; `np`; `str`; `base64`;
+`datetime`; `pd_json`, where each element is the JSON of a list or an object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import bentoml
+from pyfunc_endpoints import Refused  # type: ignore[import-not-found]
+from pyfunc_guard import LIMITS  # type: ignore[import-not-found]
+
+with bentoml.importing():
+    import numpy as np
+    import pandas as pd
+
+DATATYPES = {
+    **{"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"},
+    **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
+}
+"""Datatypes of the protocol by NumPy's names; all others are BYTES."""
+
+COLUMN_DATATYPES = {
+    **{"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"},
+}
+"""Datatypes by MLflow's names of column types; all others are BYTES."""
+
+COLUMN_CONTENT = {"string": "str", "binary": "base64", "datetime": "datetime"}
+
+
+class Tensor(NamedTuple):
+    """A tensor of a request.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        values: Its elements as nested lists of that shape.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    values: Any
+
+    def column(self) -> list[Any]:
+        """Gives it as the values of a column; `(n, 1)` is one as well as `(n)`."""
+        if not self.shape:
+            raise Refused(400, f"the tensor {self.name[:100]!r} has no rows")
+        if len(self.shape) == 2 and self.shape[1] == 1:
+            return [row[0] for row in self.values]
+        return list(self.values)
+
+
+def tensors_of(request: Any) -> list[Tensor]:
+    """Gives the tensors of a request of the Open Inference Protocol.
+
+    Raises:
+        Refused: It is none.
+    """
+    inputs = request.get("inputs") if isinstance(request, dict) else None
+    if not isinstance(inputs, list) or not inputs:
+        raise Refused(400, "inputs: a list of tensors is missing")
+    found = [_tensor(one, number) for number, one in enumerate(inputs)]
+    if len({tensor.name for tensor in found}) < len(found):
+        raise Refused(400, "inputs: two tensors have one name")
+    return found
+
+
+def _tensor(given: Any, number: int) -> Tensor:
+    place = f"inputs.{number}"
+    if not isinstance(given, dict):
+        raise Refused(400, f"{place}: a tensor is an object")
+    name, datatype, shape = given.get("name"), given.get("datatype"), given.get("shape")
+    if not isinstance(name, str):
+        raise Refused(400, f"{place}.name: a text is missing")
+    if datatype not in (*DATATYPES.values(), "BYTES"):
+        raise Refused(400, f"{place}.datatype: none that the protocol has")
+    if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_length, shape)):
+        raise Refused(400, f"{place}.shape: a list of lengths is missing")
+    if "data" not in given:
+        raise Refused(400, f"{place}.data: it is missing; binary data is not taken")
+    flat = _flat(given["data"])
+    size = 1
+    for length in shape:
+        size *= length
+    if len(flat) != size:
+        raise Refused(400, f"{place}.data: {len(flat)} elements for {size} of its shape")
+    parameters = given.get("parameters")
+    content = parameters.get("content_type") if isinstance(parameters, dict) else None
+    if content == "pd_json":
+        flat = [_from_json(element, place) for element in flat]
+    return Tensor(name, tuple(shape), _nested(flat, shape))
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**31
+
+
+def _flat(data: Any) -> list[Any]:
+    """Gives the elements in order: they may come nested or not."""
+    flat: list[Any] = []
+    left = [iter(data if isinstance(data, list) else [data])]
+    while left:
+        for item in left[-1]:
+            if isinstance(item, list):
+                left.append(iter(item))
+                break
+            flat.append(item)
+        else:
+            left.pop()
+    return flat
+
+
+def _nested(flat: list[Any], shape: Sequence[int]) -> Any:
+    if not shape:
+        return flat[0]
+    nested = flat
+    for length in reversed(shape[1:]):
+        if not length:
+            raise Refused(400, "a tensor has no elements")
+        nested = [nested[at : at + length] for at in range(0, len(nested), length)]
+    return nested
+
+
+def _from_json(element: Any, place: str) -> Any:
+    try:
+        return json.loads(element)
+    except (TypeError, ValueError, RecursionError):
+        raise Refused(400, f"{place}.data: an element is no JSON text") from None
+
+
+# --- to the JSON of the model's own route --------------------------------------------------------
+
+
+class Form(NamedTuple):
+    """What a model takes, as its signature says.
+
+    Attributes:
+        kind: "columns", "unnamed", "tensor", "tensors", or "" where there is no signature.
+        names: The names of columns or tensors.
+        types: MLflow's names of the column types, or NumPy's of the tensors' dtypes.
+        shapes: The shapes of tensors.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, schema: Any) -> Form:
+        """Gives the form of MLflow's schema."""
+        if schema is None or not schema.inputs:
+            return cls("")
+        if schema.is_tensor_spec():
+            dtypes = tuple(str(spec.type) for spec in schema.inputs)
+            shapes = tuple(tuple(spec.shape) for spec in schema.inputs)
+            named = schema.has_input_names()
+            names = tuple(map(str, schema.input_names())) if named else ("input-0",)
+            return cls("tensors" if named else "tensor", names, dtypes, shapes)
+        types = tuple(getattr(spec.type, "name", "object") for spec in schema.inputs)
+        if schema.has_input_names():
+            return cls("columns", tuple(map(str, schema.input_names())), types)
+        return cls("unnamed", tuple(f"input-{number}" for number in range(len(types))), types)
+
+    def metadata(self) -> list[dict[str, Any]]:
+        """Gives the tensors that this form asks for, as the protocol describes tensors."""
+        shapes = self.shapes or tuple((-1, 1) for _ in self.names)
+        known = COLUMN_DATATYPES if not self.shapes else DATATYPES
+        return [
+            {
+                "name": name,
+                "datatype": known.get(kind.lower(), "BYTES"),
+                "shape": list(shape),
+                "parameters": {"content_type": self._content(kind)},
+            }
+            for name, kind, shape in zip(self.names, self.types, shapes, strict=True)
+        ]
+
+    def _content(self, kind: str) -> str:
+        if self.shapes:
+            return "np"
+        return COLUMN_CONTENT.get(kind, "np" if kind in COLUMN_DATATYPES else "pd_json")
+
+    def inputs(self, tensors: list[Tensor], content: str) -> Any:
+        """Gives `inputs` of the model's own route.
+
+        Args:
+            tensors: The tensors of a request.
+            content: The content type of the whole request.
+
+        Raises:
+            Refused: They are not as many as there should be.
+        """
+        if self.kind == "tensor":
+            return _only(tensors).values
+        if self.kind == "tensors":
+            return {tensor.name: tensor.values for tensor in tensors}
+        if self.kind:
+            return self._rows(tensors)
+        if content == "pd":
+            return _records([tensor.name for tensor in tensors], _columns(tensors))
+        if len(tensors) == 1:
+            return tensors[0].values
+        return {tensor.name: tensor.values for tensor in tensors}
+
+    def _rows(self, tensors: list[Tensor]) -> list[Any]:
+        first = tensors[0]
+        whole = len(first.shape) == 2 and first.shape[1] == len(self.names) > 1
+        if len(tensors) == 1 and whole and first.name not in self.names:
+            columns = [list(column) for column in zip(*first.values, strict=True)]
+            names = list(self.names)
+        else:
+            names, columns = [tensor.name for tensor in tensors], _columns(tensors)
+        if self.kind == "columns":
+            types = dict(zip(self.names, self.types, strict=True))
+            kinds = [types.get(name, "") for name in names]
+            exact = [_whole(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+            return _records(names, exact)
+        if len(columns) != len(self.types):
+            raise Refused(
+                400, f"inputs: {len(columns)} columns, where {len(self.types)} are needed"
+            )
+        exact = [_whole(column, kind) for column, kind in zip(columns, self.types, strict=True)]
+        if len(exact) == 1:
+            return exact[0]
+        return [list(row) for row in zip(*exact, strict=True)]
+
+
+def _only(tensors: list[Tensor]) -> Tensor:
+    if len(tensors) != 1:
+        raise Refused(400, f"inputs: {len(tensors)} tensors, where one is needed")
+    return tensors[0]
+
+
+def _columns(tensors: list[Tensor]) -> list[list[Any]]:
+    columns = [tensor.column() for tensor in tensors]
+    if len(set(map(len, columns))) > 1:
+        raise Refused(400, "inputs: the tensors have different numbers of rows")
+    return columns
+
+
+def _records(names: list[str], columns: list[list[Any]]) -> list[dict[str, Any]]:
+    if len(columns[0]) > LIMITS.max_rows:
+        raise Refused(400, f"inputs: more than {LIMITS.max_rows} rows")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _whole(column: list[Any], kind: str) -> list[Any]:
+    """Gives integers where a tensor of several columns had to have floats."""
+    if kind not in ("integer", "long"):
+        return column
+    return [
+        int(value) if isinstance(value, float) and value.is_integer() else value for value in column
+    ]
+
+
+# --- answers to tensors --------------------------------------------------------------------------
+
+
+def outputs_of(raw: Any, plain: Any) -> tuple[list[dict[str, Any]], str]:
+    """Gives an answer as tensors, and the content type of the whole.
+
+    Args:
+        raw: What the model answered: it has the types.
+        plain: The same as plain JSON: it has the values.
+    """
+    if isinstance(raw, pd.DataFrame) and isinstance(plain, list):
+        names = [str(name) for name in raw.columns]
+        columns = [[row[name] for row in plain] for name in names]
+        kinds = list(raw.dtypes)
+        columns_of = zip(names, kinds, columns, strict=True)
+        return [_output(name, str(kind), values) for name, kind, values in columns_of], "pd"
+    if isinstance(raw, dict) and isinstance(plain, dict) and plain:
+        return [_array(str(name), raw[name], plain[str(name)]) for name in raw], "np"
+    return [_array("output-1", raw, plain)], "np"
+
+
+def _array(name: str, raw: Any, plain: Any) -> dict[str, Any]:
+    values = plain if isinstance(plain, list) else [plain]
+    if isinstance(raw, np.ndarray) and raw.ndim > 1 and raw.dtype.name in DATATYPES:
+        return {
+            "name": name,
+            "datatype": DATATYPES[raw.dtype.name],
+            "shape": list(raw.shape),
+            "parameters": {"content_type": "np"},
+            "data": _flat(values),
+        }
+    return _output(name, str(getattr(raw, "dtype", "")), values)
+
+
+def _output(name: str, dtype: str, values: list[Any]) -> dict[str, Any]:
+    """Gives a tensor of one column."""
+    datatype, content = _kind(dtype, values)
+    if content == "pd_json":
+        values = [json.dumps(value) for value in values]
+    return {
+        "name": name,
+        "datatype": datatype,
+        "shape": [len(values), 1],
+        "parameters": {"content_type": content},
+        "data": values,
+    }
+
+
+def _kind(dtype: str, values: list[Any]) -> tuple[str, str]:
+    known = DATATYPES.get(dtype.lower())
+    if known and not any(isinstance(value, (list, dict, str)) for value in values[:1]):
+        return known, "np"
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {str}:
+        return "BYTES", "datetime" if dtype.startswith("datetime64") else "str"
+    if kinds == {bool}:
+        return "BOOL", "np"
+    if kinds == {int}:
+        return "INT64", "np"
+    if kinds and kinds <= {int, float}:
+        return "FP64", "np"
+    return "BYTES", "pd_json"

@@ -1,0 +1,223 @@
+"""A bento that is started in its own environment, and reached by nobody but us.
+
+It runs as BentoML's worker, the very process that answers in the image; only its socket is another
+one: a file in a directory of ours, so that it can be asked although it has no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kfp_bento.runtime.bentos import read_bento_file
+from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.http import HttpAnswer, NoAnswerError, NoConnectionError, ask
+from kfp_bento.runtime.programs import (
+    clean_environment,
+    code_variables,
+    confined,
+    confinement_hint,
+    memory_for_code,
+    start_program,
+)
+from kfp_bento.runtime.proof.reasons import essential_line
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.proof.golden import GoldenRequest
+
+START_SECONDS = 900.0
+ANSWER_SECONDS = 300.0
+LARGEST_ANSWER = 64 << 20
+
+_WORKER = "_bentoml_impl.worker.service"
+_LOG_END = 64 << 10
+_PAUSE = 0.05
+_LONGEST_PLACE = 100
+_TRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bento that answers.
+
+    Attributes:
+        tag: The bento's tag.
+        place: The socket.
+        log: What it says.
+        process: The worker.
+    """
+
+    tag: str
+    place: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, request: GoldenRequest) -> HttpAnswer:
+        """Send a request.
+
+        Raises:
+            BentoError: No whole answer comes.
+        """
+        content = request.content
+        headers = dict(request.headers)
+        if content is not None and content.media_type:
+            headers["Content-Type"] = content.media_type
+        try:
+            return self._send(
+                request.method,
+                request.path,
+                ANSWER_SECONDS,
+                None if content is None else content.to_bytes(),
+                headers,
+            )
+        except (NoAnswerError, NoConnectionError) as error:
+            raise BentoError(
+                f"The bento {self.tag} gives no answer to {request.place} ({request.label}): "
+                f"{self._reason() or error}.",
+                hint=_hint(),
+            ) from error
+
+    def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            BentoError: It ends before, or the time is over; with the essential line of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(NoAnswerError, NoConnectionError):
+                if self._send("GET", "/readyz", _TRY_SECONDS).status == 200:
+                    return
+            if self.process.poll() is not None:
+                raise BentoError(
+                    f"The bento {self.tag} does not start: {self._reason()}.", hint=_hint()
+                )
+            time.sleep(_PAUSE)
+        raise BentoError(
+            f"The bento {self.tag} was not ready after {seconds:g} s.",
+            hint=f"{essential_line(log_end(self.log))}. {_hint()}",
+        )
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> HttpAnswer:
+        def connect() -> socket.socket:
+            found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            found.settimeout(seconds)
+            with _short(self.place) as place:
+                found.connect(place)
+            return found
+
+        return ask(
+            method,
+            f"http://localhost{path}",
+            seconds=seconds,
+            largest=LARGEST_ANSWER,
+            body=body,
+            headers=headers,
+            connect=connect,
+        )
+
+    def _reason(self) -> str:
+        status = self.process.poll()
+        said = essential_line(log_end(self.log))
+        return said or ("" if status is None else f"it ended with status {status} without a word")
+
+
+@contextlib.contextmanager
+def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
+    """Start a bento in an environment for the length of a block; it may not be ready yet.
+
+    Args:
+        bento: The bento.
+        environment: See `locked_environment`.
+        scratch: A directory of ours.
+
+    Raises:
+        BentoError: It cannot be started, or not be kept from the network where that is a must.
+    """
+    place, log, home = scratch / "socket", scratch / "service.log", scratch / "home"
+    home.mkdir()
+    directory = bento.directory.absolute()
+    ours = {
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(environment),
+        **dict.fromkeys(("HOME", "TMPDIR", "BENTOML_HOME"), str(home)),
+        "BENTO_PATH": str(directory),
+        "BENTOML_DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONNOUSERSITE": "1",
+        # What is written beside the model would not be ours.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    variables = clean_environment(code_variables(), **{**_own_variables(bento), **ours})
+    variables.pop("XDG_RUNTIME_DIR", None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        with _short(place) as short:
+            listener.bind(short)
+        listener.listen(64)
+        worker = [str(environment / "bin" / "python"), "-m", _WORKER, str(directory)]
+        command = [*worker, "--fd", str(listener.fileno()), "--worker-id", "1"]
+        with start_program(
+            confined(command, error=BentoError),
+            environment=variables,
+            directory=home,
+            log=log,
+            memory=memory_for_code(),
+            inherited=[listener.fileno()],
+        ) as process:
+            listener.close()  # or connections would be taken after the worker's end
+            yield Served(bento.tag, place, log, process)
+
+
+@contextlib.contextmanager
+def _short(place: Path) -> Iterator[str]:
+    """Give a socket's path; it may have 107 bytes, which directories of runs exceed."""
+    if len(os.fsencode(place)) < _LONGEST_PLACE:
+        yield str(place)
+        return
+    folder = os.open(place.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{place.name}"
+    finally:
+        os.close(folder)
+
+
+def _own_variables(bento: Bento) -> dict[str, str]:
+    """Give what the bento itself sets for its service."""
+    return {
+        variable.name: variable.value
+        for variable in read_bento_file(bento.directory).environment
+        if variable.value and variable.stage in ("all", "runtime")
+    }
+
+
+def log_end(log: Path) -> str:
+    """Give the end of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_END))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _hint() -> str:
+    return (
+        "Correct the model's requirements or the service; with verify off it is built unproven. "
+        f"{confinement_hint()}"
+    )

@@ -1,0 +1,90 @@
+"""A store of artifacts that fails is named as such: it is not the server that named it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import free_port
+
+from kfp_bento.runtime.errors import KfpBentoError, ModelError
+from kfp_bento.runtime.models import location, pull_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cr3t-T0ken"
+
+
+@pytest.fixture(autouse=True)
+def nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of every kind are asked at once, and once, where nobody listens."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "nobody")
+    monkeypatch.setattr(location, "FIRST_ANSWER_SECONDS", 3.0)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "robot")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+
+def failure_of(uri: str, tmp_path: Path) -> KfpBentoError:
+    started = time.monotonic()
+    with pytest.raises(KfpBentoError) as caught:
+        pull_model(uri, tmp_path / "model")
+    assert time.monotonic() - started < 10
+    assert "tracking server" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    return caught.value
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/model", "gs://bucket/model"])
+def test_a_store_out_of_reach_is_not_blamed_on_the_registry(
+    mlflow_server: str, account: None, tmp_path: Path, source: str
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    name = source.partition(":")[0]
+    client.create_registered_model(name)
+    client.create_model_version(name, source)
+    failure = failure_of(f"models:/{name}/1", tmp_path)
+    assert failure.message.startswith(f"The artifacts at {source} cannot be reached: ")
+    assert "The registry answered, the store of the artifacts did not." in failure.hint
+
+
+def test_a_store_that_never_answers_is_given_up(
+    account: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        failure = failure_of("s3://bucket/model", tmp_path)
+    assert "s3://bucket/model cannot be reached: no answer within 3 s" in failure.message
+    assert "MLFLOW_S3_ENDPOINT_URL" in failure.hint
+
+
+@pytest.mark.parametrize(
+    ("uri", "said", "hinted"),
+    [
+        ("http://127.0.0.1:9/x", "ValueError: not enough values", "/mlflow-artifacts/artifacts/"),
+        ("hdfs://host/x", "at hdfs://host/x cannot be read", "Hadoop"),
+        (f"ftp://me:{SECRET}@127.0.0.1:9/x", "at ftp://127.0.0.1:9/x cannot be reached", "Try"),
+        ("b2://bucket/model", "at b2://bucket/model cannot be read", "AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_odd_failures_name_the_location_and_what_it_needs(
+    uri: str, said: str, hinted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    failure = failure_of(uri, tmp_path)
+    assert isinstance(failure, ModelError)
+    assert said in failure.message
+    assert hinted in failure.hint
