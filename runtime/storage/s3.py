@@ -199,10 +199,13 @@ class S3Client:
 
 def _client(settings: StorageSettings) -> Any:
     import boto3
+    import botocore.session
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    session = boto3.session.Session()
+    own_session = botocore.session.get_session()
+    own_session.register_component("data_loader", _descriptions())
+    session = boto3.session.Session(botocore_session=own_session)
     path_style = bool(settings.endpoint) if settings.path_style is None else settings.path_style
     config: dict[str, Any] = {
         "request_checksum_calculation": "when_required",
@@ -232,6 +235,14 @@ def _client(settings: StorageSettings) -> Any:
         config=Config(**config),
         **own,
     )
+
+
+@functools.cache
+def _descriptions() -> Any:
+    """Give what botocore knows of S3: half a megabyte of JSON, read once for all clients."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _md5(file: Path, start: int, length: int) -> str:

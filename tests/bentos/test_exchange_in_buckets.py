@@ -19,7 +19,8 @@ from kfp_bento_command import assert_refused, kfp_bento
 from sample_bentos import write_bento
 from servers import S3Server
 
-from kfp_bento.runtime.bentos import export_bento, load_bento
+from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.errors import BentoError, InvalidInput, StorageError
 
 WEIGHTS = "models/wine/v1/weights.bin"
 # Runs exports and imports in children that have everything imported already, and kills them.
@@ -28,7 +29,9 @@ import json, os, select, signal, sys, time
 from pathlib import Path
 import boto3
 from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.storage import ranges, s3
 
+s3.PART = ranges.RANGE = 5 << 20
 for line in sys.stdin:
     job = json.loads(line)
     began, child = time.monotonic(), os.fork()
@@ -51,7 +54,7 @@ for line in sys.stdin:
 """
 
 
-def bento_of(directory: Path, seed: int, megabytes: int = 36) -> Path:
+def bento_of(directory: Path, seed: int, megabytes: int = 11) -> Path:
     write_bento(directory)
     weights = directory / WEIGHTS
     weights.parent.mkdir(parents=True)
@@ -69,48 +72,66 @@ def uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}/wine.tar"
 
 
-def test_the_command_exports_and_imports_through_both_clients(
+def test_what_one_client_stores_the_other_reads(
     uri: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
     bento = bento_of(tmp_path / "bento", 1, megabytes=1)
-    known = load_bento(bento).digest
-    for there, back in (("s3", "minio"), ("minio", "s3")):
-        out = kfp_bento("bento", "export", bento, uri.replace("s3:", f"{there}:"), "--json")
-        exported = json.loads(out.stdout)
-        to = tmp_path / f"{there}-{back}"
-        out = kfp_bento("bento", "import", uri.replace("s3:", f"{back}:"), "--to", to, "--json")
-        assert json.loads(out.stdout)["digest"] == known == exported["digest"] == digest_of(to)
-        found = s3_server.client().head_object(Bucket=s3_server.bucket, Key=key_of(uri))
-        assert found["Metadata"]["sha256"] == exported["sha256"]
-        assert found["Metadata"]["bento-digest"] == known
+    known = digest_of(bento)
+    other = uri.replace("s3:", "minio:")
+    exported = json.loads(kfp_bento("bento", "export", bento, uri, "--json").stdout)
+    found = s3_server.client().head_object(Bucket=s3_server.bucket, Key=key_of(uri))
+    assert found["Metadata"]["sha256"] == exported["sha256"]
+    assert found["Metadata"]["bento-digest"] == known == exported["digest"]
+    out = kfp_bento("bento", "import", other, "--to", tmp_path / "one", "--json")
+    assert json.loads(out.stdout)["digest"] == known == digest_of(tmp_path / "one")
+    again = export_bento(load_bento(bento), other)
+    assert again.sha256 == exported["sha256"]
+    assert import_bento(uri, tmp_path / "two").digest == known
 
 
-def test_the_command_says_what_is_wrong(uri: str, tmp_path: Path) -> None:
+def test_another_bento_under_the_recorded_digest_is_refused(
+    uri: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    export_bento(load_bento(bento_of(tmp_path / "one", 1, megabytes=1)), uri)
+    client, where = s3_server.client(), {"Bucket": s3_server.bucket, "Key": key_of(uri)}
+    digest = client.head_object(**where)["Metadata"]["bento-digest"]
+    export_bento(load_bento(bento_of(tmp_path / "two", 2, megabytes=1)), str(tmp_path / "x.tar"))
+    body = (tmp_path / "x.tar").read_bytes()
+    sums = {"sha256": hashlib.sha256(body).hexdigest(), "bento-digest": digest}
+    client.put_object(**where, Body=body, Metadata=sums)
+    with pytest.raises(BentoError, match="was recorded"):
+        import_bento(uri, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_the_command_says_what_is_wrong(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = kfp_bento("bento", "import", uri, "--to", tmp_path / "to")
     assert_refused(done, "There is no object s3://")
-    done = kfp_bento("bento", "import", uri, "--to", tmp_path / "to", AWS_SECRET_ACCESS_KEY="no")
-    assert_refused(done, "does not let us use")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match="does not let us use"):
+        import_bento(uri, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
 def test_a_presigned_url_is_taken_in(
     uri: str, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bento = bento_of(tmp_path / "bento", 1, megabytes=17)
+    bento = bento_of(tmp_path / "bento", 1, megabytes=1)
     export_bento(load_bento(bento), uri)
     url = s3_server.client().generate_presigned_url(
         "get_object", Params={"Bucket": s3_server.bucket, "Key": key_of(uri)}, ExpiresIn=300
     )
-    variables = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    to = tmp_path / "to"
-    refused = kfp_bento("bento", "import", url, "--to", to, **variables)
-    assert_refused(refused, "plain HTTP")
-    assert "Signature" not in refused.stderr
-    variables["KFP_BENTO_PLAIN_HTTP"] = "true"
-    assert kfp_bento("bento", "import", url, "--to", to, **variables).returncode == 0
-    assert digest_of(to) == digest_of(bento)
-    spoilt = url.replace("Signature=", "Signature=0")
-    assert_refused(kfp_bento("bento", "import", spoilt, "--to", to, **variables), "may not be read")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(InvalidInput, match="plain HTTP") as refusal:
+        import_bento(url, tmp_path / "to")
+    assert "Signature" not in str(refusal.value)
+    monkeypatch.setenv("KFP_BENTO_PLAIN_HTTP", "true")
+    assert import_bento(url, tmp_path / "to").digest == digest_of(bento)
+    with pytest.raises(StorageError, match="may not be read"):
+        import_bento(url.replace("Signature=", "Signature=0"), tmp_path / "to")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from servers import S3Server, free_port
-from stored_files import Addresses
+from stored_files import PART, Addresses
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,12 @@ def _no_storage_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ranges.RANGE", "s3.PART", "minio_client.PART"):
+        monkeypatch.setattr(f"kfp_bento.runtime.storage.{name}", PART)
 
 
 @pytest.fixture

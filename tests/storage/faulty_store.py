@@ -94,8 +94,7 @@ class FaultyStore:
                 piece = content if whole else content[: len(content) // 2]
                 request.sent = len(piece)
                 self.wfile.write(piece)
-                if not whole:
-                    self.reset()
+                self.close_connection = not whole or self.close_connection
 
             def reset(self) -> None:
                 self.wfile.flush()

@@ -14,13 +14,11 @@ from pathlib import Path
 import pytest
 from faulty_store import FaultyStore, Request, times
 from servers import S3Server
-from stored_files import Addresses, written
+from stored_files import LARGE, PART, Addresses, written
 
 from kfp_bento.runtime.errors import StorageError
 from kfp_bento.runtime.storage import open_place
 
-RANGE = 16 << 20
-LARGE = 2 * RANGE + 12_345
 CLIENTS = ("s3", "minio")
 
 
@@ -54,8 +52,10 @@ def uploads(server: S3Server, uri: str) -> list[str]:
     return [one["UploadId"] for one in listed.get("Uploads", []) if one["Key"] == key_of(uri)]
 
 
-@pytest.mark.parametrize("scheme", CLIENTS)
-@pytest.mark.parametrize("fault", ["busy", "reset", "cut"])
+@pytest.mark.parametrize(
+    ("scheme", "fault"),
+    [("s3", "busy"), ("s3", "reset"), ("s3", "cut"), ("minio", "busy"), ("minio", "cut")],
+)
 def test_a_range_that_breaks_is_asked_for_again(
     scheme: str,
     fault: str,
@@ -80,8 +80,8 @@ def test_after_a_cut_only_the_rest_is_asked_for(
     with FaultyStore(s3_server.endpoint, times(1, "cut", is_range)) as store:
         through(store, monkeypatch)
         open_place(uri).read(tmp_path / "read")
-    # What the proxy had sent may be on its way when the connection is reset, so not to the byte.
-    assert sum(one.sent for one in store.requests if is_range(one)) < LARGE + RANGE // 2
+    # The client drops the piece of a mebibyte in which its connection ended.
+    assert sum(one.sent for one in store.requests if is_range(one)) <= LARGE + (1 << 20)
 
 
 def test_an_object_that_changes_while_it_is_read_is_refused(
@@ -149,7 +149,8 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from kfp_bento.runtime.storage import open_place
+from kfp_bento.runtime.storage import open_place, ranges
+ranges.RANGE = int(sys.argv[3])
 open_place(sys.argv[1]).read(Path(sys.argv[2]))
 """
 
@@ -161,7 +162,7 @@ def test_a_killed_download_is_gone_on_with(
     to = tmp_path / "to" / "read"
     done = threading.Event()
     # The last range never comes, so that the process is waiting for it when it is killed.
-    last = f"bytes={2 * RANGE}-"
+    last = f"bytes={2 * PART}-"
 
     def stall(request: Request) -> str:
         if is_range(request) and request.headers["Range"].startswith(last):
@@ -170,7 +171,7 @@ def test_a_killed_download_is_gone_on_with(
 
     with FaultyStore(s3_server.endpoint, stall) as store:
         through(store, monkeypatch)
-        process = subprocess.Popen([sys.executable, "-c", READ, uri, str(to)])
+        process = subprocess.Popen([sys.executable, "-c", READ, uri, str(to), str(PART)])
         while not any(len(j.read_text().split()) == 2 for j in to.parent.glob("*/ranges")):
             with suppress(subprocess.TimeoutExpired):
                 pytest.fail(f"it ended by itself: {process.wait(timeout=0.05)}")
@@ -207,8 +208,7 @@ def test_what_a_killed_download_left_is_not_trusted_blindly(
     assert to.read_bytes() == (tmp_path / "source").read_bytes()
 
 
-@pytest.mark.parametrize("scheme", CLIENTS)
-@pytest.mark.parametrize("fault", ["busy", "reset"])
+@pytest.mark.parametrize(("scheme", "fault"), [("s3", "busy"), ("minio", "reset")])
 def test_a_part_that_breaks_is_sent_again(
     scheme: str,
     fault: str,
