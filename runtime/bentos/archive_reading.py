@@ -21,8 +21,9 @@ from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import ChunkReader, open_plain_file
 
 _CHUNK = 1 << 20
-# Extended headers hold long names; Python reads them whole, whatever they claim.
-_LARGEST_HEADER = 1 << 20
+# Extended headers hold long names; Python reads them whole, whatever they claim, and may hold a
+# thousand of them at once.
+_LARGEST_HEADER = 64 << 10
 _XZ_MEMORY = 256 << 20
 _MOST_LISTING = 64 << 20
 _LONGEST_LINK = 4096
@@ -106,6 +107,9 @@ class _TarBytes:
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _LARGEST_HEADER:
             raise refused("a header", "claims an absurd size")
+        return self.content(size)
+
+    def content(self, size: int) -> bytes:
         pieces, left = [], size
         while left and (piece := self._stream.read(left)):
             pieces.append(piece)
@@ -118,7 +122,7 @@ class _TarBytes:
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET or offset < self._at:
             raise refused("a header", "points backwards")
-        while self._at < offset and self.read(min(offset - self._at, _CHUNK)):
+        while self._at < offset and self.content(min(offset - self._at, _CHUNK)):
             pass
         return self._at
 
@@ -129,10 +133,11 @@ def _untar(stream: IO[bytes], tree: Tree) -> None:
     with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
         while (member := tar.next()) is not None:
             _put(member, source, tree)
+            tar.members.clear()  # with all their headers
     # tarfile takes damage and the end of the file for the end of the archive.
     if source.last != _ZERO:
         raise EOFError("it ends too early, or a header is damaged")
-    while piece := source.read(_CHUNK):
+    while piece := source.content(_CHUNK):
         if piece.strip(b"\0"):
             raise refused("something", "comes after its end, which other programs would unpack")
 
@@ -155,7 +160,7 @@ def _put(member: tarfile.TarInfo, source: _TarBytes, tree: Tree) -> None:
 def _content(member: tarfile.TarInfo, source: _TarBytes) -> Iterator[bytes]:
     left = member.size
     while left:
-        piece = source.read(min(left, _CHUNK))
+        piece = source.content(min(left, _CHUNK))
         if not piece:
             raise EOFError(f"{member.name} ends too early")
         left -= len(piece)

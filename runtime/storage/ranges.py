@@ -112,7 +112,13 @@ def _partial(found: StoredObject, address: str, to: Path) -> Iterator[Path]:
                 f"{address}.",
                 hint="Free some space, or choose a directory on another disk.",
             )
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if found.etag:  # else nobody could go on with it
+                raise
+            remove_tree(folder)
+            raise
         remove_tree(folder)
     finally:
         os.close(lock)
