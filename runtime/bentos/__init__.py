@@ -14,6 +14,7 @@ from kfp_bento.runtime.bentos.exchange import export_bento, import_bento
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_source import (
+    Speech,
     can_require_token,
     is_generated,
     sample_request,
@@ -23,6 +24,7 @@ __all__ = [
     "Bento",
     "BentoFile",
     "BentoModel",
+    "Speech",
     "bento_indexes",
     "bento_record",
     "build_bento",

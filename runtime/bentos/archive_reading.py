@@ -130,7 +130,8 @@ class _TarBytes:
 def _untar(stream: IO[bytes], tree: Tree) -> None:
     source = _TarBytes(stream, tree.allowance)
     file: Any = source
-    with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
+    with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as opened:
+        tar: Any = opened  # typeshed does not know its list of members
         while (member := tar.next()) is not None:
             _put(member, source, tree)
             tar.members.clear()  # with all their headers

@@ -33,7 +33,6 @@ Progress = Callable[[int, int], None]
 
 _DIGEST, _TAG = "bento-digest", "bento-tag"
 _OLD_FILE = "bentoml.yml"
-_SCRATCH = ".kfp-bento-export-"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def export_bento(
         return _export_directory(bento, files, address)
     place = open_place(address)
     facts = {_DIGEST: bento.digest, _TAG: bento.tag}
-    with _disk("The archive cannot be made"), scratch_inside(_room(address), _SCRATCH) as scratch:
+    made = scratch_inside(_room(address), "kfp-bento-export-")
+    with _disk("The archive cannot be made"), made as scratch:
         write_archive(files, scratch / "archive", chosen)
         stored = place.write(scratch / "archive", facts=facts, progress=progress)
     return ExportedBento(bento.tag, bento.digest, place.address, chosen, stored.sha256, stored.size)
