@@ -21,7 +21,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("size", [0, 1, LARGE])
+@pytest.mark.parametrize("size", [0, LARGE])
 def test_what_was_written_is_read(
     scheme: str, size: int, address: Addresses, tmp_path: Path
 ) -> None:
@@ -101,9 +101,8 @@ def test_the_sum_beside_it_is_one_for_sha256sum(
     assert checked.stdout == "wine.bento: OK\n"
 
 
-@pytest.mark.parametrize("name", ["../up", "a/../b", "a//b", "/a", "."])
-def test_a_name_stays_below_the_address(
-    scheme: str, name: str, address: Addresses, tmp_path: Path
-) -> None:
-    with pytest.raises(InvalidInput):
-        open_place(address(scheme, "folder")).write(written(tmp_path / "source", 1), name)
+def test_a_name_stays_below_the_address(scheme: str, address: Addresses, tmp_path: Path) -> None:
+    place = open_place(address(scheme, "folder"))
+    for name in ("../up", "a/../b", "a//b", "/a", "."):
+        with pytest.raises(InvalidInput):
+            place.write(written(tmp_path / "source", 1), name)
