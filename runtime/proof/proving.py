@@ -250,13 +250,16 @@ def _ask_both(
             return _served(served, asked), expected
     with started(bento, environment, scratch) as served, ThreadPoolExecutor(1) as pool:
         predicting = pool.submit(_predicted, models, asked, environment, scratch)
+        answers, failure = list[HttpAnswer](), None
         try:
             answers = _served(served, asked)
-        except BentoError:
-            # What MLflow says of a model that cannot be loaded is nearer to the reason.
-            predicting.result()
-            raise
-        return answers, predicting.result()
+        except BentoError as error:
+            failure = error
+        # What MLflow says of a model that cannot be loaded is nearer to the reason.
+        expected = predicting.result()
+        if failure:
+            raise failure
+        return answers, expected
 
 
 def _require_unchanged(bento: Bento) -> None:
