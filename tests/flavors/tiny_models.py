@@ -1,6 +1,7 @@
 """Tiny real models, one a flavor, trained and saved by MLflow.
 
-`python tiny_models.py FLAVOR DIRECTORY` runs in an environment that has MLflow and the flavor's own packages, and nothing of ours.
+`python tiny_models.py FLAVOR DIRECTORY` runs in an environment that has MLflow and the flavor's own
+packages, and nothing of ours.
 """
 
 from __future__ import annotations
