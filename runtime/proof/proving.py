@@ -250,20 +250,28 @@ def _ask_both(
             return _served(served, asked), expected
     with started(bento, environment, scratch) as served, ThreadPoolExecutor(1) as pool:
         predicting = pool.submit(_predicted, models, asked, environment, scratch)
+        failed: BentoError | None = None
+        answers: list[HttpAnswer] = []
         try:
             answers = _served(served, asked)
-        except BentoError:
-            # What MLflow says of a model that cannot be loaded is nearer to the reason.
-            predicting.result()
-            raise
-        return answers, predicting.result()
+        except BentoError as error:
+            failed = error
+        # What MLflow says of a model that cannot be loaded is nearer to the reason; raised alone,
+        # since readers of logs take the first of several errors in a row.
+        expected = predicting.result()
+        if failed is not None:
+            raise failed
+        return answers, expected
 
 
 def _require_unchanged(bento: Bento) -> None:
     """Refuse a bento that its own code changed while it ran beside it."""
     if load_bento(bento.directory, deferred=True).digest != bento.digest:
+        files = [path for path in bento.directory.rglob("*") if path.is_file()]
+        last = max(files, key=lambda path: path.lstat().st_ctime_ns).relative_to(bento.directory)
         raise BentoError(
-            f"The files of the bento {bento.tag} changed while it was being proven.",
+            f"The files of the bento {bento.tag} changed while it was being proven; the last was "
+            f"{cleaned(str(last))}.",
             hint="Let the service write elsewhere, such as into a temporary directory; with verify "
             "off it is built unproven.",
         )
