@@ -16,7 +16,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench bench-serving clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ image: $(VENV)/.runtime ## Build the image that the components run in: make imag
 bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH=--quick: ours only)
 	@./bench/install-tools
 	@$(BIN)/python -m bench.image_builds $(BENCH)
+
+bench-serving: $(VENV)/.dev ## Measure generated services beside hand-written ones and MLflow's server
+	@$(BIN)/python -W ignore -m bench.serving $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info

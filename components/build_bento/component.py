@@ -26,6 +26,9 @@ def build_bento(
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
     scan_verdict: dict = {},  # noqa: B006
+    protocols: list = ["mlflow", "v2", "v1"],  # noqa: B006
+    max_batch_size: int = 0,
+    max_latency_ms: int = 0,
 ) -> str:
     """Build a bento with locked dependencies, and prove that it answers as its model does.
 
@@ -55,6 +58,13 @@ def build_bento(
         absolute_tolerance: Allowed difference of floats in the value's own unit.
         scan_verdict: The verdict of scan_model on this model; one that did not pass is refused.
             Empty where nobody scanned.
+        protocols: What a generated service speaks besides JSON on /predict: mlflow (/invocations),
+            v2 (the Open Inference Protocol) and v1 (KServe's).
+        max_batch_size: Most rows of concurrent requests that are put together into one call of the
+            model; 0 asks it for each request by itself. Refused where the proof shows that
+            rows depend on each other.
+        max_latency_ms: Milliseconds that a request waits for others at most; 0 lets none wait
+            while the model is free.
 
     Returns:
         The bento's tag, name:version.
@@ -78,6 +88,7 @@ def build_bento(
         show_example=show_example,
         allow_sources=allow_sources,
         python_version=python_version,
+        speaks=bentos.Speech(tuple(protocols), max_batch_size, max_latency_ms),
     )
     bento.metadata.update(
         tag=built.tag,
@@ -93,6 +104,7 @@ def build_bento(
         relative_tolerance=relative_tolerance,
         absolute_tolerance=absolute_tolerance,
         allow_sources=allow_sources,
+        batched=max_batch_size > 0,
     )
     golden.metadata.update(
         record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.reason

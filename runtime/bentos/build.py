@@ -28,7 +28,9 @@ from kfp_bento.runtime.bentos.lock import (
 from kfp_bento.runtime.bentos.model_code import check_model_code
 from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import (
+    EVERY_PROTOCOL,
     SERVICE_MODULE,
+    Speech,
     generated_files,
     service_class_name,
     service_routes,
@@ -67,6 +69,7 @@ class _BuildRequest:
     requirements: Sequence[str]
     sources: AllowedSources
     show_example: bool
+    speaks: Speech
 
 
 def build_bento(
@@ -79,6 +82,7 @@ def build_bento(
     requirements: Sequence[str] = (),
     allow_sources: Sequence[str] = (),
     show_example: bool = True,
+    speaks: Speech = EVERY_PROTOCOL,
 ) -> Bento:
     """Build a bento, or find that the directory holds it already.
 
@@ -89,20 +93,17 @@ def build_bento(
         models: The models, at least one. Their files are hard-linked where that is possible.
         directory: Where the bento goes: a new or empty directory, or one that holds a bento.
         name: The bento's name; by default the first model's, or what the user's service says.
-        service: A user's own service: a Python file, or a directory with a `bentofile.yaml`, a
-            `pyproject.toml` with `[tool.bentoml.build]` or a `service.py`. It finds its models as
-            `bentoml.models.BentoModel("<model name>:latest")`, during the build and in the image
-            alike. None: a typed service is generated from the signatures.
+        service: A user's own service, a Python file or a directory with a build file; it finds its
+            models as `bentoml.models.BentoModel("<model name>:latest")`. None: one is generated.
         python_version: Minor version such as "3.11"; by default the models' own.
-        requirements: More requirements than the models' and the service's: names, versions, and
-            wheels at https addresses.
+        requirements: More requirements than the models': names, versions, wheels at addresses.
         allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
-            the indexes and wheels that the models' own requirements may name. Without any, models
-            get names and versions from the index that is configured for uv. With
-            `git+https://git.example.com/team/` packages may come from repositories there, each
-            at a full commit: their code is run here to build wheels, without network.
-        show_example: Whether the API page of a generated service shows the first row of each
-            model's input example, which may be somebody's data, to whoever can reach it.
+            the indexes and wheels that the models' own requirements may name; without any, names
+            and versions from the index configured for uv. With `git+https://host/team/` from
+            repositories there too, at full commits, whose code builds wheels without network.
+        show_example: Whether a generated service's API page shows a row of each model's input
+            example, which may be somebody's data.
+        speaks: What a generated service speaks, and how it puts requests together.
 
     Raises:
         InvalidInput: A name, version, path or allowed source cannot be used.
@@ -118,6 +119,7 @@ def build_bento(
         requirements=requirements,
         sources=allowed_sources(allow_sources),
         show_example=show_example,
+        speaks=speaks,
     )
     _check(wanted)
     _check_destination(directory)
@@ -252,6 +254,11 @@ def _check(asked: _BuildRequest) -> None:
             "show_example=False is for generated services; what yours shows is up to it.",
             hint="Leave show_example as it is.",
         )
+    if asked.service is not None and asked.speaks != EVERY_PROTOCOL:
+        raise InvalidInput(
+            "Protocols and batching are for generated services; what yours speaks is up to it.",
+            hint="Leave protocols, max_batch_size and max_latency_ms as they are.",
+        )
     check_model_code(asked.models)
 
 
@@ -268,7 +275,9 @@ def _check_destination(directory: Path) -> None:
 def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Path, str]:
     context = work / "context"
     context.mkdir()
-    files = generated_files(name, asked.models, asked.tagged, show_example=asked.show_example)
+    files = generated_files(
+        name, asked.models, asked.tagged, show_example=asked.show_example, speaks=asked.speaks
+    )
     for file, content in files.items():
         (context / file).write_bytes(content)
     return context, f"{SERVICE_MODULE}:{service_class_name(name)}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_types import ServiceTypes, docstring, literal
-from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import parse_json_value, read_small_file, reading
 from kfp_bento.runtime.models import Column, ModelSignature, model_files, read_mlmodel_of
 
@@ -47,6 +47,9 @@ TRAVELLERS = tuple(
 PROTOCOLS = ("mlflow", "v2", "v1")
 """What a service speaks besides JSON on `/predict`: MLflow's protocol and both of KServe's."""
 
+MOST_ROWS = 100_000
+MOST_MILLISECONDS = 30_000
+
 EXAMPLE_FILE = "example{suffix}.json"
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -68,6 +71,35 @@ class Speech:
     protocols: tuple[str, ...] = PROTOCOLS
     max_batch_size: int = 0
     max_latency_ms: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no service can speak or do."""
+        unknown = sorted(set(self.protocols) - set(PROTOCOLS))
+        if unknown:
+            raise InvalidInput(
+                f"{unknown[0]!r} is no protocol of a generated service.",
+                hint=f"Choose among {', '.join(PROTOCOLS)}; JSON on /predict is always there.",
+            )
+        in_order = tuple(name for name in PROTOCOLS if name in self.protocols)
+        object.__setattr__(self, "protocols", in_order)  # what is the same has the same bytes
+        if not 0 <= self.max_batch_size <= MOST_ROWS or self.max_batch_size == 1:
+            raise InvalidInput(
+                f"max_batch_size is {self.max_batch_size}, and not 0, or 2 to {MOST_ROWS:,}.",
+                hint="0 asks the model for each request by itself.",
+            )
+        if not 0 <= self.max_latency_ms <= MOST_MILLISECONDS:
+            raise InvalidInput(
+                f"max_latency_ms is {self.max_latency_ms}, and not 0 to {MOST_MILLISECONDS:,}.",
+                hint="0 lets no request wait that could be answered.",
+            )
+        if self.max_latency_ms and not self.max_batch_size:
+            raise InvalidInput(
+                "max_latency_ms is for requests that are put together, and none are.",
+                hint="Give max_batch_size too, the most rows of one call.",
+            )
+
+
+EVERY_PROTOCOL = Speech()
 
 
 @dataclass(frozen=True)
@@ -176,7 +208,7 @@ def generated_files(
     bento_models: Sequence[BentoModel],
     *,
     show_example: bool = True,
-    speaks: Speech = Speech(),
+    speaks: Speech = EVERY_PROTOCOL,
 ) -> dict[str, bytes]:
     """Give the source files of a generated service by name.
 

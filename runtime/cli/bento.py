@@ -1,9 +1,9 @@
-"""kfp-bento bento: bentos out of models."""
+"""kfp-bento bento build: bentos out of models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.markup import escape
@@ -11,12 +11,19 @@ from rich.markup import escape
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, working
 
-app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Speech
+
+app = typer.Typer(help="Bentos: out of models, and as archives.", no_args_is_help=True)
 
 
-@app.callback()
-def group() -> None:
-    """Keep build a subcommand, though it is the only one."""
+def _speech(protocols: list[str] | None, max_batch_size: int, max_latency_ms: int) -> Speech:
+    from kfp_bento.runtime.bentos import Speech
+
+    if protocols is None:
+        return Speech(max_batch_size=max_batch_size, max_latency_ms=max_latency_ms)
+    spoken = () if protocols == ["none"] else tuple(protocols)
+    return Speech(spoken, max_batch_size, max_latency_ms)
 
 
 @app.command()
@@ -76,6 +83,22 @@ def build(
     absolute_tolerance: Annotated[
         float, typer.Option(help="Allowed difference of floats in the value's own unit.")
     ] = 1e-9,
+    protocol: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="What a generated service speaks besides JSON on /predict: mlflow, v2, v1, none; "
+            "may be repeated. Default: all three."
+        ),
+    ] = None,
+    max_batch_size: Annotated[
+        int,
+        typer.Option(
+            help="Most rows of concurrent requests in one call of the model; 0: no batching."
+        ),
+    ] = 0,
+    max_latency_ms: Annotated[
+        int, typer.Option(help="How long a request waits for others, in milliseconds.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Build a bento: typed service, locked dependencies, proven to answer as its models do.
@@ -98,6 +121,7 @@ def build(
             requirements=requirement or (),
             allow_sources=allow_source or (),
             show_example=example,
+            speaks=_speech(protocol, max_batch_size, max_latency_ms),
         )
         golden_file.unlink(missing_ok=True)  # it would be of another bento
         golden = proof.golden_answers(
@@ -108,6 +132,7 @@ def build(
             relative_tolerance=relative_tolerance,
             absolute_tolerance=absolute_tolerance,
             allow_sources=allow_source or (),
+            batched=max_batch_size > 0,
             tell=tell,
         )
         golden.save(golden_file)

@@ -250,17 +250,15 @@ def _ask_both(
             return _served(served, asked), expected
     with started(bento, environment, scratch) as served, ThreadPoolExecutor(1) as pool:
         predicting = pool.submit(_predicted, models, asked, environment, scratch)
-        failed: BentoError | None = None
-        answers: list[HttpAnswer] = []
+        answers, failure = list[HttpAnswer](), None
         try:
             answers = _served(served, asked)
         except BentoError as error:
-            failed = error
-        # What MLflow says of a model that cannot be loaded is nearer to the reason; raised alone,
-        # since readers of logs take the first of several errors in a row.
+            failure = error
+        # What MLflow says of a model that cannot be loaded is nearer to the reason.
         expected = predicting.result()
-        if failed is not None:
-            raise failed
+        if failure:
+            raise failure
         return answers, expected
 
 

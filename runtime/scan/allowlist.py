@@ -93,7 +93,7 @@ _PANDAS = (
         "IntervalIndex CategoricalIndex Timestamp Timedelta Period Interval Categorical "
         "CategoricalDtype StringDtype BooleanDtype DatetimeTZDtype PeriodDtype IntervalDtype "
         "SparseDtype Int8Dtype Int16Dtype Int32Dtype Int64Dtype UInt8Dtype UInt16Dtype "
-        "UInt32Dtype UInt64Dtype Float32Dtype Float64Dtype Flags",
+        "UInt32Dtype UInt64Dtype Float32Dtype Float64Dtype ArrowDtype Flags",
     )
     | _names("pandas._libs.internals", "_unpickle_block BlockPlacement")
     | _names("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked NDArrayBacked")
@@ -109,6 +109,13 @@ _PANDAS = (
     | _names("pandas.core.internals.blocks", "new_block")
     | _names("pandas._libs.tslibs.offsets", "Day Hour Minute Second MonthEnd MonthBegin YearEnd")
     | _names("pandas._libs.tslibs.dtypes", "PeriodDtypeBase")
+    # pandas 3 keeps texts in Arrow's arrays where it can.
+    | _names(
+        "pyarrow.lib",
+        "_restore_array py_buffer type_for_alias chunked_array field list_ struct dictionary "
+        "timestamp duration time32 time64 decimal128 decimal256",
+    )
+    | _names("pandas", "NA")
 )
 _TORCH = (
     _names(
@@ -219,6 +226,7 @@ _EXACT: dict[str, set[str]] = {
         )
     }
     | _names("mlflow.models.signature", "ModelSignature _TypeHints")
+    | _names("typing", "Any Optional Union")
     | _names(
         "mlflow.types.schema",
         "Schema ColSpec TensorSpec TensorInfo DataType ParamSchema ParamSpec Array Object Property "

@@ -21,14 +21,14 @@ KNOWN = {
     *("Any", "Binary", "Body", "Boolean", "Datetime", "Double", "Float", "Integer", "Long", "Row"),
     "Nullable",
     *("String", "bentoml", "bool", "datetime", "dict", "float", "inputs", "int", "list", "mlflow"),
-    *("GuardedService", "params", "self", "str", "tuple", "__doc__", *CALLED),
+    *("GuardedService", "object", "params", "self", "str", "tuple", "__doc__", *CALLED),
 }
 """All names that a generated module reads, besides the classes that it makes itself."""
 
 ATTRIBUTES = {
     *("BentoModel", "api", "fromisoformat", "importing", "load_model", "model", "models", "path"),
     *("pyfunc", "service"),
-    "self",
+    "inputs",
 }
 
 

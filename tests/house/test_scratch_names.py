@@ -1,36 +1,48 @@
-"""Scratch folders are swept by the beginning of their names, so no beginning may be another's."""
+"""What killed processes left is cleared away by how its name begins: nobody else's begins so."""
 
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2] / "runtime"
-SWEEPING = {"scratch_inside", "scratch_file", "scratch_directory"}
-MAKING = {"mkdtemp", "TemporaryDirectory", "mkstemp", "NamedTemporaryFile"}
+ROOT = Path(__file__).parents[2]
+SWEEPERS = {"scratch_inside", "scratch_directory"}
+MAKERS = {"TemporaryDirectory", "mkdtemp", "mkstemp", "NamedTemporaryFile"}
 
 
-def beginnings(of: set[str]) -> set[str]:
-    """The literal prefixes that calls of these functions are given."""
-    found = set()
-    for path in sorted(ROOT.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-            name = node.func.id if isinstance(node.func, ast.Name) else name
-            if name in of:
-                values = [*node.args, *(word.value for word in node.keywords)]
-                texts = [value.value for value in values if isinstance(value, ast.Constant)]
-                found |= {text for text in texts if re.match(r"\.?[a-z-]+-$", str(text))}
+def beginnings(source: str) -> list[tuple[str, bool]]:
+    """The beginnings of names in a module, and whether all that begin so are cleared away."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        texts = [
+            value.value
+            for value in (*node.args, *(keyword.value for keyword in node.keywords))
+            if isinstance(value, ast.Constant) and isinstance(value.value, str)
+        ]
+        if name in SWEEPERS | MAKERS:
+            found += [(text, name in SWEEPERS) for text in texts if text.startswith("kfp-bento")]
     return found
 
 
-def test_what_is_swept_is_nobody_elses() -> None:
-    swept = beginnings(SWEEPING)
-    assert "kfp-bento-proof-" in swept
-    made = beginnings(MAKING)
-    assert "kfp-bento-" in made
-    taken = {(one, other) for one in swept for other in swept | made if other != one}
-    assert [pair for pair in taken if pair[1].startswith(pair[0])] == []
+def test_no_scratch_directory_is_cleared_away_with_those_of_another_kind() -> None:
+    found = {
+        one
+        for path in ROOT.joinpath("runtime").rglob("*.py")
+        for one in beginnings(path.read_text())
+    }
+    assert len(found) > 8
+    swept = {text for text, sweeps in found if sweeps}
+    assert not {
+        (beginning, text)
+        for beginning in swept
+        for text, _ in found
+        if text != beginning and text.startswith(beginning)
+    }
+
+
+def test_the_rule_sees() -> None:
+    source = 'scratch_inside(folder, "kfp-bento-")\ntempfile.mkdtemp(prefix="kfp-bento-x-")\n'
+    assert beginnings(source) == [("kfp-bento-", True), ("kfp-bento-x-", False)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp_bento_command import assert_refused, kfp_bento
 from small_models import EXAMPLE, TWICE, small_model
 from spy import kept_from_a_spy
 
@@ -63,7 +64,8 @@ def test_two_models_are_asked_as_mlflow_is_and_their_code_sees_nothing_of_ours(
     monkeypatch.setenv("UV_CACHE_DIR", known)
     # Nor does a long path to where files go keep a bento from being asked.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
-    Path(tempfile.gettempdir()).mkdir()
+    other = Path(tempfile.gettempdir(), "kfp-bento-other1")  # as a local run has one
+    other.mkdir(parents=True)
     with kept_from_a_spy(tmp_path, monkeypatch) as spy:
         models = [
             small_model(tmp_path / "first", spy.source + TWICE),
@@ -71,6 +73,7 @@ def test_two_models_are_asked_as_mlflow_is_and_their_code_sees_nothing_of_ours(
         ]
         golden = golden_answers(build_bento(models, tmp_path / "bento", name="both"), models)
         assert spy.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert [path.name for path in Path(tempfile.gettempdir()).iterdir()] == [other.name]
     asked = [(one.path, one.label, one.source) for one in golden.requests]
     assert asked == [
         ("/predict/first", "/predict/first, all rows", "input example"),
@@ -187,10 +190,11 @@ def test_a_given_request_that_the_model_refuses_has_to_be_refused(tmp_path: Path
 @pytest.mark.slow
 def test_rows_that_depend_on_each_other_are_not_put_together(tmp_path: Path) -> None:
     model = small_model(tmp_path / "small", MEAN)
-    bento = build_bento([model], tmp_path / "bento")
-    with pytest.raises(BentoError, match="cannot be put together") as refused:
-        golden_answers(bento, [model], batched=True)
-    assert "Row 0 of input example is answered otherwise by itself" in refused.value.message
+    build = ("bento", "build", model.directory, "--max-batch-size", "8", "--to", tmp_path / "b")
+    refused = kfp_bento(*build)
+    assert_refused(refused, "The rows of several callers cannot be put together")
+    assert "Row 0 of input example is answered otherwise by itself" in refused.stderr
+    assert not (tmp_path / "b.golden.json").exists()
 
 
 def whole_and_rows(whole: Any, *alone: Any) -> list[GoldenRequest]:

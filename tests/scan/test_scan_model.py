@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from kfp_bento_command import assert_refused, kfp_bento
 from planted_pickles import (
@@ -94,6 +95,23 @@ def test_models_of_scikit_learn_raise_no_alarm(form: str, tmp_path: Path) -> Non
         assert report.findings == (), name
         assert report.passed
         assert report.files >= 5
+
+
+ARROW = {
+    "text": pd.Series(["a", None]),
+    "index": pd.DataFrame({"x": [1]}, index=["a"]),
+    "kinds": pd.Series(["a", "b"], dtype="category"),
+    "integers": pd.Series([1, None], dtype="int64[pyarrow]"),
+    "moments": pd.Series(pd.to_datetime(["2024-01-01"])).astype("timestamp[us, tz=UTC][pyarrow]"),
+    "money": pd.Series([1], dtype=pd.ArrowDtype(pyarrow.decimal128(10, 2))),
+    "lists": pd.Series([[1]], dtype=pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))),
+    "missing": pd.Series(["a"], dtype="string[pyarrow]"),
+}
+
+
+@pytest.mark.parametrize("what", ARROW)
+def test_frames_that_lie_in_arrow_raise_no_alarm(what: str, tmp_path: Path) -> None:
+    assert names(scanned(tmp_path, pickle.dumps(ARROW[what]))) == set()
 
 
 @pytest.mark.slow
