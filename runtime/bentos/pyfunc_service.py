@@ -8,9 +8,11 @@ instance the loaded model `pyfunc…`; and for all `protocols` and `batching`.
 from __future__ import annotations
 
 import logging
+import os
 from functools import cached_property, partial
 from typing import Any
 
+import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
 from bentoml._internal.context import server_context
@@ -32,8 +34,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+with bentoml.importing():  # the image has it; the machine that builds the bento may not
+    import mlflow.pyfunc
+
 HEALTH_PATHS = ("/ping", "/health", "/v2/health/live", "/v2/health/ready")
 PROTOCOLS = ("mlflow", "v2", "v1")
+
+
+_TRACES_GO_TO = (
+    "MLFLOW_TRACKING_URI",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+)
+
+
+def load_model(path: str) -> Any:
+    """Gives a model as MLflow loads it.
+
+    Traces of requests are made only where somebody says where they go to, by a variable or in the
+    model's code: MLflow 2.14 and newer write them into the working directory otherwise, a folder
+    while loading and one more for each request of a model that traces.
+    """
+    if not hasattr(mlflow, "tracing") or any(os.environ.get(name) for name in _TRACES_GO_TO):
+        return mlflow.pyfunc.load_model(path)
+    mlflow.tracing.disable()
+    model = mlflow.pyfunc.load_model(path)
+    if mlflow.is_tracking_uri_set():
+        mlflow.tracing.enable()
+    return model
 
 
 class GuardedService(Service):  # type: ignore[misc]
