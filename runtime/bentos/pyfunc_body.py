@@ -13,12 +13,13 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 import anyio.to_thread
 import bentoml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
+from pyfunc_columns import read_columns  # type: ignore[import-not-found]
 from pyfunc_guard import LIMITS  # type: ignore[import-not-found]
 
 MOST_PROBLEMS = 20
@@ -28,6 +29,7 @@ LONGEST_NAME = 100
 LONGEST_TEXT = 300
 BATCH = 50
 LARGEST_AT_ONCE = 4 * 2**20
+LARGEST_BY_ROW = 8 * 2**10
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _decode = json.JSONDecoder().raw_decode
@@ -66,6 +68,7 @@ class Body(bentoml.IODescriptor):  # type: ignore[misc]
     """A request body with known keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    by_column: ClassVar[bool] = False
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -152,10 +155,11 @@ def _read_at_once(body: type[Any], raw: bytes) -> Any:
     """
     if len(raw) > LARGEST_AT_ONCE or not body.has_known_keys() or raw.count(b'"inputs"') > 1:
         return None
-    if _is_heavy(body, len(raw)):
-        return None
     try:
-        found = body.model_validate_json(raw)
+        found = read_columns(body, raw) if len(raw) > LARGEST_BY_ROW else None
+        if found is None and _is_heavy(body, len(raw)):
+            return None
+        found = found or body.model_validate_json(raw)
     except ValidationError:
         return None
     return None if len(found.inputs) > LIMITS.max_rows else found

@@ -16,6 +16,7 @@ import anyio.to_thread
 from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel, ValidationError
 from pyfunc_body import read_body  # type: ignore[import-not-found]
+from pyfunc_enforcement import Direct  # type: ignore[import-not-found]
 from pyfunc_guard import traced  # type: ignore[import-not-found]
 from pyfunc_json import answer  # type: ignore[import-not-found]
 from pyfunc_lean import Answer, Asked, Handler, encoded  # type: ignore[import-not-found]
@@ -70,7 +71,7 @@ class Served:
     @cached_property
     def desk(self) -> Desk:
         """Where it is asked."""
-        return Desk(self.model, self.workers, self._batching)
+        return Desk(Direct(self.model), self.workers, self._batching)
 
     async def read(self, raw: bytes) -> Any:
         """Gives a request in the form of the model's own route, checked.

@@ -5,7 +5,7 @@ kfp-bento itself: only BentoML, pydantic, MLflow, NumPy and pandas, which the se
 and the other `pyfunc_…` files, which lie there too. It shows what `service.py` uses of them:
 
 - The names `Boolean` to `Datetime` are MLflow's column types, as pydantic types; `Nullable`.
-- `Row` and `Body`, from `pyfunc_body`, are the bases of records and request bodies.
+- `Row` and `Body`, from `pyfunc_body`, and `FrameBody` are the bases of records and bodies.
 - `frame` and `table` make the DataFrame that MLflow's own check of the signature accepts.
 - `tensor` makes the type of a NumPy array with a given dtype and shape; `arrays` names several.
 - `answer` asks the model and gives plain JSON.
@@ -15,20 +15,26 @@ from __future__ import annotations
 
 import json
 import operator
-import types
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import bentoml
 from bentoml.exceptions import InvalidArgument
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pyfunc_answers import answer as answer  # type: ignore[import-not-found]
 from pyfunc_answers import plain as plain
 from pyfunc_body import Body as Body  # type: ignore[import-not-found]
 from pyfunc_body import Row as Row
+from pyfunc_columns import (  # type: ignore[import-not-found]
+    Column,
+    Columns,
+    columns_of,
+    dtype_of,
+    marked,
+    unwrapped,
+)
 from pyfunc_guard import LIMITS, switch  # type: ignore[import-not-found]
 from pyfunc_tensors import free_array  # type: ignore[import-not-found]
 from pyfunc_tensors import tensor as tensor
@@ -59,25 +65,13 @@ def example(name: str = "example.json") -> list[Any] | None:
     return [json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))["inputs"]]
 
 
-class _Column(NamedTuple):
-    """One column of a record class.
+class FrameBody(Body):  # type: ignore[misc]
+    """A request body with rows for `frame`; many may be read column by column."""
 
-    Attributes:
-        name: Its field.
-        label: Its label in the DataFrame.
-        type: Its type, with marks.
-        dtype: NumPy's name of its type; None where that is an array, an object, a map or any.
-        required: Whether it has to be there.
-    """
-
-    name: str
-    label: Any
-    type: Any
-    dtype: str | None
-    required: bool
+    by_column = True
 
 
-def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
+def frame(rows: Sequence[BaseModel] | Columns) -> pd.DataFrame:
     """Gives records as a DataFrame: one column per field, with the signature's dtypes.
 
     A column that no row has is left out, so that the model's own default holds. Where some rows
@@ -89,12 +83,16 @@ def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     Raises:
         bentoml.exceptions.InvalidArgument: An integer column is given in some rows only.
     """
-    alike = _alike(type(rows[0]))
+    if isinstance(rows, Columns):
+        return _of_columns(rows)
+    row_type: Any = type(rows[0])
+    alike = _alike(row_type)
     if alike is not None:
         labels, dtype, values_of = alike
-        numbers = np.array([values_of(row) for row in rows], dtype=dtype)
-        return pd.DataFrame(numbers.reshape(len(rows), -1), columns=labels, copy=False)
-    fields = _columns(type(rows[0]))
+        numbers = np.array([values_of(row) for row in rows], dtype=dtype).reshape(len(rows), -1)
+        # Column by column, as in every frame of columns: the last bit of a sum depends on it.
+        return pd.DataFrame(np.asfortranarray(numbers), columns=labels, copy=False)
+    fields = columns_of(row_type)
     columns: dict[Any, Any] = {}
     for field, values in zip(fields, _by_column(rows, fields), strict=True):
         if not field.required and values[0] is None and not any(_has(row, field) for row in rows):
@@ -110,13 +108,23 @@ def frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(len(rows)))
 
 
+def _of_columns(rows: Columns) -> pd.DataFrame:
+    columns = {
+        column.label: values
+        if isinstance(values, np.ndarray)
+        else _series(column.label, column.type, column.dtype, values)
+        for column, values in zip(rows.columns, rows.values, strict=True)
+    }
+    return pd.DataFrame(columns, index=range(len(rows)))
+
+
 @cache
 def _alike(row_type: type[BaseModel]) -> tuple[pd.Index, str, Callable[[Any], Any]] | None:
     """Gives labels, dtype and what gives a row's values, where all columns are numbers of one kind.
 
     As one array they take a tenth of the time.
     """
-    fields = _columns(row_type)
+    fields = columns_of(row_type)
     dtypes = {field.dtype for field in fields}
     numbers = len(dtypes) == 1 and dtypes <= {"float32", "float64", "int32", "int64"}
     if not numbers or not all(field.required for field in fields):
@@ -127,24 +135,14 @@ def _alike(row_type: type[BaseModel]) -> tuple[pd.Index, str, Callable[[Any], An
     return labels, dtypes.pop() or "", operator.attrgetter(*(field.name for field in fields))
 
 
-def _has(row: BaseModel, field: _Column) -> bool:
+def _has(row: BaseModel, field: Column) -> bool:
     return field.name in row.model_fields_set
 
 
-def _by_column(rows: Sequence[BaseModel], fields: Sequence[_Column]) -> Iterator[Sequence[Any]]:
+def _by_column(rows: Sequence[BaseModel], fields: Sequence[Column]) -> Iterator[Sequence[Any]]:
     if len(fields) == 1:
         return iter([[getattr(row, fields[0].name) for row in rows]])
     return zip(*map(operator.attrgetter(*(field.name for field in fields)), rows), strict=True)
-
-
-@cache
-def _columns(row_type: type[BaseModel]) -> tuple[_Column, ...]:
-    found = []
-    for name, field in row_type.model_fields.items():
-        label = next((m.value for m in field.metadata if isinstance(m, Label)), field.alias or name)
-        kind = _marked(field)
-        found.append(_Column(name, label, kind, _dtype(kind), field.is_required()))
-    return tuple(found)
 
 
 def table(rows: Sequence[Any], row_type: Any) -> pd.DataFrame:
@@ -158,7 +156,7 @@ def table(rows: Sequence[Any], row_type: Any) -> pd.DataFrame:
     if len(kinds) == 1 and get_origin(row_type) is not tuple:
         rows = [(row,) for row in rows]
     columns = {
-        number: _series(number, kind, _dtype(kind), values)
+        number: _series(number, kind, dtype_of(kind), values)
         for number, (kind, values) in enumerate(zip(kinds, zip(*rows, strict=True), strict=True))
     }
     return pd.DataFrame(columns, index=range(len(rows)))
@@ -233,32 +231,9 @@ def _series(label: Any, kind: Any, dtype: str | None, values: Sequence[Any]) -> 
     return np.array(values, dtype=dtype)
 
 
-def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Splits a type into what it is and how it is marked, looking through `| None`."""
-    if get_origin(annotation) is Annotated:
-        inner, *marks = get_args(annotation)
-        kind, deeper = _unwrapped(inner)
-        return kind, (*marks, *deeper)
-    if get_origin(annotation) in (Union, types.UnionType):
-        (inner,) = (arg for arg in get_args(annotation) if arg is not type(None))
-        return _unwrapped(inner)
-    return annotation, ()
-
-
-def _marked(field: FieldInfo) -> Any:
-    """Gives a field's type with the marks that pydantic keeps apart from it."""
-    if not field.metadata:
-        return field.annotation
-    return operator.getitem(Annotated, (field.annotation, *field.metadata))
-
-
-def _dtype(annotation: Any) -> str | None:
-    return next((m.name for m in _unwrapped(annotation)[1] if isinstance(m, Dtype)), None)
-
-
 def _cast(annotation: Any, value: Any) -> Any:
     """Gives what lies inside arrays, objects and maps the exact NumPy type of the signature."""
-    kind, marks = _unwrapped(annotation)
+    kind, marks = unwrapped(annotation)
     dtype = next((m.name for m in marks if isinstance(m, Dtype)), None)
     if dtype in ("float32", "float64"):
         return np.dtype(dtype).type(np.nan if value is None else value)
@@ -269,7 +244,7 @@ def _cast(annotation: Any, value: Any) -> Any:
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {
-            fields[name].alias or name: _cast(_marked(fields[name]), getattr(value, name))
+            fields[name].alias or name: _cast(marked(fields[name]), getattr(value, name))
             for name in fields
             if name in value.model_fields_set
         }

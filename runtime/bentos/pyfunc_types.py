@@ -48,7 +48,7 @@ class Label(NamedTuple):
     value: Any
 
 
-class _Missing:
+class Missing:
     """Lets a type take null and NaN as well; what fits already is checked by pydantic alone."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
@@ -89,7 +89,7 @@ class Nullable:
 
     def __class_getitem__(cls, kind: Any) -> Any:
         """Gives the type."""
-        return Annotated[kind, _Missing()]
+        return Annotated[kind, Missing()]
 
 
 def base64_bytes(value: Any) -> Any:

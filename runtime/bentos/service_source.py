@@ -141,6 +141,7 @@ class _Section:
         route: The route.
         classes: Source of the classes that its types need.
         request: Name of the class of its body.
+        base: Name of the base of that class.
         inputs: Type of the inputs.
         field: What is said of the inputs besides.
         params: Name of the class of its parameters, or "".
@@ -151,6 +152,7 @@ class _Section:
     route: Route
     classes: Sequence[str]
     request: str
+    base: str
     inputs: str
     field: str
     params: str
@@ -311,6 +313,8 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
     params = route.signature.params
     params_class = types.params_class(f"{route.prefix}Params", params) if params else ""
     answer = types.answer(route.signature.outputs, route.prefix)
+    base = "FrameBody" if data.startswith("frame(") else "Body"
+    types.imports.add(base)
     limits = ["min_length=1"] if inputs.startswith("list[") else []
     if has_example:
         types.imports.add("example")
@@ -319,6 +323,7 @@ def _section(route: Route, types: ServiceTypes, has_example: bool) -> _Section:
         route,
         classes=types.classes[known:],
         request=f"{route.prefix}PredictRequest",
+        base=base,
         inputs=inputs,
         field=f" = Field({', '.join(limits)})" if limits else "",
         params=params_class,
@@ -371,7 +376,7 @@ def _has_type_hints(model: ModelVersion) -> bool:
 
 
 def _support_import(types: ServiceTypes) -> str:
-    names = types.imports - {"datetime", "TypedDict"} | {"Body", "answer"}
+    names = types.imports - {"datetime", "TypedDict"} | {"answer"}
     listed = ", ".join(sorted(names, key=lambda name: (name.islower(), name)))
     line = f"from pyfunc_json import {listed}"
     if len(line) <= 100:

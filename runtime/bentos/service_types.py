@@ -253,7 +253,17 @@ class ServiceTypes:
 MODULE_NAMES = frozenset(
     (
         *("Annotated", "Any", "BaseModel", "Binary", "Body", "Boolean", "Datetime", "Double"),
-        *("Field", "Float", "Integer", "Label", "Long", "Nullable", "Row", "SkipValidation"),
+        *(
+            "Field",
+            "Float",
+            "FrameBody",
+            "Integer",
+            "Label",
+            "Long",
+            "Nullable",
+            "Row",
+            "SkipValidation",
+        ),
         *("String", "TypedDict", "answer", "arrays", "bentoml", "datetime", "example", "frame"),
         *("free_form", "mlflow", "native", "table", "tensor"),
     )

@@ -19,7 +19,7 @@ CALLED = {
 
 KNOWN = {
     *("Any", "Binary", "Body", "Boolean", "Datetime", "Double", "Float", "Integer", "Long", "Row"),
-    "Nullable",
+    *("FrameBody", "Nullable"),
     *("String", "bentoml", "bool", "datetime", "dict", "float", "inputs", "int", "list", "mlflow"),
     *("GuardedService", "object", "params", "self", "str", "tuple", "__doc__", *CALLED),
 }
