@@ -4,6 +4,8 @@ from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
 from kfp_bento.components.compare_predictions import compare_predictions
 from kfp_bento.components.deploy_bento import deploy_bento
+from kfp_bento.components.export_bento import export_bento
+from kfp_bento.components.import_bento import import_bento
 from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
 from kfp_bento.components.roll_back import roll_back
@@ -16,6 +18,8 @@ __all__ = [
     "build_image",
     "compare_predictions",
     "deploy_bento",
+    "export_bento",
+    "import_bento",
     "promote_model",
     "pull_model",
     "roll_back",

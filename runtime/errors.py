@@ -40,6 +40,10 @@ class InvalidInput(KfpBentoError):
     """A parameter, file or URI that the user gave cannot be used."""
 
 
+class StorageError(KfpBentoError):
+    """An object cannot be listed, read, written or deleted."""
+
+
 class ModelError(KfpBentoError):
     """A model cannot be found, downloaded or understood."""
 

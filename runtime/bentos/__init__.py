@@ -10,6 +10,7 @@ from kfp_bento.runtime.bentos.bento import (
 )
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
+from kfp_bento.runtime.bentos.exchange import export_bento, import_bento
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.requests import prediction_request
 from kfp_bento.runtime.bentos.service_source import (
@@ -30,6 +31,8 @@ __all__ = [
     "build_bento",
     "can_require_token",
     "changed_models",
+    "export_bento",
+    "import_bento",
     "is_generated",
     "load_bento",
     "load_given_bento",

@@ -13,6 +13,7 @@ import re
 from functools import cached_property, partial
 from typing import Any
 
+import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
 from bentoml._internal.context import server_context
@@ -35,10 +36,38 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+with bentoml.importing():  # the image has it; the machine that builds the bento may not
+    import mlflow.pyfunc
+
 HEALTH_PATHS = ("/ping", "/health", "/v2/health/live", "/v2/health/ready")
 PROTOCOLS = ("mlflow", "v2", "v1")
 MODEL_NAME = "KFP_BENTO_MODEL_NAME"
 """The variable with one more name of a model that is served alone: that of its endpoint."""
+
+
+_TRACES_GO_TO = (
+    "MLFLOW_TRACKING_URI",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+)
+
+
+def load_model(path: str) -> Any:
+    """Gives a model as MLflow loads it.
+
+    Traces of requests are made only where somebody says where they go to, by a variable or in the
+    model's code: MLflow 2.14 and newer write them into the working directory otherwise, a folder
+    while loading and one more for each request of a model that traces. MLflow's warnings about
+    other releases take half a second, and the bento's lock holds the right ones.
+    """
+    load = partial(mlflow.pyfunc.load_model, path, suppress_warnings=True)
+    if not hasattr(mlflow, "tracing") or any(os.environ.get(name) for name in _TRACES_GO_TO):
+        return load()
+    mlflow.tracing.disable()
+    model = load()
+    if mlflow.is_tracking_uri_set():
+        mlflow.tracing.enable()
+    return model
 
 
 class GuardedService(Service):  # type: ignore[misc]

@@ -37,7 +37,7 @@ def prediction_request(model: ModelVersion, rows: int | None = None) -> dict[str
 
 
 def _request(model: ModelVersion, example: Any, rows: int | None) -> dict[str, Any]:
-    inputs = _shaped(_inputs(example, _kind(model)), model)
+    inputs = _known(_shaped(_inputs(example, _kind(model)), model), model)
     body: dict[str, Any] = {"inputs": inputs if rows is None else _first(inputs, rows, model)}
     if isinstance(example, dict) and isinstance(example.get("params"), dict):
         body["params"] = example["params"]
@@ -54,6 +54,14 @@ def _shaped(inputs: Any, model: ModelVersion) -> Any:
     if kind == "tensors" and isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
         return {name: [row[name] for row in inputs] for name in inputs[0]}
     return inputs
+
+
+def _known(inputs: Any, model: ModelVersion) -> Any:
+    """Leave out columns that the signature has not: MLflow does so, a service refuses them."""
+    if model.signature is None or _kind(model) != "columns":
+        return inputs
+    names = {field.key for field in model.signature.inputs}
+    return [{name: value for name, value in row.items() if name in names} for row in inputs]
 
 
 def _kind(model: ModelVersion) -> str:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from kfp_bento.runtime.cli import (
     bento,
+    bento_archives,
     deploy,
     image,
     image_documents,
@@ -62,6 +63,7 @@ app.command("demo")(pipelines.demo)
 app.command("run")(pipelines.run)
 app.command("compile")(pipelines.compile_)
 app.add_typer(model.app, name="model")
+bento.app.add_typer(bento_archives.app)
 app.add_typer(bento.app, name="bento")
 image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")

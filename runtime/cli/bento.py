@@ -1,4 +1,4 @@
-"""kfp-bento bento: bentos out of models."""
+"""kfp-bento bento build: bentos out of models."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, wor
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Speech
 
-app = typer.Typer(help="Bentos out of models.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Keep build a subcommand, though it is the only one."""
+app = typer.Typer(help="Bentos: out of models, and as archives.", no_args_is_help=True)
 
 
 def _speech(protocols: list[str] | None, max_batch_size: int, max_latency_ms: int) -> Speech:

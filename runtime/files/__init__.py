@@ -3,6 +3,7 @@
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import (
     put_in_place,
+    remove_tree,
     scratch_beside,
     scratch_file,
     scratch_inside,
@@ -30,11 +31,13 @@ from kfp_bento.runtime.files.seals import (
     sealed_record,
     shared_key,
 )
+from kfp_bento.runtime.files.streams import ChunkReader
 
 __all__ = [
     "JSON_LIMIT",
     "KEY_VARIABLE",
     "YAML_LIMIT",
+    "ChunkReader",
     "copied_sha256",
     "file_sha256",
     "is_sealed",
@@ -49,6 +52,7 @@ __all__ = [
     "read_small_file",
     "reading",
     "record_digest",
+    "remove_tree",
     "scratch_beside",
     "scratch_file",
     "scratch_inside",

@@ -158,7 +158,7 @@ def _follow(
 
 def _failure(step: str, said: list[str], log: Path) -> LocalRunError:
     where = f"Step {step} failed" if step else "The pipeline could not be run"
-    for index, line in enumerate(said):
+    for index, line in reversed([*enumerate(said)]):  # of errors in a row the outermost is last
         if found := EXPECTED.match(line):
             told = [found["message"], *(text.strip() for text in said[index + 1 :])]
             message, _, hint = "\n".join(told).partition("\nHint: ")

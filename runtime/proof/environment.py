@@ -63,7 +63,7 @@ def find_python(minor: str, *, error: type[KfpBentoError] = BentoError) -> str:
         return minor
     with scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-python-") as scratch:
         done = run_uv(
-            ["python", "find", "--quiet", "--no-project", minor],
+            ["python", "find", "--no-project", minor],
             doing=f"Looking for Python {minor}",
             directory=scratch,
             seconds=FIND_SECONDS,

@@ -265,8 +265,11 @@ def _ask_both(
 def _require_unchanged(bento: Bento) -> None:
     """Refuse a bento that its own code changed while it ran beside it."""
     if load_bento(bento.directory, deferred=True).digest != bento.digest:
+        files = [path for path in bento.directory.rglob("*") if path.is_file()]
+        last = max(files, key=lambda path: path.lstat().st_ctime_ns).relative_to(bento.directory)
         raise BentoError(
-            f"The files of the bento {bento.tag} changed while it was being proven.",
+            f"The files of the bento {bento.tag} changed while it was being proven; the last was "
+            f"{cleaned(str(last))}.",
             hint="Let the service write elsewhere, such as into a temporary directory; with verify "
             "off it is built unproven.",
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow.pyfunc
 import packed_models as samples
 import pytest
-from mlflow_judge import mlflow_server
+from mlflow_judge import as_text, mlflow_server, proof_of
 
 from kfp_bento.runtime.bentos import prediction_request
 
@@ -95,6 +95,8 @@ def test_an_agent_answers_its_example_and_others_as_under_mlflow(
     with mlflow_server(tmp_path / "model") as post:
         wanted = [post(body) for body in bodies]
     assert found == wanted
+    proven = proof_of(model)
+    assert [proven({"inputs": [body]}) for body in bodies] == [as_text(*one) for one in found]
     assert {status for status, _ in wanted} == {200}
 
 
@@ -137,11 +139,14 @@ def test_a_model_with_type_hints_gets_what_mlflow_gives_it(
     mlflow.pyfunc.save_model(
         tmp_path / "model", python_model=str(tmp_path / "hinted.py"), pip_requirements=["mlflow"]
     )
-    service = generate(samples.load_model(tmp_path / "model"))
+    model = samples.load_model(tmp_path / "model")
+    service, proven = generate(model), proof_of(model)
     found = ask(service, *({"inputs": [value]} for value in HINTS[hint]))
     with mlflow_server(tmp_path / "model") as post:
         wanted = [post({"inputs": [value]}) for value in HINTS[hint]]
     assert [status for status, _ in found] == [status for status, _ in wanted]
+    expected = [proven({"inputs": [value]}) for value in HINTS[hint]]
+    assert expected == [as_text(*one) for one in found]
     assert [answer for status, answer in found if status == 200] == [
         answer["predictions"] for status, answer in wanted if status == 200
     ]
@@ -155,8 +160,8 @@ def test_fields_of_type_hints_may_be_datetimes_and_bytes(
         tmp_path / "model", python_model=str(tmp_path / "hinted.py"), pip_requirements=["mlflow"]
     )
     person = {"name": "Ada", "born": "1815-12-10T01:00:00+01:00", "photo": "/w=="}
-    ((status, answer),) = ask(
-        generate(samples.load_model(tmp_path / "model")), {"inputs": [person]}
-    )
+    model = samples.load_model(tmp_path / "model")
+    ((status, answer),) = ask(generate(model), {"inputs": [person]})
+    assert proof_of(model)({"inputs": [person]}) == as_text(status, answer)
     assert status == 200, answer  # MLflow's server hands texts on, which the hints refuse
     assert "born=datetime.datetime(1815, 12, 10, 0, 0), photo=b'\\xff'" in answer[0]

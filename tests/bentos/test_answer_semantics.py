@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow.pyfunc
 import packed_models as samples
 import pytest
-from mlflow_judge import mlflow_server
+from mlflow_judge import as_text, mlflow_server, proof_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +162,10 @@ def test_answers_are_those_of_mlflow_but_for_what_is_told(
     wanted = {**ANSWERS, **otherwise, **dict.fromkeys(NO_JSON)}
     bodies = ({"inputs": [{"code": code}]} for code in wanted)
     found = dict(zip(wanted, ask(generate(samples.load_model(evaluated)), *bodies), strict=True))
+    proven = proof_of(samples.load_model(evaluated))
+    for code, answer in found.items():  # what has no JSON form is a refusal there
+        wanted_text = "400" if code in NO_JSON else as_text(*answer)
+        assert proven({"inputs": [{"code": code}]}) == wanted_text, code
     theirs = {}
     with mlflow_server(evaluated) as post:
         for code in wanted:

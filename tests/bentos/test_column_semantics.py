@@ -15,7 +15,7 @@ import packed_models as samples
 import pytest
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
-from mlflow_judge import mlflow_server
+from mlflow_judge import as_text, mlflow_server, proof_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "served-values.md"
 NAN, INFINITY, LEFT_OUT = float("nan"), float("inf"), object()
@@ -218,7 +218,7 @@ def test_a_value_means_what_it_means_to_mlflow(
     model = samples.save_echo(tmp_path / "columns", schema)
     asked = [(name, state, rows_of(name, values)) for name, state, values in cells()]
     answers = ask(generate(model), *({"inputs": rows} for *_, rows in asked))
-    wrong, told = [], []
+    wrong, told, proven = [], [], proof_of(model)
     with mlflow_server(model.directory) as mlflow_answers:
         for (name, state, rows), (status, answer) in zip(asked, answers, strict=True):
             ours = reached(name, status, answer)
@@ -234,6 +234,7 @@ def test_a_value_means_what_it_means_to_mlflow(
                 told.append(f"{shown}: {difference.reason}")
                 if not as_told(difference, ours):
                     wrong.append(shown)
+            assert proven({"inputs": rows}) == as_text(status, answer), shown
             if status != 200 and f'"{name}"' not in json.dumps(answer):
                 assert f".{name}: " in json.dumps(answer), answer  # it is told by name
     print(*told, sep="\n")

@@ -97,13 +97,40 @@ def some(strategy: Any, count: int) -> list[Any]:
     return found
 
 
-def check_answers(service: Path, asker: Callable[..., Any], count: int) -> set[int]:
+shapes = st.lists(st.integers(-1, 3), max_size=3) | values
+datatypes = st.sampled_from(["FP64", "INT64", "BYTES", "BOOL", "UINT8", "FP16", ""]) | values
+tensors_of_any_kind = st.fixed_dictionaries(
+    {"name": st.sampled_from([*NAMES, ""]), "shape": shapes, "datatype": datatypes, "data": values},
+    optional={"parameters": st.fixed_dictionaries({"content_type": values}) | values},
+)
+inferences = st.fixed_dictionaries(
+    {"inputs": st.lists(tensors_of_any_kind, max_size=3) | values},
+    optional={"id": values, "parameters": values, "outputs": values},
+)
+tables = st.fixed_dictionaries({"columns": st.lists(scalars, max_size=3), "data": values}) | values
+invocations = st.fixed_dictionaries(
+    {},
+    optional={
+        "dataframe_records": st.lists(rows | good_rows, max_size=3),
+        "dataframe_split": tables,
+        **{"instances": values, "inputs": values, "params": values},
+    },
+)
+
+
+def check_answers(
+    service: Path,
+    asker: Callable[..., Any],
+    count: int,
+    path: str = "/predict",
+    asked: Any = None,
+) -> set[int]:
     """Sends bodies, and gives the statuses of the answers."""
-    contents = some(texts(), count)
+    contents = some(texts() if asked is None else asked.map(json.dumps).map(str.encode), count)
     requests = [
         {
             "method": "POST",
-            "path": "/predict",
+            "path": path,
             "headers": {"content-type": "application/json"},
             "body": content.decode("latin-1"),
         }
@@ -134,6 +161,17 @@ def free(tmp_path_factory: Any, generate: Any) -> Path:
 
 def test_any_bytes_get_a_short_answer(columns: Path, asker: Any) -> None:
     assert check_answers(columns, asker, 300) == {200, 400}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("/invocations", invocations), ("/v2/models/columns/infer", inferences)],
+    ids=["mlflow", "v2"],
+)
+def test_anything_in_other_protocols_gets_a_short_answer(
+    path: str, asked: Any, columns: Path, asker: Any
+) -> None:
+    assert 400 in check_answers(columns, asker, 150, path, asked)
 
 
 def check_tensors(service: Path, ask: Any, count: int) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from package_index import Index, package_index
-from uv import find_uv_bin
 
 from kfp_bento.runtime.bentos.lock import bento_requirements, lock_requirements
 from kfp_bento.runtime.models import load_model
@@ -21,28 +19,6 @@ if TYPE_CHECKING:
 
 WHEEL = "mlflow-2.3.0-py3-none-any.whl"
 MODULE = "mlflow/utils/requirements_utils.py"
-SAVE = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import mlflow.sklearn, pandas as pd
-from mlflow.models import infer_signature
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
-data = pd.DataFrame({"town": ["a", "b", "a", "b"], "street": ["x", "y", "y", "x"]})
-model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
-model.fit(data, [0, 1, 0, 1])
-mlflow.sklearn.save_model(
-    model, sys.argv[1], signature=infer_signature(data, model.predict(data)), input_example=data
-)
-"""
-PREDICT = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import bentoml, mlflow.pyfunc, pandas as pd
-data = pd.DataFrame({"town": ["a", "b"], "street": ["x", "y"]}, dtype=object)
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(data).tolist())
-"""
 
 
 @pytest.fixture
@@ -158,59 +134,3 @@ def test_the_mlflow_that_logged_a_model_serves_it(
     )
     (tmp_path / "requirements.txt").write_text(line)
     assert asked in bento_requirements([load_model(tmp_path)])
-
-
-# From here on: MLflow as it was, and the real index.
-
-
-def make_environment(place: Path, python: str, *install: str) -> Path:
-    """Makes a virtual environment by a command of uv's; gives its interpreter."""
-    uv = find_uv_bin()
-    found = place / "bin" / "python"
-    # pyenv's shims answer for the versions of the moment only.
-    have = sorted(Path.home().glob(f".pyenv/versions/{python}.*/bin/python"))
-    chosen = str(have[-1]) if have else python
-    subprocess.run([uv, "venv", "-q", "--python", chosen, str(place)], check=True)
-    subprocess.run(
-        [uv, "pip", *install, "-q", "--only-binary", ":all:", "--python", str(found)],
-        check=True,
-    )
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("release", "learn", "python"),
-    [
-        ("1.30.0", "1.1.3", "3.10"),
-        ("2.3.2", "1.2.2", "3.11"),
-        ("2.8.1", "1.2.2", "3.11"),
-        ("2.14.3", "1.4.2", "3.11"),
-        ("2.22.0", "1.5.2", "3.12"),
-        ("3.1.4", "1.6.1", "3.12"),
-        ("3.6.0", "1.7.2", "3.13"),
-    ],
-)
-def test_a_model_of_an_old_mlflow_predicts_in_its_lock(
-    release: str, learn: str, python: str, tmp_path: Path
-) -> None:
-    wanted = (f"mlflow=={release}", f"scikit-learn=={learn}", "setuptools<81")
-    try:
-        old = make_environment(tmp_path / "old", python, "install", *wanted)
-    except subprocess.CalledProcessError:
-        pytest.skip(f"Python {python} is not to be had here")
-    subprocess.run([old, "-c", SAVE, tmp_path / "model"], check=True, cwd=tmp_path)
-
-    model = load_model(tmp_path / "model")
-    lock = tmp_path / "lock.txt"
-    lock.write_text(lock_requirements(bento_requirements([model]), [], python, tmp_path))
-    new = make_environment(tmp_path / "new", python, "sync", "--require-hashes", str(lock))
-    done = subprocess.run(
-        [new, "-c", PREDICT, tmp_path / "model"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.stdout.strip() == "[0, 1]"

@@ -46,6 +46,7 @@ def model(directory: Path, inputs: tuple[dict[str, Any], ...]) -> ModelVersion:
         (COLUMNS, {"dataframe_split": SPLIT}, RECORDS),
         (COLUMNS, {"dataframe_records": RECORDS}, RECORDS),
         (COLUMNS, {"inputs": RECORDS}, RECORDS),
+        (COLUMNS, {"inputs": [{**row, "label": 1} for row in RECORDS]}, RECORDS),
         (COLUMNS, {"inputs": {"a": 1.5, "b": "x"}}, RECORDS[:1]),
         (COLUMNS, {"inputs": {"a": [1.5, None], "b": ["x", "y"]}}, RECORDS),
         (COLUMNS, SPLIT, RECORDS),

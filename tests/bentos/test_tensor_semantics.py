@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import packed_models as samples
 from mlflow.types import Schema, TensorSpec
-from mlflow_judge import mlflow_server
+from mlflow_judge import as_text, mlflow_server, proof_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "served-values.md"
 NAN, INFINITY = float("nan"), float("inf")
@@ -95,7 +95,7 @@ def test_a_tensor_is_what_it_is_to_mlflow_or_refused(
         for state, value in {"value": DTYPES[dtype], **VALUES}.items()
     ]
     answers = ask(generate(model), *({"inputs": inputs} for *_, inputs in cells))
-    wrong = []
+    wrong, proven = [], proof_of(model)
     with mlflow_server(model.directory) as post:
         for (dtype, state, inputs), (status, answer) in zip(cells, answers, strict=True):
             their_status, their_answer = post({"inputs": inputs})
@@ -110,6 +110,7 @@ def test_a_tensor_is_what_it_is_to_mlflow_or_refused(
                 print(f"{shown[:200]}: {reason}")
             if (ours != theirs) != bool(reason) or (reason and ours != 400 and state != "value"):
                 wrong.append(shown)
+            assert proven({"inputs": inputs}) == as_text(status, answer), shown
             assert status == 200 or f'"{dtype}"' in json.dumps(answer), answer
     assert wrong == []
     reached = dict(zip((cell[:2] for cell in cells), answers, strict=True))["bytes", "value"]
@@ -125,6 +126,9 @@ def test_a_model_without_signature_gets_what_mlflow_gives_it_but_for_null_among_
     with mlflow_server(model.directory) as post:
         wanted = [post({"inputs": value})[1]["predictions"] for value in alike]
     assert [answer for _, answer in same] == wanted
+    proven = proof_of(model)
+    for value, answer in zip([*alike, [1, None]], [*same, numbers], strict=True):
+        assert proven({"inputs": value}) == as_text(*answer)
     assert numbers[1] == [{"kind": "array", "array": "ndarray [ 1. nan]", "dtype": "float64"}]
 
 

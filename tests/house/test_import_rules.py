@@ -13,7 +13,7 @@ ROAD = [
     *("models", "scan", "bentos", "proof"),
     *("images", "deployments", "checks", "promotion"),
 ]
-SHARED = {"errors", "http"}
+SHARED = {"concurrency", "errors", "http"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {
     "images": [
@@ -66,9 +66,15 @@ def test_runtime_leaves_kfp_to_local(path: Path) -> None:
 
 @pytest.mark.parametrize("stop", ROAD)
 def test_a_stop_imports_only_earlier_stops(stop: str) -> None:
-    allowed = {*ROAD[: ROAD.index(stop) + 1], *SHARED, "files", "programs", "requirements"}
+    below = {"files", "programs", "requirements", "storage"}
+    allowed = {*ROAD[: ROAD.index(stop) + 1], *SHARED, *below}
     for path in files("runtime", stop):
         assert rooms(imports(path)) <= allowed, identifier(path)
+
+
+def test_storage_knows_nothing_of_models_and_bentos() -> None:
+    for path in files("runtime", "storage"):
+        assert rooms(imports(path)) <= {*SHARED, "files", "storage"}, identifier(path)
 
 
 def against_the_order(stop: str) -> set[str]:

@@ -20,7 +20,11 @@ def write(number: int, record: dsl.Output[dsl.Artifact]):
 def refuse(number: int):
     from kfp_bento.runtime.errors import InvalidInput
 
-    raise InvalidInput(f"{number} is too small.\nIt must be 10.", hint="Give a larger number.")
+    try:
+        raise InvalidInput("The first error.", hint="None.")
+    except InvalidInput as error:
+        told = f"{number} is too small.\nIt must be 10."
+        raise InvalidInput(told, hint="Give a larger number.") from error
 
 
 @dsl.component(base_image="python", install_kfp_package=False)

@@ -36,7 +36,7 @@ def test_a_run_tells_its_steps_and_keeps_their_outputs(tmp_path: Path) -> None:
     assert list(run.seconds) == ["double", "write"]
 
 
-def test_a_step_that_refuses_is_quoted_with_its_hint(tmp_path: Path) -> None:
+def test_a_step_that_refuses_is_quoted_with_its_hint_whatever_the_cause(tmp_path: Path) -> None:
     with pytest.raises(LocalRunError) as failure:
         run_pipeline(f"{HERE}:refusing", {}, tmp_path)
     assert failure.value.message == "Step refuse failed: 6 is too small.\nIt must be 10."

@@ -41,7 +41,7 @@ def test_columns_get_the_types_of_the_signature(
     ("kind", "dtype"), [("boolean", "object"), ("double", "float64"), ("float", "float32")]
 )
 def test_a_missing_value_of_an_optional_column_stays_missing(kind: str, dtype: str) -> None:
-    given = [{"c": None}, {"c": 1}]
+    given = [{"c": None}, {"c": True if kind == "boolean" else 1}]
     table = model_inputs(given, [column(kind, required=False)])
     assert str(table["c"].dtype) == dtype
     assert table["c"].isna().tolist() == [True, False]
@@ -79,8 +79,12 @@ def test_what_is_left_out_is_not_null() -> None:
     assert list(model_inputs([{"d": 1.0}], specs).columns) == ["d"]
     table = model_inputs([{"d": 1.0}, {"c": None, "d": 2.0}, {"c": "x", "d": 3.0}], specs)
     assert table["c"].dtype == object
-    assert table["c"].tolist()[1:] == [None, "x"]
-    assert math.isnan(table["c"][0])
+    assert table["c"].isna().tolist() == [True, True, False]  # as pandas decides
+
+
+def test_a_column_that_the_signature_has_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="x is no column of the signature"):
+        model_inputs([{"c": 1.0, "x": 2}], [column("double")])
 
 
 def test_moments_keep_their_nanoseconds_and_may_be_a_day() -> None:

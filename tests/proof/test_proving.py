@@ -134,7 +134,7 @@ def test_a_model_that_cannot_answer_its_own_example_is_refused(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_bento_that_changes_its_own_files_is_refused(tmp_path: Path) -> None:
     write = "import os; open(os.environ.get('BENTO_PATH', '..') + '/more', 'w').close()\n"
-    with pytest.raises(BentoError, match="changed while it was being proven"):
+    with pytest.raises(BentoError, match="changed while it was being proven; the last was more"):
         prove(tmp_path, write + TWICE)
 
 

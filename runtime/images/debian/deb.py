@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.oci.decompression import ChunkReader, decompressed
+from kfp_bento.runtime.files import ChunkReader
+from kfp_bento.runtime.images.oci.decompression import decompressed
 from kfp_bento.runtime.images.oci.image import one_line
 from kfp_bento.runtime.images.oci.tar import CHUNK
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.oci.decompression import ChunkReader, decompressed
+from kfp_bento.runtime.files import ChunkReader
+from kfp_bento.runtime.images.oci.decompression import decompressed
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import ChunkReader
 from kfp_bento.runtime.images.oci.tar import CHUNK
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-
-
-class ChunkReader(io.RawIOBase):
-    """Chunks of bytes as a file that can be read once, but not searched."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one chunk goes."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        taken = min(len(buffer), len(self._rest))
-        buffer[:taken] = self._rest[:taken]
-        self._rest = self._rest[taken:]
-        return taken
 
 
 def decompressed(chunks: Iterator[bytes], what: str = "A layer") -> Iterator[bytes]:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from kfp_bento.runtime.concurrency import Stopped
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
-from kfp_bento.runtime.images.oci.concurrency import Stopped
 from kfp_bento.runtime.images.oci.image import OCI_LAYER, Layer
 from kfp_bento.runtime.images.oci.tar import TarEntry, tar_stream
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kfp_bento.runtime.images.oci.concurrency import run_all
+from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.images.oci.image import BlobSink, BlobSource, Descriptor, Placement
 
 AT_ONCE = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -56,6 +57,14 @@ def test_of_several_that_need_the_same_environment_one_makes_it(
         found = set(pool.map(use, range(4)))
     assert len(made) == len(found) == 1
     assert names(tmp_path / "cache/environments") == [found.pop().name]
+
+
+def test_another_python_is_looked_for_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its whole version our own is another one, too.
+    monkeypatch.setenv("PATH", f"{sys.base_prefix}/bin", prepend=os.pathsep)
+    found = environment.find_python(platform.python_version())
+    said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True)
+    assert said.stdout.split()[1] == platform.python_version()
 
 
 def test_what_cannot_be_installed_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,0 +1,283 @@
+"""Bentos handed on as archives, and taken in from anybody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kfp_bento.runtime.bentos.archive_formats import DIRECTORY, target_of
+from kfp_bento.runtime.bentos.archive_reading import unpack
+from kfp_bento.runtime.bentos.archive_writing import write_archive
+from kfp_bento.runtime.bentos.bento import Bento, load_bento
+from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
+from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    parse_json,
+    put_in_place,
+    read_small_file,
+    reading,
+    scratch_beside,
+    scratch_inside,
+)
+from kfp_bento.runtime.models import RECORD_NAME, model_files
+from kfp_bento.runtime.storage import local_path, open_place
+
+Progress = Callable[[int, int], None]
+
+_DIGEST, _TAG = "bento-digest", "bento-tag"
+_OLD_FILE = "bentoml.yml"
+
+
+@dataclass(frozen=True)
+class ExportedBento:
+    """Where a bento went.
+
+    Attributes:
+        tag: The bento's tag.
+        digest: The bento's digest, over its files.
+        uri: The archive's address.
+        format: One of `FORMATS`.
+        sha256: SHA-256 of the archive in hexadecimal; "" for a directory.
+        size: Bytes of the archive; of all files for a directory.
+    """
+
+    tag: str
+    digest: str
+    uri: str
+    format: str
+    sha256: str
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the value as JSON-able data."""
+        return asdict(self)
+
+
+def export_bento(
+    bento: Bento, uri: str, archive_format: str = "", *, progress: Progress | None = None
+) -> ExportedBento:
+    """Put a bento, models included, into one archive at an address.
+
+    The archive is there only once it is whole. The same bento gives the same archive.
+
+    Args:
+        bento: What `load_bento` gave.
+        uri: Where it goes, as `open_place` takes it; with a slash at its end a folder.
+        archive_format: One of `FORMATS`; "" for what the name says, else `bento`.
+        progress: Told the bytes sent and the bytes in all.
+
+    Raises:
+        BentoError: The bento lacks a model, or changes meanwhile.
+        InvalidInput: The address or the format makes no sense.
+        StorageError: The archive cannot be written there.
+    """
+    _require_models(bento.directory)
+    name = f"{bento.name}-{bento.version}"
+    address, chosen = target_of(uri, archive_format, name)
+    files = model_files(bento.directory, leave_out=frozenset())
+    if chosen == DIRECTORY:
+        return _export_directory(bento, files, address)
+    place = open_place(address)
+    facts = {_DIGEST: bento.digest, _TAG: bento.tag}
+    made = scratch_inside(_room(address), "kfp-bento-export-")
+    with _disk("The archive cannot be made"), made as scratch:
+        write_archive(files, scratch / "archive", chosen)
+        stored = place.write(scratch / "archive", facts=facts, progress=progress)
+    return ExportedBento(bento.tag, bento.digest, place.address, chosen, stored.sha256, stored.size)
+
+
+def import_bento(
+    uri: str, to: Path, *, sha256: str = "", progress: Progress | None = None
+) -> Bento:
+    """Take a bento in: one that was exported here, or by `bentoml export`, or a directory.
+
+    The directory is there only once it is whole. Nothing of the bento is run.
+
+    Args:
+        uri: Where it is, as `open_place` takes it.
+        to: The directory that receives it; a bento that is there already is replaced.
+        sha256: What the archive's SHA-256 has to be; by default what was recorded with it.
+        progress: Told the bytes read and the bytes in all.
+
+    Raises:
+        BentoError: It is no bento, is not the one that was recorded, lacks a model, or the
+            archive holds what no bento needs.
+        InvalidInput: The address makes no sense, or something else is at the destination.
+        StorageError: It cannot be read, or is not what was recorded.
+    """
+    _check_destination(to)
+    source = local_path(uri)
+    if source is not None and source.is_dir():
+        return _from_directory(source, to)
+    fetched = to.with_name(f"{to.name}.fetched")
+    try:
+        place = open_place(uri)
+        found = place.read(fetched, sha256=sha256, progress=progress)
+        with _disk("The archive cannot be unpacked"), scratch_beside(to) as scratch:
+            tree = scratch / "tree"
+            tree.mkdir()
+            unpack(fetched, tree)
+            bento = _settled(_top(tree), found.facts, home=None)
+            return _placed(bento, to)
+    finally:
+        fetched.unlink(missing_ok=True)
+
+
+def _from_directory(source: Path, to: Path) -> Bento:
+    files = model_files(source, leave_out=frozenset())
+    with _disk("The bento cannot be copied"), scratch_beside(to) as scratch:
+        _copy(files, scratch / "tree")
+        # `<home>/bentos/<name>/<version>` has its models in `<home>/models`.
+        bento = _settled(_top(scratch / "tree"), {}, home=source.resolve().parents[2])
+        return _placed(bento, to)
+
+
+def _export_directory(bento: Bento, files: Mapping[str, Path], address: str) -> ExportedBento:
+    to = local_path(address)
+    if to is None:
+        raise InvalidInput(
+            "A directory can be exported to this machine only: in a bucket it would be there in "
+            "parts while it is written.",
+            hint="Choose another format, such as bento or tar.gz.",
+        )
+    _check_destination(to)
+    with _disk("The bento cannot be copied"), scratch_beside(to) as scratch:
+        _copy(files, scratch / "tree")
+        put_in_place(scratch / "tree", to)
+    size = sum(file.stat().st_size for file in files.values())
+    return ExportedBento(bento.tag, bento.digest, str(to), DIRECTORY, "", size)
+
+
+def _settled(directory: Path, facts: Mapping[str, str], *, home: Path | None) -> Bento:
+    """Bring missing models in, and make sure that it is the bento that was recorded."""
+    _bring_models(directory, home)
+    bento = load_bento(directory)
+    for said in (facts.get(_DIGEST, ""), _recorded_digest(directory, bento)):
+        if said and said != bento.digest:
+            raise BentoError(
+                f"The bento {bento.tag} has the digest {bento.digest}, but {said} was recorded.",
+                hint="It was changed or damaged: export it again.",
+            )
+    return bento
+
+
+def _placed(bento: Bento, to: Path) -> Bento:
+    put_in_place(bento.directory, to)
+    return replace(bento, directory=to)
+
+
+def _recorded_digest(directory: Path, bento: Bento) -> str:
+    """Give the digest that the record beside bento.yaml states of this very bento, or ""."""
+    try:
+        facts = parse_json(read_small_file(directory / RECORD_NAME, JSON_LIMIT))
+    except (OSError, ValueError):
+        return ""
+    same = (facts.get("name"), facts.get("version")) == (bento.name, bento.version)
+    return str(facts.get("digest", "")) if same else ""
+
+
+def _top(tree: Path) -> Path:
+    """Give the folder with the bento: the top, or the only folder there."""
+    if (tree / BENTO_FILE).is_file():
+        return tree
+    inside = list(tree.iterdir())
+    if len(inside) == 1 and (inside[0] / BENTO_FILE).is_file():
+        return inside[0]
+    if any((folder / _OLD_FILE).is_file() for folder in (tree, *inside)):
+        raise BentoError(
+            "This is a bundle of BentoML 0.x, which has another layout than a bento.",
+            hint="Save its model with MLflow and build a bento of it: kfp-bento bento build.",
+        )
+    raise BentoError(
+        f"There is no {BENTO_FILE} in it, so this is no bento.",
+        hint="Give what `bentoml export` or `kfp-bento bento export` wrote.",
+    )
+
+
+def _require_models(directory: Path) -> None:
+    missing = _missing_models(directory)
+    if missing:
+        raise BentoError(
+            f"The bento needs the model {missing[0]}, which is not in it.",
+            hint="Take it in with `kfp-bento bento import` first, on the machine whose BentoML "
+            "store has the model.",
+        )
+
+
+def _missing_models(directory: Path) -> list[str]:
+    """Give the tags of models that BentoML would look up in its own store."""
+    models = read_bento_file(directory).models
+    return [
+        model.tag
+        for model in models
+        if model.registry == "bentoml" and not (directory / _folder(model.tag)).is_dir()
+    ]
+
+
+def _folder(tag: str) -> Path:
+    name, _, version = tag.partition(":")
+    parts = (name, version)
+    if any(part in ("", ".", "..") or "/" in part for part in parts):
+        raise BentoError(
+            f"The bento names a model {tag!a}, which is no name:version.",
+            hint="Build the bento again.",
+        )
+    return Path("models", *parts)
+
+
+def _bring_models(directory: Path, home: Path | None) -> None:
+    """Copy models that the bento only names out of the BentoML store of this machine."""
+    own = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    for tag in _missing_models(directory):
+        folder = _folder(tag)
+        stores = [store for store in (home, own) if store and (store / folder).is_dir()]
+        if not stores:
+            raise BentoError(
+                f"The bento needs the model {tag}, which is neither in it nor in the BentoML "
+                f"store {own}.",
+                hint="Export it where it was built with `bentoml export`, which puts models in.",
+            )
+        _copy(model_files(stores[0] / folder, leave_out=frozenset()), directory / folder)
+        (directory / folder.parent / "latest").write_text(folder.name)
+
+
+def _copy(files: Mapping[str, Path], into: Path) -> None:
+    """Copy files, and of their modes whether they can be run."""
+    into.mkdir(parents=True)
+    for relative, file in files.items():
+        target = into / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        if os.access(file, os.X_OK):
+            mode = target.stat().st_mode
+            target.chmod(mode | (mode & 0o444) >> 2)
+
+
+def _disk(problem: str) -> AbstractContextManager[None]:
+    return reading(problem, BentoError, hint="Check the directory, its permissions and free space.")
+
+
+def _room(address: str) -> Path:
+    """Give the folder in which an archive is made: beside where it goes, if that is a file."""
+    target = local_path(address)
+    if target is None:
+        return Path(tempfile.gettempdir())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.parent
+
+
+def _check_destination(to: Path) -> None:
+    if not to.exists() or (to / BENTO_FILE).is_file():
+        return
+    if not to.is_dir() or any(to.iterdir()):
+        raise InvalidInput(
+            f"{to} exists and is not a bento; it is left as it is.",
+            hint="Choose a new directory, or empty this one.",
+        )
