@@ -26,7 +26,7 @@ demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serv
 
 # Three at a time, also on two processors: a good part of the tests is waiting for servers.
 test: $(VENV)/.dev test-tools ## Run the tests, with real services
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev test-tools ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -n 2 -m slow

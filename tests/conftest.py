@@ -26,9 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["free_port"]
 
 
+LONGEST = (
+    *("test_demo", "test_serve_model", "test_builder_killed", "test_debian", "test_failures"),
+    *("test_deployment_commands", "test_comparison", "test_served_bentos", "test_build_bento"),
+    *("test_guarded_services", "test_registry_faults", "test_suite_image", "test_proving"),
+)
+"""Files that take longest, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let whole roads go first: a file is one worker's, and the other would wait at the end."""
-    items.sort(key=lambda item: "/tests/local/" not in item.path.as_posix())
+    """Let what takes long go first: a file is one worker's, and the others would wait at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,7 +86,7 @@ def test_one_that_a_killed_process_left_half_made_is_not_used(tmp_path: Path) ->
         "import os, sys\n"
         "from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[3])\n"
-        "from test_environment import bento\n"
+        "from test_locked_environment import bento\n"
         "from kfp_bento.runtime.proof import environment\n"
         "make = environment._make\n"
         "def killed(*arguments):\n"
