@@ -35,7 +35,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what takes long go first: a file is one worker's, and the others would wait at the end."""
+    """Let what takes long go first: a file is one worker's, and others would wait at the end."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
