@@ -359,7 +359,7 @@ def kill_at_requests(builder: Builder, registry: str, name: str, every: int) -> 
 def test_a_builder_killed_at_some_request_leaves_the_old_or_the_new_image(
     builder: Builder, oci_registry: str
 ) -> None:
-    assert kill_at_requests(builder, oci_registry, "killed/some", every=8) >= 3
+    assert kill_at_requests(builder, oci_registry, "killed/some", every=12) >= 3
     assert builder.leftovers() == []
 
 
