@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # not longer: builders of images read it too
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where environments are kept; workers share it."""
     base = tmp_path_factory.getbasetemp()
