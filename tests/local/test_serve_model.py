@@ -20,21 +20,22 @@ from kfp_bento.runtime.models import ModelVersion
 
 COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled" / "serve_model.yaml"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
-    with local_target(tmp_path_factory.mktemp("target")) as target:
+def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[LocalTarget]:
+    with local_target(tmp_path_factory.mktemp("target"), cache=shared_cache) as target:
         yield target
 
 
-def environment(target: LocalTarget) -> dict[str, str]:
-    return {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": f"{target.directory}/cache"}
+@pytest.fixture(scope="module")
+def environment(target: LocalTarget, shared_cache: Path) -> dict[str, str]:
+    return {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": str(shared_cache)}
 
 
 def serve_model(
-    model_uri: str, tracking_uri: str, registry: str, target: LocalTarget, directory: Path
+    model_uri: str, tracking_uri: str, registry: str, environment: dict[str, str], directory: Path
 ) -> Run:
     return run_pipeline(
         str(COMPILED),
@@ -46,10 +47,7 @@ def serve_model(
             "promote_alias": "live",
         },
         directory,
-        environment={
-            ADDRESS_VARIABLE: target.address,
-            "KFP_BENTO_CACHE": f"{target.directory}/cache",
-        },
+        environment=environment,
     )
 
 
@@ -57,12 +55,14 @@ def serve_model(
 def run(
     mlflow_server: str,
     oci_registry: str,
-    target: LocalTarget,
+    environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     log_wine_model("served wine")
     uri = "models:/served wine/1"
-    return serve_model(uri, mlflow_server, oci_registry, target, tmp_path_factory.mktemp("run"))
+    return serve_model(
+        uri, mlflow_server, oci_registry, environment, tmp_path_factory.mktemp("run")
+    )
 
 
 def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
@@ -125,7 +125,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     wine_model: ModelVersion,
     mlflow_server: str,
     oci_registry: str,
-    target: LocalTarget,
+    environment: dict[str, str],
     tmp_path: Path,
 ) -> None:
     from mlflow import MlflowClient
@@ -141,12 +141,16 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
         "bento_verify": False,
     }
     with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
-        run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+        run_pipeline("serve_model", arguments, tmp_path, environment=environment)
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
 
 
 def test_the_same_road_ends_at_a_plain_deployment(
-    wine_model: ModelVersion, mlflow_server: str, target: LocalTarget, tmp_path: Path
+    wine_model: ModelVersion,
+    mlflow_server: str,
+    target: LocalTarget,
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     arguments = {
         "model_uri": "models:/wine/1",
@@ -157,7 +161,7 @@ def test_the_same_road_ends_at_a_plain_deployment(
         "deploy_target": "workload",
         "deploy_options": {"termination_seconds": 30},
     }
-    run = run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+    run = run_pipeline("serve_model", arguments, tmp_path, environment=environment)
     assert run.record("deploy-bento", "release")["url"] == target.services[-1].url
     manifest = (run.output("deploy-bento", "manifests") / "deployment-wine.yaml").read_text()
     assert "terminationGracePeriodSeconds: 30\n" in manifest
