@@ -129,7 +129,7 @@ def serve_with(deploy, *, name: str):
         with_record_key(scanned, record_secret)
 
         bento = build_bento(
-            model=pulled.outputs["model"],
+            models=pulled.outputs["model"],
             scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,

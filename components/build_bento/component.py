@@ -12,7 +12,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def build_bento(
-    model: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Model],
     bento: dsl.Output[dsl.Model],
     golden: dsl.Output[dsl.Artifact],
     bento_name: str = "",
@@ -37,7 +37,7 @@ def build_bento(
     asked the same there. The step fails where the model does not load or the answers differ.
 
     Args:
-        model: A model directory from pull_model.
+        models: The models from pull_model.
         bento: The bento directory, models included; its metadata says tag and digest.
         golden: Requests and the answers that are right for them, for smoke_test and
             compare_predictions.
@@ -71,14 +71,9 @@ def build_bento(
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import bentos, models, proof, scan
+    from kfp_bento.runtime import bentos, proof, scan
 
-    loaded = [
-        scan.let_pass(
-            scan_verdict,
-            models.load_model(Path(model.path), record=model.metadata.get("record", "")),
-        )
-    ]
+    loaded = scan.load_scanned(models, scan_verdict)
     built = bentos.build_bento(
         loaded,
         Path(bento.path),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.scan.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -93,6 +95,21 @@ class ScanReport:
             "summary": self.summary,
             "model_digest": self.model_digest,
         }
+
+
+def load_scanned(artifact: Any, verdict: Mapping[str, Any]) -> list[ModelVersion]:
+    """Read the models of an input artifact to go on with, unless a scan did not let them pass.
+
+    Args:
+        artifact: What pull_model hands on: its `path`, and `record` of its metadata.
+        verdict: What `ScanReport.verdict` gave; empty where nobody scanned.
+
+    Raises:
+        InvalidInput: It is no verdict, or one on another model.
+        ModelError: The scan did not let it pass, or there is no such model.
+    """
+    record = str((getattr(artifact, "metadata", None) or {}).get("record", ""))
+    return [let_pass(verdict, load_model(Path(artifact.path), record=record))]
 
 
 def let_pass(verdict: Mapping[str, Any], model: ModelVersion) -> ModelVersion:

@@ -42,9 +42,9 @@ def test_the_building_step_takes_another_python(
     old = "{loader_module: x, python_version: 3.8.5}"
     (Path(model.path) / "MLmodel").write_text(f"flavors: {{python_function: {old}}}\n")
     with pytest.raises(InvalidInput, match=r"Python '3\.8'"):
-        build_bento.python_func(model=model, bento=bento, golden=artifact("golden"))
+        build_bento.python_func(models=model, bento=bento, golden=artifact("golden"))
     build_bento.python_func(
-        model=model,
+        models=model,
         bento=bento,
         golden=artifact("golden"),
         python_version="3.11",

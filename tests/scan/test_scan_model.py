@@ -39,8 +39,9 @@ from kfp_bento.components import build_bento, scan_model
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import load_model
-from kfp_bento.runtime.scan import ScanReport, let_pass
+from kfp_bento.runtime.scan import ScanReport
 from kfp_bento.runtime.scan import scan_model as scan_one
+from kfp_bento.runtime.scan.report import let_pass
 
 FRAME = pd.DataFrame({"a": [1.0, 2, 3, 4] * 5, "b": ["x", "y", "x", "z"] * 5})
 TARGET = np.array([0, 1, 0, 1] * 5)
@@ -312,7 +313,7 @@ def test_the_components_hand_the_verdict_on(tmp_path: Path) -> None:
     assert made["metrics"].metadata["dangerous"] == 1
     assert "`os.system`" in Path(made["summary"].path).read_text()
     with pytest.raises(ModelError, match=r"os\.system"):
-        build_bento.python_func(model=model, bento=bento, golden=golden, scan_verdict=verdict)
+        build_bento.python_func(models=model, bento=bento, golden=golden, scan_verdict=verdict)
     assert not Path(bento.path).exists()
 
 
