@@ -1,4 +1,4 @@
-"""An existing registry version, taken to a checked and promoted service."""
+"""Existing registry versions, taken to a checked and promoted service."""
 
 from kfp import dsl
 
@@ -21,7 +21,7 @@ from kfp_bento.pipelines.credentials import (
 
 
 def serve_with(deploy, *, name: str):
-    """Make the pipeline that takes a registry version to a service, by a component of one's choice.
+    """Make the pipeline that takes registry versions to a service, by a component of one's choice.
 
     Args:
         deploy: deploy_bento, or a component of one's own with these inputs of it: target, image,
@@ -35,7 +35,7 @@ def serve_with(deploy, *, name: str):
 
     @dsl.pipeline(name=name)
     def serve(
-        model_uri: str,
+        model_uris: list,
         image_destination: str,
         promote_alias: str,
         mlflow_tracking_uri: str = "",
@@ -70,19 +70,21 @@ def serve_with(deploy, *, name: str):
         check_absolute_tolerance: float = 1e-9,
         check_timeout_seconds: int = 300,
     ):
-        """Pull a model, build bento and image, deploy, check what is served, move the alias.
+        """Pull models, build bento and image, deploy, check what is served, move the alias.
 
         Args:
-            model_uri: MLflow model URI; an alias is resolved once, in the first step.
+            model_uris: MLflow model URIs, one or more, each also as NAME=URI, where NAME is the
+                model's in the bento; aliases are resolved once, in the first step.
             image_destination: registry/repository[:tag] that the image is pushed to.
-            promote_alias: Registry alias that moves to the version after its checks passed.
+            promote_alias: Registry alias that moves to the versions after their checks passed,
+                on all models or on none.
             mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
                 tracking_uri that they are for; may be absent.
             scan_policy: What comes of a model that runs code when it is loaded: off does not look,
                 warn reports it, enforce refuses it before anything is built.
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
-            bento_name: Name of the bento; empty takes the model's name.
+            bento_name: Name of the bento; empty takes the first model's, by the alphabet.
             bento_show_example: Show a row of the model's input example on the service's API page.
             bento_python_version: Python of the bento, such as 3.11; empty takes the model's.
             bento_requirements: Requirements to lock besides the model's own, one per item.
@@ -120,16 +122,16 @@ def serve_with(deploy, *, name: str):
             check_absolute_tolerance: Allowed absolute difference between served and expected.
             check_timeout_seconds: How long to wait for readiness.
         """
-        pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
+        pulled = pull_model(model_uris=model_uris, tracking_uri=mlflow_tracking_uri)
         pulled.set_caching_options(False)  # an alias must be looked up anew in every run
         with_mlflow_credentials(pulled, mlflow_secret)
         with_record_key(pulled, record_secret)
 
-        scanned = scan_model(model=pulled.outputs["model"], policy=scan_policy, allow=scan_allow)
+        scanned = scan_model(models=pulled.outputs["models"], policy=scan_policy, allow=scan_allow)
         with_record_key(scanned, record_secret)
 
         bento = build_bento(
-            model=pulled.outputs["model"],
+            models=pulled.outputs["models"],
             scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
             show_example=bento_show_example,
@@ -191,7 +193,7 @@ def serve_with(deploy, *, name: str):
         comparison.after(smoke)
 
         promoted = promote_model(
-            model=pulled.outputs["model"],
+            models=pulled.outputs["models"],
             smoke_report=smoke.outputs["report"],
             comparison_report=comparison.outputs["report"],
             alias=promote_alias,

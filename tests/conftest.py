@@ -114,8 +114,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 def wine_model(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """Version 1 of the registered model "wine" (alias "champion"), pulled once. Do not modify."""
     import mlflow
-
-    from kfp_bento.runtime.models import pull_model
+    from pulled_model import pull_model
 
     log_wine_model("wine")
     mlflow.MlflowClient().set_registered_model_alias("wine", "champion", "1")

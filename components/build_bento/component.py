@@ -1,4 +1,4 @@
-"""Build a bento around a model."""
+"""Build a bento around models."""
 
 import os
 
@@ -12,7 +12,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def build_bento(
-    model: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Model],
     bento: dsl.Output[dsl.Model],
     golden: dsl.Output[dsl.Artifact],
     bento_name: str = "",
@@ -37,11 +37,11 @@ def build_bento(
     asked the same there. The step fails where the model does not load or the answers differ.
 
     Args:
-        model: A model directory from pull_model.
+        models: The models from pull_model.
         bento: The bento directory, models included; its metadata says tag and digest.
         golden: Requests and the answers that are right for them, for smoke_test and
             compare_predictions.
-        bento_name: Name of the bento; empty takes the registered model's name.
+        bento_name: Name of the bento; empty takes the first model's, by the alphabet.
         service_source: Directory or file with a BentoML service of your own; empty generates one.
         extra_requirements: Requirements to lock besides the model's own, one per item.
         show_example: Show the first row of the model's input example, which may be somebody's data,
@@ -56,7 +56,7 @@ def build_bento(
             or base64 with media_type; method, headers, label and expect (model or service).
         relative_tolerance: Allowed difference of floats relative to the expected value.
         absolute_tolerance: Allowed difference of floats in the value's own unit.
-        scan_verdict: The verdict of scan_model on this model; one that did not pass is refused.
+        scan_verdict: The verdict of scan_model on these models; one that did not pass is refused.
             Empty where nobody scanned.
         protocols: What a generated service speaks besides JSON on /predict: mlflow (/invocations),
             v2 (the Open Inference Protocol) and v1 (KServe's).
@@ -71,14 +71,9 @@ def build_bento(
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import bentos, models, proof, scan
+    from kfp_bento.runtime import bentos, proof, scan
 
-    loaded = [
-        scan.let_pass(
-            scan_verdict,
-            models.load_model(Path(model.path), record=model.metadata.get("record", "")),
-        )
-    ]
+    loaded = scan.load_scanned(models, scan_verdict)
     built = bentos.build_bento(
         loaded,
         Path(bento.path),

@@ -26,7 +26,6 @@ from kfp_bento.runtime.bentos.lock import (
     users_requirements,
 )
 from kfp_bento.runtime.bentos.model_code import check_model_code
-from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
 from kfp_bento.runtime.bentos.service_source import (
     EVERY_PROTOCOL,
     SERVICE_MODULE,
@@ -43,7 +42,7 @@ from kfp_bento.runtime.bentos.tree import (
 )
 from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
-from kfp_bento.runtime.models import tree_digest
+from kfp_bento.runtime.models import is_tag_name, tag_name, tree_digest
 from kfp_bento.runtime.requirements import AllowedSources, allowed_sources
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
         raise InvalidInput("A bento needs at least one model.", hint="Pull a model first.")
     made = tuple(
         BentoModel(
-            tag=f"{model_name(model)}:{model.content_digest.removeprefix('sha256:')[:16]}",
+            tag=f"{model.name_in_bento}:{model.content_digest.removeprefix('sha256:')[:16]}",
             digest=model.content_digest,
             provenance=model.to_dict(),
         )

@@ -30,7 +30,7 @@ def _speech(protocols: list[str] | None, max_batch_size: int, max_latency_ms: in
 def build(
     model_directories: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL_DIR", help="Pulled or plain MLflow model folders."),
+        typer.Argument(metavar="MODEL_DIR", help="What model pull filled, or plain MLflow models."),
     ],
     to: Annotated[Path, typer.Option("--to", help="Directory that receives the bento.")],
     name: Annotated[str, typer.Option(help="Name of the bento; default: the model's.")] = "",
@@ -111,7 +111,9 @@ def build(
     asked = proof.read_requests(requests) if requests else []
     golden_file = to.absolute().with_name(f"{to.absolute().name}.golden.json")
     with working("building the bento", quiet=json) as tell:
-        loaded = [models.load_model(directory) for directory in model_directories]
+        loaded = [
+            model for directory in model_directories for model in models.load_models(directory)
+        ]
         bento = bentos.build_bento(
             loaded,
             to,

@@ -216,7 +216,14 @@ def test_a_step_of_a_local_run_that_fails(
     mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
 ) -> None:
     done = kfp_bento(
-        *("run", "serve_model", "--to", tmp_path / "run", "-p", "model_uri=models:/wine@nowhere"),
+        *(
+            "run",
+            "serve_model",
+            "--to",
+            tmp_path / "run",
+            "-p",
+            'model_uris=["models:/wine@nowhere"]',
+        ),
         *("-p", f"mlflow_tracking_uri={mlflow_server}", "-p", "promote_alias=prod"),
         *("-p", f"image_destination=oci:{tmp_path / 'image'}"),
     )
@@ -228,7 +235,7 @@ def test_a_step_of_a_local_run_that_fails(
 
 
 def test_a_parameter_that_is_missing() -> None:
-    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uri")
+    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uris")
 
 
 @pytest.mark.parametrize(

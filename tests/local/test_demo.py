@@ -110,12 +110,12 @@ def test_what_is_served_is_what_the_registry_predicts(summary: dict[str, Any]) -
 
 def test_the_alias_moved_to_the_version_that_was_trained(summary: dict[str, Any]) -> None:
     assert summary["promoted"]["alias"] == "champion"
-    assert summary["model"]["uri"] == "models:/wine/1"
-    assert summary["promoted"]["version"] == "1"
+    assert summary["models"][0]["uri"] == "models:/wine/1"
+    assert summary["promoted"]["models"][0]["version"] == "1"
 
 
 def test_the_summary_tells_every_stop(summary: dict[str, Any]) -> None:
-    assert summary["model"]["digest"].startswith("sha256:")
+    assert summary["models"][0]["digest"].startswith("sha256:")
     assert summary["bento"]["tag"].startswith("wine:")
     assert summary["image"]["reference"].endswith(summary["image"]["digest"])
     kinds = [layer["kind"] for layer in summary["image"]["layers"]]
@@ -176,7 +176,7 @@ def test_two_runs_give_the_same_bytes(summary: dict[str, Any], elsewhere: dict[s
     ]
     assert digests[0] == digests[1]
     assert elsewhere["image"]["digest"] == summary["image"]["digest"]
-    assert elsewhere["model"]["run_id"] != summary["model"]["run_id"]
+    assert elsewhere["models"][0]["run_id"] != summary["models"][0]["run_id"]
 
 
 def test_the_manifests_are_those_of_the_image(summary: dict[str, Any], place: Path) -> None:

@@ -163,8 +163,18 @@ def test_training_is_joined_to_serving() -> None:
 
     pipeline = train_to_serve(train, name="mine")
     inputs = pipeline.component_spec.inputs
-    assert set(inputs) == {"rows", *serve_model.component_spec.inputs} - {"model_uri"}
+    assert set(inputs) == {"rows", *serve_model.component_spec.inputs} - {"model_uris"}
     assert not inputs["rows"].optional
+
+
+def test_training_that_registers_several_models_is_joined_to_serving() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def train(mlflow_tracking_uri: str = "") -> list:
+        return ["models:/fraud/1", "models:/risk/1"]
+
+    dag = train_to_serve(train, name="mine").pipeline_spec.root.dag
+    given = dag.tasks["pull-model"].inputs.parameters["model_uris"]
+    assert given.task_output_parameter.producer_task == "train"
 
 
 def test_a_training_component_without_a_model_uri_is_refused() -> None:

@@ -26,25 +26,27 @@ def layer(kind: str, size: int, origin: str = "built") -> dict[str, Any]:
 
 
 _PROMOTED: dict[str, Any] = {
-    "model": {
-        "uri": "models:/wine/4",
-        "name": "wine",
-        "version": "4",
-        "run_id": "e0dcfa8cf23e478f92f9348174530df7",
-        "digest": MODEL_DIGEST,
-        "size": 4213,
-        "flavors": ["python_function", "sklearn"],
-        "python_version": "3.11.7",
-        "requirements": ["mlflow==3.17.2", "scikit-learn==1.9.1"],
-        "signature": {
-            "inputs": [
-                {"name": "alcohol", "type": "double", "required": True},
-                {"name": "hue", "type": "double", "required": False},
-            ],
-            "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
-            "params": [],
+    "models": [
+        {
+            "uri": "models:/wine/4",
+            "name": "wine",
+            "version": "4",
+            "run_id": "e0dcfa8cf23e478f92f9348174530df7",
+            "digest": MODEL_DIGEST,
+            "size": 4213,
+            "flavors": ["python_function", "sklearn"],
+            "python_version": "3.11.7",
+            "requirements": ["mlflow==3.17.2", "scikit-learn==1.9.1"],
+            "signature": {
+                "inputs": [
+                    {"name": "alcohol", "type": "double", "required": True},
+                    {"name": "hue", "type": "double", "required": False},
+                ],
+                "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
+                "params": [],
+            },
         },
-    },
+    ],
     "bento": {
         "name": "wine",
         "version": "ff201666d239ce13",
@@ -110,12 +112,17 @@ _PROMOTED: dict[str, Any] = {
     ],
     "prediction": {"served": [0, 1, 2], "expected": [0, 1, 2]},
     "promoted": {
-        "name": "wine",
         "alias": "champion",
-        "version": "4",
-        "previous": "3",
         "changed": True,
-        "history_tag": "kfp-bento.promoted.champion.1",
+        "models": [
+            {
+                "name": "wine",
+                "version": "4",
+                "previous": "3",
+                "changed": True,
+                "history_tag": "kfp-bento.promoted.champion.1",
+            },
+        ],
     },
     "seconds": {
         "tracking-server": 5.8,
