@@ -5,7 +5,12 @@ from kfp_bento.runtime.proof.comparing import answer_differences
 from kfp_bento.runtime.proof.content import Content
 from kfp_bento.runtime.proof.differences import Difference
 from kfp_bento.runtime.proof.environment import locked_environment
-from kfp_bento.runtime.proof.golden import Golden, GoldenRequest, load_given_golden
+from kfp_bento.runtime.proof.golden import (
+    Golden,
+    GoldenRequest,
+    load_given_golden,
+    request_headers,
+)
 from kfp_bento.runtime.proof.proving import golden_answers
 from kfp_bento.runtime.proof.request_files import given_requests
 from kfp_bento.runtime.proof.requests import SYNTHETIC
@@ -22,4 +27,5 @@ __all__ = [
     "golden_answers",
     "load_given_golden",
     "locked_environment",
+    "request_headers",
 ]

@@ -28,7 +28,8 @@ def read_parts(value: Any) -> dict[str, list[dict[str, str]]]:
             base64, and filename and media_type as need be; or a list of these.
 
     Returns:
-        By name a list of objects with `text` or `base64`, and `filename` and `media_type`.
+        By name, in the order of names, a list of objects with `text` or `base64`, and `filename`
+        and `media_type`.
 
     Raises:
         ValueError: It is no such thing; the field is named.
@@ -39,7 +40,8 @@ def read_parts(value: Any) -> dict[str, list[dict[str, str]]]:
         _line(name, "the name of a field"): [
             _part(one, str(name)) for one in (given if isinstance(given, list) else [given])
         ]
-        for name, given in value.items()
+        # Neither KFP nor a sealed record keeps the order of an object's fields.
+        for name, given in sorted(value.items(), key=lambda item: str(item[0]))
     }
     if sum(map(len, found.values())) > MOST_PARTS:
         raise ValueError(f"multipart has more than {MOST_PARTS} fields")
