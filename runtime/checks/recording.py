@@ -86,6 +86,8 @@ class Recording:
         answer: HttpAnswer,
     ) -> None:
         """Keep a request and write the file, unless it is one that should not be asked again."""
+        if _is_own_page(path):
+            return
         with self._lock:
             reason = _reason_against(path, answer) or self._too_much(body, answer)
             if reason:
@@ -265,11 +267,15 @@ def _asked(
         ) from error
 
 
+def _is_own_page(path: str) -> bool:
+    """Say whether a path is one of BentoML itself, which every service has."""
+    plain = urlsplit(path).path
+    return plain in _OWN_PAGES or plain.startswith("/static_content/")
+
+
 def _reason_against(path: str, answer: HttpAnswer) -> str:
     """Say why a request should not be asked again by the checks; "" where it may."""
     parts = urlsplit(path)
-    if parts.path in _OWN_PAGES or parts.path.startswith("/static_content/"):
-        return "pages of BentoML itself are not kept"
     if any(names_secret(name.replace("-", "_")) for name, _ in parse_qsl(parts.query)):
         return f"{parts.path} has a secret in its query, and is not kept"
     if answer.status >= 500 or answer.status in (401, 403):

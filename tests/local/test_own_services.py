@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wine import log_wine_model
 
+from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import ADDRESS_VARIABLE, local_target, run_pipeline
 from kfp_bento.runtime.local.runs import Run
@@ -148,6 +149,17 @@ def test_a_service_without_a_model_is_asked_pictures_and_answers_them(
     golden = done.record("build-bento", "golden")["requests"]
     assert golden[0]["answer"]["body"]["json"] == {"width": 1, "height": 1, "threshold": 0.5}
     assert golden[1]["answer"]["body"]["base64"] == base64.b64encode(PICTURE).decode()
+
+
+def test_a_service_is_an_artifact_too(target: LocalTarget, tmp_path: Path) -> None:
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact/service.py").write_text(PICTURES)
+    place = str(tmp_path / "artifact")
+    done = run_pipeline(
+        "tests.local.sample_pipelines:service_artifact", {"place": place}, tmp_path / "run"
+    )
+    bento = load_bento(done.output("build-bento", "bento"))
+    assert (bento.name, bento.service, bento.models) == ("pictures", "service:Pictures", ())
 
 
 def test_a_service_that_answers_otherwise_each_time_fails_the_build(
