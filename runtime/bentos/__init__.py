@@ -12,9 +12,10 @@ from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
 from kfp_bento.runtime.bentos.exchange import export_bento, import_bento
 from kfp_bento.runtime.bentos.lock import bento_indexes
+from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
+from kfp_bento.runtime.bentos.service_location import given_service
 from kfp_bento.runtime.bentos.service_source import (
-    Speech,
     can_require_token,
     is_generated,
     sample_request,
@@ -25,13 +26,14 @@ __all__ = [
     "Bento",
     "BentoFile",
     "BentoModel",
-    "Speech",
+    "BentoOptions",
     "bento_indexes",
     "bento_record",
     "build_bento",
     "can_require_token",
     "changed_models",
     "export_bento",
+    "given_service",
     "import_bento",
     "is_generated",
     "load_bento",

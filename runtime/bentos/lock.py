@@ -90,14 +90,14 @@ def bento_requirements(
         BentoError: A line is no requirement, or asks for what is not allowed, or a model needs a
             conda package of which it is not known what pip calls it.
     """
-    extra = list(extra)
+    models, extra = list(models), list(extra)
     lines = []
     for model in models:
         _check_conda(model, extra)
         lines += model_requirements(model, sources)
     lines += [line for line in extra if distribution_name(line) != "bentoml"]
     named = {distribution_name(line) for line in lines}
-    lines += [name for name in NEEDED_BY_PYFUNC if name not in named]
+    lines += [name for name in NEEDED_BY_PYFUNC if models and name not in named]
     lines.append(f"bentoml=={version('bentoml')}")
     return list(dict.fromkeys(lines))
 

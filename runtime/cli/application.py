@@ -20,6 +20,7 @@ from kfp_bento.runtime.cli import (
     pipelines,
     rbac,
     release,
+    requests,
 )
 from kfp_bento.runtime.cli.output import print_error
 from kfp_bento.runtime.errors import KfpBentoError
@@ -65,6 +66,7 @@ app.command("compile")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)
 app.add_typer(bento.app, name="bento")
+app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)

@@ -13,6 +13,7 @@ from kfp_bento.runtime.files import parse_json_value
 
 SHIPPED = {
     "serve_model": "kfp_bento.pipelines:serve_model",
+    "serve_service": "kfp_bento.pipelines:serve_service",
     "train_to_serve": "kfp_bento.pipelines:train_wine_to_serve",
 }
 TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}

@@ -56,7 +56,12 @@ def load_models(directory: Path, *, record: str = "") -> list[ModelVersion]:
 
 
 def load_given_models(artifact: Any) -> list[ModelVersion]:
-    """Read the models of an input artifact: its `path`, and `record` of its metadata."""
+    """Read the models of an input artifact: its `path`, and `record` of its metadata.
+
+    None is what an optional input is that was left out: no models.
+    """
+    if artifact is None:
+        return []
     record = str((getattr(artifact, "metadata", None) or {}).get("record", ""))
     return load_models(Path(artifact.path), record=record)
 

@@ -5,6 +5,7 @@ from kfp_bento.runtime.requirements.addresses import (
     AllowedSources,
     Repository,
     allowed_sources,
+    parse_repository,
 )
 from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, connection_pool, fetch_wheel
 from kfp_bento.runtime.requirements.lines import (
@@ -18,7 +19,7 @@ from kfp_bento.runtime.requirements.lines import (
     rendered,
     shown,
 )
-from kfp_bento.runtime.requirements.repositories import build_wheel
+from kfp_bento.runtime.requirements.repositories import build_wheel, clone
 
 __all__ = [
     "NAMES_ONLY",
@@ -31,9 +32,11 @@ __all__ = [
     "Repository",
     "allowed_sources",
     "build_wheel",
+    "clone",
     "connection_pool",
     "distribution_name",
     "fetch_wheel",
+    "parse_repository",
     "parse_requirement",
     "read_requirements",
     "rendered",

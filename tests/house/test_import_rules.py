@@ -13,7 +13,7 @@ ROAD = [
     *("models", "scan", "bentos", "proof"),
     *("images", "deployments", "checks", "promotion"),
 ]
-SHARED = {"concurrency", "errors", "http"}
+SHARED = {"concurrency", "errors", "http", "validation"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {
     "images": [

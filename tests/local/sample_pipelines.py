@@ -2,16 +2,7 @@
 
 from kfp import dsl
 
-from kfp_bento.components import (
-    build_bento,
-    build_image,
-    compare_predictions,
-    deploy_bento,
-    promote_model,
-    pull_model,
-    scan_model,
-    smoke_test,
-)
+from kfp_bento.components import build_bento
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
@@ -88,39 +79,6 @@ def temporary():
 
 
 @dsl.pipeline
-def decide_together(
-    model_uris: list,
-    service_source: str,
-    requests: list,
-    image_destination: str,
-    promote_alias: str,
-    tracking_uri: str,
-):
-    """The road of serve_model, for a service of one's own around several models."""
-    pulled = pull_model(model_uris=model_uris, tracking_uri=tracking_uri)
-    models = pulled.outputs["models"]
-    scanned = scan_model(models=models)
-    bento = build_bento(
-        models=models,
-        service_source=service_source,
-        requests=requests,
-        scan_verdict=scanned.outputs["verdict"],
-    )
-    image = build_image(bento=bento.outputs["bento"], destination=image_destination, base="host")
-    release = deploy_bento(
-        target="workload",
-        image=image.outputs["image"],
-        image_location=image.outputs["location"],
-        bento=bento.outputs["bento"],
-    )
-    golden = bento.outputs["golden"]
-    smoke = smoke_test(url=release.outputs["url"], golden=golden)
-    comparison = compare_predictions(url=release.outputs["url"], golden=golden).after(smoke)
-    promote_model(
-        models=models,
-        smoke_report=smoke.outputs["report"],
-        comparison_report=comparison.outputs["report"],
-        alias=promote_alias,
-        image=image.outputs["image"],
-        tracking_uri=tracking_uri,
-    )
+def service_artifact(place: str):
+    given = dsl.importer(artifact_uri=place, artifact_class=dsl.Artifact)
+    build_bento(service_artifact=given.output, verify=False, options={"labels": {"team": "a"}})

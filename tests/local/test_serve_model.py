@@ -200,26 +200,28 @@ def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
     wine_model: ModelVersion,
     mlflow_server: str,
     target: LocalTarget,
+    environment: dict[str, str],
     tmp_path: Path,
 ) -> None:
     from mlflow import MlflowClient
     from sklearn.datasets import load_wine
 
     log_wine_model("second opinion", metadata={"trained": "otherwise"})
-    (tmp_path / "service.py").write_text(DECISION)
     wine = load_wine(as_frame=True).data.iloc[0].to_dict()
     run = run_pipeline(
-        "tests.local.sample_pipelines:decide_together",
+        "serve_model",
         {
             "model_uris": ["models:/wine@champion", "second-opinion=models:/second opinion/1"],
-            "service_source": str(tmp_path / "service.py"),
-            "requests": [{"path": "/decide", "body": {"wine": wine}}],
+            "bento_service": DECISION,
+            "bento_requests": [{"path": "/decide", "body": {"wine": wine}}],
             "image_destination": f"oci:{tmp_path}/image",
             "promote_alias": "together",
-            "tracking_uri": mlflow_server,
+            "image_base": "host",
+            "deploy_target": "workload",
+            "mlflow_tracking_uri": mlflow_server,
         },
         tmp_path / "run",
-        environment=environment(target),
+        environment=environment,
     )
     served = target.services[-1].url
     body = json.dumps({"wine": wine}).encode()

@@ -12,7 +12,8 @@ from small_models import COLUMNS, small_model
 
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.models import ModelSignature, ModelVersion
-from kfp_bento.runtime.proof.requests import read_requests, requests_for
+from kfp_bento.runtime.proof.request_files import read_requests
+from kfp_bento.runtime.proof.requests import requests_for
 from kfp_bento.runtime.proof.synthetic import synthetic_inputs
 
 
@@ -131,7 +132,7 @@ def test_a_users_requests_may_be_of_any_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("predict", "it is no object"),
+        (7, "it is no object"),
         ({"url": "/predict"}, "a field 'url'"),
         ({"path": "predict"}, "no path such as /predict"),
         ({"path": "//elsewhere/x y"}, "no path"),
