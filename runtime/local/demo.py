@@ -19,6 +19,7 @@ from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
 from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.proof import Golden
 from kfp_bento.runtime.reports import run_report, write_json, write_text
+from kfp_bento.runtime.scan import scan_model
 
 PIPELINE = "train_to_serve"
 ALIAS = "champion"
@@ -142,6 +143,7 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
     if image["base"] == "host":
         image["base_note"] = HOST_BASE_NOTE
     return {
+        "scan": scan_model(model).to_dict(),
         "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
         "bento": bento.to_dict()
         | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]}

@@ -45,6 +45,33 @@ _PROMOTED: dict[str, Any] = {
             "params": [],
         },
     },
+    "scan": {
+        "name": "scan_model",
+        "policy": "warn",
+        "passed": True,
+        "summary": "7 files hold what loading may run: 1 high (shop.load in model.pkl).",
+        "measures": {"high": 1.0, "files": 7.0},
+        "evidence": [
+            {
+                "severity": "high",
+                "name": "shop.load",
+                "file": "model.pkl",
+                "why": "A module of one's own is called.",
+                "advice": "Look at the code of shop.",
+                "allowed": False,
+            },
+            {
+                "severity": "low",
+                "name": "code/shop.py",
+                "file": "code/shop.py",
+                "why": "The model brings code.",
+                "advice": "Read it.",
+                "allowed": True,
+            },
+        ],
+        "model_digest": MODEL_DIGEST,
+        "url": "",
+    },
     "bento": {
         "name": "wine",
         "version": "ff201666d239ce13",
