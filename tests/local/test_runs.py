@@ -84,7 +84,7 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
         f"run_pipeline('{HERE}:sleeping', {arguments!r}, Path({str(tmp_path)!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not marker.exists() or not marker.read_text():
         assert parent.poll() is None, parent.stderr and parent.stderr.read().decode()
         assert time.monotonic() < deadline
