@@ -36,6 +36,7 @@ from kfp_bento.runtime.bentos.service_source import (
 )
 from kfp_bento.runtime.bentos.tree import (
     add_model,
+    check_destination,
     finish_files,
     recorded_requirements,
     remove_traces,
@@ -120,7 +121,7 @@ def build_bento(
         options=options if isinstance(options, BentoOptions) else BentoOptions.of(options),
     )
     _check(wanted)
-    _check_destination(directory)
+    check_destination(directory)
     try:
         with scratch_beside(directory) as work:
             return _settled(_build(wanted, work), directory)
@@ -254,16 +255,6 @@ def _check(asked: _BuildRequest) -> None:
             hint="Pull a model first, or name a service (--service).",
         )
     check_model_code(asked.models)
-
-
-def _check_destination(directory: Path) -> None:
-    if not directory.exists() or (directory / "bento.yaml").is_file():
-        return
-    if not directory.is_dir() or any(directory.iterdir()):
-        raise InvalidInput(
-            f"{directory} exists and is not a bento; it is left as it is.",
-            hint="Choose a new directory, or empty this one.",
-        )
 
 
 def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Path, str]:

@@ -16,6 +16,7 @@ from kfp_bento.runtime.bentos.archive_reading import unpack
 from kfp_bento.runtime.bentos.archive_writing import write_archive
 from kfp_bento.runtime.bentos.bento import Bento, load_bento
 from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
+from kfp_bento.runtime.bentos.tree import check_destination
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
@@ -112,7 +113,7 @@ def import_bento(
         InvalidInput: The address makes no sense, or something else is at the destination.
         StorageError: It cannot be read, or is not what was recorded.
     """
-    _check_destination(to)
+    check_destination(to)
     source = local_path(uri)
     if source is not None and source.is_dir():
         return _from_directory(source, to)
@@ -147,7 +148,7 @@ def _export_directory(bento: Bento, files: Mapping[str, Path], address: str) -> 
             "parts while it is written.",
             hint="Choose another format, such as bento or tar.gz.",
         )
-    _check_destination(to)
+    check_destination(to)
     with _disk("The bento cannot be copied"), scratch_beside(to) as scratch:
         _copy(files, scratch / "tree")
         put_in_place(scratch / "tree", to)
@@ -271,13 +272,3 @@ def _room(address: str) -> Path:
         return Path(tempfile.gettempdir())
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.parent
-
-
-def _check_destination(to: Path) -> None:
-    if not to.exists() or (to / BENTO_FILE).is_file():
-        return
-    if not to.is_dir() or any(to.iterdir()):
-        raise InvalidInput(
-            f"{to} exists and is not a bento; it is left as it is.",
-            hint="Choose a new directory, or empty this one.",
-        )

@@ -14,7 +14,7 @@ from kfp_bento.runtime.bentos.bento_file import (
     settled_bento_file,
     written_yaml,
 )
-from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import link_or_copy
 from kfp_bento.runtime.models import model_files, portable_files
 
@@ -54,6 +54,21 @@ def add_model(model: ModelVersion, tag: str, store: Path) -> None:
             link_or_copy(source, target)
     (directory / MODEL_FILE).write_bytes(written_yaml(_model_record(model, name, version)))
     (store / name / "latest").write_text(version)
+
+
+def check_destination(directory: Path) -> None:
+    """Refuse a directory that holds something else than a bento.
+
+    Raises:
+        InvalidInput: It does.
+    """
+    if not directory.exists() or (directory / BENTO_FILE).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise InvalidInput(
+            f"{directory} exists and is not a bento; it is left as it is.",
+            hint="Choose a new directory, or empty this one.",
+        )
 
 
 def recorded_requirements(directory: Path) -> list[str]:

@@ -142,6 +142,7 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
     if image["base"] == "host":
         image["base_note"] = HOST_BASE_NOTE
     return {
+        "scan": run.record("scan-model", "report"),
         "models": [
             model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
         ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import is_generated, model_paths, prediction_request
 from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.programs import cleaned
 from kfp_bento.runtime.proof.answer_types import count_rows
 from kfp_bento.runtime.proof.comparing import KIND, VALUE
 from kfp_bento.runtime.proof.content import FORMS, Content
@@ -79,6 +81,7 @@ def _of_model(model: ModelVersion, path: str, tag: str, before: str) -> list[Gol
                 "switch verify off.",
             ) from None
         body, source = {"inputs": made}, SYNTHETIC
+    _require_finite(model, body)
     rows = count_rows(body["inputs"], model.signature)
     whole = GoldenRequest(
         f"{before}all rows", source, path=path, content=Content.json(body), model=tag, rows=rows
@@ -100,6 +103,30 @@ def _of_model(model: ModelVersion, path: str, tag: str, before: str) -> list[Gol
             for index, one in enumerate(single_rows(body, rows, MOST_SINGLE_ROWS))
         ),
     ]
+
+
+def _require_finite(model: ModelVersion, body: Mapping[str, Any]) -> None:
+    """Refuse an example that no client can send."""
+    if (place := _infinite(body)) is not None:
+        raise BentoError(
+            f"The input example of the model {cleaned(model.uri)} has an infinite number at "
+            f"{cleaned(place)}: JSON has none, so no client can send it.",
+            hint="Give requests with finite numbers to prove the bento with, log the model again "
+            "with such an example, or switch verify off.",
+        )
+
+
+def _infinite(value: Any, place: str = "") -> str | None:
+    """Give where the first infinite number is; None where all are finite."""
+    if isinstance(value, float) and math.isinf(value):
+        return place
+    inside: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    found = (_infinite(item, f"{place}.{key}" if place else str(key)) for key, item in inside)
+    return next((one for one in found if one is not None), None)
 
 
 def single_rows(body: Mapping[str, Any], rows: int, most: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.bentos import read_bento_file
+from kfp_bento.runtime.bentos import is_generated, read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.http import HttpAnswer, NoAnswerError, NoConnectionError, ask
 from kfp_bento.runtime.programs import (
@@ -164,7 +164,9 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         # What is written beside the model would not be ours.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    variables = clean_environment(code_variables(), **{**_own_variables(bento), **ours})
+    variables = clean_environment(
+        code_variables(), **{**_tracking(bento, home), **_own_variables(bento), **ours}
+    )
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with _short(place) as short:
@@ -195,6 +197,20 @@ def _short(place: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{place.name}"
     finally:
         os.close(folder)
+
+
+def _tracking(bento: Bento, home: Path) -> dict[str, str]:
+    """Give where the code of a service of one's own may make runs and traces while it is proven.
+
+    MLflow makes a store in the working directory otherwise, which for BentoML is the bento's own
+    source; 2.14 to 3.6 do so when a model is loaded. Services that are generated make none.
+    """
+    if is_generated(bento):
+        return {}
+    return {
+        "MLFLOW_TRACKING_URI": (home / "mlruns").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # newer ones refuse files without
+    }
 
 
 def _own_variables(bento: Bento) -> dict[str, str]:

@@ -66,7 +66,7 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
         checked=[checked(check) for check in story.checks],
         loose_rows=loose_rows(story),
         manifests=manifests,
-        **{name: part(summary, name) for name in ("bento", "image", "release", "promoted")},
+        **{name: part(summary, name) for name in ("scan", "bento", "image", "release", "promoted")},
     )
 
 

@@ -36,6 +36,31 @@ def test_all_rows_are_asked_at_once_and_then_the_first_twenty_one_by_one(tmp_pat
     assert asked[20].content and asked[20].content.value == {"inputs": [{"a": 19.0}]}
 
 
+@pytest.mark.parametrize(
+    ("number", "place"), [("Infinity", "inputs.1.a"), ("-Infinity", "inputs.1.a"), ("1.5", "")]
+)
+def test_an_infinite_number_in_an_example_is_not_blamed_on_the_model(
+    number: str, place: str, tmp_path: Path
+) -> None:
+    model = small_model(tmp_path / "small")
+    (model.directory / "serving_input_example.json").write_text(
+        f'{{"dataframe_split": {{"columns": ["a"], "data": [[1.0], [{number}]]}}}}'
+    )
+    made = bento(tmp_path / "bento", [model])
+    if not place:
+        assert len(requests_for(made, [model])) == 3
+        return
+    with pytest.raises(BentoError) as refused:
+        requests_for(made, [model])
+    assert refused.value.message == (
+        f"The input example of the model small has an infinite number at {place}: JSON has none, "
+        "so no client can send it."
+    )
+    # What the hint says leads out.
+    assert "Give requests with finite numbers" in (refused.value.hint or "")
+    assert len(requests_for(made, [model], [{"body": {"inputs": [{"a": 1.0}]}}])) == 1
+
+
 def test_named_tensors_are_asked_by_row_and_fixed_shapes_are_not(tmp_path: Path) -> None:
     def tensors(first: int) -> Any:
         spec = {"dtype": "float64", "shape": [first, 1]}
