@@ -11,6 +11,7 @@ MLFLOW = {
 RECORD_KEY = {"key": "KFP_BENTO_RECORD_KEY"}
 SERVICE_TOKEN = {"token": "KFP_BENTO_API_TOKEN"}
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
+STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 
 
 def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
@@ -24,6 +25,13 @@ def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.Pipeli
     """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
     return kubernetes.use_secret_as_volume(
         task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )
+
+
+def with_storage_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Mount the Secret of an object storage, which may be absent, into a task."""
+    return kubernetes.use_secret_as_volume(
+        task, secret_name=secret_name, mount_path=STORAGE_DIRECTORY, optional=True
     )
 
 

@@ -8,6 +8,7 @@ from kfp_bento.runtime.proof.environment import locked_environment
 from kfp_bento.runtime.proof.golden import Golden, GoldenRequest, load_given_golden
 from kfp_bento.runtime.proof.proving import golden_answers
 from kfp_bento.runtime.proof.requests import SYNTHETIC, read_requests
+from kfp_bento.runtime.proof.served import Served, started
 
 __all__ = [
     "SYNTHETIC",
@@ -15,10 +16,12 @@ __all__ = [
     "Difference",
     "Golden",
     "GoldenRequest",
+    "Served",
     "answer_differences",
     "answer_problems",
     "golden_answers",
     "load_given_golden",
     "locked_environment",
     "read_requests",
+    "started",
 ]
