@@ -18,6 +18,7 @@ PACKAGE_INDEX = {
 }
 STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
+STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 
 
 def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
@@ -31,6 +32,13 @@ def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.Pipeli
     """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
     return kubernetes.use_secret_as_volume(
         task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )
+
+
+def with_storage_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Mount the Secret of an object storage, which may be absent, into a task."""
+    return kubernetes.use_secret_as_volume(
+        task, secret_name=secret_name, mount_path=STORAGE_DIRECTORY, optional=True
     )
 
 

@@ -118,6 +118,17 @@ class BentoFile:
         return f"{BENTO_FILE} line {self._lines.get(place, 1)}"
 
     @cached_property
+    def routes(self) -> tuple[dict[str, Any], ...]:
+        """What the service answers, as BentoML describes it: name, path and JSON schemas.
+
+        Empty for bentos of BentoML 1.0 to 1.3, and where nothing of the kind stands there.
+        """
+        data = parse_yaml(self.content)
+        schema = data.get("schema") if isinstance(data, dict) else None
+        routes = schema.get("routes") if isinstance(schema, dict) else None
+        return tuple(route for route in routes or () if isinstance(route, dict))
+
+    @cached_property
     def _lines(self) -> Mapping[Place, int]:
         return yaml_lines(self.content)
 

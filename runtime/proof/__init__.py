@@ -14,6 +14,7 @@ from kfp_bento.runtime.proof.golden import (
 from kfp_bento.runtime.proof.proving import golden_answers
 from kfp_bento.runtime.proof.request_files import given_requests
 from kfp_bento.runtime.proof.requests import SYNTHETIC
+from kfp_bento.runtime.proof.served import Served, started
 
 __all__ = [
     "SYNTHETIC",
@@ -21,6 +22,7 @@ __all__ = [
     "Difference",
     "Golden",
     "GoldenRequest",
+    "Served",
     "answer_differences",
     "answer_problems",
     "given_requests",
@@ -28,4 +30,5 @@ __all__ = [
     "load_given_golden",
     "locked_environment",
     "request_headers",
+    "started",
 ]

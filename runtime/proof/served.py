@@ -71,18 +71,26 @@ class Served:
         headers = dict(request.headers)
         if content is not None and content.media_type:
             headers["Content-Type"] = content.media_type
+        body = None if content is None else content.to_bytes()
+        asked = f"{request.place} ({request.label})"
+        return self._answered(asked, request.method, request.path, body, headers)
+
+    def post(self, path: str, body: bytes) -> HttpAnswer:
+        """Send JSON to a path.
+
+        Raises:
+            BentoError: No whole answer comes.
+        """
+        return self._answered(path, "POST", path, body, {})
+
+    def _answered(
+        self, asked: str, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> HttpAnswer:
         try:
-            return self._send(
-                request.method,
-                request.path,
-                ANSWER_SECONDS,
-                None if content is None else content.to_bytes(),
-                headers,
-            )
+            return self._send(method, path, ANSWER_SECONDS, body, headers)
         except (NoAnswerError, NoConnectionError) as error:
             raise BentoError(
-                f"The bento {self.tag} gives no answer to {request.place} ({request.label}): "
-                f"{self._reason() or error}.",
+                f"The bento {self.tag} gives no answer to {asked}: {self._reason() or error}.",
                 hint=_hint(),
             ) from error
 
@@ -139,13 +147,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
+def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iterator[Served]:
     """Start a bento in an environment for the length of a block; it may not be ready yet.
 
     Args:
         bento: The bento.
         environment: See `locked_environment`.
         scratch: A directory of ours.
+        more: Variables that its service gets besides.
 
     Raises:
         BentoError: It cannot be started, or not be kept from the network where that is a must.
@@ -165,7 +174,8 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     variables = clean_environment(
-        code_variables(), **{**_tracking(bento, home), **_own_variables(bento), **ours}
+        code_variables(),
+        **{**_tracking(bento, home), **_own_variables(bento), **more, **ours},
     )
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

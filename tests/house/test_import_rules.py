@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROAD = [
-    *("models", "scan", "bentos", "proof"),
+    *("models", "scan", "bentos", "proof", "batch"),
     *("images", "deployments", "checks", "promotion"),
 ]
 SHARED = {"concurrency", "errors", "http", "validation"}

@@ -17,7 +17,10 @@ from kfp_bento.runtime.local import compile_components, compile_pipelines
 
 ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
-ACTING = ("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model")
+ACTING = (
+    *("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model"),
+    *("import-bento", "plan-batch", "predict-shard", "collect-batch"),
+)
 
 pytestmark = pytest.mark.skipif(
     "KFP_BENTO_IMAGE" in os.environ, reason="KFP_BENTO_IMAGE changes what is compiled"
@@ -74,7 +77,8 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     for dag in dags(specification):
         for name, task in dag["tasks"].items():
             assert "triggerPolicy" not in task or "condition" not in task["triggerPolicy"], name
-            assert "parameterIterator" not in task, name
+            loop = task.get("parameterIterator", {"items": {"inputParameter": ""}})
+            assert "inputParameter" in loop["items"], f"{name} loops over constants"
             inner = specification["components"][task["componentRef"]["name"]]
             if "dag" in inner:
                 assert task["inputs"].get("parameters"), f"{name} is given no parameter"
@@ -92,6 +96,10 @@ NEEDED = {
     "compare-predictions": {"record_secret", "service_token_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},
     "train-wine-model": {"mlflow_secret"},
+    **{
+        name: {"storage_secret", "record_secret"}
+        for name in ("import-bento", "plan-batch", "predict-shard", "collect-batch")
+    },
 }
 
 
@@ -107,7 +115,8 @@ def test_a_secret_is_given_to_the_steps_that_need_it_only(path: Path) -> None:
         kinds = executors.get(component["executorLabel"], {})
         assert not set(kinds) - {"secretAsEnv", "secretAsVolume"}, name
         secrets = [*kinds.get("secretAsEnv", ()), *kinds.get("secretAsVolume", ())]
-        asked = {one["secretNameParameter"]["componentInputParameter"] for one in secrets}
+        given = (one["secretNameParameter"]["componentInputParameter"] for one in secrets)
+        asked = {parameter.removeprefix("pipelinechannel--") for parameter in given}  # in a loop
         assert asked == NEEDED.get(name, {"record_secret"}), name
         assert all(one["optional"] for one in secrets)
 
