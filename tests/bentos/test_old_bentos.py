@@ -1,4 +1,4 @@
-"""Bentos of BentoML 1.0 to 1.3 with runners stay runnable: built by that BentoML, taken in, asked."""
+"""Bentos of BentoML 1.0 to 1.3 with runners stay runnable: built by it, taken in, and asked."""
 
 from __future__ import annotations
 
