@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from kfp_bento_command import kfp_bento
 from package_index import Index, package_index, wheel
 from strangers import new_bento, old_bento
 
 from kfp_bento.runtime.bentos import Bento, ImportOptions, import_bento, load_bento
 from kfp_bento.runtime.bentos.wishes import WISHES
-from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.errors import BentoError, ImageError, InvalidInput
+from kfp_bento.runtime.images.assembly.qualify import qualify
 
 VERSIONS = {
     "bentoml": ("1.0.25", "1.1.11", "1.2.20", "1.4.39"),
@@ -240,6 +244,7 @@ def test_all_that_cannot_be_kept_is_named_at_once_with_its_line(tmp_path: Path) 
     assert document(bento)["docker"]["distro"] == "debian"
     assert document(bento)["conda"] == dict.fromkeys(document(bento)["conda"])
     assert "Left out: docker.setup_script: ./setup.sh" in bento.note
+    assert qualify(bento.directory).requirements.is_file()  # an image can be made of it
 
 
 def test_commands_of_an_image_can_be_left_out_and_packages_stay(tmp_path: Path) -> None:
@@ -257,6 +262,7 @@ def test_commands_of_an_image_can_be_left_out_and_packages_stay(tmp_path: Path) 
     image = document(bento)["image"]
     assert (image["commands"], image["post_commands"]) == ([install], [])
     assert image["base_image"] == "corp.example/base:1"
+    assert qualify(bento.directory).system_packages == ("libgomp1",)
     bare = taken(given, without=["commands", "setup_script", "base_image", "system_packages"])
     assert document(bare)["image"]["commands"] == []
     assert document(bare)["image"]["base_image"] == "python:3.11-slim"
@@ -269,6 +275,26 @@ def test_another_distribution_goes_with_its_base(tmp_path: Path) -> None:
     )
     image = document(taken(given, without=["distro"]))["image"]
     assert (image["base_image"], image["commands"]) == ("python:3.11-slim", [])
+
+
+def test_the_command_that_an_image_names_leads_to_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = old_bento(
+        tmp_path / "given", {"requirements.txt": "six\n"}, docker={"setup_script": "./setup.sh"}
+    )
+    with pytest.raises(ImageError) as failure:
+        qualify(given)
+    first = failure.value.hint.splitlines()[0]
+    command = shlex.split(first[first.index("kfp-bento bento import") :])
+    done = kfp_bento(*command[1:], "--no-verify", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "Left out: docker.setup_script: ./setup.sh" in said["note"]
+    assert (said["tag"], said["golden"]["verified"]) == ("old:abc", "off")
+    assert Path(said["golden"]["file"]).is_file()
+    assert qualify(tmp_path / said["directory"]).requirements.is_file()
 
 
 def test_what_is_no_wish_cannot_be_left_out(tmp_path: Path) -> None:
