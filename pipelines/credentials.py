@@ -68,10 +68,3 @@ def with_package_index(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
     return kubernetes.use_secret_as_env(
         task, secret_name=secret_name, secret_key_to_env=PACKAGE_INDEX, optional=True
     )
-
-
-def with_storage_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
-    """Mount the Secret of object storage, which may be absent, into a task."""
-    return kubernetes.use_secret_as_volume(
-        task, secret_name=secret_name, mount_path=STORAGE_DIRECTORY, optional=True
-    )

@@ -194,8 +194,12 @@ def golden_models(models: Sequence[ModelVersion]) -> tuple[GoldenModel, ...]:
     """Give what golden answers say of the models of a bento."""
     return tuple(
         GoldenModel(tag, model.uri, model.version, model.digest, model.signature)
-        for model, tag in zip(models, model_paths(models), strict=True)
+        for model, tag in zip(models, _tags(models), strict=True)
     )
+
+
+def _tags(models: Sequence[ModelVersion]) -> list[str]:
+    return [*model_paths(models)] if models else []
 
 
 def row_independence(requests: Sequence[GoldenRequest], tolerance: Tolerance) -> tuple[str, str]:
@@ -295,7 +299,7 @@ def _predicted(
 ) -> list[Prediction | None]:
     """Give the predictions for the requests that ask a model; models are loaded one by one."""
     found: list[Prediction | None] = [None] * len(asked)
-    for number, (model, tag) in enumerate(zip(models, model_paths(models), strict=True)):
+    for number, (model, tag) in enumerate(zip(models, _tags(models), strict=True)):
         places = [index for index, one in enumerate(asked) if one.model == tag]
         bodies = [_body(asked[index]) for index in places]
         folder = scratch / f"model-{number}"

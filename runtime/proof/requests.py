@@ -56,8 +56,8 @@ def requests_for(
         InvalidInput: A given request is none.
         BentoError: There is nothing to ask: neither requests, nor an example, nor a signature.
     """
-    paths = model_paths(models)
-    generated = is_generated(bento)
+    paths = model_paths(models) if models else {}
+    generated = is_generated(bento) and bool(models)
     if given := given_requests(given):
         by_path = {path: tag for tag, path in paths.items()} if generated else None
         only = next(iter(paths)) if len(paths) == 1 else ""

@@ -1,7 +1,8 @@
 """A bento that is started in its own environment, and reached by nobody but us.
 
 It runs as BentoML's worker, the very process that answers in the image; only its socket is another
-one: a file in a directory of ours, so that it can be asked although it has no network.
+one: a file in a directory of ours, so that it can be asked although it has no network. A service of
+BentoML 1.0 and 1.1 has its runners in the same process; in the image they have their own.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ ANSWER_SECONDS = 300.0
 LARGEST_ANSWER = 64 << 20
 
 _WORKER = "_bentoml_impl.worker.service"
+_LEGACY = Path(__file__).with_name("serve_legacy.py")
 _LOG_END = 64 << 10
 _PAUSE = 0.05
 _LONGEST_PLACE = 100
@@ -182,8 +184,7 @@ def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iter
         with _short(place) as short:
             listener.bind(short)
         listener.listen(64)
-        worker = [str(environment / "bin" / "python"), "-m", _WORKER, str(directory)]
-        command = [*worker, "--fd", str(listener.fileno()), "--worker-id", "1"]
+        command = _worker(directory, environment / "bin" / "python", listener.fileno())
         with start_program(
             confined(command, error=BentoError),
             environment=variables,
@@ -194,6 +195,14 @@ def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iter
         ) as process:
             listener.close()  # or connections would be taken after the worker's end
             yield Served(bento.tag, place, log, process)
+
+
+def _worker(directory: Path, python: Path, handle: int) -> list[str]:
+    """Give the command of the process that answers at a socket."""
+    if read_bento_file(directory).runs_legacy:
+        return [str(python), str(_LEGACY), str(directory), str(handle)]
+    command = [str(python), "-m", _WORKER, str(directory)]
+    return [*command, "--fd", str(handle), "--worker-id", "1"]
 
 
 @contextlib.contextmanager
