@@ -91,11 +91,15 @@ class Recording:
         with self._lock:
             reason = _reason_against(path, answer) or self._too_much(body, answer)
             if reason:
-                self.left_out += [reason] if reason not in self.left_out else []
+                self._leave_out(reason)
                 return
             folder = f"{self.file.stem}-files"
             number = len(self.kept) + 1
-            request, files = recorded_request(method, path, headers, body, f"{folder}/", number)
+            try:
+                request, files = recorded_request(method, path, headers, body, f"{folder}/", number)
+            except InvalidInput as error:
+                self._leave_out(error.message)
+                return
             chosen = {name: headers[name] for name in self.headers if name in headers}
             if chosen:
                 request["headers"] = chosen
@@ -105,6 +109,9 @@ class Recording:
                 content = Content.of(answer.body, answer.media_type).to_dict()
                 request["answer"] = {"status": answer.status, **content}
             self._write(request, files)
+
+    def _leave_out(self, reason: str) -> None:
+        self.left_out += [reason] if reason not in self.left_out else []
 
     def _too_much(self, body: bytes | None, answer: HttpAnswer) -> str:
         size = len(body or b"") + (len(answer.body) if self.answers else 0)

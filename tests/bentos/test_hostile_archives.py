@@ -187,7 +187,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "negative size": (lambda: raw_tar(header(b"x", base256(-1024))), "backwards|absurd"),
     "endless header": (lambda: raw_tar(header(b"x", b"77777777777\0", b"x")), "absurd size"),
     "endless long name": (lambda: raw_tar(header(b"x", b"77777777777\0", b"L")), "absurd size"),
-    "long names without end": (chain_of_long_names, "no archive of a bento, or is damaged"),
+    "long names without end": (chain_of_long_names, "no archive that is known, or is damaged"),
     "gzip bomb": (bomb(lambda data: gzip.compress(data, 1)), "absurd"),
     "xz bomb": (bomb(lambda data: lzma.compress(data, preset=0)), "absurd"),
     "bzip2 bomb": (bomb(lambda data: bz2.compress(data, 1)), "absurd"),

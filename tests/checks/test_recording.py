@@ -23,6 +23,7 @@ from kfp_bento.runtime.checks.readiness import wait_for_readyz
 from kfp_bento.runtime.checks.recorded_request import recorded_request
 from kfp_bento.runtime.errors import CheckError, InvalidInput
 from kfp_bento.runtime.files import parse_yaml
+from kfp_bento.runtime.http import HttpAnswer
 from kfp_bento.runtime.proof import Content, given_requests
 
 SERVICE = """
@@ -165,6 +166,15 @@ def test_the_command_ends_with_ctrl_c_and_leaves_a_whole_file(service: str, tmp_
 def test_a_header_that_says_who_asks_cannot_be_kept(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not kept"):
         Recording(tmp_path / "requests.yaml", headers=(name,))
+
+
+def test_a_form_that_is_none_is_left_out(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "requests.yaml")
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = HttpAnswer(200, b"{}", 1, "application/json")
+    recording.add("POST", "/x", headers, b"--x\r\n\r\nno name\r\n--x--", answer)
+    assert recording.left_out == ["A form came that is none (RFC 7578)."]
+    assert not recording.file.exists()
 
 
 def test_nothing_is_recorded_of_a_service_that_is_not_there(tmp_path: Path) -> None:

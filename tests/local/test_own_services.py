@@ -16,7 +16,7 @@ from kfp_bento.runtime.local import ADDRESS_VARIABLE, local_target, run_pipeline
 from kfp_bento.runtime.local.runs import Run
 from kfp_bento.runtime.local.target import LocalTarget
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 # A picture of one red point.
 PICTURE = base64.b64decode(
@@ -90,6 +90,7 @@ def run(name: str, target: LocalTarget, directory: Path, **arguments: Any) -> Ru
     return run_pipeline(name, {**both, **arguments}, directory, environment=environment)
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_notebook_around_a_model_is_served_and_promoted(
     mlflow_server: str, target: LocalTarget, tmp_path: Path
 ) -> None:
