@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def names(wine_model: ModelVersion, client: Any, request: pytest.FixtureRequest)
     """Two registered models with two versions each; the alias is on the first version of one."""
     import mlflow
 
-    names = (f"{request.node.name[:60]}-a", f"{request.node.name[:60]}-b")
+    pair = f"pair-{zlib.crc32(request.node.name.encode()):x}"  # a name in a bento is short
+    names = (f"{pair}-a", f"{pair}-b")
     for name in names:
         for _ in range(2):
             mlflow.register_model("models:/wine/1", name)
