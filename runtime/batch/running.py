@@ -326,16 +326,16 @@ def read_document(to: str, name: str) -> dict[str, Any]:
         StorageError: It is not there, or cannot be read.
         ValueError: It is no JSON object.
     """
-    with tempfile.TemporaryDirectory(prefix="kfp-bento-document-") as folder:
-        file = Path(folder, "document")
+    with scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-document-") as folder:
+        file = folder / "document"
         open_place(to).read(file, name)
         return parse_json(read_small_file(file, JSON_LIMIT))
 
 
 def write_document(data: dict[str, Any], to: str, name: str) -> None:
     """Write a JSON document beside the parts."""
-    with tempfile.TemporaryDirectory(prefix="kfp-bento-document-") as folder:
-        file = Path(folder, "document")
+    with scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-document-") as folder:
+        file = folder / "document"
         file.write_bytes(_as_document(data))
         open_place(to).write(file, name)
 
