@@ -1,5 +1,6 @@
 """Stop one: an MLflow model URI becomes one exact `ModelVersion` in a directory."""
 
+from kfp_bento.runtime.models.catalog import list_registered_models, look_at_model
 from kfp_bento.runtime.models.directory import load_model
 from kfp_bento.runtime.models.environment import unknown_conda_packages
 from kfp_bento.runtime.models.identity import (
@@ -48,7 +49,9 @@ __all__ = [
     "ValueType",
     "choose_tracking",
     "file_digests",
+    "list_registered_models",
     "load_model",
+    "look_at_model",
     "missing_as",
     "model_files",
     "own_modules",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
 from kfp_bento.runtime.files import copied_sha256, record_digest
@@ -20,24 +19,18 @@ from kfp_bento.runtime.models.directory import (
     with_origin,
     write_record,
 )
-from kfp_bento.runtime.models.download import download_files, list_files
+from kfp_bento.runtime.models.download import download_files
 from kfp_bento.runtime.models.identity import file_digests, model_files
-from kfp_bento.runtime.models.location import reading_from, within_seconds
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import whole_directory, write_beside
-from kfp_bento.runtime.models.resolution import Resolution, resolve_model
-from kfp_bento.runtime.models.tracking import (
-    Tracking,
-    choose_tracking,
-    guard_credentials,
-    speaking_to,
-    tracking_client,
-)
+from kfp_bento.runtime.models.source import ModelSource, opened_source
 from kfp_bento.runtime.models.uri import ModelUri, parse_model_uri, without_password
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from kfp_bento.runtime.models.resolution import Resolution
 
 
 def _silent(done: int, total: int) -> None:
@@ -78,80 +71,20 @@ def pull_model(
     existing = _earlier_pull(directory)
     if parsed.kind == "directory":
         return _copy_model(parsed, directory, existing, progress)
-    tracking = _tracking_for(parsed, tracking_uri)
-    with speaking_to(tracking or without_password(parsed.text)):
-        resolution = _resolve(parsed, tracking)
-        with reading_from(resolution.location, tracking):
-            repository = _repository(resolution.location, tracking)
-            sizes = list_files(repository)
-            _require_model(sizes, resolution)
-            if existing is not None and (there := _same_version(existing, resolution, sizes)):
-                return _reuse(there, parsed, resolution)
-            return _download_model(parsed, resolution, repository, sizes, directory, progress)
-
-
-def _tracking_for(uri: ModelUri, tracking_uri: str) -> Tracking | None:
-    """Choose the server; an artifact URI such as s3://… needs one only where it is proxied."""
-    if uri.kind == "artifact" and not uri.text.startswith("mlflow-artifacts:"):
-        return None
-    return choose_tracking(tracking_uri)
-
-
-def _resolve(uri: ModelUri, tracking: Tracking | None) -> Resolution:
-    if tracking is None:
-        return Resolution(uri.text, source=without_password(uri.text))
-    return resolve_model(uri, tracking_client(tracking))
-
-
-def _repository(location: str, tracking: Tracking | None) -> Any:
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    parsed = urlsplit(location)
-    server = tracking.tracking_uri if tracking else ""
-    if parsed.scheme in ("http", "https"):
-        guard_credentials(location, trusted=server)
-    elif parsed.scheme == "mlflow-artifacts" and parsed.netloc:
-        guard_credentials(f"{urlsplit(server).scheme}://{parsed.netloc}", trusted=server)
-    try:
-        return within_seconds(
-            lambda: get_artifact_repository(
-                location,
-                tracking_uri=tracking.tracking_uri if tracking else None,
-                registry_uri=tracking.registry_uri if tracking else None,
-            )
-        )
-    except (MlflowException, ImportError) as failure:
-        raise InvalidInput(
-            f"Artifacts at {without_password(location)} cannot be read: "
-            f"{str(failure).splitlines()[0]}",
-            hint="Check the scheme; some stores need a package of their own (boto3 for s3).",
-        ) from failure
-
-
-def _require_model(sizes: Mapping[str, int | None], resolution: Resolution) -> None:
-    where = without_password(resolution.location)
-    if not sizes:
-        local = urlsplit(where).scheme in ("", "file")
-        raise ModelError(
-            f"There are no files at {where}.",
-            hint="The server keeps artifacts in a directory of its own; start it with "
-            "--serve-artifacts and --artifacts-destination."
-            if local
-            else "Check the path; the model's artifacts may have been deleted.",
-        )
-    require_mlmodel(sizes, where)
+    with opened_source(parsed, tracking_uri) as source:
+        resolution, sizes = source.resolution, source.sizes
+        if existing is not None and (there := _same_version(existing, resolution, sizes)):
+            return _reuse(there, parsed, resolution)
+        return _download_model(parsed, source, directory, progress)
 
 
 def _download_model(
     uri: ModelUri,
-    resolution: Resolution,
-    repository: Any,
-    sizes: Mapping[str, int | None],
+    source: ModelSource,
     directory: Path,
     progress: Callable[[int, int], None],
 ) -> ModelVersion:
-    total = sum(size or 0 for size in sizes.values())
+    repository, sizes, total = source.repository, source.sizes, source.size
     arrived = 0
 
     def done(size: int) -> None:
@@ -171,7 +104,7 @@ def _download_model(
             files,
             uri=without_password(uri.text),
             alias=uri.alias,
-            resolution=resolution,
+            resolution=source.resolution,
         )
         record = write_record(partial, model)
     return dataclasses.replace(model, directory=directory, record=record)
