@@ -16,10 +16,10 @@ from kfp_bento.runtime.bentos.archive_reading import unpack
 from kfp_bento.runtime.bentos.archive_writing import write_archive
 from kfp_bento.runtime.bentos.bento import Bento, load_bento
 from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
+from kfp_bento.runtime.bentos.stored_bento import DIGEST, recorded_digest, recorded_facts
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
-    parse_json,
     put_in_place,
     read_small_file,
     reading,
@@ -31,7 +31,6 @@ from kfp_bento.runtime.storage import local_path, open_place
 
 Progress = Callable[[int, int], None]
 
-_DIGEST, _TAG = "bento-digest", "bento-tag"
 _OLD_FILE = "bentoml.yml"
 
 
@@ -85,7 +84,7 @@ def export_bento(
     if chosen == DIRECTORY:
         return _export_directory(bento, files, address)
     place = open_place(address)
-    facts = {_DIGEST: bento.digest, _TAG: bento.tag}
+    facts = recorded_facts(bento)
     made = scratch_inside(_room(address), "kfp-bento-export-")
     with _disk("The archive cannot be made"), made as scratch:
         write_archive(files, scratch / "archive", chosen)
@@ -159,7 +158,7 @@ def _settled(directory: Path, facts: Mapping[str, str], *, home: Path | None) ->
     """Bring missing models in, and make sure that it is the bento that was recorded."""
     _bring_models(directory, home)
     bento = load_bento(directory)
-    for said in (facts.get(_DIGEST, ""), _recorded_digest(directory, bento)):
+    for said in (facts.get(DIGEST, ""), _recorded_digest(directory, bento)):
         if said and said != bento.digest:
             raise BentoError(
                 f"The bento {bento.tag} has the digest {bento.digest}, but {said} was recorded.",
@@ -176,11 +175,9 @@ def _placed(bento: Bento, to: Path) -> Bento:
 def _recorded_digest(directory: Path, bento: Bento) -> str:
     """Give the digest that the record beside bento.yaml states of this very bento, or ""."""
     try:
-        facts = parse_json(read_small_file(directory / RECORD_NAME, JSON_LIMIT))
+        return recorded_digest(read_small_file(directory / RECORD_NAME, JSON_LIMIT), bento.tag)
     except (OSError, ValueError):
         return ""
-    same = (facts.get("name"), facts.get("version")) == (bento.name, bento.version)
-    return str(facts.get("digest", "")) if same else ""
 
 
 def _top(tree: Path) -> Path:

@@ -26,7 +26,7 @@ def _speech(protocols: list[str] | None, max_batch_size: int, max_latency_ms: in
     return Speech(spoken, max_batch_size, max_latency_ms)
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento bento build ./model --to ./bento")
 def build(
     model_directories: Annotated[
         list[Path],

@@ -164,7 +164,7 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         # What is written beside the model would not be ours.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    variables = clean_environment(code_variables(), **{**_own_variables(bento), **ours})
+    variables = clean_environment(code_variables(), **ours)
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with _short(place) as short:
@@ -173,7 +173,11 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         worker = [str(environment / "bin" / "python"), "-m", _WORKER, str(directory)]
         command = [*worker, "--fd", str(listener.fileno()), "--worker-id", "1"]
         with start_program(
-            confined(command, error=BentoError),
+            confined(
+                command,
+                error=BentoError,
+                variables=read_bento_file(directory).runtime_variables(taken=ours),
+            ),
             environment=variables,
             directory=home,
             log=log,
@@ -195,15 +199,6 @@ def _short(place: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{place.name}"
     finally:
         os.close(folder)
-
-
-def _own_variables(bento: Bento) -> dict[str, str]:
-    """Give what the bento itself sets for its service."""
-    return {
-        variable.name: variable.value
-        for variable in read_bento_file(bento.directory).environment
-        if variable.value and variable.stage in ("all", "runtime")
-    }
 
 
 def log_end(log: Path) -> str:
