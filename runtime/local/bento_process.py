@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kfp_bento.runtime.bentos import read_bento_file
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
+from kfp_bento.runtime.local.descendants import descendants, kill_left
 from kfp_bento.runtime.local.private import private_directory
 from kfp_bento.runtime.local.processes import log_size, wait_until_answers
 from kfp_bento.runtime.programs import COMPUTING, clean_environment, confined, start_program
@@ -147,10 +148,12 @@ def bento_process(
         variables=file.runtime_variables(taken=ours),
     )
     since = log_size(log)
-    with start_program(
-        command, environment=variables, directory=bento.directory, log=log
-    ) as process:
-        yield BentoProcess(how, process, log, since, stopped or threading.Event())
+    started = start_program(command, environment=variables, directory=bento.directory, log=log)
+    with contextlib.ExitStack() as ending, started as process:
+        try:
+            yield BentoProcess(how, process, log, since, stopped or threading.Event())
+        finally:
+            ending.callback(kill_left, descendants(process.pid))
 
 
 def _listening(how: Listening, service: str) -> dict[str, str]:

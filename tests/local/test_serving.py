@@ -18,6 +18,7 @@ from servers import free_port
 from small_releases import ENTRYPOINT, write_small_bento
 
 from kfp_bento.runtime.bentos import export_bento, load_bento
+from kfp_bento.runtime.local.descendants import descendants
 from kfp_bento.runtime.models import ModelVersion
 
 SECRET = "s3cr3t-T0ken"
@@ -67,10 +68,12 @@ def document_from(process: subprocess.Popen[str]) -> str:
 
 
 def is_there(process: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, 0)
-        return True
-    return False
+    """Says whether a process runs; one that nobody has asked for its end is none any more."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def answers(url: str) -> bool:
@@ -110,6 +113,22 @@ def test_a_bento_is_served_until_ctrl_c_and_nothing_is_left(tmp_path: Path) -> N
     assert not is_there(said["pid"])
     assert not answers(said["url"])
     assert list(Path(os.environ["TMPDIR"]).glob("kfp-bento-serve-*")) == []
+
+
+def test_a_process_that_left_the_group_and_heeds_no_signal_is_not_left(tmp_path: Path) -> None:
+    stubborn = "setsid sh -c 'trap \"\" INT TERM; sleep 600; true' &\nexec python"
+    bento = write_small_bento(
+        tmp_path / "bento",
+        tmp_path / "marker",
+        entrypoint=ENTRYPOINT.replace("exec python", stubborn),
+    )
+    with served(bento, "--port", free_port()) as (said, process):
+        below = descendants(said["pid"])
+        assert any(os.getsid(one.number) != said["pid"] for one in below)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert below
+    assert [one for one in below if is_there(one.number)] == []
 
 
 def test_an_archive_is_served_from_where_it_is(tmp_path: Path) -> None:
@@ -156,11 +175,9 @@ def test_a_real_bento_answers_with_the_workers_that_were_asked_for(
     assert done.returncode == 0, done.stderr
     with served(directory, "--port", free_port(), "--workers", "2") as (said, process):
         assert answers(said["url"])
-        below = subprocess.run(
-            ["ps", "-o", "args=", "--sid", str(said["pid"])], capture_output=True, text=True
-        ).stdout
-        assert below.count("_bentoml_impl.worker.service") == 2
+        below = [one.number for one in descendants(said["pid"])]
+        commands = [Path(f"/proc/{number}/cmdline").read_text() for number in below]
+        assert sum("_bentoml_impl.worker.service" in command for command in commands) == 2
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)
-    left = subprocess.run(["ps", "-o", "pid=", "--sid", str(said["pid"])], capture_output=True)
-    assert left.stdout.strip() == b""
+    assert [number for number in (said["pid"], *below) if is_there(number)] == []
