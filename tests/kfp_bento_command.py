@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+from typer.testing import CliRunner
+
+from kfp_bento.runtime.cli.application import app
+
 COMMAND = [sys.executable, "-m", "kfp_bento.runtime.cli"]
 
 
@@ -19,6 +23,13 @@ def kfp_bento(*arguments: object, **variables: str) -> subprocess.CompletedProce
         timeout=600,
         env=environment | {"COLUMNS": "200"} | variables,
     )
+
+
+def kfp_bento_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has everything imported: for what looks at answers alone."""
+    words = [str(argument) for argument in arguments]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words, catch_exceptions=False)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:

@@ -10,7 +10,9 @@ from kfp_bento.runtime.bentos.bento import (
 )
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
+from kfp_bento.runtime.bentos.description import BentoDescription, describe_bento
 from kfp_bento.runtime.bentos.exchange import ImportOptions, export_bento, import_bento
+from kfp_bento.runtime.bentos.folder_store import golden_file
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
@@ -21,6 +23,15 @@ from kfp_bento.runtime.bentos.service_source import (
     sample_request,
     spoken_protocols,
 )
+from kfp_bento.runtime.bentos.store import (
+    chosen_bentos,
+    expendable_bentos,
+    newest_first,
+    open_store,
+    opened_bento,
+    require_unused,
+)
+from kfp_bento.runtime.bentos.stored_bento import StoredBento
 from kfp_bento.runtime.bentos.wishes import (
     DEBIAN_PACKAGE,
     default_packages,
@@ -32,26 +43,36 @@ from kfp_bento.runtime.bentos.wishes import (
 __all__ = [
     "DEBIAN_PACKAGE",
     "Bento",
+    "BentoDescription",
     "BentoFile",
     "BentoModel",
     "BentoOptions",
     "ImportOptions",
+    "StoredBento",
     "bento_indexes",
     "bento_record",
     "build_bento",
     "can_require_token",
     "changed_models",
+    "chosen_bentos",
     "default_packages",
+    "describe_bento",
+    "expendable_bentos",
     "export_bento",
     "given_service",
+    "golden_file",
     "import_bento",
     "is_default_command",
     "is_generated",
     "load_bento",
     "load_given_bento",
     "model_paths",
+    "newest_first",
+    "open_store",
+    "opened_bento",
     "prediction_request",
     "read_bento_file",
+    "require_unused",
     "sample_request",
     "spoken_protocols",
     "unfulfilled_wishes",

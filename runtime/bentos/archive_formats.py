@@ -24,6 +24,11 @@ _SUFFIXES = {
 }
 
 
+def said_format(name: str) -> str:
+    """Give the format that the end of a name says, or ""."""
+    return next((known for suffix, known in _SUFFIXES.items() if name.endswith(suffix)), "")
+
+
 def target_of(uri: str, archive_format: str, file_name: str) -> tuple[str, str]:
     """Settle where an archive goes and what it is, as `bentoml export` does.
 
@@ -42,7 +47,7 @@ def target_of(uri: str, archive_format: str, file_name: str) -> tuple[str, str]:
         raise InvalidInput(
             f"'{archive_format}' is no format of an archive.", hint=f"Known: {', '.join(FORMATS)}."
         )
-    said = next((known for suffix, known in _SUFFIXES.items() if uri.endswith(suffix)), "")
+    said = said_format(uri)
     chosen = archive_format or said or "bento"
     if chosen == DIRECTORY:
         return uri, chosen

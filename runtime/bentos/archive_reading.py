@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from kfp_bento.runtime.bentos.archive_tree import Allowance, Tree, refused
 from kfp_bento.runtime.errors import BentoError
@@ -44,8 +44,26 @@ def is_archive(file: Path) -> bool:
     return start.startswith(_STARTS) or start[257:_TAR_MAGIC_END] == b"ustar"
 
 
+class Receiver(Protocol):
+    """Takes what an archive holds, member by member; see `Tree`."""
+
+    allowance: Allowance
+
+    def folder(self, name: str) -> None:
+        """Take a folder."""
+
+    def file(self, name: str, pieces: Iterator[bytes], size: int, mode: int) -> None:
+        """Take a file; pieces that are not asked for are passed over."""
+
+    def link(self, name: str, target: str) -> None:
+        """Take a symbolic link."""
+
+    def finish(self) -> None:
+        """Look at the whole, once all of it came."""
+
+
 def unpack(archive: Path, into: Path) -> None:
-    """Unpack a tar, plain or compressed by gzip, xz or bzip2, or a zip; its first bytes say which.
+    """Unpack an archive; see `read_archive`.
 
     Args:
         archive: The file.
@@ -58,7 +76,22 @@ def unpack(archive: Path, into: Path) -> None:
         OSError: It cannot be read, or the disk not be written.
         ValueError: It is no regular file.
     """
-    tree = Tree(into, Allowance(archive.stat().st_size, shutil.disk_usage(into).free))
+    allowance = Allowance(archive.stat().st_size, shutil.disk_usage(into).free)
+    read_archive(archive, Tree(into, allowance))
+
+
+def read_archive(archive: Path, tree: Receiver) -> None:
+    """Read a tar, plain or compressed by gzip, xz or bzip2, or a zip; its first bytes say which.
+
+    Args:
+        archive: The file.
+        tree: Gets what is in it, in its order.
+
+    Raises:
+        BentoError: As `unpack`.
+        OSError: It cannot be read.
+        ValueError: It is no regular file.
+    """
     try:
         with open_plain_file(archive) as raw:
             start = raw.read(6)
@@ -141,7 +174,7 @@ class _TarBytes:
         return self._at
 
 
-def _untar(stream: IO[bytes], tree: Tree) -> None:
+def _untar(stream: IO[bytes], tree: Receiver) -> None:
     source = _TarBytes(stream, tree.allowance)
     file: Any = source
     with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as opened:
@@ -157,7 +190,7 @@ def _untar(stream: IO[bytes], tree: Tree) -> None:
             raise refused("something", "comes after its end, which other programs would unpack")
 
 
-def _put(member: tarfile.TarInfo, source: _TarBytes, tree: Tree) -> None:
+def _put(member: tarfile.TarInfo, source: _TarBytes, tree: Receiver) -> None:
     if member.isdir():
         tree.folder(member.name)
     elif member.issym():
@@ -182,7 +215,7 @@ def _content(member: tarfile.TarInfo, source: _TarBytes) -> Iterator[bytes]:
         yield piece
 
 
-def _unzip(raw: IO[bytes], tree: Tree) -> None:
+def _unzip(raw: IO[bytes], tree: Receiver) -> None:
     _require_short_listing(raw)
     with zipfile.ZipFile(raw) as zipped:
         for member in zipped.infolist():
@@ -204,7 +237,7 @@ def _unzip(raw: IO[bytes], tree: Tree) -> None:
                 tree.file(name, _zipped(zipped, member, tree), member.file_size, mode)
 
 
-def _zipped(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, tree: Tree) -> Iterator[bytes]:
+def _zipped(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, tree: Receiver) -> Iterator[bytes]:
     with zipped.open(member) as content:
         while piece := content.read(_CHUNK):
             tree.allowance.take(len(piece), member.filename)

@@ -148,7 +148,7 @@ def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> 
         version=file.version,
         directory=directory,
         service=file.service,
-        python_version=".".join(file.python_version.split(".")[:2]),
+        python_version=file.python_minor,
         bentoml_version=file.bentoml_version,
         models=tuple(
             BentoModel(

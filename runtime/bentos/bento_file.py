@@ -67,6 +67,14 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Api:
+    """A path at which the service answers, and the name of its method; as `Listed.shown`."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True)
 class BentoFile:
     """What a `bento.yaml` says.
 
@@ -74,6 +82,7 @@ class BentoFile:
         name: Name.
         version: Version.
         service: BentoML's import string.
+        entry_service: The name of the service that takes requests, or "" (of old services).
         bentoml_version: The BentoML that built it, or "".
         section: `image` for bentos of today, `docker` for those of BentoML 1.1 to 1.3.
         python_version: The interpreter that it is meant for, as it stands, or "".
@@ -91,12 +100,14 @@ class BentoFile:
         own_envs: Whether there are `envs`.
         created: When it was built, as it stands, or "".
         runs_legacy: Whether its service is one of BentoML 1.0 and 1.1, with runners or without.
+        apis: What the service answers, as far as the file says it.
         content: The file's bytes.
     """
 
     name: str
     version: str
     service: str
+    entry_service: str
     bentoml_version: str
     section: str
     python_version: str
@@ -114,7 +125,28 @@ class BentoFile:
     own_envs: bool
     created: str
     runs_legacy: bool
+    apis: tuple[Api, ...]
     content: bytes
+
+    @property
+    def tag(self) -> str:
+        """BentoML's tag, `name:version`."""
+        return f"{self.name}:{self.version}"
+
+    @property
+    def python_minor(self) -> str:
+        """The interpreter without its patch version, such as "3.11", or ""."""
+        return ".".join(self.python_version.split(".")[:2])
+
+    def runtime_variables(self, taken: Container[str] = ()) -> dict[str, str]:
+        """Give what the bento itself sets for its service, without names that are taken."""
+        return {
+            variable.name: variable.value
+            for variable in self.environment
+            if variable.value
+            and variable.stage in ("all", "runtime")
+            and variable.name not in taken
+        }
 
     def at(self, *place: str | int) -> str:
         """Give where a value stands, or the nearest one around it: `bento.yaml line 34`."""
@@ -160,6 +192,20 @@ def read_bento_file(directory: Path) -> BentoFile:
     what = f"The {BENTO_FILE} in {directory}"
     with reading(f"{what} is not valid YAML", BentoError, hint=_BUILD_AGAIN):
         content = read_small_file(path, YAML_LIMIT)
+    return parse_bento_file(content, what)
+
+
+def parse_bento_file(content: bytes, what: str) -> BentoFile:
+    """Read the text of a `bento.yaml`.
+
+    Args:
+        content: The text.
+        what: What it is called in an error.
+
+    Raises:
+        BentoError: It is not one that BentoML wrote.
+    """
+    with reading(f"{what} is not valid YAML", BentoError, hint=_BUILD_AGAIN):
         data = parse_yaml(content)
     if not isinstance(data, dict):
         raise BentoError(f"{what} is not a mapping.", hint=_BUILD_AGAIN)
@@ -253,6 +299,7 @@ def _bento_file(data: dict[str, Any], content: bytes) -> BentoFile:
         name=" ".join(cleaned(_scalar((), data, "name", needed=True)).split()),
         version=_name((), data, "version"),
         service=_name((), data, "service"),
+        entry_service=_line((), data, "entry_service"),
         bentoml_version=_line((), data, "bentoml_version"),
         section=section,
         python_version=_line((section,), chosen, "python_version"),
@@ -270,6 +317,7 @@ def _bento_file(data: dict[str, Any], content: bytes) -> BentoFile:
         own_envs=bool(data.get("envs")),
         created=_line((), data, "creation_time"),
         runs_legacy=bool(data.get("apis") or data.get("runners")) and not data.get("services"),
+        apis=tuple(_apis(data)),
         content=content,
     )
 
@@ -288,6 +336,18 @@ def _runners(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for place, entry in _items((), data, "runners"):
         runner = _mapping(place, entry)
         yield {**runner, "name": _line(place, runner, "name")}
+
+
+def _apis(data: dict[str, Any]) -> Iterator[Api]:
+    """Give the routes of a service of today, or the APIs of an old one; they are only shown."""
+    schema = data.get("schema")
+    found = schema.get("routes") if isinstance(schema, dict) else data.get("apis")
+    for entry in found if isinstance(found, list) else ():
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if isinstance(name, str):
+            path = entry.get("route")
+            path = path if isinstance(path, str) else f"/{name}"
+            yield Api(Listed(path, ()).shown, Listed(name, ()).shown)
 
 
 def _docker_variables(docker: dict[str, Any]) -> Iterator[Variable]:

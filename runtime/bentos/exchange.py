@@ -18,12 +18,12 @@ from kfp_bento.runtime.bentos.bento import Bento, load_bento
 from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
 from kfp_bento.runtime.bentos.bentoml_store import store_home, stored_bento
 from kfp_bento.runtime.bentos.foreign_lock import Relocking, is_locked, lock_foreign
+from kfp_bento.runtime.bentos.stored_bento import DIGEST, recorded_digest, recorded_facts
 from kfp_bento.runtime.bentos.tree import check_destination
 from kfp_bento.runtime.bentos.wishes import INDEX, settle_wishes
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
-    parse_json,
     put_in_place,
     read_small_file,
     reading,
@@ -35,7 +35,6 @@ from kfp_bento.runtime.storage import local_path, open_place
 
 Progress = Callable[[int, int], None]
 
-_DIGEST, _TAG = "bento-digest", "bento-tag"
 _OLD_FILE = "bentoml.yml"
 
 
@@ -111,7 +110,7 @@ def export_bento(
     if chosen == DIRECTORY:
         return _export_directory(bento, files, address)
     place = open_place(address)
-    facts = {_DIGEST: bento.digest, _TAG: bento.tag}
+    facts = recorded_facts(bento)
     made = scratch_inside(_room(address), "kfp-bento-export-")
     with _disk("The archive cannot be made"), made as scratch:
         write_archive(files, scratch / "archive", chosen)
@@ -197,7 +196,7 @@ def _settled(directory: Path, facts: Mapping[str, str], *, home: Path | None) ->
     """Bring missing models in, and make sure that it is the bento that was recorded."""
     _bring_models(directory, home)
     bento = load_bento(directory)
-    for said in (facts.get(_DIGEST, ""), _recorded_digest(directory, bento)):
+    for said in (facts.get(DIGEST, ""), _recorded_digest(directory, bento)):
         if said and said != bento.digest:
             raise BentoError(
                 f"The bento {bento.tag} has the digest {bento.digest}, but {said} was recorded.",
@@ -236,11 +235,9 @@ def _placed(bento: Bento, to: Path) -> Bento:
 def _recorded_digest(directory: Path, bento: Bento) -> str:
     """Give the digest that the record beside bento.yaml states of this very bento, or ""."""
     try:
-        facts = parse_json(read_small_file(directory / RECORD_NAME, JSON_LIMIT))
+        return recorded_digest(read_small_file(directory / RECORD_NAME, JSON_LIMIT), bento.tag)
     except (OSError, ValueError):
         return ""
-    same = (facts.get("name"), facts.get("version")) == (bento.name, bento.version)
-    return str(facts.get("digest", "")) if same else ""
 
 
 def _top(tree: Path) -> Path:

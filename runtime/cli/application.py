@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 from typer.core import TyperGroup
@@ -13,6 +13,8 @@ from kfp_bento.runtime.cli import (
     bento,
     bento_archives,
     bento_batch,
+    bento_serve,
+    bento_store,
     deploy,
     image,
     image_documents,
@@ -22,6 +24,12 @@ from kfp_bento.runtime.cli import (
     rbac,
     release,
     requests,
+)
+from kfp_bento.runtime.cli.about import (
+    Shell,
+    offer_completion,
+    print_completion,
+    print_version,
 )
 from kfp_bento.runtime.cli.output import print_error
 from kfp_bento.runtime.errors import KfpBentoError
@@ -61,12 +69,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(pipelines.demo)
-app.command("run")(pipelines.run)
-app.command("compile")(pipelines.compile_)
+app.command("demo", epilog="Example: kfp-bento demo --to ./demo")(pipelines.demo)
+app.command("run", epilog="Example: kfp-bento run serve_model -p model_uris=models:/credit@prod")(
+    pipelines.run
+)
+app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)
 bento.app.add_typer(bento_batch.app)
+bento.app.add_typer(bento_store.app)
+bento.app.add_typer(bento_serve.app)
 app.add_typer(bento.app, name="bento")
 app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)
@@ -74,7 +86,28 @@ app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(release.app, name="release")
-app.command("rbac")(rbac.rbac)
+app.command("rbac", epilog="Example: kfp-bento rbac -t workload -n models")(rbac.rbac)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+    completion: Annotated[
+        Optional[Shell],  # noqa: UP045 - typer evaluates it
+        typer.Option(
+            metavar="SHELL",
+            callback=print_completion,
+            is_eager=True,
+            help="Print what completes commands and options in bash, zsh or fish, and end.",
+        ),
+    ] = None,
+) -> None:
+    """Take options that are for no command."""
 
 
 def main() -> NoReturn:
@@ -82,6 +115,7 @@ def main() -> NoReturn:
     # Set even where SIGINT was ignored, as for a command that a shell starts in the background.
     for number in STOPPING:
         signal.signal(number, _interrupt)
+    offer_completion()
     sys.exit(app())
 
 

@@ -40,7 +40,7 @@ def _options(
     )
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento bento build ./model --to ./bento")
 def build(
     model_directories: Annotated[
         Optional[list[Path]],  # noqa: UP045 - typer evaluates it

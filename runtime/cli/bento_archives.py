@@ -20,7 +20,7 @@ app = typer.Typer()
 _URI = "file:///path or a path, s3://bucket/key, minio://bucket/key"
 
 
-@app.command("export")
+@app.command("export", epilog="Example: kfp-bento bento export ./bento s3://models/bentos/")
 def export_command(
     bento_directory: Annotated[Path, typer.Argument(metavar="DIR", help="The bento's folder.")],
     uri: Annotated[
@@ -54,7 +54,10 @@ def export_command(
     print_facts(f"Exported: {exported.tag}", facts)
 
 
-@app.command("import")
+@app.command(
+    "import",
+    epilog="Example: kfp-bento bento import s3://models/bentos/wine-1f0c.bento --to ./bento",
+)
 def import_command(
     uri: Annotated[
         str,

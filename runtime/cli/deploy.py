@@ -87,7 +87,10 @@ UnschedulableAfter = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog="Example: kfp-bento deploy render registry.example.com/ml/credit@sha256:... "
+    "--bento ./bento --to ./manifests"
+)
 def render(
     image: Image = "",
     bento: BentoDirectory = None,
@@ -115,7 +118,10 @@ def render(
         show_deployed(deployed)
 
 
-@app.command()
+@app.command(
+    epilog="Example: kfp-bento deploy diff registry.example.com/ml/credit@sha256:... "
+    "--bento ./bento -n models"
+)
 def diff(
     image: Image = "",
     bento: BentoDirectory = None,
@@ -155,7 +161,10 @@ def diff(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog="Example: kfp-bento deploy apply registry.example.com/ml/credit@sha256:... "
+    "--bento ./bento -n models"
+)
 def apply(
     image: Image = "",
     bento: BentoDirectory = None,
@@ -216,7 +225,7 @@ def apply(
     deployed.raise_if_failed()
 
 
-@app.command("options")
+@app.command("options", epilog="Example: kfp-bento deploy options workload")
 def options_(
     target: Annotated[str, typer.Argument(help=f"{TARGETS}.")],
     json: Json = False,

@@ -52,7 +52,9 @@ CacheRepository = Annotated[
 Compression = Annotated[str, typer.Option(help="zstd, gzip or none.")]
 
 
-@app.command()
+@app.command(
+    epilog="Example: kfp-bento image build ./bento --to registry.example.com/ml/credit --base host"
+)
 def build(
     bento_directory: Annotated[Path, typer.Argument(metavar="BENTO_DIR", help="A bento folder.")],
     to: Annotated[
@@ -96,7 +98,10 @@ def build(
         _show_image(made, elapsed())
 
 
-@app.command()
+@app.command(
+    epilog="Example: kfp-bento image pack requirements.txt --name tools --version 1.0 "
+    "--to oci:./image"
+)
 def pack(
     requirements: Annotated[
         Path, typer.Argument(metavar="LOCK", help="Requirements, each with a hash.")

@@ -22,7 +22,7 @@ Platform = Annotated[
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento image sbom registry.example.com/ml/credit@sha256:...")
 def sbom(image: Image, platform: Platform = "") -> None:
     """Print the bill of materials that is attached to an image (CycloneDX JSON)."""
     require_extra("runtime")
@@ -31,7 +31,7 @@ def sbom(image: Image, platform: Platform = "") -> None:
     _print(images.read_sboms(image, platform), image, "bill of materials")
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento image provenance registry.example.com/ml/credit@sha256:...")
 def provenance(image: Image, platform: Platform = "") -> None:
     """Print how an image was built (in-toto statements with SLSA provenance, one for each line)."""
     require_extra("runtime")

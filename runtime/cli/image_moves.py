@@ -32,8 +32,15 @@ Platform = Annotated[
 
 def add_moves(app: typer.Typer) -> None:
     """Add the commands to a group."""
-    app.command("copy")(copy)
-    app.command("rebase")(rebase)
+    app.command(
+        "copy",
+        epilog="Example: kfp-bento image copy registry.example.com/ml/credit:v1 oci:./image:v1",
+    )(copy)
+    app.command(
+        "rebase",
+        epilog="Example: kfp-bento image rebase registry.example.com/ml/credit:v1 "
+        "--base python:3.11-slim",
+    )(rebase)
 
 
 def copy(

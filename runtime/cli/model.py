@@ -11,15 +11,19 @@ import typer
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.output import (
     Json,
+    err,
     print_facts,
     print_json,
     print_table,
     transfer,
     working,
 )
-from kfp_bento.runtime.reports import human_bytes
+from kfp_bento.runtime.reports import human_bytes, signature_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kfp_bento.runtime.models import ModelVersion
     from kfp_bento.runtime.scan import ScanReport
 
 app = typer.Typer(help="Models out of an MLflow registry.", no_args_is_help=True)
@@ -35,7 +39,7 @@ TrackingUri = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento model pull models:/credit@prod --to ./model")
 def pull(
     uris: Annotated[
         list[str],
@@ -74,7 +78,7 @@ def pull(
         )
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento model scan models:/credit@prod --policy enforce")
 def scan(
     model: Annotated[
         str,
@@ -114,6 +118,79 @@ def scan(
         _tell(report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+@app.command("list", epilog="Example: kfp-bento model list --tracking-uri http://mlflow:5000")
+def list_(tracking_uri: TrackingUri = "", json: Json = False) -> None:
+    """List the registered models of an MLflow registry."""
+    from kfp_bento.runtime import models
+
+    require_extra("runtime")
+    with working("asking the registry", quiet=json):
+        found = models.list_registered_models(tracking_uri)
+    if json:
+        print_json(
+            [
+                {"name": one.name, "latest_version": one.newest or None, "aliases": one.aliases}
+                for one in found
+            ]
+        )
+    elif found:
+        rows = [(one.name, one.newest or "none", _aliases(one.aliases)) for one in found]
+        print_table(("model", "latest version", "aliases"), rows)
+    else:
+        err.print("The registry has no registered models.")
+
+
+@app.command(epilog="Example: kfp-bento model show models:/wine@champion")
+def show(
+    uri: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A URI as for pull, or a model's folder.")
+    ],
+    tracking_uri: TrackingUri = "",
+    json: Json = False,
+) -> None:
+    """Say what a model is: version, signature, flavors, requirements; weights are not fetched."""
+    from kfp_bento.runtime import models
+
+    require_extra("runtime")
+    with working(f"looking at {uri}", quiet=json):
+        model = models.look_at_model(uri, tracking_uri=tracking_uri)
+    if json:
+        print_json(model.to_dict())
+    else:
+        _show(model)
+
+
+def _show(model: ModelVersion) -> None:
+    facts = model.to_dict()
+    pointing = [alias for alias, to in sorted(model.aliases.items()) if to == model.version]
+    print_facts(
+        model.uri,
+        {
+            "version": f"{model.name}/{model.version}" if model.name else "",
+            "aliases": ", ".join(pointing),
+            "other aliases": _aliases(
+                {alias: to for alias, to in model.aliases.items() if to != model.version}
+            ),
+            "run": model.run_id,
+            "digest": model.digest,
+            "flavors": ", ".join(model.flavors),
+            "signature": "\n".join(
+                f"{one.role}  {one.name}: {one.type}"
+                for one in signature_fields(facts["signature"] or {})
+            )
+            or "none",
+            "MLflow": model.mlflow_version,
+            "Python": model.python_version,
+            "requirements": "\n".join(model.requirements),
+            "size": human_bytes(model.size),
+        },
+    )
+
+
+def _aliases(aliases: Mapping[str, str]) -> str:
+    return ", ".join(f"{alias} -> {version}" for alias, version in sorted(aliases.items()))
 
 
 def _tell(report: ScanReport) -> None:

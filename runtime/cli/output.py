@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from kfp_bento.runtime.errors import KfpBentoError, plain_text
+from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, plain_text
 
 if TYPE_CHECKING:  # the whole local run hangs on it, which most commands have no use for
     from kfp_bento.runtime.local import Step
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # the whole local run hangs on it, which most commands have n
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of text for people.")
 ]
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -93,6 +96,29 @@ def print_error(error: KfpBentoError, *, as_json: bool) -> None:
     err.print(f"[bold red]Error:[/] {foreign(error.message)}", soft_wrap=whole)
     if error.hint:
         err.print(f"[bold]Hint:[/]  {foreign(error.hint)}", soft_wrap=whole)
+
+
+def require_confirmable(*, yes: bool) -> None:
+    """Make sure that a deletion was confirmed, or that there is somebody to ask.
+
+    Raises:
+        InvalidInput: Neither.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise InvalidInput(
+            "Deleting is confirmed on a terminal, and this is none.",
+            hint="--yes deletes without asking.",
+        )
+
+
+def confirm(question: str) -> None:
+    """Ask on the terminal whether something is to be deleted.
+
+    Raises:
+        KfpBentoError: It is not.
+    """
+    if not typer.confirm(question, err=True):
+        raise KfpBentoError("Not confirmed: nothing was deleted.")
 
 
 @contextlib.contextmanager

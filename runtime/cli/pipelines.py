@@ -105,7 +105,9 @@ def run(
     ],
     param: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
-        typer.Option("--param", "-p", help="Parameter key=value; lists and dicts as JSON."),
+        typer.Option(
+            "--param", "-p", help="Parameter key=value; dicts and lists of several as JSON."
+        ),
     ] = None,
     to: Annotated[
         Path, typer.Option("--to", help="Directory that receives the run's outputs.")

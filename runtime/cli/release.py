@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,15 +10,19 @@ from kfp_bento.runtime.cli.deploy import Context, Force, Tolerated, Unschedulabl
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.output import (
     Json,
+    Yes,
+    confirm,
     err,
     out,
     print_facts,
     print_json,
     print_table,
+    require_confirmable,
     waiting,
     working,
 )
 from kfp_bento.runtime.cli.release_facts import (
+    check_place,
     diff_document,
     names,
     rollout_document,
@@ -31,7 +34,6 @@ from kfp_bento.runtime.cli.release_facts import (
     stopped_before_the_verdict,
     verdict_document,
 )
-from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.deployments import Rollout
@@ -50,7 +52,7 @@ Seconds = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", epilog="Example: kfp-bento release list -n models")
 def list_(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where to look.")] = "default",
     context: Context = "",
@@ -60,7 +62,7 @@ def list_(
     from kfp_bento.runtime import deployments
 
     require_extra("runtime")
-    _check_place(namespace)
+    check_place(namespace)
     with working("asking the cluster", quiet=json):
         found = deployments.list_releases(namespace, context=context)
     if json:
@@ -83,7 +85,7 @@ def list_(
         err.print(f"Namespace {namespace} has no releases.")
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento release status credit -n models")
 def status(
     name: Name,
     namespace: Namespace = "default",
@@ -111,7 +113,7 @@ def status(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento release wait credit -n models --seconds 300")
 def wait(
     name: Name,
     namespace: Namespace = "default",
@@ -148,7 +150,7 @@ def wait(
         raise verdict.error(name, hint="kfp-bento release roll-back goes to the last good one.")
 
 
-@app.command("roll-back")
+@app.command("roll-back", epilog="Example: kfp-bento release roll-back credit -n models")
 def roll_back(
     name: Name,
     namespace: Namespace = "default",
@@ -232,7 +234,7 @@ def _place(revision: str, image: str) -> str:
     return f"revision {revision or 'unknown'}\n{image}".rstrip()
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento release delete credit -n models")
 def delete(
     name: Name,
     namespace: Namespace = "default",
@@ -241,7 +243,7 @@ def delete(
         float,
         typer.Option("--seconds", min=0, metavar="SECONDS", help="How long its objects may take."),
     ] = 120.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     context: Context = "",
     json: Json = False,
 ) -> None:
@@ -249,17 +251,13 @@ def delete(
     from kfp_bento.runtime import deployments
 
     require_extra("runtime")
-    if not yes and not sys.stdin.isatty():
-        raise InvalidInput(
-            "Deleting is confirmed on a terminal, and this is none.",
-            hint="--yes deletes without asking.",
-        )
+    require_confirmable(yes=yes)
     target = _target(name, target, namespace, context)
     if not yes:
         found = deployments.release_status(
             name, target=target, namespace=namespace, context=context
         )
-        _confirm(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
+        confirm(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
     with working(f"deleting {name}", quiet=json):
         deleted = deployments.delete_release(
             name, target=target, namespace=namespace, context=context, seconds=seconds
@@ -278,29 +276,12 @@ def delete(
         out.print(f"{name} was not there: nothing was deleted.")
 
 
-def _confirm(question: str) -> None:
-    if not typer.confirm(question, err=True):
-        raise KfpBentoError("Not confirmed: nothing was deleted.")
-
-
 def _target(name: str, target: str, namespace: str, context: str) -> str:
     """Give the kind of target that was named, or that the cluster knows by the name."""
     from kfp_bento.runtime import deployments
 
     require_extra("runtime")
-    _check_place(namespace, name)
+    check_place(namespace, name)
     if target:
         return deployments.target_of(target).kind
     return deployments.find_release(name, namespace=namespace, context=context)
-
-
-def _check_place(namespace: str, name: str | None = None) -> None:
-    """Refuse names that are none: they become paths and selectors of requests."""
-    from kfp_bento.runtime.deployments import label_name_problem, resource_name_problem
-
-    if problem := label_name_problem(namespace):
-        raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")
-    if name is not None and (problem := resource_name_problem(name)):
-        raise InvalidInput(
-            f"{name!r} {problem}.", hint="kfp-bento release list shows those that are there."
-        )

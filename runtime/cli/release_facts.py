@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from kfp_bento.runtime.cli.output import err, out, print_facts, print_table
-from kfp_bento.runtime.errors import KfpBentoError, plain_text
+from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, plain_text
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.deployments import (
@@ -169,3 +169,15 @@ def stopped_before_the_verdict() -> Iterator[None]:
             hint="What was applied stays: kfp-bento release wait goes on, release roll-back goes "
             "back.",
         ) from None
+
+
+def check_place(namespace: str, name: str | None = None) -> None:
+    """Refuse names that are none: they become paths and selectors of requests."""
+    from kfp_bento.runtime.deployments import label_name_problem, resource_name_problem
+
+    if problem := label_name_problem(namespace):
+        raise InvalidInput(f"--namespace {namespace!r} {problem}.", hint="Give its name.")
+    if name is not None and (problem := resource_name_problem(name)):
+        raise InvalidInput(
+            f"{name!r} {problem}.", hint="kfp-bento release list shows those that are there."
+        )

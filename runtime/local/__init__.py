@@ -1,19 +1,24 @@
 """The embedded default: run a pipeline and serve its release on this machine."""
 
+from kfp_bento.runtime.local.bento_process import Listening
 from kfp_bento.runtime.local.compilation import compile_components, compile_pipelines
 from kfp_bento.runtime.local.demo import run_demo
 from kfp_bento.runtime.local.pipelines import load_pipeline, typed_arguments
 from kfp_bento.runtime.local.runs import Step, run_pipeline
+from kfp_bento.runtime.local.serving import follow, serve_bento
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
 
 __all__ = [
     "ADDRESS_VARIABLE",
+    "Listening",
     "Step",
     "compile_components",
     "compile_pipelines",
+    "follow",
     "load_pipeline",
     "local_target",
     "run_demo",
     "run_pipeline",
+    "serve_bento",
     "typed_arguments",
 ]

@@ -60,7 +60,8 @@ def is_shipped(reference: str) -> bool:
 def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
     """Turn key=value texts into the types that the pipeline's parameters have.
 
-    Lists and dicts are JSON, booleans true or false.
+    Lists and dicts are JSON, booleans true or false. What does not begin as a list is a list of
+    one text.
 
     Raises:
         InvalidInput: If a parameter is unknown, missing, or its value not of its type.
@@ -94,6 +95,8 @@ def _typed(key: str, value: str, kind: str) -> Any:
             return float(value)
         if kind == "Boolean":
             return _boolean(value)
+        if kind == "List" and not value.lstrip().startswith("["):
+            return [value]
         if kind in ("List", "Dict"):
             parsed = parse_json_value(value.encode())
             if not isinstance(parsed, list if kind == "List" else dict):

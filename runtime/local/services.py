@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
 from kfp_bento.runtime.local import listening
+from kfp_bento.runtime.local.bento_process import (
+    API_TOKEN,
+    START_SECONDS,
+    Listening,
+    bento_process,
+)
 from kfp_bento.runtime.local.engines import Engine, usable_engine
-from kfp_bento.runtime.local.private import private_directory
 from kfp_bento.runtime.local.processes import (
     free_port,
     last_lines,
@@ -25,7 +30,7 @@ from kfp_bento.runtime.local.processes import (
 )
 from kfp_bento.runtime.local.relay import INSIDE, SOCKET, relay
 from kfp_bento.runtime.local.request import CheckedRelease
-from kfp_bento.runtime.programs import COMPUTING, clean_environment, confined, start_program
+from kfp_bento.runtime.programs import start_program
 from kfp_bento.runtime.proof import locked_environment
 
 if TYPE_CHECKING:
@@ -33,10 +38,6 @@ if TYPE_CHECKING:
 
 NETWORK_VARIABLE = "KFP_BENTO_LOCAL_NETWORK"
 NETWORKS = ("host", "none")
-# What generated services want to be told by their callers; the steps of a run tell it.
-API_TOKEN = "KFP_BENTO_API_TOKEN"  # noqa: S105 - its name
-START_SECONDS = 120.0
-START_COMMAND = ("sh", "-c", "./env/docker/entrypoint.sh bentoml serve . --production")
 # Where a container without network finds the directory that it shares with our relay.
 SHARED = "/kfp-bento"
 INNER_PORT = 3000
@@ -214,40 +215,15 @@ class Services:
 
     @contextlib.contextmanager
     def _as_process(self, bento: Bento, note: str) -> Iterator[Service]:
-        with locked_environment(
-            bento, cache=self.cache, error=LocalRunError, cancelled=self.stopped
-        ) as environment:
-            yield from self._process(bento, environment, note)
-
-    def _process(self, bento: Bento, environment: Path, note: str) -> Iterator[Service]:
-        home = private_directory(self.directory / "bentoml-home")
-        port = free_port()
-        log = self.directory / "service.log"
-        # Nothing of ours but how to compute: the code that runs is the model's.
-        variables = clean_environment(
-            COMPUTING,
-            (API_TOKEN,),
-            PATH=f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            VIRTUAL_ENV=str(environment),
-            HOME=str(home.resolve()),
-            TMPDIR=str(home.resolve()),
-            BENTOML_HOME=str(home.resolve()),
-            BENTO_PATH=str(bento.directory.resolve()),
-            **_variables(port),
-        )
-        variables.pop("XDG_RUNTIME_DIR", None)
-        # It has our uid: what else there is of ours, other processes and logins, is kept from it.
-        command = confined(START_COMMAND, error=LocalRunError, network=True)
-        since = log_size(log)
-        with start_program(
-            command, environment=variables, directory=bento.directory, log=log
-        ) as process:
-
-            def listens() -> bool | None:
-                return listening.listens(port, listening.session(process.pid))
-
-            what = "The bento's process"
-            yield Service(self._ready(port, process, log, what, listens, since), "process", note)
+        with (
+            locked_environment(
+                bento, cache=self.cache, error=LocalRunError, cancelled=self.stopped
+            ) as environment,
+            bento_process(
+                bento, environment, Listening(free_port()), self.directory, self.stopped
+            ) as started,
+        ):
+            yield Service(started.wait(), "process", note)
 
     def _ready(
         self,

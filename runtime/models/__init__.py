@@ -1,5 +1,6 @@
 """Stop one: each MLflow model URI becomes one exact `ModelVersion` in a directory."""
 
+from kfp_bento.runtime.models.catalog import list_registered_models, look_at_model
 from kfp_bento.runtime.models.directory import load_model
 from kfp_bento.runtime.models.environment import unknown_conda_packages
 from kfp_bento.runtime.models.identity import (
@@ -57,9 +58,11 @@ __all__ = [
     "choose_tracking",
     "file_digests",
     "is_tag_name",
+    "list_registered_models",
     "load_given_models",
     "load_model",
     "load_models",
+    "look_at_model",
     "missing_as",
     "model_files",
     "models_record",

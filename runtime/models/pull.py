@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import InvalidInput, ModelError, plain_text
@@ -24,19 +23,17 @@ from kfp_bento.runtime.models.directory import (
     with_origin,
     write_record,
 )
-from kfp_bento.runtime.models.download import WORKERS, download_files, list_files
+from kfp_bento.runtime.models.download import WORKERS, download_files
 from kfp_bento.runtime.models.identity import FileDigest, file_digests, model_files
-from kfp_bento.runtime.models.location import reading_from, within_seconds
+from kfp_bento.runtime.models.location import reading_from
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import disk_failures_explained, whole_directory
 from kfp_bento.runtime.models.resolution import Resolution
+from kfp_bento.runtime.models.source_files import SourceFiles, files_of
 from kfp_bento.runtime.models.sources import ModelSource, read_entries, resolve_sources
 from kfp_bento.runtime.models.tracking import (
-    Tracking,
     choose_tracking,
-    guard_credentials,
     speaking_to,
-    tracking_client,
 )
 from kfp_bento.runtime.models.uri import without_password
 from kfp_bento.runtime.models.version import ModelVersion
@@ -105,7 +102,7 @@ def pull_into(
         speaking_to(tracking or without_password(remote[0].uri.text)) if remote else nullcontext()
     )
     with speaking:
-        sources = resolve_sources(asked, tracking, lambda: tracking_client(_given(tracking)))
+        sources = resolve_sources(asked, tracking)
         parcels = [_parcel(source, directory, folder_of(source)) for source in sources]
         return _filled(parcels, directory, progress)
 
@@ -119,16 +116,14 @@ class _Parcel:
         folder: Name of the folder, or "" for the directory itself.
         size: Bytes that will be written.
         earlier: The same model, where it is there already, byte for byte.
-        repository: An MLflow `ArtifactRepository`; None for a directory on this machine.
-        sizes: What it holds.
+        files: What the store holds; None for a directory on this machine.
     """
 
     source: ModelSource
     folder: str
     size: int
     earlier: ModelVersion | None = None
-    repository: Any = None
-    sizes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    files: SourceFiles | None = None
 
 
 class _Transfer:
@@ -155,22 +150,13 @@ class _Transfer:
         return disk_failures_explained(self.directory, self.total)
 
 
-def _given(tracking: Tracking | None) -> Tracking:
-    assert tracking is not None  # noqa: S101 - chosen where an entry needs it
-    return tracking
-
-
 def _parcel(source: ModelSource, directory: Path, folder: str) -> _Parcel:
     existing = _earlier_pull(directory / folder)
     if source.resolution is None:
         return _parcel_of_directory(source, directory, folder, existing)
-    with reading_from(source.resolution.location, source.tracking):
-        repository = _repository(source.resolution.location, source.tracking)
-        sizes = list_files(repository)
-        _require_model(sizes, source.resolution)
-    earlier = existing and _same_version(existing, source.resolution, sizes)
-    size = 0 if earlier else sum(size or 0 for size in sizes.values())
-    return _Parcel(source, folder, size, earlier, repository, sizes)
+    files = files_of(source.resolution, source.tracking)
+    earlier = existing and _same_version(existing, source.resolution, files.sizes)
+    return _Parcel(source, folder, 0 if earlier else files.size, earlier, files)
 
 
 def _parcel_of_directory(
@@ -215,12 +201,12 @@ def _begin(parcel: _Parcel, folder: Path, transfer: _Transfer) -> list[FileDiges
     """Mark a folder as unfinished, and look whether what will be downloaded is a model."""
     folder.mkdir(exist_ok=True)
     write_record(folder, None)
-    if parcel.earlier or parcel.source.resolution is None:
+    if parcel.earlier or parcel.files is None:
         return []
-    location = parcel.source.resolution.location
+    location = parcel.files.resolution.location
     with reading_from(location, parcel.source.tracking), transfer.writing():
-        wanted = {MLMODEL_NAME: parcel.sizes[MLMODEL_NAME]}
-        files = download_files(parcel.repository, wanted, folder, transfer.arrived)
+        wanted = {MLMODEL_NAME: parcel.files.sizes[MLMODEL_NAME]}
+        files = download_files(parcel.files.repository, wanted, folder, transfer.arrived)
         read_mlmodel_of(folder)
         return files
 
@@ -234,25 +220,24 @@ def _finish(
     """Bring the rest of a model's files, and say in its record what it is."""
     if parcel.earlier:
         model = _taken_over(parcel, parcel.earlier, folder)
-    elif parcel.source.resolution is None:
+    elif parcel.files is None:
         model = _copied(parcel, folder, transfer)
     else:
-        model = _downloaded(parcel, parcel.source.resolution, folder, transfer, files)
+        model = _downloaded(parcel.source, parcel.files, folder, transfer, files)
     return dataclasses.replace(model, record=write_record(folder, model))
 
 
 def _downloaded(
-    parcel: _Parcel,
-    resolution: Resolution,
+    source: ModelSource,
+    found: SourceFiles,
     folder: Path,
     transfer: _Transfer,
     files: Sequence[FileDigest],
 ) -> ModelVersion:
-    source = parcel.source
-    rest = {path: size for path, size in parcel.sizes.items() if path != MLMODEL_NAME}
-    with reading_from(resolution.location, source.tracking), transfer.writing():
+    rest = {path: size for path, size in found.sizes.items() if path != MLMODEL_NAME}
+    with reading_from(found.resolution.location, source.tracking), transfer.writing():
         arrived = download_files(
-            parcel.repository,
+            found.repository,
             rest,
             folder,
             transfer.arrived,
@@ -264,7 +249,7 @@ def _downloaded(
             [*files, *arrived],
             uri=without_password(source.uri.text),
             alias=source.uri.alias,
-            resolution=resolution,
+            resolution=found.resolution,
         )
     return dataclasses.replace(described, served_as=source.name)
 
@@ -295,46 +280,6 @@ def _taken_over(parcel: _Parcel, earlier: ModelVersion, folder: Path) -> ModelVe
         alias=parcel.source.uri.alias,
         aliases=dict(parcel.source.resolution.aliases),
     )
-
-
-def _repository(location: str, tracking: Tracking | None) -> Any:
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    parsed = urlsplit(location)
-    server = tracking.tracking_uri if tracking else ""
-    if parsed.scheme in ("http", "https"):
-        guard_credentials(location, trusted=server)
-    elif parsed.scheme == "mlflow-artifacts" and parsed.netloc:
-        guard_credentials(f"{urlsplit(server).scheme}://{parsed.netloc}", trusted=server)
-    try:
-        return within_seconds(
-            lambda: get_artifact_repository(
-                location,
-                tracking_uri=tracking.tracking_uri if tracking else None,
-                registry_uri=tracking.registry_uri if tracking else None,
-            )
-        )
-    except (MlflowException, ImportError) as failure:
-        raise InvalidInput(
-            f"Artifacts at {without_password(location)} cannot be read: "
-            f"{str(failure).splitlines()[0]}",
-            hint="Check the scheme; some stores need a package of their own (boto3 for s3).",
-        ) from failure
-
-
-def _require_model(sizes: Mapping[str, int | None], resolution: Resolution) -> None:
-    where = without_password(resolution.location)
-    if not sizes:
-        local = urlsplit(where).scheme in ("", "file")
-        raise ModelError(
-            f"There are no files at {where}.",
-            hint="The server keeps artifacts in a directory of its own; start it with "
-            "--serve-artifacts and --artifacts-destination."
-            if local
-            else "Check the path; the model's artifacts may have been deleted.",
-        )
-    require_mlmodel(sizes, where)
 
 
 def _require_replaceable(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import ModelError
@@ -120,6 +120,11 @@ def read_registered_version(answer: Any) -> RegisteredVersion:
 def _tags(answer: Any) -> dict[str, str]:
     tags = {str(key): str(value) for key, value in _limited(answer.tags, "tags").items()}
     return {key: value for key, value in tags.items() if len(value) <= _LONGEST_TAG}
+
+
+def with_newest(model: RegisteredModel, client: Any) -> RegisteredModel:
+    """Give a registered model with its newest version, for which some registries are asked."""
+    return replace(model, newest=_newest(model, client))
 
 
 def _latest(versions: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from kfp_bento.runtime.errors import InvalidInput, plain_text
 from kfp_bento.runtime.models.directory import load_record
 from kfp_bento.runtime.models.naming import default_name, is_tag_name, tag_name
 from kfp_bento.runtime.models.resolution import Resolution, resolve_model
-from kfp_bento.runtime.models.tracking import Tracking
+from kfp_bento.runtime.models.tracking import Tracking, tracking_client
 from kfp_bento.runtime.models.uri import FORMS, ModelUri, parse_model_uri, without_password
 
 
@@ -75,22 +75,19 @@ def read_entries(texts: Sequence[Any]) -> list[Entry]:
     return entries
 
 
-def resolve_sources(
-    entries: Sequence[Entry], tracking: Tracking | None, client: Callable[[], Any]
-) -> list[ModelSource]:
+def resolve_sources(entries: Sequence[Entry], tracking: Tracking | None) -> list[ModelSource]:
     """Ask the registry once what each entry means.
 
     Args:
         entries: What `read_entries` gave.
         tracking: The servers, if one has to be asked.
-        client: Gives the `MlflowClient` for them.
 
     Raises:
         InvalidInput: Two entries are one version, or would have one name.
         ModelError: A model, alias, version, run or path does not exist.
     """
-    asked = client() if any(entry.needs_tracking for entry in entries) else None
-    sources = [_resolved(entry, tracking, asked) for entry in entries]
+    client = tracking_client(tracking) if tracking is not None else None
+    sources = [_resolved(entry, tracking, client) for entry in entries]
     seen: dict[tuple[str, ...], ModelSource] = {}
     for source in sources:
         if (other := seen.setdefault(source.identity, source)) is not source:

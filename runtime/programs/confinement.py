@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def confined(
     error: type[KfpBentoError],
     network: bool = False,
     readable: Iterable[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Give the command that starts a program confined, as far as the system can do it.
 
@@ -59,10 +60,14 @@ def confined(
         error: What to raise.
         network: Whether it needs the network for what it is run for.
         readable: Names of the files with credentials that it needs, such as `.netrc`.
+        variables: What other people set for it. Only what is confined already sees them: an
+            `LD_PRELOAD` of theirs would otherwise run in what confines.
 
     Raises:
         error: It has to be kept from the network, and cannot be.
     """
+    if variables:
+        argv = ["env", "--", *(f"{name}={value}" for name, value in variables.items()), *argv]
     wish = os.environ.get(CONFINEMENT_VARIABLE, "")
     if wish not in ("", "off", "required"):
         raise error(

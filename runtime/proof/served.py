@@ -175,10 +175,7 @@ def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iter
         # What is written beside the model would not be ours.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    variables = clean_environment(
-        code_variables(),
-        **{**_tracking(bento, home), **_own_variables(bento), **more, **ours},
-    )
+    variables = clean_environment(code_variables(), **{**_tracking(bento, home), **more, **ours})
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with _short(place) as short:
@@ -186,7 +183,11 @@ def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iter
         listener.listen(64)
         command = _worker(directory, environment / "bin" / "python", listener.fileno())
         with start_program(
-            confined(command, error=BentoError),
+            confined(
+                command,
+                error=BentoError,
+                variables=read_bento_file(directory).runtime_variables(taken={**more, **ours}),
+            ),
             environment=variables,
             directory=home,
             log=log,
@@ -229,15 +230,6 @@ def _tracking(bento: Bento, home: Path) -> dict[str, str]:
     return {
         "MLFLOW_TRACKING_URI": (home / "mlruns").as_uri(),
         "MLFLOW_ALLOW_FILE_STORE": "true",  # newer ones refuse files without
-    }
-
-
-def _own_variables(bento: Bento) -> dict[str, str]:
-    """Give what the bento itself sets for its service."""
-    return {
-        variable.name: variable.value
-        for variable in read_bento_file(bento.directory).environment
-        if variable.value and variable.stage in ("all", "runtime")
     }
 
 

@@ -10,6 +10,7 @@ from kfp_bento.runtime.reports.releases import (
     write_deployment,
     write_roll_back,
 )
+from kfp_bento.runtime.reports.signature import signature_fields
 from kfp_bento.runtime.reports.summaries import (
     check_summary,
     image_summary,
@@ -28,6 +29,7 @@ __all__ = [
     "promotion_summary",
     "run_report",
     "scan_summary",
+    "signature_fields",
     "tell",
     "tell_diff",
     "write_deployment",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,7 @@ class FilePlace:
     def list(self) -> Iterator[StoredObject]:
         """Give what is there, without sums and files that are still being written."""
         if self._root.is_file():
-            yield StoredObject("", self._root.stat().st_size)
+            yield _described("", self._root.stat())
             return
         with _explained(self.address):
             for folder, folders, names in os.walk(self._root):
@@ -53,7 +55,7 @@ class FilePlace:
                     file = Path(folder, name)
                     if file.is_file() and ".partial-" not in name and file.suffix != ".sha256":
                         inside = file.relative_to(self._root).as_posix()
-                        yield StoredObject(inside, file.stat().st_size)
+                        yield _described(inside, file.stat())
 
     def stat(self, name: str = "") -> StoredObject:
         """Describe a file; its sum is that of the file beside it."""
@@ -61,11 +63,11 @@ class FilePlace:
         with _explained(str(file)):
             if not file.is_file():
                 raise NotThereError(f"There is no file {file}.")
-            status = file.stat()
+            found = _described(name, file.stat())
         with suppress(OSError, ValueError):
             said = parsed_sum(read_small_file(_sum_file(file), _SUM_LIMIT))
-            return StoredObject(name, status.st_size, sha256=said)
-        return StoredObject(name, status.st_size)
+            return replace(found, sha256=said)
+        return found
 
     def read(
         self, to: Path, name: str = "", *, sha256: str = "", progress: Progress | None = None
@@ -110,6 +112,11 @@ class FilePlace:
 
     def _file(self, name: str) -> Path:
         return self._root / require_inside(name, self.address)
+
+
+def _described(name: str, status: os.stat_result) -> StoredObject:
+    since = datetime.fromtimestamp(status.st_mtime, UTC)
+    return StoredObject(name, status.st_size, modified=since)
 
 
 def _sum_file(file: Path) -> Path:

@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import InvalidInput, StorageError
-from kfp_bento.runtime.storage.place import BrokenTransferError, NotThereError, StoredObject
+from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.storage.object_place import AT_ONCE, CHUNK, PART
+from kfp_bento.runtime.storage.place import NotThereError, StoredObject
+from kfp_bento.runtime.storage.refusals import Refusals
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.storage.place import Progress
     from kfp_bento.runtime.storage.settings import StorageSettings
 
-PART = 16 << 20
-AT_ONCE = 4
-CHUNK = 1 << 20
 _META = "x-amz-meta-"
-_ABSENT = {"NoSuchKey", "NoSuchObject", "ResourceNotFound"}
-_CHANGED = {"PreconditionFailed", "InvalidRange"}
-_DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"}
 # By these a pod is given an identity; without them nobody is to be asked for one.
 _IDENTITY = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -44,27 +39,36 @@ class MinioClient:
     def __init__(self, bucket: str, settings: StorageSettings) -> None:
         self._bucket = bucket
         self._client = _client(settings)
+        self._refusals = Refusals(
+            f"minio://{bucket}", "MINIO_ENDPOINT", ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
+        )
 
-    def head(self, key: str) -> StoredObject | None:
-        """Describe an object, or give None where there is none."""
-        try:
-            with self._explained(key):
-                found = self._client.stat_object(self._bucket, key)
-        except NotThereError:
-            return None
+    def head(self, key: str) -> StoredObject:
+        """Describe an object."""
+        with self._explained(key):
+            found = self._client.stat_object(self._bucket, key)
         facts = {
             name.lower().removeprefix(_META): value
             for name, value in (found.metadata or {}).items()
             if name.lower().startswith(_META)
         }
-        return StoredObject(key, found.size or 0, etag=_quoted(found.etag), facts=facts)
+        return StoredObject(
+            key,
+            found.size or 0,
+            etag=_quoted(found.etag),
+            facts=facts,
+            modified=found.last_modified,
+        )
 
     def keys(self, prefix: str) -> Iterator[StoredObject]:
         """Give the objects whose key begins with a prefix."""
         with self._explained(prefix):
             for entry in self._client.list_objects(self._bucket, prefix, recursive=True):
                 yield StoredObject(
-                    entry.object_name or "", entry.size or 0, etag=_quoted(entry.etag)
+                    entry.object_name or "",
+                    entry.size or 0,
+                    etag=_quoted(entry.etag),
+                    modified=entry.last_modified,
                 )
 
     def chunks(self, found: StoredObject, start: int, end: int) -> Iterator[bytes]:
@@ -125,28 +129,21 @@ class MinioClient:
         import urllib3
         from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
-        what = f"minio://{self._bucket}/{key}"
+        say = self._refusals
         try:
             yield
         except S3Error as failure:
-            raise _refusal(what, str(failure.code), str(failure.message)) from failure
+            raise say.of_store(key, str(failure.code), str(failure.message)) from failure
         except (ServerError, InvalidResponseError) as failure:
-            raise BrokenTransferError(f"The store of {what} fails: {failure}.") from failure
+            raise say.busy(key, str(failure)) from failure
         except (MinioException, ValueError) as failure:
-            raise StorageError(f"{what} cannot be used: {failure}.") from failure
+            raise say.unusable(key, failure) from failure
         except urllib3.exceptions.HTTPError as failure:
             if "CERTIFICATE_VERIFY_FAILED" in str(failure):
-                raise StorageError(
-                    f"The certificate of the store of {what} is not trusted.",
-                    hint="Name the file of your authority in AWS_CA_BUNDLE, or put it as ca.crt "
-                    "into the mounted Secret.",
-                ) from failure
+                raise say.untrusted(key) from failure
             if isinstance(getattr(failure, "reason", None), urllib3.exceptions.ResponseError):
-                raise _busy(what, str(getattr(failure, "reason", ""))) from failure
-            raise BrokenTransferError(
-                f"{what}: the connection to the store broke ({type(failure).__name__}).",
-                hint="Look at MINIO_ENDPOINT and whether the store runs.",
-            ) from failure
+                raise say.busy(key, str(getattr(failure, "reason", ""))) from failure
+            raise say.broken(key, failure) from failure
 
 
 def _client(settings: StorageSettings) -> Any:
@@ -194,31 +191,3 @@ def _client(settings: StorageSettings) -> Any:
 
 def _quoted(etag: str | None) -> str:
     return f'"{etag.strip(chr(34))}"' if etag else ""
-
-
-def _refusal(what: str, code: str, said: str) -> StorageError:
-    if code in _ABSENT:
-        return NotThereError(f"There is no object {what}.")
-    if code in _CHANGED:
-        return StorageError(
-            f"{what} changed while it was being read.", hint="Run the same command again."
-        )
-    if code in _DENIED:
-        return StorageError(
-            f"The store does not let us use {what}: {code}: {said}",
-            hint="Give credentials in the environment (MINIO_ACCESS_KEY, MINIO_SECRET_KEY), in "
-            "the mounted Secret, or by the pod's identity.",
-        )
-    if code in _BUSY:
-        return _busy(what, code)
-    if code == "NoSuchBucket":
-        return StorageError(
-            f"There is no bucket for {what}.", hint="Make it first, or look at MINIO_ENDPOINT."
-        )
-    return StorageError(f"The store refuses {what}: {code} {said}".rstrip(" .") + ".")
-
-
-def _busy(what: str, why: str) -> BrokenTransferError:
-    return BrokenTransferError(
-        f"The store of {what} is too busy or fails ({why}).", hint="Try again later."
-    )

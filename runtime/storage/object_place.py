@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.storage.place import Progress
     from kfp_bento.runtime.storage.uri import StorageUri
 
+PART = 16 << 20
+"""Bytes in a part of an upload."""
+AT_ONCE = 4
+"""Parts that are sent at a time."""
+CHUNK = 1 << 20
+"""Bytes that are read from an answer at a time."""
+
 _SUM_LIMIT = 4096
 _LONGEST_KEY = 1024
 
@@ -33,11 +40,15 @@ _LONGEST_KEY = 1024
 class BucketClient(RangeSource, Protocol):
     """What a client does for one bucket; names are whole keys here."""
 
-    def head(self, key: str) -> StoredObject | None:
-        """Describe an object, or give None where there is none."""
+    def head(self, key: str) -> StoredObject:
+        """Describe an object.
+
+        Raises:
+            NotThereError: There is none.
+        """
 
     def keys(self, prefix: str) -> Iterator[StoredObject]:
-        """Give the objects whose key begins with a prefix."""
+        """Give the objects whose key begins with a prefix, page by page."""
 
     def put(self, key: str, file: Path, facts: Mapping[str, str], progress: Progress) -> None:
         """Store a file in one step, whatever its size, and clear what earlier tries left."""
@@ -73,7 +84,7 @@ class ObjectPlace:
     def stat(self, name: str = "") -> StoredObject:
         """Describe an object; its own metadata says the sum, or else the object beside it."""
         key = self._name(name)
-        found = self._client.head(key)
+        found = self._described(key)
         if found is None:
             raise NotThereError(
                 f"There is no object {self._shown(name)}.",
@@ -104,7 +115,7 @@ class ObjectPlace:
         key, sha256, size = self._name(name), file_sha256(file), file.stat().st_size
         said = progress or (lambda done, total: None)
         self._client.put(key, file, {**(facts or {}), SUM: sha256}, said)
-        stored = self._client.head(key)
+        stored = self._described(key)
         if stored is None or stored.size != size or stored.facts.get(SUM, sha256) != sha256:
             raise StorageError(
                 f"{self._shown(name)} is not what was just written there.",
@@ -124,12 +135,17 @@ class ObjectPlace:
 
     def _sum_beside(self, key: str) -> str:
         """Read the sum that somebody else put beside an object, as `sha256sum` writes it."""
-        beside = self._client.head(f"{key}.sha256")
+        beside = self._described(f"{key}.sha256")
         if beside is None or beside.size > _SUM_LIMIT:
             return ""
         with suppress(NotThereError):
             return parsed_sum(b"".join(self._client.chunks(beside, 0, beside.size)))
         return ""
+
+    def _described(self, key: str) -> StoredObject | None:
+        with suppress(NotThereError):
+            return self._client.head(key)
+        return None
 
     def _name(self, name: str) -> str:
         inside = require_inside(name, self.address)

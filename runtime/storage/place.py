@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,7 @@ class StoredObject:
         sha256: SHA-256 in hexadecimal as whoever wrote the object recorded it, or "".
         etag: What changes when the object does, as the place says it, or "".
         facts: What else was recorded with it.
+        modified: Since when it is there, in UTC; None where the place does not say.
     """
 
     name: str
@@ -40,6 +42,7 @@ class StoredObject:
     sha256: str = ""
     etag: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    modified: datetime | None = None
 
 
 class Place(Protocol):
@@ -48,7 +51,12 @@ class Place(Protocol):
     address: str
 
     def list(self) -> Iterator[StoredObject]:
-        """Give what is at the address or below it, by name; recorded facts are left to `stat`."""
+        """Give what is at the address or below it, by name; recorded facts are left to `stat`.
+
+        Raises:
+            InvalidInput: The place cannot be listed.
+            StorageError: It refuses, or cannot be reached.
+        """
 
     def stat(self, name: str = "") -> StoredObject:
         """Describe an object.

@@ -19,20 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import StorageError
-from kfp_bento.runtime.storage.object_place import file_md5, part_plan
-from kfp_bento.runtime.storage.place import BrokenTransferError, NotThereError, StoredObject
+from kfp_bento.runtime.storage.object_place import AT_ONCE, CHUNK, PART, file_md5, part_plan
+from kfp_bento.runtime.storage.place import NotThereError, StoredObject
+from kfp_bento.runtime.storage.refusals import Refusals
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.storage.place import Progress
     from kfp_bento.runtime.storage.settings import StorageSettings
-
-PART = 16 << 20
-AT_ONCE = 4
-CHUNK = 1 << 20
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "503", "500", "502"}
-_ABSENT = {"NoSuchKey", "NotFound", "404"}
-_CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
-_DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 
 
 class S3Client:
@@ -46,16 +39,21 @@ class S3Client:
     def __init__(self, bucket: str, settings: StorageSettings) -> None:
         self._bucket = bucket
         self._client = _client(settings)
+        self._refusals = Refusals(
+            f"s3://{bucket}", "AWS_ENDPOINT_URL", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        )
 
-    def head(self, key: str) -> StoredObject | None:
-        """Describe an object, or give None where there is none."""
-        try:
-            with self._explained(key):
-                found = self._client.head_object(Bucket=self._bucket, Key=key)
-        except NotThereError:
-            return None
-        facts = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
-        return StoredObject(key, found["ContentLength"], etag=found.get("ETag", ""), facts=facts)
+    def head(self, key: str) -> StoredObject:
+        """Describe an object."""
+        with self._explained(key):
+            found = self._client.head_object(Bucket=self._bucket, Key=key)
+        return StoredObject(
+            key,
+            found["ContentLength"],
+            etag=found.get("ETag", ""),
+            facts={name.lower(): value for name, value in found.get("Metadata", {}).items()},
+            modified=found.get("LastModified"),
+        )
 
     def keys(self, prefix: str) -> Iterator[StoredObject]:
         """Give the objects whose key begins with a prefix."""
@@ -63,7 +61,12 @@ class S3Client:
         with self._explained(prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for entry in page.get("Contents", []):
-                    yield StoredObject(entry["Key"], entry["Size"], etag=entry.get("ETag", ""))
+                    yield StoredObject(
+                        entry["Key"],
+                        entry["Size"],
+                        etag=entry.get("ETag", ""),
+                        modified=entry.get("LastModified"),
+                    )
 
     def chunks(self, found: StoredObject, start: int, end: int) -> Iterator[bytes]:
         """Give a part of an object, of the very object that was described."""
@@ -167,7 +170,7 @@ class S3Client:
         from botocore import exceptions
         from urllib3.exceptions import HTTPError
 
-        what = f"s3://{self._bucket}/{key}"
+        say = self._refusals
         # A body that breaks off comes as urllib3 says it.
         broken = (
             exceptions.HTTPClientError,
@@ -177,24 +180,19 @@ class S3Client:
         try:
             yield
         except exceptions.ClientError as failure:
-            raise _refusal(what, failure.response) from failure
+            error = failure.response.get("Error", {})
+            code, said = str(error.get("Code", "")), str(error.get("Message", ""))
+            raise say.of_store(key, code, said) from failure
         except exceptions.NoCredentialsError as failure:
-            raise _denied(what, "there are no credentials") from failure
+            raise say.denied(key, "there are no credentials") from failure
         except exceptions.SSLError as failure:
-            raise StorageError(
-                f"The certificate of the store of {what} is not trusted.",
-                hint="Name the file of your authority in AWS_CA_BUNDLE, or put it as ca.crt into "
-                "the mounted Secret.",
-            ) from failure
+            raise say.untrusted(key) from failure
         except (*broken, HTTPError) as failure:
-            raise BrokenTransferError(
-                f"{what}: the connection to the store broke ({type(failure).__name__}).",
-                hint="Look at AWS_ENDPOINT_URL and whether the store runs.",
-            ) from failure
+            raise say.broken(key, failure) from failure
         except exceptions.BotoCoreError as failure:
-            raise StorageError(f"{what} cannot be used: {failure}.") from failure
+            raise say.unusable(key, failure) from failure
         except OSError as failure:  # a connection that breaks below urllib3
-            raise BrokenTransferError(f"{what}: {failure}.") from failure
+            raise say.broken(key, failure) from failure
 
 
 def _client(settings: StorageSettings) -> Any:
@@ -247,36 +245,6 @@ def _descriptions() -> Any:
 
 def _md5(file: Path, start: int, length: int) -> str:
     return base64.b64encode(file_md5(file, start, length)).decode()
-
-
-def _refusal(what: str, answer: dict[str, Any]) -> StorageError:
-    error = answer.get("Error", {})
-    code, said = str(error.get("Code", "")), str(error.get("Message", ""))
-    if code in _ABSENT:
-        return NotThereError(f"There is no object {what}.")
-    if code in _CHANGED:
-        return StorageError(
-            f"{what} changed while it was being read.", hint="Run the same command again."
-        )
-    if code in _DENIED:
-        return _denied(what, f"{code}: {said}" if said else code)
-    if code in _BUSY:
-        return BrokenTransferError(
-            f"The store of {what} is too busy or fails ({code}).", hint="Try again later."
-        )
-    if code == "NoSuchBucket":
-        return StorageError(
-            f"There is no bucket for {what}.", hint="Make it first, or look at AWS_ENDPOINT_URL."
-        )
-    return StorageError(f"The store refuses {what}: {code} {said}".rstrip(" .") + ".")
-
-
-def _denied(what: str, why: str) -> StorageError:
-    return StorageError(
-        f"The store does not let us use {what}: {why}.",
-        hint="Give credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in "
-        "the mounted Secret, or by the pod's identity.",
-    )
 
 
 class _Slice(io.RawIOBase):

@@ -44,8 +44,12 @@ class WebPlace:
         _require_safe(uri.scheme, uri.text)
 
     def list(self) -> Iterator[StoredObject]:
-        """Give the file itself: the web cannot be listed."""
-        yield self.stat()
+        """Refuse: the web cannot be listed."""
+        raise InvalidInput(
+            f"{self.address} cannot be listed: the web gives one file for one address.",
+            hint="Give a folder on this machine, or the bucket as s3://bucket/folder/ or "
+            "minio://bucket/folder/.",
+        )
 
     def stat(self, name: str = "") -> StoredObject:
         """Describe the file by asking for its first byte: a presigned URL allows no other look."""

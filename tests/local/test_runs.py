@@ -110,6 +110,7 @@ def test_arguments_take_the_types_of_the_parameters() -> None:
         "settings": {"a": 1},
         "on": False,
     }
+    assert typed_arguments(pipeline, ["number=3", "names=models:/a@b"])["names"] == ["models:/a@b"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_arguments_take_the_types_of_the_parameters() -> None:
         (["number"], "is not key=value"),
         (["nombre=1"], "names no parameter"),
         (["number=many"], "is not of type Integer"),
-        (["number=1", "names={}"], "is not of type List"),
+        (["number=1", "names=[1"], "is not of type List"),
         (["number=1", "on=perhaps"], "is not of type Boolean"),
         ([], "needs a value for number"),
     ],

@@ -14,6 +14,7 @@ from wine import log_wine_model
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import ModelVersion, load_model, read_example, tree_digest
 from kfp_bento.runtime.models import pull as pull_module
+from kfp_bento.runtime.models import source_files as source_module
 from kfp_bento.runtime.models.uri import parse_model_uri
 
 
@@ -155,13 +156,13 @@ def moving(logged: Any, client: Any) -> Any:
 def test_an_alias_that_moves_during_the_run_is_not_followed(
     moving: Any, logged: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pull_module.list_files
+    real = source_module.list_files
 
     def move_then_list(repository: Any) -> Any:
         moving()
         return real(repository)
 
-    monkeypatch.setattr(pull_module, "list_files", move_then_list)
+    monkeypatch.setattr(source_module, "list_files", move_then_list)
     model = pull_model("models:/moving@prod", tmp_path / "model")
 
     assert (model.version, model.model_id) == ("1", logged.model_id)

@@ -203,3 +203,29 @@ def test_code_does_not_outlive_a_starter_that_is_killed() -> None:
     while command.exists() and command.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not command.exists() or not command.read_bytes()
+
+
+@pytest.mark.parametrize("wish", ["", "off"])
+def test_what_others_set_is_seen_by_what_is_confined_alone(
+    wish: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if wish:
+        monkeypatch.setenv(CONFINEMENT_VARIABLE, wish)
+    told = "import os; print(os.environ['GREETING'], os.environ['-S'], os.environ['LD_PRELOAD'])"
+    argv = confined(
+        [sys.executable, "-I", "-S", "-c", told],
+        error=BentoError,
+        # The loader says so where it is preloaded, and goes on.
+        variables={"GREETING": "hello world", "-S": "x", "LD_PRELOAD": "/nowhere.so"},
+    )
+    done = run_program(
+        argv,
+        doing="The test",
+        directory=tmp_path,
+        environment=clean_environment(),
+        seconds=60,
+        error=BentoError,
+    )
+    assert done.output == "hello world x /nowhere.so\n"
+    started = [word for word in argv if word.endswith("confined_start.py")]
+    assert [argv.index(word) < argv.index("env") for word in started] == ([] if wish else [True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_folder_is_listed_without_its_sums(
     with pytest.raises(StorageError, match="There is no"):
         place.read(tmp_path / "read", "b/one")
     assert not (tmp_path / "read").exists()
+
+
+def test_a_listing_says_since_when_things_are_there(
+    scheme: str, address: Addresses, tmp_path: Path
+) -> None:
+    place = open_place(address(scheme, "folder"))
+    began = datetime.now(UTC) - timedelta(seconds=2)  # S3 counts whole seconds
+    place.write(written(tmp_path / "source", 3), "a")
+    (listed,) = place.list()
+    assert listed.modified
+    assert began <= listed.modified <= datetime.now(UTC) + timedelta(seconds=2)
+    stated = place.stat("a").modified
+    assert stated
+    assert abs(stated - listed.modified) < timedelta(seconds=1)
 
 
 def test_a_neighbour_with_the_same_beginning_is_not_listed(

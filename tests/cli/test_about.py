@@ -1,0 +1,75 @@
+"""What the command says of itself, and to a shell that asks what may come next."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from kfp_bento_command import kfp_bento_here
+
+from kfp_bento.runtime.cli.about import Shell
+
+# What bash does when Tab is pressed after some words: it calls the function that is registered.
+ASK = """
+source "$1"
+shift
+complete -p kfp-bento
+COMP_WORDS=(kfp-bento "$@") COMP_CWORD=$#
+$(complete -p kfp-bento | sed 's/.* -F \\([^ ]*\\) .*/\\1/') kfp-bento "${@: -1}" ""
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    done = kfp_bento_here("--version")
+    assert (done.returncode, done.stdout) == (0, f"kfp-bento {version('kfp-bento')}\n")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    file = tmp_path / "completion"
+    file.write_text(kfp_bento_here("--completion", "bash").stdout)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["bento", "pr"], ["prune"]),
+        (["bento", "export", "--for"], ["--format"]),
+    ],
+)
+def test_a_real_bash_completes_commands_and_options(
+    words: list[str], offered: list[str], script: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", "--norc", "-c", ASK, "bash", str(script), *words],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(script.parent)},
+    )
+    registered, *found = done.stdout.splitlines()
+    assert registered == "complete -o default -F _kfp_bento_completion kfp-bento"
+    assert found == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", Shell)
+def test_each_shell_that_is_here_takes_its_script(shell: Shell, tmp_path: Path) -> None:
+    done = kfp_bento_here("--completion", shell.value)
+    assert done.returncode == 0
+    assert "_KFP_BENTO_COMPLETE=complete_" + shell.value in done.stdout
+    program = shutil.which(shell.value)
+    if program is None:
+        pytest.skip(f"no {shell.value} on this machine")
+    (tmp_path / "script").write_text(done.stdout)
+    subprocess.run([program, "-n", str(tmp_path / "script")], check=True)
+
+
+def test_another_shell_is_refused() -> None:
+    done = kfp_bento_here("--completion", "tcsh")
+    assert done.returncode == 2
+    assert "'bash'" in done.stderr
