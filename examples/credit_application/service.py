@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal
 
 import bentoml
@@ -53,28 +54,26 @@ class CreditApplication:
     lightgbm = bentoml.models.BentoModel("risk_lightgbm:latest")
 
     def __init__(self) -> None:
-        self.fraud_model = mlflow.sklearn.load_model(self.fraud.path)
-        self.risk_models = {
-            "lightgbm": mlflow.lightgbm.load_model(self.lightgbm.path),
-            "linear": mlflow.sklearn.load_model(self.linear.path),
-            "xgboost": mlflow.xgboost.load_model(self.xgboost.path),
+        self.chance_of_fraud = second_class(mlflow.sklearn.load_model(self.fraud.path))
+        self.risks = {
+            "lightgbm": mlflow.lightgbm.load_model(self.lightgbm.path).predict,
+            "linear": second_class(mlflow.sklearn.load_model(self.linear.path)),
+            "xgboost": second_class(mlflow.xgboost.load_model(self.xgboost.path)),
         }
 
     @bentoml.api
     async def decide(self, application: Application, /) -> Decision:
         """Ask all models at once, and decide."""
         row = pd.DataFrame([application.model_dump()]).astype(float)
-        asked = [asyncio.to_thread(chance, self.fraud_model, row[TRACES])]
-        asked += [
-            asyncio.to_thread(chance, model, row[MONEY]) for model in self.risk_models.values()
-        ]
-        fraud, *risks = await asyncio.gather(*asked)
-        return decision(fraud, dict(zip(self.risk_models, risks, strict=True)))
+        asked = [asyncio.to_thread(self.chance_of_fraud, row[TRACES])]
+        asked += [asyncio.to_thread(risk, row[MONEY]) for risk in self.risks.values()]
+        fraud, *risks = [float(chances[0]) for chances in await asyncio.gather(*asked)]
+        return decision(fraud, dict(zip(self.risks, risks, strict=True)))
 
 
-def chance(model: Any, row: pd.DataFrame) -> float:
-    """Give how likely a model thinks it is, from 0 to 1."""
-    return float(model.predict_proba(row)[0, 1])
+def second_class(model: Any) -> Callable[[pd.DataFrame], Any]:
+    """Give what a classifier says of each row: how likely it is of the second class."""
+    return lambda rows: model.predict_proba(rows)[:, 1]
 
 
 def decision(fraud: float, risks: dict[str, float]) -> Decision:

@@ -52,10 +52,12 @@ def register(name: str, flavor: Any, model: Any, data: pd.DataFrame, truth: pd.S
     model.fit(data[:half], truth[:half])
     chances = model.predict_proba(data[half:])[:, 1]
     pickled = {"serialization_format": "cloudpickle"} if flavor is mlflow.sklearn else {}
+    # MLflow keeps a booster as LightGBM's own text, and the classifier around it as a pickle.
+    kept = model.booster_ if flavor is mlflow.lightgbm else model
     with mlflow.start_run(run_name=name):
         mlflow.log_metric("roc_auc", roc_auc_score(truth[half:], chances))
         logged = flavor.log_model(
-            model,
+            kept,
             name="model",
             registered_model_name=name,
             signature=infer_signature(data, model.predict(data[:2])),
