@@ -16,7 +16,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench bench-serving clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench bench-serving bench-batch clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH
 
 bench-serving: $(VENV)/.dev ## Measure generated services beside hand-written ones and MLflow's server
 	@$(BIN)/python -W ignore -m bench.serving $(BENCH)
+
+bench-batch: $(VENV)/.dev ## Measure batches beside mlflow.models.predict, on a million rows
+	@$(BIN)/python -W ignore -m bench.batch $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info

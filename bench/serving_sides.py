@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Request
-from kfp_bento.runtime.bentos import Speech, build_bento
+from kfp_bento.runtime.bentos import build_bento
 from kfp_bento.runtime.models import load_model
 
 ROWS = 10_000
@@ -153,7 +153,7 @@ def _generated(
 
 GENERATED: dict[str, dict[str, Any]] = {
     "generated": {},
-    "generated, batching": {"speaks": Speech(max_batch_size=ROWS)},
+    "generated, batching": {"options": {"max_batch_size": ROWS}},
 }
 
 

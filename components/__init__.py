@@ -2,10 +2,14 @@
 
 from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
+from kfp_bento.components.collect_batch import collect_batch
 from kfp_bento.components.compare_predictions import compare_predictions
 from kfp_bento.components.deploy_bento import deploy_bento
 from kfp_bento.components.export_bento import export_bento
 from kfp_bento.components.import_bento import import_bento
+from kfp_bento.components.plan_batch import plan_batch
+from kfp_bento.components.predict_batch import predict_batch
+from kfp_bento.components.predict_shard import predict_shard
 from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
 from kfp_bento.components.roll_back import roll_back
@@ -16,10 +20,14 @@ from kfp_bento.components.train_wine_model import train_wine_model
 __all__ = [
     "build_bento",
     "build_image",
+    "collect_batch",
     "compare_predictions",
     "deploy_bento",
     "export_bento",
     "import_bento",
+    "plan_batch",
+    "predict_batch",
+    "predict_shard",
     "promote_model",
     "pull_model",
     "roll_back",

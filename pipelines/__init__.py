@@ -1,7 +1,17 @@
 """Reusable pipelines: composition only."""
 
+from kfp_bento.pipelines.batch_score import batch_score, batch_score_with
 from kfp_bento.pipelines.serve_model import serve_model, serve_with
+from kfp_bento.pipelines.serve_service import serve_service
 from kfp_bento.pipelines.train_to_serve import train_to_serve
 from kfp_bento.pipelines.train_wine_to_serve import train_wine_to_serve
 
-__all__ = ["serve_model", "serve_with", "train_to_serve", "train_wine_to_serve"]
+__all__ = [
+    "batch_score",
+    "batch_score_with",
+    "serve_model",
+    "serve_service",
+    "serve_with",
+    "train_to_serve",
+    "train_wine_to_serve",
+]

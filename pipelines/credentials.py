@@ -10,7 +10,15 @@ MLFLOW = {
 }
 RECORD_KEY = {"key": "KFP_BENTO_RECORD_KEY"}
 SERVICE_TOKEN = {"token": "KFP_BENTO_API_TOKEN"}
+PACKAGE_INDEX = {
+    "default_index": "UV_DEFAULT_INDEX",
+    "index": "UV_INDEX",
+    "username": "UV_INDEX_PRIVATE_USERNAME",
+    "password": "UV_INDEX_PRIVATE_PASSWORD",
+}
+STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
+STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 
 
 def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
@@ -24,6 +32,13 @@ def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.Pipeli
     """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
     return kubernetes.use_secret_as_volume(
         task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )
+
+
+def with_storage_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Mount the Secret of an object storage, which may be absent, into a task."""
+    return kubernetes.use_secret_as_volume(
+        task, secret_name=secret_name, mount_path=STORAGE_DIRECTORY, optional=True
     )
 
 
@@ -41,4 +56,15 @@ def with_service_token(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
     """Give a task the token that the served model asks for, of a Secret that may be absent."""
     return kubernetes.use_secret_as_env(
         task, secret_name=secret_name, secret_key_to_env=SERVICE_TOKEN, optional=True
+    )
+
+
+def with_package_index(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Give a task the package index of a Secret that may be absent, as uv takes it.
+
+    Its keys are `default_index` (instead of PyPI) and `index` (besides it), each an address; an
+    index that wants an account is written `private=https://...`, with `username` and `password`.
+    """
+    return kubernetes.use_secret_as_env(
+        task, secret_name=secret_name, secret_key_to_env=PACKAGE_INDEX, optional=True
     )

@@ -1,4 +1,4 @@
-"""An existing registry version, taken to a checked and promoted service."""
+"""Existing registry versions, taken to a checked and promoted service."""
 
 from kfp import dsl
 
@@ -14,14 +14,16 @@ from kfp_bento.components import (
 )
 from kfp_bento.pipelines.credentials import (
     with_mlflow_credentials,
+    with_package_index,
     with_record_key,
     with_registry_credentials,
     with_service_token,
+    with_storage_credentials,
 )
 
 
 def serve_with(deploy, *, name: str):
-    """Make the pipeline that takes a registry version to a service, by a component of one's choice.
+    """Make the pipeline that takes registry versions to a service, by a component of one's choice.
 
     Args:
         deploy: deploy_bento, or a component of one's own with these inputs of it: target, image,
@@ -35,7 +37,7 @@ def serve_with(deploy, *, name: str):
 
     @dsl.pipeline(name=name)
     def serve(
-        model_uri: str,
+        model_uris: list,
         image_destination: str,
         promote_alias: str,
         mlflow_tracking_uri: str = "",
@@ -43,16 +45,19 @@ def serve_with(deploy, *, name: str):
         scan_policy: str = "warn",
         scan_allow: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         bento_name: str = "",
-        bento_show_example: bool = True,
+        bento_service: str = "",
         bento_python_version: str = "",
         bento_requirements: list = [],  # noqa: B006
         bento_verify: bool = True,
         bento_requests: list = [],  # noqa: B006
+        bento_options: dict = {},  # noqa: B006
         allow_sources: list = [],  # noqa: B006
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
         image_secret: str = "kfp-bento-registry",
+        index_secret: str = "kfp-bento-index",
+        storage_secret: str = "kfp-bento-storage",
         record_secret: str = "kfp-bento-records",
         service_token_secret: str = "kfp-bento-service",
         deploy_target: str = "bento-deployment",
@@ -70,25 +75,31 @@ def serve_with(deploy, *, name: str):
         check_absolute_tolerance: float = 1e-9,
         check_timeout_seconds: int = 300,
     ):
-        """Pull a model, build bento and image, deploy, check what is served, move the alias.
+        """Pull models, build bento and image, deploy, check what is served, move the alias.
 
         Args:
-            model_uri: MLflow model URI; an alias is resolved once, in the first step.
+            model_uris: MLflow model URIs, one or more, each also as NAME=URI, where NAME is the
+                model's in the bento; aliases are resolved once, in the first step.
             image_destination: registry/repository[:tag] that the image is pushed to.
-            promote_alias: Registry alias that moves to the version after its checks passed.
+            promote_alias: Registry alias that moves to the versions after their checks passed,
+                on all models or on none.
             mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
                 tracking_uri that they are for; may be absent.
             scan_policy: What comes of a model that runs code when it is loaded: off does not look,
                 warn reports it, enforce refuses it before anything is built.
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
-            bento_name: Name of the bento; empty takes the model's name.
-            bento_show_example: Show a row of the model's input example on the service's API page.
+            bento_name: Name of the bento; empty takes the first model's, by the alphabet, or what a
+                service of your own says.
+            bento_service: A service of your own (source text, or its address), see build_bento;
+                empty generates one.
             bento_python_version: Python of the bento, such as 3.11; empty takes the model's.
             bento_requirements: Requirements to lock besides the model's own, one per item.
             bento_verify: Start the bento before it becomes an image, and compare its answers with
                 the model's; without that the release is not promoted.
             bento_requests: What it is asked instead of the model's input example, see build_bento.
+            bento_options: All other wishes of the build, by name: system_packages, envs, labels and
+                more, see build_bento.
             allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
@@ -99,6 +110,11 @@ def serve_with(deploy, *, name: str):
                 layers.
             image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be
                 absent.
+            index_secret: Secret with the package index to lock and install from: default_index or
+                index, and username and password of one that is written private=https://...; may be
+                absent.
+            storage_secret: Secret with the credentials of object storage, for a service or requests
+                at s3:// or minio:// addresses; may be absent.
             record_secret: Secret whose `key` (32 characters or more) seals the records that steps
                 read of each other, such as layers in the registry; may be absent.
             service_token_secret: Secret whose `token` the checks send to a service that asks for
@@ -120,19 +136,19 @@ def serve_with(deploy, *, name: str):
             check_absolute_tolerance: Allowed absolute difference between served and expected.
             check_timeout_seconds: How long to wait for readiness.
         """
-        pulled = pull_model(model_uri=model_uri, tracking_uri=mlflow_tracking_uri)
+        pulled = pull_model(model_uris=model_uris, tracking_uri=mlflow_tracking_uri)
         pulled.set_caching_options(False)  # an alias must be looked up anew in every run
         with_mlflow_credentials(pulled, mlflow_secret)
         with_record_key(pulled, record_secret)
 
-        scanned = scan_model(model=pulled.outputs["model"], policy=scan_policy, allow=scan_allow)
+        scanned = scan_model(models=pulled.outputs["models"], policy=scan_policy, allow=scan_allow)
         with_record_key(scanned, record_secret)
 
         bento = build_bento(
-            model=pulled.outputs["model"],
+            models=pulled.outputs["models"],
             scan_verdict=scanned.outputs["verdict"],
             bento_name=bento_name,
-            show_example=bento_show_example,
+            service=bento_service,
             allow_sources=allow_sources,
             python_version=bento_python_version,
             extra_requirements=bento_requirements,
@@ -140,8 +156,11 @@ def serve_with(deploy, *, name: str):
             requests=bento_requests,
             relative_tolerance=check_relative_tolerance,
             absolute_tolerance=check_absolute_tolerance,
+            options=bento_options,
         )
         with_record_key(bento, record_secret)
+        with_package_index(bento, index_secret)
+        with_storage_credentials(bento, storage_secret)
 
         image = build_image(
             bento=bento.outputs["bento"],
@@ -151,6 +170,7 @@ def serve_with(deploy, *, name: str):
             cache_repository=image_cache_repository,
         )
         with_registry_credentials(image, image_secret)
+        with_package_index(image, index_secret)
         with_record_key(image, record_secret)
 
         release = deploy(
@@ -191,7 +211,7 @@ def serve_with(deploy, *, name: str):
         comparison.after(smoke)
 
         promoted = promote_model(
-            model=pulled.outputs["model"],
+            models=pulled.outputs["models"],
             smoke_report=smoke.outputs["report"],
             comparison_report=comparison.outputs["report"],
             alias=promote_alias,

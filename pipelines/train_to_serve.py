@@ -7,7 +7,7 @@ from kfp import dsl
 from kfp_bento.pipelines.credentials import with_mlflow_credentials
 from kfp_bento.pipelines.serve_model import serve_model
 
-MODEL_URI = "model_uri"
+MODEL_URIS = "model_uris"
 PYTHON_TYPES = {
     "String": str,
     "Integer": int,
@@ -22,11 +22,12 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     """Make a pipeline of a training component: train, then serve what was registered.
 
     The pipeline's parameters are those of the training component and those of serve_model, less
-    the model URI, which training produces. A name that both have is one parameter, given to both.
+    the model URIs, which training produces. A name that both have is one parameter, given to both.
 
     Args:
         train: A KFP component that returns one text, the URI of the model version it registered,
-            for example models:/credit/3. It may have output artifacts besides.
+            for example models:/credit/3, or a list of such texts where it registers several. It
+            may have output artifacts besides.
         name: Name of the pipeline.
         description: Description of the pipeline; empty gives one that names the component.
 
@@ -34,11 +35,11 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
 
     Raises:
-        TypeError: If the component takes an artifact, or does not return one text.
+        TypeError: If the component takes an artifact, or returns neither one text nor one list.
     """
-    uri = _text_output(train)
+    uri, kind = _uri_output(train)
     train_inputs = dict(train.component_spec.inputs or {})
-    serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URI}
+    serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
     inputs = {**serve_inputs, **train_inputs}
 
     def pipeline(*values):
@@ -47,7 +48,10 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         trained.set_caching_options(False)  # it registers a version: an act outside the pipeline
         with_mlflow_credentials(trained, given["mlflow_secret"])
         served = {key: given[key] for key in serve_inputs}
-        serve_model(**{MODEL_URI: trained.outputs[uri]}, **served)
+        uris = trained.outputs[uri] if kind == "List" else [trained.outputs[uri]]
+        # Its steps stand in this pipeline: neither backend nor local runner resolves an output
+        # inside a list that is handed to a nested pipeline.
+        serve_model.pipeline_func(**{MODEL_URIS: uris}, **served)
 
     pipeline.__name__ = name.replace("-", "_")
     pipeline.__doc__ = _docstring(description or f"Run {train.name}, then serve its model.", inputs)
@@ -55,15 +59,15 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     return dsl.pipeline(name=name)(pipeline)
 
 
-def _text_output(train) -> str:
+def _uri_output(train) -> tuple[str, str]:
     outputs = train.component_spec.outputs or {}
     values = {key: spec.type for key, spec in outputs.items() if spec.type in PYTHON_TYPES}
-    if list(values.values()) != ["String"]:
+    if list(values.values()) not in (["String"], ["List"]):
         raise TypeError(
-            f"{train.name} must return one text, the URI of the model version it registered; "
-            f"what it returns is: {', '.join(values) or 'nothing'}."
+            f"{train.name} must return one text, the URI of the model version it registered, or "
+            f"one list of such texts; what it returns is: {', '.join(values) or 'nothing'}."
         )
-    return next(iter(values))
+    return next(iter(values.items()))
 
 
 def _parameter(key: str, spec) -> inspect.Parameter:

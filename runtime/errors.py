@@ -52,6 +52,10 @@ class BentoError(KfpBentoError):
     """A bento cannot be built or read."""
 
 
+class BatchError(KfpBentoError):
+    """A batch of rows cannot be predicted."""
+
+
 class ImageError(KfpBentoError):
     """An image cannot be assembled, read or written."""
 

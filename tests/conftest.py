@@ -20,6 +20,7 @@ from wine import log_wine_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from kfp_bento.runtime.models import ModelVersion
 
@@ -27,8 +28,10 @@ __all__ = ["free_port"]
 
 
 LONGEST = (
-    *("test_demo", "test_serve_model", "test_builder_killed", "test_debian", "test_failures"),
-    *("test_deployment_commands", "test_comparison", "test_served_bentos", "test_build_bento"),
+    *("test_demo", "test_builder_killed", "test_debian", "test_failures"),
+    # After what fills the cache of the roads.
+    *("test_serve_model", "test_deployment_commands", "test_comparison"),
+    *("test_served_bentos", "test_build_bento"),
     *("test_guarded_services", "test_registry_faults", "test_suite_image", "test_proving"),
 )
 """Files that take longest, the longest first."""
@@ -40,13 +43,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
+@pytest.fixture(scope="session")
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run of the tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _keys_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Seal records with a key of this session, not with that of whoever runs the tests."""
+def _keys_of_its_own(of_all_workers: Path) -> Iterator[None]:
+    """Seal records with a key of this run, not with that of whoever runs the tests."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    patch.setenv("XDG_STATE_HOME", str(of_all_workers / "state"))
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def shared_cache(of_all_workers: Path) -> Path:
+    """Environments and layers for tests of whole roads, made once for all that need the same.
+
+    Whoever tests how things are made takes an empty one.
+    """
+    return of_all_workers / "cache"
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +114,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 def wine_model(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """Version 1 of the registered model "wine" (alias "champion"), pulled once. Do not modify."""
     import mlflow
-
-    from kfp_bento.runtime.models import pull_model
+    from pulled_model import pull_model
 
     log_wine_model("wine")
     mlflow.MlflowClient().set_registered_model_alias("wine", "champion", "1")

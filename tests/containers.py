@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # The exact command that yatai-deployment puts into a pod.
 YATAI_COMMAND = ["sh", "-c", "./env/docker/entrypoint.sh bentoml serve . --production"]
-SECONDS = 60
+SECONDS = 300
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ def kfp_bento(*arguments: object, **variables: str) -> subprocess.CompletedProce
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=environment | {"COLUMNS": "200"} | variables,
     )
 

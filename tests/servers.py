@@ -36,7 +36,7 @@ def running(
     ready: str,
     log: Path,
     *,
-    seconds: float = 60,
+    seconds: float = 300,
     patience: float = 10,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:

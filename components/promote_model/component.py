@@ -1,6 +1,7 @@
-"""Move a registry alias to a model version whose release passed its checks."""
+"""Move a registry alias to model versions whose release passed its checks."""
 
 import os
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -12,7 +13,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def promote_model(
-    model: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Model],
     smoke_report: dsl.Input[dsl.Artifact],
     comparison_report: dsl.Input[dsl.Artifact],
     alias: str,
@@ -20,32 +21,33 @@ def promote_model(
     summary: dsl.Output[dsl.Markdown],
     image: str = "",
     tracking_uri: str = "",
-) -> str:
-    """Set the alias, after the checks and only if they passed.
+) -> NamedTuple("Outputs", [("versions", dict)]):
+    """Set the alias on each model, after the checks and only if they passed: on all or on none.
 
-    Refuses when a check did not pass, when a report is about another model, and when the alias
-    moved since the model was resolved. Keeps the previous version as last known good and writes
-    a history tag on the version. Switch caching off for this step.
+    Refuses when a check did not pass, when a report is about other models, and when the alias of
+    one moved since the models were resolved. Keeps each previous version as last known good and
+    writes a history tag on each version. Switch caching off for this step.
 
     Args:
-        model: The model directory from pull_model.
+        models: The models from pull_model.
         smoke_report: Report of smoke_test.
         comparison_report: Report of compare_predictions.
-        alias: The registry alias to move, for example prod.
-        record: JSON record of the promotion: alias, version, previous version.
+        alias: The registry alias to move, for example prod; the same for all models.
+        record: JSON record of the promotion: alias, and of each model version and previous version.
         summary: The promotion as Markdown.
-        image: The image that was checked, for the history tag.
+        image: The image that was checked, for the history tags.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        The version that holds the alias now.
+        versions: The version of each registered model that holds the alias now.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import checks, models, promotion, reports
+    from kfp_bento.runtime import checks, promotion, reports
+    from kfp_bento.runtime.models import load_given_models
 
-    promoted = promotion.promote_model(
-        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
+    promoted = promotion.promote_models(
+        load_given_models(models),
         [checks.CheckReport.load(Path(r.path)) for r in (smoke_report, comparison_report)],
         alias,
         image=image,
@@ -53,4 +55,4 @@ def promote_model(
     )
     reports.write_json(promoted.to_dict(), Path(record.path))
     reports.write_text(reports.promotion_summary(promoted), Path(summary.path))
-    return promoted.version
+    return (promoted.versions,)

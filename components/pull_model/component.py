@@ -1,6 +1,7 @@
-"""Pull one exact model version out of an MLflow registry."""
+"""Pull exact model versions out of an MLflow registry."""
 
 import os
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -11,26 +12,36 @@ from kfp import dsl
     ),
     install_kfp_package=False,
 )
-def pull_model(model_uri: str, model: dsl.Output[dsl.Model], tracking_uri: str = "") -> str:
-    """Resolve a model URI once and download that version with its real file names.
+def pull_model(
+    model_uris: list,
+    models: dsl.Output[dsl.Model],
+    tracking_uri: str = "",
+) -> NamedTuple("Outputs", [("versions", dict)]):
+    """Resolve model URIs once and download these versions with their real file names.
 
-    An alias is looked up here and never again: every later step works on this exact version,
-    known by its digest. Switch caching off for this step when the URI holds an alias.
+    Aliases are looked up here, all before the first download, and never again: every later step
+    works on these exact versions, known by their digests. Switch caching off for this step when a
+    URI holds an alias.
 
     Args:
-        model_uri: MLflow model URI, for example models:/credit@prod, models:/credit/3,
-            models:/m-<id> or runs:/<run id>/model.
-        model: The model directory; its metadata says name, version, run, signature and digest, and
-            which record in the directory the later steps may believe.
+        model_uris: MLflow model URIs, one or more, for example models:/credit@prod,
+            models:/credit/3, models:/m-<id> or runs:/<run id>/model; each also as NAME=URI, where
+            the service is to find the model as "NAME:latest". By default that is the registered
+            name.
+        models: The models, each in a folder of its name; the metadata say name, version, run,
+            signature and digest of each, and which records the later steps may believe.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        The registered version, or an empty text for a model that is not registered.
+        versions: The registered version of each model by its name; an empty text for one that is
+            not registered.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import models
+    from kfp_bento.runtime.models import models_record, pull_models
 
-    pulled = models.pull_model(model_uri, Path(model.path), tracking_uri=tracking_uri)
-    model.metadata.update(pulled.to_dict(), record=pulled.record)
-    return pulled.version
+    pulled = pull_models(model_uris, Path(models.path), tracking_uri=tracking_uri)
+    models.metadata.update(
+        models=[model.to_dict() for model in pulled], record=models_record(pulled)
+    )
+    return ({model.name_in_bento: model.version for model in pulled},)

@@ -1,4 +1,4 @@
-"""Look what loading a model would run, before anything loads it."""
+"""Look what loading models would run, before anything loads them."""
 
 import os
 from typing import NamedTuple
@@ -13,21 +13,21 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def scan_model(
-    model: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Model],
     report: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
     policy: str = "warn",
     allow: list = [],  # noqa: B006 - KFP wants the default in the signature
 ) -> NamedTuple("Outputs", [("passed", bool), ("verdict", dict)]):
-    """Look into every file of a model without importing or running anything of it.
+    """Look into every file of each model without importing or running anything of it.
 
     Pickles are read opcode by opcode and compared with lists of names that are known to be
     harmless, for each flavor; code folders, native files and archives are told of. A model that
     does not pass is a report, not an error: build_bento refuses its verdict.
 
     Args:
-        model: A model directory from pull_model.
+        models: The models from pull_model.
         report: What was found, as JSON: where, what, why it matters and what to do.
         metrics: Findings by severity, and files looked at.
         summary: The report as Markdown.
@@ -35,18 +35,15 @@ def scan_model(
         allow: Names of findings, exactly as the report has them, that do not count.
 
     Returns:
-        passed: Whether the policy lets the model go on.
-        verdict: The same with its reason and the model's digest, for build_bento.
+        passed: Whether the policy lets all models go on.
+        verdict: The same for each model by its digest, with the reason, for build_bento.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import models, reports, scan
+    from kfp_bento.runtime import reports, scan
+    from kfp_bento.runtime.models import load_given_models
 
-    found = scan.scan_model(
-        models.load_model(Path(model.path), record=model.metadata.get("record", "")),
-        policy=policy,
-        allow=allow,
-    )
+    found = scan.scan_models(load_given_models(models), policy=policy, allow=allow)
     reports.write_json(found.to_dict(), Path(report.path))
     reports.write_text(reports.scan_summary(found), Path(summary.path))
     metrics.metadata.update(reports.check_metrics(found))

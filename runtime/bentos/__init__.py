@@ -10,29 +10,42 @@ from kfp_bento.runtime.bentos.bento import (
 )
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
-from kfp_bento.runtime.bentos.exchange import export_bento, import_bento
+from kfp_bento.runtime.bentos.exchange import ImportOptions, export_bento, import_bento
 from kfp_bento.runtime.bentos.lock import bento_indexes
+from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
+from kfp_bento.runtime.bentos.service_location import given_service
 from kfp_bento.runtime.bentos.service_source import (
-    Speech,
     can_require_token,
     is_generated,
     sample_request,
     spoken_protocols,
 )
+from kfp_bento.runtime.bentos.wishes import (
+    DEBIAN_PACKAGE,
+    default_packages,
+    is_default_command,
+    unfulfilled_wishes,
+    wanted_packages,
+)
 
 __all__ = [
+    "DEBIAN_PACKAGE",
     "Bento",
     "BentoFile",
     "BentoModel",
-    "Speech",
+    "BentoOptions",
+    "ImportOptions",
     "bento_indexes",
     "bento_record",
     "build_bento",
     "can_require_token",
     "changed_models",
+    "default_packages",
     "export_bento",
+    "given_service",
     "import_bento",
+    "is_default_command",
     "is_generated",
     "load_bento",
     "load_given_bento",
@@ -41,4 +54,6 @@ __all__ = [
     "read_bento_file",
     "sample_request",
     "spoken_protocols",
+    "unfulfilled_wishes",
+    "wanted_packages",
 ]

@@ -28,6 +28,20 @@ _XZ_MEMORY = 256 << 20
 _MOST_LISTING = 64 << 20
 _LONGEST_LINK = 4096
 _ZERO = bytes(512)
+_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+_TAR_MAGIC_END = 262
+
+
+def is_archive(file: Path) -> bool:
+    """Say whether a file begins as one of the archives that `unpack` takes.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no regular file.
+    """
+    with open_plain_file(file) as raw:
+        start = raw.read(_TAR_MAGIC_END)
+    return start.startswith(_STARTS) or start[257:_TAR_MAGIC_END] == b"ustar"
 
 
 def unpack(archive: Path, into: Path) -> None:
@@ -219,6 +233,6 @@ def _require_short_listing(raw: IO[bytes]) -> None:
 def _damaged(archive: Path, failure: BaseException) -> BentoError:
     said = str(failure) or type(failure).__name__
     return BentoError(
-        f"{archive.name} is no archive of a bento, or is damaged: {said.rstrip('.')}.",
+        f"{archive.name} is no archive that is known, or is damaged: {said.rstrip('.')}.",
         hint="Known are .bento, tar, tar.gz, tar.xz, tar.bz2 and zip.",
     )

@@ -22,7 +22,7 @@ def refused(what: str, why: str) -> BentoError:
     shown = what if len(what) <= _SHOWN else f"{what[:_SHOWN]}…"
     return BentoError(
         f"The archive is refused: {plain_text(shown)!a} {why}.",
-        hint="Do not use it unless you know who made it; export the bento again with "
+        hint="Do not use it unless you know who made it; pack it again, a bento with "
         "`bentoml export` or `kfp-bento bento export`.",
     )
 

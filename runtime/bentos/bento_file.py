@@ -7,7 +7,8 @@ Its fields are those of BentoML 1.1 to 1.4 (`_internal/bento/bento.py`, `build_c
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -88,6 +89,8 @@ class BentoFile:
         pip_args: Of `python.pip_args`.
         environment: Of `docker.env`, then of `envs`.
         own_envs: Whether there are `envs`.
+        created: When it was built, as it stands, or "".
+        runs_legacy: Whether its service is one of BentoML 1.0 and 1.1, with runners or without.
         content: The file's bytes.
     """
 
@@ -109,6 +112,8 @@ class BentoFile:
     pip_args: str
     environment: tuple[Variable, ...]
     own_envs: bool
+    created: str
+    runs_legacy: bool
     content: bytes
 
     def at(self, *place: str | int) -> str:
@@ -116,6 +121,17 @@ class BentoFile:
         while place and place not in self._lines:
             place = place[:-1]
         return f"{BENTO_FILE} line {self._lines.get(place, 1)}"
+
+    @cached_property
+    def routes(self) -> tuple[dict[str, Any], ...]:
+        """What the service answers, as BentoML describes it: name, path and JSON schemas.
+
+        Empty for bentos of BentoML 1.0 to 1.3, and where nothing of the kind stands there.
+        """
+        data = parse_yaml(self.content)
+        schema = data.get("schema") if isinstance(data, dict) else None
+        routes = schema.get("routes") if isinstance(schema, dict) else None
+        return tuple(route for route in routes or () if isinstance(route, dict))
 
     @cached_property
     def _lines(self) -> Mapping[Place, int]:
@@ -129,6 +145,13 @@ def read_bento_file(directory: Path) -> BentoFile:
         BentoError: There is none, or it is not one that BentoML wrote.
     """
     path = directory / BENTO_FILE
+    if directory.is_file():
+        name = directory.name.partition(".")[0] or "bento"
+        command = ["kfp-bento", "bento", "import", str(directory), "--to", name]
+        raise BentoError(
+            f"{directory} is a file, not the directory of a bento.",
+            hint=f"Take the archive in first: {shlex.join(command)}",
+        )
     if not os.path.lexists(path):
         raise BentoError(
             f"{directory} is not a bento: it has no {BENTO_FILE}.",
@@ -175,6 +198,24 @@ def settled_bento_file(content: bytes, version: str, lock: str) -> bytes:
     return written_yaml(data)
 
 
+def change_bento_file(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change something in a `bento.yaml`; every other value stays.
+
+    Args:
+        directory: The bento.
+        change: Changes the document that it is given.
+
+    Raises:
+        BentoError: It cannot be read.
+    """
+    path = directory / BENTO_FILE
+    with reading(f"The {BENTO_FILE} in {directory} cannot be read", BentoError, hint=_BUILD_AGAIN):
+        data = _mapping((), parse_yaml(read_small_file(path, YAML_LIMIT)))
+        change(data)
+    path.unlink()  # it may be a link to another file
+    path.write_bytes(written_yaml(data))
+
+
 def written_yaml(data: dict[str, Any]) -> bytes:
     """Give YAML whose bytes depend on the values and their order alone."""
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=4096)
@@ -194,7 +235,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-class _Unlike(Exception):
+class _Unlike(ValueError):
     """A value is not of the kind that BentoML writes there."""
 
     def __init__(self, place: Place, what: str) -> None:
@@ -227,6 +268,8 @@ def _bento_file(data: dict[str, Any], content: bytes) -> BentoFile:
         pip_args=str(python.get("pip_args") or ""),
         environment=(*_docker_variables(docker), *_variables(data)),
         own_envs=bool(data.get("envs")),
+        created=_line((), data, "creation_time"),
+        runs_legacy=bool(data.get("apis") or data.get("runners")) and not data.get("services"),
         content=content,
     )
 

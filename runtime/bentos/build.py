@@ -26,34 +26,35 @@ from kfp_bento.runtime.bentos.lock import (
     users_requirements,
 )
 from kfp_bento.runtime.bentos.model_code import check_model_code
-from kfp_bento.runtime.bentos.naming import is_tag_name, model_name, tag_name
+from kfp_bento.runtime.bentos.options import BentoOptions
+from kfp_bento.runtime.bentos.service_location import fetched_service, has_build_file
 from kfp_bento.runtime.bentos.service_source import (
-    EVERY_PROTOCOL,
     SERVICE_MODULE,
-    Speech,
     generated_files,
     service_class_name,
     service_routes,
 )
 from kfp_bento.runtime.bentos.tree import (
     add_model,
+    check_destination,
     finish_files,
     recorded_requirements,
     remove_traces,
 )
 from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
 from kfp_bento.runtime.files import put_in_place, scratch_beside
-from kfp_bento.runtime.models import tree_digest
+from kfp_bento.runtime.models import is_tag_name, tag_name, tree_digest
 from kfp_bento.runtime.requirements import AllowedSources, allowed_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kfp_bento.runtime.models import ModelVersion
 
 GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
+_NO_OPTIONS = BentoOptions()
 _CHANGED = "The bento that was there had been changed after it was built; it was replaced."
 
 
@@ -65,11 +66,10 @@ class _BuildRequest:
     tagged: tuple[BentoModel, ...]
     python: str
     name: str
-    service: Path | None
+    service: str
     requirements: Sequence[str]
     sources: AllowedSources
-    show_example: bool
-    speaks: Speech
+    options: BentoOptions
 
 
 def build_bento(
@@ -77,37 +77,37 @@ def build_bento(
     directory: Path,
     *,
     name: str = "",
-    service: Path | None = None,
+    service: str | Path = "",
     python_version: str = "",
     requirements: Sequence[str] = (),
     allow_sources: Sequence[str] = (),
-    show_example: bool = True,
-    speaks: Speech = EVERY_PROTOCOL,
+    options: BentoOptions | Mapping[str, Any] = _NO_OPTIONS,
 ) -> Bento:
     """Build a bento, or find that the directory holds it already.
 
-    Same models, same service source, same lock: same version and the same bytes, wherever and
-    whenever it is built.
+    Same models, same service source, same wishes, same lock: same version and the same bytes,
+    wherever and whenever it is built, and wherever the source came from.
 
     Args:
-        models: The models, at least one. Their files are hard-linked where that is possible.
+        models: The models; none for a service of one's own that needs none. Their files are
+            hard-linked where that is possible.
         directory: Where the bento goes: a new or empty directory, or one that holds a bento.
         name: The bento's name; by default the first model's, or what the user's service says.
-        service: A user's own service, a Python file or a directory with a build file; it finds its
-            models as `bentoml.models.BentoModel("<model name>:latest")`. None: one is generated.
+        service: A user's own service, wherever it is: see `fetched_service`; it finds its models as
+            `bentoml.models.BentoModel("<model name>:latest")`. "": one is generated.
         python_version: Minor version such as "3.11"; by default the models' own.
         requirements: More requirements than the models': names, versions, wheels at addresses.
         allow_sources: Beginnings of addresses, such as `https://download.example.com/whl/`, of
             the indexes and wheels that the models' own requirements may name; without any, names
             and versions from the index configured for uv. With `git+https://host/team/` from
             repositories there too, at full commits, whose code builds wheels without network.
-        show_example: Whether a generated service's API page shows a row of each model's input
-            example, which may be somebody's data.
-        speaks: What a generated service speaks, and how it puts requests together.
+        options: The rarer wishes, also as a mapping of their names; see `BentoOptions`.
 
     Raises:
-        InvalidInput: A name, version, path or allowed source cannot be used.
-        BentoError: The service cannot be built or the dependencies locked, or models share code.
+        InvalidInput: A name, version, address, option or allowed source cannot be used.
+        BentoError: The service cannot be had or built, the dependencies not be locked, or models
+            share code.
+        StorageError: The service cannot be fetched, or is not the one that was meant.
     """
     directory = Path(directory).absolute()
     wanted = _BuildRequest(
@@ -115,14 +115,13 @@ def build_bento(
         tagged=bento_models(models),
         python=_python_version(models, python_version),
         name=name,
-        service=service,
+        service=str(service),
         requirements=requirements,
         sources=allowed_sources(allow_sources),
-        show_example=show_example,
-        speaks=speaks,
+        options=options if isinstance(options, BentoOptions) else BentoOptions.of(options),
     )
     _check(wanted)
-    _check_destination(directory)
+    check_destination(directory)
     try:
         with scratch_beside(directory) as work:
             return _settled(_build(wanted, work), directory)
@@ -143,18 +142,19 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
     store = work / "home" / "models"
     for model, tag in zip(asked.models, asked.tagged, strict=True):
         add_model(model, tag.tag, store)
-    if asked.service is None:
+    wishes = asked.options.wishes()
+    if not asked.service:
         name = asked.name or asked.tagged[0].tag.partition(":")[0]
         context, target = _generated_context(work, name, asked)
         with ThreadPoolExecutor(max_workers=1) as pool:
             resolving = pool.submit(
                 lock_requirements, needed, constraints, asked.python, work, indexes
             )
-            path = run_bentoml(work, context, target, name, asked.python)
+            path = run_bentoml(work, context, target, name, asked.python, wishes)
             locked = resolving.result()
     else:
         context, target = _user_context(work, asked.service)
-        path = run_bentoml(work, context, target, asked.name, asked.python)
+        path = run_bentoml(work, context, target, asked.name, asked.python, wishes)
         brought = users_requirements(
             recorded_requirements(path), "the service", asked.sources, indexes=True
         )
@@ -196,13 +196,11 @@ def bento_models(models: Sequence[ModelVersion]) -> tuple[BentoModel, ...]:
     """Give each model its tag in the bento: its name, and the start of its content digest.
 
     Raises:
-        InvalidInput: There is no model, or one was given twice.
+        InvalidInput: One was given twice.
     """
-    if not models:
-        raise InvalidInput("A bento needs at least one model.", hint="Pull a model first.")
     made = tuple(
         BentoModel(
-            tag=f"{model_name(model)}:{model.content_digest.removeprefix('sha256:')[:16]}",
+            tag=f"{model.name_in_bento}:{model.content_digest.removeprefix('sha256:')[:16]}",
             digest=model.content_digest,
             provenance=model.to_dict(),
         )
@@ -249,60 +247,40 @@ def _check(asked: _BuildRequest) -> None:
             hint="Use up to 63 of a-z, 0-9, '-', '_' and '.', for example "
             f"{tag_name(asked.name)!r}.",
         )
-    if asked.service is not None and not asked.show_example:
+    if asked.service:
+        asked.options.require_own_service()
+    elif not asked.models:
         raise InvalidInput(
-            "show_example=False is for generated services; what yours shows is up to it.",
-            hint="Leave show_example as it is.",
-        )
-    if asked.service is not None and asked.speaks != EVERY_PROTOCOL:
-        raise InvalidInput(
-            "Protocols and batching are for generated services; what yours speaks is up to it.",
-            hint="Leave protocols, max_batch_size and max_latency_ms as they are.",
+            "A bento needs at least one model, or a service of your own.",
+            hint="Pull a model first, or name a service (--service).",
         )
     check_model_code(asked.models)
-
-
-def _check_destination(directory: Path) -> None:
-    if not directory.exists() or (directory / "bento.yaml").is_file():
-        return
-    if not directory.is_dir() or any(directory.iterdir()):
-        raise InvalidInput(
-            f"{directory} exists and is not a bento; it is left as it is.",
-            hint="Choose a new directory, or empty this one.",
-        )
 
 
 def _generated_context(work: Path, name: str, asked: _BuildRequest) -> tuple[Path, str]:
     context = work / "context"
     context.mkdir()
     files = generated_files(
-        name, asked.models, asked.tagged, show_example=asked.show_example, speaks=asked.speaks
+        name,
+        asked.models,
+        asked.tagged,
+        show_example=asked.options.show_example,
+        speaks=asked.options.speech,
     )
     for file, content in files.items():
         (context / file).write_bytes(content)
     return context, f"{SERVICE_MODULE}:{service_class_name(name)}"
 
 
-def _user_context(work: Path, service: Path) -> tuple[Path, str]:
+def _user_context(work: Path, location: str) -> tuple[Path, str]:
     """Give the directory of a user's service and its import string ("": its build file says)."""
-    if service.is_file() and service.suffix == ".py":
+    service = fetched_service(location, work)
+    if service.is_file():
         context = work / "context"
         context.mkdir()
         shutil.copyfile(service, context / service.name)
         return context, service.stem
-    if (service / "bentofile.yaml").is_file() or _has_build_section(service / "pyproject.toml"):
-        return service.resolve(), ""
-    if (service / "service.py").is_file():
-        return service.resolve(), "service"
-    raise InvalidInput(
-        f"{service} holds no BentoML service.",
-        hint="Give a Python file with a @bentoml.service class, or a directory with a "
-        "bentofile.yaml, a pyproject.toml with [tool.bentoml.build], or a service.py.",
-    )
-
-
-def _has_build_section(path: Path) -> bool:
-    return path.is_file() and "[tool.bentoml.build" in path.read_text(encoding="utf-8")
+    return service.resolve(), "" if has_build_file(service) else "service"
 
 
 def content_version(source: Path, models: Sequence[BentoModel], lock_text: str, python: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +16,10 @@ from kfp_bento.runtime.bentos.archive_reading import unpack
 from kfp_bento.runtime.bentos.archive_writing import write_archive
 from kfp_bento.runtime.bentos.bento import Bento, load_bento
 from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
+from kfp_bento.runtime.bentos.bentoml_store import store_home, stored_bento
+from kfp_bento.runtime.bentos.foreign_lock import Relocking, is_locked, lock_foreign
+from kfp_bento.runtime.bentos.tree import check_destination
+from kfp_bento.runtime.bentos.wishes import INDEX, settle_wishes
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
@@ -60,6 +64,28 @@ class ExportedBento:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ImportOptions:
+    """What happens to a bento on its way in.
+
+    Attributes:
+        lock: Whether a bento whose requirements are not locked with hashes is locked, and one
+            that wants what no image made of files has is refused; without, it stays as it is.
+        without: Wishes that are left out: of `WISHES`.
+        requirements: Requirements that stand in place of the bento's own for the same packages,
+            or besides them.
+        allow_sources: Beginnings of addresses that the bento's own requirements may name.
+    """
+
+    lock: bool = True
+    without: Sequence[str] = ()
+    requirements: Sequence[str] = ()
+    allow_sources: Sequence[str] = ()
+
+
+_USUAL = ImportOptions()
+
+
 def export_bento(
     bento: Bento, uri: str, archive_format: str = "", *, progress: Progress | None = None
 ) -> ExportedBento:
@@ -94,28 +120,39 @@ def export_bento(
 
 
 def import_bento(
-    uri: str, to: Path, *, sha256: str = "", progress: Progress | None = None
+    uri: str,
+    to: Path,
+    options: ImportOptions = _USUAL,
+    *,
+    sha256: str = "",
+    progress: Progress | None = None,
 ) -> Bento:
     """Take a bento in: one that was exported here, or by `bentoml export`, or a directory.
 
-    The directory is there only once it is whole. Nothing of the bento is run.
+    The directory is there only once it is whole. Nothing of the bento is run. One that is locked
+    with hashes stays as it is, byte for byte; any other keeps its tag and gets a lock.
 
     Args:
-        uri: Where it is, as `open_place` takes it.
+        uri: Where it is: `name:version` of the BentoML store, or as `open_place` takes it.
         to: The directory that receives it; a bento that is there already is replaced.
+        options: What happens to it.
         sha256: What the archive's SHA-256 has to be; by default what was recorded with it.
         progress: Told the bytes read and the bytes in all.
 
+    Returns:
+        The bento; its note says what was changed.
+
     Raises:
-        BentoError: It is no bento, is not the one that was recorded, lacks a model, or the
-            archive holds what no bento needs.
-        InvalidInput: The address makes no sense, or something else is at the destination.
+        BentoError: It is no bento, is not the one that was recorded, lacks a model, cannot be
+            locked, wants what no image has, or the archive holds what no bento needs.
+        InvalidInput: The address or an option makes no sense, or something else is at the
+            destination.
         StorageError: It cannot be read, or is not what was recorded.
     """
-    _check_destination(to)
-    source = local_path(uri)
+    check_destination(to)
+    source = stored_bento(uri) or local_path(uri)
     if source is not None and source.is_dir():
-        return _from_directory(source, to)
+        return _from_directory(source, to, options)
     fetched = to.with_name(f"{to.name}.fetched")
     try:
         place = open_place(uri)
@@ -125,18 +162,19 @@ def import_bento(
             tree.mkdir()
             unpack(fetched, tree)
             bento = _settled(_top(tree), found.facts, home=None)
-            return _placed(bento, to)
+            return _placed(_ready(bento, options, scratch / "lock"), to)
     finally:
         fetched.unlink(missing_ok=True)
 
 
-def _from_directory(source: Path, to: Path) -> Bento:
+def _from_directory(source: Path, to: Path, options: ImportOptions) -> Bento:
     files = model_files(source, leave_out=frozenset())
     with _disk("The bento cannot be copied"), scratch_beside(to) as scratch:
         _copy(files, scratch / "tree")
         # `<home>/bentos/<name>/<version>` has its models in `<home>/models`.
-        bento = _settled(_top(scratch / "tree"), {}, home=source.resolve().parents[2])
-        return _placed(bento, to)
+        home = (source.resolve() / "../../..").resolve()
+        bento = _settled(_top(scratch / "tree"), {}, home=home)
+        return _placed(_ready(bento, options, scratch / "lock"), to)
 
 
 def _export_directory(bento: Bento, files: Mapping[str, Path], address: str) -> ExportedBento:
@@ -147,7 +185,7 @@ def _export_directory(bento: Bento, files: Mapping[str, Path], address: str) -> 
             "parts while it is written.",
             hint="Choose another format, such as bento or tar.gz.",
         )
-    _check_destination(to)
+    check_destination(to)
     with _disk("The bento cannot be copied"), scratch_beside(to) as scratch:
         _copy(files, scratch / "tree")
         put_in_place(scratch / "tree", to)
@@ -166,6 +204,28 @@ def _settled(directory: Path, facts: Mapping[str, str], *, home: Path | None) ->
                 hint="It was changed or damaged: export it again.",
             )
     return bento
+
+
+def _ready(bento: Bento, options: ImportOptions, work: Path) -> Bento:
+    """Make a bento one that images can be built of, unless it is to stay as it is."""
+    if not options.lock:
+        if options.without or options.requirements or options.allow_sources:
+            raise InvalidInput(
+                "A bento that stays as it is cannot be changed at the same time.",
+                hint="Leave lock on, or leave the other options out.",
+            )
+        return bento
+    directory = bento.directory.absolute()
+    told = settle_wishes(directory, options.without)
+    if options.requirements or not is_locked(directory):
+        work.mkdir()
+        indexes = INDEX not in options.without
+        wanted = Relocking(options.requirements, options.allow_sources, indexes)
+        told += lock_foreign(directory, read_bento_file(directory), wanted, work.absolute())
+    if not told:
+        return bento
+    changed = load_bento(bento.directory)
+    return replace(changed, note="\n".join(filter(None, [changed.note, *told])))
 
 
 def _placed(bento: Bento, to: Path) -> Bento:
@@ -193,7 +253,8 @@ def _top(tree: Path) -> Path:
     if any((folder / _OLD_FILE).is_file() for folder in (tree, *inside)):
         raise BentoError(
             "This is a bundle of BentoML 0.x, which has another layout than a bento.",
-            hint="Save its model with MLflow and build a bento of it: kfp-bento bento build.",
+            hint="Save its model with MLflow and build a bento of it (kfp-bento bento build), or "
+            "write its service anew: docs/bentos.md shows old and new side by side.",
         )
     raise BentoError(
         f"There is no {BENTO_FILE} in it, so this is no bento.",
@@ -234,7 +295,7 @@ def _folder(tag: str) -> Path:
 
 def _bring_models(directory: Path, home: Path | None) -> None:
     """Copy models that the bento only names out of the BentoML store of this machine."""
-    own = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    own = store_home()
     for tag in _missing_models(directory):
         folder = _folder(tag)
         stores = [store for store in (home, own) if store and (store / folder).is_dir()]
@@ -271,13 +332,3 @@ def _room(address: str) -> Path:
         return Path(tempfile.gettempdir())
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.parent
-
-
-def _check_destination(to: Path) -> None:
-    if not to.exists() or (to / BENTO_FILE).is_file():
-        return
-    if not to.is_dir() or any(to.iterdir()):
-        raise InvalidInput(
-            f"{to} exists and is not a bento; it is left as it is.",
-            hint="Choose a new directory, or empty this one.",
-        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import site
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kfp_bento.runtime.bentos.tree import UNVERSIONED
 from kfp_bento.runtime.errors import BentoError
@@ -27,7 +29,9 @@ _PROGRAM = Path(__file__).with_name("bentoml_process.py")
 _LONGEST = 800
 
 
-def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) -> Path:
+def run_bentoml(
+    work: Path, context: Path, target: str, name: str, python: str, wishes: Mapping[str, Any]
+) -> Path:
     """Build a bento in a fresh interpreter with a store of its own.
 
     Args:
@@ -36,6 +40,7 @@ def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) 
         target: The service's import string; "" for what the context's build file says.
         name: The bento's name; "" for what the build file or the service says.
         python: The minor version of the interpreter the bento is for.
+        wishes: See `BentoOptions.wishes`.
 
     Returns:
         Where the bento lies in the store; its version is `UNVERSIONED`.
@@ -50,6 +55,7 @@ def run_bentoml(work: Path, context: Path, target: str, name: str, python: str) 
         "name": name,
         "version": UNVERSIONED,
         "python_version": python,
+        "wishes": wishes,
         "result": str(result),
     }
     # -P: the modules beside the program must not hide those of the service

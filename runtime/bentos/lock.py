@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from kfp_bento.runtime.bentos.full_mlflow import missed_bounds
@@ -26,6 +27,7 @@ from kfp_bento.runtime.programs import Finished, cleaned, run_uv
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
     SEPARATORS,
+    Address,
     AllowedSources,
     DirectWheel,
     Reading,
@@ -52,6 +54,7 @@ BUILT_WHEELS = "wheels"
 _WHEELS = AllowedSources(wheels=("https", "http"), repositories=True)
 """Whether an address may be named was decided when its line was read."""
 
+_CORRECT = "Correct the requirements that the model was logged with, or add some here."
 _CONSTRAINTS = "constraints.txt"
 _CONSTRAINTS_LIMIT = 1 << 20
 _HOW = (
@@ -90,14 +93,14 @@ def bento_requirements(
         BentoError: A line is no requirement, or asks for what is not allowed, or a model needs a
             conda package of which it is not known what pip calls it.
     """
-    extra = list(extra)
+    models, extra = list(models), list(extra)
     lines = []
     for model in models:
         _check_conda(model, extra)
         lines += model_requirements(model, sources)
     lines += [line for line in extra if distribution_name(line) != "bentoml"]
     named = {distribution_name(line) for line in lines}
-    lines += [name for name in NEEDED_BY_PYFUNC if name not in named]
+    lines += [name for name in NEEDED_BY_PYFUNC if models and name not in named]
     lines.append(f"bentoml=={version('bentoml')}")
     return list(dict.fromkeys(lines))
 
@@ -220,6 +223,8 @@ def lock_requirements(
     indexes: Sequence[str] = (),
     *,
     for_here: bool = False,
+    wheels: Iterable[DirectWheel] = (),
+    way_out: str = _CORRECT,
 ) -> str:
     """Resolve requirements into exact versions with hashes, wheels only, for Linux.
 
@@ -233,6 +238,8 @@ def lock_requirements(
         directory: An existing scratch directory.
         indexes: Options as `index_options` gives them.
         for_here: Whether it is for this very system, instead of Linux on such a processor.
+        wheels: More of what is required: files that come along.
+        way_out: What to do where no versions go together.
 
     Returns:
         The text of a requirements file. It names no package index but those of `indexes` that
@@ -244,7 +251,8 @@ def lock_requirements(
     """
     _check_python(python_version)
     with tempfile.TemporaryDirectory(prefix="lock-", dir=directory) as scratch:
-        asked = _Asked(python_version, tuple(indexes), Path(scratch), for_here)
+        asked = _Asked(python_version, tuple(indexes), Path(scratch), for_here, way_out)
+        asked.wheels.update({wheel.file.as_uri(): wheel for wheel in wheels})
         locked = _resolved(asked, requirements, constraints)
         bounds = missed_bounds(locked, requirements, python_version, asked.work, indexes)
         if bounds is not None:
@@ -253,7 +261,7 @@ def lock_requirements(
             )
         lines = [*_with_addresses(locked.splitlines(), asked.wheels)]
         for wheel in asked.wheels.values():
-            if _is_built(wheel) and f"./{BUILT_WHEELS}/{wheel.file.name}" in "".join(lines):
+            if _lies_inside(wheel) and f"./{BUILT_WHEELS}/{wheel.file.name}" in "".join(lines):
                 put = directory / BUILT_WHEELS / wheel.file.name
                 put.parent.mkdir(exist_ok=True)
                 shutil.copyfile(wheel.file, put)
@@ -269,6 +277,7 @@ class _Asked:
     indexes: tuple[str, ...]
     work: Path
     for_here: bool
+    way_out: str
     wheels: dict[str, DirectWheel] = field(default_factory=dict)
 
 
@@ -285,7 +294,7 @@ def _resolved(asked: _Asked, requirements: Sequence[str], constraints: Sequence[
         overrides.write_text(f"{_needed_by_bentoml('packaging')}\n", encoding="ascii")
         done = _uv(asked, [*command, "--overrides", str(overrides)])
     if done.status:
-        raise _unresolved(done.complaint, asked.python)
+        raise _unresolved(done.complaint, asked)
     return done.output
 
 
@@ -308,8 +317,13 @@ def _needed_by_bentoml(name: str) -> str:
 def _written(lines: Sequence[str], name: str, asked: _Asked) -> Path:
     """Write a requirements file for uv; wheels are fetched, or built, beside it."""
     file, wheels, python = asked.work / name, asked.wheels, asked.python
+    brought = [wheel for wheel in wheels.values() if wheel.place is None]
     reading = read_requirements(lines, whose="the bento", error=BentoError, sources=_WHEELS)
-    texts = []
+    texts = [
+        f"{parse_wheel_filename(wheel.file.name)[0]} @ {wheel.file.as_uri()}"
+        for wheel in brought
+        if not name.startswith("constraints")
+    ]
     for line in reading.lines:
         place = line.wheel or line.repository
         if place is None:
@@ -345,18 +359,19 @@ def _with_addresses(lines: Iterable[str], wheels: Mapping[str, DirectWheel]) -> 
                 hint="Require it by name: add a requirement here.",
             )
         wheel = wheels[place]
-        if _is_built(wheel):
+        if isinstance(wheel.place, Repository):
             yield f"# {name} @ {wheel.place.text}"
-            yield f"./{BUILT_WHEELS}/{wheel.file.name} {end}".rstrip()
-        else:
+        if isinstance(wheel.place, Address):
             yield f"{name} @ {wheel.place.text} {end}".rstrip()
+        else:
+            yield f"./{BUILT_WHEELS}/{wheel.file.name} {end}".rstrip()
 
 
-def _is_built(wheel: DirectWheel) -> bool:
-    return isinstance(wheel.place, Repository)
+def _lies_inside(wheel: DirectWheel) -> bool:
+    return not isinstance(wheel.place, Address)
 
 
-def _unresolved(output: str, python_version: str) -> BentoError:
+def _unresolved(output: str, asked: _Asked) -> BentoError:
     reasons, hints = [], []
     for line in output.splitlines():
         text = line.lstrip(_DRAWING).removeprefix("error: ").removeprefix("cause: ")
@@ -368,11 +383,9 @@ def _unresolved(output: str, python_version: str) -> BentoError:
     if len(reason) > 800:
         reason = reason[:800].rpartition(" ")[0] + " …"
     return BentoError(
-        f"The dependencies cannot be locked for Python {python_version} on {_platform()}: "
+        f"The dependencies cannot be locked for Python {asked.python} on {_platform()}: "
         f"{reason.rstrip('.')}.",
-        hint=" ".join(
-            [*hints, "Correct the requirements that the model was logged with, or add some here."]
-        ),
+        hint=" ".join([*hints, asked.way_out]),
     )
 
 

@@ -51,9 +51,13 @@ class Tensor(NamedTuple):
         """Gives it as the values of a column; `(n, 1)` is one as well as `(n)`."""
         if not self.shape:
             raise Refused(400, f"the tensor {self.name[:100]!r} has no rows")
-        if len(self.shape) == 2 and self.shape[1] == 1:
+        return list(self.of_rank(1))
+
+    def of_rank(self, rank: int) -> Any:
+        """Gives its values; `(n, 1)` as `(n)` where that is wanted: MLServer has no `(n)`."""
+        if rank == 1 and len(self.shape) == 2 and self.shape[1] == 1:
             return [row[0] for row in self.values]
-        return list(self.values)
+        return self.values
 
 
 def tensors_of(request: Any) -> list[Tensor]:
@@ -198,9 +202,10 @@ class Form(NamedTuple):
             Refused: They are not as many as there should be.
         """
         if self.kind == "tensor":
-            return _only(tensors).values
+            return _only(tensors).of_rank(len(self.shapes[0]))
         if self.kind == "tensors":
-            return {tensor.name: tensor.values for tensor in tensors}
+            ranks = dict(zip(self.names, map(len, self.shapes), strict=True))
+            return {tensor.name: tensor.of_rank(ranks.get(tensor.name, 0)) for tensor in tensors}
         if self.kind:
             return self._rows(tensors)
         if content == "pd":
@@ -211,7 +216,7 @@ class Form(NamedTuple):
 
     def _rows(self, tensors: list[Tensor]) -> list[Any]:
         first = tensors[0]
-        whole = len(first.shape) == 2 and first.shape[1] == len(self.names) > 1
+        whole = len(first.shape) == 2 and first.shape[1] == len(self.names)
         if len(tensors) == 1 and whole and first.name not in self.names:
             columns = [list(column) for column in zip(*first.values, strict=True)]
             names = list(self.names)
@@ -273,9 +278,9 @@ def outputs_of(raw: Any, plain: Any) -> tuple[list[dict[str, Any]], str]:
     if isinstance(raw, pd.DataFrame) and isinstance(plain, list):
         names = [str(name) for name in raw.columns]
         columns = [[row[name] for row in plain] for name in names]
-        kinds = list(raw.dtypes)
+        kinds = [raw.iloc[:, number] for number in range(raw.shape[1])]
         columns_of = zip(names, kinds, columns, strict=True)
-        return [_output(name, str(kind), values) for name, kind, values in columns_of], "pd"
+        return [_output(name, kind, values) for name, kind, values in columns_of], "pd"
     if isinstance(raw, dict) and isinstance(plain, dict) and plain:
         return [_array(str(name), raw[name], plain[str(name)]) for name in raw], "np"
     return [_array("output-1", raw, plain)], "np"
@@ -283,20 +288,22 @@ def outputs_of(raw: Any, plain: Any) -> tuple[list[dict[str, Any]], str]:
 
 def _array(name: str, raw: Any, plain: Any) -> dict[str, Any]:
     values = plain if isinstance(plain, list) else [plain]
-    if isinstance(raw, np.ndarray) and raw.ndim > 1 and raw.dtype.name in DATATYPES:
-        return {
-            "name": name,
-            "datatype": DATATYPES[raw.dtype.name],
-            "shape": list(raw.shape),
-            "parameters": {"content_type": "np"},
-            "data": _flat(values),
-        }
-    return _output(name, str(getattr(raw, "dtype", "")), values)
+    if isinstance(raw, np.ndarray) and raw.ndim > 1:
+        datatype = "BYTES" if raw.dtype.kind == "U" else DATATYPES.get(raw.dtype.name)
+        if datatype:
+            return {
+                "name": name,
+                "datatype": datatype,
+                "shape": list(raw.shape),
+                "parameters": {"content_type": "np"},
+                "data": _flat(values),
+            }
+    return _output(name, raw, values)
 
 
-def _output(name: str, dtype: str, values: list[Any]) -> dict[str, Any]:
+def _output(name: str, raw: Any, values: list[Any]) -> dict[str, Any]:
     """Gives a tensor of one column."""
-    datatype, content = _kind(dtype, values)
+    datatype, content = _kind(raw, values)
     if content == "pd_json":
         values = [json.dumps(value) for value in values]
     return {
@@ -308,17 +315,34 @@ def _output(name: str, dtype: str, values: list[Any]) -> dict[str, Any]:
     }
 
 
-def _kind(dtype: str, values: list[Any]) -> tuple[str, str]:
-    known = DATATYPES.get(dtype.lower())
-    if known and not any(isinstance(value, (list, dict, str)) for value in values[:1]):
-        return known, "np"
+def _kind(raw: Any, values: list[Any]) -> tuple[str, str]:
+    """Gives the datatype and the content type that have all values of a column.
+
+    Where one is missing that is said by null among floats and texts; for other types the codecs
+    know no null (a boolean becomes false), so each element is JSON then.
+    """
+    dtype = str(getattr(raw, "dtype", ""))
     kinds = {type(value) for value in values if value is not None}
+    whole = None not in values
+    known = DATATYPES.get(dtype.lower(), "")
+    if known and not kinds & {list, dict, str} and (whole or known.startswith("FP")):
+        return known, "np"
     if kinds == {str}:
-        return "BYTES", "datetime" if dtype.startswith("datetime64") else "str"
-    if kinds == {bool}:
-        return "BOOL", "np"
-    if kinds == {int}:
-        return "INT64", "np"
-    if kinds and kinds <= {int, float}:
+        content = "base64" if _are_bytes(raw) else "str"
+        content = "datetime" if dtype.startswith("datetime64") else content
+        return "BYTES", content if whole or content == "str" else "pd_json"
+    if whole and kinds in ({bool}, {int}):
+        return ("BOOL" if bool in kinds else "INT64"), "np"
+    if float in kinds and kinds <= {int, float}:
         return "FP64", "np"
     return "BYTES", "pd_json"
+
+
+def _are_bytes(raw: Any) -> bool:
+    """Says whether a model answered bytes; as JSON they are texts like others."""
+    if isinstance(raw, bytes):
+        return True
+    if not isinstance(raw, (list, tuple, pd.Series, np.ndarray)):
+        return False
+    kinds = {type(value) for value in raw if not isinstance(value, float) and value is not None}
+    return bool(kinds) and kinds <= {bytes, bytearray, np.bytes_}

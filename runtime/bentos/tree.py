@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,8 @@ from kfp_bento.runtime.bentos.bento_file import (
     settled_bento_file,
     written_yaml,
 )
-from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.files import link_or_copy
 from kfp_bento.runtime.models import model_files, portable_files
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 UNVERSIONED = "unversioned"
 """The version BentoML builds with, before the content has decided on one."""
-
-_NO_HARD_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def add_model(model: ModelVersion, tag: str, store: Path) -> None:
@@ -58,14 +56,19 @@ def add_model(model: ModelVersion, tag: str, store: Path) -> None:
     (store / name / "latest").write_text(version)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make a second name for a file; a copy where the file system has none."""
-    try:
-        target.hardlink_to(source.resolve())
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        shutil.copyfile(source, target)
+def check_destination(directory: Path) -> None:
+    """Refuse a directory that holds something else than a bento.
+
+    Raises:
+        InvalidInput: It does.
+    """
+    if not directory.exists() or (directory / BENTO_FILE).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise InvalidInput(
+            f"{directory} exists and is not a bento; it is left as it is.",
+            hint="Choose a new directory, or empty this one.",
+        )
 
 
 def recorded_requirements(directory: Path) -> list[str]:

@@ -86,7 +86,7 @@ def _compare(root: str, request: GoldenRequest, golden: Golden, timeout: float) 
     except NoAnswerError as error:
         expected = _for_people(request.answer.content)
         return _Comparison(request, None, [Difference((), None, expected, str(error))])
-    found = answer_differences(answer, request.answer, golden.tolerance)
+    found = answer_differences(answer, request.answer, golden.tolerance, request.compare)
     served = None
     if not any(one.reason.startswith(("status ", "no JSON")) for one in found):
         served = _for_people(Content.of(answer.body, answer.media_type))

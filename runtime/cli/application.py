@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from kfp_bento.runtime.cli import (
     bento,
     bento_archives,
+    bento_batch,
     deploy,
     image,
     image_documents,
@@ -20,6 +21,7 @@ from kfp_bento.runtime.cli import (
     pipelines,
     rbac,
     release,
+    requests,
 )
 from kfp_bento.runtime.cli.output import print_error
 from kfp_bento.runtime.errors import KfpBentoError
@@ -64,7 +66,9 @@ app.command("run")(pipelines.run)
 app.command("compile")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)
+bento.app.add_typer(bento_batch.app)
 app.add_typer(bento.app, name="bento")
+app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)

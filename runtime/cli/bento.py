@@ -9,35 +9,58 @@ import typer
 from rich.markup import escape
 
 from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.option_values import assignments
 from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, working
 
 if TYPE_CHECKING:
-    from kfp_bento.runtime.bentos import Speech
+    from kfp_bento.runtime.bentos import BentoOptions
 
 app = typer.Typer(help="Bentos: out of models, and as archives.", no_args_is_help=True)
 
 
-def _speech(protocols: list[str] | None, max_batch_size: int, max_latency_ms: int) -> Speech:
-    from kfp_bento.runtime.bentos import Speech
+def _options(
+    protocols: list[str] | None,
+    system_packages: list[str] | None,
+    envs: list[str] | None,
+    labels: list[str] | None,
+    **others: bool | int,
+) -> BentoOptions:
+    """Give the options of a build out of those of the command."""
+    from kfp_bento.runtime.bentos import BentoOptions
 
-    if protocols is None:
-        return Speech(max_batch_size=max_batch_size, max_latency_ms=max_latency_ms)
-    spoken = () if protocols == ["none"] else tuple(protocols)
-    return Speech(spoken, max_batch_size, max_latency_ms)
+    spoken = {} if protocols is None else {"protocols": [p for p in protocols if p != "none"]}
+    return BentoOptions.of(
+        {
+            **others,
+            **spoken,
+            "system_packages": system_packages,
+            "envs": assignments("--env", envs or ()),
+            "labels": assignments("--label", labels or ()),
+        }
+    )
 
 
 @app.command()
 def build(
     model_directories: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL_DIR", help="Pulled or plain MLflow model folders."),
-    ],
+        Optional[list[Path]],  # noqa: UP045 - typer evaluates it
+        typer.Argument(
+            metavar="[MODEL_DIR]...",
+            help="Pulled or plain MLflow model folders; none for a service that needs none.",
+        ),
+    ] = None,
+    *,
     to: Annotated[Path, typer.Option("--to", help="Directory that receives the bento.")],
     name: Annotated[str, typer.Option(help="Name of the bento; default: the model's.")] = "",
     service: Annotated[
-        Optional[Path],  # noqa: UP045 - typer evaluates it
-        typer.Option(help="Your own BentoML service, a file or folder; default: generated."),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="PATH|ADDRESS",
+            help="Your own BentoML service: a .py file or folder, https://, s3://, minio:// or "
+            "file:// address of a .py file or an archive, git+https://host/repository@COMMIT; "
+            "default: generated.",
+        ),
+    ] = "",
     requirement: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A requirement to lock besides the model's own; may be repeated."),
@@ -71,12 +94,13 @@ def build(
         ),
     ] = True,
     requests: Annotated[
-        Optional[Path],  # noqa: UP045
+        str,
         typer.Option(
+            metavar="FILE|ADDRESS",
             help="JSON or YAML file with a list of requests (path, body) to ask instead of the "
-            "models' own input examples."
+            "models' own input examples; `kfp-bento requests record` makes one.",
         ),
-    ] = None,
+    ] = "",
     relative_tolerance: Annotated[
         float, typer.Option(help="Allowed difference of floats relative to the expected value.")
     ] = 1e-6,
@@ -99,6 +123,21 @@ def build(
     max_latency_ms: Annotated[
         int, typer.Option(help="How long a request waits for others, in milliseconds.")
     ] = 0,
+    system_package: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A Debian package that the image needs; may be repeated."),
+    ] = None,
+    env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A variable of the service, public with its image; may be repeated.",
+        ),
+    ] = None,
+    label: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAME=VALUE", help="A label of the bento; may be repeated."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build a bento: typed service, locked dependencies, proven to answer as its models do.
@@ -108,10 +147,23 @@ def build(
     from kfp_bento.runtime import bentos, models, proof
 
     require_extra("runtime")
-    asked = proof.read_requests(requests) if requests else []
+    asked = proof.given_requests([requests] if requests else [])
+    options = _options(
+        protocol,
+        system_package,
+        env,
+        label,
+        show_example=example,
+        max_batch_size=max_batch_size,
+        max_latency_ms=max_latency_ms,
+    )
     golden_file = to.absolute().with_name(f"{to.absolute().name}.golden.json")
     with working("building the bento", quiet=json) as tell:
-        loaded = [models.load_model(directory) for directory in model_directories]
+        loaded = [
+            model
+            for directory in model_directories or ()
+            for model in models.load_models(directory)
+        ]
         bento = bentos.build_bento(
             loaded,
             to,
@@ -120,8 +172,7 @@ def build(
             python_version=python_version,
             requirements=requirement or (),
             allow_sources=allow_source or (),
-            show_example=example,
-            speaks=_speech(protocol, max_batch_size, max_latency_ms),
+            options=options,
         )
         golden_file.unlink(missing_ok=True)  # it would be of another bento
         golden = proof.golden_answers(

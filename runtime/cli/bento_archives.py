@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.markup import escape
 
 from kfp_bento.runtime.cli.extras import require_extra
-from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, transfer
+from kfp_bento.runtime.cli.output import Json, err, print_facts, print_json, transfer, working
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.proof import Golden
 
 app = typer.Typer()
 
@@ -56,8 +60,8 @@ def import_command(
         str,
         typer.Argument(
             metavar="URI",
-            help=f"Where it is: {_URI}, or https://…; an archive of any known format, or a folder "
-            "on this machine.",
+            help=f"Where it is: NAME or NAME:VERSION in BentoML's store, {_URI}, or https://…; an "
+            "archive of any known format, or a folder on this machine.",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="Directory that receives the bento.")],
@@ -67,27 +71,85 @@ def import_command(
             help="What the archive's SHA-256 has to be; default: what was recorded with it."
         ),
     ] = "",
+    lock: Annotated[
+        bool,
+        typer.Option(
+            help="Lock the requirements with hashes, and refuse what no image made of files has; "
+            "without, the bento stays as it is."
+        ),
+    ] = True,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option(
+            metavar="WISH",
+            help="What is left out: base_image, commands, conda, cuda_version, distro, "
+            "dockerfile_template, index, setup_script, system_packages; may be repeated.",
+        ),
+    ] = None,
+    requirement: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="A requirement in place of the bento's own for the same package, or besides them; "
+            "may be repeated."
+        ),
+    ] = None,
+    allow_source: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Beginning of the addresses of indexes and wheels that the bento's requirements "
+            "may name, such as https://host/path/; may be repeated. Default: names and versions "
+            "only, from the index configured for uv.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Start the bento in its locked environment, and ask it.")
+    ] = True,
+    requests: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="JSON or YAML file, or its address, with a list of requests (path, body); what is "
+            "answered then is right from then on. Default: it is only started."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Take a bento in, verified and without running any of it."""
-    from kfp_bento.runtime import bentos
+    """Take a bento in, whoever built it: models brought along, requirements locked, started once.
+
+    Nothing of it is run before it is locked, and then confined. Beside it lies NAME.golden.json.
+    """
+    from kfp_bento.runtime import bentos, proof
 
     require_extra("runtime")
+    asked = proof.given_requests([requests] if requests else [])
+    options = bentos.ImportOptions(lock, without or (), requirement or (), allow_source or ())
     with transfer("fetching the archive", quiet=json) as progress:
-        bento = bentos.import_bento(uri, to, sha256=sha256, progress=progress)
+        bento = bentos.import_bento(uri, to, options, sha256=sha256, progress=progress)
     if bento.note:
         err.print(escape(bento.note))
+    golden_file = to.absolute().with_name(f"{to.absolute().name}.golden.json")
+    golden_file.unlink(missing_ok=True)  # it would be of another bento
+    with working("starting the bento", quiet=json) as tell:
+        golden = proof.golden_answers(bento, (), verify=verify and lock, requests=asked, tell=tell)
+        golden.save(golden_file)
+    _print_imported(bento, to, golden, golden_file, json=json)
+
+
+def _print_imported(bento: Bento, to: Path, golden: Golden, file: Path, *, json: bool) -> None:
     if json:
-        print_json(bento.to_dict() | {"directory": str(to)})
+        proven = {"verified": golden.verified, "reason": golden.reason, "file": str(file)}
+        print_json(bento.to_dict() | {"directory": str(to), "note": bento.note, "golden": proven})
         return
     print_facts(
         f"Imported: {bento.tag}",
         {
             "service": bento.service,
-            "models": ", ".join(model.tag for model in bento.models),
+            "models": ", ".join(model.tag for model in bento.models) or "none",
             "Python": bento.python_version,
             "BentoML": bento.bentoml_version,
             "digest": bento.digest,
             "directory": to,
+            "verified": f"{golden.verified}: {golden.reason}",
+            "golden answers": file,
         },
     )

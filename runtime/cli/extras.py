@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from kfp_bento.runtime.errors import InvalidInput
 
 MODULES = {
-    "runtime": ("bentoml", "jinja2", "kubernetes", "mlflow", "urllib3", "uv", "zstandard"),
+    "runtime": (
+        *("bentoml", "jinja2", "kubernetes", "mlflow", "pyarrow", "urllib3", "uv", "zstandard"),
+    ),
     "local": ("bentoml", "mlflow", "pandas", "sklearn", "uv"),
 }
 

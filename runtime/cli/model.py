@@ -37,42 +37,50 @@ TrackingUri = Annotated[
 
 @app.command()
 def pull(
-    uri: Annotated[
-        str,
+    uris: Annotated[
+        list[str],
         typer.Argument(
-            help="models:/name/3, models:/name@alias, models:/m-<id>, runs:/<id>/path or a folder."
+            metavar="URI",
+            help="models:/name/3, models:/name@alias, models:/m-<id>, runs:/<id>/path or a folder; "
+            "as NAME=URI the model has another name in the bento.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", help="Directory that receives the model.")],
+    to: Annotated[
+        Path, typer.Option("--to", help="Directory that receives a folder for each model.")
+    ],
     tracking_uri: TrackingUri = "",
     json: Json = False,
 ) -> None:
-    """Resolve a model URI once and download that exact version."""
+    """Resolve model URIs once and download those exact versions."""
     from kfp_bento.runtime import models
 
     require_extra("runtime")
-    with transfer(f"pulling {uri}", quiet=json) as progress:
-        model = models.pull_model(uri, to, tracking_uri=tracking_uri, progress=progress)
+    with transfer(f"pulling {', '.join(uris)}", quiet=json) as progress:
+        pulled = models.pull_models(uris, to, tracking_uri=tracking_uri, progress=progress)
     if json:
-        print_json(model.to_dict() | {"directory": str(to)})
+        print_json([model.to_dict() | {"directory": str(model.directory)} for model in pulled])
         return
-    print_facts(
-        f"{'Already there' if model.reused else 'Pulled'}: {uri}",
-        {
-            "version": f"{model.name}/{model.version}" if model.name else "",
-            "digest": model.digest,
-            "flavors": ", ".join(model.flavors),
-            "Python": model.python_version,
-            "size": human_bytes(model.size),
-            "directory": to,
-        },
-    )
+    for model in pulled:
+        print_facts(
+            f"{'Already there' if model.reused else 'Pulled'}: {model.uri}",
+            {
+                "version": f"{model.name}/{model.version}" if model.name else "",
+                "digest": model.digest,
+                "flavors": ", ".join(model.flavors),
+                "Python": model.python_version,
+                "size": human_bytes(model.size),
+                "directory": model.directory,
+            },
+        )
 
 
 @app.command()
 def scan(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model's folder, or a URI as for pull.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model's folder, one with several, or a URI as for pull."
+        ),
     ],
     policy: Annotated[
         str, typer.Option(help="warn reports; enforce fails where anything is found; off.")
@@ -94,11 +102,12 @@ def scan(
     with TemporaryDirectory(prefix="kfp-bento-scan-") as scratch:
         directory = Path(model)
         if not directory.is_dir():
-            directory = Path(scratch) / "model"
+            directory = Path(scratch) / "models"
             with transfer(f"pulling {model}", quiet=json) as progress:
-                models.pull_model(model, directory, tracking_uri=tracking_uri, progress=progress)
+                models.pull_models([model], directory, tracking_uri=tracking_uri, progress=progress)
         with working("looking into the model", quiet=json):
-            report = scan.scan_model(models.load_model(directory), policy=policy, allow=allow or ())
+            loaded = models.load_models(directory)
+            report = scan.scan_models(loaded, policy=policy, allow=allow or ())
     if json:
         print_json(report.to_dict())
     else:
@@ -109,15 +118,19 @@ def scan(
 
 def _tell(report: ScanReport) -> None:
     word = "Passed" if report.passed else "FAILED"
-    print_facts(f"{word}: {report.summary}", {"model": report.model_digest})
+    print_facts(
+        f"{word}: {report.summary}", {looked.model: looked.digest for looked in report.scans}
+    )
     rows = [
         (
+            looked.model,
             "allowed" if one.allowed else one.severity.value,
             one.file,
             one.name,
             f"{one.why} {one.advice}",
         )
-        for one in report.findings
+        for looked in report.scans
+        for one in looked.findings
     ]
     if rows:
-        print_table(("severity", "file", "name", "why, and what to do"), rows)
+        print_table(("model", "severity", "file", "name", "why, and what to do"), rows)

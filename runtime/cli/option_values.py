@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -89,6 +89,25 @@ def mapping_of(option: str, text: str) -> dict[str, Any] | None:
     if not text:
         return None
     return _mapping(option, _parsed(f"{option} {text}", text))
+
+
+def assignments(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """Give what an option that takes NAME=VALUE and may be repeated says.
+
+    Raises:
+        InvalidInput: One is no assignment, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInput(
+                f"{option} {text} is not NAME=VALUE.", hint=f"Write {option} NAME=VALUE."
+            )
+        if name in found:
+            raise InvalidInput(f"{option} {name} is given twice.", hint="Keep one of them.")
+        found[name] = value
+    return found
 
 
 def _assignment(setting: str) -> tuple[tuple[str, ...], str]:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -139,6 +140,22 @@ def transfer(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, TransferSpeedColumn(), console=err, transient=True) as progress:
+        task = progress.add_task(foreign(text), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def rows_done(text: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of the rows done while a block works.
+
+    Yields:
+        A function that takes the rows done and the rows in all.
+    """
+    if quiet or not err.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
         task = progress.add_task(foreign(text), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

@@ -74,7 +74,7 @@ def _print_demo(summary: dict[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in {
-        "model": f"{summary['model']['uri']}  {summary['model']['digest'][:19]}",
+        "model": [f"{model['uri']}  {model['digest'][:19]}" for model in summary["models"]],
         "bento": summary["bento"]["tag"],
         "image": f"{image['digest'][:19]}  {size}, {layers} layers on {image['base']}",
         "release": f"{release['name']} as {runtime}",
@@ -84,11 +84,14 @@ def _print_demo(summary: dict[str, Any]) -> None:
         ),
         "served": f"{prediction['served']}",
         "registry": f"{prediction['expected']}  ({same})",
-        "promoted": f"{promoted['alias']} -> version {promoted['version']}"
-        + (f" (was {promoted['previous']})" if promoted["previous"] else ""),
+        "promoted": [
+            f"{promoted['alias']} -> version {one['version']}"
+            + (f" (was {one['previous']})" if one["previous"] else "")
+            for one in promoted["models"]
+        ],
         "time": f"{summary['seconds']['total']:.1f} s",
     }.items():
-        table.add_row(name, foreign(value))
+        table.add_row(name, foreign("\n".join(value) if isinstance(value, list) else value))
     out.print()
     out.print(table)
 

@@ -2,6 +2,7 @@
 
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import (
+    link_or_copy,
     put_in_place,
     remove_tree,
     scratch_beside,
@@ -41,6 +42,7 @@ __all__ = [
     "copied_sha256",
     "file_sha256",
     "is_sealed",
+    "link_or_copy",
     "open_plain_file",
     "open_record",
     "own_key",

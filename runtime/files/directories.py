@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -18,6 +19,7 @@ MARK = ".partial-"
 _OLD = "-old"
 _HERE = -100  # AT_FDCWD
 _EXCHANGE = 2  # RENAME_EXCHANGE
+_NO_HARD_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
@@ -127,6 +129,16 @@ def put_in_place(made: Path, destination: Path) -> None:
         old.rename(destination)
         raise
     remove_tree(old)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a second name for a file; a copy where the file system has none."""
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        shutil.copyfile(source, target)
 
 
 def remove_tree(directory: Path) -> None:

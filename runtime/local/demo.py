@@ -16,7 +16,7 @@ from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_serve
 from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
 from kfp_bento.runtime.local.services import Service
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
-from kfp_bento.runtime.models import load_model
+from kfp_bento.runtime.models import load_models
 from kfp_bento.runtime.proof import Golden
 from kfp_bento.runtime.reports import run_report, write_json, write_text
 
@@ -133,7 +133,7 @@ def _python_minor() -> str:
 
 
 def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str, Any]:
-    model = load_model(run.output("pull-model", "model"))
+    models = load_models(run.output("pull-model", "models"))
     comparison = run.record("compare-predictions", "report")
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
     bento = load_bento(run.output("build-bento", "bento"))
@@ -142,7 +142,10 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
     if image["base"] == "host":
         image["base_note"] = HOST_BASE_NOTE
     return {
-        "model": model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"},
+        "scan": run.record("scan-model", "report"),
+        "models": [
+            model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
+        ],
         "bento": bento.to_dict()
         | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]}
         | {"verified": golden.verified, "verified_reason": golden.reason},

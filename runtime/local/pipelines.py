@@ -12,7 +12,9 @@ from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import parse_json_value
 
 SHIPPED = {
+    "batch_score": "kfp_bento.pipelines:batch_score",
     "serve_model": "kfp_bento.pipelines:serve_model",
+    "serve_service": "kfp_bento.pipelines:serve_service",
     "train_to_serve": "kfp_bento.pipelines:train_wine_to_serve",
 }
 TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}

@@ -1,4 +1,4 @@
-"""Stop one: an MLflow model URI becomes one exact `ModelVersion` in a directory."""
+"""Stop one: each MLflow model URI becomes one exact `ModelVersion` in a directory."""
 
 from kfp_bento.runtime.models.directory import load_model
 from kfp_bento.runtime.models.environment import unknown_conda_packages
@@ -14,10 +14,16 @@ from kfp_bento.runtime.models.mlmodel import (
     read_flavors,
     read_mlmodel_of,
 )
+from kfp_bento.runtime.models.model_set import load_given_models, load_models, models_record
 from kfp_bento.runtime.models.modules import own_modules
+from kfp_bento.runtime.models.naming import ascii_text, is_tag_name, tag_name
 from kfp_bento.runtime.models.portable import portable_files
-from kfp_bento.runtime.models.pull import pull_model
-from kfp_bento.runtime.models.resolution import read_registered_model, read_registered_version
+from kfp_bento.runtime.models.pull import pull_models
+from kfp_bento.runtime.models.resolution import (
+    RegisteredModel,
+    read_registered_model,
+    read_registered_version,
+)
 from kfp_bento.runtime.models.signature import (
     Column,
     Field,
@@ -44,16 +50,22 @@ __all__ = [
     "ModelSignature",
     "ModelVersion",
     "Parameter",
+    "RegisteredModel",
     "Tensor",
     "ValueType",
+    "ascii_text",
     "choose_tracking",
     "file_digests",
+    "is_tag_name",
+    "load_given_models",
     "load_model",
+    "load_models",
     "missing_as",
     "model_files",
+    "models_record",
     "own_modules",
     "portable_files",
-    "pull_model",
+    "pull_models",
     "read_example",
     "read_flavors",
     "read_mlmodel_of",
@@ -61,6 +73,7 @@ __all__ = [
     "read_registered_version",
     "set_digest",
     "speaking_to",
+    "tag_name",
     "tracking_client",
     "tree_digest",
     "unknown_conda_packages",

@@ -43,6 +43,7 @@ _PURPOSE = "model"
 _RECORD_LIMIT = 64 << 20
 _ORIGIN = (
     *("uri", "name", "version", "alias", "run_id", "model_id", "source", "aliases", "record"),
+    "served_as",
 )
 """What only a record can say; everything else is read from the files."""
 
@@ -105,7 +106,7 @@ def with_origin(
 def was_pulled(directory: Path) -> bool:
     """Tell whether a directory says that a pull, of whomever, filled it or was about to."""
     try:
-        facts = parse_json(_record_content(directory))
+        facts = parse_json(record_content(directory))
     except ValueError:
         return False
     return facts == _UNFINISHED or "content_digest" in facts
@@ -122,7 +123,7 @@ def load_record(directory: Path, told: str = "") -> ModelVersion | None:
         InvalidInput: The key is too short.
         ModelError: The pull did not finish, or the record is not the one whose digest was told.
     """
-    content = _record_content(directory)
+    content = record_content(directory)
     require_usable_key()
     try:
         facts, own = open_record(content, _PURPOSE, told) if content else ({}, False)
@@ -153,12 +154,12 @@ def write_record(directory: Path, model: ModelVersion | None) -> str:
     Raises:
         InvalidInput: The key to seal it with is too short.
     """
-    content = b'{"unfinished": true}\n' if model is None else record_text(model)
+    content = b'{"unfinished": true}\n' if model is None else _record_text(model)
     (directory / RECORD_NAME).write_bytes(content)
     return record_digest(content) if model else ""
 
 
-def record_text(model: ModelVersion) -> bytes:
+def _record_text(model: ModelVersion) -> bytes:
     """Give the record of a pulled model with its seal: ASCII JSON, the same for the same facts."""
     require_usable_key()
     return sealed_record(model.to_dict(), _PURPOSE)
@@ -228,7 +229,8 @@ def _files(directory: Path) -> dict[str, Path]:
     return files
 
 
-def _record_content(directory: Path) -> bytes:
+def record_content(directory: Path) -> bytes:
+    """Read a directory's record as it is; empty where there is none, or none that we wrote."""
     try:
         return read_small_file(directory / RECORD_NAME, _RECORD_LIMIT)
     except (OSError, ValueError):  # none, or one that we did not write

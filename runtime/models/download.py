@@ -11,6 +11,7 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.concurrency import Stopped
 from kfp_bento.runtime.errors import ModelError
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.models.identity import NOT_MODEL_FILES, FileDigest
@@ -21,7 +22,8 @@ from kfp_bento.runtime.models.tracking import is_connection_loss
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_WORKERS = 8
+WORKERS = 8
+"""Files that are downloaded at a time, of all models together."""
 _ATTEMPTS = 2
 _DEEPEST = 64
 _MOST_FILES = 100_000
@@ -68,6 +70,9 @@ def download_files(
     sizes: Mapping[str, int | None],
     directory: Path,
     done: Callable[[int], None] = lambda size: None,
+    *,
+    workers: int = WORKERS,
+    stop: threading.Event | None = None,
 ) -> list[FileDigest]:
     """Download files, several at a time, and hash each as soon as it is there.
 
@@ -79,20 +84,23 @@ def download_files(
         sizes: What to download; see `list_files`.
         directory: An existing directory to write to.
         done: Called with the size of each file that arrived.
+        workers: How many files are downloaded at a time.
+        stop: Set by others when nobody wants the files any more.
 
     Raises:
         ModelError: A file has another size than the store announced; one that is larger is
             stopped on the way.
+        Stopped: It was told to.
     """
     waiting = iter(list(sizes))
     outcomes: queue.SimpleQueue[FileDigest | BaseException] = queue.SimpleQueue()
-    stop = threading.Event()
+    ended = threading.Event()
     running: set[str] = set()
     for path in sizes:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
 
     def work() -> None:
-        while not stop.is_set() and (path := next(waiting, None)) is not None:
+        while not ended.is_set() and (path := next(waiting, None)) is not None:
             running.add(path)
             try:
                 outcomes.put(_download(repository, path, sizes[path], directory / path))
@@ -101,25 +109,39 @@ def download_files(
             finally:
                 running.discard(path)
 
-    for _ in range(min(_WORKERS, len(sizes))):
+    for _ in range(min(workers, len(sizes))):
         threading.Thread(target=work, name="kfp-bento-download", daemon=True).start()
+    try:
+        return _collected(outcomes, sizes, directory, running, done, stop)
+    finally:
+        ended.set()
+
+
+def _collected(
+    outcomes: queue.SimpleQueue[FileDigest | BaseException],
+    sizes: Mapping[str, int | None],
+    directory: Path,
+    running: set[str],
+    done: Callable[[int], None],
+    stop: threading.Event | None,
+) -> list[FileDigest]:
+    """Wait for all files, and look meanwhile at those that are being written."""
     files: list[FileDigest] = []
     look = 0.0
-    try:
-        while len(files) < len(sizes):
-            if time.monotonic() >= look:
-                _stop_oversized(directory, sizes, running)
-                look = time.monotonic() + _LOOK_SECONDS
-            try:
-                outcome = outcomes.get(timeout=_LOOK_SECONDS)
-            except queue.Empty:
-                continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            files.append(outcome)
-            done(outcome.size)
-    finally:
-        stop.set()
+    while len(files) < len(sizes):
+        if stop is not None and stop.is_set():
+            raise Stopped("Another download of the same pull failed.")
+        if time.monotonic() >= look:
+            _stop_oversized(directory, sizes, running)
+            look = time.monotonic() + _LOOK_SECONDS
+        try:
+            outcome = outcomes.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            continue
+        if isinstance(outcome, BaseException):
+            raise outcome
+        files.append(outcome)
+        done(outcome.size)
     return files
 
 

@@ -1,4 +1,4 @@
-"""A model's directory: there only once it is whole, and its disk failures explained."""
+"""A directory of models: there only once it is whole, and its disk failures explained."""
 
 from __future__ import annotations
 
@@ -52,23 +52,12 @@ def whole_directory(destination: Path, *, needed: int = 0) -> Iterator[Path]:
     if destination.is_mount():
         raise InvalidInput(
             f"{destination} is a mount point, so it cannot be replaced as a whole.",
-            hint=f"Use a directory below it, such as {destination / 'model'}.",
+            hint=f"Use a directory below it, such as {destination / 'models'}.",
         )
-    with _disk_failures_explained(destination, needed), scratch_beside(destination) as partial:
+    with disk_failures_explained(destination, needed), scratch_beside(destination) as partial:
         _require_space(destination, needed)
         yield partial
         put_in_place(partial, destination)
-
-
-def write_beside(destination: Path, inside: str, text: bytes) -> None:
-    """Replace one file of a whole directory in a single step."""
-    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}-record")
-    with _disk_failures_explained(destination, len(text)):
-        try:
-            partial.write_bytes(text)
-            partial.replace(destination / inside)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def human_size(size: int) -> str:
@@ -87,7 +76,13 @@ def _require_space(destination: Path, needed: int) -> None:
 
 
 @contextmanager
-def _disk_failures_explained(destination: Path, needed: int) -> Iterator[None]:
+def disk_failures_explained(destination: Path, needed: int) -> Iterator[None]:
+    """Say what a full or broken disk means for a directory, instead of what it raises.
+
+    Args:
+        destination: What is written.
+        needed: Bytes that it needs, or 0 if that is not known.
+    """
     try:
         yield
     except Exception as failure:
@@ -97,7 +92,7 @@ def _disk_failures_explained(destination: Path, needed: int) -> Iterator[None]:
         if disk.errno in _FULL:
             raise ModelError(
                 f"The disk that holds {destination.parent} is full"
-                + (f": the model needs {human_size(needed)}" if needed else "")
+                + (f": what is pulled needs {human_size(needed)}" if needed else "")
                 + f", {human_size(shutil.disk_usage(destination.parent).free)} are free.",
                 hint="Free some space, or choose a directory on another disk.",
             ) from failure

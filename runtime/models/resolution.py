@@ -52,11 +52,13 @@ class RegisteredModel:
         name: Its name.
         aliases: Alias to version.
         newest: Its newest version, as far as the answer says it, or "".
+        tags: Its tags; their values are whatever somebody wrote.
     """
 
     name: str
     aliases: dict[str, str]
     newest: str
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def read_registered_model(answer: Any) -> RegisteredModel:
             for alias, version in aliases.items()
         },
         newest=_latest(versions),
+        tags=_tags(answer),
     )
 
 
@@ -105,14 +108,18 @@ def read_registered_version(answer: Any) -> RegisteredVersion:
         ModelError: A field is no text that can be shown, or there is no end of tags.
     """
     message = shown_text(answer.status_message or "")
-    tags = {str(key): str(value) for key, value in _limited(answer.tags, "tags").items()}
     return RegisteredVersion(
         run_id=checked_text(answer.run_id or "", "The version's run"),
         model_id=checked_text(answer.model_id or "", "The version's model id"),
         source=checked_text(answer.source or "", "The version's source"),
         status=shown_text(answer.status) + (f" ({message})" if message else ""),
-        tags={key: value for key, value in tags.items() if len(value) <= _LONGEST_TAG},
+        tags=_tags(answer),
     )
+
+
+def _tags(answer: Any) -> dict[str, str]:
+    tags = {str(key): str(value) for key, value in _limited(answer.tags, "tags").items()}
+    return {key: value for key, value in tags.items() if len(value) <= _LONGEST_TAG}
 
 
 def _latest(versions: Iterable[str]) -> str:

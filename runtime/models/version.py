@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kfp_bento.runtime.errors import ModelError
+from kfp_bento.runtime.models.naming import default_name, is_tag_name
 from kfp_bento.runtime.models.signature import ModelSignature
 from kfp_bento.runtime.models.text import checked_text
 
@@ -22,6 +23,7 @@ class ModelFacts(TypedDict, total=False):
     """What `ModelVersion.to_dict` gives and a bento's record keeps; empty if unknown."""
 
     uri: str
+    served_as: str
     name: str
     version: str
     alias: str
@@ -61,6 +63,8 @@ class ModelVersion:
         size: Bytes of all files.
         signature: The model's signature, or None.
         aliases: Alias to version of the registered model at the moment of resolution.
+        served_as: The name under which it was pulled, which is its name in a bento; "" for one
+            that was not pulled.
         directory: Where the files are. Never serialised.
         reused: Whether the directory already held exactly these bytes, so that nothing was
             downloaded. A fact about one call, not about the model: never serialised, not compared.
@@ -85,13 +89,20 @@ class ModelVersion:
     signature: ModelSignature | None
     aliases: dict[str, str]
     directory: Path
+    served_as: str = ""
     reused: bool = field(default=False, compare=False)
     record: str = field(default="", compare=False)
+
+    @property
+    def name_in_bento(self) -> str:
+        """Its name in a bento: the one it was pulled under, or what its origin suggests."""
+        return self.served_as or default_name(self.name, self.uri, self.model_id)
 
     def to_dict(self) -> ModelFacts:
         """Give the facts as JSON-able data, without `directory`, `reused` and `record`."""
         return {
             "uri": self.uri,
+            "served_as": self.served_as,
             "name": self.name,
             "version": self.version,
             "alias": self.alias,
@@ -124,6 +135,7 @@ class ModelVersion:
             return cls(
                 **facts,
                 version=version_number(data["version"], "version"),
+                served_as=_tag(data.get("served_as", "")),  # records of earlier releases lack it
                 size=_size(data["size"]),
                 signature=None
                 if signature is None
@@ -168,6 +180,12 @@ def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"field {name!r} is {type(value).__name__}")
     return checked_text(value, name, longest=8_192)
+
+
+def _tag(value: Any) -> str:
+    if value != "" and not (isinstance(value, str) and is_tag_name(value)):
+        raise TypeError("field 'served_as' is no name in a bento")
+    return str(value)
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from kfp_bento.runtime.programs.clean_room import (
     clean_environment,
     cleaned,
     interrupt_group,
+    names_secret,
     run_program,
     start_program,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "find_uv",
     "interrupt_group",
     "memory_for_code",
+    "names_secret",
     "run_program",
     "run_uv",
     "start_program",

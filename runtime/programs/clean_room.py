@@ -230,9 +230,14 @@ def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
     return text
 
 
+def names_secret(name: str) -> bool:
+    """Say whether a variable's name promises a secret, such as `DB_PASSWORD` or `API_KEY`."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def secrets_in(environment: Mapping[str, str]) -> list[str]:
     """Give the secrets in an environment: by the names of variables, and in addresses."""
-    found = {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    found = {value for name, value in environment.items() if names_secret(name)}
     for value in environment.values():
         for password in _PASSWORD.findall(value):
             found |= {password, urllib.parse.unquote(password)}

@@ -23,6 +23,7 @@ FAILED = 97
 
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 _SET_NO_NEW_PRIVILEGES, _DROP_FROM_BOUNDING_SET = 38, 24
+_SET_SIGNAL_OF_PARENTS_DEATH = 1
 # net_admin, sys_module, sys_rawio, sys_ptrace, sys_admin, perfmon, bpf: root's ways back out
 _DROPPED = (12, 16, 17, 19, 21, 38, 39)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -47,6 +48,8 @@ def main(way: str, hidden: list[str], argv: list[str]) -> None:
         if way != "namespace":
             raise
     if argv:
+        # Whoever started it may be killed, and nobody else knows that this runs.
+        _libc.prctl(_SET_SIGNAL_OF_PARENTS_DEATH, signal.SIGKILL, 0, 0, 0)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # Python ignores them, and that is inherited
         os.execvp(argv[0], argv)  # noqa: S606

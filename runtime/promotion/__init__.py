@@ -1,5 +1,5 @@
-"""Last stop: the alias moves to a version whose checks have passed."""
+"""Last stop: the alias moves to versions whose checks have passed."""
 
-from kfp_bento.runtime.promotion.promotion import Promotion, promote_model
+from kfp_bento.runtime.promotion.promotion import Promotion, promote_models
 
-__all__ = ["Promotion", "promote_model"]
+__all__ = ["Promotion", "promote_models"]

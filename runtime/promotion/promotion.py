@@ -1,4 +1,4 @@
-"""Moving an alias, once the checks have passed."""
+"""Promoting models together, once the checks have passed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, PromotionError
 from kfp_bento.runtime.files import KEY_VARIABLE
-from kfp_bento.runtime.models import (
-    choose_tracking,
-    missing_as,
-    read_registered_model,
-    read_registered_version,
-    speaking_to,
-    tracking_client,
-    without_password,
-)
+from kfp_bento.runtime.models import choose_tracking, speaking_to, tracking_client
 from kfp_bento.runtime.promotion.history import (
     history_entries,
     history_tag,
     history_value,
-    last_known_good_tag,
     previous_version,
 )
+from kfp_bento.runtime.promotion.moving import move_together
+from kfp_bento.runtime.promotion.standing import Standing, read_standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from kfp_bento.runtime.checks import CheckReport
     from kfp_bento.runtime.models import ModelVersion
@@ -37,13 +30,12 @@ _ALIAS = re.compile(r"[\w-]{1,200}")
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """What became of an alias.
+class PromotedVersion:
+    """What became of the alias of one registered model.
 
     Attributes:
         name: Registered model name.
         version: The version that holds the alias now.
-        alias: The alias.
         previous: The version that held it before, or "".
         changed: Whether this call moved the alias.
         history_tag: The tag on the model version that records the promotion, or "" where the
@@ -52,71 +44,108 @@ class Promotion:
 
     name: str
     version: str
-    alias: str
     previous: str
     changed: bool
     history_tag: str
 
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of an alias.
+
+    Attributes:
+        alias: The alias.
+        models: What became of it on each registered model.
+    """
+
+    alias: str
+    models: tuple[PromotedVersion, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether this call moved the alias of any model."""
+        return any(model.changed for model in self.models)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version that holds the alias now, by registered model."""
+        return {model.name: model.version for model in self.models}
+
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as JSON-able data."""
-        return asdict(self)
+        models = [asdict(model) for model in self.models]
+        return {"alias": self.alias, "changed": self.changed, "models": models}
 
 
-def promote_model(
-    model: ModelVersion,
+def promote_models(
+    models: Sequence[ModelVersion],
     reports: Sequence[CheckReport],
     alias: str,
     *,
     image: str = "",
     tracking_uri: str = "",
 ) -> Promotion:
-    """Set an alias to a version whose checks all passed, and write down that it did.
+    """Set an alias to versions whose checks all passed, on all or on none, and write that down.
 
-    The alias must still be where it was when the model was resolved. This is check-then-set,
-    not compare-and-set, since MLflow offers none: between the check and the setting there is a
-    moment in which another writer is overwritten unnoticed. The alias is read back afterwards.
+    Each alias must still be where it was when the models were resolved, which is looked at for all
+    before the first one moves. If one cannot be moved, those that were are put back. This is
+    check-then-set, not compare-and-set, since MLflow offers none: between the check and the setting
+    there is a moment in which another writer is overwritten unnoticed. The aliases are read back
+    afterwards.
 
-    Repeating a promotion changes nothing. One that was killed half-way is completed by running
-    it again.
+    Repeating a promotion changes nothing. One that was killed half-way, between two models too, is
+    completed by running it again.
 
     Args:
-        model: The version, as it was pulled.
-        reports: The checks of exactly this model; at least one, all passed.
-        alias: The alias to set, such as "champion".
+        models: The versions, as they were pulled.
+        reports: The checks of exactly these models; at least one, all passed.
+        alias: The alias to set on each, such as "champion".
         image: The image reference with digest that was checked; recorded only.
         tracking_uri: The tracking server; "" means the environment's.
 
     Raises:
         InvalidInput: The alias is not one the registry takes.
-        PromotionError: The checks do not allow it, the alias moved meanwhile, or the registry
+        PromotionError: The checks do not allow it, an alias moved meanwhile, or the registry
             did not do as asked.
     """
     _require_alias(alias)
-    _require_registered(model)
-    _require_passed(model, reports)
+    _require_registered(models)
+    _require_passed(models, reports)
     tracking = choose_tracking(tracking_uri)
     with speaking_to(tracking, error=PromotionError):
         client = tracking_client(tracking, error=PromotionError)
-        current = _holder(client, model, alias)
-        tags = _tags(client, model, str(tracking))
+        found = [read_standing(client, model, alias, str(tracking)) for model in models]
+        for standing in found:
+            _require_unmoved(standing, alias)
+        move_together(client, [one for one in found if not one.is_promoted], alias, tracking)
+        promoted = []
+        for standing in found:
+            history = _History(client, standing, reports, alias, image)
+            promoted.append(
+                _already_promoted(history) if standing.is_promoted else _promoted(history)
+            )
+    return Promotion(alias, tuple(promoted))
 
-        def write_history(previous: str) -> str:
-            tag = history_tag(alias, max(history_entries(tags, alias), default=0) + 1)
-            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            value = history_value(model, reports, previous, image, at)
-            client.set_model_version_tag(model.name, model.version, tag, value)
-            return tag
 
-        if current == model.version:
-            return _already_promoted(model, alias, tags, write_history)
-        _require_unmoved(model, alias, current)
-        if current:
-            # Before the alias: until it moves, its holder is what one would roll back to.
-            client.set_registered_model_tag(model.name, last_known_good_tag(alias), current)
-        client.set_registered_model_alias(model.name, alias, model.version)
-        _require_held(client, model, alias)
-        tag = write_history(current)
-    return Promotion(model.name, model.version, alias, current, True, tag)
+@dataclass(frozen=True)
+class _History:
+    """What is written down of one model's promotion, as a tag of its version."""
+
+    client: Any
+    standing: Standing
+    reports: Sequence[CheckReport]
+    alias: str
+    image: str
+
+    def write(self, previous: str) -> str:
+        """Write an entry and give its tag."""
+        model = self.standing.model
+        number = max(history_entries(self.standing.tags, self.alias), default=0) + 1
+        tag = history_tag(self.alias, number)
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        value = history_value(model, self.reports, previous, self.image, at)
+        self.client.set_model_version_tag(model.name, model.version, tag, value)
+        return tag
 
 
 def _require_alias(alias: str) -> None:
@@ -131,66 +160,61 @@ def _require_alias(alias: str) -> None:
         )
 
 
-def _require_registered(model: ModelVersion) -> None:
-    if not model.name or not model.version:
-        raise PromotionError(
-            f"{model.uri} is no registered version, so no alias can point to it.",
-            hint="Register the model and pull it as models:/NAME/VERSION. A record that came with "
-            f"the files does not count, unless {KEY_VARIABLE} is the same where it was written.",
-        )
+def _require_registered(models: Sequence[ModelVersion]) -> None:
+    if not models:
+        raise PromotionError("There is no model to promote.", hint="Pull one first.")
+    names: dict[str, ModelVersion] = {}
+    for model in models:
+        if not model.name or not model.version:
+            raise PromotionError(
+                f"{model.uri} is no registered version, so no alias can point to it.",
+                hint="Register the model and pull it as models:/NAME/VERSION. A record that came "
+                f"with the files does not count, unless {KEY_VARIABLE} is the same where it was "
+                "written.",
+            )
+        if (other := names.setdefault(model.name, model)) is not model:
+            raise PromotionError(
+                f"Versions {other.version} and {model.version} of {model.name!r} cannot both hold "
+                "one alias, so the models cannot be promoted together.",
+                hint="Give one a registered name of its own, and pull it under that: MlflowClient()"
+                f".copy_model_version('models:/{model.name}/{model.version}', 'NEW_NAME').",
+            )
 
 
-def _require_passed(model: ModelVersion, reports: Sequence[CheckReport]) -> None:
+def _require_passed(models: Sequence[ModelVersion], reports: Sequence[CheckReport]) -> None:
     if not reports:
         raise PromotionError(
-            "There are no check reports, so nothing says that the model may be promoted.",
+            "There are no check reports, so nothing says that the models may be promoted.",
             hint="Run smoke_test and compare_predictions and hand their reports on.",
         )
+    digests = {model.digest: model for model in models}
     for report in reports:
         if not report.passed:
             raise PromotionError(
                 f"The check {report.name!r} did not pass: {report.summary}",
                 hint="Look at the report's evidence; nothing was changed in the registry.",
             )
-        if model.digest not in report.model_digests:
+        checked = set(report.model_digests)
+        if checked != digests.keys():
+            missing = [one for digest, one in digests.items() if digest not in checked]
             raise PromotionError(
-                f"The check {report.name!r} is about another model: "
-                f"{', '.join(report.model_digests) or '(no digest)'}, not {model.digest}.",
-                hint="Run the checks for the model that is to be promoted.",
+                f"The check {report.name!r} is about other models: "
+                f"{', '.join(report.model_digests) or '(no digest)'}, "
+                + (
+                    f"not {_named(missing[0])}." if missing else "which are more than are promoted."
+                ),
+                hint="Run the checks for exactly the models that are to be promoted.",
             )
 
 
-def _holder(client: Any, model: ModelVersion, alias: str) -> str:
-    with missing_as(
-        f"There is no registered model {model.name!r}.",
-        hint="Promote on the tracking server that the model was pulled from.",
-        error=PromotionError,
-    ):
-        answer = client.get_registered_model(model.name)
-    return read_registered_model(answer).aliases.get(alias, "")
+def _named(model: ModelVersion) -> str:
+    return f"version {model.version} of {model.name!r} ({model.digest})"
 
 
-def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
-    with missing_as(
-        f"Version {model.version} of {model.name!r} does not exist any more.",
-        hint="Pull and check a version that does.",
-        error=PromotionError,
-    ):
-        answer = client.get_model_version(model.name, model.version)
-    found = read_registered_version(answer)
-    source = without_password(found.source)
-    if source != model.source:
-        raise PromotionError(
-            f"Version {model.version} of {model.name!r} on {where} is another model than the one "
-            f"that was checked: its source is {source}, not {model.source}.",
-            hint="Promote on the tracking server that the model was pulled from.",
-        )
-    return found.tags
-
-
-def _require_unmoved(model: ModelVersion, alias: str, current: str) -> None:
+def _require_unmoved(standing: Standing, alias: str) -> None:
+    model, current = standing.model, standing.current
     expected = model.aliases.get(alias, "")
-    if current != expected:
+    if not standing.is_promoted and current != expected:
         raise PromotionError(
             f"The alias {alias!r} of {model.name!r} moved while version {model.version} was "
             f"being checked: it was on {_version(expected)} and is on {_version(current)} now.",
@@ -198,31 +222,25 @@ def _require_unmoved(model: ModelVersion, alias: str, current: str) -> None:
         )
 
 
-def _require_held(client: Any, model: ModelVersion, alias: str) -> None:
-    current = _holder(client, model, alias)
-    if current != model.version:
-        raise PromotionError(
-            f"The alias {alias!r} of {model.name!r} was set to version {model.version} but reads "
-            f"back as {_version(current)}.",
-            hint="Somebody else is moving it at the same time; find out who, then run again.",
-        )
+def _version(version: str) -> str:
+    return f"version {version}" if version else "no version"
 
 
-def _already_promoted(
-    model: ModelVersion, alias: str, tags: Mapping[str, str], write_history: Callable[[str], str]
-) -> Promotion:
-    entries = history_entries(tags, alias)
-    before = model.aliases.get(alias, "")
+def _promoted(history: _History) -> PromotedVersion:
+    model, previous = history.standing.model, history.standing.current
+    return PromotedVersion(model.name, model.version, previous, True, history.write(previous))
+
+
+def _already_promoted(history: _History) -> PromotedVersion:
+    model = history.standing.model
+    entries = history_entries(history.standing.tags, history.alias)
+    before = model.aliases.get(history.alias, "")
     tag = previous = ""
     if entries:
         number, value = list(entries.items())[-1]
-        tag, previous = history_tag(alias, number), previous_version(value)
+        tag, previous = history_tag(history.alias, number), previous_version(value)
     elif before != model.version:
         # It moved after the model was resolved, and nobody wrote that down: an earlier try of
         # this very promotion was killed between the two.
-        tag, previous = write_history(before), before
-    return Promotion(model.name, model.version, alias, previous, False, tag)
-
-
-def _version(version: str) -> str:
-    return f"version {version}" if version else "no version"
+        tag, previous = history.write(before), before
+    return PromotedVersion(model.name, model.version, previous, False, tag)

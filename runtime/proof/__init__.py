@@ -5,9 +5,16 @@ from kfp_bento.runtime.proof.comparing import answer_differences
 from kfp_bento.runtime.proof.content import Content
 from kfp_bento.runtime.proof.differences import Difference
 from kfp_bento.runtime.proof.environment import locked_environment
-from kfp_bento.runtime.proof.golden import Golden, GoldenRequest, load_given_golden
+from kfp_bento.runtime.proof.golden import (
+    Golden,
+    GoldenRequest,
+    load_given_golden,
+    request_headers,
+)
 from kfp_bento.runtime.proof.proving import golden_answers
-from kfp_bento.runtime.proof.requests import SYNTHETIC, read_requests
+from kfp_bento.runtime.proof.request_files import given_requests
+from kfp_bento.runtime.proof.requests import SYNTHETIC
+from kfp_bento.runtime.proof.served import Served, started
 
 __all__ = [
     "SYNTHETIC",
@@ -15,10 +22,13 @@ __all__ = [
     "Difference",
     "Golden",
     "GoldenRequest",
+    "Served",
     "answer_differences",
     "answer_problems",
+    "given_requests",
     "golden_answers",
     "load_given_golden",
     "locked_environment",
-    "read_requests",
+    "request_headers",
+    "started",
 ]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp_bento.runtime.files import parse_json_value
+from kfp_bento.runtime.proof.multipart import encoded, media_type_of, read_parts
 
 JSON = "application/json"
-FORMS = ("json", "text", "base64")
+FORMS = ("json", "text", "base64", "multipart")
 _TEXTUAL = ("text/", "application/xml", "application/yaml", "application/x-ndjson")
 
 
@@ -22,9 +23,9 @@ class Content:
     """The body of a request or an answer.
 
     Attributes:
-        media_type: Without parameters; "" where none was named.
+        media_type: Without parameters but the boundary of multipart; "" where none was named.
         form: How `value` stands for the bytes: one of `FORMS`.
-        value: A JSON value, a text, or base64.
+        value: A JSON value, a text, base64, or what `read_parts` gives.
     """
 
     media_type: str
@@ -55,6 +56,8 @@ class Content:
             return json.dumps(self.value, allow_nan=False).encode()
         if self.form == "text":
             return str(self.value).encode()
+        if self.form == "multipart":
+            return encoded(self.value)
         return base64.b64decode(self.value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +77,9 @@ class Content:
         value, media_type = data[forms[0]], data.get("media_type", JSON if "json" in data else "")
         if not isinstance(media_type, str) or not media_type.isprintable():
             raise ValueError("media_type is no text")
+        if forms[0] == "multipart":
+            parts = read_parts(value)
+            return cls(media_type_of(parts), "multipart", parts)
         if forms[0] != "json" and not isinstance(value, str):
             raise ValueError(f"{forms[0]} is no text")
         if forms[0] == "base64":

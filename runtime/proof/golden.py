@@ -21,6 +21,7 @@ from kfp_bento.runtime.files import (
     write_whole,
 )
 from kfp_bento.runtime.models import ModelSignature
+from kfp_bento.runtime.proof.comparing import KIND, VALUE
 from kfp_bento.runtime.proof.content import Content
 from kfp_bento.runtime.proof.differences import Tolerance
 
@@ -29,7 +30,7 @@ LARGEST_GOLDEN = 256 << 20
 
 FORMAT = 1
 PURPOSE = "golden"
-MODEL, SERVICE = "mlflow.pyfunc", "the service"
+MODEL, SERVICE, REQUEST = "mlflow.pyfunc", "the service", "the request"
 ON, OFF = "on", "off"
 INDEPENDENT, DEPENDENT, UNKNOWN = "independent", "dependent", "unknown"
 
@@ -63,8 +64,8 @@ class GoldenAnswer:
     Attributes:
         status: HTTP status.
         content: The body.
-        source: Who gave it: `MODEL`, or `SERVICE` where no model can be asked the same or it
-            refuses the request.
+        source: Who gave it: `MODEL`, `REQUEST` where the user wrote it down, or `SERVICE` where no
+            model can be asked the same or it refuses the request.
     """
 
     status: int
@@ -87,6 +88,7 @@ class GoldenRequest:
         rows: How many rows it has; None where they cannot be told apart.
         row: Which row of the whole request it repeats by itself, or None.
         answer: The right answer; None where nobody was asked.
+        compare: `VALUE`, or `KIND` where an answer is never the same twice.
     """
 
     label: str
@@ -99,6 +101,7 @@ class GoldenRequest:
     rows: int | None = None
     row: int | None = None
     answer: GoldenAnswer | None = None
+    compare: str = VALUE
 
     @property
     def place(self) -> str:
@@ -267,6 +270,7 @@ def _request_facts(request: GoldenRequest) -> dict[str, Any]:
     texts = ("label", "source", "method", "path", "model", "rows", "row")
     return {
         **{name: getattr(request, name) for name in texts},
+        "compare": request.compare,
         "headers": dict(request.headers),
         "body": None if request.content is None else request.content.to_dict(),
         "answer": None
@@ -289,10 +293,11 @@ def _read_request(data: Mapping[str, Any]) -> GoldenRequest:
         headers=request_headers(data["headers"]),
         rows=_count(data["rows"], "rows"),
         row=_count(data["row"], "row"),
+        compare=_one_of(data.get("compare", VALUE), (VALUE, KIND), "compare"),
         answer=None
         if answer is None
         else GoldenAnswer(
-            _status(answer["status"]),
+            read_status(answer["status"]),
             Content.from_dict(answer["body"]),
             _text(answer["source"], "source"),
         ),
@@ -354,7 +359,12 @@ def _count(value: Any, name: str) -> int | None:
     return value
 
 
-def _status(value: Any) -> int:
+def read_status(value: Any) -> int:
+    """Read an HTTP status.
+
+    Raises:
+        ValueError: It is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 100 <= value <= 599:
         raise ValueError("status is no HTTP status")
     return value

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import scratch_inside
 from kfp_bento.runtime.http import HttpAnswer
 from kfp_bento.runtime.programs import cleaned
-from kfp_bento.runtime.proof.comparing import answer_differences, in_words, row_difference
+from kfp_bento.runtime.proof.comparing import KIND, answer_differences, in_words, row_difference
 from kfp_bento.runtime.proof.content import JSON, Content
-from kfp_bento.runtime.proof.differences import Tolerance
+from kfp_bento.runtime.proof.differences import Difference, Tolerance
 from kfp_bento.runtime.proof.environment import find_python, locked_environment, read_lock
 from kfp_bento.runtime.proof.expected import Prediction, predictions
 from kfp_bento.runtime.proof.flavors import missing_flavor
@@ -26,6 +27,7 @@ from kfp_bento.runtime.proof.golden import (
     MODEL,
     OFF,
     ON,
+    REQUEST,
     SERVICE,
     UNKNOWN,
     Golden,
@@ -68,7 +70,7 @@ def prove_bento(
     Args:
         bento: The bento.
         models: Its models, as they were pulled.
-        requests: What to ask, see `read_requests`; by default the models' own input examples.
+        requests: What to ask, see `given_requests`; by default the models' own input examples.
         relative_tolerance: Allowed distance of floats, in relation to the expected value.
         absolute_tolerance: Allowed distance of floats besides. Integers, strings and booleans
             must be equal.
@@ -96,8 +98,8 @@ def prove_bento(
         scratch = stack.enter_context(
             scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-proof-")
         )
-        tell("asking the bento and its models")
-        answers, expected = _ask_both(bento, models, asked, environment, scratch)
+        tell("asking the bento and its models" if models else "asking the bento")
+        answers, expected = _ask_both(bento, models, asked, environment, scratch, tolerance)
     _require_unchanged(bento)
     kept, left_out = _judged(bento, asked, answers, expected, tolerance)
     rows, rows_reason = row_independence(kept, tolerance)
@@ -131,7 +133,7 @@ def golden_answers(
         bento: The bento.
         models: Its models, as they were pulled.
         verify: Whether to start it at all.
-        requests: What to ask, see `read_requests`.
+        requests: What to ask, see `given_requests`.
         relative_tolerance: See `prove_bento`.
         absolute_tolerance: The same.
         allow_sources: As for `build_bento`.
@@ -179,7 +181,7 @@ def unproven(
     return Golden(
         bento.tag,
         golden_models(models),
-        tuple(asked),
+        tuple(replace(one, answer=None) for one in asked),
         OFF,
         _OFF,
         Tolerance(RELATIVE, ABSOLUTE),
@@ -192,8 +194,12 @@ def golden_models(models: Sequence[ModelVersion]) -> tuple[GoldenModel, ...]:
     """Give what golden answers say of the models of a bento."""
     return tuple(
         GoldenModel(tag, model.uri, model.version, model.digest, model.signature)
-        for model, tag in zip(models, model_paths(models), strict=True)
+        for model, tag in zip(models, _tags(models), strict=True)
     )
+
+
+def _tags(models: Sequence[ModelVersion]) -> list[str]:
+    return [*model_paths(models)] if models else []
 
 
 def row_independence(requests: Sequence[GoldenRequest], tolerance: Tolerance) -> tuple[str, str]:
@@ -242,17 +248,18 @@ def _ask_both(
     asked: Sequence[GoldenRequest],
     environment: Path,
     scratch: Path,
+    tolerance: Tolerance,
 ) -> tuple[list[HttpAnswer], list[Prediction | None]]:
     """Give what the bento answers and what its models predict, for each request."""
     if sum(model.size for model in models) > _TOGETHER:
         expected = _predicted(models, asked, environment, scratch)
         with started(bento, environment, scratch) as served:
-            return _served(served, asked), expected
+            return _served(served, bento, asked, tolerance), expected
     with started(bento, environment, scratch) as served, ThreadPoolExecutor(1) as pool:
         predicting = pool.submit(_predicted, models, asked, environment, scratch)
         answers, failure = list[HttpAnswer](), None
         try:
-            answers = _served(served, asked)
+            answers = _served(served, bento, asked, tolerance)
         except BentoError as error:
             failure = error
         # What MLflow says of a model that cannot be loaded is nearer to the reason.
@@ -275,9 +282,13 @@ def _require_unchanged(bento: Bento) -> None:
         )
 
 
-def _served(served: Served, asked: Sequence[GoldenRequest]) -> list[HttpAnswer]:
+def _served(
+    served: Served, bento: Bento, asked: Sequence[GoldenRequest], tolerance: Tolerance
+) -> list[HttpAnswer]:
     served.wait()
-    return [served.ask(one) for one in asked]
+    answers = [served.ask(one) for one in asked]
+    _require_same(bento, asked, answers, served, tolerance)
+    return answers
 
 
 def _predicted(
@@ -288,7 +299,7 @@ def _predicted(
 ) -> list[Prediction | None]:
     """Give the predictions for the requests that ask a model; models are loaded one by one."""
     found: list[Prediction | None] = [None] * len(asked)
-    for number, (model, tag) in enumerate(zip(models, model_paths(models), strict=True)):
+    for number, (model, tag) in enumerate(zip(models, _tags(models), strict=True)):
         places = [index for index, one in enumerate(asked) if one.model == tag]
         bodies = [_body(asked[index]) for index in places]
         folder = scratch / f"model-{number}"
@@ -319,12 +330,15 @@ def _judged(
                 refused += 1
                 continue
             _require_refusal(bento, request, answer, prediction)
+        if request.answer is not None:
+            _require_answer(bento, request, answer, tolerance)
+            kept.append(request)
+            continue
         if prediction is None or prediction.refusal:
             kept.append(_as_served(bento, request, answer))
             continue
         right = with_answer(request, 200, Content(JSON, "json", prediction.value), MODEL)
-        assert right.answer is not None  # noqa: S101 - it was given one
-        found = [one for one in answer_differences(answer, right.answer, tolerance) if one.reason]
+        found = _mismatches(answer, right, tolerance)
         if found:
             raise BentoError(
                 f"The bento {bento.tag} does not answer as its model does: "
@@ -356,6 +370,50 @@ def _require_refusal(
         )
 
 
+def _mismatches(answer: HttpAnswer, right: GoldenRequest, tolerance: Tolerance) -> list[Difference]:
+    assert right.answer is not None  # noqa: S101 - it was given one
+    found = answer_differences(answer, right.answer, tolerance, right.compare)
+    return [one for one in found if one.reason]
+
+
+def _require_answer(
+    bento: Bento, request: GoldenRequest, answer: HttpAnswer, tolerance: Tolerance
+) -> None:
+    """Refuse another answer than the one that the user wrote down."""
+    if found := _mismatches(answer, request, tolerance):
+        raise BentoError(
+            f"The bento {bento.tag} does not answer as the request says: "
+            f"{cleaned(in_words(f'{request.place}, {request.label}', found))}.",
+            hint="Correct the service, or the `answer` of the request; without one what is served "
+            "is taken for right.",
+        )
+
+
+def _require_same(
+    bento: Bento,
+    asked: Sequence[GoldenRequest],
+    once: Sequence[HttpAnswer],
+    served: Served,
+    tolerance: Tolerance,
+) -> None:
+    """Refuse what a service of one's own answers otherwise the second time.
+
+    Such an answer would fail the release in its last check.
+    """
+    for request, answer in zip(asked, once, strict=True):
+        if request.model or request.compare == KIND or request.answer is not None:
+            continue
+        first = _as_served(bento, request, answer)
+        if found := _mismatches(served.ask(request), first, tolerance):
+            raise BentoError(
+                f"The bento {bento.tag} does not answer the same twice: "
+                f"{cleaned(in_words(f'{request.place}, {request.label}', found))}.",
+                hint="Let it answer the same to the same, without a clock or chance; or write "
+                "`compare: kind` into the request, so that status and media type are compared "
+                "and nothing else.",
+            )
+
+
 def _as_served(bento: Bento, request: GoldenRequest, answer: HttpAnswer) -> GoldenRequest:
     if answer.status >= 500:
         raise BentoError(
@@ -372,14 +430,19 @@ def _how(kept: Sequence[GoldenRequest], refused: int) -> str:
     sources = list(dict.fromkeys(one.source for one in kept))
     if kept:
         by_model = sum(one.is_predicted for one in kept)
+        by_request = sum(bool(one.answer and one.answer.source == REQUEST) for one in kept)
         count = f"{len(kept)} requests" if len(kept) > 1 else "one request"
         said += f" and asked {count} ({', '.join(sources)})"
         if by_model == len(kept):
             said += "; mlflow.pyfunc predicts the same"
         elif by_model:
             said += f"; mlflow.pyfunc predicts the same for {by_model} of them"
-        else:
+        elif by_request < len(kept):
             said += "; what it served is taken for right"
+        if by_request:
+            said += f"; {'all' if by_request == len(kept) else by_request} answers are as given"
+    elif not refused:
+        said += " and became ready; it was asked nothing else"
     if refused:
         said += "; values made from the signature were refused by the model"
     return f"{said}."

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import is_generated, model_paths, prediction_request
 from kfp_bento.runtime.errors import BentoError, InvalidInput
-from kfp_bento.runtime.files import (
-    parse_json_value,
-    parse_yaml,
-    read_small_file,
-    reading,
-)
+from kfp_bento.runtime.programs import cleaned
 from kfp_bento.runtime.proof.answer_types import count_rows
-from kfp_bento.runtime.proof.content import Content
-from kfp_bento.runtime.proof.golden import GoldenRequest, request_headers, request_path
+from kfp_bento.runtime.proof.comparing import KIND, VALUE
+from kfp_bento.runtime.proof.content import FORMS, Content
+from kfp_bento.runtime.proof.golden import (
+    REQUEST,
+    GoldenAnswer,
+    GoldenRequest,
+    read_status,
+    request_headers,
+    request_path,
+)
+from kfp_bento.runtime.proof.request_files import HOW, given_requests
 from kfp_bento.runtime.proof.synthetic import synthetic_inputs
 
 if TYPE_CHECKING:
@@ -24,32 +28,15 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.models import ModelVersion
 
 MOST_SINGLE_ROWS = 20
-LARGEST_REQUESTS = 64 << 20
 EXAMPLE, SYNTHETIC, GIVEN = "input example", "synthetic", "given"
 
 _FIELDS = frozenset(
-    ("label", "method", "path", "body", "json", "text", "base64", "media_type", "headers", "expect")
+    (
+        *("label", "method", "path", "body", "media_type", "headers", "expect", "answer"),
+        *("compare", *FORMS),
+    )
 )
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_HOW = (
-    "Give a list of objects with path, and body (JSON), text or base64 with media_type; method, "
-    "headers, label and expect (model or service) as need be."
-)
-
-
-def read_requests(file: Path) -> list[Any]:
-    """Read a file of requests: a list in JSON or YAML.
-
-    Raises:
-        InvalidInput: It cannot be read, or holds no list.
-    """
-    with reading(f"The requests in {file} cannot be read", InvalidInput, hint=_HOW):
-        text = read_small_file(file, LARGEST_REQUESTS)
-        is_json = file.suffix.lower() == ".json"
-        found = parse_json_value(text) if is_json else parse_yaml(text)
-        if not isinstance(found, list):
-            raise ValueError("it holds no list")
-    return found
 
 
 def requests_for(
@@ -63,15 +50,15 @@ def requests_for(
     Args:
         bento: The bento.
         models: Its models, in the order in which it was built of them.
-        given: What `read_requests` gives.
+        given: What `given_requests` takes.
 
     Raises:
         InvalidInput: A given request is none.
         BentoError: There is nothing to ask: neither requests, nor an example, nor a signature.
     """
-    paths = model_paths(models)
-    generated = is_generated(bento)
-    if given:
+    paths = model_paths(models) if models else {}
+    generated = is_generated(bento) and bool(models)
+    if given := given_requests(given):
         by_path = {path: tag for tag, path in paths.items()} if generated else None
         only = next(iter(paths)) if len(paths) == 1 else ""
         return [_given(one, number, by_path, only) for number, one in enumerate(given, 1)]
@@ -94,6 +81,7 @@ def _of_model(model: ModelVersion, path: str, tag: str, before: str) -> list[Gol
                 "switch verify off.",
             ) from None
         body, source = {"inputs": made}, SYNTHETIC
+    _require_finite(model, body)
     rows = count_rows(body["inputs"], model.signature)
     whole = GoldenRequest(
         f"{before}all rows", source, path=path, content=Content.json(body), model=tag, rows=rows
@@ -115,6 +103,30 @@ def _of_model(model: ModelVersion, path: str, tag: str, before: str) -> list[Gol
             for index, one in enumerate(single_rows(body, rows, MOST_SINGLE_ROWS))
         ),
     ]
+
+
+def _require_finite(model: ModelVersion, body: Mapping[str, Any]) -> None:
+    """Refuse an example that no client can send."""
+    if (place := _infinite(body)) is not None:
+        raise BentoError(
+            f"The input example of the model {cleaned(model.uri)} has an infinite number at "
+            f"{cleaned(place)}: JSON has none, so no client can send it.",
+            hint="Give requests with finite numbers to prove the bento with, log the model again "
+            "with such an example, or switch verify off.",
+        )
+
+
+def _infinite(value: Any, place: str = "") -> str | None:
+    """Give where the first infinite number is; None where all are finite."""
+    if isinstance(value, float) and math.isinf(value):
+        return place
+    inside: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    found = (_infinite(item, f"{place}.{key}" if place else str(key)) for key, item in inside)
+    return next((one for one in found if one is not None), None)
 
 
 def single_rows(body: Mapping[str, Any], rows: int, most: int) -> list[dict[str, Any]]:
@@ -143,10 +155,12 @@ def _given(data: Any, number: int, by_path: Mapping[str, str] | None, only: str)
     try:
         if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
             raise ValueError("it is no object")
+        if "file" in data:
+            raise ValueError("it names a file, and there is none beside requests that are no file")
         if unknown := sorted(set(data) - _FIELDS):
             raise ValueError(f"it has a field {unknown[0][:80]!r} that is none of a request")
         facts = {("json" if name == "body" else name): value for name, value in data.items()}
-        has_body = bool({"json", "text", "base64"} & facts.keys())
+        has_body = bool(facts.keys() & set(FORMS))
         path = request_path(facts.get("path", "/predict"))
         content = Content.from_dict(facts) if has_body else None
         method = facts.get("method", "POST" if has_body else "GET")
@@ -163,10 +177,35 @@ def _given(data: Any, number: int, by_path: Mapping[str, str] | None, only: str)
                 'expect is model, but a model can only be asked what is {"inputs": ...} at the '
                 "path of its prediction"
             )
+        answer = _given_answer(facts["answer"]) if "answer" in facts else None
+        if answer is not None and expect:
+            raise ValueError("it has an answer, so expect says nothing")
+        compare = facts.get("compare", VALUE)
+        if compare not in (VALUE, KIND):
+            raise ValueError(f"compare is neither {VALUE} nor {KIND}")
+        if answer is not None and not answer.content.media_type:
+            compare = KIND
+        if compare == KIND and expect == "model":
+            raise ValueError(f"what a model predicts is compared by {VALUE}")
         label = str(facts.get("label") or f"given {number}")
         headers = request_headers(facts.get("headers", {}))
     except ValueError as error:
-        raise InvalidInput(f"Request {number} cannot be sent: {error}.", hint=_HOW) from None
+        raise InvalidInput(f"Request {number} cannot be sent: {error}.", hint=HOW) from None
+    asked = "" if expect == "service" or answer is not None or compare == KIND else model
     return GoldenRequest(
-        label, GIVEN, method, path, content, headers, "" if expect == "service" else model
+        label, GIVEN, method, path, content, headers, asked, answer=answer, compare=compare
     )
+
+
+def _given_answer(data: Any) -> GoldenAnswer:
+    """Read the right answer that a user wrote: a status, and a body as requests have it."""
+    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+        raise ValueError("answer is no object")
+    facts = {("json" if name == "body" else name): value for name, value in data.items()}
+    if unknown := sorted(set(facts) - {"status", "media_type", "json", "text", "base64"}):
+        raise ValueError(f"answer has a field {unknown[0][:80]!r} that is none of an answer")
+    status = read_status(facts.pop("status", 200))
+    if "text" in facts:
+        facts.setdefault("media_type", "text/plain")
+    body = Content.from_dict(facts) if facts else Content("", "base64", "")
+    return GoldenAnswer(status, body, REQUEST)

@@ -1,7 +1,8 @@
 """A bento that is started in its own environment, and reached by nobody but us.
 
 It runs as BentoML's worker, the very process that answers in the image; only its socket is another
-one: a file in a directory of ours, so that it can be asked although it has no network.
+one: a file in a directory of ours, so that it can be asked although it has no network. A service of
+BentoML 1.0 and 1.1 has its runners in the same process; in the image they have their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.bentos import read_bento_file
+from kfp_bento.runtime.bentos import is_generated, read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.http import HttpAnswer, NoAnswerError, NoConnectionError, ask
 from kfp_bento.runtime.programs import (
@@ -39,6 +40,7 @@ ANSWER_SECONDS = 300.0
 LARGEST_ANSWER = 64 << 20
 
 _WORKER = "_bentoml_impl.worker.service"
+_LEGACY = Path(__file__).with_name("serve_legacy.py")
 _LOG_END = 64 << 10
 _PAUSE = 0.05
 _LONGEST_PLACE = 100
@@ -71,18 +73,26 @@ class Served:
         headers = dict(request.headers)
         if content is not None and content.media_type:
             headers["Content-Type"] = content.media_type
+        body = None if content is None else content.to_bytes()
+        asked = f"{request.place} ({request.label})"
+        return self._answered(asked, request.method, request.path, body, headers)
+
+    def post(self, path: str, body: bytes) -> HttpAnswer:
+        """Send JSON to a path.
+
+        Raises:
+            BentoError: No whole answer comes.
+        """
+        return self._answered(path, "POST", path, body, {})
+
+    def _answered(
+        self, asked: str, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> HttpAnswer:
         try:
-            return self._send(
-                request.method,
-                request.path,
-                ANSWER_SECONDS,
-                None if content is None else content.to_bytes(),
-                headers,
-            )
+            return self._send(method, path, ANSWER_SECONDS, body, headers)
         except (NoAnswerError, NoConnectionError) as error:
             raise BentoError(
-                f"The bento {self.tag} gives no answer to {request.place} ({request.label}): "
-                f"{self._reason() or error}.",
+                f"The bento {self.tag} gives no answer to {asked}: {self._reason() or error}.",
                 hint=_hint(),
             ) from error
 
@@ -139,13 +149,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
+def started(bento: Bento, environment: Path, scratch: Path, **more: str) -> Iterator[Served]:
     """Start a bento in an environment for the length of a block; it may not be ready yet.
 
     Args:
         bento: The bento.
         environment: See `locked_environment`.
         scratch: A directory of ours.
+        more: Variables that its service gets besides.
 
     Raises:
         BentoError: It cannot be started, or not be kept from the network where that is a must.
@@ -164,14 +175,16 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         # What is written beside the model would not be ours.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    variables = clean_environment(code_variables(), **{**_own_variables(bento), **ours})
+    variables = clean_environment(
+        code_variables(),
+        **{**_tracking(bento, home), **_own_variables(bento), **more, **ours},
+    )
     variables.pop("XDG_RUNTIME_DIR", None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with _short(place) as short:
             listener.bind(short)
         listener.listen(64)
-        worker = [str(environment / "bin" / "python"), "-m", _WORKER, str(directory)]
-        command = [*worker, "--fd", str(listener.fileno()), "--worker-id", "1"]
+        command = _worker(directory, environment / "bin" / "python", listener.fileno())
         with start_program(
             confined(command, error=BentoError),
             environment=variables,
@@ -182,6 +195,14 @@ def started(bento: Bento, environment: Path, scratch: Path) -> Iterator[Served]:
         ) as process:
             listener.close()  # or connections would be taken after the worker's end
             yield Served(bento.tag, place, log, process)
+
+
+def _worker(directory: Path, python: Path, handle: int) -> list[str]:
+    """Give the command of the process that answers at a socket."""
+    if read_bento_file(directory).runs_legacy:
+        return [str(python), str(_LEGACY), str(directory), str(handle)]
+    command = [str(python), "-m", _WORKER, str(directory)]
+    return [*command, "--fd", str(handle), "--worker-id", "1"]
 
 
 @contextlib.contextmanager
@@ -195,6 +216,20 @@ def _short(place: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{place.name}"
     finally:
         os.close(folder)
+
+
+def _tracking(bento: Bento, home: Path) -> dict[str, str]:
+    """Give where the code of a service of one's own may make runs and traces while it is proven.
+
+    MLflow makes a store in the working directory otherwise, which for BentoML is the bento's own
+    source; 2.14 to 3.6 do so when a model is loaded. Services that are generated make none.
+    """
+    if is_generated(bento):
+        return {}
+    return {
+        "MLFLOW_TRACKING_URI": (home / "mlruns").as_uri(),
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # newer ones refuse files without
+    }
 
 
 def _own_variables(bento: Bento) -> dict[str, str]:

@@ -52,17 +52,21 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
     )
     environment.globals.update(MOST_FIELDS=_MOST_FIELDS, MOST_ROWS=MOST_ROWS)
     story = Story(summary)
-    model = part(summary, "model")
     return environment.get_template("report.html").render(
         run=story,
         verdict=story.verdict,
-        model=model,
-        metrics=wording.measures(part(model, "metrics")),
-        signature=signature_fields(model.get("signature") or model),
+        models=[
+            {
+                "facts": model,
+                "metrics": wording.measures(part(model, "metrics")),
+                "signature": signature_fields(model.get("signature") or model),
+            }
+            for model in story.models
+        ],
         checked=[checked(check) for check in story.checks],
         loose_rows=loose_rows(story),
         manifests=manifests,
-        **{name: part(summary, name) for name in ("bento", "image", "release", "promoted")},
+        **{name: part(summary, name) for name in ("scan", "bento", "image", "release", "promoted")},
     )
 
 

@@ -18,7 +18,7 @@ Facts: TypeAlias = Mapping[str, Any]
 
 # Stop, and the beginnings of the names of the steps whose time it took.
 _STOPS = {
-    "model": ("pull-", "scan-"),
+    "models": ("pull-", "scan-"),
     "bento": ("build-bento",),
     "image": ("build-image",),
     "release": ("deploy-",),
@@ -35,7 +35,7 @@ class RunVerdict:
     """How a run ended.
 
     Attributes:
-        promoted: Whether every check passed and the alias points to the version.
+        promoted: Whether every check passed and the alias points to the versions.
         word: The same in one or two words.
         sentence: The same with its reasons.
     """
@@ -86,6 +86,12 @@ def part(summary: Facts, name: str) -> Facts:
     return found if isinstance(found, Mapping) else {}
 
 
+def parts(summary: Facts, name: str) -> list[Facts]:
+    """Give the entries of one part of a summary that is a list, empty if it is missing."""
+    found = summary.get(name)
+    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+
+
 def answers_of(check: Facts) -> Answers | None:
     """Give the served and expected answers that a check kept as its sample."""
     for entry in check.get("evidence") or ():
@@ -108,8 +114,17 @@ class Story:
     @cached_property
     def checks(self) -> list[Facts]:
         """The check reports."""
-        found = self.summary.get("checks")
-        return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+        return parts(self.summary, "checks")
+
+    @cached_property
+    def models(self) -> list[Facts]:
+        """The models."""
+        return parts(self.summary, "models")
+
+    @cached_property
+    def promoted(self) -> list[Facts]:
+        """What became of the alias of each model."""
+        return parts(part(self.summary, "promoted"), "models")
 
     @cached_property
     def failed_checks(self) -> list[Facts]:
@@ -136,13 +151,9 @@ class Story:
 
     @property
     def title(self) -> str:
-        """The model's name and version, as far as it has them."""
-        model = part(self.summary, "model")
-        name = str(model.get("name") or part(self.summary, "promoted").get("name") or "")
-        version = str(model.get("version") or "")
-        if name and version:
-            return f"{name}, version {version}"
-        return name or str(model.get("uri") or "") or "A model"
+        """The models' names and versions, as far as they have them."""
+        found = [_title(model) for model in self.models or self.promoted]
+        return listed(found) if any(found) else "A model"
 
     @property
     def bento_tag(self) -> str:
@@ -245,17 +256,29 @@ class Story:
         return f"answers {number} {how} the registry's model predicts"
 
     def _alias(self, *, expected: bool) -> str:
-        promoted = part(self.summary, "promoted")
-        if not promoted:
+        if not part(self.summary, "promoted"):
             return "No alias was moved."
-        alias, version = promoted.get("alias", "?"), promoted.get("version", "?")
+        alias = part(self.summary, "promoted").get("alias", "?")
+        several = len(self.promoted) > 1
+        reached = listed([_reached(one, of=several) for one in self.promoted] or ["version ?"])
         if not expected:
-            return f"Yet the alias {alias} points to version {version}."
-        if promoted.get("changed") is False:
-            return f"The alias {alias} already pointed to version {version}."
-        previous = promoted.get("previous")
+            return f"Yet the alias {alias} points to {reached}."
+        if part(self.summary, "promoted").get("changed") is False:
+            return f"The alias {alias} already pointed to {reached}."
+        previous = "" if several or not self.promoted else self.promoted[0].get("previous")
         origin = f"from version {previous} " if previous else ""
-        return f"The alias {alias} moved {origin}to version {version}."
+        return f"The alias {alias} moved {origin}to {reached}."
+
+
+def _title(model: Facts) -> str:
+    name, version = str(model.get("name") or ""), str(model.get("version") or "")
+    if name and version:
+        return f"{name}, version {version}"
+    return name or str(model.get("uri") or "")
+
+
+def _reached(promoted: Facts, *, of: bool) -> str:
+    return f"version {promoted.get('version', '?')}" + f" of {promoted.get('name', '?')}" * of
 
 
 def _place(name: str) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.reports.json_text import one_line, readable
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
-from kfp_bento.runtime.reports.wording import counted, human_bytes, measure, shorten_digests
+from kfp_bento.runtime.reports.wording import counted, human_bytes, listed, measure, shorten_digests
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport
@@ -69,41 +69,53 @@ def check_summary(report: CheckReport) -> str:
 
 
 def scan_summary(report: ScanReport) -> str:
-    """Give a scan as Markdown: whether it passed, and each finding with what to do about it."""
+    """Give a scan as Markdown: whether all passed, and each finding with what to do about it."""
     rows = (
         (
+            code(scan.model),
             "allowed" if one.allowed else literal(one.severity.value),
             code(one.name),
             code(one.file),
             literal(one.why),
             literal(one.advice),
         )
-        for one in report.findings
+        for scan in report.scans
+        for one in scan.findings
+    )
+    models = (
+        (code(one.model), "yes" if one.passed else "NO", code(shorten_digests(one.digest)))
+        for one in report.scans
     )
     verdict = "passed" if report.passed else "FAILED"
     return document(
         f"# scan\\_model: {verdict} (policy: {literal(report.policy)})",
         literal(report.summary),
-        table(("Severity", "Name", "File", "Why", "What to do"), rows),
-        facts({"Model": code(shorten_digests(report.model_digest))}),
+        table(("Model", "Severity", "Name", "File", "Why", "What to do"), rows),
+        "## Models",
+        table(("Model", "Passed", "Digest"), models),
     )
 
 
 def promotion_summary(promotion: Promotion) -> str:
-    """Give a promotion as Markdown: which version holds the alias, and which one held it."""
-    alias, version = code(promotion.alias), literal(promotion.version)
-    name = literal(promotion.name)
+    """Give a promotion as Markdown: which version of each model holds the alias, and which did."""
+    alias = code(promotion.alias)
+    titles = [f"{literal(one.name)} version {literal(one.version)}" for one in promotion.models]
+    reached = [f"version {literal(one.version)} of {literal(one.name)}" for one in promotion.models]
     verb = "now points to" if promotion.changed else "already pointed to"
-    named = {
-        "Alias": alias,
-        "Version": version,
-        "Previous version": literal(promotion.previous) or "none",
-        "History tag": code(promotion.history_tag),
-    }
+    rows = (
+        (
+            literal(one.name),
+            literal(one.version),
+            literal(one.previous) or "none",
+            "yes" if one.changed else "no, it was there already",
+            code(one.history_tag),
+        )
+        for one in promotion.models
+    )
     return document(
-        f"# {name} version {version} is {literal(promotion.alias)}",
-        f"All checks passed. The alias {alias} {verb} version {version} of {name}.",
-        facts(named),
+        f"# {listed(titles)} {'is' if len(titles) == 1 else 'are'} {literal(promotion.alias)}",
+        f"All checks passed. The alias {alias} {verb} {listed(reached)}.",
+        table(("Model", "Version", "Previous version", "Moved", "History tag"), rows),
     )
 
 

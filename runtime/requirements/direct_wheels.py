@@ -36,15 +36,16 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class DirectWheel:
-    """A wheel that was fetched or built.
+    """A wheel that was fetched or built, or came along.
 
     Attributes:
-        place: Where from: an address, or the repository that it was built of.
+        place: Where from: an address, or the repository that it was built of; None for one that
+            came along.
         file: Where it lies.
         sha256: Of its content, in hexadecimal.
     """
 
-    place: Address | Repository
+    place: Address | Repository | None
     file: Path
     sha256: str
 

@@ -354,7 +354,8 @@ def _index(name: str, value: str, sources: AllowedSources) -> Sequence[tuple[str
         return [(kind, address.text)]
     raise _RefusedError(
         f"asks for a package index of its own, {address.text}, which is not allowed",
-        _allow(address.text, "Where you trust it, allow it"),
+        _allow(address.text, "Where you trust it, allow it")
+        + (f" {_configure()}" if address.has_account else ""),
     )
 
 

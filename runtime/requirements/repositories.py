@@ -115,8 +115,22 @@ def build_wheel(
     return DirectWheel(repository, wheels[0], file_sha256(wheels[0]))
 
 
-def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoError]) -> str:
+def clone(
+    repository: Repository,
+    tree: Path,
+    work: Path,
+    error: type[KfpBentoError],
+    *,
+    hint: str = PUBLISH_INSTEAD,
+) -> str:
     """Give the working tree of the commit; the answer is the commit's time in seconds.
+
+    Args:
+        repository: Which, and at which commit.
+        tree: Where it goes; not there yet.
+        work: A scratch directory.
+        error: What to raise.
+        hint: What else the user can do.
 
     Raises:
         error: There is no git, or the commit cannot be had.
@@ -125,7 +139,7 @@ def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoEr
         raise error(
             f"git is needed for {repository.text}, and is not installed.",
             hint="Install git, in a cluster as part of the runtime image: the base python:3.11 "
-            f"has it, python:3.11-slim has not. {PUBLISH_INSTEAD}",
+            f"has it, python:3.11-slim has not. {hint}",
         )
     url = repository.address.text.removeprefix("git+")
     home = _folder(work / "git-home")
@@ -144,7 +158,7 @@ def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoEr
     )
     try:
         for step in steps:
-            done = _git(step, repository, home, error)
+            done = _git(step, repository, home, error, hint)
             # A commit that the clone has need not be given out by itself.
             if done.status and "fetch" not in step:
                 raise error(
@@ -158,7 +172,11 @@ def clone(repository: Repository, tree: Path, work: Path, error: type[KfpBentoEr
 
 
 def _git(
-    arguments: Sequence[str], repository: Repository, home: Path, error: type[KfpBentoError]
+    arguments: Sequence[str],
+    repository: Repository,
+    home: Path,
+    error: type[KfpBentoError],
+    hint: str,
 ) -> Finished:
     scheme = repository.address.scheme.removeprefix("git+")
     settings = (
@@ -173,7 +191,7 @@ def _git(
         environment=clean_environment(NETWORK, HOME=str(home), **_GIT, **_certificates()),
         seconds=_CLONE_SECONDS,
         error=error,
-        hint=PUBLISH_INSTEAD,
+        hint=hint,
     )
 
 

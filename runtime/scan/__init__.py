@@ -1,6 +1,6 @@
-"""Look before loading: what a pulled model would run, found without running anything of it."""
+"""Look before loading: what pulled models would run, found without running anything of them."""
 
-from kfp_bento.runtime.scan.report import ScanReport, let_pass
-from kfp_bento.runtime.scan.scan import scan_model
+from kfp_bento.runtime.scan.report import ScanReport, load_scanned
+from kfp_bento.runtime.scan.scan import scan_models
 
-__all__ = ["ScanReport", "let_pass", "scan_model"]
+__all__ = ["ScanReport", "load_scanned", "scan_models"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.models import load_given_models
 from kfp_bento.runtime.scan.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _TOLD = 3
 
 
 @dataclass(frozen=True)
-class ScanReport:
+class ModelScan:
     """One scan of one model.
 
     Attributes:
@@ -26,14 +27,16 @@ class ScanReport:
         findings: What was found, the worst first; `allowed` ones too.
         files: How many files were looked at.
         bytes_: How many bytes these have.
-        model_digest: `ModelVersion.digest` of the model.
+        model: The model's name in the bento.
+        digest: `ModelVersion.digest` of the model.
     """
 
     policy: str
     findings: tuple[Finding, ...]
     files: int
     bytes_: int
-    model_digest: str
+    model: str
+    digest: str
 
     @property
     def counted(self) -> tuple[Finding, ...]:
@@ -62,19 +65,6 @@ class ScanReport:
         more = ", …" if len(self.counted) > _TOLD else ""
         return f"{self.files} files hold what loading may run: {', '.join(parts)} ({worst}{more})."
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the report as JSON values, in the form of the checks' reports."""
-        return {
-            "name": NAME,
-            "policy": self.policy,
-            "passed": self.passed,
-            "summary": self.summary,
-            "measures": self.measures,
-            "evidence": [one.to_dict() for one in self.findings],
-            "model_digest": self.model_digest,
-            "url": "",
-        }
-
     @property
     def measures(self) -> dict[str, float]:
         """Numbers of what was found, by severity, and of what was looked at."""
@@ -85,42 +75,98 @@ class ScanReport:
         allowed = len(self.findings) - len(self.counted)
         return {**numbers, "allowed": float(allowed), "files": float(self.files)}
 
-    def verdict(self) -> dict[str, Any]:
-        """Give what the next step needs to know, and no more."""
+
+@dataclass(frozen=True)
+class ScanReport:
+    """The scans of all models that belong together.
+
+    Attributes:
+        policy: off, warn or enforce.
+        scans: One of each model.
+    """
+
+    policy: str
+    scans: tuple[ModelScan, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the policy lets all models go on."""
+        return all(one.passed for one in self.scans)
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people, with several models one for each."""
+        if len(self.scans) == 1:
+            return self.scans[0].summary
+        return " ".join(f"{one.model}: {one.summary}" for one in self.scans)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The numbers of all models together."""
+        names = self.scans[0].measures if self.scans else {}
+        return {name: sum(one.measures[name] for one in self.scans) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as JSON values, in the form of the checks' reports."""
         return {
+            "name": NAME,
             "policy": self.policy,
             "passed": self.passed,
             "summary": self.summary,
-            "model_digest": self.model_digest,
+            "measures": self.measures,
+            "evidence": [
+                {"model": one.model, **found.to_dict()}
+                for one in self.scans
+                for found in one.findings
+            ],
+            "model_digests": [one.digest for one in self.scans],
+            "url": "",
+        }
+
+    def verdict(self) -> dict[str, Any]:
+        """Give what the next step needs to know of each model, by its digest, and no more."""
+        return {
+            "policy": self.policy,
+            "models": {
+                one.digest: {"passed": one.passed, "summary": f"{one.model}: {one.summary}"}
+                for one in self.scans
+            },
         }
 
 
-def let_pass(verdict: Mapping[str, Any], model: ModelVersion) -> ModelVersion:
-    """Give a model to go on with, unless a scan did not let it pass.
+def load_scanned(artifact: Any, verdict: Mapping[str, Any]) -> list[ModelVersion]:
+    """Read the models of an input artifact to go on with, unless a scan did not let them pass.
 
     Args:
+        artifact: What pull_model hands on; see `load_given_models`.
         verdict: What `ScanReport.verdict` gave; empty where nobody scanned.
-        model: The model to go on with.
 
     Raises:
-        InvalidInput: It is no verdict, or one on another model.
-        ModelError: The scan did not let it pass.
+        InvalidInput: It is no verdict, or one on other models.
+        ModelError: The scan did not let one pass, or a model cannot be read.
     """
-    if not verdict:
-        return model
-    passed, digest = verdict.get("passed"), verdict.get("model_digest")
-    if not isinstance(passed, bool) or digest != model.digest:
+    models = load_given_models(artifact)
+    if verdict:
+        for model in models:
+            _require_passed(verdict, model)
+    return models
+
+
+def _require_passed(verdict: Mapping[str, Any], model: ModelVersion) -> None:
+    by_digest = verdict.get("models")
+    found = by_digest.get(model.digest) if isinstance(by_digest, Mapping) else None
+    passed = found.get("passed") if isinstance(found, Mapping) else None
+    if not isinstance(passed, bool) or found is None:
         raise InvalidInput(
-            f"The scan's verdict is none on this model ({model.digest}).",
-            hint="Hand on the verdict of scan_model for the very model that is built.",
+            f"The scan's verdict is none on the model {model.name_in_bento} ({model.digest}).",
+            hint="Hand on the verdict of scan_model for the very models that are built.",
         )
     if not passed:
         raise ModelError(
-            f"The scan refused the model: {verdict.get('summary', '')}",
+            f"The scan refused the model {found.get('summary', '')}",
             hint="Its report says what to do about each finding; allow by name what is meant to "
             "be there, or set the policy to warn.",
         )
-    return model
 
 
 def checked_policy(policy: str) -> str:

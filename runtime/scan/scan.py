@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from kfp_bento.runtime.scan.contents import Contents
 from kfp_bento.runtime.scan.finding import Finding, Severity
 from kfp_bento.runtime.scan.layout import code_findings, option_findings, own_modules
 from kfp_bento.runtime.scan.limits import Budget, LimitReached, Limits
-from kfp_bento.runtime.scan.report import ScanReport, checked_policy
+from kfp_bento.runtime.scan.report import ModelScan, ScanReport, checked_policy
 from kfp_bento.runtime.scan.source import Source
 
 if TYPE_CHECKING:
@@ -25,13 +25,24 @@ _ORDER = {severity: -number for number, severity in enumerate(Severity)}
 _MOST_FINDINGS = 1_000
 
 
+def scan_models(
+    models: Sequence[ModelVersion], *, policy: str = "warn", allow: Iterable[str] = ()
+) -> ScanReport:
+    """Look what loading some models would run, without loading them; see `scan_model`."""
+    allowed = frozenset(allow)
+    return ScanReport(
+        checked_policy(policy),
+        tuple(scan_model(model, policy=policy, allow=allowed) for model in models),
+    )
+
+
 def scan_model(
     model: ModelVersion,
     *,
     policy: str = "warn",
     allow: Iterable[str] = (),
     limits: Limits | None = None,
-) -> ScanReport:
+) -> ModelScan:
     """Look what loading a model would run, without loading it.
 
     Args:
@@ -41,7 +52,7 @@ def scan_model(
         limits: How much is looked at; what is left out is a finding.
 
     Returns:
-        The report. A model that does not pass is a report, not an error.
+        What was found. A model that does not pass is a report, not an error.
 
     Raises:
         InvalidInput: There is no such policy.
@@ -49,7 +60,7 @@ def scan_model(
     """
     checked_policy(policy)
     if policy == "off":
-        return ScanReport(policy, (), 0, 0, model.digest)
+        return ModelScan(policy, (), 0, 0, model.name_in_bento, model.digest)
     allowed = frozenset(allow)
     # All files: also those that are no part of the model's digest can be loaded by name.
     files = model_files(model.directory, leave_out=frozenset())
@@ -59,7 +70,7 @@ def scan_model(
         marked, key=lambda one: (one.allowed, _ORDER[one.severity], one.file, one.name)
     )
     size = sum(path.stat().st_size for path in files.values())
-    return ScanReport(policy, tuple(ordered), len(files), size, model.digest)
+    return ModelScan(policy, tuple(ordered), len(files), size, model.name_in_bento, model.digest)
 
 
 def _findings(model: ModelVersion, files: dict[str, Path], budget: Budget) -> list[Finding]:

@@ -73,7 +73,7 @@ def asker(bento_home: Path) -> Iterator[Callable[[dict[str, Any]], Any]]:
 
     yield answers
     process.stdin.close()
-    process.wait(timeout=20)
+    process.wait(timeout=300)
     log.close()
 
 
@@ -191,12 +191,12 @@ def serving(
         yield send
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=300)
         log.close()
 
 
 def _wait_until_ready(send: Callable[..., Any], process: Any, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if send("/readyz")[0] == 200:

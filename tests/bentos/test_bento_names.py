@@ -7,7 +7,8 @@ import keyword
 import pytest
 from pydantic import BaseModel
 
-from kfp_bento.runtime.bentos.naming import class_name, identifier, is_tag_name, tag_name, unique
+from kfp_bento.runtime.bentos.naming import class_name, identifier, unique
+from kfp_bento.runtime.models import is_tag_name, tag_name
 
 NAMES = ["Credit Risk", "größe", "数量", "a/b@c", "--x--", "x" * 90, "", "_", "3d", "A.B_c-1"]
 

@@ -17,9 +17,8 @@ from mlflow.types import ColSpec, Schema
 
 from kfp_bento.runtime.bentos import Bento, BentoModel, build_bento, load_bento
 from kfp_bento.runtime.bentos.build import content_version
-from kfp_bento.runtime.bentos.naming import is_tag_name
 from kfp_bento.runtime.errors import BentoError, InvalidInput
-from kfp_bento.runtime.models import ModelVersion, load_model, tree_digest
+from kfp_bento.runtime.models import ModelVersion, is_tag_name, load_model, tree_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,10 @@ from pathlib import Path
 import foreign_bentos
 import pytest
 
-from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.bentos import ImportOptions, export_bento, import_bento, load_bento
 from kfp_bento.runtime.errors import BentoError, InvalidInput, StorageError
+
+AS_IT_IS = ImportOptions(lock=False)
 
 FORMATS = ("bento", "tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
 
@@ -40,16 +42,19 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def wine(foreign: Path, tmp_path: Path) -> Path:
-    import_bento(str(foreign / "exports" / "echo.tar"), tmp_path / "bento")
+    import_bento(str(foreign / "exports" / "echo.tar"), tmp_path / "bento", AS_IT_IS)
     return tmp_path / "bento"
 
 
 @pytest.mark.parametrize("form", foreign_bentos.FORMATS)
 def test_what_bentoml_exports_is_taken_in(form: str, foreign: Path, tmp_path: Path) -> None:
-    bento = import_bento(str(foreign / "exports" / f"echo.{form}"), tmp_path / "bento")
+    bento = import_bento(str(foreign / "exports" / f"echo.{form}"), tmp_path / "bento", AS_IT_IS)
     assert bento == load_bento(tmp_path / "bento")
     assert (bento.tag, [model.tag for model in bento.models]) == ("echo:v1", ["weights:v1"])
-    assert bento.digest == import_bento(str(foreign / "exports/echo.tar"), tmp_path / "two").digest
+    assert (
+        bento.digest
+        == import_bento(str(foreign / "exports/echo.tar"), tmp_path / "two", AS_IT_IS).digest
+    )
     assert (bento.directory / "models/weights/v1/weights.bin").stat().st_size == 256_000
     assert (bento.directory / "src/package/Ünïcode name.txt").read_text() == "text"
     assert os.access(bento.directory / "src/run.sh", os.X_OK)
@@ -58,7 +63,7 @@ def test_what_bentoml_exports_is_taken_in(form: str, foreign: Path, tmp_path: Pa
 def test_a_bento_of_the_store_brings_its_models_in(foreign: Path, tmp_path: Path) -> None:
     stored = foreign / "home" / "bentos" / "echo" / "v1"
     assert not (stored / "models").exists()
-    bento = import_bento(str(stored), tmp_path / "bento")
+    bento = import_bento(str(stored), tmp_path / "bento", AS_IT_IS)
     assert (bento.directory / "models/weights/v1/weights.bin").stat().st_size == 256_000
     assert (bento.directory / "models/weights/latest").read_text() == "v1"
 
@@ -69,7 +74,7 @@ def test_a_model_that_is_nowhere_is_named(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "empty"))
     shutil.copytree(foreign / "home/bentos/echo/v1", tmp_path / "a/b/c/alone")
     with pytest.raises(BentoError, match="needs the model weights:v1") as failure:
-        import_bento(str(tmp_path / "a/b/c/alone"), tmp_path / "bento")
+        import_bento(str(tmp_path / "a/b/c/alone"), tmp_path / "bento", AS_IT_IS)
     assert "bentoml export" in failure.value.hint
     assert not (tmp_path / "bento").exists()
     with pytest.raises(BentoError, match="needs the model weights:v1"):
@@ -93,7 +98,7 @@ def test_the_content_is_the_same_in_every_format(wine: Path, tmp_path: Path) -> 
     digests = {load_bento(wine).digest}
     for form in (*FORMATS, "directory"):
         exported = export_bento(load_bento(wine), str(tmp_path / f"out-{form}"), form)
-        digests |= {exported.digest, import_bento(exported.uri, tmp_path / form).digest}
+        digests |= {exported.digest, import_bento(exported.uri, tmp_path / form, AS_IT_IS).digest}
         assert listing(tmp_path / form) == listing(wine)
     assert len(digests) == 1
 
@@ -147,7 +152,7 @@ def test_a_format_that_is_none_is_refused(wine: Path, tmp_path: Path) -> None:
 
 def test_a_folder_around_the_bento_does_not_matter(wine: Path, tmp_path: Path) -> None:
     made = shutil.make_archive(str(tmp_path / "x"), "gztar", wine.parent, wine.name)
-    assert import_bento(made, tmp_path / "in").digest == load_bento(wine).digest
+    assert import_bento(made, tmp_path / "in", AS_IT_IS).digest == load_bento(wine).digest
 
 
 def test_a_changed_archive_is_refused(wine: Path, tmp_path: Path) -> None:
@@ -156,10 +161,10 @@ def test_a_changed_archive_is_refused(wine: Path, tmp_path: Path) -> None:
         file.seek(-1, os.SEEK_END)
         file.write(b"x")
     with pytest.raises(StorageError, match="SHA-256"):
-        import_bento(exported.uri, tmp_path / "in")
+        import_bento(exported.uri, tmp_path / "in", AS_IT_IS)
     Path(f"{exported.uri}.sha256").unlink()
     with pytest.raises(StorageError, match="SHA-256"):
-        import_bento(exported.uri, tmp_path / "in", sha256=exported.sha256)
+        import_bento(exported.uri, tmp_path / "in", AS_IT_IS, sha256=exported.sha256)
     assert not (tmp_path / "in").exists()
 
 
@@ -167,11 +172,11 @@ def test_a_bento_that_is_not_the_recorded_one_is_refused(wine: Path, tmp_path: P
     facts = {"name": "echo", "version": "v1", "digest": load_bento(wine).digest, "models": []}
     (wine / ".kfp-bento.json").write_text(json.dumps(facts))
     exported = export_bento(load_bento(wine), str(tmp_path / "x.tar"))
-    assert import_bento(exported.uri, tmp_path / "in").digest == facts["digest"]
+    assert import_bento(exported.uri, tmp_path / "in", AS_IT_IS).digest == facts["digest"]
     (wine / "src/service.py").write_text("changed = True\n")
     exported = export_bento(load_bento(wine), str(tmp_path / "y.tar"))
     with pytest.raises(BentoError, match="was recorded"):
-        import_bento(exported.uri, tmp_path / "again")
+        import_bento(exported.uri, tmp_path / "again", AS_IT_IS)
     assert not (tmp_path / "again").exists()
 
 
@@ -180,10 +185,10 @@ def test_what_is_no_bento_is_left_alone(wine: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(InvalidInput, match="left as it is"):
-        import_bento(exported.uri, tmp_path / "mine")
+        import_bento(exported.uri, tmp_path / "mine", AS_IT_IS)
     with pytest.raises(InvalidInput, match="left as it is"):
         export_bento(load_bento(wine), str(tmp_path / "mine"), "directory")
-    import_bento(exported.uri, wine)  # a bento is replaced
+    import_bento(exported.uri, wine, AS_IT_IS)  # a bento is replaced
     assert load_bento(wine).digest == exported.digest
 
 
@@ -192,5 +197,7 @@ def test_a_bundle_of_bentoml_0_is_named_so(tmp_path: Path) -> None:
     (tmp_path / "old" / "bentoml.yml").write_text("version: 0.13.1\n")
     with pytest.raises(BentoError, match=r"BentoML 0\.x"):
         import_bento(
-            shutil.make_archive(str(tmp_path / "x"), "tar", tmp_path / "old"), tmp_path / "in"
+            shutil.make_archive(str(tmp_path / "x"), "tar", tmp_path / "old"),
+            tmp_path / "in",
+            AS_IT_IS,
         )

@@ -19,8 +19,10 @@ from kfp_bento_command import assert_refused, kfp_bento
 from sample_bentos import write_bento
 from servers import S3Server
 
-from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.bentos import ImportOptions, export_bento, import_bento, load_bento
 from kfp_bento.runtime.errors import BentoError, InvalidInput, StorageError
+
+AS_IT_IS = ImportOptions(lock=False)
 
 WEIGHTS = "models/wine/v1/weights.bin"
 # Runs exports and imports in children that have everything imported already, and kills them.
@@ -28,7 +30,7 @@ FORKING = """
 import json, os, select, signal, sys, time
 from pathlib import Path
 import boto3
-from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.bentos import ImportOptions, export_bento, import_bento, load_bento
 from kfp_bento.runtime.storage import ranges, s3
 
 s3.PART = ranges.RANGE = 5 << 20
@@ -40,7 +42,7 @@ for line in sys.stdin:
             if job["verb"] == "export":
                 export_bento(load_bento(Path(job["directory"])), job["uri"], "tar")
             else:
-                import_bento(job["uri"], Path(job["directory"]))
+                import_bento(job["uri"], Path(job["directory"]), ImportOptions(lock=False))
         except BaseException as error:
             print(error, file=sys.stderr)
             os._exit(1)
@@ -82,11 +84,11 @@ def test_what_one_client_stores_the_other_reads(
     found = s3_server.client().head_object(Bucket=s3_server.bucket, Key=key_of(uri))
     assert found["Metadata"]["sha256"] == exported["sha256"]
     assert found["Metadata"]["bento-digest"] == known == exported["digest"]
-    out = kfp_bento("bento", "import", other, "--to", tmp_path / "one", "--json")
+    out = kfp_bento("bento", "import", other, "--to", tmp_path / "one", "--no-lock", "--json")
     assert json.loads(out.stdout)["digest"] == known == digest_of(tmp_path / "one")
     again = export_bento(load_bento(bento), other)
     assert again.sha256 == exported["sha256"]
-    assert import_bento(uri, tmp_path / "two").digest == known
+    assert import_bento(uri, tmp_path / "two", AS_IT_IS).digest == known
 
 
 def test_another_bento_under_the_recorded_digest_is_refused(
@@ -100,18 +102,18 @@ def test_another_bento_under_the_recorded_digest_is_refused(
     sums = {"sha256": hashlib.sha256(body).hexdigest(), "bento-digest": digest}
     client.put_object(**where, Body=body, Metadata=sums)
     with pytest.raises(BentoError, match="was recorded"):
-        import_bento(uri, tmp_path / "to")
+        import_bento(uri, tmp_path / "to", AS_IT_IS)
     assert not (tmp_path / "to").exists()
 
 
 def test_the_command_says_what_is_wrong(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = kfp_bento("bento", "import", uri, "--to", tmp_path / "to")
+    done = kfp_bento("bento", "import", uri, "--to", tmp_path / "to", "--no-lock")
     assert_refused(done, "There is no object s3://")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StorageError, match="does not let us use"):
-        import_bento(uri, tmp_path / "to")
+        import_bento(uri, tmp_path / "to", AS_IT_IS)
     assert not (tmp_path / "to").exists()
 
 
@@ -126,12 +128,12 @@ def test_a_presigned_url_is_taken_in(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(InvalidInput, match="plain HTTP") as refusal:
-        import_bento(url, tmp_path / "to")
+        import_bento(url, tmp_path / "to", AS_IT_IS)
     assert "Signature" not in str(refusal.value)
     monkeypatch.setenv("KFP_BENTO_PLAIN_HTTP", "true")
-    assert import_bento(url, tmp_path / "to").digest == digest_of(bento)
+    assert import_bento(url, tmp_path / "to", AS_IT_IS).digest == digest_of(bento)
     with pytest.raises(StorageError, match="may not be read"):
-        import_bento(url.replace("Signature=", "Signature=0"), tmp_path / "to")
+        import_bento(url.replace("Signature=", "Signature=0"), tmp_path / "to", AS_IT_IS)
 
 
 @contextmanager

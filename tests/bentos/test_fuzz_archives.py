@@ -9,8 +9,10 @@ import pytest
 from mutations import AMOUNTS, changed_bytes, fuzzed
 from sample_bentos import write_bento
 
-from kfp_bento.runtime.bentos import export_bento, import_bento, load_bento
+from kfp_bento.runtime.bentos import ImportOptions, export_bento, import_bento, load_bento
 from kfp_bento.runtime.errors import KfpBentoError
+
+AS_IT_IS = ImportOptions(lock=False)
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
@@ -27,7 +29,7 @@ def test_an_archive_that_was_changed_by_chance(form: str, amount: int, tmp_path:
     def check(content: bytes) -> None:
         given.write_bytes(content)
         try:
-            import_bento(str(given), to)
+            import_bento(str(given), to, AS_IT_IS)
         except KfpBentoError:
             assert not list(to.parent.iterdir())
             raise

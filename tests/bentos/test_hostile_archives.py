@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from kfp_bento.runtime.bentos import import_bento
+from kfp_bento.runtime.bentos import ImportOptions, import_bento
 from kfp_bento.runtime.errors import BentoError
+
+AS_IT_IS = ImportOptions(lock=False)
 
 BENTO = b"name: wine\nversion: v1\nservice: service:Wine\nmodels: []\nbentoml_version: 1.4.39\n"
 
@@ -185,7 +187,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "negative size": (lambda: raw_tar(header(b"x", base256(-1024))), "backwards|absurd"),
     "endless header": (lambda: raw_tar(header(b"x", b"77777777777\0", b"x")), "absurd size"),
     "endless long name": (lambda: raw_tar(header(b"x", b"77777777777\0", b"L")), "absurd size"),
-    "long names without end": (chain_of_long_names, "no archive of a bento, or is damaged"),
+    "long names without end": (chain_of_long_names, "no archive that is known, or is damaged"),
     "gzip bomb": (bomb(lambda data: gzip.compress(data, 1)), "absurd"),
     "xz bomb": (bomb(lambda data: lzma.compress(data, preset=0)), "absurd"),
     "bzip2 bomb": (bomb(lambda data: bz2.compress(data, 1)), "absurd"),
@@ -234,7 +236,7 @@ def test_a_hostile_archive_is_refused_with_the_reason(name: str, tmp_path: Path)
     given.parent.mkdir()
     given.write_bytes(make())
     with pytest.raises(BentoError, match=reason) as refusal:
-        import_bento(str(given), tmp_path / "to" / "bento")
+        import_bento(str(given), tmp_path / "to" / "bento", AS_IT_IS)
     assert refusal.value.message.isprintable()
     assert refusal.value.hint
     assert list((tmp_path / "to").iterdir()) == []
@@ -246,7 +248,7 @@ def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     given = tmp_path / "many.tar"
     given.write_bytes(tar_of(*(plain(str(number)) for number in range(50))))
     with pytest.raises(BentoError, match="more than 50 entries"):
-        import_bento(str(given), tmp_path / "bento")
+        import_bento(str(given), tmp_path / "bento", AS_IT_IS)
 
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
@@ -257,7 +259,7 @@ def test_names_that_differ_in_case_only_stay_two(
     members = [plain(name, name.encode()) if pack is tar_of else (name, name) for name in names]
     given = tmp_path / "case"
     given.write_bytes(pack(*members))
-    import_bento(str(given), tmp_path / "bento")
+    import_bento(str(given), tmp_path / "bento", AS_IT_IS)
     for name in names:
         assert (tmp_path / "bento" / name).read_text() == name
 
@@ -266,7 +268,7 @@ def test_a_link_to_a_file_of_the_archive_stays_one(tmp_path: Path) -> None:
     given = tmp_path / "link.tar"
     link = special("src/same.yaml", tarfile.SYMTYPE, "../bento.yaml")
     given.write_bytes(tar_of(link))
-    import_bento(str(given), tmp_path / "bento")
+    import_bento(str(given), tmp_path / "bento", AS_IT_IS)
     assert (tmp_path / "bento/src/same.yaml").read_bytes() == BENTO
 
 
@@ -275,7 +277,7 @@ def test_no_mode_but_the_executable_bit_comes_along(tmp_path: Path) -> None:
     info.mode = 0o6777
     given = tmp_path / "modes.tar"
     given.write_bytes(tar_of((info, content), plain("plain")))
-    import_bento(str(given), tmp_path / "bento")
+    import_bento(str(given), tmp_path / "bento", AS_IT_IS)
     ours = tmp_path / "new"
     ours.touch()
     mode = (tmp_path / "bento/run.sh").stat().st_mode & 0o7777

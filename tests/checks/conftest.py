@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from checked_models import make_golden
@@ -21,7 +22,7 @@ def golden() -> Golden:
 
 @pytest.fixture(scope="session")
 def served_wine(
-    wine_model: ModelVersion, tmp_path_factory: pytest.TempPathFactory
+    wine_model: ModelVersion, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Golden]]:
     """The URL of the wine model's generated bento, served by BentoML itself, and its proof."""
     from kfp_bento.runtime.bentos import build_bento
@@ -35,7 +36,7 @@ def served_wine(
     command += ["--working-dir", str(bento.directory)]
     environment = {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KFP_BENTO_CACHE", str(folder / "cache"))
+        patch.setenv("KFP_BENTO_CACHE", str(shared_cache))
         proven = golden_answers(bento, [wine_model])
     with running(command, f"{url}/readyz", folder / "log", **environment):
         yield url, proven

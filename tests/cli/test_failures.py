@@ -178,13 +178,13 @@ def test_an_interrupt(wine_bento: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not names(tmp_path):  # it has begun to write
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 2
     assert told.startswith("Error: Stopped")
     assert "Traceback" not in told
@@ -216,7 +216,14 @@ def test_a_step_of_a_local_run_that_fails(
     mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
 ) -> None:
     done = kfp_bento(
-        *("run", "serve_model", "--to", tmp_path / "run", "-p", "model_uri=models:/wine@nowhere"),
+        *(
+            "run",
+            "serve_model",
+            "--to",
+            tmp_path / "run",
+            "-p",
+            'model_uris=["models:/wine@nowhere"]',
+        ),
         *("-p", f"mlflow_tracking_uri={mlflow_server}", "-p", "promote_alias=prod"),
         *("-p", f"image_destination=oci:{tmp_path / 'image'}"),
     )
@@ -228,7 +235,7 @@ def test_a_step_of_a_local_run_that_fails(
 
 
 def test_a_parameter_that_is_missing() -> None:
-    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uri")
+    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uris")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Steps run in pods that share no key: the pulling step tells the others which record counts."""
+"""Steps run in pods that share no key: the pulling step tells the others which records count."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def pulled(wine_model: ModelVersion, artifact: Any) -> Any:
     """The artifact that pull_model leaves behind in a pod without a home."""
-    model = artifact("model")
-    pull_model.python_func(model_uri="models:/wine/1", model=model)
-    return model
+    models = artifact("models")
+    pull_model.python_func(model_uris=["models:/wine/1"], models=models)
+    return models
 
 
 def test_the_building_step_takes_another_python(
@@ -42,9 +42,9 @@ def test_the_building_step_takes_another_python(
     old = "{loader_module: x, python_version: 3.8.5}"
     (Path(model.path) / "MLmodel").write_text(f"flavors: {{python_function: {old}}}\n")
     with pytest.raises(InvalidInput, match=r"Python '3\.8'"):
-        build_bento.python_func(model=model, bento=bento, golden=artifact("golden"))
+        build_bento.python_func(models=model, bento=bento, golden=artifact("golden"))
     build_bento.python_func(
-        model=model,
+        models=model,
         bento=bento,
         golden=artifact("golden"),
         python_version="3.11",
@@ -53,14 +53,14 @@ def test_the_building_step_takes_another_python(
     assert bento.metadata["python_version"] == "3.11"
 
 
-def promote(model: Any, artifact: Any, wine_model: ModelVersion) -> str:
+def promote(models: Any, artifact: Any, wine_model: ModelVersion) -> Any:
     reports = []
     for name in ("smoke_test", "compare_predictions"):
         report = artifact(f"{name}.json")
         CheckReport(name, True, "fine", {}, (), (wine_model.digest,), "").save(Path(report.path))
         reports.append(report)
-    return promote_model.python_func(  # type: ignore[no-any-return]
-        model=model,
+    return promote_model.python_func(
+        models=models,
         smoke_report=reports[0],
         comparison_report=reports[1],
         alias="tested",
@@ -73,7 +73,7 @@ def test_the_model_that_the_pulling_step_tells_of_is_promoted(
     pulled: Any, artifact: Any, wine_model: ModelVersion
 ) -> None:
     assert pulled.metadata["record"].startswith("sha256:")
-    assert promote(pulled, artifact, wine_model) == "1"
+    assert promote(pulled, artifact, wine_model) == ({"wine": "1"},)
 
 
 def test_a_model_whose_step_told_nothing_is_not_promoted(
@@ -87,7 +87,7 @@ def test_a_model_whose_step_told_nothing_is_not_promoted(
 def test_a_record_that_was_changed_in_object_storage_is_refused(
     pulled: Any, artifact: Any, wine_model: ModelVersion
 ) -> None:
-    record = Path(pulled.path) / ".kfp-bento.json"
+    record = Path(pulled.path) / "wine" / ".kfp-bento.json"
     record.write_text(record.read_text().replace('"1"', '"2"'))
-    with pytest.raises(ModelError, match="not the one that the step wrote"):
+    with pytest.raises(ModelError, match="not the ones that the step wrote"):
         promote(pulled, artifact, wine_model)

@@ -63,19 +63,19 @@ def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     )
 
 
-def executor_input(outputs: Path, **parameters: str) -> dict[str, Any]:
+def executor_input(outputs: Path, **parameters: Any) -> dict[str, Any]:
     """What the launcher of Kubeflow Pipelines hands to a step."""
-    model = {
-        "name": "model",
+    models = {
+        "name": "models",
         "type": {"schemaTitle": "system.Model", "schemaVersion": "0.0.1"},
-        "uri": f"{outputs}/model",
+        "uri": f"{outputs}/models",
         "metadata": {},
     }
     return {
         "inputs": {"parameterValues": parameters},
         "outputs": {
-            "parameters": {"Output": {"outputFile": f"{outputs}/Output"}},
-            "artifacts": {"model": {"artifacts": [model]}},
+            "parameters": {"versions": {"outputFile": f"{outputs}/versions"}},
+            "artifacts": {"models": {"artifacts": [models]}},
             "outputFile": f"{outputs}/executor_output.json",
         },
     }
@@ -90,17 +90,19 @@ def test_a_component_runs_in_it_as_kubeflow_runs_it(
     outputs = tmp_path / "outputs"
     outputs.mkdir(mode=0o777)
     outputs.chmod(0o777)
-    given = executor_input(outputs, model_uri="models:/wine@champion", tracking_uri=mlflow_server)
+    given = executor_input(
+        outputs, model_uris=["models:/wine@champion"], tracking_uri=mlflow_server
+    )
     arguments = [text.replace("{{$}}", json.dumps(given)) for text in container["args"]]
     options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL"]
     options += ["--security-opt", "no-new-privileges", "--volume", f"{outputs}:{outputs}"]
     shell, *rest = container["command"]
     run(podman, *options, f"{image.location}:0", shell, *rest, *arguments)
     result = json.loads((outputs / "executor_output.json").read_text())
-    assert result["parameterValues"] == {"Output": "1"}
-    (model,) = result["artifacts"]["model"]["artifacts"]
-    assert model["metadata"]["digest"] == wine_model.digest
-    assert (outputs / "model/MLmodel").is_file()
+    assert result["parameterValues"] == {"versions": {"wine": "1"}}
+    (models,) = result["artifacts"]["models"]["artifacts"]
+    assert models["metadata"]["models"][0]["digest"] == wine_model.digest
+    assert (outputs / "models/wine/MLmodel").is_file()
 
 
 def test_it_has_what_a_step_needs_and_no_service(podman: list[str], image: Image) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROAD = [
-    *("models", "scan", "bentos", "proof"),
+    *("models", "scan", "bentos", "proof", "batch"),
     *("images", "deployments", "checks", "promotion"),
 ]
-SHARED = {"concurrency", "errors", "http"}
+SHARED = {"concurrency", "errors", "http", "validation"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {
     "images": [

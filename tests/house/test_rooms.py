@@ -23,6 +23,8 @@ LONG_MODULES = {
 LONG_FUNCTIONS = {
     # Typer reads the options of a command in its signature.
     "runtime/cli/bento.py:build",
+    "runtime/cli/bento_batch.py:predict",
+    "runtime/cli/bento_archives.py:import_command",
     "runtime/cli/release.py:roll_back",
 }
 OPERATORS_WORDS = {

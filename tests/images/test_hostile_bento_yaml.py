@@ -81,7 +81,7 @@ def test_a_bento_yaml_that_does_harm_is_refused(bento: Bento, text: str, reason:
 )
 def test_values_of_wrong_types_are_refused(bento: Bento, before: str, after: str) -> None:
     with_yaml(bento, lambda text: text.replace(before, after))
-    with pytest.raises(KfpBentoError, match=r"bento\.yaml|without running commands"):
+    with pytest.raises(KfpBentoError, match=r"bento\.yaml|cannot become an image"):
         qualify(bento.directory)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from handmade import write, write_bento, write_wheel
 
-from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.errors import BentoError, ImageError
 from kfp_bento.runtime.images.assembly.qualify import qualify
 
 SERVICE = """\
@@ -106,7 +106,7 @@ def test_requirements_as_bentoml_writes_them_are_named_by_file_and_line(tmp_path
     error = refusal(bento)
     assert f"env/python/requirements.txt line {line}: the requirements are not" in error.message
     assert "numpy==1.26.4" in error.message
-    assert "--generate-hashes" in error.hint
+    assert f"kfp-bento bento import {bento} --to tiny-imported" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_requirements_as_bentoml_writes_them_are_named_by_file_and_line(tmp_path
         ("docker: {setup_script: ./setup.sh, cuda_version: '12'}", "setup_script", "base image"),
         ("docker: {cuda_version: '12'}", "cuda_version", "wheels"),
         ("docker: {dockerfile_template: Dockerfile.template}", "dockerfile_template", "base image"),
-        ("conda: {pip: [numpy]}", "pip", "python.packages"),
+        ("conda: {pip: [numpy]}", "pip", "--without conda"),
     ],
 )
 def test_options_of_a_build_file_are_named_with_their_line(
@@ -199,6 +199,13 @@ def test_what_is_no_wheel_is_named_by_file_and_line(
     assert "wheel" in error.hint
 
 
+def test_an_archive_is_answered_with_the_command_that_takes_it_in(tmp_path: Path) -> None:
+    archive = write(tmp_path / "exp/a.bento", b"archive")
+    with pytest.raises(BentoError, match="is a file, not the directory") as failure:
+        qualify(archive)
+    assert f"kfp-bento bento import {archive} --to a" in failure.value.hint
+
+
 def test_a_missing_python_version_is_named(tmp_path: Path) -> None:
     bento = write_bento(tmp_path / "bento").directory
     file = bento / "bento.yaml"
@@ -231,5 +238,5 @@ def test_all_reasons_are_given_at_once_and_each_has_its_way_out(tmp_path: Path) 
     error = refusal(bento)
     for part in ("runs a command: make", "conda.pip", "a.tar.gz", "package-0", "6 more require"):
         assert part in error.message
-    for part in ("base image", "conda", "wheel", "--generate-hashes"):
+    for part in ("base image", "--without commands --without conda", "wheel"):
         assert part in error.hint

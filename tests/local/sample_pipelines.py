@@ -2,6 +2,8 @@
 
 from kfp import dsl
 
+from kfp_bento.components import build_bento
+
 
 @dsl.component(base_image="python", install_kfp_package=False)
 def double(number: int) -> int:
@@ -74,3 +76,9 @@ def sleeping(marker: str, seconds: int = 60):
 @dsl.pipeline
 def temporary():
     tell_temporary_directory()
+
+
+@dsl.pipeline
+def service_artifact(place: str):
+    given = dsl.importer(artifact_uri=place, artifact_class=dsl.Artifact)
+    build_bento(service_artifact=given.output, verify=False, options={"labels": {"team": "a"}})

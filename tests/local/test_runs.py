@@ -77,19 +77,20 @@ def test_modules_that_somebody_put_into_a_shared_directory_are_not_imported(
 
 def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
+    arguments = {"marker": str(marker), "seconds": 600}
     code = (
         "from pathlib import Path\n"
         "from kfp_bento.runtime.local import run_pipeline\n"
-        f"run_pipeline('{HERE}:sleeping', {{'marker': {str(marker)!r}}}, Path({str(tmp_path)!r}))"
+        f"run_pipeline('{HERE}:sleeping', {arguments!r}, Path({str(tmp_path)!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not marker.exists() or not marker.read_text():
         assert parent.poll() is None, parent.stderr and parent.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     parent.send_signal(signal.SIGINT)
-    parent.wait(timeout=30)
+    parent.wait(timeout=300)  # the step sleeps for longer
     with pytest.raises(ProcessLookupError):
         os.kill(int(marker.read_text()), 0)
 

@@ -20,36 +20,38 @@ from kfp_bento.runtime.models import ModelVersion
 
 COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled" / "serve_model.yaml"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
-    with local_target(tmp_path_factory.mktemp("target")) as target:
+def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[LocalTarget]:
+    with local_target(tmp_path_factory.mktemp("target"), cache=shared_cache) as target:
         yield target
 
 
-def environment(target: LocalTarget) -> dict[str, str]:
-    return {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": f"{target.directory}/cache"}
+@pytest.fixture(scope="module")
+def environment(target: LocalTarget, shared_cache: Path) -> dict[str, str]:
+    return {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": str(shared_cache)}
 
 
 def serve_model(
-    model_uri: str, tracking_uri: str, registry: str, target: LocalTarget, directory: Path
+    model_uris: list[str],
+    tracking_uri: str,
+    registry: str,
+    environment: dict[str, str],
+    directory: Path,
 ) -> Run:
     return run_pipeline(
         str(COMPILED),
         {
-            "model_uri": model_uri,
+            "model_uris": model_uris,
             "mlflow_tracking_uri": tracking_uri,
             "image_base": "host",
             "image_destination": f"{registry}/ml/served-wine",
             "promote_alias": "live",
         },
         directory,
-        environment={
-            ADDRESS_VARIABLE: target.address,
-            "KFP_BENTO_CACHE": f"{target.directory}/cache",
-        },
+        environment=environment,
     )
 
 
@@ -57,12 +59,14 @@ def serve_model(
 def run(
     mlflow_server: str,
     oci_registry: str,
-    target: LocalTarget,
+    environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     log_wine_model("served wine")
-    uri = "models:/served wine/1"
-    return serve_model(uri, mlflow_server, oci_registry, target, tmp_path_factory.mktemp("run"))
+    uris = ["models:/served wine/1"]
+    return serve_model(
+        uris, mlflow_server, oci_registry, environment, tmp_path_factory.mktemp("run")
+    )
 
 
 def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
@@ -81,7 +85,7 @@ def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
 def test_the_scan_finds_nothing_in_a_plain_model(run: Run) -> None:
     report = run.record("scan-model", "report")
     assert (report["passed"], report["evidence"]) == (True, [])
-    assert [report["model_digest"]] == run.record("smoke-test", "report")["model_digests"]
+    assert report["model_digests"] == run.record("smoke-test", "report")["model_digests"]
 
 
 def test_the_release_goes_on_serving_after_the_pipeline(run: Run, target: LocalTarget) -> None:
@@ -117,7 +121,9 @@ def test_the_alias_is_moved_and_the_version_tells_its_history(run: Run) -> None:
     version = MlflowClient().get_model_version_by_alias("served wine", "live")
     assert version.version == "1"
     promoted = run.record("promote-model")
-    assert run.record("build-image")["reference"] in version.tags[promoted["history_tag"]]
+    assert (
+        run.record("build-image")["reference"] in version.tags[promoted["models"][0]["history_tag"]]
+    )
 
 
 def test_a_release_that_cannot_be_checked_is_not_promoted(
@@ -125,14 +131,14 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     wine_model: ModelVersion,
     mlflow_server: str,
     oci_registry: str,
-    target: LocalTarget,
+    environment: dict[str, str],
     tmp_path: Path,
 ) -> None:
     from mlflow import MlflowClient
 
     log_wine_model("served wine")
     arguments = {
-        "model_uri": "models:/served wine/2",
+        "model_uris": ["models:/served wine/2"],
         "mlflow_tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"{oci_registry}/ml/served-wine",
@@ -141,15 +147,19 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
         "bento_verify": False,
     }
     with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
-        run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+        run_pipeline("serve_model", arguments, tmp_path, environment=environment)
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
 
 
 def test_the_same_road_ends_at_a_plain_deployment(
-    wine_model: ModelVersion, mlflow_server: str, target: LocalTarget, tmp_path: Path
+    wine_model: ModelVersion,
+    mlflow_server: str,
+    target: LocalTarget,
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     arguments = {
-        "model_uri": "models:/wine/1",
+        "model_uris": ["models:/wine/1"],
         "mlflow_tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",
@@ -157,9 +167,73 @@ def test_the_same_road_ends_at_a_plain_deployment(
         "deploy_target": "workload",
         "deploy_options": {"termination_seconds": 30},
     }
-    run = run_pipeline("serve_model", arguments, tmp_path, environment=environment(target))
+    run = run_pipeline("serve_model", arguments, tmp_path, environment=environment)
     assert run.record("deploy-bento", "release")["url"] == target.services[-1].url
     manifest = (run.output("deploy-bento", "manifests") / "deployment-wine.yaml").read_text()
     assert "terminationGracePeriodSeconds: 30\n" in manifest
     assert "/predict" in run.output("deploy-bento", "summary").read_text()
     assert run.record("promote-model")["alias"] == "plain"
+
+
+DECISION = """\
+import bentoml
+import mlflow.pyfunc
+import pandas
+
+
+@bentoml.service
+class Decision:
+    first = bentoml.models.BentoModel("wine:latest")
+    second = bentoml.models.BentoModel("second-opinion:latest")
+
+    def __init__(self):
+        self.asked = [mlflow.pyfunc.load_model(one.path) for one in (self.first, self.second)]
+
+    @bentoml.api
+    def decide(self, wine: dict[str, float]) -> dict[str, int]:
+        first, second = (int(one.predict(pandas.DataFrame([wine]))[0]) for one in self.asked)
+        return {"first": first, "second": second}
+"""
+
+
+def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
+    wine_model: ModelVersion,
+    mlflow_server: str,
+    target: LocalTarget,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    from mlflow import MlflowClient
+    from sklearn.datasets import load_wine
+
+    log_wine_model("second opinion", metadata={"trained": "otherwise"})
+    wine = load_wine(as_frame=True).data.iloc[0].to_dict()
+    run = run_pipeline(
+        "serve_model",
+        {
+            "model_uris": ["models:/wine@champion", "second-opinion=models:/second opinion/1"],
+            "bento_service": DECISION,
+            "bento_requests": [{"path": "/decide", "body": {"wine": wine}}],
+            "image_destination": f"oci:{tmp_path}/image",
+            "promote_alias": "together",
+            "image_base": "host",
+            "deploy_target": "workload",
+            "mlflow_tracking_uri": mlflow_server,
+        },
+        tmp_path / "run",
+        environment=environment,
+    )
+    served = target.services[-1].url
+    body = json.dumps({"wine": wine}).encode()
+    asked = urllib.request.Request(
+        f"{served}/decide", body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert json.load(answer) == {"first": 0, "second": 0}
+    assert len(run.record("scan-model", "report")["model_digests"]) == 2
+    assert len(run.record("compare-predictions", "report")["model_digests"]) == 2
+    assert [one["name"] for one in run.record("promote-model")["models"]] == [
+        *("second opinion", "wine")
+    ]
+    for name in ("wine", "second opinion"):
+        assert MlflowClient().get_model_version_by_alias(name, "together").version == "1"

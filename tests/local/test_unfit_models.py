@@ -56,7 +56,7 @@ def test_a_model_that_cannot_load_fails_in_build_bento_within_a_minute(
     mlflow_server: str, tmp_path: Path
 ) -> None:
     arguments = {
-        "model_uri": logged(tmp_path, "unloadable"),
+        "model_uris": [logged(tmp_path, "unloadable")],
         "mlflow_tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow.entities import FileInfo
+from pulled_model import pull_model
 
 from kfp_bento.runtime.errors import KfpBentoError, ModelError
-from kfp_bento.runtime.models import ModelVersion, pull_model
+from kfp_bento.runtime.models import ModelVersion
 from kfp_bento.runtime.models import download as download_module
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from pulled_model import pull_model
 from servers import free_port
 
 from kfp_bento.runtime.errors import KfpBentoError, ModelError
-from kfp_bento.runtime.models import location, pull_model
+from kfp_bento.runtime.models import location
 
 if TYPE_CHECKING:
     from pathlib import Path

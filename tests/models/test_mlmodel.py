@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.models import infer_signature
+from pulled_model import pull_model
 
 from kfp_bento.runtime.bentos import prediction_request
 from kfp_bento.runtime.errors import BentoError, ModelError
-from kfp_bento.runtime.models import load_model, pull_model, read_example
+from kfp_bento.runtime.models import load_model, read_example
 from kfp_bento.runtime.models.portable import portable_mlmodel
 
 HEAD = "flavors: {python_function: {loader_module: x, python_version: 3.11.7}}\n"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulled_model import pull_model
 from wine import log_wine_model
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
-from kfp_bento.runtime.models import ModelVersion, load_model, pull_model, read_example, tree_digest
+from kfp_bento.runtime.models import ModelVersion, load_model, read_example, tree_digest
 from kfp_bento.runtime.models import pull as pull_module
 from kfp_bento.runtime.models.uri import parse_model_uri
 
@@ -41,9 +42,9 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     real = pull_module.download_files
 
-    def spy(repository: Any, sizes: Any, *rest: Any) -> Any:
+    def spy(repository: Any, sizes: Any, *rest: Any, **more: Any) -> Any:
         paths.extend(sizes)
-        return real(repository, sizes, *rest)
+        return real(repository, sizes, *rest, **more)
 
     monkeypatch.setattr(pull_module, "download_files", spy)
     return paths

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulled_model import pull_model
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError, PromotionError
-from kfp_bento.runtime.models import ModelVersion, load_model, pull_model
+from kfp_bento.runtime.models import ModelVersion, load_model
 from kfp_bento.runtime.models import pull as pull_module
 from kfp_bento.runtime.models.directory import write_record
-from kfp_bento.runtime.promotion import promote_model
+from kfp_bento.runtime.promotion import promote_models
 
 KEY = "KFP_BENTO_RECORD_KEY"
 RECORD = ".kfp-bento.json"
@@ -76,7 +77,7 @@ def test_a_record_from_elsewhere_is_not_taken_over_by_a_copy(foreign: Path, tmp_
 
 def test_a_model_with_a_record_from_elsewhere_is_not_promoted(foreign: Path) -> None:
     with pytest.raises(PromotionError, match="is no registered version") as caught:
-        promote_model(load_model(foreign), [], "prod")
+        promote_models([load_model(foreign)], [], "prod")
     assert "record" in caught.value.hint and KEY in caught.value.hint
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from pulled_model import pull_model
 
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.models import choose_tracking, pull_model
+from kfp_bento.runtime.models import choose_tracking
 from kfp_bento.runtime.models.tracking import Tracking, guard_credentials
 
 if TYPE_CHECKING:

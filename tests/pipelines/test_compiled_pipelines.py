@@ -17,7 +17,10 @@ from kfp_bento.runtime.local import compile_components, compile_pipelines
 
 ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
-ACTING = ("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model")
+ACTING = (
+    *("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model"),
+    *("import-bento", "plan-batch", "predict-shard", "collect-batch"),
+)
 
 pytestmark = pytest.mark.skipif(
     "KFP_BENTO_IMAGE" in os.environ, reason="KFP_BENTO_IMAGE changes what is compiled"
@@ -64,7 +67,7 @@ def test_compiled_yaml_is_ascii(path: Path) -> None:
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
 def test_steps_that_act_outside_the_pipeline_are_never_cached(path: Path) -> None:
     found = tasks(path)
-    for name in ACTING:
+    for name in found.keys() & set(ACTING):
         assert not found[name].get("cachingOptions", {}).get("enableCache", False), name
 
 
@@ -74,7 +77,8 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     for dag in dags(specification):
         for name, task in dag["tasks"].items():
             assert "triggerPolicy" not in task or "condition" not in task["triggerPolicy"], name
-            assert "parameterIterator" not in task, name
+            loop = task.get("parameterIterator", {"items": {"inputParameter": ""}})
+            assert "inputParameter" in loop["items"], f"{name} loops over constants"
             inner = specification["components"][task["componentRef"]["name"]]
             if "dag" in inner:
                 assert task["inputs"].get("parameters"), f"{name} is given no parameter"
@@ -86,12 +90,16 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
 NEEDED = {
     # What each step may see of Secrets, and nothing beyond.
     "pull-model": {"mlflow_secret", "record_secret"},
-    "build-bento": {"record_secret"},
-    "build-image": {"image_secret", "record_secret"},
+    "build-bento": {"index_secret", "record_secret", "storage_secret"},
+    "build-image": {"image_secret", "index_secret", "record_secret"},
     "smoke-test": {"record_secret", "service_token_secret"},
     "compare-predictions": {"record_secret", "service_token_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},
     "train-wine-model": {"mlflow_secret"},
+    **{
+        name: {"storage_secret", "record_secret"}
+        for name in ("import-bento", "plan-batch", "predict-shard", "collect-batch")
+    },
 }
 
 
@@ -107,9 +115,17 @@ def test_a_secret_is_given_to_the_steps_that_need_it_only(path: Path) -> None:
         kinds = executors.get(component["executorLabel"], {})
         assert not set(kinds) - {"secretAsEnv", "secretAsVolume"}, name
         secrets = [*kinds.get("secretAsEnv", ()), *kinds.get("secretAsVolume", ())]
-        asked = {one["secretNameParameter"]["componentInputParameter"] for one in secrets}
+        given = (one["secretNameParameter"]["componentInputParameter"] for one in secrets)
+        asked = {parameter.removeprefix("pipelinechannel--") for parameter in given}  # in a loop
         assert asked == NEEDED.get(name, {"record_secret"}), name
         assert all(one["optional"] for one in secrets)
+
+
+def test_a_service_at_an_address_is_looked_up_anew_in_every_run() -> None:
+    found = tasks(ROOT / "pipelines/compiled/serve_service.yaml")
+    assert not found["build-bento"].get("cachingOptions", {}).get("enableCache", False)
+    assert "models" not in found["build-bento"]["inputs"].get("artifacts", {})
+    assert "promote-model" not in found
 
 
 def test_the_target_is_a_parameter_of_the_run() -> None:
@@ -163,8 +179,18 @@ def test_training_is_joined_to_serving() -> None:
 
     pipeline = train_to_serve(train, name="mine")
     inputs = pipeline.component_spec.inputs
-    assert set(inputs) == {"rows", *serve_model.component_spec.inputs} - {"model_uri"}
+    assert set(inputs) == {"rows", *serve_model.component_spec.inputs} - {"model_uris"}
     assert not inputs["rows"].optional
+
+
+def test_training_that_registers_several_models_is_joined_to_serving() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def train(mlflow_tracking_uri: str = "") -> list:
+        return ["models:/fraud/1", "models:/risk/1"]
+
+    dag = train_to_serve(train, name="mine").pipeline_spec.root.dag
+    given = dag.tasks["pull-model"].inputs.parameters["model_uris"]
+    assert given.task_output_parameter.producer_task == "train"
 
 
 def test_a_training_component_without_a_model_uri_is_refused() -> None:

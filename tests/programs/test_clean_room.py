@@ -62,8 +62,11 @@ def test_a_program_that_takes_too_long_ends_with_all_that_it_started(tmp_path: P
         "open('child', 'w').write(str(child.pid))\n"
         "time.sleep(600)"
     )
-    with pytest.raises(BentoError, match=r"The test took more than 1 s and was stopped"):
-        run(source, tmp_path, seconds=1.0)
+    seconds = 1  # more where a busy machine has not started both by then
+    while not (tmp_path / "child").exists():
+        with pytest.raises(BentoError, match=rf"The test took more than {seconds} s and was"):
+            run(source, tmp_path, seconds=seconds)
+        seconds *= 4
     assert_ends(int((tmp_path / "child").read_text()))
 
 
@@ -77,7 +80,7 @@ def test_what_a_program_left_running_ends_with_it(tmp_path: Path) -> None:
 
 
 def assert_ends(process: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

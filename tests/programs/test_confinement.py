@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,31 @@ def test_the_user_can_lift_it_and_pass_variables_on(
     monkeypatch.setenv(CONFINEMENT_VARIABLE, "off")
     assert confined(["program"], error=BentoError) == ["program"]
     assert CONFINEMENT_VARIABLE not in confinement_hint()
+
+
+STARTER = """\
+import os, sys, time
+from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.programs import clean_environment, confined, start_program
+
+sleeper = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
+with start_program(confined(sleeper, error=BentoError), environment=clean_environment()) as one:
+    print(one.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_code_does_not_outlive_a_starter_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        sleeper = int(starter.stdout.readline())
+        command = Path(f"/proc/{sleeper}/cmdline")
+        while (
+            b"time.sleep" not in command.read_bytes() or b"confined_start" in command.read_bytes()
+        ):
+            time.sleep(0.02)
+        starter.kill()
+    deadline = time.monotonic() + 30
+    while command.exists() and command.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not command.exists() or not command.read_bytes()

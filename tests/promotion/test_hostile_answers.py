@@ -51,7 +51,9 @@ def test_entries_are_numbered_by_numbers_only() -> None:
 
 
 def model(**changes: Any) -> Any:
-    return SimpleNamespace(**{"name": "a", "aliases": {}, "latest_versions": [], **changes})
+    return SimpleNamespace(
+        **{"name": "a", "aliases": {}, "latest_versions": [], "tags": {}, **changes}
+    )
 
 
 def version(**changes: Any) -> Any:

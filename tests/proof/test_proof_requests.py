@@ -12,7 +12,8 @@ from small_models import COLUMNS, small_model
 
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.models import ModelSignature, ModelVersion
-from kfp_bento.runtime.proof.requests import read_requests, requests_for
+from kfp_bento.runtime.proof.request_files import read_requests
+from kfp_bento.runtime.proof.requests import requests_for
 from kfp_bento.runtime.proof.synthetic import synthetic_inputs
 
 
@@ -33,6 +34,31 @@ def test_all_rows_are_asked_at_once_and_then_the_first_twenty_one_by_one(tmp_pat
     assert [one.rows for one in asked] == [30, *[1] * 20]
     assert asked[20].label == "row 19"
     assert asked[20].content and asked[20].content.value == {"inputs": [{"a": 19.0}]}
+
+
+@pytest.mark.parametrize(
+    ("number", "place"), [("Infinity", "inputs.1.a"), ("-Infinity", "inputs.1.a"), ("1.5", "")]
+)
+def test_an_infinite_number_in_an_example_is_not_blamed_on_the_model(
+    number: str, place: str, tmp_path: Path
+) -> None:
+    model = small_model(tmp_path / "small")
+    (model.directory / "serving_input_example.json").write_text(
+        f'{{"dataframe_split": {{"columns": ["a"], "data": [[1.0], [{number}]]}}}}'
+    )
+    made = bento(tmp_path / "bento", [model])
+    if not place:
+        assert len(requests_for(made, [model])) == 3
+        return
+    with pytest.raises(BentoError) as refused:
+        requests_for(made, [model])
+    assert refused.value.message == (
+        f"The input example of the model small has an infinite number at {place}: JSON has none, "
+        "so no client can send it."
+    )
+    # What the hint says leads out.
+    assert "Give requests with finite numbers" in (refused.value.hint or "")
+    assert len(requests_for(made, [model], [{"body": {"inputs": [{"a": 1.0}]}}])) == 1
 
 
 def test_named_tensors_are_asked_by_row_and_fixed_shapes_are_not(tmp_path: Path) -> None:
@@ -131,7 +157,7 @@ def test_a_users_requests_may_be_of_any_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("predict", "it is no object"),
+        (7, "it is no object"),
         ({"url": "/predict"}, "a field 'url'"),
         ({"path": "predict"}, "no path such as /predict"),
         ({"path": "//elsewhere/x y"}, "no path"),

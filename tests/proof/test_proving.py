@@ -15,6 +15,7 @@ from spy import kept_from_a_spy
 
 from kfp_bento.runtime.bentos import build_bento
 from kfp_bento.runtime.errors import BentoError
+from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.programs import confinement
 from kfp_bento.runtime.proof import Content, Golden, GoldenRequest, golden_answers
 from kfp_bento.runtime.proof.differences import Tolerance
@@ -178,6 +179,18 @@ def test_a_service_of_ones_own_is_asked_what_the_user_says(tmp_path: Path) -> No
     assert greeting.content.value == "hello Ada"
     with pytest.raises(BentoError, match="404"):
         golden_answers(bento, [model])  # its example at /predict, where this one answers nothing
+
+
+@pytest.mark.slow
+def test_what_an_old_mlflow_stores_does_not_get_into_the_bento(tmp_path: Path) -> None:
+    folder = small_model(tmp_path / "small").directory
+    (folder / "requirements.txt").write_text("mlflow==3.6.0\n")  # it makes a store as it loads
+    model = load_model(folder)
+    (tmp_path / "greeter.py").write_text(SERVICE)
+    bento = build_bento([model], tmp_path / "bento", service=tmp_path / "greeter.py")
+    asked = [{"path": "/score", "body": {"inputs": [{"a": 4.0}]}}]
+    golden = golden_answers(bento, [model], requests=asked)
+    assert [one.answer and one.answer.content.value for one in golden.requests] == [[8.0]]
 
 
 @pytest.mark.slow

@@ -26,24 +26,55 @@ def layer(kind: str, size: int, origin: str = "built") -> dict[str, Any]:
 
 
 _PROMOTED: dict[str, Any] = {
-    "model": {
-        "uri": "models:/wine/4",
-        "name": "wine",
-        "version": "4",
-        "run_id": "e0dcfa8cf23e478f92f9348174530df7",
-        "digest": MODEL_DIGEST,
-        "size": 4213,
-        "flavors": ["python_function", "sklearn"],
-        "python_version": "3.11.7",
-        "requirements": ["mlflow==3.17.2", "scikit-learn==1.9.1"],
-        "signature": {
-            "inputs": [
-                {"name": "alcohol", "type": "double", "required": True},
-                {"name": "hue", "type": "double", "required": False},
-            ],
-            "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
-            "params": [],
+    "models": [
+        {
+            "uri": "models:/wine/4",
+            "name": "wine",
+            "version": "4",
+            "run_id": "e0dcfa8cf23e478f92f9348174530df7",
+            "digest": MODEL_DIGEST,
+            "size": 4213,
+            "flavors": ["python_function", "sklearn"],
+            "python_version": "3.11.7",
+            "requirements": ["mlflow==3.17.2", "scikit-learn==1.9.1"],
+            "signature": {
+                "inputs": [
+                    {"name": "alcohol", "type": "double", "required": True},
+                    {"name": "hue", "type": "double", "required": False},
+                ],
+                "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
+                "params": [],
+            },
         },
+    ],
+    "scan": {
+        "name": "scan_model",
+        "policy": "warn",
+        "passed": True,
+        "summary": "7 files hold what loading may run: 1 high (shop.load in model.pkl).",
+        "measures": {"high": 1.0, "files": 7.0},
+        "evidence": [
+            {
+                "severity": "high",
+                "model": "wine",
+                "name": "shop.load",
+                "file": "model.pkl",
+                "why": "A module of one's own is called.",
+                "advice": "Look at the code of shop.",
+                "allowed": False,
+            },
+            {
+                "severity": "low",
+                "model": "wine",
+                "name": "code/shop.py",
+                "file": "code/shop.py",
+                "why": "The model brings code.",
+                "advice": "Read it.",
+                "allowed": True,
+            },
+        ],
+        "model_digests": [MODEL_DIGEST],
+        "url": "",
     },
     "bento": {
         "name": "wine",
@@ -110,12 +141,17 @@ _PROMOTED: dict[str, Any] = {
     ],
     "prediction": {"served": [0, 1, 2], "expected": [0, 1, 2]},
     "promoted": {
-        "name": "wine",
         "alias": "champion",
-        "version": "4",
-        "previous": "3",
         "changed": True,
-        "history_tag": "kfp-bento.promoted.champion.1",
+        "models": [
+            {
+                "name": "wine",
+                "version": "4",
+                "previous": "3",
+                "changed": True,
+                "history_tag": "kfp-bento.promoted.champion.1",
+            },
+        ],
     },
     "seconds": {
         "tracking-server": 5.8,

@@ -18,6 +18,7 @@ from kfp_bento.runtime.deployments import TARGETS, Deployed, ObjectRef, ReleaseD
 from kfp_bento.runtime.deployments.release.diff import ObjectDiff
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
+from kfp_bento.runtime.promotion.promotion import PromotedVersion
 from kfp_bento.runtime.reports.releases import change_summary
 
 HOSTILE = (
@@ -85,7 +86,8 @@ def check(data: dict[str, Any]) -> str:
 
 
 def promotion(data: dict[str, Any]) -> str:
-    return reports.promotion_summary(Promotion(**data))
+    models = tuple(PromotedVersion(**model) for model in data["models"])
+    return reports.promotion_summary(Promotion(data["alias"], models))
 
 
 def change(data: dict[str, Any]) -> str:

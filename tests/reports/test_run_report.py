@@ -75,6 +75,9 @@ def texts(value: Any) -> Any:
         "alcohol double input",
         "hue double input, optional",
         "tensor of int64, shape (any)",
+        "7 files hold what loading may run: 1 high (shop.load in model.pkl).",
+        "high shop.load model.pkl A module of one's own is called. Look at the code of shop.",
+        "allowed code/shop.py",
         "wine:ff201666d239ce13",
         "localhost/wine@sha256:1234abcd5678",
         "180.0 MiB in 3 layers",
@@ -197,7 +200,7 @@ def test_only_the_rows_beyond_the_tolerance_differ_in_a_failed_check() -> None:
 
 def test_an_alias_that_was_there_already_did_not_move() -> None:
     run = promoted_run()
-    run["promoted"] |= {"changed": False, "previous": "4"}
+    run["promoted"]["changed"] = run["promoted"]["models"][0]["changed"] = False
     assert "The alias champion already pointed to version 4." in report(run).text
 
 
@@ -208,11 +211,36 @@ def test_any_part_may_be_missing(stop: str) -> None:
     assert not report(run).unbalanced
 
 
-@pytest.mark.parametrize("stop", ["model", "bento", "image", "release", "promoted"])
+@pytest.mark.parametrize("stop", ["bento", "image", "release", "promoted"])
 def test_all_but_one_field_of_a_part_may_be_missing(stop: str) -> None:
     run = promoted_run()
     for key, value in run[stop].items():
         assert report(run | {stop: {key: value}}).text
+
+
+def test_all_but_one_field_of_a_model_may_be_missing() -> None:
+    run = promoted_run()
+    for key, value in run["models"][0].items():
+        assert report(run | {"models": [{key: value}]}).text
+    for key, value in run["promoted"]["models"][0].items():
+        assert report(run | {"promoted": {"alias": "a", "models": [{key: value}]}}).text
+
+
+def test_each_of_several_models_is_told() -> None:
+    run = promoted_run()
+    run["models"].append(run["models"][0] | {"name": "fraud", "version": "2", "served_as": "f"})
+    other = {"name": "fraud", "version": "2", "previous": "", "changed": True, "history_tag": "h"}
+    run["promoted"]["models"].append(other)
+    text = report(run).text
+    for fact in (
+        "Promoted: wine, version 4 and fraud, version 2",
+        "The alias champion moved to version 4 of wine and version 2 of fraud.",
+        "champion to version 4 of wine, version 2 of fraud",
+        "Name in the bento f",
+        "Points to fraud version 2 Pointed before to nothing: this is its first version",
+        'model_uris=["models:/wine@champion", "models:/fraud@champion"]',
+    ):
+        assert fact in text, text
 
 
 def test_nothing_at_all_is_a_page_too() -> None:
@@ -223,7 +251,8 @@ def test_nothing_at_all_is_a_page_too() -> None:
 
 def test_the_flat_form_of_a_summary_is_read_as_well() -> None:
     run = promoted_run()
-    run["model"] |= {"inputs": run["model"].pop("signature")["inputs"], "metrics": {"accuracy": 1}}
+    model = run["models"][0]
+    model |= {"inputs": model.pop("signature")["inputs"], "metrics": {"accuracy": 1}}
     run["image"] |= {"size": 5 * 1024, "reference": "localhost/wine@sha256:ab", "base_note": "mine"}
     run["bento"] = {"tag": "wine:1"}
     text = report(run).text
@@ -238,7 +267,7 @@ def test_every_text_is_escaped() -> None:
         assert run[name]
     run["seconds"][MARKUP] = 1.0
     run["checks"][0]["measures"][MARKUP] = 2.0
-    run["model"]["metrics"] = {MARKUP: MARKUP}
+    run["models"][0]["metrics"] = {MARKUP: MARKUP}
     html = run_report(run, {MARKUP: f"{MARKUP}: {MARKUP}\nkey: {MARKUP}\n"})
     page = Page(html)
     assert "<script" not in html
@@ -296,7 +325,7 @@ def test_layers_are_in_proportion() -> None:
 
 def test_a_signature_with_very_many_columns_is_folded() -> None:
     run = promoted_run()
-    run["model"]["signature"]["inputs"] = [
+    run["models"][0]["signature"]["inputs"] = [
         {"name": f"column_{number}", "type": "double"} for number in range(300)
     ]
     text = report(run).text

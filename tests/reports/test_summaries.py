@@ -29,6 +29,7 @@ from kfp_bento.runtime.deployments.release.diff import ObjectDiff
 from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
+from kfp_bento.runtime.promotion.promotion import PromotedVersion
 from kfp_bento.runtime.reports.releases import release_summary, roll_back_summary
 from kfp_bento.runtime.reports.wording import human_seconds, shorten_digests
 
@@ -101,7 +102,8 @@ def places(tmp_path: Path) -> Places:
 
 
 def promotion(**changes: object) -> Promotion:
-    return Promotion(**{**promoted_run()["promoted"], **changes})
+    facts = {**promoted_run()["promoted"]["models"][0], **changes}
+    return Promotion("champion", (PromotedVersion(**facts),))
 
 
 def test_an_image_is_named_by_its_whole_digest() -> None:
@@ -286,7 +288,7 @@ def test_check_metrics_say_passed_as_a_number(failed: bool) -> None:
 def test_a_promotion_names_the_previous_version() -> None:
     summary = reports.promotion_summary(promotion())
     assert "The alias `champion` now points to version 4 of wine." in summary
-    assert "- Previous version: 3" in summary
+    assert "| wine | 4 | 3 | yes | `kfp-bento.promoted.champion.1` |" in summary
 
 
 def test_a_repeated_promotion_does_not_claim_to_have_moved_anything() -> None:

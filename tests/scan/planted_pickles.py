@@ -7,11 +7,12 @@ import struct
 from pathlib import Path
 
 from kfp_bento.runtime.models import load_model
-from kfp_bento.runtime.scan import ScanReport, scan_model
 from kfp_bento.runtime.scan.allowlist import families
 from kfp_bento.runtime.scan.contents import Contents
 from kfp_bento.runtime.scan.finding import Finding
 from kfp_bento.runtime.scan.limits import Budget, Limits
+from kfp_bento.runtime.scan.report import ModelScan
+from kfp_bento.runtime.scan.scan import scan_model
 from kfp_bento.runtime.scan.source import Source
 
 MLMODEL = """\
@@ -56,7 +57,7 @@ def model_directory(folder: Path, files: dict[str, bytes], mlmodel: str = MLMODE
     return folder
 
 
-def scanned(folder: Path, data: bytes, name: str = "model.pkl", **options: object) -> ScanReport:
+def scanned(folder: Path, data: bytes, name: str = "model.pkl", **options: object) -> ModelScan:
     """The report on a model with one file of that content."""
     directory = model_directory(folder / "model", {name: data})
     return scan_model(load_model(directory), policy="enforce", **options)  # type: ignore[arg-type]
@@ -71,5 +72,5 @@ def looked(data: bytes, name: str = "model.bin", limits: Limits | None = None) -
     return found
 
 
-def names(report: ScanReport, severity: str = "") -> set[str]:
+def names(report: ModelScan, severity: str = "") -> set[str]:
     return {one.name for one in report.findings if severity in ("", one.severity.value)}

@@ -38,9 +38,10 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from kfp_bento.components import build_bento, scan_model
 from kfp_bento.runtime import reports
 from kfp_bento.runtime.errors import InvalidInput, ModelError
-from kfp_bento.runtime.models import load_model
-from kfp_bento.runtime.scan import ScanReport, let_pass
-from kfp_bento.runtime.scan import scan_model as scan_one
+from kfp_bento.runtime.models import load_model, load_models
+from kfp_bento.runtime.scan import ScanReport, load_scanned, scan_models
+from kfp_bento.runtime.scan.report import ModelScan
+from kfp_bento.runtime.scan.scan import scan_model as scan_one
 
 FRAME = pd.DataFrame({"a": [1.0, 2, 3, 4] * 5, "b": ["x", "y", "x", "z"] * 5})
 TARGET = np.array([0, 1, 0, 1] * 5)
@@ -70,7 +71,7 @@ def estimators() -> dict[str, Any]:
     }
 
 
-def report_on(directory: Path, policy: str = "enforce", **options: Any) -> ScanReport:
+def report_on(directory: Path, policy: str = "enforce", **options: Any) -> ModelScan:
     return scan_one(load_model(directory), policy=policy, **options)
 
 
@@ -284,45 +285,71 @@ def test_what_is_allowed_by_its_exact_name_stays_in_the_report(tmp_path: Path) -
         assert not scanned(tmp_path, SYSTEM, allow=[name]).passed
 
 
-def test_the_next_step_refuses_what_the_scan_refused(tmp_path: Path) -> None:
-    model = load_model(model_directory(tmp_path / "m", {"model.pkl": SYSTEM}))
-    other = load_model(model_directory(tmp_path / "o", {"model.pkl": b"N."}))
-    refused = scan_one(model, policy="enforce").verdict()
-    with pytest.raises(ModelError, match=r"os\.system in model\.pkl"):
-        let_pass(refused, model)
-    with pytest.raises(InvalidInput, match="none on this model"):
-        let_pass(refused | {"passed": True}, other)
+def artifact(path: Path) -> Any:
+    return SimpleNamespace(path=str(path), metadata={})
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """Two models that belong together; one runs a program when it is loaded."""
+    model_directory(tmp_path / "pair" / "bad", {"model.pkl": SYSTEM})
+    model_directory(tmp_path / "pair" / "good", {"model.pkl": b"N."})
+    return tmp_path / "pair"
+
+
+def test_the_next_step_refuses_what_the_scan_refused(tmp_path: Path, pair: Path) -> None:
+    bad, good = load_models(pair)
+    refused = scan_models([bad], policy="enforce").verdict()
+    with pytest.raises(ModelError, match=r"refused the model bad: .*os\.system in model\.pkl"):
+        load_scanned(artifact(bad.directory), refused)
+    with pytest.raises(InvalidInput, match="none on the model good"):
+        load_scanned(artifact(good.directory), refused)
     with pytest.raises(InvalidInput):
-        let_pass({"passed": "true", "model_digest": model.digest}, model)
-    assert let_pass(scan_one(model, policy="warn").verdict(), model) is model
-    assert let_pass({}, model) is model
+        told = {"models": {bad.digest: {"passed": "true", "summary": ""}}}
+        load_scanned(artifact(bad.directory), told)
+    warned = scan_models([bad], policy="warn").verdict()
+    assert load_scanned(artifact(bad.directory), warned) == [bad]
+    assert load_scanned(artifact(bad.directory), {}) == [bad]
 
 
-def test_the_components_hand_the_verdict_on(tmp_path: Path) -> None:
-    directory = model_directory(tmp_path / "m", {"model.pkl": SYSTEM})
+def test_one_of_several_models_that_is_refused_stops_all(pair: Path) -> None:
+    report = scan_models(load_models(pair), policy="enforce")
+    assert [one.passed for one in report.scans] == [False, True]
+    assert (report.passed, report.measures["dangerous"], report.measures["files"]) == (False, 1, 4)
+    assert [one["model"] for one in report.to_dict()["evidence"]] == ["bad"]
+    with pytest.raises(ModelError, match="refused the model bad"):
+        load_scanned(artifact(pair), report.verdict())
+
+
+def test_a_model_that_nobody_scanned_does_not_pass_beside_one_that_was(pair: Path) -> None:
+    good = load_models(pair)[1]
+    with pytest.raises(InvalidInput, match="none on the model bad"):
+        load_scanned(artifact(pair), scan_models([good]).verdict())
+
+
+def test_the_components_hand_the_verdict_on(tmp_path: Path, pair: Path) -> None:
     made = {
-        name: SimpleNamespace(path=str(tmp_path / name), metadata={})
+        name: artifact(tmp_path / name)
         for name in ("report", "metrics", "summary", "bento", "golden")
     }
-    model = SimpleNamespace(path=str(directory), metadata={})
-    bento, golden = made.pop("bento"), made.pop("golden")
-    passed, verdict = scan_model.python_func(model=model, policy="enforce", **made)
+    models, bento, golden = artifact(pair), made.pop("bento"), made.pop("golden")
+    passed, verdict = scan_model.python_func(models=models, policy="enforce", **made)
     assert passed is False
     assert json.loads(Path(made["report"].path).read_text())["passed"] is False
     assert made["metrics"].metadata["dangerous"] == 1
     assert "`os.system`" in Path(made["summary"].path).read_text()
     with pytest.raises(ModelError, match=r"os\.system"):
-        build_bento.python_func(model=model, bento=bento, golden=golden, scan_verdict=verdict)
+        build_bento.python_func(models=models, bento=bento, golden=golden, scan_verdict=verdict)
     assert not Path(bento.path).exists()
 
 
 def test_the_summary_takes_names_literally(tmp_path: Path) -> None:
     hostile = "x`|<script>alert(1)</script>\x1b[2J"
     report = scanned(tmp_path, whole(stack_global("m", hostile)))
-    told = reports.scan_summary(report)
+    told = reports.scan_summary(ScanReport("enforce", (report,)))
     assert "\x1b" not in told
     row = next(line for line in told.splitlines() if "script" in line and line.startswith("|"))
-    assert row.count("|") - row.count("\\|") == 6
+    assert row.count("|") - row.count("\\|") == 7
 
 
 def test_the_command_tells_and_ends_with_1_where_it_does_not_pass(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Required
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.validation import problems
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
+from kfp_bento.runtime.validation import problems
 
 Texts = dict[str, str] | None
 

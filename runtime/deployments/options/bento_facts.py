@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
 from kfp_bento.runtime.bentos import Bento, BentoModel
-from kfp_bento.runtime.deployments.kube.validation import problems, valid
 from kfp_bento.runtime.deployments.options.options import Settings
+from kfp_bento.runtime.validation import problems, valid
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.names import (
     image_problem,
     label_name_problem,
@@ -21,6 +20,7 @@ from kfp_bento.runtime.deployments.options.names import (
     resource_name_problem,
 )
 from kfp_bento.runtime.deployments.options.options import IntOrText, Text
+from kfp_bento.runtime.validation import Refused, between, optional, valid
 
 Name = Annotated[str, valid(resource_name_problem, "Give the object's name.")]
 SecretNames = Annotated[list[Name], AfterValidator(lambda names: list(dict.fromkeys(names)))]

@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BeforeValidator
 from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
-from kfp_bento.runtime.deployments.kube.validation import Refused, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, Protocol
 from kfp_bento.runtime.deployments.options.names import label_name_problem
 from kfp_bento.runtime.deployments.options.options import IntOrText, Settings, without_empty
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused, valid
 
 OPTION = "network_policy"
 _OWN_NAMESPACE: Mapping[str, Any] = {"podSelector": {}}

@@ -1,6 +1,6 @@
 """Options of targets as pydantic models: strict, closed and frozen, refused by the field's name.
 
-KFP knows no integers inside dictionaries and no null; what it makes of them is put right here.
+KFP knows no null inside dictionaries; what it makes of it is put right here.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from kfp_bento.runtime.deployments.kube.validation import (
+from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import (
     Refused,
     between,
     otherwise,
+    plain,
     problems,
     quoted,
+    unknown_option,
 )
-from kfp_bento.runtime.errors import InvalidInput
 
 Count = Annotated[int, between(0)]
 Text = Annotated[str, BeforeValidator(quoted)]
@@ -67,24 +69,10 @@ class Options(Settings):
         """
         for name in parameters:
             if name not in cls.model_fields and name not in cls.refused:
-                raise InvalidInput(
-                    f"{name}: the target {target} has no such option.",
-                    hint=f"It has {', '.join(sorted(cls.model_fields))}.",
-                )
+                raise unknown_option(name, f"the target {target}", cls.model_fields)
         return cls(
             **{name: value for name, value in parameters.items() if not _says_nothing(value)}
         )
-
-
-def plain(given: Any) -> Any:
-    """Give nested parameters as JSON has them, with integral floats as integers."""
-    if isinstance(given, Mapping):
-        return {key: plain(value) for key, value in given.items()}
-    if isinstance(given, list | tuple):
-        return [plain(item) for item in given]
-    if isinstance(given, float) and given.is_integer():
-        return int(given)
-    return given
 
 
 def without_empty(block: Mapping[str, Any]) -> dict[str, Any]:

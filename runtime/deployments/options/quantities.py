@@ -9,9 +9,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from kfp_bento.runtime.deployments.kube.validation import Refused
 from kfp_bento.runtime.deployments.options.options import Settings
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused
 
 # Used where a workload says nothing; yatai-deployment fills in the same, key by key
 # (controllers/bentodeployment_controller.go, v1.1.21).

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.core import (
     Affinity,
     Annotations,
@@ -30,6 +29,7 @@ from kfp_bento.runtime.deployments.options.quantities import PodResources, quant
 from kfp_bento.runtime.deployments.targets.kserve import annotations as kserve
 from kfp_bento.runtime.deployments.targets.yatai import annotations as yatai
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused, between, optional, valid
 
 TEMPORARY = "/tmp"  # noqa: S108 - the mount point in the container
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the same

@@ -2,8 +2,8 @@
 
 Layers are put together from files; there is nothing to run a Dockerfile's RUN with. What a bento
 asks for and cannot get is an error here, with its line and a way out, never left out in silence.
-How BentoML writes these wishes: `_bentoml_sdk/images.py` (`image:`) and
-`_internal/bento/build_config.py` (`docker:`, `conda:`, `python:`) of BentoML 1.4.39.
+How BentoML writes its wishes is known to `bentos/wishes.py`; most of what stands in the way is gone
+once a bento was taken in by `kfp-bento bento import`.
 """
 
 from __future__ import annotations
@@ -14,36 +14,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kfp_bento.runtime.bentos import BentoFile, read_bento_file
+from kfp_bento.runtime.bentos import (
+    BentoFile,
+    default_packages,
+    is_default_command,
+    read_bento_file,
+    unfulfilled_wishes,
+    wanted_packages,
+)
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images.debian import PACKAGE
 from kfp_bento.runtime.images.python.requirements import LOCK, objections
 from kfp_bento.runtime.programs import cleaned
 
-# The two commands with which BentoML installs Debian packages: its own set, and what was asked for.
-_DEFAULT_COMMAND = re.compile(
-    r"apt-get update && apt-get install -q -y --no-install-recommends --allow-remove-essential "
-    r"[a-z0-9 -]+"
-)
-_INSTALL_COMMAND = "apt-get install -q -y -o Dpkg::Options::=--force-confdef "
-_DEFAULT_PACKAGES = {"ca-certificates", "gnupg2", "bash", "build-essential", "git"}
-_OTHER_MANAGERS = ("apk add", "yum ", "dnf ", "microdnf ")
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
-_SCRIPT = "env/docker/script__"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _MODEL_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)?")
 _VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 _PYTHON_VERSION = re.compile(r"3\.\d+(?:\.\d+)?", re.ASCII)
 
-_CLUSTER = "let the cluster's own image builder build this bento (target bento-request)."
-_PREPARED = f"Put the command into a base image once and pass that image as the base, or {_CLUSTER}"
-_NO_CONDA = f"List the packages for pip (python.packages) instead of conda, or {_CLUSTER}"
-_NO_CUDA = (
-    "Drop cuda_version: frameworks bring CUDA's libraries along as wheels. Or pass a base image "
-    f"that has CUDA, or {_CLUSTER}"
+_CLUSTER = (
+    "Or let the cluster's own image builder build this bento as it is (target bento-request)."
 )
-_DEBIAN = f"Build the bento for Debian (distro debian, the default), or {_CLUSTER}"
-_BRING_MODELS = f"Build the bento with its models inside (`kfp-bento bento build`), or {_CLUSTER}"
+_FETCH_BEFORE = (
+    "Put the model into the BentoML store where the bento is built, and name it there "
+    "(bentoml.models.BentoModel)."
+)
 _SAY_PYTHON = "Build the bento again with python_version set."
 _BUILD_AGAIN = "Build the bento again."
 _RENAME = "Build the bento again with other envs."
@@ -72,11 +67,21 @@ class ImageRequirements:
 
 @dataclass(frozen=True)
 class _Reason:
-    """Why a bento cannot become an image: where that stands, what it is, and the way out."""
+    """Why a bento cannot become an image.
+
+    Attributes:
+        place: Where that stands.
+        what: What it is.
+        way_out: What to do.
+        imported: Whether taking the bento in is the way out, or a part of it.
+        without: The wish that has to be left out then.
+    """
 
     place: str
     what: str
-    way_out: str
+    way_out: str = ""
+    imported: bool = False
+    without: str = ""
 
 
 def qualify(directory: Path) -> ImageRequirements:
@@ -94,24 +99,44 @@ def qualify(directory: Path) -> ImageRequirements:
     reasons = list(_reasons(file, directory, requirements))
     if reasons:
         raise ImageError(
-            f"The bento in {directory} cannot become an image without running commands:\n"
+            f"The bento in {directory} cannot become an image as it is:\n"
             + "\n".join(f"- {reason.place}: {cleaned(reason.what)}" for reason in reasons),
-            hint="\n".join(dict.fromkeys(reason.way_out for reason in reasons)),
+            hint=_hint(directory, file, reasons),
         )
     return _wishes(file, requirements)
+
+
+def _hint(directory: Path, file: BentoFile, reasons: list[_Reason]) -> str:
+    """Give the command that takes the bento in, if that helps, and a way out for each reason."""
+    ways = [reason.way_out for reason in reasons if reason.way_out]
+    if any(reason.imported for reason in reasons):
+        name = file.name if _NAME.fullmatch(file.name) else "bento"
+        words = ["kfp-bento", "bento", "import", str(directory), "--to", f"{name}-imported"]
+        for wish in dict.fromkeys(reason.without for reason in reasons if reason.without):
+            words += ["--without", wish]
+        ways.insert(
+            0, f"Take it in, which locks it and brings its models along: {shlex.join(words)}"
+        )
+    if any(reason.without for reason in reasons):
+        ways.append(_CLUSTER)
+    return "\n".join(dict.fromkeys(ways))
 
 
 def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_Reason]:
     yield from _python_reasons(file)
     yield from _name_reasons(file)
-    yield from _command_reasons(file)
-    yield from _old_style_reasons(file)
+    for wish in unfulfilled_wishes(file):
+        yield _Reason(wish.place, wish.what, wish.way_out, imported=True, without=wish.name)
+    if file.wheels:
+        what = f"python.wheels: {file.wheels}, which no lock names"
+        yield _Reason(file.at("python", "wheels"), what, imported=True)
     yield from _model_reasons(file, directory)
     yield from _environment_reasons(file)
     yield from _wheel_reasons(directory)
     name = requirements.relative_to(directory).as_posix()
     for line, what, way_out in objections(requirements):
-        yield _Reason(f"{name} line {line}" if line else name, what, way_out)
+        place, unlocked = f"{name} line {line}" if line else name, way_out == LOCK
+        yield _Reason(place, what, "" if unlocked else way_out, imported=unlocked)
 
 
 def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:
@@ -119,7 +144,7 @@ def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:
         base="" if _DEFAULT_BASE.fullmatch(file.base_image) else file.base_image,
         environment=_environment(file),
         requirements=requirements,
-        system_packages=tuple(dict.fromkeys(_system_packages(file))),
+        system_packages=tuple(dict.fromkeys(wanted_packages(file))),
         notes=tuple(dict.fromkeys(_notes(file))),
     )
 
@@ -150,72 +175,18 @@ def _name_reasons(file: BentoFile) -> Iterator[_Reason]:
         yield _Reason(file.at(file.section, "base_image"), what, _SAY_BASE)
 
 
-def _command_reasons(file: BentoFile) -> Iterator[_Reason]:
-    for key, commands in (("commands", file.commands), ("post_commands", file.post_commands)):
-        for command in commands:
-            if key == "commands" and (_is_default(command.text) or _installed_by(command.text)):
-                continue
-            place = file.at(*command.place)
-            if command.text.startswith(_OTHER_MANAGERS):
-                what = f"image.{key} installs packages of another distribution than Debian"
-                yield _Reason(place, f"{what}: {command.shown}", _DEBIAN)
-                continue
-            what = "a script" if _SCRIPT in command.text else "a command"
-            yield _Reason(place, f"image.{key} runs {what}: {command.shown}", _PREPARED)
-
-
-def _old_style_reasons(file: BentoFile) -> Iterator[_Reason]:
-    ways = {
-        "setup_script": _PREPARED,
-        "dockerfile_template": _PREPARED,
-        "cuda_version": _NO_CUDA,
-        "distro": _DEBIAN,
-    }
-    for key, way_out in ways.items():
-        found = file.docker.get(key)
-        if found and (key, found.text) != ("distro", "debian"):
-            yield _Reason(file.at(*found.place), f"docker.{key}: {found.shown}", way_out)
-    for package in file.system_packages:
-        if not PACKAGE.fullmatch(package.text):
-            what = f"docker.system_packages: '{package.shown}' is no name of a Debian package"
-            yield _Reason(file.at(*package.place), what, _PREPARED)
-    for key, found in file.conda.items():
-        yield _Reason(file.at(*found.place), f"conda.{key}: {found.shown}", _NO_CONDA)
-    if file.wheels:
-        what = f"python.wheels: {file.wheels}, which no lock names"
-        yield _Reason(file.at("python", "wheels"), what, LOCK)
-
-
-def _is_default(command: str) -> bool:
-    normal = " ".join(command.split())
-    if not _DEFAULT_COMMAND.fullmatch(normal):
-        return False
-    return set(normal.partition("--allow-remove-essential ")[2].split()) <= _DEFAULT_PACKAGES
-
-
-def _installed_by(command: str) -> list[str]:
-    """Give the packages of the command that `Image.system_packages` writes; [] for any other."""
-    if not command.startswith(_INSTALL_COMMAND) or "\n" in command:
-        return []
-    try:
-        names = shlex.split(command.removeprefix(_INSTALL_COMMAND))
-    except ValueError:
-        return []
-    return names if all(PACKAGE.fullmatch(name) for name in names) else []
-
-
 def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:
     for model in file.models:
         tag, registry = model.tag, model.registry
         if registry != "bentoml":
             what = f"model {tag} is fetched from {registry} while the image is built"
-            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
+            yield _Reason(file.at(*model.place), what, _FETCH_BEFORE)
         elif not _MODEL_TAG.fullmatch(tag):
             what = f"model {tag[:100]!a} has no name that BentoML gives"
             yield _Reason(file.at(*model.place), what, _BUILD_AGAIN)
         elif not (directory / "models" / tag.replace(":", "/")).is_dir():
             what = f"model {tag} is not in the directory (models/{tag.replace(':', '/')})"
-            yield _Reason(file.at(*model.place), what, _BRING_MODELS)
+            yield _Reason(file.at(*model.place), what, imported=True)
 
 
 def _environment_reasons(file: BentoFile) -> Iterator[_Reason]:
@@ -254,18 +225,10 @@ def _requirements(directory: Path) -> Path:
 # --- what can be had -----------------------------------------------------------------------------
 
 
-def _system_packages(file: BentoFile) -> Iterator[str]:
-    for command in file.commands:
-        yield from _installed_by(command.text)
-    if "base_image" not in file.docker:
-        yield from (package.text for package in file.system_packages)
-
-
 def _notes(file: BentoFile) -> Iterator[str]:
     for command in file.commands:
-        if _is_default(command.text):
-            names = " ".join(command.text.split()).partition("--allow-remove-essential ")[2]
-            yield f"left out, since wheels do not need them: {names}"
+        if is_default_command(command.text):
+            yield f"left out, since wheels do not need them: {default_packages(command.text)}"
     if "base_image" in file.docker and file.system_packages:
         yield "docker.system_packages has no effect beside docker.base_image, as in BentoML"
     if file.pip_args:

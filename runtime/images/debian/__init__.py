@@ -6,7 +6,6 @@ What a base lacks is chosen by apt (`resolve_packages`) against what the base is
 
 from kfp_bento.runtime.images.debian.layer import package_entries
 from kfp_bento.runtime.images.debian.packages import (
-    PACKAGE,
     DebianPackage,
     SystemPackages,
     resolve_packages,
@@ -14,7 +13,6 @@ from kfp_bento.runtime.images.debian.packages import (
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
 
 __all__ = [
-    "PACKAGE",
     "DebianPackage",
     "RootFilesystem",
     "SystemPackages",

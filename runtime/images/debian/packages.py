@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kfp_bento.runtime.bentos import DEBIAN_PACKAGE
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, release_of
@@ -25,8 +26,6 @@ from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
 
 # Raised when the same packages would come to give another layer.
 SYSTEM_FORMAT = 1
-PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:any)?(=[A-Za-z0-9.+:~-]+)?")
-"""A Debian package, with `=VERSION` where it is pinned."""
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
@@ -155,7 +154,7 @@ def fetch_packages(
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        if not PACKAGE.fullmatch(name):
+        if not DEBIAN_PACKAGE.fullmatch(name):
             raise InvalidInput(
                 f"'{name}' is no name of a Debian package.",
                 hint="Write name or name=version, for example libgomp1.",
@@ -168,7 +167,8 @@ def _check_base(facts: RootFilesystem, platform: Platform) -> None:
             f"System packages cannot be added to a base that is no Debian "
             f"('{release_of(facts)}', {len(facts.packages)} packages).",
             hint="Choose a base made from Debian, such as python:3.11-slim, "
-            "or one that has the packages already.",
+            "or one that has the packages already. A bento that does without them is taken in so: "
+            "kfp-bento bento import … --without system_packages.",
         )
     if facts.architecture not in {"", platform.architecture}:
         raise ImageError(f"The base is {facts.architecture}, but the image is for {platform}.")

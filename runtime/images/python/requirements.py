@@ -44,8 +44,8 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _SHOWN = 3
 _WHEEL = "Build a wheel of it (`pip wheel --no-deps`), publish that, and require it by name."
 LOCK = (
-    "Build the bento with kfp-bento, or lock it with `uv pip compile --generate-hashes` into "
-    "env/python/requirements.txt."
+    "Take the bento in with `kfp-bento bento import`, which locks env/python/requirements.txt with "
+    "hashes."
 )
 """What to do about a list that is not locked."""
 

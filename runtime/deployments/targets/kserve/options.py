@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between, otherwise
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom, Image, OptionalName
 from kfp_bento.runtime.deployments.options.names import split_url
 from kfp_bento.runtime.deployments.options.options import Count, Settings
@@ -19,6 +18,7 @@ from kfp_bento.runtime.deployments.targets.pod_settings import (
     Replicas,
 )
 from kfp_bento.runtime.deployments.targets.yatai.annotations import READ_ELSEWHERE
+from kfp_bento.runtime.validation import Refused, between, otherwise
 
 AUTOSCALER_CLASS = "serving.kserve.io/autoscalerClass"
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Required, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between, optional, valid
 from kfp_bento.runtime.deployments.options.core import LabelSelector, OptionalImage
 from kfp_bento.runtime.deployments.options.names import (
     deployment_name_problem,
@@ -27,6 +26,7 @@ from kfp_bento.runtime.deployments.targets.pod_settings import (
     without_labels,
 )
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused, between, optional, valid
 
 CANARY_SUFFIX = "-canary"
 LONGEST_NAME = 63 - len(CANARY_SUFFIX)

@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
-from kfp_bento.runtime.deployments.kube.validation import problems, valid
 from kfp_bento.runtime.deployments.options.core import (
     Annotations,
     Container,
@@ -42,6 +41,7 @@ from kfp_bento.runtime.deployments.targets.yatai.kinds import (
     BENTO_REQUEST_KIND,
 )
 from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.validation import problems, valid
 
 CRD_GENERATIONS = ("kubeflow-1.7", "kubeflow-1.9", "newest")
 """yatai-deployment 1.1.4 and image builder 1.1.3; 1.1.21 and 1.2.28; 1.1.21 and 3.0.42."""

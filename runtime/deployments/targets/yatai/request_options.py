@@ -7,7 +7,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, optional, valid
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.names import label_name_problem, split_url
 from kfp_bento.runtime.deployments.options.options import Settings
@@ -24,6 +23,7 @@ from kfp_bento.runtime.deployments.targets.yatai.settings import (
     check_switches,
 )
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused, optional, valid
 
 # Read by yatai-image-builder from a BentoRequest's metadata.
 BUILD_ANNOTATIONS = (

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
-from kfp_bento.runtime.deployments.kube.validation import Refused, between, otherwise
 from kfp_bento.runtime.deployments.options.core import (
     EnvVar,
     LiteralEnv,
@@ -45,6 +44,7 @@ from kfp_bento.runtime.deployments.targets.yatai.portable_subset import (
     newer_fields,
 )
 from kfp_bento.runtime.errors import InvalidInput
+from kfp_bento.runtime.validation import Refused, between, otherwise
 
 INSTALLS: Mapping[str, str] = dict.fromkeys(
     ("resources.yatai.ai", "serving.yatai.ai"),

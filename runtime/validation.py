@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ValidationError, WrapValidator
 from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
+
+from kfp_bento.runtime.errors import InvalidInput
 
 LARGEST_INT32 = 2**31 - 1
 
@@ -96,6 +99,33 @@ def quoted(value: Any) -> Any:
     if isinstance(value, str):
         return value
     raise Refused(f": {value!r} is no string", "Quote the value.")
+
+
+def plain(given: Any) -> Any:
+    """Give nested parameters as JSON has them: KFP makes floats of all numbers inside."""
+    if isinstance(given, Mapping):
+        return {key: plain(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [plain(item) for item in given]
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    return given
+
+
+def unknown_option(name: object, whose: str, known: Iterable[str]) -> InvalidInput:
+    """Give what to raise for an option that nobody has, with the nearest one that there is.
+
+    Args:
+        name: The option.
+        whose: What has the known ones, such as "the target workload".
+        known: Their names.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return InvalidInput(
+        f"{name}: {whose} has no such option.", hint=f"{meant}It has {', '.join(names)}."
+    )
 
 
 _TYPES: Mapping[str, tuple[str, str]] = {

@@ -1,0 +1,160 @@
+"""A service without a registered model, taken to a checked deployment."""
+
+from kfp import dsl
+
+from kfp_bento.components import (
+    build_bento,
+    build_image,
+    compare_predictions,
+    deploy_bento,
+    smoke_test,
+)
+from kfp_bento.pipelines.credentials import (
+    with_package_index,
+    with_record_key,
+    with_registry_credentials,
+    with_service_token,
+    with_storage_credentials,
+)
+
+
+@dsl.pipeline(name="serve-service")
+def serve_service(
+    bento_service: str,
+    image_destination: str,
+    bento_name: str = "",
+    bento_python_version: str = "",
+    bento_requirements: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+    bento_verify: bool = True,
+    bento_requests: list = [],  # noqa: B006
+    bento_options: dict = {},  # noqa: B006
+    allow_sources: list = [],  # noqa: B006
+    image_base: str = "",
+    image_platform: str = "",
+    image_cache_repository: str = "",
+    image_secret: str = "kfp-bento-registry",
+    index_secret: str = "kfp-bento-index",
+    storage_secret: str = "kfp-bento-storage",
+    record_secret: str = "kfp-bento-records",
+    service_token_secret: str = "kfp-bento-service",
+    deploy_target: str = "bento-deployment",
+    deploy_mode: str = "auto",
+    deploy_name: str = "",
+    deploy_namespace: str = "default",
+    deploy_resources: dict = {},  # noqa: B006
+    deploy_autoscaling: dict = {},  # noqa: B006
+    deploy_envs: list = [],  # noqa: B006
+    deploy_image_pull_secrets: list = [],  # noqa: B006
+    deploy_options: dict = {},  # noqa: B006
+    deploy_wait_seconds: int = 600,
+    deploy_roll_back_on_failure: bool = True,
+    check_relative_tolerance: float = 1e-6,
+    check_absolute_tolerance: float = 1e-9,
+    check_timeout_seconds: int = 300,
+):
+    """Build bento and image of a service of your own, deploy, check what is served.
+
+    What it serves comes with it: weights beside the code, or none. There is no alias to move; the
+    reports of the checks say whether what is served answers as the bento did when it was built.
+
+    Args:
+        bento_service: The service: its source as text, or its address, see build_bento.
+        image_destination: registry/repository[:tag] that the image is pushed to.
+        bento_name: Name of the bento; empty takes what the service says.
+        bento_python_version: Python of the bento, such as 3.11; empty takes the build step's own.
+        bento_requirements: Requirements to lock besides the service's own, one per item.
+        bento_verify: Start the bento before it becomes an image, and keep its answers.
+        bento_requests: What it is asked, see build_bento; empty only looks whether it starts.
+        bento_options: All other wishes of the build, by name: system_packages, envs, labels.
+        allow_sources: Beginnings of addresses (git+https://host/path/) of the repositories whose
+            code may be run to build wheels; empty allows names and versions only.
+        image_base: Base image; empty takes python:<minor>-slim.
+        image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
+        image_cache_repository: Repository of the same registry through which images share layers.
+        image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
+        index_secret: Secret with the package index to lock and install from: default_index or
+            index, and username and password of one that is written private=https://...; may be
+            absent.
+        storage_secret: Secret with the credentials of object storage, for a service or requests at
+            s3:// or minio:// addresses; may be absent.
+        record_secret: Secret whose `key` (32 characters or more) seals the records that steps read
+            of each other, such as layers in the registry; may be absent.
+        service_token_secret: Secret whose `token` the checks send to a service that asks for one;
+            may be absent.
+        deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a plain
+            Deployment).
+        deploy_mode: auto, apply, render or local.
+        deploy_name: Name of the release; empty takes the bento's name.
+        deploy_namespace: Namespace of the release.
+        deploy_resources: Requests and limits of the served pods.
+        deploy_autoscaling: minReplicas and maxReplicas.
+        deploy_envs: Environment variables, a list of name and value.
+        deploy_image_pull_secrets: Names of image pull secrets.
+        deploy_options: All other options of the target, by name.
+        deploy_wait_seconds: How long the release may take to serve; 0 does not wait.
+        deploy_roll_back_on_failure: Restore the last good release when the new one does not serve.
+        check_relative_tolerance: Allowed relative difference between served and expected.
+        check_absolute_tolerance: Allowed absolute difference between served and expected.
+        check_timeout_seconds: How long to wait for readiness.
+    """
+    bento = build_bento(
+        service=bento_service,
+        bento_name=bento_name,
+        allow_sources=allow_sources,
+        python_version=bento_python_version,
+        extra_requirements=bento_requirements,
+        verify=bento_verify,
+        requests=bento_requests,
+        relative_tolerance=check_relative_tolerance,
+        absolute_tolerance=check_absolute_tolerance,
+        options=bento_options,
+    )
+    bento.set_caching_options(False)  # what is at an address may have become something else
+    with_record_key(bento, record_secret)
+    with_package_index(bento, index_secret)
+    with_storage_credentials(bento, storage_secret)
+
+    image = build_image(
+        bento=bento.outputs["bento"],
+        destination=image_destination,
+        base=image_base,
+        platform=image_platform,
+        cache_repository=image_cache_repository,
+    )
+    with_registry_credentials(image, image_secret)
+    with_package_index(image, index_secret)
+    with_record_key(image, record_secret)
+
+    release = deploy_bento(
+        target=deploy_target,
+        image=image.outputs["image"],
+        image_location=image.outputs["location"],
+        bento=bento.outputs["bento"],
+        mode=deploy_mode,
+        name=deploy_name,
+        namespace=deploy_namespace,
+        resources=deploy_resources,
+        autoscaling=deploy_autoscaling,
+        envs=deploy_envs,
+        image_pull_secrets=deploy_image_pull_secrets,
+        options=deploy_options,
+        wait_seconds=deploy_wait_seconds,
+        roll_back_on_failure=deploy_roll_back_on_failure,
+    )
+    release.set_caching_options(False)
+    with_record_key(release, record_secret)
+
+    smoke = smoke_test(
+        url=release.outputs["url"],
+        golden=bento.outputs["golden"],
+        timeout_seconds=check_timeout_seconds,
+    )
+    smoke.set_caching_options(False)
+    with_record_key(smoke, record_secret)
+    with_service_token(smoke, service_token_secret)
+
+    comparison = compare_predictions(url=release.outputs["url"], golden=bento.outputs["golden"])
+    comparison.set_caching_options(False)
+    with_record_key(comparison, record_secret)
+    with_service_token(comparison, service_token_secret)
+    comparison.after(smoke)

@@ -1,0 +1,416 @@
+"""What a batch is, before anything runs: files by digest, rows counted, columns typed, shards cut.
+
+A plan says all that the answers depend on, so that its key names them; a step that is given a plan
+takes the very same input or stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.batch.asking import Question
+from kfp_bento.runtime.batch.cells import json_value, text_to_typed
+from kfp_bento.runtime.batch.options import ALL, ERROR_COLUMN, FAIL, BatchOptions
+from kfp_bento.runtime.batch.routes import JSON, Field, check_columns, find_route
+from kfp_bento.runtime.batch.tables import Rows, column_names, in_batches, read_rows, table_format
+from kfp_bento.runtime.errors import BatchError, InvalidInput
+from kfp_bento.runtime.files import (
+    JSON_LIMIT,
+    file_sha256,
+    parse_json,
+    read_small_file,
+    reading,
+    scratch_inside,
+)
+from kfp_bento.runtime.storage import local_path, open_place
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
+
+_SHARD_ROWS = 100_000
+_MOST_SHARDS = 100_000
+_VALUES_OF_A_REQUEST = 50_000
+_ROWS_OF_A_REQUEST = 4_000
+_OTHER_TYPES = {"int": "long", "float": "double", "bool": "boolean", "str": "string"}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file of the input: its name below the address ("" for the address itself), and content."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch that can be run shard by shard.
+
+    Attributes:
+        tag: The bento's tag.
+        digest: The bento's digest.
+        options: What decides answers and outputs; formats and `batch_rows` are settled.
+        files: The files of the input, in the order of their rows.
+        columns: The columns of the input and their kinds: types of MLflow for CSV and JSONL, of
+            Arrow for Parquet.
+        shards: The first row of each shard, and the row after its last.
+    """
+
+    tag: str
+    digest: str
+    options: BatchOptions
+    files: tuple[InputFile, ...]
+    columns: tuple[tuple[str, str], ...]
+    shards: tuple[tuple[int, int], ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def kept(self) -> tuple[tuple[str, str], ...]:
+        """The columns of the input that stand in the output too."""
+        keep = self.options.keep
+        if keep == (ALL,):
+            return self.columns
+        kinds = dict(self.columns)
+        return tuple((name, kinds[name]) for name in keep)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over all that the output depends on."""
+        facts = {name: value for name, value in self.to_dict().items() if name != "key"}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def question(self, bento: Bento) -> Question:
+        """Give how rows are asked about.
+
+        Raises:
+            BatchError: This is another bento than the plan was made for.
+            InvalidInput: As `find_route` says.
+        """
+        if bento.digest != self.digest:
+            raise BatchError(
+                f"The plan is for the bento {self.tag}, and this is {bento.tag}.",
+                hint="Plan again for this bento.",
+            )
+        route = find_route(bento, self.options.api)
+        kinds = {one.name: one for one in route.fields if one.name}
+        names = [name for name, _ in self.columns]
+        chosen = [name for name in self.options.inputs or names if name in kinds or not kinds]
+        found = dict(self.columns)
+        by_place = route.fields if len(route.fields) == len(chosen) else ()
+        columns = tuple(
+            kinds.get(name)
+            or Field(name, by_place[place].kind if by_place else _kind_of(found[name]))
+            for place, name in enumerate(chosen)
+        )
+        if kinds:  # in the model's order
+            columns = tuple(one for one in route.fields if one.name in chosen)
+        options = self.options
+        params: Mapping[str, Any] = options.params
+        if params and not route.own:
+            params = {"params": params}
+        return Question(route, options.input_format, columns, params, options.on_error)
+
+    def batches(self, local: Mapping[str, Path], start: int, end: int) -> Iterator[Rows]:
+        """Give the rows from `start` to `end` in batches, of the files of them at local paths."""
+        first = 0
+
+        def pieces() -> Iterator[Rows]:
+            nonlocal first
+            for file in self.files:
+                if first < end and first + file.rows > start:
+                    for piece in read_rows(local[file.name], self.options.input_format):
+                        yield Rows(first + piece.start, piece.count, piece.columns)
+                first += file.rows
+
+        return in_batches(pieces(), self.options.batch_rows, start, end)
+
+    def names_of(self, start: int, end: int) -> list[str]:
+        """Give the files that hold the rows from `start` to `end`."""
+        names, first = [], 0
+        for file in self.files:
+            if first < end and first + file.rows > start:
+                names.append(file.name)
+            first += file.rows
+        return names
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plan as JSON values."""
+        return {
+            "bento": {"tag": self.tag, "digest": self.digest},
+            "options": self.options.to_dict(),
+            "files": [[file.name, file.sha256, file.rows] for file in self.files],
+            "columns": [list(column) for column in self.columns],
+            "shards": [list(shard) for shard in self.shards],
+        }
+
+    def save(self, file: Path) -> None:
+        """Write the plan to a file."""
+        file.write_text(json.dumps(self.to_dict(), sort_keys=True), encoding="utf-8")
+
+
+def load_plan(file: Path) -> Plan:
+    """Read a plan that `Plan.save` wrote.
+
+    Raises:
+        BatchError: It is none.
+    """
+    with reading(f"The plan {file.name} cannot be read", BatchError, hint="Plan again."):
+        data = parse_json(read_small_file(file, 4 * JSON_LIMIT))
+        try:
+            return Plan(
+                str(data["bento"]["tag"]),
+                str(data["bento"]["digest"]),
+                BatchOptions.from_dict(data["options"]),
+                tuple(
+                    InputFile(str(name), str(sha), int(rows)) for name, sha, rows in data["files"]
+                ),
+                tuple((str(name), str(kind)) for name, kind in data["columns"]),
+                tuple((int(start), int(end)) for start, end in data["shards"]),
+            )
+        except (KeyError, TypeError) as failure:
+            raise ValueError(f"it is no plan ({failure})") from failure
+
+
+def plan_batch(
+    bento: Bento, input_uri: str, options: BatchOptions | None = None, *, shards: int = 0
+) -> Plan:
+    """Look at an input once, and say what a batch of it is; nothing runs yet.
+
+    Args:
+        bento: The bento that will be asked.
+        input_uri: A file, or a folder whose CSV, Parquet or JSONL files are taken by name: a path,
+            `file://`, `s3://`, `minio://` or `https://` (one file).
+        options: How it is asked.
+        shards: Parts of the output, at most; 0 makes one for every 100,000 rows.
+
+    Raises:
+        InvalidInput: There are no rows, a column that the model needs is missing, or the options
+            do not fit.
+        StorageError: The input cannot be read.
+    """
+    if not 0 <= shards <= _MOST_SHARDS:
+        raise InvalidInput(f"shards is {shards}.", hint=f"Give 1 to {_MOST_SHARDS}, or 0.")
+    options = options or BatchOptions()
+    route = find_route(bento, options.api)
+    names = _input_names(input_uri, options.input_format)
+    form = options.input_format or _one_format(input_uri, names)
+    typed = {one.name: one.kind for one in route.fields if one.name}
+    with local_files(input_uri, names) as local:
+        looked = _look(local, form, typed)
+    files = tuple(InputFile(name, *looked.files[name]) for name in names)
+    options = _settled(options, form, looked.columns)
+    have = list(options.inputs or [name for name, _ in looked.columns])
+    check_columns(route, have, "The input")
+    rows = sum(file.rows for file in files)
+    if not rows:
+        raise InvalidInput("The input has no rows.")
+    cut = _cut(rows, shards or -(-rows // _SHARD_ROWS), options.batch_rows)
+    return Plan(bento.tag, bento.digest, options, files, looked.columns, cut)
+
+
+def _input_names(uri: str, form: str) -> list[str]:
+    """Give the names of the files of an input, "" for the address itself."""
+    if uri.startswith(("https://", "http://")):
+        return [""]
+    found = [one.name for one in open_place(uri).list()]
+    names = [name for name in found if name == "" or _is_table(name, form)]
+    if not names:
+        raise InvalidInput(
+            f"There is no CSV, Parquet or JSONL at {uri}.",
+            hint="Names end in .csv, .parquet, .jsonl (or .csv.gz, .jsonl.gz); name the format "
+            "with input_format where they do not.",
+        )
+    return sorted(names)
+
+
+def _is_table(name: str, form: str) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+    return not hidden and bool(form or table_format(name))
+
+
+def _one_format(uri: str, names: list[str]) -> str:
+    forms = {table_format(name or uri) for name in names}
+    if forms == {""} or len(forms) > 1:
+        shown = ", ".join(sorted(forms - {""})) or "none that is known"
+        raise InvalidInput(
+            f"The files of the input have several formats, or none: {shown}.",
+            hint="Name it with input_format: csv, parquet or jsonl.",
+        )
+    return forms.pop()
+
+
+@contextlib.contextmanager
+def local_files(
+    uri: str, names: list[str], sums: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Path]]:
+    """Give files of an input at paths of this machine, for the length of a block.
+
+    Args:
+        uri: The input.
+        names: The files.
+        sums: What the SHA-256 of each has to be, where that is known.
+
+    Raises:
+        BatchError: A file is not what it was.
+        StorageError: It cannot be read.
+    """
+    folder, sums = local_path(uri), sums or {}
+    if folder is not None:
+        paths = {name: folder / name if name else folder for name in names}
+        for name, path in paths.items():
+            if sums.get(name, "") not in ("", file_sha256(path)):
+                raise BatchError(
+                    f"{path.name} has changed since the plan was made.", hint="Plan again."
+                )
+        yield paths
+        return
+    place = open_place(uri)
+    with scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-table-") as scratch:
+        paths = {}
+        for number, name in enumerate(names):
+            suffix = (name or uri.partition("?")[0]).rpartition("/")[2][-60:]
+            paths[name] = scratch / f"{number}-{suffix}"
+            place.read(paths[name], name, sha256=sums.get(name, ""))
+        yield paths
+
+
+@dataclass(frozen=True)
+class _Looked:
+    files: dict[str, tuple[str, int]]
+    columns: tuple[tuple[str, str], ...]
+
+
+def _look(local: Mapping[str, Path], form: str, typed: Mapping[str, str]) -> _Looked:
+    """Read all once: digests, numbers of rows, columns; types where no signature has them."""
+    files, schema, guess = {}, None, _Guess(form, typed)
+    for name, path in local.items():
+        if form != "jsonl":
+            found = column_names(path, form)
+            if schema is not None and found != schema:
+                raise InvalidInput(
+                    f"{path.name} has other columns than the files before it.",
+                    hint="Run them as batches of their own.",
+                )
+            schema = found
+        count = 0
+        if form == "parquet":
+            import pyarrow.parquet as pq
+
+            count = pq.read_metadata(path).num_rows
+        else:
+            for rows in read_rows(path, form):
+                guess.see(rows)
+                count += rows.count
+        files[name] = (file_sha256(path), count)
+    if form == "parquet":
+        return _Looked(files, tuple(schema or ()))
+    names = guess.names if form == "jsonl" else [name for name, _ in schema or ()]
+    return _Looked(files, tuple((name, typed.get(name) or guess.kind(name)) for name in names))
+
+
+class _Guess:
+    """Types of the columns that no signature names, after all rows were seen."""
+
+    def __init__(self, form: str, typed: Mapping[str, str]) -> None:
+        self.names: list[str] = []
+        self._form, self._typed = form, typed
+        self._left: dict[str, list[str]] = {}
+        self._seen: dict[str, set[str]] = {}
+
+    def see(self, rows: Rows) -> None:
+        """Look at some rows."""
+        for name, cells in rows.columns.items():
+            if name not in self._left:
+                self.names.append(name)
+                self._left[name] = ["long", "double", "boolean"]
+            if name in self._typed:
+                continue
+            if self._form == "jsonl":
+                kinds = {_json_kind(text) for text in cells.to_pylist() if text is not None}
+                self._seen.setdefault(name, set()).update(kinds)
+            else:
+                self._narrow(name, cells)
+
+    def _narrow(self, name: str, cells: Any) -> None:
+        import pyarrow as pa
+
+        if cells.null_count < len(cells):
+            left = self._left[name]
+            while left and text_to_typed(cells, left[0])[1]:
+                left.pop(0)
+            self._seen.setdefault(name, set()).add(left[0] if left else "string")
+        assert pa.types.is_string(cells.type)  # noqa: S101
+
+    def kind(self, name: str) -> str:
+        """Give the kind of a column."""
+        seen = self._seen.get(name, set()) - {"null"}
+        if self._form == "jsonl":
+            if seen <= {"long", "double"} and seen:
+                return "double" if "double" in seen else "long"
+            return seen.pop() if len(seen) == 1 else JSON
+        left = self._left.get(name, [])
+        return left[0] if left and seen else "string"
+
+
+def _json_kind(text: str) -> str:
+    if text in ("null", "true", "false"):
+        return "null" if text == "null" else "boolean"
+    if text[0] in '"[{':
+        return "string" if text[0] == '"' else JSON
+    return "double" if isinstance(json_value(text), float) else "long"
+
+
+def _kind_of(kind: str) -> str:
+    """Give MLflow's kind for one of Arrow's, where a column of Parquet has no declared type."""
+    return {"int64": "long", "int32": "integer", "float": "float", "bool": "boolean"}.get(
+        kind, "double" if kind == "double" else kind
+    )
+
+
+def _settled(
+    options: BatchOptions, form: str, columns: tuple[tuple[str, str], ...]
+) -> BatchOptions:
+    """Give the options with what they leave open."""
+    have = [name for name, _ in columns]
+    for option, names in (("keep", options.keep), ("inputs", options.inputs)):
+        unknown = [name for name in names if name not in have and names != (ALL,)]
+        if unknown:
+            raise InvalidInput(
+                f"The input has no column {unknown[0]!r}, which {option} names.",
+                hint=f"It has: {', '.join(have[:20])}.",
+            )
+    kept = have if options.keep == (ALL,) else options.keep
+    if ERROR_COLUMN in kept and options.on_error != FAIL:
+        raise InvalidInput(
+            f"The input has a column {ERROR_COLUMN!r}, where errors of rows would stand.",
+            hint="Name the columns to keep without it (keep), or rename it.",
+        )
+    width = max(1, len(options.inputs or have))
+    rows = options.batch_rows or max(1, min(_ROWS_OF_A_REQUEST, _VALUES_OF_A_REQUEST // width))
+    return BatchOptions(
+        **{
+            **options.__dict__,
+            "input_format": form,
+            "output_format": options.output_format or form,
+            "batch_rows": rows,
+        }
+    )
+
+
+def _cut(rows: int, shards: int, batch: int) -> tuple[tuple[int, int], ...]:
+    """Cut rows into shards of whole batches, all but the last of the same size."""
+    batches = -(-rows // batch)
+    size = -(-batches // shards) * batch
+    return tuple((start, min(start + size, rows)) for start in range(0, rows, size))

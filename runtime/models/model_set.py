@@ -1,0 +1,93 @@
+"""Several models that belong together: a directory with a folder for each, and what seals it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfp_bento.runtime.errors import InvalidInput, ModelError
+from kfp_bento.runtime.files import record_digest
+from kfp_bento.runtime.models.directory import load_model, record_content, require_mlmodel
+from kfp_bento.runtime.models.identity import FileDigest, set_digest
+from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME
+from kfp_bento.runtime.models.version import RECORD_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kfp_bento.runtime.models.version import ModelVersion
+
+
+def models_record(models: Iterable[ModelVersion]) -> str:
+    """Give what seals pulled models as one set: `sha256:...` over the records of all.
+
+    A step that is told it believes these records, all of them and no others.
+    """
+    return _record({model.directory.name: model.record for model in models})
+
+
+def load_models(directory: Path, *, record: str = "") -> list[ModelVersion]:
+    """Read a directory of models, or one model's own directory as a set of one.
+
+    Args:
+        directory: What `pull_models` filled, or any directory that holds MLflow models in folders,
+            or is one.
+        record: What `models_record` gave to the step that pulled the models; see `load_model`.
+
+    Returns:
+        The models, by the names of their folders.
+
+    Raises:
+        InvalidInput: There is no such directory.
+        ModelError: It holds what is no model, a model changed since it was pulled, or the records
+            are not those that the step wrote.
+    """
+    folders = _folders(directory)
+    if not record:
+        return [load_model(folder) for folder in folders]
+    told = {folder.name: record_digest(record_content(folder)) for folder in folders}
+    if _record(told) != record:
+        raise ModelError(
+            f"The records {RECORD_NAME} of the models in {directory} are not the ones that the "
+            "step wrote which pulled them.",
+            hint="Run that step again, and look who can write to the pipeline's object storage.",
+        )
+    return [load_model(folder, record=told[folder.name]) for folder in folders]
+
+
+def load_given_models(artifact: Any) -> list[ModelVersion]:
+    """Read the models of an input artifact: its `path`, and `record` of its metadata.
+
+    None is what an optional input is that was left out: no models.
+    """
+    if artifact is None:
+        return []
+    record = str((getattr(artifact, "metadata", None) or {}).get("record", ""))
+    return load_models(Path(artifact.path), record=record)
+
+
+def _record(told: dict[str, str]) -> str:
+    return set_digest(
+        FileDigest(f"{name}/{RECORD_NAME}", digest.removeprefix("sha256:"), 0)
+        for name, digest in told.items()
+    )
+
+
+def _folders(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise InvalidInput(
+            f"There is no directory {directory}.",
+            hint="A registered model is written models:/NAME/VERSION or models:/NAME@ALIAS.",
+        )
+    if (directory / MLMODEL_NAME).is_file():
+        return [directory]
+    inside = sorted(path for path in directory.iterdir() if path.is_dir())
+    others = [path for path in inside if not (path / MLMODEL_NAME).is_file()]
+    if len(others) == len(inside):
+        require_mlmodel([path.name for path in sorted(directory.iterdir())], str(directory))
+    if others:
+        raise ModelError(
+            f"{directory} holds models, and {others[0].name} beside them, which is none.",
+            hint="Point to a directory with nothing but models, or to one model.",
+        )
+    return inside

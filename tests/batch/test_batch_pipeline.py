@@ -1,0 +1,63 @@
+"""A table goes through the pipeline with its loop of shards, from an archive to the manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from kfp_bento_command import assert_refused, kfp_bento
+
+from kfp_bento.runtime.batch import BatchOptions, predict_batch
+from kfp_bento.runtime.bentos import Bento, export_bento
+from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.local import run_pipeline
+
+
+def table(folder: Path) -> Path:
+    folder.mkdir()
+    lines = "".join(f"{n},{n % 7}\n" for n in range(100))
+    (folder / "rows.csv").write_text(f"id,income\n{lines}")
+    return folder / "rows.csv"
+
+
+def documents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("once_started")
+def test_the_loop_of_shards_gives_what_one_step_gives(own: Bento, tmp_path: Path) -> None:
+    rows = table(tmp_path / "in")
+    archive = export_bento(own, f"{tmp_path}/own.tar")
+    asked = {"api": "decide", "batch_rows": 20, "shards": 2}
+    arguments = {
+        **{"bento_uri": f"file://{archive.uri}", "input_uri": f"file://{rows}"},
+        **{"output_uri": f"file://{tmp_path}/scored", "workers": 1},
+    }
+    run = run_pipeline("batch_score", arguments | asked, tmp_path / "run")
+    assert run.record("collect-batch", "manifest")["rows"] == 100
+    options = BatchOptions(api="decide", batch_rows=20)
+    predict_batch(own, str(rows), f"{tmp_path}/once", options, shards=2)
+    assert documents(tmp_path / "scored") == documents(tmp_path / "once")
+    with pytest.raises(LocalRunError, match="lacks the column that the model needs: income"):
+        (tmp_path / "in" / "rows.csv").write_text("id\n1\n")
+        run_pipeline("batch_score", arguments | asked, tmp_path / "again")
+
+
+def test_the_command_tells_what_it_did_and_refuses_what_makes_no_sense(
+    own: Bento, tmp_path: Path
+) -> None:
+    rows = table(tmp_path / "in")
+    asked = ["bento", "predict", own.directory, rows, "--to", f"{tmp_path}/out"]
+    assert_refused(kfp_bento(*asked), "has several APIs")
+    assert_refused(kfp_bento(*asked, "--api", "one", "--on-error", "x"), "It is fail or row")
+    assert_refused(kfp_bento(*asked, "--api", "one", "--param", "a=DE"), "Texts need quotes")
+    more = ["--api", "decide", "--param", "limit=3", "--predictions-only", "--workers", "1"]
+    done = kfp_bento(*asked, *more, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["outputs"][0]["name"]) == (100, "part-00000.csv")
+    text = (tmp_path / "out" / "part-00000.csv").read_text()
+    assert text.startswith("who,approved\nnobody,false\n")
+    again = kfp_bento(*asked, *more)
+    assert f"{tmp_path}/out/manifest.json" in again.stdout

@@ -1,0 +1,34 @@
+"""The Secret of a package index, as the pipelines give it to a step."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from package_index import package_index
+
+from kfp_bento.pipelines.credentials import PACKAGE_INDEX
+from kfp_bento.runtime.bentos.lock import lock_requirements
+
+
+@pytest.mark.parametrize("key", ["default_index", "index"])
+def test_a_private_index_is_asked_with_its_account_and_named_nowhere(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with package_index() as index:
+        index.has_wheel("inhouse", "1.5")
+        secret = {
+            "default_index": index.simple,
+            key: f"private={index.simple}",
+            "username": "ada",
+            "password": "s3cret-word",
+        }
+        for name, value in secret.items():
+            monkeypatch.setenv(PACKAGE_INDEX[name], value)
+        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+        lock = lock_requirements(["inhouse"], [], "3.11", tmp_path)
+    assert lock.startswith("inhouse==1.5 ")
+    account = f"Basic {base64.b64encode(b'ada:s3cret-word').decode()}"
+    assert account in {login for _, login in index.arrived}
+    assert not [word for word in ("s3cret", "ada", index.address) if word in lock]
