@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.option_values import mapping_in
 from kfp_bento.runtime.cli.output import Json, err, foreign, out, print_facts, print_json, steps
 from kfp_bento.runtime.reports import human_bytes
 
@@ -107,6 +108,10 @@ def run(
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
         typer.Option("--param", "-p", help="Parameter key=value; lists and dicts as JSON."),
     ] = None,
+    param_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML or JSON mapping of parameters; --param wins."),
+    ] = None,
     to: Annotated[
         Path, typer.Option("--to", help="Directory that receives the run's outputs.")
     ] = Path("build/run"),
@@ -127,7 +132,8 @@ def run(
 
     require_extra("runtime")
 
-    arguments = typed_arguments(load_pipeline(pipeline), param or ())
+    file = mapping_in(param_file, "--param-file") if param_file else {}
+    arguments = typed_arguments(load_pipeline(pipeline), param or (), file)
     with local_target(to.resolve() / "service", network=network) as target:
         environment = {ADDRESS_VARIABLE: target.address}
         with steps(quiet=json) as on_step:
