@@ -148,7 +148,9 @@ def run(
         if json:
             print_json(facts)
         else:
-            print_facts("Done", {"outputs": facts["directory"], "serving": facts["services"]})
+            print_facts(
+                "Done", {"outputs": facts["directory"], "serving": " ".join(facts["services"])}
+            )
         if keep and target.services:
             _until_interrupted(target.services[-1].url)
 
