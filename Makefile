@@ -16,13 +16,16 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image bench bench-serving bench-batch clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image examples bench bench-serving bench-batch clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Run the whole road on this machine: train, build, serve, check, promote
 	@$(BIN)/kfp-bento demo --to $(DEMO)
+
+examples: $(VENV)/.runtime ## Run the examples and print their answers: make examples [EXAMPLE=credit_risk]
+	@$(BIN)/python examples/run.py $(EXAMPLE)
 
 # Three at a time, also on two processors: a good part of the tests is waiting for servers.
 test: $(VENV)/.dev test-tools ## Run the tests, with real services

@@ -61,8 +61,8 @@ def option_values(
     return {**values, **named}
 
 
-def mapping_in(file: Path) -> dict[str, Any]:
-    """Read a file with a YAML or JSON mapping of plain values.
+def mapping_in(file: Path, option: str = "--options") -> dict[str, Any]:
+    """Read a file with a YAML or JSON mapping of plain values, which an option names.
 
     Raises:
         InvalidInput: It cannot be read, or holds something else.
@@ -71,13 +71,13 @@ def mapping_in(file: Path) -> dict[str, Any]:
         found = parse_yaml(read_small_file(file, YAML_LIMIT))
     except OSError as error:
         raise InvalidInput(
-            f"--options {file} cannot be read: {error.strerror}.", hint="Check the path."
+            f"{option} {file} cannot be read: {error.strerror}.", hint="Check the path."
         ) from error
     except ValueError as error:
         raise InvalidInput(
-            f"--options {file} is no YAML or JSON: {error}.", hint="Write key: value."
+            f"{option} {file} is no YAML or JSON: {error}.", hint="Write key: value."
         ) from error
-    return _mapping(f"--options {file}", found)
+    return _mapping(f"{option} {file}", found)
 
 
 def mapping_of(option: str, text: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.option_values import mapping_in
 from kfp_bento.runtime.cli.output import Json, err, foreign, out, print_facts, print_json, steps
 from kfp_bento.runtime.reports import human_bytes
 
@@ -109,6 +110,10 @@ def run(
             "--param", "-p", help="Parameter key=value; dicts and lists of several as JSON."
         ),
     ] = None,
+    param_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML or JSON mapping of parameters; --param wins."),
+    ] = None,
     to: Annotated[
         Path, typer.Option("--to", help="Directory that receives the run's outputs.")
     ] = Path("build/run"),
@@ -129,7 +134,8 @@ def run(
 
     require_extra("runtime")
 
-    arguments = typed_arguments(load_pipeline(pipeline), param or ())
+    file = mapping_in(param_file, "--param-file") if param_file else {}
+    arguments = typed_arguments(load_pipeline(pipeline), param or (), file)
     with local_target(to.resolve() / "service", network=network) as target:
         environment = {ADDRESS_VARIABLE: target.address}
         with steps(quiet=json) as on_step:
@@ -144,7 +150,9 @@ def run(
         if json:
             print_json(facts)
         else:
-            print_facts("Done", {"outputs": facts["directory"], "serving": facts["services"]})
+            print_facts(
+                "Done", {"outputs": facts["directory"], "serving": " ".join(facts["services"])}
+            )
         if keep and target.services:
             _until_interrupted(target.services[-1].url)
 

@@ -17,6 +17,15 @@ SHIPPED = {
     "serve_service": "kfp_bento.pipelines:serve_service",
     "train_to_serve": "kfp_bento.pipelines:train_wine_to_serve",
 }
+PYTHON_TYPES: Mapping[str, Any] = {
+    "String": str,
+    "Integer": int,
+    "Float": int | float,
+    "Boolean": bool,
+    "List": list,
+    "Dict": dict,
+}
+"""What values of KFP's types are in Python."""
 TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 
 
@@ -57,23 +66,27 @@ def is_shipped(reference: str) -> bool:
     return _key(reference) in SHIPPED
 
 
-def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
-    """Turn key=value texts into the types that the pipeline's parameters have.
+def typed_arguments(
+    pipeline: Any, given: Sequence[str], file: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Turn values of a pipeline's parameters into the types that these have.
 
-    Lists and dicts are JSON, booleans true or false. What does not begin as a list is a list of
-    one text.
+    Args:
+        pipeline: What load_pipeline gave.
+        given: key=value texts; lists and dicts are JSON, booleans true or false. What does not
+            begin as a list is a list of one text.
+        file: Values of a file, which have types already; what is given as text counts instead.
 
     Raises:
         InvalidInput: If a parameter is unknown, missing, or its value not of its type.
     """
     inputs: Mapping[str, Any] = pipeline.component_spec.inputs or {}
-    arguments = {}
+    arguments = {key: _checked(key, value, inputs) for key, value in (file or {}).items()}
     for text in given:
         key, found, value = text.partition("=")
-        if not found or key not in inputs:
-            problem = "is not key=value" if not found else "names no parameter of the pipeline"
-            raise InvalidInput(f"{text!r} {problem}.", hint=f"It has: {', '.join(inputs)}.")
-        arguments[key] = _typed(key, value, inputs[key].type)
+        if not found:
+            raise InvalidInput(f"{text!r} is not key=value.", hint=f"It has: {', '.join(inputs)}.")
+        arguments[key] = _typed(key, value, _kind(key, inputs))
     missing = [key for key, spec in inputs.items() if not spec.optional and key not in arguments]
     if missing:
         raise InvalidInput(
@@ -85,6 +98,24 @@ def typed_arguments(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
 
 def _key(reference: str) -> str:
     return reference.replace("-", "_")
+
+
+def _kind(key: str, inputs: Mapping[str, Any]) -> str:
+    if key not in inputs:
+        raise InvalidInput(
+            f"{key!r} names no parameter of the pipeline.", hint=f"It has: {', '.join(inputs)}."
+        )
+    return str(inputs[key].type)
+
+
+def _checked(key: str, value: Any, inputs: Mapping[str, Any]) -> Any:
+    """Give a value that has its type already; none is turned into another."""
+    kind = _kind(key, inputs)
+    wanted = PYTHON_TYPES.get(kind, object)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "Boolean"):
+        hint = "Quote it." if kind == "String" else f"Write a YAML or JSON {kind.lower()}."
+        raise InvalidInput(f"{key}: {value!r} is not of type {kind}.", hint=hint)
+    return value
 
 
 def _typed(key: str, value: str, kind: str) -> Any:

@@ -215,23 +215,20 @@ def test_a_machine_gets_its_error_as_json(tmp_path: Path) -> None:
 def test_a_step_of_a_local_run_that_fails(
     mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
 ) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        f"model_uris: ['models:/wine@elsewhere']\nmlflow_tracking_uri: {mlflow_server}\n"
+        f"promote_alias: prod\nimage_destination: 'oci:{tmp_path / 'image'}'\n"
+    )
     done = kfp_bento(
-        *(
-            "run",
-            "serve_model",
-            "--to",
-            tmp_path / "run",
-            "-p",
-            'model_uris=["models:/wine@nowhere"]',
-        ),
-        *("-p", f"mlflow_tracking_uri={mlflow_server}", "-p", "promote_alias=prod"),
-        *("-p", f"image_destination=oci:{tmp_path / 'image'}"),
+        *("run", "serve_model", "--to", tmp_path / "run", "--param-file", values),
+        *("-p", 'model_uris=["models:/wine@nowhere"]'),
     )
     assert done.returncode == 2
     assert "Step pull-model failed" in done.stderr
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
-    assert names(tmp_path) == ["run"]
+    assert names(tmp_path) == ["run", "values.yaml"]
 
 
 def test_a_parameter_that_is_missing() -> None:

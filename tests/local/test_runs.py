@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,34 @@ def test_arguments_take_the_types_of_the_parameters() -> None:
 def test_arguments_that_do_not_fit_are_refused(given: list[str], told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         typed_arguments(load_pipeline(f"{HERE}:two_steps"), given)
+
+
+def test_a_file_of_values_is_checked_like_them_and_single_ones_win() -> None:
+    pipeline = load_pipeline(f"{HERE}:two_steps")
+    file = {"number": 3, "factor": 2, "names": ["a"], "on": False}
+    assert typed_arguments(pipeline, ["number=4"], file) == {**file, "number": 4}
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ({"number": "3"}, "number: '3' is not of type Integer"),
+        ({"number": True}, "number: True is not of type Integer"),
+        ({"number": 1, "names": {}}, "names: {} is not of type List"),
+        ({"number": 1, "on": "no"}, "on: 'no' is not of type Boolean"),
+        ({"nombre": 1}, "'nombre' names no parameter"),
+        ({"names": []}, "needs a value for number"),
+    ],
+)
+def test_a_file_of_values_that_do_not_fit_is_refused(file: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        typed_arguments(load_pipeline(f"{HERE}:two_steps"), [], file)
+
+
+def test_a_number_in_a_file_does_not_become_text_of_its_own() -> None:
+    with pytest.raises(InvalidInput, match=r"image_base: 3.1 is not of type String") as refused:
+        typed_arguments(load_pipeline("serve_model"), [], {"image_base": 3.10})
+    assert refused.value.hint == "Quote it."
 
 
 @pytest.mark.parametrize(

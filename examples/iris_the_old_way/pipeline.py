@@ -1,0 +1,35 @@
+"""A pipeline of one's own, out of the components: a bento that exists already is served."""
+
+from kfp import dsl
+
+from kfp_bento.components import (
+    build_image,
+    compare_predictions,
+    deploy_bento,
+    import_bento,
+    smoke_test,
+)
+
+
+@dsl.pipeline(name="serve-old-bento")
+def serve(
+    bento_uri: str,
+    image_destination: str,
+    requests: list = [],  # noqa: B006 - KFP wants the default in the signature
+    image_base: str = "",
+    deploy_mode: str = "auto",
+) -> None:
+    """Import a bento, lock it, make an image of it, deploy, and check what is served."""
+    bento = import_bento(uri=bento_uri, requests=requests)
+    image = build_image(
+        bento=bento.outputs["bento"], destination=image_destination, base=image_base
+    )
+    release = deploy_bento(
+        image=image.outputs["image"],
+        image_location=image.outputs["location"],
+        bento=bento.outputs["bento"],
+        mode=deploy_mode,
+    )
+    smoke = smoke_test(url=release.outputs["url"], golden=bento.outputs["golden"])
+    comparison = compare_predictions(url=release.outputs["url"], golden=bento.outputs["golden"])
+    comparison.after(smoke)
