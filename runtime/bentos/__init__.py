@@ -10,7 +10,12 @@ from kfp_bento.runtime.bentos.bento import (
 )
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
-from kfp_bento.runtime.bentos.exchange import ImportOptions, export_bento, import_bento
+from kfp_bento.runtime.bentos.exchange import (
+    ImportOptions,
+    export_bento,
+    import_bento,
+    require_exported,
+)
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
@@ -52,6 +57,7 @@ __all__ = [
     "model_paths",
     "prediction_request",
     "read_bento_file",
+    "require_exported",
     "sample_request",
     "spoken_protocols",
     "unfulfilled_wishes",

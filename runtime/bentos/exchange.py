@@ -119,6 +119,30 @@ def export_bento(
     return ExportedBento(bento.tag, bento.digest, place.address, chosen, stored.sha256, stored.size)
 
 
+def require_exported(uri: str, tag: str, digest: str = "") -> None:
+    """Make sure that the archive at an address is that of a bento, as far as its metadata tells.
+
+    Archives of others have no such metadata, and pass.
+
+    Args:
+        uri: The archive's address.
+        tag: `name:version` of the bento.
+        digest: The bento's digest; "" where it is not known.
+
+    Raises:
+        BentoError: It was exported from another bento.
+        StorageError: It is not there, or may not be read.
+    """
+    place = open_place(uri)
+    facts = place.stat().facts
+    for wanted, said in ((tag, facts.get(_TAG, "")), (digest, facts.get(_DIGEST, ""))):
+        if wanted and said and said != wanted:
+            raise BentoError(
+                f"The archive {place.address} is of {said}, not of {wanted}.",
+                hint="Export the bento that is to be served, or name its own archive.",
+            )
+
+
 def import_bento(
     uri: str,
     to: Path,
