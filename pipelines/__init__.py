@@ -3,6 +3,10 @@
 from kfp_bento.pipelines.batch_score import batch_score, batch_score_with
 from kfp_bento.pipelines.serve_model import serve_model, serve_with
 from kfp_bento.pipelines.serve_service import serve_service
+from kfp_bento.pipelines.serve_with_yatai_builder import (
+    serve_with_builder,
+    serve_with_yatai_builder,
+)
 from kfp_bento.pipelines.train_to_serve import train_to_serve
 from kfp_bento.pipelines.train_wine_to_serve import train_wine_to_serve
 
@@ -12,6 +16,8 @@ __all__ = [
     "serve_model",
     "serve_service",
     "serve_with",
+    "serve_with_builder",
+    "serve_with_yatai_builder",
     "train_to_serve",
     "train_wine_to_serve",
 ]

@@ -32,6 +32,7 @@ def deploy_bento(
     image: str = "",
     bento: dsl.Input[dsl.Model] = None,
     image_location: str = "",
+    archive: str = "",
     mode: str = "auto",
     name: str = "",
     namespace: str = "default",
@@ -63,9 +64,12 @@ def deploy_bento(
         target: bento-deployment (Yatai), bento-request (Yatai, which builds the image itself),
             inference-service (KServe) or workload (a Deployment and its Service).
         image: The image by digest, repository@sha256:...; empty where a stored model is served;
-            for a bento-request where its builder pushes to, registry/repository:tag, or empty.
+            for a bento-request where its builder pushes to, registry/repository (the tag is the
+            bento's version) or registry/repository:tag, or empty.
         bento: The bento directory that the image was made of; not needed for a stored model.
         image_location: Where the image's bytes are; needed for a local deployment only.
+        archive: For a bento-request, the bento's archive in a bucket as export_bento gives it,
+            s3://bucket/key or minio://bucket/key; this step presigns it for the builder.
         mode: apply (server-side apply), render (write the YAML only), local (start it on this
             machine), or auto: local where a local run offers it, else apply where a cluster is
             configured, else render.
@@ -100,6 +104,7 @@ def deploy_bento(
         image,
         found,
         {
+            "archive": archive,
             "name": name,
             "namespace": namespace,
             "resources": resources,

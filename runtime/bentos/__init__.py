@@ -11,7 +11,12 @@ from kfp_bento.runtime.bentos.bento import (
 from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
 from kfp_bento.runtime.bentos.description import BentoDescription, describe_bento
-from kfp_bento.runtime.bentos.exchange import ImportOptions, export_bento, import_bento
+from kfp_bento.runtime.bentos.exchange import (
+    ImportOptions,
+    export_bento,
+    import_bento,
+    require_exported,
+)
 from kfp_bento.runtime.bentos.folder_store import golden_file
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.options import BentoOptions
@@ -72,6 +77,7 @@ __all__ = [
     "opened_bento",
     "prediction_request",
     "read_bento_file",
+    "require_exported",
     "require_unused",
     "sample_request",
     "spoken_protocols",

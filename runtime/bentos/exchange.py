@@ -18,7 +18,7 @@ from kfp_bento.runtime.bentos.bento import Bento, load_bento
 from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, read_bento_file
 from kfp_bento.runtime.bentos.bentoml_store import store_home, stored_bento
 from kfp_bento.runtime.bentos.foreign_lock import Relocking, is_locked, lock_foreign
-from kfp_bento.runtime.bentos.stored_bento import DIGEST, recorded_digest, recorded_facts
+from kfp_bento.runtime.bentos.stored_bento import DIGEST, TAG, recorded_digest, recorded_facts
 from kfp_bento.runtime.bentos.tree import check_destination
 from kfp_bento.runtime.bentos.wishes import INDEX, settle_wishes
 from kfp_bento.runtime.errors import BentoError, InvalidInput
@@ -116,6 +116,30 @@ def export_bento(
         write_archive(files, scratch / "archive", chosen)
         stored = place.write(scratch / "archive", facts=facts, progress=progress)
     return ExportedBento(bento.tag, bento.digest, place.address, chosen, stored.sha256, stored.size)
+
+
+def require_exported(uri: str, tag: str, digest: str = "") -> None:
+    """Make sure that the archive at an address is that of a bento, as far as its metadata tells.
+
+    Archives of others have no such metadata, and pass.
+
+    Args:
+        uri: The archive's address.
+        tag: `name:version` of the bento.
+        digest: The bento's digest; "" where it is not known.
+
+    Raises:
+        BentoError: It was exported from another bento.
+        StorageError: It is not there, or may not be read.
+    """
+    place = open_place(uri)
+    facts = place.stat().facts
+    for wanted, said in ((tag, facts.get(TAG, "")), (digest, facts.get(DIGEST, ""))):
+        if wanted and said and said != wanted:
+            raise BentoError(
+                f"The archive {place.address} is of {said}, not of {wanted}.",
+                hint="Export the bento that is to be served, or name its own archive.",
+            )
 
 
 def import_bento(

@@ -13,7 +13,7 @@ from kfp_bento.runtime.deployments.kube.cluster import (
 )
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
-from kfp_bento.runtime.deployments.release.apply import try_release
+from kfp_bento.runtime.deployments.release.apply import completed, try_release
 from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
 from kfp_bento.runtime.deployments.release.rollout import Rollout, roll_out
 from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Waiting
@@ -142,6 +142,7 @@ def _applied(
     force: bool,
 ) -> Deployed:
     began = time.monotonic()
+    release = completed(cluster, release)
     trial = try_release(cluster, release, force=force)
     diff = diff_of(cluster, release, trial)
     rollout = roll_out(cluster, release, trial, waiting, roll_back_on_failure=roll_back_on_failure)

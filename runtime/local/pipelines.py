@@ -15,6 +15,7 @@ SHIPPED = {
     "batch_score": "kfp_bento.pipelines:batch_score",
     "serve_model": "kfp_bento.pipelines:serve_model",
     "serve_service": "kfp_bento.pipelines:serve_service",
+    "serve_with_yatai_builder": "kfp_bento.pipelines:serve_with_yatai_builder",
     "train_to_serve": "kfp_bento.pipelines:train_wine_to_serve",
 }
 PYTHON_TYPES: Mapping[str, Any] = {

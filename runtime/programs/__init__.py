@@ -8,6 +8,7 @@ from kfp_bento.runtime.programs.clean_room import (
     names_secret,
     run_program,
     start_program,
+    without_signatures,
 )
 from kfp_bento.runtime.programs.confinement import (
     code_variables,
@@ -43,4 +44,5 @@ __all__ = [
     "run_program",
     "run_uv",
     "start_program",
+    "without_signatures",
 ]

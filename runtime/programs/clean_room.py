@@ -31,6 +31,9 @@ _PIECE = 1 << 16
 _STOP_SECONDS = 2.0
 _READ_SECONDS = 20.0
 _ACCOUNT = re.compile(r"(?<=://)[^/@\s]+@")
+_SIGNED_QUERY = re.compile(
+    r"\?[^\s\"'<>?]*\b(?:X-Amz-Signature|Signature|sig)=[^\s\"'<>]*", re.IGNORECASE
+)
 _PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:[A-Z]*PASSWORD|PASSWD|TOKEN|SECRET|CREDENTIALS?|KEY)(?:_|$)", re.I
@@ -224,10 +227,15 @@ def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
         text: Any text.
         secrets: What must not be shown wherever it stands.
     """
-    text = _ACCOUNT.sub("***@", plain_text(text))
+    text = without_signatures(_ACCOUNT.sub("***@", plain_text(text)))
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
+
+
+def without_signatures(text: str) -> str:
+    """Give text in which no presigned URL can be used: their queries are left out."""
+    return _SIGNED_QUERY.sub("?***", text)
 
 
 def names_secret(name: str) -> bool:

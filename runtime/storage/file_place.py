@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.errors import StorageError
+from kfp_bento.runtime.errors import InvalidInput, StorageError
 from kfp_bento.runtime.files import (
     copied_sha256,
     read_small_file,
@@ -109,6 +109,13 @@ class FilePlace:
         with _explained(str(file)):
             file.unlink(missing_ok=True)
             _sum_file(file).unlink(missing_ok=True)
+
+    def presigned(self, name: str = "", *, seconds: int) -> str:
+        """Refuse: files of this machine are read here only."""
+        raise InvalidInput(
+            f"{self._file(name)} is a file here, which nobody else can read.",
+            hint="Put it into a bucket, s3:// or minio://.",
+        )
 
     def _file(self, name: str) -> Path:
         return self._root / require_inside(name, self.address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -109,6 +109,12 @@ class MinioClient:
         """Remove an object, if it is there."""
         with suppress(NotThereError), self._explained(key):
             self._client.remove_object(self._bucket, key)
+
+    def sign(self, key: str, seconds: int) -> str:
+        """Give the URL of an object, signed for a time if there is anything to sign with."""
+        with self._explained(key):
+            time = timedelta(seconds=seconds)
+            return str(self._client.presigned_get_object(self._bucket, key, expires=time))
 
     def _clear(self, key: str, begun: datetime) -> None:
         """Abort the uploads of this very object that were begun before ours and never ended.

@@ -35,6 +35,10 @@ CHUNK = 1 << 20
 
 _SUM_LIMIT = 4096
 _LONGEST_KEY = 1024
+_SIGNED = "X-Amz-Signature="
+
+LONGEST_URL = 7 * 24 * 3600
+"""Seconds that a presigned URL may be good for, by Signature Version 4."""
 
 
 class BucketClient(RangeSource, Protocol):
@@ -55,6 +59,9 @@ class BucketClient(RangeSource, Protocol):
 
     def remove(self, key: str) -> None:
         """Remove an object, if it is there."""
+
+    def sign(self, key: str, seconds: int) -> str:
+        """Give the URL of an object, signed for a time if there is anything to sign with."""
 
 
 class ObjectPlace:
@@ -132,6 +139,22 @@ class ObjectPlace:
         key = self._name(name)
         self._client.remove(f"{key}.sha256")
         self._client.remove(key)
+
+    def presigned(self, name: str = "", *, seconds: int) -> str:
+        """Give a URL that everybody may read an object by, for a time."""
+        if not 1 <= seconds <= LONGEST_URL:
+            raise InvalidInput(
+                f"A presigned URL cannot be good for {seconds} seconds.",
+                hint=f"S3 takes 1 to {LONGEST_URL}, which are seven days.",
+            )
+        url = self._client.sign(self._name(name), seconds)
+        if _SIGNED not in url:
+            raise StorageError(
+                f"There are no credentials to sign a URL of {self._shown(name)} with.",
+                hint="Give them in the environment, in the mounted Secret or by the pod's "
+                "identity. What everybody may read needs no signature: use its https:// address.",
+            )
+        return url
 
     def _sum_beside(self, key: str) -> str:
         """Read the sum that somebody else put beside an object, as `sha256sum` writes it."""

@@ -107,6 +107,19 @@ class Place(Protocol):
     def delete(self, name: str = "") -> None:
         """Remove an object, and the sum beside it; one that is not there is no failure."""
 
+    def presigned(self, name: str = "", *, seconds: int) -> str:
+        """Give a URL by which anybody may read an object for a time, without credentials.
+
+        Args:
+            name: The object; nobody looks whether it is there.
+            seconds: How long the URL is good for, 1 to 604,800. It ends earlier with temporary
+                credentials.
+
+        Raises:
+            InvalidInput: The place has no such URLs, or none of that length.
+            StorageError: There are no credentials to sign with.
+        """
+
 
 def require_inside(name: str, address: str) -> str:
     """Give a name back, if it stays below the address it belongs to.

@@ -38,6 +38,7 @@ class S3Client:
 
     def __init__(self, bucket: str, settings: StorageSettings) -> None:
         self._bucket = bucket
+        self._settings = settings
         self._client = _client(settings)
         self._refusals = Refusals(
             f"s3://{bucket}", "AWS_ENDPOINT_URL", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -111,6 +112,16 @@ class S3Client:
         """Remove an object, if it is there."""
         with suppress(NotThereError), self._explained(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def sign(self, key: str, seconds: int) -> str:
+        """Give the URL of an object, signed for a time if there is anything to sign with."""
+        # Left to itself, boto3 signs URLs as S3 no longer does in newer regions.
+        client = _client(self._settings, signature="s3v4")
+        with self._explained(key):
+            url: str = client.generate_presigned_url(
+                "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=seconds
+            )
+        return url
 
     def _send(self, key: str, upload: str, file: Path, size: int, progress: Progress) -> None:
         stop, told, sent = threading.Event(), threading.Lock(), 0
@@ -195,7 +206,7 @@ class S3Client:
             raise say.broken(key, failure) from failure
 
 
-def _client(settings: StorageSettings) -> Any:
+def _client(settings: StorageSettings, *, signature: str = "") -> Any:
     import boto3
     import botocore.session
     from botocore import UNSIGNED
@@ -216,6 +227,8 @@ def _client(settings: StorageSettings) -> Any:
     }
     if "AWS_MAX_ATTEMPTS" not in os.environ:  # boto3's own, which it takes itself
         config["retries"]["total_max_attempts"] = 5
+    if signature:
+        config["signature_version"] = signature
     own: dict[str, Any] = {}
     if settings.access_key:
         own = {

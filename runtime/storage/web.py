@@ -106,6 +106,12 @@ class WebPlace:
         """Refuse: the web is read."""
         raise InvalidInput(f"{self.address} can be read only.")
 
+    def presigned(self, name: str = "", *, seconds: int) -> str:
+        """Refuse: who gave the URL signs it."""
+        raise InvalidInput(
+            f"{self.address} is an address of the web already.", hint="Give it as it is."
+        )
+
     def chunks(self, found: StoredObject, start: int, end: int) -> Iterator[bytes]:
         """Give a part of the file, of the very file that was described."""
         if start == end:

@@ -301,6 +301,17 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     (YATAI, {"runners": [{"name": "a"}]}, "runners: wine:", "new-style bento"),
     # the build of a BentoRequest
     (("bento-request",), {}, "archive_url: ", "no archive"),
+    (("bento-request",), {**ARCHIVE, "archive": "s3://b/x.tar"}, "archive: ", "says already"),
+    (("bento-request",), {"archive": "https://h/x.tar"}, "archive: ", "no archive in a bucket"),
+    (("bento-request",), {"archive": "s3://b/folder/"}, "archive: ", "no archive in a bucket"),
+    (("bento-request",), {"archive": "minio://b"}, "archive: ", "no archive in a bucket"),
+    (("bento-request",), {"archive": "s3://b/x.zip"}, "archive: ", "zip"),
+    (
+        ("bento-request",),
+        {"archive": "s3://b/x.tar", "archive_seconds": 59},
+        "archive_seconds: 59 ",
+        "between 60 and 604800",
+    ),
     (("bento-request",), {"archive_url": "gs://b/x.tar"}, "archive_url: ", "every builder"),
     (("bento-request",), {"archive_url": "https://h/x.zip"}, "archive_url: ", "zip"),
     (("bento-request",), {"archive_url": "https://me:pw@h/x.tar"}, "archive_url: ", "password"),
@@ -533,7 +544,7 @@ def test_an_image_is_named_by_digest_or_refused(target: str, image: str) -> None
         TARGETS[target].render(image, make_bento(), {})
 
 
-@pytest.mark.parametrize("image", [IMAGE, "registry.example.com/wine", TAG[:-2] + "latest"])
+@pytest.mark.parametrize("image", [IMAGE, "wine", TAG[:-2] + "latest"])
 def test_an_image_to_be_built_has_a_tag_of_its_own(image: str) -> None:
     with pytest.raises(InvalidInput, match=r"^image: "):
         TARGETS["bento-request"].render(image, make_bento(), ARCHIVE)

@@ -69,6 +69,7 @@ class BentoFacts:
         takes_token: Whether its service asks for a token where it is given one.
         protocols: What a service that kfp-bento wrote speaks: some of mlflow, v2 and v1.
         directory: Where it lies, where it is at hand; no part of the release.
+        digest: Its digest, where it is at hand; no part of the release either.
     """
 
     name: str
@@ -80,6 +81,7 @@ class BentoFacts:
     takes_token: bool = False
     protocols: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
+    digest: str = field(default="", compare=False)
 
     @property
     def tag(self) -> str:
@@ -101,6 +103,7 @@ class BentoFacts:
             takes_token=can_require_token(bento),
             protocols=spoken_protocols(bento),
             directory=bento.directory,
+            digest=bento.digest,
         )
 
     def to_dict(self) -> dict[str, Any]:

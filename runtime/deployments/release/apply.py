@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
@@ -83,6 +83,18 @@ def try_all(
     taken = take_over_replicas(cluster, ordered, dry_run=True)
     after = tuple(_tried(cluster, manifest, taken, force=force) for manifest in ordered)
     return Trial(tuple(ordered), before, after, force)
+
+
+def completed(cluster: ClusterConnection, release: Release, *, restoring: bool = False) -> Release:
+    """Give a release with what its target makes for one apply, and records nowhere.
+
+    Raises:
+        KfpBentoError: It cannot be made.
+    """
+    completer = release.target.completer
+    if completer is None:
+        return release
+    return replace(release, completed=completer(cluster, release, restoring))
 
 
 def try_release(cluster: ClusterConnection, release: Release, *, force: bool = False) -> Trial:

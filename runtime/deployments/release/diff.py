@@ -11,10 +11,11 @@ from typing import Any
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
 from kfp_bento.runtime.deployments.kube.manifests import manifest_text, normalised
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
-from kfp_bento.runtime.deployments.release.apply import Trial, try_release
+from kfp_bento.runtime.deployments.release.apply import Trial, completed, try_release
 from kfp_bento.runtime.deployments.release.delete import stale_objects
 from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK
 from kfp_bento.runtime.deployments.targets.release import Release
+from kfp_bento.runtime.programs import without_signatures
 
 # Bookkeeping of a controller and of ours, unreadable in a diff.
 _UNREADABLE = frozenset(
@@ -72,6 +73,7 @@ def diff_release(release: Release, *, context: str = "", force: bool = False) ->
         DeploymentError: The cluster does not answer, or refuses the release.
     """
     with connect(context) as cluster:
+        release = completed(cluster, release)
         return diff_of(cluster, release, try_release(cluster, release, force=force))
 
 
@@ -91,10 +93,10 @@ def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> Ob
     """Compare a live object with what it would become.
 
     Fields of the API server, of controllers and `status` are left out; values of Secrets
-    are replaced by marks that differ when the values differ.
+    are replaced by marks that differ when the values differ, and signatures of URLs by one mark.
     """
-    old = manifest_text(_readable(live)) if live is not None else ""
-    new = manifest_text(_readable(would_be))
+    old = _readable_text(live) if live is not None else ""
+    new = _readable_text(would_be)
     if old == new:
         # Only a mark that is left out of the text can still differ.
         same = live is not None and normalised(live) == normalised(would_be)
@@ -112,9 +114,13 @@ def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> Ob
 def _removal(live: Manifest) -> ObjectDiff:
     ref = ObjectRef.of(live)
     path = f"{ref.kind.lower()}/{ref.name}"
-    old = manifest_text(_readable(live)).splitlines(keepends=True)
+    old = _readable_text(live).splitlines(keepends=True)
     lines = difflib.unified_diff(old, [], f"live/{path}", "/dev/null")
     return ObjectDiff(ref, "removed", "".join(lines))
+
+
+def _readable_text(live: Manifest) -> str:
+    return without_signatures(manifest_text(_readable(live)))
 
 
 def _readable(live: Manifest) -> dict[str, Any]:

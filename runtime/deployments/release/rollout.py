@@ -15,6 +15,7 @@ from kfp_bento.runtime.deployments.release.apply import (
     Applied,
     Trial,
     apply_tried,
+    completed,
     in_order,
     try_all,
     try_release,
@@ -35,7 +36,7 @@ from kfp_bento.runtime.deployments.targets.readiness import Watched
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, target_of_live
-from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
 
 # Two runs at once may both write the parts before one writes the primary object.
 _SETTLING = 3
@@ -188,7 +189,7 @@ def roll_back(
         live = list(release_objects(cluster, ref, chosen))
         record = _record_of(cluster, ref, chosen, live, leaving)
         good = _destination(ref, record, leaving, to)
-        release = _restorable(ref, good, live)
+        release = completed(cluster, _restorable(ref, good, live), restoring=True)
         trial = try_release(cluster, release, force=force)
         diff = diff_of(cluster, release, trial)
         if before is not None:
@@ -318,8 +319,8 @@ def _fall_back(
     if good is None or good.is_at(made.revision) or good.release is None:
         return made
     try:
-        release = _restorable(failed.primary, good, live)
-    except DeploymentError as error:
+        release = completed(cluster, _restorable(failed.primary, good, live), restoring=True)
+    except KfpBentoError as error:
         return replace(made, not_restored=error.message)
     if not mark_step_back(cluster, release, made.revision):
         return made  # another run has applied something else by now

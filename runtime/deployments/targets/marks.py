@@ -8,6 +8,7 @@ RELEASE_LABEL = "kfp-bento/release"
 KIND_LABEL = "kfp-bento/kind"
 IMAGE, BENTO, REVISION = "kfp-bento/image", "kfp-bento/bento", "kfp-bento/revision"
 LAST_GOOD, PREVIOUS_GOOD = "kfp-bento/last-good", "kfp-bento/previous-good"
+ARCHIVE = "kfp-bento/archive"
 ROLLED_BACK = "kfp-bento/rolled-back"
 
 

@@ -35,6 +35,8 @@ class Release:
             for a stored model.
         bento: The facts of the bento inside; None for a stored model.
         options: The rendering options as the user wrote them, plain JSON values.
+        completed: Its objects as one apply hands them over, where its target completes them; the
+            revision is that of `manifests`.
     """
 
     target: Target
@@ -42,6 +44,7 @@ class Release:
     image: str = ""
     bento: BentoFacts | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    completed: tuple[Manifest, ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def primary(self) -> ObjectRef:
@@ -84,7 +87,8 @@ class Release:
         every one of an InferenceService on to its pod templates, where each change would start
         another rollout (kserve, predictor reconciler: only a fixed list of keys is filtered).
         """
-        return tuple(_marked(one, self._labels, self._facts(one)) for one in self.manifests)
+        whole = self.completed or self.manifests
+        return tuple(_marked(one, self._labels, self._facts(one)) for one in whole)
 
     @cached_property
     def watched(self) -> Watched:

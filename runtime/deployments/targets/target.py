@@ -55,7 +55,7 @@ Objects = Sequence[Manifest]
 class Target:
     """One way to serve an image on a cluster, and all that is known about that way.
 
-    All functions are pure but `builder`, which asks the cluster.
+    All functions are pure but `builder` and `completer`, which ask the cluster.
 
     Attributes:
         kind: Its name, for example `workload`.
@@ -81,6 +81,8 @@ class Target:
         is_in_use: Says whether a release whose primary object is among these needs an object too.
         builder: Gives the image that the cluster itself has built for a release, by the digest
             that its pods run; None where the cluster builds nothing.
+        completer: Gives the manifests of a release with what is made for one apply and recorded
+            nowhere, such as a URL that is signed; told whether the release is restored.
         needs_bento: Whether nothing can be rendered without a bento.
         powers: Annotations by which pods get more rights over their node, whatever the value.
         installs: What to do where a cluster lacks kinds of an API group, by the group.
@@ -103,6 +105,7 @@ class Target:
     stale_owned: Callable[[Objects, Objects], list[Manifest]] = lambda objects, owned: []
     is_in_use: Callable[[Manifest, Objects], bool] | None = None
     builder: Callable[[ClusterConnection, Objects], str] | None = None
+    completer: Callable[[ClusterConnection, Release, bool], tuple[Manifest, ...]] | None = None
     needs_bento: bool = True
     powers: frozenset[str] = frozenset()
     installs: Mapping[str, str] = field(default_factory=dict)

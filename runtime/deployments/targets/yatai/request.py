@@ -15,6 +15,7 @@ from kfp_bento.runtime.deployments.kube.objects import Manifest
 from kfp_bento.runtime.deployments.options.names import destination_problem
 from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
+from kfp_bento.runtime.deployments.targets.marks import ARCHIVE
 from kfp_bento.runtime.deployments.targets.target import CONTROLLED, POLICY, Target
 from kfp_bento.runtime.deployments.targets.yatai.built_image import built_image
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
@@ -30,6 +31,9 @@ from kfp_bento.runtime.deployments.targets.yatai.kinds import (
 )
 from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import portable
+from kfp_bento.runtime.deployments.targets.yatai.presigned_archive import (
+    with_presigned_archive,
+)
 from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
@@ -61,8 +65,8 @@ def bento_request_manifests(
     """Give the BentoRequest of a bento and the BentoDeployment that will serve it.
 
     Args:
-        image: Where the builder pushes to, by tag; "" for the name that its registry
-            settings give.
+        image: Where the builder pushes to; without a tag it gets the bento's version, and "" is
+            the name that the builder's registry settings give.
         bento: The bento in the archive: tag, BentoML version and runners are its own.
         options: The build and the deployment.
 
@@ -74,13 +78,16 @@ def bento_request_manifests(
     }
     plain = {key: text for key, text in options.annotations.items() if key not in building}
     shared, control = common_metadata(bento, options.model_copy(update={"annotations": plain}))
+    if options.archive:
+        building[ARCHIVE] = options.archive
     metadata = {**shared, "annotations": {**shared["annotations"], **building}}
-    if not options.archive_url:
+    if not options.archive_url and not options.archive:
         raise InvalidInput(
             "archive_url: it is missing, and no archive is what the builder would download.",
-            hint="Give an https://, http:// or s3:// URL of a tar archive of the bento.",
+            hint="Give an https://, http:// or s3:// URL of a tar archive of the bento, or as "
+            "archive its address in a bucket.",
         )
-    spec = _request_spec(image, bento, options)
+    spec = _request_spec(_tagged(image, bento), bento, options)
     request = {
         "apiVersion": "resources.yatai.ai/v1alpha1",
         "kind": "BentoRequest",
@@ -101,7 +108,7 @@ def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -
     resources = pod_resources("builder_resources", options.builder_resources, {})
     spec = {
         "bentoTag": bento.tag,
-        "downloadUrl": options.archive_url,
+        "downloadUrl": options.archive or options.archive_url,
         "image": image,
         "context": {"bentomlVersion": bento.bentoml_version} if bento.bentoml_version else {},
         "runners": runner_entries(bento),
@@ -120,6 +127,12 @@ def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -
     }
     # Said even where it is false: with a registry Secret the builder would assume http.
     return {**without_empty(spec), "ociRegistryInsecure": options.registry_insecure}
+
+
+def _tagged(image: str, bento: BentoFacts) -> str:
+    """Give a repository the bento's version as tag: a tag that is there is never built again."""
+    has_tag = ":" in image.rpartition("/")[2] or "@" in image
+    return image if has_tag or not image else f"{image}:{bento.version}"
 
 
 def _check_destination(image: str, bento: BentoFacts, options: BentoRequestOptions) -> None:
@@ -168,6 +181,7 @@ BENTO_REQUEST = Target(
     unlabelled={BENTO: bento_of},
     told_by=BENTO_REQUEST_KIND,
     builder=built_image,
+    completer=with_presigned_archive,
     leftovers=(BENTO,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,

@@ -23,7 +23,8 @@ from kfp_bento.runtime.deployments.targets.yatai.settings import (
     check_switches,
 )
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.validation import Refused, optional, valid
+from kfp_bento.runtime.storage import BUCKETS, LONGEST_URL
+from kfp_bento.runtime.validation import Refused, between, optional, valid
 
 # Read by yatai-image-builder from a BentoRequest's metadata.
 BUILD_ANNOTATIONS = (
@@ -33,6 +34,7 @@ BUILD_ANNOTATIONS = (
 )
 UNSERVABLE_BUILDS = ("yatai.ai/image-stored-in-s3", "yatai.ai/yatai-image-builder-separate-models")
 
+SHORTEST_URL = 60
 _SCHEMES = ("http", "https", "s3")
 # The builder hands the URL to a shell.
 _PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
@@ -57,10 +59,7 @@ def _archive(url: str) -> str:
             ": it holds a user name or a password, which everybody can read there",
             "Use a presigned URL, or s3:// with download_env_from.",
         )
-    if parts.path.endswith(".zip"):
-        raise Refused(
-            ": the builder unpacks with tar, which cannot read zip", "Export the bento as .tar.gz."
-        )
+    _refuse_zip(parts.path)
     if not _PLAIN_URL.fullmatch(url):
         raise Refused(
             f": {_without_query(url)!r} has a character that the builder's shell would read as its "
@@ -68,6 +67,27 @@ def _archive(url: str) -> str:
             "Percent-encode it.",
         )
     return url
+
+
+def _in_a_bucket(address: str) -> str:
+    """Give an address of an object that can be presigned, and that tar can unpack."""
+    if not address:
+        return address
+    scheme, _, key = address.partition("://")
+    if scheme not in BUCKETS or not key.partition("/")[2] or key.endswith("/"):
+        raise Refused(
+            f": {_without_query(address)!r} is no archive in a bucket",
+            "Give s3://bucket/key or minio://bucket/key; for any other address archive_url.",
+        )
+    _refuse_zip(key)
+    return address
+
+
+def _refuse_zip(path: str) -> None:
+    if path.endswith(".zip"):
+        raise Refused(
+            ": the builder unpacks with tar, which cannot read zip", "Export the bento as .tar.gz."
+        )
 
 
 def _tag_problem(tag: str) -> str:
@@ -117,6 +137,10 @@ class BentoRequestOptions(BentoDeploymentOptions):
     Attributes:
         archive_url: Where the builder gets the bento: http, https or s3, a tar archive (plain,
             gzip, xz or bzip2) with bento.yaml at its top.
+        archive: Instead of archive_url, where the archive is in a bucket: s3://bucket/key or
+            minio://bucket/key. Whoever applies the release presigns it, so that no signature is in
+            its options, records or files; only the BentoRequest has it.
+        archive_seconds: How long the presigned URL of `archive` is good for, 60 to 604800.
         models: Models that the archive lacks: `tag` and `url` (and `size` with a
             `crd_generation` that has it).
         build_args: Arguments of the image build, KEY=VALUE or a mapping; "kubeflow-1.9" on.
@@ -136,6 +160,8 @@ class BentoRequestOptions(BentoDeploymentOptions):
 
     annotations: _Annotations = {}
     archive_url: ArchiveUrl = ""
+    archive: Annotated[str, AfterValidator(_in_a_bucket)] = ""
+    archive_seconds: Annotated[int, between(SHORTEST_URL, LONGEST_URL)] = 3600
     models: list[RequestedModel] = []
     build_args: Annotated[
         BuildArguments,
@@ -158,6 +184,11 @@ class BentoRequestOptions(BentoDeploymentOptions):
 
     @model_validator(mode="after")
     def _check_build(self) -> Self:
+        if self.archive and self.archive_url:
+            raise InvalidInput(
+                "archive: archive_url says already where the builder gets the bento.",
+                hint="Give one of the two.",
+            )
         if self.image_pull_secrets:
             raise InvalidInput(
                 "image_pull_secrets: the builder writes the Bento, and gives it the registry "

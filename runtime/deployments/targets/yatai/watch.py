@@ -60,6 +60,7 @@ class _Built(TypedDict, total=False):
     tag: str
     bentoTag: str
     image: str
+    downloadUrl: str
     runners: list[_Named] | None
 
 
