@@ -18,7 +18,6 @@ PACKAGE_INDEX = {
 }
 STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
-STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 
 
 def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:

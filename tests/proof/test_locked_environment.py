@@ -85,7 +85,7 @@ def test_one_that_a_killed_process_left_half_made_is_not_used(tmp_path: Path) ->
     source = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "sys.path.insert(0, sys.argv[3])\n"
+        "sys.path[:0] = sys.argv[3:]\n"
         "from test_locked_environment import bento\n"
         "from kfp_bento.runtime.proof import environment\n"
         "make = environment._make\n"
@@ -96,7 +96,8 @@ def test_one_that_a_killed_process_left_half_made_is_not_used(tmp_path: Path) ->
         "with environment.locked_environment(bento(Path(sys.argv[1])), cache=Path(sys.argv[2])):\n"
         "    pass\n"
     )
-    arguments = [str(tmp_path / "other"), str(tmp_path / "cache"), str(Path(__file__).parent)]
+    arguments = [str(tmp_path / "other"), str(tmp_path / "cache")]
+    arguments += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     done = subprocess.run([sys.executable, "-c", source, *arguments], check=False)
     assert done.returncode == -9
     assert any(".partial-" in name for name in names(tmp_path / "cache/environments"))
