@@ -310,7 +310,7 @@ def _look(local: Mapping[str, Path], form: str, typed: Mapping[str, str]) -> _Lo
 
             count = pq.read_metadata(path).num_rows
         else:
-            for rows in read_rows(path, form):
+            for rows in read_rows(path, form, without=typed):
                 guess.see(rows)
                 count += rows.count
         files[name] = (file_sha256(path), count)
