@@ -109,9 +109,12 @@ def ask(
         connection.close()
     if len(content) > largest:
         raise NoAnswerError(f"the answer is larger than {largest} bytes")
-    took = time.monotonic() - start
-    named = {name.lower(): value for name, value in response.headers.items()}
-    return HttpAnswer(response.status, content, took * 1000, _media_type(response), named)
+    return _answer(response, content, time.monotonic() - start)
+
+
+def _answer(response: http.client.HTTPResponse, content: bytes, seconds: float) -> HttpAnswer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return HttpAnswer(response.status, content, seconds * 1000, _media_type(response), headers)
 
 
 def _media_type(response: http.client.HTTPResponse) -> str:
