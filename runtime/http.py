@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,12 +33,16 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """One complete HTTP answer; the media type is without parameters, "" where none was named."""
+    """One complete HTTP answer.
+
+    The media type is without parameters, "" where none was named; headers are by lower-case name.
+    """
 
     status: int
     body: bytes
     milliseconds: float
     media_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def shown(self) -> str:
         """Give the status and the beginning of the body for a message."""
@@ -105,8 +109,12 @@ def ask(
         connection.close()
     if len(content) > largest:
         raise NoAnswerError(f"the answer is larger than {largest} bytes")
-    took = time.monotonic() - start
-    return HttpAnswer(response.status, content, took * 1000, _media_type(response))
+    return _answer(response, content, time.monotonic() - start)
+
+
+def _answer(response: http.client.HTTPResponse, content: bytes, seconds: float) -> HttpAnswer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return HttpAnswer(response.status, content, seconds * 1000, _media_type(response), headers)
 
 
 def _media_type(response: http.client.HTTPResponse) -> str:

@@ -17,6 +17,7 @@ from kfp_bento.runtime.batch.cells import (
 )
 from kfp_bento.runtime.batch.options import FAIL
 from kfp_bento.runtime.batch.routes import JSON, Field, Route
+from kfp_bento.runtime.batch.tensors import answer_in_tensors, asked_in_tensors
 from kfp_bento.runtime.errors import BatchError
 from kfp_bento.runtime.files import parse_json_value
 from kfp_bento.runtime.programs import cleaned
@@ -36,6 +37,7 @@ _LONGEST_REASON = 300
 _REFUSED = (400, 422)
 _TOO_LARGE = 413
 _FAILED = 500
+_NOT_SPOKEN = (404, 415)
 _LIMITS = {
     # They guard a service that strangers ask; here nobody else does.
     **{"KFP_BENTO_MAX_BODY_BYTES": str(1 << 30), "KFP_BENTO_MAX_VALUES": str(10**9)},
@@ -68,16 +70,20 @@ class Answered:
 
     Attributes:
         count: How many rows it has.
-        columns: The answers by column, one for each row; None where there is none.
+        columns: The answers by column, one for each row: a list of JSON's values, None where there
+            is none, or a column of numbers.
         errors: Why rows have no answer, by their place.
     """
 
     count: int
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    columns: dict[str, list[Any] | pa.Array] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
 
-    def put(self, places: Sequence[int], found: Mapping[str, list[Any]]) -> None:
+    def put(self, places: Sequence[int], found: Mapping[str, list[Any] | pa.Array]) -> None:
         """Take the answers for the rows at some places."""
+        if len(places) == self.count:
+            self.columns.update(found)
+            return
         for name, values in found.items():
             column = self.columns.setdefault(name, [None] * self.count)
             for place, value in zip(places, values, strict=True):
@@ -85,7 +91,14 @@ class Answered:
 
 
 class Services:
-    """Several processes of one bento, each asked by one thread at a time."""
+    """Several processes of one bento, each asked by one thread at a time.
+
+    Attributes:
+        count: How many.
+        take_tensors: Whether they take rows in bytes, as far as is known.
+    """
+
+    take_tensors = True
 
     def __init__(self, served: Sequence[Served]) -> None:
         self._free: queue.SimpleQueue[Served] = queue.SimpleQueue()
@@ -93,11 +106,11 @@ class Services:
             self._free.put(one)
         self.count = len(served)
 
-    def post(self, path: str, body: bytes) -> HttpAnswer:
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         """Ask whichever is free."""
         served = self._free.get()
         try:
-            return served.post(path, body)
+            return served.post(path, body, headers)
         finally:
             self._free.put(served)
 
@@ -156,6 +169,9 @@ def ask(services: Services, question: Question, rows: Rows) -> Answered:
         BatchError: A row is refused and `on_error` is "fail", or the bento fails.
         BentoError: The bento gives no answer.
     """
+    whole = _asked_in_tensors(services, question, rows) if services.take_tensors else None
+    if whole is not None:
+        return whole
     cells, errors = json_cells(question, rows)
     if errors and question.on_error == FAIL:
         place = min(errors)
@@ -165,6 +181,28 @@ def ask(services: Services, question: Question, rows: Rows) -> Answered:
     size = 1 if question.route.form == "single" else max(1, len(places))
     for start in range(0, len(places), size):
         _ask_some(services, question, rows, cells, places[start : start + size], answered)
+    return answered
+
+
+def _asked_in_tensors(services: Services, question: Question, rows: Rows) -> Answered | None:
+    """Ask about a batch in bytes; None where it has to be asked in JSON."""
+    message = asked_in_tensors(question, rows)
+    if message is None:
+        return None
+    answer = services.post(question.route.infer, message.body, message.headers)
+    if answer.status in _NOT_SPOKEN:  # it was built without this protocol, or before it took bytes
+        services.take_tensors = False
+    if answer.status != 200:
+        return None
+    answered = Answered(rows.count)
+    try:
+        value = answer_in_tensors(answer)
+    except (ValueError, LookupError, TypeError, AttributeError) as failure:
+        raise BatchError(
+            f"The bento answers with tensors that cannot be read ({failure}).",
+            hint="Build it again with --protocol mlflow --protocol v1; then it is asked in JSON.",
+        ) from failure
+    answered.put(range(rows.count), rows_of(value, rows.count, question))
     return answered
 
 
@@ -313,8 +351,10 @@ def _parsed(answer: HttpAnswer) -> Any:
         ) from failure
 
 
-def rows_of(value: Any, count: int, question: Question) -> dict[str, list[Any]]:
+def rows_of(value: Any, count: int, question: Question) -> dict[str, list[Any] | pa.Array]:
     """Give an answer as columns: of a list, of objects, of an object of lists, or one alone.
+
+    A column of numbers may stand for a list.
 
     Raises:
         BatchError: It has not one answer for each row.
@@ -322,13 +362,13 @@ def rows_of(value: Any, count: int, question: Question) -> dict[str, list[Any]]:
     if question.route.form == "single":
         value = [value]
     if isinstance(value, dict) and value and all(_has(one, count) for one in value.values()):
-        return {name: list(values) for name, values in value.items()}
+        return dict(value)
     if not _has(value, count):
         raise BatchError(
             f"The answer to {count} rows has not one value for each of them.",
             hint="A batch needs an API that answers each row: a list as long as that of the rows.",
         )
-    if value and all(isinstance(one, dict) for one in value):
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         names = dict.fromkeys(name for one in value for name in one)
         return {name: [one.get(name) for one in value] for name in names}
     declared = question.route.answers
@@ -337,4 +377,6 @@ def rows_of(value: Any, count: int, question: Question) -> dict[str, list[Any]]:
 
 
 def _has(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count
+    import pyarrow as pa
+
+    return isinstance(value, list | pa.Array) and len(value) == count

@@ -141,6 +141,12 @@ def arrow_to_json(cells: pa.Array, kind: str) -> tuple[pa.Array, list[int]]:
     Returns:
         The values, and the places that JSON has no value for.
     """
+    cells = arrow_to_typed(cells, kind)
+    return to_json(cells), infinite(cells)
+
+
+def arrow_to_typed(cells: pa.Array, kind: str) -> pa.Array:
+    """Give a Parquet column of numbers of another type the model's, where its values have one."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -150,7 +156,7 @@ def arrow_to_json(cells: pa.Array, kind: str) -> tuple[pa.Array, list[int]]:
         # The bento says what it thinks of values that are none.
         with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
             cells = pc.cast(cells, arrow_type(kind))
-    return to_json(cells), infinite(cells)
+    return cells
 
 
 def to_json(cells: pa.Array) -> pa.Array:
@@ -228,8 +234,8 @@ def _plain(value: Any) -> Any:
 # --- what is written -----------------------------------------------------------------------------
 
 
-def values_to_arrow(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Give JSON values of an answer as a column of a type.
+def values_to_arrow(values: Sequence[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    """Give JSON values of an answer, or a column of numbers, as a column of a type.
 
     Raises:
         pyarrow.ArrowException, TypeError, ValueError: A value does not fit.
@@ -237,6 +243,10 @@ def values_to_arrow(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if isinstance(values, pa.Array):
+        if values.type == kind:
+            return values
+        values = values.to_pylist()
     if pa.types.is_timestamp(kind):
         return pc.cast(pa.array(values, pa.string()), kind)
     if pa.types.is_binary(kind):
@@ -260,6 +270,19 @@ def inferred_type(values: Sequence[Any]) -> pa.DataType:
     while pa.types.is_list(inner):
         inner = inner.value_type
     return pa.string() if pa.types.is_struct(inner) or pa.types.is_null(inner) else found
+
+
+def values_to_json(values: Sequence[Any] | pa.Array) -> pa.Array:
+    """Give values of answers, or a column of numbers, as JSON in text; missing ones are "null"."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(values, pa.Array):
+        return pa.array([as_json(value) for value in values], pa.string())
+    if pa.types.is_floating(values.type):
+        texts = ["null" if one is None else repr(one) for one in values.to_pylist()]
+        return pa.array(texts, pa.string())
+    return pc.fill_null(pc.cast(values, pa.string()), "null")
 
 
 def json_to_arrow(cells: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _SHARD_ROWS = 100_000
 _MOST_SHARDS = 100_000
-_VALUES_OF_A_REQUEST = 50_000
-_ROWS_OF_A_REQUEST = 4_000
+_OF_A_REQUEST = {"json": (50_000, 4_000), "bytes": (250_000, 20_000)}
+"""Values and rows of one request, at most."""
 _OTHER_TYPES = {"int": "long", "float": "double", "bool": "boolean", "str": "string"}
 
 
@@ -210,7 +210,8 @@ def plan_batch(
     with local_files(input_uri, names) as local:
         looked = _look(local, form, typed)
     files = tuple(InputFile(name, *looked.files[name]) for name in names)
-    options = _settled(options, form, looked.columns)
+    way = "bytes" if route.infer and form != "jsonl" else "json"
+    options = _settled(options, form, looked.columns, _OF_A_REQUEST[way])
     have = list(options.inputs or [name for name, _ in looked.columns])
     check_columns(route, have, "The input")
     rows = sum(file.rows for file in files)
@@ -310,7 +311,7 @@ def _look(local: Mapping[str, Path], form: str, typed: Mapping[str, str]) -> _Lo
 
             count = pq.read_metadata(path).num_rows
         else:
-            for rows in read_rows(path, form):
+            for rows in read_rows(path, form, without=typed):
                 guess.see(rows)
                 count += rows.count
         files[name] = (file_sha256(path), count)
@@ -380,9 +381,12 @@ def _kind_of(kind: str) -> str:
 
 
 def _settled(
-    options: BatchOptions, form: str, columns: tuple[tuple[str, str], ...]
+    options: BatchOptions,
+    form: str,
+    columns: tuple[tuple[str, str], ...],
+    most: tuple[int, int],
 ) -> BatchOptions:
-    """Give the options with what they leave open."""
+    """Give the options with what they leave open; `most` are values and rows of a request."""
     have = [name for name, _ in columns]
     for option, names in (("keep", options.keep), ("inputs", options.inputs)):
         unknown = [name for name in names if name not in have and names != (ALL,)]
@@ -398,7 +402,7 @@ def _settled(
             hint="Name the columns to keep without it (keep), or rename it.",
         )
     width = max(1, len(options.inputs or have))
-    rows = options.batch_rows or max(1, min(_ROWS_OF_A_REQUEST, _VALUES_OF_A_REQUEST // width))
+    rows = options.batch_rows or max(1, min(most[1], most[0] // width))
     return BatchOptions(
         **{
             **options.__dict__,

@@ -6,7 +6,7 @@ description of the API in `bento.yaml` does (`_bentoml_sdk/method.py`, `schema`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import is_generated, read_bento_file
@@ -56,6 +56,8 @@ class Route:
         fields: The columns it takes; () where it takes what there is.
         answers: The columns of its answer as far as they are declared.
         own: Whether the service is the user's own.
+        infer: Where the same is asked in tensors, if the service speaks the protocol; "" where it
+            does not.
     """
 
     path: str
@@ -64,6 +66,7 @@ class Route:
     fields: tuple[Field, ...] = ()
     answers: tuple[Field, ...] = ()
     own: bool = False
+    infer: str = ""
 
 
 def find_route(bento: Bento, api: str) -> Route:
@@ -79,7 +82,9 @@ def find_route(bento: Bento, api: str) -> Route:
     described = _described(bento, api)
     path = str(described.get("route") or f"/{described.get('name')}")
     if is_generated(bento):
-        return _of_signature(path, _signature(bento, path))
+        name = path.removeprefix("/predict").strip("/") or bento.models[0].tag.partition(":")[0]
+        route = _of_signature(path, _signature(bento, path))
+        return replace(route, infer=f"/v2/models/{name}/infer")
     return _of_schema(path, described.get("input"))
 
 

@@ -7,7 +7,7 @@ is; each line of JSONL by the project's own reader, its values kept as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,16 +63,24 @@ def table_format(name: str) -> str:
     return next((form for suffix, form in _SUFFIXES.items() if lower.endswith(suffix)), "")
 
 
-def read_rows(file: Path, form: str) -> Iterator[Rows]:
+def read_rows(file: Path, form: str, without: Collection[str] = ()) -> Iterator[Rows]:
     """Give the rows of a file, as many at a time as come easily.
+
+    Args:
+        file: The file.
+        form: Its format.
+        without: Columns of CSV that need not be read, if there are others.
 
     Raises:
         InvalidInput: It is no such file, or a line of it cannot be read.
     """
-    reader = {"csv": _csv, "parquet": _parquet, "jsonl": _jsonl}[form]
+    if form == "csv":
+        pieces = _csv(file, without)
+    else:
+        pieces = (_parquet if form == "parquet" else _jsonl)(file)
     start = 0
     with _explained(file, form):
-        for columns, count in reader(file):
+        for columns, count in pieces:
             yield Rows(start, count, columns)
             start += count
 
@@ -166,11 +174,12 @@ def _csv_schema(file: Path) -> pa.Schema:
         return reader.schema
 
 
-def _csv(file: Path) -> Iterator[tuple[dict[str, pa.Array], int]]:
+def _csv(file: Path, without: Collection[str] = ()) -> Iterator[tuple[dict[str, pa.Array], int]]:
     import pyarrow as pa
     from pyarrow import csv
 
-    names = _csv_schema(file).names
+    every = _csv_schema(file).names
+    names = [name for name in every if name not in without] or every[:1]
     with (
         pa.input_stream(str(file), compression="detect") as stream,
         csv.open_csv(
@@ -179,6 +188,7 @@ def _csv(file: Path) -> Iterator[tuple[dict[str, pa.Array], int]]:
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
+                include_columns=names,
                 # An empty field is missing; a quoted one is the empty text.
                 **{"strings_can_be_null": True, "quoted_strings_can_be_null": False},
                 null_values=[""],

@@ -17,6 +17,7 @@ from kfp_bento.runtime.batch.cells import (
     text_to_typed,
     to_json,
     values_to_arrow,
+    values_to_json,
 )
 from kfp_bento.runtime.batch.options import ERROR_COLUMN, FAIL
 from kfp_bento.runtime.batch.tables import Rows, as_json
@@ -48,7 +49,8 @@ def layout_of(question: Question, answered: Answered) -> Layout:
     """Give the columns of the answers: of the declared types, else of those of the values."""
     declared = {one.name or "prediction": one.kind for one in question.route.answers}
     found: Layout = {}
-    for name, values in answered.columns.items():
+    for name, answers in answered.columns.items():
+        values = answers if isinstance(answers, list) else answers.to_pylist()
         found[name] = inferred_type(values)
         if name in declared and _fits(values, arrow_type(declared[name])):
             found[name] = arrow_type(declared[name])
@@ -123,7 +125,7 @@ class _Csv(_Lines):
 
         plan = self._plan
         columns = [self._text(rows, name) for name, _ in plan.kept]
-        columns += [json_to_text(json_cells_of(one)) for one in _answers(answered, self._layout)]
+        columns += [json_to_text(values_to_json(one)) for one in _answers(answered, self._layout)]
         if plan.options.on_error != FAIL:
             columns.append(pa.array(_errors(answered), pa.string()))
         if columns:
@@ -146,7 +148,7 @@ class _Jsonl(_Lines):
         for name, values in answered.columns.items():
             if name not in self._layout:
                 check_names(plan, {name: pa.string()})
-            columns[name] = json_cells_of(values)
+            columns[name] = values_to_json(values)
         if answered.errors:
             errors = [None if one is None else as_json(one) for one in _errors(answered)]
             columns[ERROR_COLUMN] = pa.array(errors, pa.string())
@@ -221,7 +223,7 @@ def _given(rows: Rows, name: str) -> pa.Array:
     return pa.nulls(rows.count, pa.string()) if found is None else found
 
 
-def _answers(answered: Answered, layout: Layout) -> list[Sequence[Any]]:
+def _answers(answered: Answered, layout: Layout) -> list[Sequence[Any] | pa.Array]:
     more = [name for name in answered.columns if name not in layout]
     if more:
         raise BatchError(
@@ -232,7 +234,7 @@ def _answers(answered: Answered, layout: Layout) -> list[Sequence[Any]]:
     return [answered.columns.get(name, missing) for name in layout]
 
 
-def _typed_answer(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _typed_answer(name: str, values: Sequence[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
     try:
@@ -243,11 +245,6 @@ def _typed_answer(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Arr
             hint="Write JSONL (output_format jsonl), or log the model with the signature of its "
             "outputs.",
         ) from failure
-
-
-def json_cells_of(values: Sequence[Any]) -> pa.Array:
-    """Give values of answers as JSON in text."""
-    return _strings([as_json(value) for value in values])
 
 
 def _strings(values: Sequence[Any]) -> pa.Array:

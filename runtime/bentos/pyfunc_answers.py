@@ -26,7 +26,12 @@ with bentoml.importing():  # the image has these; the machine that builds the be
 
 
 def answer(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
-    """Asks an MLflow model and gives its answer as plain JSON; see `plain`.
+    """Asks an MLflow model and gives its answer as plain JSON; see `asked` and `plain`."""
+    return plain(asked(model, inputs, params))
+
+
+def asked(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
+    """Asks an MLflow model and gives its answer as it is.
 
     `params` are handed on only where the signature has some: MLflow before 2.6 knows none.
 
@@ -35,7 +40,7 @@ def answer(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
     """
     given = {} if params is None else {"params": _plain_params(params)}
     try:
-        found = model.predict(inputs, **given)
+        return model.predict(inputs, **given)
     except MlflowException as error:
         reason = _MLFLOW_REASONS.search(str(error))
         if error.get_http_status_code() != 400 and not reason:
@@ -48,7 +53,6 @@ def answer(model: Any, inputs: Any, params: BaseModel | None = None) -> Any:
         log.warning("The model refused its input\n%s", traced(error))
         told = f"the model refuses the input ({type(error).__name__})"
         raise InvalidArgument(f"{told}; the service's log says where") from error
-    return plain(found)
 
 
 # What MLflow says without quoting values.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import operator
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -128,20 +128,44 @@ def read_columns(body: Any, raw: bytes) -> Any:
         body: A subclass of `Body`.
         raw: JSON, within the limits.
     """
+    if _plain_rows(body) is None:
+        return None
+    try:
+        whole = from_json(raw, cache_strings="keys")
+        rows = whole.pop("inputs")
+        keys = list(rows[0])
+        if sum(map(len, rows)) != len(keys) * len(rows):
+            return None
+        by_row = map(operator.itemgetter(*keys), rows)
+        by_column = zip(*by_row, strict=True) if len(keys) > 1 else [tuple(by_row)]
+        given = dict(zip(keys, by_column, strict=True))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return take_columns(body, given, whole)
+
+
+def take_columns(body: Any, given: Mapping[str, Any], beside: Mapping[str, Any]) -> Any:
+    """Gives a body with rows that come as columns; None where they are not plain enough.
+
+    Args:
+        body: A subclass of `Body`.
+        given: Columns of one length, at least one row, by key: Python's values of JSON, or an array
+            of numbers or booleans, in which NaN is missing.
+        beside: What stands beside the inputs in the body.
+    """
     row_type = _plain_rows(body)
     if row_type is None:
         return None
     try:
-        whole = from_json(raw, cache_strings="keys")
-        rows = whole["inputs"]
-        columns = [column for column in columns_of(row_type) if column.key in rows[0]]
-        if sum(map(len, rows)) != len(columns) * len(rows):
-            return None
-        by_row = map(operator.itemgetter(*(column.key for column in columns)), rows)
-        by_column = zip(*by_row, strict=True) if len(columns) > 1 else [tuple(by_row)]
-        values = [_checked(*pair) for pair in zip(columns, by_column, strict=True)]
+        columns = [column for column in columns_of(row_type) if column.key in given]
+        values = [_checked(column, given[column.key]) for column in columns]
+        made = {column.key: one for column, one in zip(columns, values, strict=True)}
+        first = {
+            key: made.get(key, one)[0].item() if isinstance(one, np.ndarray) else one[0]
+            for key, one in given.items()
+        }
         # What is beside the rows, and whether all columns are there that have to be.
-        found = body.model_validate_json(json.dumps({**whole, "inputs": rows[:1]}))
+        found = body.model_validate_json(json.dumps({**beside, "inputs": [first]}))
     except (_NotPlain, ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
     found.inputs = Columns(columns, values)
@@ -164,9 +188,11 @@ def _checked(column: Column, given: Sequence[Any]) -> Any:
     Raises:
         _NotPlain: They do not fit, or may not.
     """
+    nullable = any(isinstance(mark, Missing) for mark in unwrapped(column.type)[1])
+    if isinstance(given, np.ndarray):
+        return _checked_array(column.dtype, given, nullable)
     kinds = set(map(type, given))
     missing = given.count(None) if type(None) in kinds else 0
-    nullable = any(isinstance(mark, Missing) for mark in unwrapped(column.type)[1])
     if kinds - _TYPES[column.dtype] - ({type(None)} if nullable else set()):
         raise _NotPlain
     if column.dtype in ("float32", "float64"):
@@ -178,6 +204,24 @@ def _checked(column: Column, given: Sequence[Any]) -> Any:
         return numbers.astype(column.dtype)
     make = _MADE.get(column.dtype)
     return given if make is None else [None if one is None else make(one) for one in given]
+
+
+_KINDS = {"bool": "b", "int32": "iuf", "int64": "iuf", "float32": "iuf", "float64": "iuf"}
+"""NumPy's kinds of arrays that a column may come from."""
+
+
+def _checked_array(dtype: str | None, given: np.ndarray, nullable: bool) -> np.ndarray:
+    if given.dtype.kind not in _KINDS.get(dtype or "", ""):
+        raise _NotPlain
+    if dtype in ("float32", "float64"):
+        numbers = given.astype("float64")
+        return _floats(dtype, numbers, int(np.isnan(numbers).sum()) if nullable else 0)
+    if dtype in _REACH:
+        whole = given.dtype.kind != "f" or np.array_equal(given, np.trunc(given))
+        bounds = (given.min(), given.max())
+        if not whole or bounds[1] >= _REACH[dtype] or bounds[0] < -_REACH[dtype]:
+            raise _NotPlain
+    return given.astype(dtype)
 
 
 def _floats(dtype: str, numbers: np.ndarray, missing: int) -> np.ndarray:

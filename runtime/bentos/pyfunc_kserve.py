@@ -1,17 +1,27 @@
 """The protocols of KServe: the Open Inference Protocol (V2), and V1.
 
 This file lies beside the service in every bento that kfp-bento generates. A request is turned into
-the JSON of the model's own route and read as that, so that all limits and types are the same.
+the JSON of the model's own route and read as that, so that all limits and types are the same; where
+its tensors are plain columns or arrays they are taken as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
-from pyfunc_body import read_json  # type: ignore[import-not-found]
+from pyfunc_answers import asked as asked_of  # type: ignore[import-not-found]
+from pyfunc_binary import (  # type: ignore[import-not-found]
+    EXTENSION,
+    LENGTH,
+    OCTETS,
+    parts_of,
+    wanted_in_binary,
+)
+from pyfunc_body import read_body, read_json  # type: ignore[import-not-found]
 from pyfunc_endpoints import (  # type: ignore[import-not-found]
     SMALL,
     Problem,
@@ -21,8 +31,8 @@ from pyfunc_endpoints import (  # type: ignore[import-not-found]
     fixed,
     handled,
 )
-from pyfunc_json import answer  # type: ignore[import-not-found]
 from pyfunc_lean import Answer, Asked, Handler, Routes, encoded  # type: ignore[import-not-found]
+from pyfunc_tensor_columns import read_tensors  # type: ignore[import-not-found]
 from pyfunc_tensor_data import Form, outputs_of, tensors_of  # type: ignore[import-not-found]
 
 OWN_PARAMETERS = {
@@ -41,7 +51,7 @@ def open_inference_routes(served: Sequence[Served], name: str, version: str) -> 
         version: Its version.
     """
     routes: dict[tuple[str, str], Handler] = {
-        ("GET", "/v2"): fixed({"name": name, "version": version, "extensions": []}),
+        ("GET", "/v2"): fixed({"name": name, "version": version, "extensions": [EXTENSION]}),
         ("GET", "/v2/health/live"): fixed({"live": True}),
         ("GET", "/v2/health/ready"): fixed({"ready": True}),
     }
@@ -106,73 +116,72 @@ def _signature(signature: Any) -> dict[str, Any]:
 
 def _infer(model: Served) -> Handler:
     async def handler(asked: Asked) -> Answer:
-        if b"inference-header-content-length" in asked.headers:
-            raise Refused(415, "tensors come as JSON; the binary extension is not spoken here")
         if len(asked.body) <= SMALL:
-            request, body = _own_request(model, asked.body)
+            request, read = _read(model, asked)
         else:
-            request, body = await anyio.to_thread.run_sync(_own_request, model, asked.body)
-        read = await model.read(body)
-        outputs, content = await model.asked(read, _tensors)
+            request, read = await anyio.to_thread.run_sync(_read, model, asked)
+        outputs, content = await model.asked(read, partial(_tensors, wanted_in_binary(request)))
+        outputs = _wanted(request, outputs)
         told = {
             "model_name": model.name,
             "model_version": model.version,
             **({"id": request["id"]} if isinstance(request.get("id"), str) else {}),
             "parameters": {"content_type": content},
-            "outputs": _wanted(request, outputs),
+            "outputs": [output for output, _ in outputs],
         }
-        return Answer(await as_json(told))
+        return _answer(await as_json(told), b"".join(blob for _, blob in outputs))
 
     return handler
 
 
-def _own_request(model: Served, raw: bytes) -> tuple[dict[str, Any], bytes]:
-    """Gives a request, and the body of the model's own route that asks the same."""
+def _answer(told: bytes, blobs: bytes) -> Answer:
+    if not blobs:
+        return Answer(told)
+    return Answer(told + blobs, media=OCTETS, headers=((LENGTH, str(len(told)).encode()),))
+
+
+def _read(model: Served, asked: Asked) -> tuple[dict[str, Any], Any]:
+    """Gives a request, and what it asks in the form of the model's own route, checked."""
+    raw, blobs = parts_of(asked)
     request = read_json(raw)
-    tensors = tensors_of(request)
+    tensors = tensors_of(request, blobs)
     parameters = request.get("parameters")
     parameters = parameters if isinstance(parameters, dict) else {}
-    form = Form.of(model.model.metadata.get_input_schema())
-    body = {"inputs": form.inputs(tensors, str(parameters.get("content_type")))}
     params = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
+    form = Form.of(model.model.metadata.get_input_schema())
+    if len(asked.body) > SMALL or any(tensor.is_array for tensor in tensors):
+        read = read_tensors(model.body, form, tensors, params)
+        if read is not None:
+            return request, read
+    listed = [tensor.listed() for tensor in tensors]
+    body = {"inputs": form.inputs(listed, str(parameters.get("content_type")))}
     if params:
         body["params"] = params
-    return request, encoded(body).encode()
+    return request, read_body(model.body, encoded(body).encode())
 
 
-def _wanted(request: dict[str, Any], outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+Told = tuple[dict[str, Any], bytes]
+"""An output: its JSON, and the bytes behind it."""
+
+
+def _wanted(request: dict[str, Any], outputs: list[Told]) -> list[Told]:
     """Gives the outputs that a request names; all where it names none."""
     asked = request.get("outputs")
     if not asked:
         return outputs
     names = [one.get("name") for one in asked if isinstance(one, dict)]
-    found = {output["name"]: output for output in outputs}
+    found = {output["name"]: (output, blob) for output, blob in outputs}
     if not isinstance(asked, list) or len(names) < len(asked) or set(names) - set(found):
         raise Refused(400, f"outputs: the model has {', '.join(found)[:300]}")
     return [found[name] for name in names]
 
 
-def _tensors(model: Any, data: Any, params: Any) -> tuple[list[dict[str, Any]], str]:
-    """Asks a model and gives its answer as tensors."""
-    kept = _Kept(model)
-    plain = answer(kept, data, params)
-    found: tuple[list[dict[str, Any]], str] = outputs_of(kept.answer, plain)
-    return found
-
-
-class _Kept:
-    """A model whose last answer is kept as it was, with its types."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self.answer = model, None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def predict(self, *given: Any, **named: Any) -> Any:
-        """Asks the model."""
-        self.answer = self._model.predict(*given, **named)
-        return self.answer
+def _tensors(
+    in_binary: Callable[[str], bool], model: Any, data: Any, params: Any
+) -> tuple[list[Told], str]:
+    """Asks a model and gives its answer as tensors, and the content type of the whole."""
+    outputs, content = outputs_of(asked_of(model, data, params))
+    return [output.told(in_binary(output.name)) for output in outputs], content
 
 
 # --- V1 ------------------------------------------------------------------------------------------

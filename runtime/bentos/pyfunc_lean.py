@@ -57,11 +57,13 @@ class Answer:
         body: Its body.
         status: Its status.
         media: The media type of it.
+        headers: More headers.
     """
 
     body: bytes
     status: int = 200
     media: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -113,6 +115,7 @@ class Lean:
                 (b"content-length", length),
                 (b"content-type", answer.media),
                 (b"server", self._server),
+                *answer.headers,
                 *identity,
             ]
             start_message = {"type": "http.response.start", "status": answer.status}

@@ -22,7 +22,7 @@ _DATATYPES = [
 
 _TENSOR = {
     "type": "object",
-    "required": ["name", "shape", "datatype", "data"],
+    "required": ["name", "shape", "datatype"],
     "properties": {
         "name": _TEXT,
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
@@ -53,6 +53,15 @@ _INFERRED = {
         **{"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "parameters": _OBJECT},
         "outputs": {"type": "array", "items": _TENSOR},
     },
+}
+
+_BINARY = {
+    "application/octet-stream": {
+        "schema": {
+            **{"type": "string", "format": "binary"},
+            "description": "JSON, and behind it tensors: the binary tensor data extension.",
+        }
+    }
 }
 
 _SPLIT = {
@@ -122,7 +131,7 @@ def _open_inference(served: Sequence[Any]) -> dict[str, PathItem]:
             paths[path] = _get(tag, "The model's inputs, outputs, version, digest and signature.")
             paths[f"{path}/ready"] = _get(tag, "Whether the model is ready.")
             asked = "The answer as tensors, in the content types of MLServer."
-            paths[f"{path}/infer"] = _post(tag, asked, _INFERENCE, _INFERRED)
+            paths[f"{path}/infer"] = _post(tag, asked, _INFERENCE, _INFERRED, _BINARY)
     return paths
 
 

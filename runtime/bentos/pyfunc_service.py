@@ -18,6 +18,7 @@ from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
 from bentoml._internal.context import server_context
 from bentoml.exceptions import BentoMLConfigException
+from pyfunc_binary import OCTETS  # type: ignore[import-not-found]
 from pyfunc_endpoints import Renamed, Served, predict  # type: ignore[import-not-found]
 from pyfunc_guard import (  # type: ignore[import-not-found]
     Guard,
@@ -149,7 +150,8 @@ class GuardedService(Service):  # type: ignore[misc]
         endpoints = self.endpoints()
         for (method, path), handler in endpoints.items():
             app.router.routes.insert(0, _route(method, path, handler))
-        return Guard(app, Lean(app, endpoints, self.name), {"/invocations": (CSV,)})
+        media = {path: (OCTETS,) for _, path in endpoints if path.endswith("/infer")}
+        return Guard(app, Lean(app, endpoints, self.name), {**media, "/invocations": (CSV,)})
 
 
 def _model_name() -> str:
@@ -170,6 +172,7 @@ def _route(method: str, path: str, handler: Handler) -> Route:
         headers = {name.lower(): value for name, value in request.headers.raw}
         media = headers.get(b"content-type", b"application/json")
         found = await handler(Asked(await request.body(), media, headers))
-        return Response(found.body, found.status, media_type=found.media.decode())
+        more = {name.decode(): value.decode() for name, value in found.headers}
+        return Response(found.body, found.status, more, found.media.decode())
 
     return Route(path, endpoint, methods=[method], name="health" if path in HEALTH_PATHS else path)

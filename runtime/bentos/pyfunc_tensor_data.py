@@ -8,10 +8,13 @@ those of MLServer: `pd`, a DataFrame with a tensor for each column; `np`; `str`;
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import bentoml
+from pyfunc_answers import plain  # type: ignore[import-not-found]
+from pyfunc_binary import Blobs, blob_of  # type: ignore[import-not-found]
 from pyfunc_endpoints import Refused  # type: ignore[import-not-found]
 from pyfunc_guard import LIMITS  # type: ignore[import-not-found]
 
@@ -40,12 +43,31 @@ class Tensor(NamedTuple):
     Attributes:
         name: Its name.
         shape: Its shape.
-        values: Its elements as nested lists of that shape.
+        values: Its elements in that shape: nested lists, or an array where they came as bytes.
     """
 
     name: str
     shape: tuple[int, ...]
     values: Any
+
+    @property
+    def is_array(self) -> bool:
+        """Whether its elements are an array."""
+        return isinstance(self.values, np.ndarray)
+
+    @property
+    def is_column(self) -> bool:
+        """Whether it holds one column."""
+        return len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1)
+
+    def is_table(self, names: Sequence[str]) -> bool:
+        """Says whether it holds all of some columns."""
+        width = self.shape[1] if len(self.shape) == 2 else -1
+        return width == len(names) and self.name not in names
+
+    def listed(self) -> Tensor:
+        """Gives it with nested lists."""
+        return self._replace(values=self.values.tolist()) if self.is_array else self
 
     def column(self) -> list[Any]:
         """Gives it as the values of a column; `(n, 1)` is one as well as `(n)`."""
@@ -56,12 +78,16 @@ class Tensor(NamedTuple):
     def of_rank(self, rank: int) -> Any:
         """Gives its values; `(n, 1)` as `(n)` where that is wanted: MLServer has no `(n)`."""
         if rank == 1 and len(self.shape) == 2 and self.shape[1] == 1:
-            return [row[0] for row in self.values]
+            return self.values[:, 0] if self.is_array else [row[0] for row in self.values]
         return self.values
 
 
-def tensors_of(request: Any) -> list[Tensor]:
+def tensors_of(request: Any, blobs: Blobs) -> list[Tensor]:
     """Gives the tensors of a request of the Open Inference Protocol.
+
+    Args:
+        request: Its JSON.
+        blobs: The elements that stand behind it.
 
     Raises:
         Refused: It is none.
@@ -69,13 +95,14 @@ def tensors_of(request: Any) -> list[Tensor]:
     inputs = request.get("inputs") if isinstance(request, dict) else None
     if not isinstance(inputs, list) or not inputs:
         raise Refused(400, "inputs: a list of tensors is missing")
-    found = [_tensor(one, number) for number, one in enumerate(inputs)]
+    found = [_tensor(one, number, blobs) for number, one in enumerate(inputs)]
+    blobs.finish()
     if len({tensor.name for tensor in found}) < len(found):
         raise Refused(400, "inputs: two tensors have one name")
     return found
 
 
-def _tensor(given: Any, number: int) -> Tensor:
+def _tensor(given: Any, number: int, blobs: Blobs) -> Tensor:
     place = f"inputs.{number}"
     if not isinstance(given, dict):
         raise Refused(400, f"{place}: a tensor is an object")
@@ -86,19 +113,22 @@ def _tensor(given: Any, number: int) -> Tensor:
         raise Refused(400, f"{place}.datatype: none that the protocol has")
     if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_length, shape)):
         raise Refused(400, f"{place}.shape: a list of lengths is missing")
-    if "data" not in given:
-        raise Refused(400, f"{place}.data: it is missing; binary data is not taken")
-    flat = _flat(given["data"])
-    size = 1
-    for length in shape:
-        size *= length
-    if len(flat) != size:
-        raise Refused(400, f"{place}.data: {len(flat)} elements for {size} of its shape")
+    size = math.prod(shape)
     parameters = given.get("parameters")
-    content = parameters.get("content_type") if isinstance(parameters, dict) else None
-    if content == "pd_json":
-        flat = [_from_json(element, place) for element in flat]
-    return Tensor(name, tuple(shape), _nested(flat, shape))
+    parameters = parameters if isinstance(parameters, dict) else {}
+    if ("data" in given) == ("binary_data_size" in parameters):
+        raise Refused(400, f"{place}.data: it is missing, or binary_data_size is; one is needed")
+    if "data" in given:
+        elements: Any = _flat(given["data"])
+        if len(elements) != size:
+            raise Refused(400, f"{place}.data: {len(elements)} elements for {size} of its shape")
+    else:
+        elements = blobs.take(parameters, datatype, size, place)
+    if isinstance(elements, np.ndarray):
+        return Tensor(name, tuple(shape), elements.reshape(shape))
+    if parameters.get("content_type") == "pd_json":
+        elements = [_from_json(element, place) for element in elements]
+    return Tensor(name, tuple(shape), _nested(elements, shape))
 
 
 def _is_length(value: Any) -> bool:
@@ -216,8 +246,7 @@ class Form(NamedTuple):
 
     def _rows(self, tensors: list[Tensor]) -> list[Any]:
         first = tensors[0]
-        whole = len(first.shape) == 2 and first.shape[1] == len(self.names)
-        if len(tensors) == 1 and whole and first.name not in self.names:
+        if len(tensors) == 1 and first.is_table(self.names):
             columns = [list(column) for column in zip(*first.values, strict=True)]
             names = list(self.names)
         else:
@@ -268,51 +297,76 @@ def _whole(column: list[Any], kind: str) -> list[Any]:
 # --- answers to tensors --------------------------------------------------------------------------
 
 
-def outputs_of(raw: Any, plain: Any) -> tuple[list[dict[str, Any]], str]:
+class Output(NamedTuple):
+    """A tensor of an answer.
+
+    Attributes:
+        name: Its name.
+        datatype: The protocol's name of its type.
+        shape: Its shape.
+        content: Its content type.
+        values: Its elements: an array of numbers or booleans, or a list of JSON's values.
+        rank: How many dimensions the model's answer has; of one dimension the codecs know none.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    content: str
+    values: Any
+    rank: int
+
+    def told(self, in_binary: bool) -> tuple[dict[str, Any], bytes]:
+        """Gives its JSON, and the bytes behind it; none where they stand in the JSON."""
+        parameters: dict[str, Any] = {"content_type": self.content}
+        blob = blob_of(self.datatype, self.values) if in_binary else None
+        told = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        if in_binary:
+            parameters["rank"] = self.rank
+        if blob is not None:
+            return {**told, "parameters": {**parameters, "binary_data_size": len(blob)}}, blob
+        values = _flat(plain(self.values)) if isinstance(self.values, np.ndarray) else self.values
+        return {**told, "parameters": parameters, "data": values}, b""
+
+
+def outputs_of(raw: Any) -> tuple[list[Output], str]:
     """Gives an answer as tensors, and the content type of the whole.
 
     Args:
-        raw: What the model answered: it has the types.
-        plain: The same as plain JSON: it has the values.
+        raw: What the model answered.
+
+    Raises:
+        TypeError: It holds something that has no JSON form.
     """
-    if isinstance(raw, pd.DataFrame) and isinstance(plain, list):
-        names = [str(name) for name in raw.columns]
-        columns = [[row[name] for row in plain] for name in names]
-        kinds = [raw.iloc[:, number] for number in range(raw.shape[1])]
-        columns_of = zip(names, kinds, columns, strict=True)
-        return [_output(name, kind, values) for name, kind, values in columns_of], "pd"
-    if isinstance(raw, dict) and isinstance(plain, dict) and plain:
-        return [_array(str(name), raw[name], plain[str(name)]) for name in raw], "np"
-    return [_array("output-1", raw, plain)], "np"
+    if isinstance(raw, pd.DataFrame):
+        columns = (raw.iloc[:, number] for number in range(raw.shape[1]))
+        return [_output(str(one.name), one) for one in columns], "pd"
+    if isinstance(raw, dict) and raw:
+        return [_output(str(name), one) for name, one in raw.items()], "np"
+    return [_output("output-1", raw)], "np"
 
 
-def _array(name: str, raw: Any, plain: Any) -> dict[str, Any]:
-    values = plain if isinstance(plain, list) else [plain]
-    if isinstance(raw, np.ndarray) and raw.ndim > 1:
-        datatype = "BYTES" if raw.dtype.kind == "U" else DATATYPES.get(raw.dtype.name)
-        if datatype:
-            return {
-                "name": name,
-                "datatype": datatype,
-                "shape": list(raw.shape),
-                "parameters": {"content_type": "np"},
-                "data": _flat(values),
-            }
-    return _output(name, raw, values)
-
-
-def _output(name: str, raw: Any, values: list[Any]) -> dict[str, Any]:
-    """Gives a tensor of one column."""
+def _output(name: str, raw: Any) -> Output:
+    array = raw.to_numpy() if isinstance(raw, pd.Series) else raw
+    if _is_of_numbers(raw):
+        shape = (len(array), 1) if array.ndim == 1 else array.shape
+        return Output(name, DATATYPES[array.dtype.name], shape, "np", array, array.ndim)
+    values = plain(raw)
+    rank = getattr(raw, "ndim", int(isinstance(values, list)))
+    values = values if isinstance(values, list) else [values]
+    if isinstance(raw, np.ndarray) and raw.ndim > 1 and raw.dtype.kind == "U":
+        return Output(name, "BYTES", raw.shape, "np", _flat(values), rank)
     datatype, content = _kind(raw, values)
     if content == "pd_json":
         values = [json.dumps(value) for value in values]
-    return {
-        "name": name,
-        "datatype": datatype,
-        "shape": [len(values), 1],
-        "parameters": {"content_type": content},
-        "data": values,
-    }
+    return Output(name, datatype, (len(values), 1), content, values, rank)
+
+
+def _is_of_numbers(raw: Any) -> bool:
+    """Says whether an answer is an array, or a column, of numbers or booleans alone."""
+    if not isinstance(raw, (np.ndarray, pd.Series)) or isinstance(raw, np.ma.MaskedArray):
+        return False
+    return bool(isinstance(raw.dtype, np.dtype) and raw.ndim and raw.dtype.name in DATATYPES)
 
 
 def _kind(raw: Any, values: list[Any]) -> tuple[str, str]:

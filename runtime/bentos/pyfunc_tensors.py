@@ -55,6 +55,22 @@ def _array(dtype: str, shape: tuple[int, ...], value: Any) -> np.ndarray:
         raise ValueError(f"a value does not fit into {wanted.name}") from None
 
 
+def array_as(dtype: str, shape: tuple[int, ...], given: np.ndarray) -> np.ndarray:
+    """Gives an array of numbers or booleans as one of a dtype and a shape.
+
+    It takes what nested lists of the same values would be taken for.
+
+    Raises:
+        ValueError: It does not fit, or that is not clear at once.
+    """
+    wanted = np.dtype(dtype)
+    _check_shape(given.shape, shape)
+    if wanted.kind not in "biuf" or given.dtype.kind not in _NUMPY_KINDS[wanted.kind]:
+        raise ValueError(f"{given.dtype.name} is not {wanted.name}")
+    _check_elements(given, given, wanted)
+    return _converted(given, wanted)
+
+
 def _objects(shape: tuple[int, ...], value: Any) -> np.ndarray:
     """Gives values as they are, and where there is one free dimension of any shape, as MLflow."""
     array = np.array(value, dtype=object)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,13 +77,13 @@ class Served:
         asked = f"{request.place} ({request.label})"
         return self._answered(asked, request.method, request.path, body, headers)
 
-    def post(self, path: str, body: bytes) -> HttpAnswer:
-        """Send JSON to a path.
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """Send JSON to a path, or what the headers say that it is.
 
         Raises:
             BentoError: No whole answer comes.
         """
-        return self._answered(path, "POST", path, body, {})
+        return self._answered(path, "POST", path, body, dict(headers or {}))
 
     def _answered(
         self, asked: str, method: str, path: str, body: bytes | None, headers: dict[str, str]

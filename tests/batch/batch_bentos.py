@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -89,9 +90,9 @@ class Credit:
 """
 
 
-def kinds_bento(folder: Path) -> Bento:
+def kinds_bento(folder: Path, columns: Any = COLUMNS) -> Bento:
     """A bento whose model tells what reached it, and answers in every form."""
-    model = small_model(folder / "kinds", KINDS, inputs=COLUMNS, outputs=None, example=None)
+    model = small_model(folder / "kinds", KINDS, inputs=columns, outputs=None, example=None)
     mlmodel = model.directory / "MLmodel"
     params = json.dumps(json.dumps(PARAMS))
     mlmodel.write_text(mlmodel.read_text() + f"  params: {params}\n")

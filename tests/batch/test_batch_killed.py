@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def start(own: Bento, table: Path, to: Path, temporary: Path) -> int:
     process = os.fork()
     if process:
         return process
-    os.environ["TMPDIR"] = str(temporary)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     try:
         predict_batch(own, str(table), str(to), OPTIONS, shards=6, workers=2)
         os._exit(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import packed_models as samples
 import pytest
-from conversations import JSON, Ask
+from conversations import Ask
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
@@ -181,9 +181,6 @@ def test_what_is_wrong_is_a_400_in_a_sentence(columns: Any, talk: Any) -> None:
     assert told["shape"] == "inputs.0.data: 2 elements for 3 of its shape"
     v1 = talk(columns, *map(predict, ({}, {"instances": 1, "inputs": 1}, {"instances": []}, 5)))
     assert v1.statuses == [400] * 4
-    binary = {**JSON, "inference-header-content-length": "10"}
-    asked = Ask(infer(*TENSORS).body, path="/v2/models/columns/infer", headers=binary)
-    assert talk(columns, asked).statuses == [415]
 
 
 def test_metadata_tell_signature_version_and_digest(columns: Any, talk: Any) -> None:
