@@ -146,6 +146,11 @@ def test_secrets_that_a_program_was_given_do_not_come_back(tmp_path: Path) -> No
         ("lines\n\tstay\n", "lines\n\tstay\n"),
         ("https://user:pass@host/x", "https://***@host/x"),
         ("\x9b31m", " 31m"),
+        (
+            "got 'https://h/x.tar?a=1&X-Amz-Signature=0f&b=2' (403)",
+            "got 'https://h/x.tar?***' (403)",
+        ),
+        ("https://h/x?page=2&q=sig", "https://h/x?page=2&q=sig"),
     ],
 )
 def test_what_is_shown_is_clean(said: str, shown: str) -> None:
