@@ -19,7 +19,7 @@ from uv import find_uv_bin
 from kfp_bento.runtime.bentos import build_bento
 from kfp_bento.runtime.models import load_model
 from kfp_bento.runtime.proof import golden_answers
-from kfp_bento.runtime.scan import scan_model
+from kfp_bento.runtime.scan import scan_models
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.proof import Golden
@@ -72,7 +72,7 @@ def proven(flavor: str, folder: Path) -> Golden:
     save(flavor, path)
     models = [load_model(path)]
     # What runs code by design is told, and nothing else is.
-    assert scan_model(models[0], policy="enforce").passed == (flavor not in WITH_CODE)
+    assert scan_models(models, policy="enforce").passed == (flavor not in WITH_CODE)
     bento = build_bento(models, folder / "bento")
     return golden_answers(bento, models)
 
