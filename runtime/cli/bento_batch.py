@@ -20,7 +20,7 @@ app = typer.Typer()
 _FORMATS = "csv, parquet or jsonl"
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento bento predict ./bento wine.csv --to ./scored")
 def predict(
     bento_directory: Annotated[Path, typer.Argument(metavar="DIR", help="The bento's folder.")],
     table: Annotated[

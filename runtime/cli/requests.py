@@ -20,7 +20,7 @@ def _group() -> None:
     """Golden requests: what a bento is asked."""
 
 
-@app.command()
+@app.command(epilog="Example: kfp-bento requests record http://localhost:3000 --to requests.yaml")
 def record(
     url: Annotated[str, typer.Argument(metavar="URL", help="A running service.")],
     to: Annotated[

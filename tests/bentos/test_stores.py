@@ -19,6 +19,7 @@ from sample_bentos import write_bento
 from servers import S3Server
 
 from kfp_bento.runtime.bentos import (
+    ImportOptions,
     StoredBento,
     chosen_bentos,
     describe_bento,
@@ -32,7 +33,7 @@ from kfp_bento.runtime.bentos import (
     require_unused,
 )
 from kfp_bento.runtime.bentos.stored_bento import BentoFacts, facts_of_object, recorded_facts
-from kfp_bento.runtime.errors import BentoError, InvalidInput
+from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
 
 FORMATS = ("bento", "tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
@@ -284,13 +285,16 @@ def test_a_bento_is_opened_wherever_it_is(
     with opened_bento(str(built / "exports" / "echo.zip")) as bento:
         assert (bento.tag, bento.directory.is_relative_to(tmp_path)) == ("echo:v1", True)
     assert list(tmp_path.iterdir()) == []
-    for source in ("echo:v9", "beer", "beer:latest"):
-        with pytest.raises(BentoError, match="nor a bento of that tag"), opened_bento(source):
+    for source in ("echo:v9", "beer:latest"):
+        with pytest.raises(InvalidInput, match="has no bento"), opened_bento(source):
             pass
+    with pytest.raises(KfpBentoError), opened_bento("beer"):
+        pass
 
 
 def test_a_description_tells_what_a_bento_is(built: Path, tmp_path: Path) -> None:
-    bento = import_bento(str(built / "exports" / "echo.tar"), tmp_path / "bento")
+    archive = str(built / "exports" / "echo.tar")
+    bento = import_bento(archive, tmp_path / "bento", ImportOptions(lock=False))
     described = describe_bento(bento)
     assert [(one.path, one.name) for one in described.routes] == [("/echo", "echo")]
     assert described.size > 256_000

@@ -39,7 +39,7 @@ def script(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["bento", "pr"], ["prune"]),
+        (["bento", "pru"], ["prune"]),
         (["bento", "export", "--for"], ["--format"]),
     ],
 )
