@@ -11,6 +11,7 @@ import pytest
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import ModelVersion, load_models, models_record, pull_models
 from kfp_bento.runtime.models import pull as pull_module
+from kfp_bento.runtime.models import source_files
 from kfp_bento.runtime.models.sources import read_entries
 
 
@@ -76,13 +77,13 @@ def test_the_name_in_the_bento_is_the_one_that_was_chosen(pulled: list[ModelVers
 def test_all_aliases_are_resolved_before_anything_is_downloaded(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, downloads: list[str]
 ) -> None:
-    real = pull_module.list_files
+    real = source_files.list_files
 
     def move_then_list(repository: Any) -> Any:
         client.set_registered_model_alias("fraud", "prod", "2")
         return real(repository)
 
-    monkeypatch.setattr(pull_module, "list_files", move_then_list)
+    monkeypatch.setattr(source_files, "list_files", move_then_list)
     try:
         models = pull_models(["models:/Risk Score/1", "models:/fraud@prod"], tmp_path / "models")
     finally:
