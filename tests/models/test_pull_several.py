@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
-from kfp_bento.runtime.models import ModelVersion, load_models, models_record, pull_models
+from kfp_bento.runtime.models import (
+    ModelVersion,
+    load_models,
+    models_record,
+    pull_models,
+    source_files,
+)
 from kfp_bento.runtime.models import pull as pull_module
-from kfp_bento.runtime.models import source_files
 from kfp_bento.runtime.models.sources import read_entries
 
 
