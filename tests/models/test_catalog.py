@@ -48,6 +48,7 @@ def test_the_command_lists_them(crowd: list[str], mlflow_server: str) -> None:
     assert found["crowd-0"] == {"name": "crowd-0", "latest_version": None, "aliases": {}}
 
 
+@pytest.mark.slow
 def test_a_model_is_looked_at_without_its_weights(
     mlflow_server: str, wine_model: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
