@@ -47,7 +47,9 @@ _LISTS = ("requirements.lock.txt", "requirements.txt")
 
 _LIMIT = 16 << 20
 _SMALL = 1 << 20
-_PYPI = re.compile(r"https://pypi\.org/simple/?")
+_PUBLIC = re.compile(r"https://pypi\.[a-z]+/simple/?")
+"""The index that BentoML writes down where none was chosen."""
+
 _INDEX = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= \t]+(\S+)")
 _ACCOUNT = re.compile(r"://([^/\s@]+@)")
 _INSIDE = re.compile(r"(?:\./)?wheels/([A-Za-z0-9][^\s/;]*)")
@@ -190,7 +192,7 @@ def _listed(directory: Path, indexes: bool) -> _Listed:
         option = _INDEX.fullmatch(line)
         if inside:
             wheels.append(_inside(directory, inside[1]))
-        elif option and _PYPI.fullmatch(option[2]):
+        elif option and _PUBLIC.fullmatch(option[2]):
             continue  # which index stands for it is configured where the bento is taken in
         elif option and not indexes:
             notes.append(f"Left out: the bento's own {option[1]}.")
