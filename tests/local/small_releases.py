@@ -48,6 +48,7 @@ def write_small_bento(
     (directory / "env" / "docker").mkdir(parents=True)
     (directory / "env" / "python").mkdir()
     (directory / "src").mkdir()
+    (directory / "src" / "service.py").write_text("")
     facts = [f"name: {name}", f"version: {version}", "service: service:Wine", "models: []"]
     facts += ["docker: {python_version: '3.11'}", "bentoml_version: 1.4.39", ""]
     (directory / "bento.yaml").write_text("\n".join(facts))

@@ -50,7 +50,8 @@ def test_all_pages_of_the_registry_are_read(
 
 def test_the_command_lists_them(crowd: list[str], mlflow_server: str) -> None:
     shown = kfp_bento_here("model", "list", "--tracking-uri", mlflow_server).stdout
-    assert ["wine", "1", "champion", "->", "1"] in [line.split() for line in shown.splitlines()]
+    told = next(line for line in shown.splitlines() if line.split()[:2] == ["wine", "1"])
+    assert all(f"{alias} -> {version}" in told for alias, version in aliases("wine").items())
     done = kfp_bento_here("model", "list", "--tracking-uri", mlflow_server, "--json")
     found = {one["name"]: one for one in json.loads(done.stdout)}
     assert found["wine"]["latest_version"] == "1"
