@@ -2,24 +2,13 @@
 
 from kfp import dsl
 
-from kfp_bento.components import (
-    build_bento,
-    build_image,
-    compare_predictions,
-    deploy_bento,
-    promote_model,
-    pull_model,
-    scan_model,
-    smoke_test,
-)
+from kfp_bento.components import build_image, deploy_bento
 from kfp_bento.pipelines.credentials import (
-    with_mlflow_credentials,
     with_package_index,
     with_record_key,
     with_registry_credentials,
-    with_service_token,
-    with_storage_credentials,
 )
+from kfp_bento.pipelines.steps import built_bento, checked_release, promoted_models, scanned_models
 
 
 def serve_with(deploy, *, name: str):
@@ -136,17 +125,18 @@ def serve_with(deploy, *, name: str):
             check_absolute_tolerance: Allowed absolute difference between served and expected.
             check_timeout_seconds: How long to wait for readiness.
         """
-        pulled = pull_model(model_uris=model_uris, tracking_uri=mlflow_tracking_uri)
-        pulled.set_caching_options(False)  # an alias must be looked up anew in every run
-        with_mlflow_credentials(pulled, mlflow_secret)
-        with_record_key(pulled, record_secret)
+        models, verdict = scanned_models(
+            model_uris=model_uris,
+            tracking_uri=mlflow_tracking_uri,
+            mlflow_secret=mlflow_secret,
+            scan_policy=scan_policy,
+            scan_allow=scan_allow,
+            record_secret=record_secret,
+        )
 
-        scanned = scan_model(models=pulled.outputs["models"], policy=scan_policy, allow=scan_allow)
-        with_record_key(scanned, record_secret)
-
-        bento = build_bento(
-            models=pulled.outputs["models"],
-            scan_verdict=scanned.outputs["verdict"],
+        bento = built_bento(
+            models=models,
+            scan_verdict=verdict,
             bento_name=bento_name,
             service=bento_service,
             allow_sources=allow_sources,
@@ -157,10 +147,10 @@ def serve_with(deploy, *, name: str):
             relative_tolerance=check_relative_tolerance,
             absolute_tolerance=check_absolute_tolerance,
             options=bento_options,
+            index_secret=index_secret,
+            storage_secret=storage_secret,
+            record_secret=record_secret,
         )
-        with_record_key(bento, record_secret)
-        with_package_index(bento, index_secret)
-        with_storage_credentials(bento, storage_secret)
 
         image = build_image(
             bento=bento.outputs["bento"],
@@ -192,35 +182,23 @@ def serve_with(deploy, *, name: str):
         release.set_caching_options(False)
         with_record_key(release, record_secret)
 
-        smoke = smoke_test(
+        reports = checked_release(
             url=release.outputs["url"],
             golden=bento.outputs["golden"],
             timeout_seconds=check_timeout_seconds,
+            record_secret=record_secret,
+            token_secret=service_token_secret,
         )
-        smoke.set_caching_options(False)
-        with_record_key(smoke, record_secret)
-        with_service_token(smoke, service_token_secret)
 
-        comparison = compare_predictions(
-            url=release.outputs["url"],
-            golden=bento.outputs["golden"],
-        )
-        comparison.set_caching_options(False)
-        with_record_key(comparison, record_secret)
-        with_service_token(comparison, service_token_secret)
-        comparison.after(smoke)
-
-        promoted = promote_model(
-            models=pulled.outputs["models"],
-            smoke_report=smoke.outputs["report"],
-            comparison_report=comparison.outputs["report"],
+        promoted_models(
+            models=models,
+            reports=reports,
             alias=promote_alias,
             image=image.outputs["image"],
             tracking_uri=mlflow_tracking_uri,
+            mlflow_secret=mlflow_secret,
+            record_secret=record_secret,
         )
-        promoted.set_caching_options(False)
-        with_mlflow_credentials(promoted, mlflow_secret)
-        with_record_key(promoted, record_secret)
 
     return serve
 

@@ -2,20 +2,13 @@
 
 from kfp import dsl
 
-from kfp_bento.components import (
-    build_bento,
-    build_image,
-    compare_predictions,
-    deploy_bento,
-    smoke_test,
-)
+from kfp_bento.components import build_image, deploy_bento
 from kfp_bento.pipelines.credentials import (
     with_package_index,
     with_record_key,
     with_registry_credentials,
-    with_service_token,
-    with_storage_credentials,
 )
+from kfp_bento.pipelines.steps import built_bento, checked_release
 
 
 @dsl.pipeline(name="serve-service")
@@ -97,7 +90,7 @@ def serve_service(
         check_absolute_tolerance: Allowed absolute difference between served and expected.
         check_timeout_seconds: How long to wait for readiness.
     """
-    bento = build_bento(
+    bento = built_bento(
         service=bento_service,
         bento_name=bento_name,
         allow_sources=allow_sources,
@@ -108,11 +101,11 @@ def serve_service(
         relative_tolerance=check_relative_tolerance,
         absolute_tolerance=check_absolute_tolerance,
         options=bento_options,
+        index_secret=index_secret,
+        storage_secret=storage_secret,
+        record_secret=record_secret,
     )
     bento.set_caching_options(False)  # what is at an address may have become something else
-    with_record_key(bento, record_secret)
-    with_package_index(bento, index_secret)
-    with_storage_credentials(bento, storage_secret)
 
     image = build_image(
         bento=bento.outputs["bento"],
@@ -144,17 +137,10 @@ def serve_service(
     release.set_caching_options(False)
     with_record_key(release, record_secret)
 
-    smoke = smoke_test(
+    checked_release(
         url=release.outputs["url"],
         golden=bento.outputs["golden"],
         timeout_seconds=check_timeout_seconds,
+        record_secret=record_secret,
+        token_secret=service_token_secret,
     )
-    smoke.set_caching_options(False)
-    with_record_key(smoke, record_secret)
-    with_service_token(smoke, service_token_secret)
-
-    comparison = compare_predictions(url=release.outputs["url"], golden=bento.outputs["golden"])
-    comparison.set_caching_options(False)
-    with_record_key(comparison, record_secret)
-    with_service_token(comparison, service_token_secret)
-    comparison.after(smoke)
