@@ -15,6 +15,7 @@ from kfp_bento.runtime.cli import (
     bento_batch,
     bento_serve,
     bento_store,
+    check,
     deploy,
     image,
     image_documents,
@@ -80,6 +81,7 @@ bento.app.add_typer(bento_batch.app)
 bento.app.add_typer(bento_store.app)
 bento.app.add_typer(bento_serve.app)
 app.add_typer(bento.app, name="bento")
+app.add_typer(check.app, name="check")
 app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")

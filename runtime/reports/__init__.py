@@ -17,7 +17,7 @@ from kfp_bento.runtime.reports.summaries import (
     promotion_summary,
     scan_summary,
 )
-from kfp_bento.runtime.reports.wording import human_bytes
+from kfp_bento.runtime.reports.wording import human_bytes, measures
 
 __all__ = [
     "check_metrics",
@@ -26,6 +26,7 @@ __all__ = [
     "human_bytes",
     "image_metrics",
     "image_summary",
+    "measures",
     "promotion_summary",
     "run_report",
     "scan_summary",
