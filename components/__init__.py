@@ -2,8 +2,9 @@
 
 from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
+from kfp_bento.components.check_release import check_release
 from kfp_bento.components.collect_batch import collect_batch
-from kfp_bento.components.compare_predictions import compare_predictions
+from kfp_bento.components.confirm_release import confirm_release
 from kfp_bento.components.deploy_bento import deploy_bento
 from kfp_bento.components.export_bento import export_bento
 from kfp_bento.components.import_bento import import_bento
@@ -14,14 +15,15 @@ from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
 from kfp_bento.components.roll_back import roll_back
 from kfp_bento.components.scan_model import scan_model
-from kfp_bento.components.smoke_test import smoke_test
+from kfp_bento.components.settle_run import settle_run
 from kfp_bento.components.train_wine_model import train_wine_model
 
 __all__ = [
     "build_bento",
     "build_image",
+    "check_release",
     "collect_batch",
-    "compare_predictions",
+    "confirm_release",
     "deploy_bento",
     "export_bento",
     "import_bento",
@@ -32,6 +34,6 @@ __all__ = [
     "pull_model",
     "roll_back",
     "scan_model",
-    "smoke_test",
+    "settle_run",
     "train_wine_model",
 ]

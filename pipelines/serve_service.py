@@ -8,7 +8,13 @@ from kfp_bento.pipelines.credentials import (
     with_record_key,
     with_registry_credentials,
 )
-from kfp_bento.pipelines.steps import built_bento, checked_release
+from kfp_bento.pipelines.steps import (
+    RUN,
+    built_bento,
+    checked_release,
+    confirmed_release,
+    settled_at_the_end,
+)
 
 
 @dsl.pipeline(name="serve-service")
@@ -44,6 +50,8 @@ def serve_service(
     check_relative_tolerance: float = 1e-6,
     check_absolute_tolerance: float = 1e-9,
     check_timeout_seconds: int = 300,
+    check_gates: dict = {},  # noqa: B006
+    check_required: list = ["smoke", "replay"],  # noqa: B006
 ):
     """Build bento and image of a service of your own, deploy, check what is served.
 
@@ -89,58 +97,79 @@ def serve_service(
         check_relative_tolerance: Allowed relative difference between served and expected.
         check_absolute_tolerance: Allowed absolute difference between served and expected.
         check_timeout_seconds: How long to wait for readiness.
+        check_gates: Further checks of the release by name, each with its options, for example
+            {"load": {"users": 10}}; see check_release.
+        check_required: Checks without which the release is not kept: smoke, replay, or the
+            name of a gate.
     """
-    bento = built_bento(
-        service=bento_service,
-        bento_name=bento_name,
-        allow_sources=allow_sources,
-        python_version=bento_python_version,
-        extra_requirements=bento_requirements,
-        verify=bento_verify,
-        requests=bento_requests,
-        relative_tolerance=check_relative_tolerance,
-        absolute_tolerance=check_absolute_tolerance,
-        options=bento_options,
-        index_secret=index_secret,
-        storage_secret=storage_secret,
-        record_secret=record_secret,
-    )
-    bento.set_caching_options(False)  # what is at an address may have become something else
-
-    image = build_image(
-        bento=bento.outputs["bento"],
-        destination=image_destination,
-        base=image_base,
-        platform=image_platform,
-        cache_repository=image_cache_repository,
-    )
-    with_registry_credentials(image, image_secret)
-    with_package_index(image, index_secret)
-    with_record_key(image, record_secret)
-
-    release = deploy_bento(
+    with settled_at_the_end(
         target=deploy_target,
-        image=image.outputs["image"],
-        image_location=image.outputs["location"],
-        bento=bento.outputs["bento"],
-        mode=deploy_mode,
-        name=deploy_name,
         namespace=deploy_namespace,
-        resources=deploy_resources,
-        autoscaling=deploy_autoscaling,
-        envs=deploy_envs,
-        image_pull_secrets=deploy_image_pull_secrets,
-        options=deploy_options,
-        wait_seconds=deploy_wait_seconds,
-        roll_back_on_failure=deploy_roll_back_on_failure,
-    )
-    release.set_caching_options(False)
-    with_record_key(release, record_secret)
-
-    checked_release(
-        url=release.outputs["url"],
-        golden=bento.outputs["golden"],
-        timeout_seconds=check_timeout_seconds,
+        mode=deploy_mode,
         record_secret=record_secret,
-        token_secret=service_token_secret,
-    )
+    ):
+        bento = built_bento(
+            service=bento_service,
+            bento_name=bento_name,
+            allow_sources=allow_sources,
+            python_version=bento_python_version,
+            extra_requirements=bento_requirements,
+            verify=bento_verify,
+            requests=bento_requests,
+            relative_tolerance=check_relative_tolerance,
+            absolute_tolerance=check_absolute_tolerance,
+            options=bento_options,
+            index_secret=index_secret,
+            storage_secret=storage_secret,
+            record_secret=record_secret,
+        )
+        bento.set_caching_options(False)  # what is at an address may have become something else
+
+        image = build_image(
+            bento=bento.outputs["bento"],
+            destination=image_destination,
+            base=image_base,
+            platform=image_platform,
+            cache_repository=image_cache_repository,
+        )
+        with_registry_credentials(image, image_secret)
+        with_package_index(image, index_secret)
+        with_record_key(image, record_secret)
+
+        release = deploy_bento(
+            target=deploy_target,
+            image=image.outputs["image"],
+            image_location=image.outputs["location"],
+            bento=bento.outputs["bento"],
+            mode=deploy_mode,
+            name=deploy_name,
+            namespace=deploy_namespace,
+            resources=deploy_resources,
+            autoscaling=deploy_autoscaling,
+            envs=deploy_envs,
+            image_pull_secrets=deploy_image_pull_secrets,
+            options=deploy_options,
+            wait_seconds=deploy_wait_seconds,
+            roll_back_on_failure=deploy_roll_back_on_failure,
+            run=RUN,
+            fail_at_once=False,
+        )
+        release.set_caching_options(False)
+        with_record_key(release, record_secret)
+
+        checked = checked_release(
+            release=release.outputs["release"],
+            golden=bento.outputs["golden"],
+            gates=check_gates,
+            ready_seconds=check_timeout_seconds,
+            wait_seconds=deploy_wait_seconds,
+            record_secret=record_secret,
+            token_secret=service_token_secret,
+        )
+
+        confirmed_release(
+            reports=checked.outputs["reports"],
+            required=check_required,
+            wait_seconds=deploy_wait_seconds,
+            record_secret=record_secret,
+        )

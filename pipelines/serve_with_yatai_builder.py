@@ -4,7 +4,14 @@ from kfp import dsl
 
 from kfp_bento.components import deploy_bento, export_bento
 from kfp_bento.pipelines.credentials import with_record_key, with_storage_credentials
-from kfp_bento.pipelines.steps import built_bento, checked_release, promoted_models, scanned_models
+from kfp_bento.pipelines.steps import (
+    RUN,
+    built_bento,
+    checked_release,
+    promoted_models,
+    scanned_models,
+    settled_at_the_end,
+)
 
 
 def serve_with_builder(deploy, *, name: str):
@@ -55,6 +62,8 @@ def serve_with_builder(deploy, *, name: str):
         check_relative_tolerance: float = 1e-6,
         check_absolute_tolerance: float = 1e-9,
         check_timeout_seconds: int = 300,
+        check_gates: dict = {},  # noqa: B006
+        promote_required: list = ["smoke", "replay"],  # noqa: B006
     ):
         """Pull models, build a bento, have Yatai build and serve it, check that, move the alias.
 
@@ -113,77 +122,94 @@ def serve_with_builder(deploy, *, name: str):
             check_relative_tolerance: Allowed relative difference between served and expected.
             check_absolute_tolerance: Allowed absolute difference between served and expected.
             check_timeout_seconds: How long to wait for readiness.
+            check_gates: Further checks of the release by name, each with its options, for example
+                {"load": {"users": 10}}; see check_release.
+            promote_required: Checks without which the release is not kept: smoke, replay, or the
+                name of a gate.
         """
-        models, verdict = scanned_models(
-            model_uris=model_uris,
-            tracking_uri=mlflow_tracking_uri,
-            mlflow_secret=mlflow_secret,
-            scan_policy=scan_policy,
-            scan_allow=scan_allow,
-            record_secret=record_secret,
-        )
-
-        bento = built_bento(
-            models=models,
-            scan_verdict=verdict,
-            bento_name=bento_name,
-            service=bento_service,
-            allow_sources=allow_sources,
-            python_version=bento_python_version,
-            extra_requirements=bento_requirements,
-            verify=bento_verify,
-            requests=bento_requests,
-            relative_tolerance=check_relative_tolerance,
-            absolute_tolerance=check_absolute_tolerance,
-            options=bento_options,
-            index_secret=index_secret,
-            storage_secret=storage_secret,
-            record_secret=record_secret,
-        )
-
-        exported = export_bento(
-            bento=bento.outputs["bento"], uri=archive_uri, archive_format=archive_format
-        )
-        exported.set_caching_options(False)  # the archive may have been removed since
-        with_record_key(exported, record_secret)
-        with_storage_credentials(exported, storage_secret)
-
-        release = deploy(
+        with settled_at_the_end(
             target="bento-request",
-            image=image_destination,
-            archive=exported.outputs["location"],
-            bento=bento.outputs["bento"],
-            mode=deploy_mode,
-            name=deploy_name,
             namespace=deploy_namespace,
-            resources=deploy_resources,
-            autoscaling=deploy_autoscaling,
-            envs=deploy_envs,
-            options=deploy_options,
-            wait_seconds=deploy_wait_seconds,
-            roll_back_on_failure=deploy_roll_back_on_failure,
-        )
-        release.set_caching_options(False)
-        with_record_key(release, record_secret)
-        with_storage_credentials(release, storage_secret)
-
-        reports = checked_release(
-            url=release.outputs["url"],
-            golden=bento.outputs["golden"],
-            timeout_seconds=check_timeout_seconds,
-            record_secret=record_secret,
-            token_secret=service_token_secret,
-        )
-
-        promoted_models(
-            models=models,
-            reports=reports,
-            alias=promote_alias,
-            image=release.outputs["image"],
+            mode=deploy_mode,
             tracking_uri=mlflow_tracking_uri,
             mlflow_secret=mlflow_secret,
             record_secret=record_secret,
-        )
+        ):
+            models, verdict = scanned_models(
+                model_uris=model_uris,
+                tracking_uri=mlflow_tracking_uri,
+                mlflow_secret=mlflow_secret,
+                scan_policy=scan_policy,
+                scan_allow=scan_allow,
+                record_secret=record_secret,
+            )
+
+            bento = built_bento(
+                models=models,
+                scan_verdict=verdict,
+                bento_name=bento_name,
+                service=bento_service,
+                allow_sources=allow_sources,
+                python_version=bento_python_version,
+                extra_requirements=bento_requirements,
+                verify=bento_verify,
+                requests=bento_requests,
+                relative_tolerance=check_relative_tolerance,
+                absolute_tolerance=check_absolute_tolerance,
+                options=bento_options,
+                index_secret=index_secret,
+                storage_secret=storage_secret,
+                record_secret=record_secret,
+            )
+
+            exported = export_bento(
+                bento=bento.outputs["bento"], uri=archive_uri, archive_format=archive_format
+            )
+            exported.set_caching_options(False)  # the archive may have been removed since
+            with_record_key(exported, record_secret)
+            with_storage_credentials(exported, storage_secret)
+
+            release = deploy(
+                target="bento-request",
+                image=image_destination,
+                archive=exported.outputs["location"],
+                bento=bento.outputs["bento"],
+                mode=deploy_mode,
+                name=deploy_name,
+                namespace=deploy_namespace,
+                resources=deploy_resources,
+                autoscaling=deploy_autoscaling,
+                envs=deploy_envs,
+                options=deploy_options,
+                wait_seconds=deploy_wait_seconds,
+                roll_back_on_failure=deploy_roll_back_on_failure,
+                run=RUN,
+                fail_at_once=False,
+            )
+            release.set_caching_options(False)
+            with_record_key(release, record_secret)
+            with_storage_credentials(release, storage_secret)
+
+            checked = checked_release(
+                release=release.outputs["release"],
+                golden=bento.outputs["golden"],
+                gates=check_gates,
+                ready_seconds=check_timeout_seconds,
+                wait_seconds=deploy_wait_seconds,
+                record_secret=record_secret,
+                token_secret=service_token_secret,
+            )
+
+            promoted_models(
+                models=models,
+                reports=checked.outputs["reports"],
+                alias=promote_alias,
+                required=promote_required,
+                wait_seconds=deploy_wait_seconds,
+                tracking_uri=mlflow_tracking_uri,
+                mlflow_secret=mlflow_secret,
+                record_secret=record_secret,
+            )
 
     return serve
 

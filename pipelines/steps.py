@@ -4,11 +4,12 @@ from kfp import dsl
 
 from kfp_bento.components import (
     build_bento,
-    compare_predictions,
+    check_release,
+    confirm_release,
     promote_model,
     pull_model,
     scan_model,
-    smoke_test,
+    settle_run,
 )
 from kfp_bento.pipelines.credentials import (
     with_mlflow_credentials,
@@ -17,6 +18,8 @@ from kfp_bento.pipelines.credentials import (
     with_service_token,
     with_storage_credentials,
 )
+
+RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
 
 def scanned_models(
@@ -47,33 +50,64 @@ def built_bento(*, index_secret, storage_secret, record_secret, **inputs) -> dsl
     return bento
 
 
-def checked_release(*, url, golden, timeout_seconds, record_secret, token_secret) -> tuple:
-    """Ask what is served the golden requests, when it is ready.
+def settled_at_the_end(
+    *, target, namespace, mode, record_secret, tracking_uri="", mlflow_secret=None
+) -> dsl.ExitHandler:
+    """Give the block whose end settles what the run has left on trial, however it ends.
+
+    Without the Secret nothing is asked of MLflow, as where no alias moves.
+    """
+    settled = settle_run(
+        run=RUN, target=target, namespace=namespace, mode=mode, tracking_uri=tracking_uri
+    )
+    settled.set_caching_options(False)
+    if mlflow_secret is not None:
+        with_mlflow_credentials(settled, mlflow_secret)
+    with_record_key(settled, record_secret)
+    return dsl.ExitHandler(settled, name="serve")
+
+
+def checked_release(
+    *, release, golden, gates, ready_seconds, wait_seconds, record_secret, token_secret
+) -> dsl.PipelineTask:
+    """Check what is served: whether it is ready, its answers, and by further gates.
 
     Returns:
-        The reports of smoke_test and of compare_predictions.
+        The task, with the output `reports`.
     """
-    smoke = smoke_test(url=url, golden=golden, timeout_seconds=timeout_seconds)
-    comparison = compare_predictions(url=url, golden=golden).after(smoke)
-    for check in (smoke, comparison):
-        check.set_caching_options(False)
-        with_record_key(check, record_secret)
-        with_service_token(check, token_secret)
-    return smoke.outputs["report"], comparison.outputs["report"]
+    checked = check_release(
+        release=release,
+        golden=golden,
+        gates=gates,
+        ready_seconds=ready_seconds,
+        wait_seconds=wait_seconds,
+    )
+    checked.set_caching_options(False)
+    with_record_key(checked, record_secret)
+    with_service_token(checked, token_secret)
+    return checked
+
+
+def confirmed_release(*, reports, required, wait_seconds, record_secret) -> dsl.PipelineTask:
+    """Keep a release as the good one, if all checks passed."""
+    confirmed = confirm_release(reports=reports, required=required, wait_seconds=wait_seconds)
+    confirmed.set_caching_options(False)
+    with_record_key(confirmed, record_secret)
+    return confirmed
 
 
 def promoted_models(
-    *, models, reports, alias, image, tracking_uri, mlflow_secret, record_secret
+    *, models, reports, alias, required, tracking_uri, wait_seconds, mlflow_secret, record_secret
 ) -> dsl.PipelineTask:
-    """Move an alias on all models, if both reports passed."""
-    smoke, comparison = reports
+    """Keep a release as the good one and move an alias on all models, if all checks passed."""
     promoted = promote_model(
         models=models,
-        smoke_report=smoke,
-        comparison_report=comparison,
+        reports=reports,
         alias=alias,
-        image=image,
+        required=required,
         tracking_uri=tracking_uri,
+        run=RUN,
+        wait_seconds=wait_seconds,
     )
     promoted.set_caching_options(False)
     with_mlflow_credentials(promoted, mlflow_secret)

@@ -86,5 +86,9 @@ class PromotionError(KfpBentoError):
     """A promotion was refused or did not take effect."""
 
 
+class PromotionRefused(PromotionError):
+    """What was to be promoted must not be: trying again changes nothing."""
+
+
 class LocalRunError(KfpBentoError):
     """A pipeline step failed while running on this machine."""

@@ -41,6 +41,8 @@ class ApiServer:
     deleted: list[str] = field(default_factory=list)
     # Further kinds, by API version: plural -> kind.
     kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Annotations that came by merge patches.
+    noted: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def plurals(self) -> set[str]:
         return {plural for kinds in self.kinds.values() for plural in kinds}
@@ -102,12 +104,22 @@ class ApiServer:
         if refusal and not (refusal[0] == 409 and query.get("force") == "True"):
             return refusal
         key = f"{plural}/{name}"
+        others = self.noted.get(key, {})
         if "merge-patch" in content_type:
+            marks = (content.get("metadata") or {}).get("annotations") or {}
             content = _merged(self.objects.get(key, {}), content)
+            others = _merged(others, marks)
+        else:
+            # An apply leaves what another field manager has set.
+            metadata = content["metadata"]
+            annotations = {**others, **(metadata.get("annotations") or {})}
+            more = {"annotations": annotations} if annotations else {}
+            content = {**content, "metadata": {**metadata, **more}}
         if not trial:
             if self.objects.get(key) != content:
                 self.versions[key] = self.versions.get(key, 0) + 1
             self.objects[key] = content
+            self.noted[key] = others
         return 200, self.live(key, content)
 
     def live(self, key: str, content: dict[str, Any]) -> dict[str, Any]:

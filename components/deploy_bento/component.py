@@ -46,17 +46,20 @@ def deploy_bento(
     tolerated: list = [],  # noqa: B006
     unschedulable_seconds: int = 30,
     options: dict = {},  # noqa: B006
+    run: str = "",
+    fail_at_once: bool = True,
 ) -> NamedTuple("Outputs", [("url", str), ("name", str), ("image", str)]):
     """Serve an image, and wait until it does: by Yatai, by KServe or as a plain Deployment.
 
-    Switch caching off for this step: it acts outside the pipeline. Resources, tolerations, node
-    selector and affinity that are set on the task go to the served pods, not to the step's own;
-    not so where the component was loaded from its YAML, since KFP's loader forgets that.
+    What it brings out is on trial until promote_model or confirm_release has kept it as the good
+    one. Switch caching off for this step: it acts outside the pipeline. Resources, tolerations,
+    node selector and affinity that are set on the task go to the served pods, not to the step's
+    own; not so where the component was loaded from its YAML, since KFP's loader forgets that.
 
     Args:
         manifests: Directory with the rendered YAML, whatever the mode.
         release: The release as JSON, also in the artifact's metadata: target, name, namespace,
-            revision, URL, image.
+            revision, URL, image; for check_release.
         diff: What the release changes on the cluster, object by object.
         summary: The release: whether it serves, what changed, evidence of a failure.
         metrics: Seconds until it served, objects by what happened to them, rolled back or not.
@@ -82,12 +85,17 @@ def deploy_bento(
         image_pull_secrets: Names of image pull secrets in the namespace.
         wait_seconds: How long the release may take to serve, and as long again a roll back; 0
             applies it and does not wait.
-        roll_back_on_failure: Restore the last good release when this one does not serve.
+        roll_back_on_failure: Restore the last good release when this one does not serve; where
+            there was none of that name, take it away.
         force: Take over fields that another field manager owns.
         tolerated: Reasons of a wait that are no failure here, such as "DomainSuffix".
         unschedulable_seconds: How long the scheduler may find no node; more where an autoscaler
             has to bring one.
         options: All other options of the target, by name; another target's are refused.
+        run: The pipeline run, by which settle_run finds what it has left on trial:
+            dsl.PIPELINE_JOB_ID_PLACEHOLDER.
+        fail_at_once: Fail where the release does not serve. Otherwise the step ends well, so that
+            Kubeflow keeps what it found, and check_release and what follows it refuse the release.
 
     Returns:
         url: Where the release answers; empty when it was only rendered.
@@ -127,6 +135,7 @@ def deploy_bento(
             progress=reports.tell,
         ),
         roll_back_on_failure=roll_back_on_failure,
+        run=run,
         force=force,
     )
     reports.write_deployment(
@@ -139,5 +148,5 @@ def deploy_bento(
         metrics=metrics.metadata,
         request=bentos.sample_request(found),
     )
-    deployed.raise_if_failed()
+    deployed.raise_if_failed(at_once=fail_at_once)
     return (deployed.url, deployed.release.name, deployed.image)

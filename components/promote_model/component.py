@@ -14,45 +14,54 @@ from kfp import dsl
 )
 def promote_model(
     models: dsl.Input[dsl.Model],
-    smoke_report: dsl.Input[dsl.Artifact],
-    comparison_report: dsl.Input[dsl.Artifact],
+    reports: dsl.Input[dsl.Artifact],
     alias: str,
     record: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
-    image: str = "",
+    required: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     tracking_uri: str = "",
+    run: str = "",
+    why: str = "",
+    wait_seconds: int = 600,
 ) -> NamedTuple("Outputs", [("versions", dict)]):
-    """Set the alias on each model, after the checks and only if they passed: on all or on none.
+    """Keep a release as the good one and set the alias on its models: both, or neither.
 
-    Refuses when a check did not pass, when a report is about other models, and when the alias of
-    one moved since the models were resolved. Keeps each previous version as last known good and
-    writes a history tag on each version. Switch caching off for this step.
+    Refuses when a check did not pass or is missing, when a report is about other models, another
+    image or another release, and when the alias of a model moved since the models were resolved;
+    then the last good release comes back, and the run fails. Keeps each previous version as last
+    known good and writes a history tag on each version. Switch caching off for this step.
 
     Args:
         models: The models from pull_model.
-        smoke_report: Report of smoke_test.
-        comparison_report: Report of compare_predictions.
+        reports: The reports of check_release; they name the release.
         alias: The registry alias to move, for example prod; the same for all models.
         record: JSON record of the promotion: alias, and of each model version and previous version.
         summary: The promotion as Markdown.
-        image: The image that was checked, for the history tags.
+        required: Checks that there must be a report of: smoke, replay, or a gate's name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
+        run: The pipeline run, for the history: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
+        why: The reason, for the history.
+        wait_seconds: How long the last good release may take to serve when it comes back.
 
     Returns:
         versions: The version of each registered model that holds the alias now.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import checks, promotion, reports
-    from kfp_bento.runtime.models import load_given_models
+    from kfp_bento.runtime import checks, deployments, promotion
+    from kfp_bento.runtime import models as pulled
+    from kfp_bento.runtime import reports as written
 
-    promoted = promotion.promote_models(
-        load_given_models(models),
-        [checks.CheckReport.load(Path(r.path)) for r in (smoke_report, comparison_report)],
+    promoted = promotion.promote_release(
+        pulled.load_given_models(models),
+        checks.load_given_reports(reports),
         alias,
-        image=image,
+        required=required,
         tracking_uri=tracking_uri,
+        by=promotion.run_name(run),
+        why=why,
+        waiting=deployments.Waiting(wait_seconds, progress=written.tell),
     )
-    reports.write_json(promoted.to_dict(), Path(record.path))
-    reports.write_text(reports.promotion_summary(promoted), Path(summary.path))
+    written.write_json(promoted.to_dict(), Path(record.path))
+    written.write_text(written.promotion_summary(promoted), Path(summary.path))
     return (promoted.versions,)

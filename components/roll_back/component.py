@@ -19,18 +19,23 @@ def roll_back(
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
     namespace: str = "default",
+    alias: str = "",
+    tracking_uri: str = "",
     image: str = "",
     to_revision: str = "",
     wait_seconds: int = 600,
     force: bool = False,
     tolerated: list = [],  # noqa: B006 - KFP wants the default in the signature
     unschedulable_seconds: int = 30,
+    run: str = "",
+    why: str = "",
 ) -> NamedTuple("Outputs", [("image", str), ("revision", str)]):
-    """Restore a good release from what is recorded on its objects, and wait until it serves.
+    """Restore a good release from what is recorded on its objects, and let the alias follow.
 
-    From a release that failed it goes to the last good one, from a good one to the one before.
-    Nothing is applied that the target would not have rendered for this release.
-    Switch caching off for this step: it acts outside the pipeline.
+    The alias moves to the versions that the restored release serves, once it does. From a release
+    that failed it goes to the last good one, from a good one to the one before. Nothing is applied
+    that the target would not have rendered for this release. Switch caching off for this step: it
+    acts outside the pipeline.
 
     Args:
         name: Name of the release.
@@ -39,6 +44,8 @@ def roll_back(
         summary: What serves now, what changed, evidence of a failure.
         metrics: Objects by what happened to them, failed or not.
         namespace: Namespace of the release.
+        alias: Registry alias of its models; empty brings the endpoint back alone.
+        tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         image: The image to leave, by digest; where another one is applied by now, nothing
             changes, so that a retry goes no further back. Whatever is applied when empty.
         to_revision: A good revision that is on record; chosen as above when empty.
@@ -46,6 +53,8 @@ def roll_back(
         force: Take over fields that another field manager owns.
         tolerated: Reasons of a wait that are no failure here, such as "DomainSuffix".
         unschedulable_seconds: How long the scheduler may find no node.
+        run: The pipeline run, for the history: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
+        why: The reason, for the history.
 
     Returns:
         image: The image that serves now.
@@ -53,12 +62,16 @@ def roll_back(
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import deployments, reports
+    from kfp_bento.runtime import deployments, promotion, reports
 
-    rollout = deployments.roll_back(
+    back = promotion.roll_back_release(
         name,
         target=target,
         namespace=namespace,
+        alias=alias,
+        tracking_uri=tracking_uri,
+        by=promotion.run_name(run),
+        why=why,
         leaving=image,
         to=to_revision,
         waiting=deployments.Waiting(
@@ -71,11 +84,13 @@ def roll_back(
         before=reports.tell_diff,
     )
     reports.write_roll_back(
-        rollout,
+        back.rollout,
         name,
+        alias=alias,
+        models=back.models,
         diff=Path(diff.path),
         summary=Path(summary.path),
         metrics=metrics.metadata,
     )
-    rollout.raise_if_failed(name)
-    return (rollout.image, rollout.revision)
+    back.rollout.raise_if_failed(name)
+    return (back.rollout.image, back.rollout.revision)

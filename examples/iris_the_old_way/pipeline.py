@@ -4,10 +4,10 @@ from kfp import dsl
 
 from kfp_bento.components import (
     build_image,
-    compare_predictions,
+    check_release,
+    confirm_release,
     deploy_bento,
     import_bento,
-    smoke_test,
 )
 
 
@@ -30,6 +30,5 @@ def serve(
         bento=bento.outputs["bento"],
         mode=deploy_mode,
     )
-    smoke = smoke_test(url=release.outputs["url"], golden=bento.outputs["golden"])
-    comparison = compare_predictions(url=release.outputs["url"], golden=bento.outputs["golden"])
-    comparison.after(smoke)
+    checked = check_release(release=release.outputs["release"], golden=bento.outputs["golden"])
+    confirm_release(reports=checked.outputs["reports"])

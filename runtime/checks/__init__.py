@@ -6,12 +6,23 @@ A check that ran is a `CheckReport`, passed or not; one that could not run is a 
 from kfp_bento.runtime.checks.check_report import CheckReport
 from kfp_bento.runtime.checks.comparison import compare_predictions
 from kfp_bento.runtime.checks.recording import Recording, record_examples, recording_proxy
+from kfp_bento.runtime.checks.release_check import NAMES, check_release
+from kfp_bento.runtime.checks.release_reports import (
+    ReleaseReports,
+    given_report,
+    load_given_reports,
+)
 from kfp_bento.runtime.checks.smoke import smoke_test
 
 __all__ = [
+    "NAMES",
     "CheckReport",
     "Recording",
+    "ReleaseReports",
+    "check_release",
     "compare_predictions",
+    "given_report",
+    "load_given_reports",
     "record_examples",
     "recording_proxy",
     "smoke_test",

@@ -23,13 +23,15 @@ class CheckReport:
     """One check of one served model, carried out to the end.
 
     Attributes:
-        name: Which check: `smoke_test` or `compare_predictions`.
+        name: Which check, such as `smoke_test` or `compare_predictions`.
         passed: Whether what was checked holds.
         summary: One sentence for people.
         measures: Numbers by name; the unit is in the name. Always finite.
         evidence: Requests, answers and differences worth looking at, as JSON values.
         model_digests: `ModelVersion.digest` of the models the service was checked against.
         url: Root of the service that was checked.
+        image: The image that served, by digest; empty where a bare URL was checked.
+        release: `ReleaseFacts.title` of the release that was checked; empty as well then.
     """
 
     name: str
@@ -39,6 +41,8 @@ class CheckReport:
     evidence: tuple[dict[str, Any], ...]
     model_digests: tuple[str, ...]
     url: str
+    image: str = ""
+    release: str = ""
 
     def __post_init__(self) -> None:
         # It quotes columns and answers of whoever made the model, and is shown in many places.
@@ -54,6 +58,8 @@ class CheckReport:
             "evidence": [json_value(entry) for entry in self.evidence],
             "model_digests": list(self.model_digests),
             "url": self.url,
+            "image": self.image,
+            "release": self.release,
         }
 
     @classmethod
@@ -70,6 +76,7 @@ class CheckReport:
             if not all(map(math.isfinite, measures.values())):
                 raise ValueError("a measure is not finite")
             texts = {name: data[name] for name in ("name", "summary", "url")}
+            texts |= {name: data.get(name, "") for name in ("image", "release")}
             digests = data["model_digests"]
             if not isinstance(digests, list):
                 raise TypeError("model_digests is no list")

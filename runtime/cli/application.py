@@ -22,6 +22,7 @@ from kfp_bento.runtime.cli import (
     image_moves,
     model,
     pipelines,
+    promote,
     rbac,
     release,
     requests,
@@ -88,6 +89,13 @@ app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(release.app, name="release")
+app.command(
+    "promote",
+    epilog="Example: kfp-bento promote models:/credit/3 --alias prod --reports reports.json",
+)(promote.promote)
+app.command("roll-back", epilog="Example: kfp-bento roll-back credit -n models --alias prod")(
+    release.roll_back
+)
 app.command("rbac", epilog="Example: kfp-bento rbac -t workload -n models")(rbac.rbac)
 
 

@@ -8,11 +8,12 @@ import typer
 
 from kfp_bento.runtime.cli.deploy import Context, Force, Tolerated, UnschedulableAfter
 from kfp_bento.runtime.cli.extras import require_extra
+from kfp_bento.runtime.cli.model import TrackingUri
 from kfp_bento.runtime.cli.output import (
     Json,
     Yes,
-    confirm,
     err,
+    foreign,
     out,
     print_facts,
     print_json,
@@ -21,6 +22,7 @@ from kfp_bento.runtime.cli.output import (
     waiting,
     working,
 )
+from kfp_bento.runtime.cli.output import confirm as ask
 from kfp_bento.runtime.cli.release_facts import (
     check_place,
     diff_document,
@@ -68,12 +70,13 @@ def list_(
     if json:
         print_json([one.to_dict() for one in found])
     elif found:
-        headings = ("name", "target", "ready", "image", "revision", "last good")
+        headings = ("name", "target", "ready", "on trial", "image", "revision", "last good")
         rows = [
             (
                 one.name,
                 one.target,
                 "yes" if one.ready else "no",
+                "yes" if one.on_trial else "no",
                 short_digest(one.image),
                 one.revision,
                 one.last_good,
@@ -150,6 +153,27 @@ def wait(
         raise verdict.error(name, hint="kfp-bento release roll-back goes to the last good one.")
 
 
+@app.command(epilog="Example: kfp-bento release confirm credit -n models")
+def confirm(
+    name: Name,
+    namespace: Namespace = "default",
+    target: TargetName = "",
+    context: Context = "",
+    json: Json = False,
+) -> None:
+    """Keep a release on trial as the good one, on your own word: a roll back goes to it."""
+    from kfp_bento.runtime import deployments
+
+    with working("asking the cluster", quiet=json):
+        target = _target(name, target, namespace, context)
+        found = deployments.release_facts(name, target=target, namespace=namespace, context=context)
+        settled = deployments.confirm_release(found, context=context)
+    if json:
+        print_json(found.to_dict() | {"outcome": settled.outcome})
+    else:
+        print_facts(f"{name} is good", {"now": settled.message, "image": found.image})
+
+
 @app.command("roll-back", epilog="Example: kfp-bento release roll-back credit -n models")
 def roll_back(
     name: Name,
@@ -163,6 +187,11 @@ def roll_back(
         str,
         typer.Option("--to", metavar="REVISION", help="A good one on record, see release status."),
     ] = "",
+    alias: Annotated[
+        str, typer.Option(help="Registry alias of its models that follows, such as prod.")
+    ] = "",
+    tracking_uri: TrackingUri = "",
+    why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
     seconds: Seconds = 600.0,
     force: Force = False,
     tolerate: Tolerated = None,
@@ -173,20 +202,23 @@ def roll_back(
     context: Context = "",
     json: Json = False,
 ) -> None:
-    """Go back to the last good release; from a good one to the one before it.
+    """Go back to the last good release, from a good one to the one before; an alias follows.
 
     What changes is printed first. Of what is on record nothing is applied that kfp-bento would
     not have rendered for this release.
     """
-    from kfp_bento.runtime import deployments
+    from kfp_bento.runtime import deployments, promotion
 
     with waiting("asking the cluster", quiet=json) as progress:
         target = _target(name, target, namespace, context)
         with stopped_before_the_verdict():
-            rollout = deployments.roll_back(
+            back = promotion.roll_back_release(
                 name,
                 target=target,
                 namespace=namespace,
+                alias=alias,
+                tracking_uri=tracking_uri,
+                why=why,
                 leaving=leaving,
                 to=to,
                 waiting=deployments.Waiting(
@@ -200,6 +232,7 @@ def roll_back(
                 before=None if json else show_diff,
                 dry_run=dry_run,
             )
+    rollout = back.rollout
     left = (rollout.left.revision, rollout.left.image) if rollout.left else ("", "")
     if json:
         print_json(
@@ -211,10 +244,17 @@ def roll_back(
                 "from": {"revision": left[0], "image": left[1]},
                 "to": {"revision": rollout.revision, "image": rollout.image},
                 **rollout_document(rollout),
+                "alias": alias,
+                "models": [vars(model) for model in back.models],
             }
         )
     elif not dry_run:
         _show_way(name, left, rollout)
+    if alias and not json:
+        would = "would be" if dry_run else "is"
+        for model in back.models:
+            was = f" (was {model.previous or 'none'})" if model.changed else ""
+            out.print(f"{alias} of {foreign(model.name)} {would} on version {model.version}{was}")
     if not dry_run:
         rollout.raise_if_failed(name)
 
@@ -257,7 +297,7 @@ def delete(
         found = deployments.release_status(
             name, target=target, namespace=namespace, context=context
         )
-        confirm(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
+        ask(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
     with working(f"deleting {name}", quiet=json):
         deleted = deployments.delete_release(
             name, target=target, namespace=namespace, context=context, seconds=seconds

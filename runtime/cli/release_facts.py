@@ -137,6 +137,7 @@ def status_facts(status: ReleaseStatus) -> dict[str, str]:
         "namespace": status.namespace,
         "state": status.message,
         "revision": status.revision,
+        "on trial": _trial(status),
         "image": status.image,
         "bento": status.bento,
         "last good": status.last_good,
@@ -146,6 +147,12 @@ def status_facts(status: ReleaseStatus) -> dict[str, str]:
         "objects": names(status.objects),
         "not believed": "\n".join(status.disbelieved),
     }
+
+
+def _trial(status: ReleaseStatus) -> str:
+    if not status.on_trial:
+        return ""
+    return f"yes, by run {status.run}" if status.run else "yes"
 
 
 def short_digest(image: str) -> str:

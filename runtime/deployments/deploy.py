@@ -15,6 +15,7 @@ from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
 from kfp_bento.runtime.deployments.release.apply import completed, try_release
 from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
+from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
 from kfp_bento.runtime.deployments.release.rollout import Rollout, roll_out
 from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Waiting
 from kfp_bento.runtime.deployments.targets.release import Release
@@ -40,6 +41,7 @@ class Deployed:
         rollout: What was applied and whether it serves; None where nothing was applied.
         seconds: From the first request to the verdict.
         waited: Whether the verdict was waited for; otherwise it only says that it was applied.
+        confirmed: Whether it is on record as good already.
         files: The manifests as they were written.
     """
 
@@ -51,6 +53,7 @@ class Deployed:
     rollout: Rollout | None = None
     seconds: float = 0.0
     waited: bool = False
+    confirmed: bool = False
     files: tuple[Path, ...] = ()
 
     @property
@@ -58,27 +61,44 @@ class Deployed:
         """Whether the release was waited for and does not serve."""
         return bool(self.waited and self.rollout and not self.rollout.verdict.ready)
 
-    def raise_if_failed(self) -> None:
+    @property
+    def on_trial(self) -> bool:
+        """Whether it was brought out and not confirmed yet."""
+        return self.mode != "rendered" and not self.failed and not self.confirmed
+
+    def raise_if_failed(self, *, at_once: bool = True) -> None:
         """Raise what a wait found wrong; nothing where it passed or was not wanted.
+
+        Args:
+            at_once: False leaves it to whoever reads `facts`, which name the failure.
 
         Raises:
             DeploymentError: The reason with its evidence, and what serves now.
         """
-        if self.failed and self.rollout is not None:
+        if at_once and self.failed and self.rollout is not None:
             self.rollout.raise_if_failed(self.release.name)
 
+    @property
+    def facts(self) -> ReleaseFacts:
+        """What the steps that follow need to know of it."""
+        failure = ""
+        if self.failed and self.rollout is not None:
+            failure = f"{self.rollout.verdict.message} {self.rollout.what_serves_now}"
+        return ReleaseFacts(
+            target=self.release.target.kind,
+            mode=self.mode,
+            name=self.release.name,
+            namespace=self.release.namespace,
+            revision=self.release.revision,
+            url=self.url,
+            image=self.image,
+            bento_tag=self.release.bento_tag,
+            failure=failure,
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Give the record of the release as plain JSON values."""
-        return {
-            "target": self.release.target.kind,
-            "mode": self.mode,
-            "name": self.release.name,
-            "namespace": self.release.namespace,
-            "revision": self.release.revision,
-            "url": self.url,
-            "image": self.image,
-            "bento_tag": self.release.bento_tag,
-        }
+        """Give the facts as plain JSON values."""
+        return self.facts.to_dict()
 
 
 def deploy(
@@ -89,14 +109,15 @@ def deploy(
     image_location: str = "",
     waiting: Waiting = DEFAULT_WAITING,
     roll_back_on_failure: bool = False,
+    confirm: bool = False,
+    run: str = "",
     force: bool = False,
     context: str = "",
 ) -> Deployed:
-    """Deploy a release and say where it answers.
+    """Deploy a release on trial, and say where it answers.
 
     The manifests are written to `directory` whatever the mode, and nothing is applied before the
-    API server has tried all of it. A release that does not serve is no error here but a failed
-    `Deployed`, so that what was found can be written down first.
+    API server has tried all of it. A release that does not serve is a failed `Deployed`.
 
     Args:
         release: What a target rendered.
@@ -107,7 +128,10 @@ def deploy(
             and the image is in a registry, else render.
         image_location: Where the image lies, `oci:DIRECTORY` or `docker://...`.
         waiting: How long the release may take to serve; 0 seconds apply it and do not wait.
-        roll_back_on_failure: Restore the last good release when this one does not serve.
+        roll_back_on_failure: Restore the last good release when this one does not serve; where
+            there was none of that name, take it away.
+        confirm: Keep it as good as soon as it serves.
+        run: The pipeline run that puts it on trial.
         force: Take over fields that another field manager owns.
         context: Context of the kubeconfig.
 
@@ -128,7 +152,13 @@ def deploy(
         return Deployed(release, "local", release.image, url, files=files)
     with connect(context) as cluster:
         done = _applied(
-            cluster, release, waiting, roll_back_on_failure=roll_back_on_failure, force=force
+            cluster,
+            release,
+            waiting,
+            roll_back_on_failure=roll_back_on_failure,
+            confirm=confirm,
+            run=run,
+            force=force,
         )
     return replace(done, files=files)
 
@@ -139,13 +169,23 @@ def _applied(
     waiting: Waiting,
     *,
     roll_back_on_failure: bool,
+    confirm: bool,
+    run: str,
     force: bool,
 ) -> Deployed:
     began = time.monotonic()
     release = completed(cluster, release)
     trial = try_release(cluster, release, force=force)
     diff = diff_of(cluster, release, trial)
-    rollout = roll_out(cluster, release, trial, waiting, roll_back_on_failure=roll_back_on_failure)
+    rollout = roll_out(
+        cluster,
+        release,
+        trial,
+        waiting,
+        roll_back_on_failure=roll_back_on_failure,
+        confirm=confirm,
+        run=run,
+    )
     # What only the cluster knows: the address, and the image that its builder made.
     builder = release.target.builder
     built = builder(cluster, release.manifests) if builder else ""
@@ -158,6 +198,7 @@ def _applied(
         rollout=rollout,
         seconds=time.monotonic() - began,
         waited=bool(waiting.seconds),
+        confirmed=rollout.confirmed,
     )
 
 

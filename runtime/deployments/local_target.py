@@ -67,6 +67,33 @@ def start_locally(
     )
 
 
+def settle_locally(target: str, url: str, *, confirm: bool) -> str:
+    """Ask the local target to keep a release that it started, or to stop it.
+
+    Args:
+        target: Address of the target, `unix:PATH` of a socket.
+        url: URL of the release.
+        confirm: Keep it and stop the one before; otherwise the other way round.
+
+    Returns:
+        The URL of what serves now; empty where nothing does.
+
+    Raises:
+        InvalidInput: The target is no socket on this machine.
+        DeploymentError: Nobody answers there, or it serves another release by now.
+    """
+    path = _socket_path(target)
+    status, answer = _post(path, "/settlements", {"url": url, "confirm": confirm})
+    serves = answer.get("url")
+    if status == 200 and isinstance(serves, str) and (not serves or _is_loopback(serves)):
+        return serves.rstrip("/")
+    raise DeploymentError(
+        f"The local target did not settle the release at {url} ({status}): "
+        f"{answer.get('error') or 'it gave no answer'}",
+        hint=str(answer.get("hint") or ""),
+    )
+
+
 def _socket_path(target: str) -> str:
     """Give the path in an address: a network, even the loopback one, has others on it."""
     kind, _, path = target.partition(":")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.bentos import load_bento
+from kfp_bento.runtime.checks import NAMES
 from kfp_bento.runtime.images import choose_base
 from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_server
 from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
@@ -134,7 +135,8 @@ def _python_minor() -> str:
 
 def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str, Any]:
     models = load_models(run.output("pull-model", "models"))
-    comparison = run.record("compare-predictions", "report")
+    checks = run.record("check-release", "reports")["reports"]
+    comparison = next(found for found in checks if found["name"] == NAMES["replay"])
     sample = next(found for found in comparison["evidence"] if found.get("sample"))
     bento = load_bento(run.output("build-bento", "bento"))
     golden = Golden.load(run.output("build-bento", "golden"))
@@ -152,7 +154,7 @@ def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str,
         "image": image,
         "release": run.record("deploy-bento", "release")
         | {"runtime": service.runtime, "runtime_note": service.note},
-        "checks": [run.record("smoke-test", "report"), comparison],
+        "checks": checks,
         "prediction": {key: sample[key] for key in ("served", "expected")},
         "promoted": run.record("promote-model"),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},

@@ -10,7 +10,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,7 +21,7 @@ from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
 from kfp_bento.runtime.files import JSON_LIMIT
 from kfp_bento.runtime.programs import cleaned
 
-PATH = "/releases"
+RELEASES, SETTLEMENTS = "/releases", "/settlements"
 HOST = "localhost"
 READ_SECONDS = 10.0
 MOST_CONNECTIONS = 8
@@ -38,14 +38,15 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def serve_endpoint(path: Path, handle: Handle) -> Iterator[None]:
-    """Answer POST /releases on a socket for the length of a block.
+def serve_endpoint(path: Path, handles: Mapping[str, Handle]) -> Iterator[None]:
+    """Answer POST on a socket for the length of a block.
 
     Args:
         path: Where the socket is made, in a directory that only we can enter.
-        handle: Takes the body of a request and gives the answer; what it raises is answered.
+        handles: For each path what takes the body of a request and gives the answer; what it
+            raises is answered.
     """
-    server = _Server(str(path), handle)
+    server = _Server(str(path), handles)
     thread = threading.Thread(
         target=server.serve_forever, args=(0.1,), name="local-target", daemon=True
     )
@@ -62,8 +63,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, path: str, handle: Handle) -> None:
-        self.handle = handle
+    def __init__(self, path: str, handles: Mapping[str, Handle]) -> None:
+        self.handles = handles
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__(path, _Handler)
 
@@ -99,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.connection.settimeout(READ_SECONDS)
         try:
-            answer = self.server.handle(body)
+            answer = self.server.handles[self.path](body)
         except InvalidInput as error:
             self._answer(HTTPStatus.BAD_REQUEST, _told(error))
         except KfpBentoError as error:
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.defects:
             raise Refused(HTTPStatus.BAD_REQUEST, "The headers are not well-formed.")
-        length = body_length(self.path, self.headers.items())
+        length = body_length(self.path, self.headers.items(), self.server.handles)
         try:
             body = self.rfile.read(length)
         except OSError:
@@ -140,12 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay quiet: the terminal belongs to the progress display."""
 
 
-def body_length(path: str, headers: Iterable[tuple[str, str]]) -> int:
+def body_length(
+    path: str, headers: Iterable[tuple[str, str]], known: Container[str] = (RELEASES,)
+) -> int:
     """Give the length of the body of a request that may be looked at.
 
     Args:
         path: What was asked for.
         headers: Names and values, as they came.
+        known: The paths that there are.
 
     Raises:
         Refused: It is for somebody else, comes from a web page, or is no JSON of a known length.
@@ -153,7 +157,7 @@ def body_length(path: str, headers: Iterable[tuple[str, str]]) -> int:
     found: dict[str, list[str]] = {}
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value.strip())
-    if path != PATH:
+    if path not in known:
         raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here but releases.")
     if found.get("host") != [HOST]:
         raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "The request is meant for another server.")

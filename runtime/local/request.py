@@ -81,6 +81,36 @@ def parse_request(body: bytes) -> ReleaseRequest:
     return ReleaseRequest(image=image, layout=layout, bento_directory=bento)
 
 
+@dataclass(frozen=True)
+class SettlementRequest:
+    """What is to become of a release on trial.
+
+    Attributes:
+        url: Its URL.
+        confirm: Whether it is kept.
+    """
+
+    url: str
+    confirm: bool
+
+
+def parse_settlement(body: bytes) -> SettlementRequest:
+    """Read a request to settle a release.
+
+    Raises:
+        InvalidInput: It is none; the field is named.
+    """
+    try:
+        given = parse_json(body)
+    except ValueError as error:
+        raise InvalidInput(f"The request is no JSON object: {error}.") from None
+    if given.keys() != {"url", "confirm"}:
+        raise InvalidInput("The request has other fields than url and confirm.")
+    if not isinstance(given["confirm"], bool):
+        raise InvalidInput("confirm: it is neither true nor false.")
+    return SettlementRequest(_text(given, "url"), given["confirm"])
+
+
 def check_request(request: ReleaseRequest, run: Path) -> CheckedRelease:
     """Make sure that what a request names was made by this run, and fits together.
 

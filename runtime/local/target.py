@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.local.endpoint import serve_endpoint
+from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.local.endpoint import RELEASES, SETTLEMENTS, serve_endpoint
 from kfp_bento.runtime.local.private import private_directory
-from kfp_bento.runtime.local.request import check_request, parse_request
+from kfp_bento.runtime.local.request import check_request, parse_request, parse_settlement
 from kfp_bento.runtime.local.services import Service, Services, chosen_network
 
 ADDRESS_VARIABLE = "KFP_BENTO_LOCAL_TARGET"
@@ -34,7 +34,8 @@ class LocalTarget:
         directory: Scratch space for what is served.
         run: The directory of the run whose bentos may be served.
         address: What deploy_bento posts to, `unix:PATH`.
-        services: The services started so far; only the last one still runs.
+        services: The services started so far; at most two still run: the one that was confirmed,
+            and the one on trial.
         network: `host`, or `none` for services that must not reach any.
         cache: Where environments of processes are kept; see `Services`.
     """
@@ -45,14 +46,21 @@ class LocalTarget:
     network: str = ""
     cache: Path | None = None
     services: list[Service] = field(default_factory=list)
-    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _good: _Serving | None = None
+    _trial: _Serving | None = None
     _engines: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _starter: Services | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def serving(self) -> Service | None:
+        """What serves now: the release on trial, else the one that was confirmed."""
+        running = self._trial or self._good
+        return running.service if running else None
+
     def release(self, body: bytes) -> dict[str, str]:
-        """Start a release and give its URL and runtime; it replaces the one before once it answers.
+        """Start a release on trial and give its URL and runtime; another on trial ends for it.
 
         Raises:
             InvalidInput: The request is none, or names what this run did not make.
@@ -67,17 +75,58 @@ class LocalTarget:
                     Services.at(self.directory, self._closing, self.network, self.cache)
                 )
             service = starting.enter_context(self._starter.serve(checked))
-            self._running.close()
-            self._running = starting.pop_all()
+            _end(self._trial)
+            self._trial = _Serving(service, starting.pop_all())
             self.services.append(service)
         return {"url": service.url, "runtime": service.runtime}
+
+    def settle(self, body: bytes) -> dict[str, str]:
+        """Keep the release on trial and end the one before, or the other way round.
+
+        Settling again the same way changes nothing.
+
+        Returns:
+            `url` of what serves now; empty where nothing does.
+
+        Raises:
+            InvalidInput: The request is none, or is about a release that does not run.
+        """
+        asked = parse_settlement(body)
+        with self._lock:
+            on_trial = self._trial is not None and self._trial.service.url == asked.url
+            is_good = self._good is not None and self._good.service.url == asked.url
+            if on_trial and asked.confirm:
+                _end(self._good)
+                self._good, self._trial = self._trial, None
+            elif on_trial:
+                _end(self._trial)
+                self._trial = None
+            elif asked.confirm and not is_good:
+                raise InvalidInput(
+                    "url: no release on trial has it.", hint="Deploy it again, and have it checked."
+                )
+        return {"url": self.serving.url if self.serving else ""}
 
     def close(self) -> None:
         """Stop whatever still runs, and start nothing more."""
         self._closing.set()
         with self._lock:
-            self._running.close()
+            _end(self._trial)
+            _end(self._good)
             self._engines.close()
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """A service that runs, and what ends it."""
+
+    service: Service
+    running: contextlib.ExitStack
+
+
+def _end(serving: _Serving | None) -> None:
+    if serving is not None:
+        serving.running.close()
 
 
 @contextlib.contextmanager
@@ -102,7 +151,9 @@ def local_target(
     with (
         tempfile.TemporaryDirectory(prefix="kfp-bento-", dir=_short_place()) as place,  # 0700
         contextlib.closing(target),
-        serve_endpoint(Path(place) / "target", target.release),
+        serve_endpoint(
+            Path(place) / "target", {RELEASES: target.release, SETTLEMENTS: target.settle}
+        ),
     ):
         target.address = f"unix:{place}/target"
         yield target

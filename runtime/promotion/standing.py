@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.errors import PromotionError
+from kfp_bento.runtime.errors import PromotionError, PromotionRefused
 from kfp_bento.runtime.models import (
     missing_as,
     read_registered_model,
@@ -88,7 +88,7 @@ def _tags(client: Any, model: ModelVersion, where: str) -> dict[str, str]:
     found = read_registered_version(answer)
     source = without_password(found.source)
     if source != model.source:
-        raise PromotionError(
+        raise PromotionRefused(
             f"Version {model.version} of {model.name!r} on {where} is another model than the one "
             f"that was checked: its source is {source}, not {model.source}.",
             hint="Promote on the tracking server that the model was pulled from.",

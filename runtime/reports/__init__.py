@@ -3,6 +3,11 @@
 from kfp_bento.runtime.reports.files import write_json, write_text
 from kfp_bento.runtime.reports.metrics import check_metrics, image_metrics
 from kfp_bento.runtime.reports.page import run_report
+from kfp_bento.runtime.reports.release_checks import (
+    run_settled_summary,
+    settled_summary,
+    write_checks,
+)
 from kfp_bento.runtime.reports.releases import (
     diff_summary,
     tell,
@@ -12,7 +17,6 @@ from kfp_bento.runtime.reports.releases import (
 )
 from kfp_bento.runtime.reports.signature import signature_fields
 from kfp_bento.runtime.reports.summaries import (
-    check_summary,
     image_summary,
     promotion_summary,
     scan_summary,
@@ -21,7 +25,6 @@ from kfp_bento.runtime.reports.wording import human_bytes, measures
 
 __all__ = [
     "check_metrics",
-    "check_summary",
     "diff_summary",
     "human_bytes",
     "image_metrics",
@@ -29,10 +32,13 @@ __all__ = [
     "measures",
     "promotion_summary",
     "run_report",
+    "run_settled_summary",
     "scan_summary",
+    "settled_summary",
     "signature_fields",
     "tell",
     "tell_diff",
+    "write_checks",
     "write_deployment",
     "write_json",
     "write_roll_back",

@@ -16,6 +16,7 @@ from kfp_bento.runtime.reports.story import Facts, Story, part, sentence
 
 TEMPLATES = Path(__file__).with_name("templates")
 _MOST_FIELDS = 24
+_PARTS = ("scan", "bento", "image", "release", "promoted")
 _YAML_KEY = re.compile(r"^(\s*(?:- )*)([^\s#:'\"-][^:]*|\"[^\"]*\"|'[^']*')(:(?:\s.*)?)$")
 
 
@@ -30,6 +31,31 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
             is, and does not call such a run promoted.
         manifests: File name to YAML text.
     """
+    story = Story(summary)
+    return str(
+        templates()
+        .get_template("report.html")
+        .render(
+            run=story,
+            verdict=story.verdict,
+            models=[
+                {
+                    "facts": model,
+                    "metrics": wording.measures(part(model, "metrics")),
+                    "signature": signature_fields(model.get("signature") or model),
+                }
+                for model in story.models
+            ],
+            checked=[checked(check) for check in story.checks],
+            loose_rows=loose_rows(story),
+            manifests=manifests,
+            **{name: part(summary, name) for name in _PARTS},
+        )
+    )
+
+
+def templates() -> Any:
+    """Give the jinja2 environment of all pages, which escapes whatever is not markup of theirs."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -51,23 +77,7 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
         yaml_keys=_yaml_keys,
     )
     environment.globals.update(MOST_FIELDS=_MOST_FIELDS, MOST_ROWS=MOST_ROWS)
-    story = Story(summary)
-    return environment.get_template("report.html").render(
-        run=story,
-        verdict=story.verdict,
-        models=[
-            {
-                "facts": model,
-                "metrics": wording.measures(part(model, "metrics")),
-                "signature": signature_fields(model.get("signature") or model),
-            }
-            for model in story.models
-        ],
-        checked=[checked(check) for check in story.checks],
-        loose_rows=loose_rows(story),
-        manifests=manifests,
-        **{name: part(summary, name) for name in ("scan", "bento", "image", "release", "promoted")},
-    )
+    return environment
 
 
 def _shown(value: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.reports.files import write_json, write_text
+from kfp_bento.runtime.reports.files import write_text
 from kfp_bento.runtime.reports.json_text import one_line
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
 from kfp_bento.runtime.reports.metrics import release_metrics, roll_back_metrics
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfp_bento.runtime.deployments import Deployed, ReleaseDiff, Rollout
+    from kfp_bento.runtime.promotion import MovedBack
 
 _MODES = {
     "rendered": "Rendered only: the manifests were written and no cluster was touched.",
     "applied": "Applied to the cluster, server-side.",
     "local": "Started on this machine; no cluster was touched.",
 }
+_TRIAL = "It is **on trial** until promote_model or confirm_release has kept it as the good one."
 _NO_DIFF = "# What the release changes\n\nNothing was compared with what runs. {why}\n"
 _INSIDE = ".svc"
 _LONGEST_SAMPLE = 2000
@@ -66,8 +68,7 @@ def write_deployment(
     """
     if deployed.failed:
         tell(release_summary(deployed))
-    write_json(deployed.to_dict(), record)
-    facts.update(deployed.to_dict())
+    facts.update(deployed.to_dict(), record=deployed.facts.save(record))
     write_text(change_summary(deployed), diff)
     write_text(release_summary(deployed, manifests_dir, request=request), summary)
     metrics.update(release_metrics(deployed))
@@ -80,6 +81,8 @@ def write_roll_back(
     summary: Path,
     metrics: MutableMapping[str, Any],
     diff: Path | None = None,
+    alias: str = "",
+    models: Sequence[MovedBack] = (),
 ) -> None:
     """Write what a roll back leaves, whether the restored release serves or not.
 
@@ -89,13 +92,15 @@ def write_roll_back(
         summary: Gets `roll_back_summary`; the log gets it too where the release does not serve.
         metrics: Gets `roll_back_metrics`.
         diff: Gets the change as Markdown.
+        alias: The alias that followed; empty where none did.
+        models: What became of it on each registered model.
 
     Raises:
         KfpBentoError: A file cannot be written.
     """
     if diff is not None:
         write_text(diff_summary(rollout.diff) if rollout.diff else _NO_DIFF.format(why=""), diff)
-    text = roll_back_summary(rollout, name)
+    text = roll_back_summary(rollout, name, alias, models)
     if not rollout.verdict.ready:
         tell(text)
     write_text(text, summary)
@@ -127,6 +132,7 @@ def release_summary(
     }
     return document(
         f"# Release {literal(release.name)}{_outcome(deployed)}",
+        _TRIAL if deployed.on_trial else "",
         _MODES.get(deployed.mode, literal(deployed.mode)),
         literal(rollout.verdict.message) if rollout else "",
         _went_back(rollout) if rollout else "",
@@ -138,13 +144,27 @@ def release_summary(
     )
 
 
-def roll_back_summary(rollout: Rollout, name: str) -> str:
-    """Give a roll back as Markdown: what serves now, and what that took.
+def roll_back_summary(
+    rollout: Rollout, name: str, alias: str = "", models: Sequence[MovedBack] = ()
+) -> str:
+    """Give a roll back as Markdown: what serves now, what that took, and where the alias is.
 
     Args:
         rollout: What the roll back did.
         name: Name of the release.
+        alias: The alias that followed; empty where none did.
+        models: What became of it on each registered model.
     """
+    rows = (
+        (
+            literal(one.name),
+            literal(one.version),
+            literal(one.previous) or "none",
+            "yes" if one.changed else "no, it was there already",
+        )
+        for one in models
+    )
+    aliases = table(("Model", "Version", "Previous version", "Moved"), rows)
     verdict = rollout.verdict
     outcome = "" if verdict.ready else f": FAILED ({literal(verdict.reason)})"
     kept = "It was there already, and nothing was changed."
@@ -153,6 +173,7 @@ def roll_back_summary(rollout: Rollout, name: str) -> str:
         literal(verdict.message),
         "" if rollout.changed else kept,
         facts({"Image": code(rollout.image), "Bento": code(rollout.bento)}),
+        f"## The alias {literal(alias)}\n\n{aliases}" if alias and aliases else "",
         _evidence(rollout),
         _changes(rollout),
     )

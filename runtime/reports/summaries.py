@@ -115,6 +115,7 @@ def promotion_summary(promotion: Promotion) -> str:
     return document(
         f"# {listed(titles)} {'is' if len(titles) == 1 else 'are'} {literal(promotion.alias)}",
         f"All checks passed. The alias {alias} {verb} {listed(reached)}.",
+        literal(promotion.release),
         table(("Model", "Version", "Previous version", "Moved", "History tag"), rows),
     )
 

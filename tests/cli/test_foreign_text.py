@@ -10,8 +10,9 @@ from rich.console import Console
 from kfp_bento.runtime.checks import CheckReport
 from kfp_bento.runtime.cli import output
 from kfp_bento.runtime.errors import ModelError, plain_text
-from kfp_bento.runtime.reports import check_summary, run_report
+from kfp_bento.runtime.reports import run_report
 from kfp_bento.runtime.reports.markdown import code, fenced, literal
+from kfp_bento.runtime.reports.summaries import check_summary
 
 HOSTILE = "".join(
     (

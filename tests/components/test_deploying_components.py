@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from sample_targets import AFFINITY, ARCHIVE, TOLERATION
 
 from kfp_bento.components import deploy_bento, roll_back
 from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments import TARGETS, load_given_release
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 from kfp_bento.runtime.local import run_pipeline
@@ -229,8 +230,12 @@ def test_an_option_of_another_target_is_refused_by_its_name(
 def test_the_release_is_an_artifact_that_later_steps_can_take(bento: Path, tmp_path: Path) -> None:
     executed = execute("workload", tmp_path, bento)
     (entry,) = executed.artifacts["release"]["artifacts"]
-    assert entry["metadata"] == json.loads((tmp_path / "outputs/release").read_text())
     assert entry["metadata"]["target"] == "workload"
+    given = SimpleNamespace(path=str(tmp_path / "outputs/release"), metadata=entry["metadata"])
+    assert load_given_release(given).target == "workload"
+    (tmp_path / "outputs/release").write_text((tmp_path / "outputs/diff").read_text())
+    with pytest.raises(DeploymentError, match="There is no release"):
+        load_given_release(given)
 
 
 # -- outputs ---------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kfp_bento.components import build_bento, promote_model, pull_model
-from kfp_bento.runtime.checks import CheckReport
+from kfp_bento.runtime.checks import CheckReport, ReleaseReports
+from kfp_bento.runtime.deployments import ReleaseFacts
 from kfp_bento.runtime.errors import InvalidInput, ModelError, PromotionError
 from kfp_bento.runtime.models import ModelVersion
 
@@ -54,15 +55,17 @@ def test_the_building_step_takes_another_python(
 
 
 def promote(models: Any, artifact: Any, wine_model: ModelVersion) -> Any:
-    reports = []
-    for name in ("smoke_test", "compare_predictions"):
-        report = artifact(f"{name}.json")
-        CheckReport(name, True, "fine", {}, (), (wine_model.digest,), "").save(Path(report.path))
-        reports.append(report)
+    release = ReleaseFacts("workload", "rendered", "wine", "default", "0" * 16)
+    made = [
+        CheckReport(name, True, "", {}, (), (wine_model.digest,), "", release=release.title)
+        for name in ("smoke_test", "compare_predictions")
+    ]
+    reports = artifact("reports.json")
+    record = ReleaseReports(release, tuple(made)).save(Path(reports.path))
+    reports.metadata["record"] = record
     return promote_model.python_func(
         models=models,
-        smoke_report=reports[0],
-        comparison_report=reports[1],
+        reports=reports,
         alias="tested",
         record=artifact("record.json"),
         summary=artifact("summary.md"),

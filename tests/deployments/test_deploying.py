@@ -96,6 +96,7 @@ def test_without_a_cluster_a_release_is_only_rendered_and_says_so(
         "url": "",
         "image": image,
         "bento_tag": "wine:0123456789e12345",
+        "failure": "",
     }
     assert re.fullmatch("[0-9a-f]{16}", deployed.release.revision)
     assert len(list((tmp_path / "out").iterdir())) == 2
@@ -227,7 +228,15 @@ def test_one_deployment_tries_everything_once_and_then_applies_it(
     image: str, bento: Bento, tmp_path: Path, api: ApiServer
 ) -> None:
     deployed = deploy_bento(image, bento, tmp_path, mode="apply")
-    assert [patch["query"].get("dryRun") for patch in api.patches] == ["All", "All", None, None]
+    assert [patch["query"].get("dryRun") for patch in api.patches] == [
+        "All",
+        "All",
+        None,
+        None,
+        None,
+    ]
+    # The last is no apply: it says that the release is on trial.
+    assert [patch["body"]["metadata"].get("name") for patch in api.patches][-1] is None
     assert deployed.diff is not None
     assert [one.change for one in deployed.diff.objects] == ["created", "created"]
 

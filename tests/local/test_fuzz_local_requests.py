@@ -17,7 +17,8 @@ from small_releases import IMAGE, said_to, spoken
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.files import JSON_LIMIT
-from kfp_bento.runtime.local.endpoint import PATH, Refused, body_length, serve_endpoint
+from kfp_bento.runtime.local.endpoint import RELEASES as PATH
+from kfp_bento.runtime.local.endpoint import Refused, body_length, serve_endpoint
 from kfp_bento.runtime.local.request import LONGEST_TEXT, ReleaseRequest, parse_request
 
 texts = st.one_of(
@@ -162,7 +163,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]
         handled.append(body)
         return {"url": "http://127.0.0.1:1"}
 
-    with tempfile.TemporaryDirectory() as place, serve_endpoint(Path(place) / "x", handle):
+    with tempfile.TemporaryDirectory() as place, serve_endpoint(Path(place) / "x", {PATH: handle}):
         yield f"unix:{place}/x", handled
 
 

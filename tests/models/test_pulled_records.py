@@ -17,7 +17,7 @@ from kfp_bento.runtime.errors import InvalidInput, ModelError, PromotionError
 from kfp_bento.runtime.models import ModelVersion, load_model
 from kfp_bento.runtime.models import pull as pull_module
 from kfp_bento.runtime.models.directory import write_record
-from kfp_bento.runtime.promotion import promote_models
+from kfp_bento.runtime.promotion.promotion import promote_models
 
 KEY = "KFP_BENTO_RECORD_KEY"
 RECORD = ".kfp-bento.json"

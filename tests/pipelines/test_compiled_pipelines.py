@@ -5,7 +5,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +18,8 @@ from kfp_bento.runtime.local import compile_components, compile_pipelines
 ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
 ACTING = (
-    *("pull-model", "deploy-bento", "smoke-test", "compare-predictions", "promote-model"),
+    *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
+    *("confirm-release",),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
 )
 
@@ -37,6 +38,11 @@ def dags(specification: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def tasks(path: Path) -> dict[str, Any]:
     specification = next(yaml.safe_load_all(path.read_text()))
     return {name: task for dag in dags(specification) for name, task in dag["tasks"].items()}
+
+
+def channel(name: str) -> str:
+    """A pipeline's parameter as the steps see it that an exit handler follows."""
+    return f"pipelinechannel--{name}"
 
 
 def test_the_pipelines_are_compiled(tmp_path: Path) -> None:
@@ -92,8 +98,8 @@ NEEDED = {
     "pull-model": {"mlflow_secret", "record_secret"},
     "build-bento": {"index_secret", "record_secret", "storage_secret"},
     "build-image": {"image_secret", "index_secret", "record_secret"},
-    "smoke-test": {"record_secret", "service_token_secret"},
-    "compare-predictions": {"record_secret", "service_token_secret"},
+    "check-release": {"record_secret", "service_token_secret"},
+    "settle-run": {"mlflow_secret", "record_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},
     "train-wine-model": {"mlflow_secret"},
     **{
@@ -106,6 +112,7 @@ NEEDED = {
 NEEDED_HERE = {
     # It presigns the archive for the builder.
     ("serve_with_yatai_builder", "deploy-bento"): {"record_secret", "storage_secret"},
+    ("serve_service", "settle-run"): {"record_secret"},
 }
 
 
@@ -137,7 +144,7 @@ def test_a_service_at_an_address_is_looked_up_anew_in_every_run() -> None:
 
 def test_the_target_is_a_parameter_of_the_run() -> None:
     given = tasks(ROOT / "pipelines/compiled/serve_model.yaml")["deploy-bento"]["inputs"]
-    assert given["parameters"]["target"]["componentInputParameter"] == "deploy_target"
+    assert given["parameters"]["target"]["componentInputParameter"] == channel("deploy_target")
     assert serve_model.component_spec.inputs["deploy_target"].default == "bento-deployment"
 
 
@@ -158,8 +165,11 @@ def test_a_component_of_ones_own_can_deploy() -> None:
         options: dict,
         wait_seconds: int,
         roll_back_on_failure: bool,
-    ) -> NamedTuple("Outputs", [("url", str)]):
-        return (f"http://{target}",)
+        run: str,
+        fail_at_once: bool,
+        release: dsl.Output[dsl.Artifact],
+    ):
+        release.metadata["target"] = target
 
     pipeline = serve_with(deploy_elsewhere, name="serve-elsewhere")
     assert pipeline.component_spec.inputs.keys() == serve_model.component_spec.inputs.keys()
@@ -176,7 +186,7 @@ def test_how_long_a_release_may_take_is_a_parameter() -> None:
     given = tasks(ROOT / "pipelines/compiled/serve_model.yaml")["deploy-bento"]["inputs"]
     for name in ("wait_seconds", "roll_back_on_failure", "options"):
         found = given["parameters"][name]["componentInputParameter"]
-        assert found == f"deploy_{name}"
+        assert found == channel(f"deploy_{name}")
 
 
 def test_training_is_joined_to_serving() -> None:
@@ -195,9 +205,13 @@ def test_training_that_registers_several_models_is_joined_to_serving() -> None:
     def train(mlflow_tracking_uri: str = "") -> list:
         return ["models:/fraud/1", "models:/risk/1"]
 
-    dag = train_to_serve(train, name="mine").pipeline_spec.root.dag
-    given = dag.tasks["pull-model"].inputs.parameters["model_uris"]
-    assert given.task_output_parameter.producer_task == "train"
+    specification = train_to_serve(train, name="mine").pipeline_spec
+    served = specification.root.dag.tasks["exit-handler-1"].inputs.parameters
+    trained = served[channel("train-Output")].task_output_parameter
+    assert trained.producer_task == "train"
+    inner = specification.components["comp-exit-handler-1"].dag
+    pulled = inner.tasks["pull-model"].inputs.parameters["model_uris"]
+    assert pulled.component_input_parameter == channel("train-Output")
 
 
 def test_a_training_component_without_a_model_uri_is_refused() -> None:

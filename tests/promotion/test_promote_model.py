@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from servers import free_port
 from kfp_bento.runtime.checks import CheckReport
 from kfp_bento.runtime.errors import InvalidInput, PromotionError
 from kfp_bento.runtime.models import ModelVersion
-from kfp_bento.runtime.promotion import Promotion, promote_models
+from kfp_bento.runtime.promotion.promotion import Promotion, promote_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,7 @@ def test_a_checked_model_gets_the_alias(name: str, pulled: Any, client: Any) -> 
                 "history_tag": "kfp-bento.promoted.prod.1",
             }
         ],
+        "release": "",
     }
 
 
@@ -97,6 +99,7 @@ def test_history_says_what_was_promoted_and_why(name: str, pulled: Any, client: 
     entry = history(client, name, "2")[only(promotion).history_tag]
 
     assert entry.pop("at").endswith("Z")
+    assert entry.pop("by") == getpass.getuser()
     assert entry == {
         "previous": "1",
         "image": IMAGE,

@@ -11,7 +11,7 @@ import pytest
 from kfp_bento.runtime.checks import CheckReport
 from kfp_bento.runtime.errors import PromotionError
 from kfp_bento.runtime.models import ModelVersion, pull_models
-from kfp_bento.runtime.promotion import promote_models
+from kfp_bento.runtime.promotion.promotion import promote_models
 
 GOOD = "kfp-bento.last-known-good.prod"
 

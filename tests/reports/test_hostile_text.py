@@ -20,6 +20,7 @@ from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
 from kfp_bento.runtime.promotion.promotion import PromotedVersion
 from kfp_bento.runtime.reports.releases import change_summary
+from kfp_bento.runtime.reports.summaries import check_summary
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -82,7 +83,7 @@ def image(data: dict[str, Any]) -> str:
 
 
 def check(data: dict[str, Any]) -> str:
-    return reports.check_summary(CheckReport(**{**data, "evidence": tuple(data["evidence"])}))
+    return check_summary(CheckReport(**{**data, "evidence": tuple(data["evidence"])}))
 
 
 def promotion(data: dict[str, Any]) -> str:

@@ -61,12 +61,38 @@ def delete_release(
     chosen = target_of(target)
     with connect(context) as cluster:
         found = list(_labelled_objects(cluster, primary, chosen))
-        ours = _ours(cluster, primary, chosen, found)
-        kept = tuple(ObjectRef.of(live) for live in found if live not in ours)
-        for live in ours:
-            cluster.delete(live)
-        await_gone(cluster, ours, seconds)
-        return Deleted(tuple(ObjectRef.of(live) for live in ours), kept)
+        removed = delete_objects(cluster, primary, chosen, seconds=seconds)
+        kept = tuple(ref for live in found if (ref := ObjectRef.of(live)) not in removed)
+        return Deleted(removed, kept)
+
+
+def delete_objects(
+    cluster: ClusterConnection,
+    primary: ObjectRef,
+    target: Target,
+    *,
+    keep: Collection[ObjectRef] = (),
+    seconds: float = 120.0,
+) -> tuple[ObjectRef, ...]:
+    """Delete the objects of a release that are its own, as `delete_release` does.
+
+    Args:
+        cluster: Where the release is.
+        primary: Its primary object.
+        target: Its target.
+        keep: Objects that are left as they are.
+        seconds: How long to wait for the others to go.
+
+    Returns:
+        What was deleted.
+    """
+    found = list(_labelled_objects(cluster, primary, target))
+    ours = _ours(cluster, primary, target, found)
+    going = [live for live in ours if ObjectRef.of(live) not in keep]
+    for live in going:
+        cluster.delete(live)
+    await_gone(cluster, going, seconds)
+    return tuple(ObjectRef.of(live) for live in going)
 
 
 def release_objects(

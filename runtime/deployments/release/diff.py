@@ -13,7 +13,15 @@ from kfp_bento.runtime.deployments.kube.manifests import manifest_text, normalis
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.apply import Trial, completed, try_release
 from kfp_bento.runtime.deployments.release.delete import stale_objects
-from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PREVIOUS_GOOD, ROLLED_BACK
+from kfp_bento.runtime.deployments.targets.marks import (
+    LAST_GOOD,
+    NEW,
+    PREVIOUS_GOOD,
+    PROMOTION,
+    ROLLED_BACK,
+    RUN,
+    TRIAL,
+)
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.programs import without_signatures
 
@@ -24,6 +32,10 @@ _UNREADABLE = frozenset(
         LAST_GOOD,
         PREVIOUS_GOOD,
         ROLLED_BACK,
+        TRIAL,
+        RUN,
+        NEW,
+        PROMOTION,
         "kubectl.kubernetes.io/last-applied-configuration",
     )
 )
@@ -35,7 +47,7 @@ class ObjectDiff:
 
     Attributes:
         ref: The object.
-        change: `created`, `changed` or `unchanged`; `removed` once the release serves.
+        change: `created`, `changed` or `unchanged`; `removed` once the release is good.
         text: A unified diff; empty when nothing changes.
     """
 
@@ -78,7 +90,7 @@ def diff_release(release: Release, *, context: str = "", force: bool = False) ->
 
 
 def diff_of(cluster: ClusterConnection, release: Release, trial: Trial) -> ReleaseDiff:
-    """Give what a trial has shown, with the objects that go once the release serves.
+    """Give what a trial has shown, with the objects that go once the release is good.
 
     The other side is the API server's own dry run, so defaults, webhooks and fields of other
     managers are in it.

@@ -29,8 +29,8 @@ from kfp_bento.runtime.deployments.targets.targets import target_of
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput, KfpBentoError
 from kfp_bento.runtime.programs import cleaned
 
-# All annotations of an object together may have 256 KiB, and there are two such records.
-LARGEST_RECORD = 100_000
+# All annotations of an object together may have 256 KiB, and there are three such records.
+LARGEST_RECORD = 80_000
 
 _PURPOSE = "release"
 _REVISION = re.compile(r"[0-9a-f]{16}")

@@ -13,9 +13,13 @@ from kfp_bento.runtime.deployments.targets.marks import (
     BENTO,
     IMAGE,
     LAST_GOOD,
+    NEW,
     PREVIOUS_GOOD,
+    PROMOTION,
     REVISION,
     ROLLED_BACK,
+    RUN,
+    TRIAL,
     annotations_of,
 )
 from kfp_bento.runtime.deployments.targets.release import Release
@@ -37,9 +41,14 @@ class Record:
         revision: Digest of the rendered manifests, 16 hex digits.
         image: Image reference by digest.
         bento: `name:version`.
-        last_good: The last release whose wait passed; None when there is none.
+        last_good: The last release whose answers were found right, or that somebody confirmed; None
+            when there is none.
         previous_good: The one that was good before it.
         rolled_back: Revision that the last roll back has left, until another release is good.
+        run: The pipeline run that put what is applied on trial; empty where none did.
+        is_new: Whether nothing was ever good, and runs alone put releases on trial.
+        promotion: What is said of a promotion that was begun with the good release; empty when none
+            is under way.
         disbelieved: Why a good release that is on record is not among these.
     """
 
@@ -49,12 +58,20 @@ class Record:
     last_good: GoodRelease | None = None
     previous_good: GoodRelease | None = None
     rolled_back: str = ""
+    run: str = ""
+    is_new: bool = False
+    promotion: str = ""
     disbelieved: tuple[DeploymentError, ...] = ()
 
     @property
     def serves_good(self) -> bool:
         """Whether the last good release is what is applied."""
         return self.last_good is not None and self.last_good.is_at(self.revision)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether what is applied was not found good yet."""
+        return bool(self.revision) and not self.serves_good
 
     def good(self, revision: str) -> GoodRelease | None:
         """Give the good release of a revision, or of the digits it begins with."""
@@ -86,8 +103,36 @@ def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Re
         last_good=found.get(LAST_GOOD),
         previous_good=found.get(PREVIOUS_GOOD),
         rolled_back=_fact(told, ROLLED_BACK),
+        run=_fact(told, RUN),
+        is_new=bool(told.get(NEW)),
+        promotion=_fact(told, PROMOTION),
         disbelieved=tuple(disbelieved),
     )
+
+
+def mark_trial(
+    cluster: ClusterConnection, release: Release, *, run: str = "", created: bool = False
+) -> None:
+    """Record a release that was applied as one on trial, unless it is the good one already.
+
+    Args:
+        cluster: Where the release is.
+        release: As it was applied.
+        run: The pipeline run that does it.
+        created: Whether there was nothing before it.
+    """
+    packed = encode_good(release)
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != release.revision:
+            return None
+        last = _good(told, LAST_GOOD, release.primary)
+        if last and last.is_at(release.revision):
+            return _without(told, TRIAL, RUN, NEW)
+        new = "true" if run and not last and (created or NEW in told) else None
+        return _changed(told, {TRIAL: packed, RUN: run or None, NEW: new})
+
+    _annotate(cluster, release.holder, changes)
 
 
 def mark_good(cluster: ClusterConnection, release: Release, *, restored: bool = False) -> bool:
@@ -109,20 +154,85 @@ def mark_good(cluster: ClusterConnection, release: Release, *, restored: bool = 
     def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
         if told.get(REVISION) != release.revision:
             return None
-        marks: dict[str, str | None] = {}
-        if told.get(LAST_GOOD) != packed:
-            marks[LAST_GOOD] = packed
-            last = _good(told, LAST_GOOD, release.primary)
-            if last and not last.is_at(release.revision):
-                marks[PREVIOUS_GOOD] = told[LAST_GOOD]
-        elsewhere = PREVIOUS_GOOD in marks or PREVIOUS_GOOD not in told
-        if not elsewhere and _good(told, PREVIOUS_GOOD, release.primary) is None:
-            marks[PREVIOUS_GOOD] = None
-        if ROLLED_BACK in told and not restored:
-            marks[ROLLED_BACK] = None
-        return marks
+        return _good_marks(told, release.primary, release.revision, packed, restored=restored)
 
     return _annotate(cluster, release.holder, changes)
+
+
+def mark_confirmed(
+    cluster: ClusterConnection,
+    holder: ObjectRef,
+    primary: ObjectRef,
+    revision: str,
+    *,
+    promotion: str = "",
+) -> bool:
+    """Record the release on trial as the last good one, if it is still what is applied.
+
+    Args:
+        cluster: Where the release is.
+        holder: Its holder.
+        primary: Its primary object.
+        revision: The revision that is on trial.
+        promotion: What is to be said of a promotion that begins with it.
+
+    Returns:
+        False when another release has taken over in the meantime.
+
+    Raises:
+        DeploymentError: What is on record of the trial is not believed.
+    """
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != revision:
+            return None
+        marks: dict[str, str | None] = {}
+        last = _good(told, LAST_GOOD, primary)
+        if not (last and last.is_at(revision)):
+            if not told.get(TRIAL) or not believed(told[TRIAL], primary, TRIAL).is_at(revision):
+                return None
+            marks = _good_marks(told, primary, revision, told[TRIAL])
+        return marks | _changed(told, {PROMOTION: promotion} if promotion else {})
+
+    return _annotate(cluster, holder, changes)
+
+
+def mark_promoted(cluster: ClusterConnection, holder: ObjectRef, promotion: str) -> None:
+    """Record that a promotion which was begun is over, unless another one has begun."""
+    _annotate(
+        cluster, holder, lambda told: {PROMOTION: None} if told.get(PROMOTION) == promotion else {}
+    )
+
+
+def _good_marks(
+    told: Mapping[str, str],
+    primary: ObjectRef,
+    revision: str,
+    packed: str,
+    *,
+    restored: bool = False,
+) -> dict[str, str | None]:
+    """Give the annotations that make a release the last good one."""
+    marks: dict[str, str | None] = _without(told, TRIAL, RUN, NEW)
+    if told.get(LAST_GOOD) != packed:
+        marks[LAST_GOOD] = packed
+        last = _good(told, LAST_GOOD, primary)
+        if last and not last.is_at(revision):
+            marks[PREVIOUS_GOOD] = told[LAST_GOOD]
+    elsewhere = PREVIOUS_GOOD in marks or PREVIOUS_GOOD not in told
+    if not elsewhere and _good(told, PREVIOUS_GOOD, primary) is None:
+        marks[PREVIOUS_GOOD] = None
+    if ROLLED_BACK in told and not restored:
+        marks[ROLLED_BACK] = None
+    return marks
+
+
+def _without(told: Mapping[str, str], *keys: str) -> dict[str, str | None]:
+    return {key: None for key in keys if key in told}
+
+
+def _changed(told: Mapping[str, str], wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {key: value for key, value in wanted.items() if told.get(key) != value}
 
 
 def mark_step_back(cluster: ClusterConnection, release: Release, leaving: str) -> bool:
@@ -142,10 +252,12 @@ def mark_step_back(cluster: ClusterConnection, release: Release, leaving: str) -
     def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
         if told.get(REVISION) != leaving:
             return None
-        marks: dict[str, str | None] = {ROLLED_BACK: leaving}
+        marks: dict[str, str | None] = {ROLLED_BACK: leaving, **_without(told, TRIAL, RUN)}
         previous = _good(told, PREVIOUS_GOOD, release.primary)
         if previous and previous.is_at(release.revision):
             marks |= {LAST_GOOD: told[PREVIOUS_GOOD], PREVIOUS_GOOD: None}
+            # What was noted of a promotion is about the release that is left.
+            marks |= _without(told, PROMOTION)
         return marks
 
     return _annotate(cluster, release.holder, changes)

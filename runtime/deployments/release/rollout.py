@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.errors import Refused
 from kfp_bento.runtime.deployments.kube.manifests import normalised
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
@@ -20,22 +20,25 @@ from kfp_bento.runtime.deployments.release.apply import (
     try_all,
     try_release,
 )
-from kfp_bento.runtime.deployments.release.delete import delete_stale_objects, release_objects
+from kfp_bento.runtime.deployments.release.delete import (
+    delete_objects,
+    delete_stale_objects,
+    release_objects,
+)
 from kfp_bento.runtime.deployments.release.diff import ReleaseDiff, diff_of
 from kfp_bento.runtime.deployments.release.good_release import GoodRelease
 from kfp_bento.runtime.deployments.release.record import (
     Record,
     mark_good,
     mark_step_back,
+    mark_trial,
     read_record,
 )
-from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Verdict, Waiting
+from kfp_bento.runtime.deployments.release.verdict import Verdict, Waiting
 from kfp_bento.runtime.deployments.release.wait import wait_until_ready
 from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
 from kfp_bento.runtime.deployments.targets.release import Release
-from kfp_bento.runtime.deployments.targets.target import Target
-from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of, target_of_live
 from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
 
 # Two runs at once may both write the parts before one writes the primary object.
@@ -55,9 +58,12 @@ class Rollout:
         restored: Whether the restored one serves; None when none was restored.
         image: The image that was rolled out, or went back to.
         bento: Its bento.
+        models: Its registered models, name and version; only where a release went back.
         diff: What going back was about to change; None where nothing went back.
         left: What was on record before a roll back; None where nothing went back by itself.
         not_restored: Why the release on record was not restored after a failure.
+        taken_away: What was deleted after a failure: there was no release before.
+        confirmed: Whether the release is on record as good.
     """
 
     revision: str
@@ -68,9 +74,12 @@ class Rollout:
     restored: Verdict | None = None
     image: str = ""
     bento: str = ""
+    models: tuple[tuple[str, str], ...] = ()
     diff: ReleaseDiff | None = None
     left: Record | None = None
     not_restored: str = ""
+    taken_away: tuple[ObjectRef, ...] = ()
+    confirmed: bool = False
 
     @property
     def changed(self) -> bool:
@@ -88,17 +97,23 @@ class Rollout:
         """
         if self.verdict.ready:
             return
-        hint = "It stays as it is: look at it (kfp-bento release status)."
+        raise self.verdict.error(name, hint=self.what_serves_now)
+
+    @property
+    def what_serves_now(self) -> str:
+        """What serves after a failure, in a sentence for people."""
+        if self.taken_away:
+            return "It was the first of its name and was taken away again: nothing serves."
+        stays = "It stays as it is: look at it (kfp-bento release status)"
         if self.restored is not None:
             serves = "which serves"
             if not self.restored.ready:
                 serves = f"which does not serve: {self.restored.message}"
-            hint = f"It was rolled back to revision {self.rolled_back_to}, {serves}."
-        elif self.not_restored:
-            hint = f"It stays as it is, and was not rolled back: {self.not_restored}"
-        elif not self.rolled_back_to:
-            hint = f"{hint[:-1]}, or go back (kfp-bento release roll-back)."
-        raise self.verdict.error(name, hint=hint)
+            return f"It was rolled back to revision {self.rolled_back_to}, {serves}."
+        if self.not_restored:
+            return f"It stays as it is, and was not rolled back: {self.not_restored}"
+        back = "" if self.rolled_back_to else ", or go back (kfp-bento release roll-back)"
+        return f"{stays}{back}."
 
 
 def roll_out(
@@ -108,13 +123,15 @@ def roll_out(
     waiting: Waiting,
     *,
     roll_back_on_failure: bool = False,
+    confirm: bool = False,
+    run: str = "",
 ) -> Rollout:
-    """Apply a release, wait for it, and keep it as the last good one.
+    """Apply a release, wait for it, and leave it on trial.
 
-    A release that serves is recorded on its objects; what earlier revisions left is then
-    removed. One that fails stays as it is, or goes back to the last good one. A route sends
-    requests to new pods only once they serve. With no seconds to wait it is applied, and nothing
-    is kept as good or removed.
+    A release on trial is good only once it is confirmed; what earlier revisions left is removed
+    then. One that fails stays as it is, or goes back to the last good one; where there was nothing
+    before, it is taken away. A route sends requests to new pods only once they serve. With no
+    seconds to wait it is applied, and nothing more.
 
     Args:
         cluster: The connection.
@@ -123,6 +140,8 @@ def roll_out(
         waiting: How long the release may take, and as long again the restored one.
         roll_back_on_failure: Restore the last good release when this one fails, unless
             another run has applied something else by then.
+        confirm: Keep it as good as soon as it serves, without another check.
+        run: The pipeline run that puts it on trial.
 
     Returns:
         What was applied and the verdict. A failed release is no error here.
@@ -133,132 +152,28 @@ def roll_out(
     if not waiting.seconds:
         message = f"{release.primary} was applied; whether it serves was not waited for."
         applied = _apply_whole(cluster, release, trial)
+        mark_trial(cluster, release, run=run, created=_is_first(release, trial))
         return Rollout(release.revision, applied, Verdict(False, "NotWaited", message))
-    made = _bring_out(cluster, release, trial, waiting)
+    made = _bring_out(cluster, release, trial, waiting, run=run)
     if made.verdict.ready:
-        return replace(made, removed=_settle(cluster, release))
+        good = confirm or read_record(cluster.get(release.holder), release.primary).serves_good
+        if not good:
+            return made
+        return replace(made, removed=_settle(cluster, release), confirmed=True)
     if not roll_back_on_failure or made.verdict.reason in ("Superseded", "Deleted"):
         return made
     # What it had before and what it has now, the objects that only the one before has included.
     live: list[Manifest] = [one for one in trial.before if one]
     live += release_objects(cluster, release.primary, release.target)
-    return _fall_back(cluster, release, made, live, waiting, force=trial.force)
+    made = fall_back(
+        cluster, release.holder, release.primary, made, live, waiting, force=trial.force
+    )
+    if made.restored is None and not made.not_restored and _is_first(release, trial):
+        return replace(made, taken_away=_taken_away(cluster, release, trial))
+    return made
 
 
-def roll_back(
-    name: str,
-    *,
-    target: str,
-    namespace: str = "default",
-    leaving: str = "",
-    to: str = "",
-    waiting: Waiting = DEFAULT_WAITING,
-    context: str = "",
-    force: bool = False,
-    before: Callable[[ReleaseDiff], None] | None = None,
-    dry_run: bool = False,
-) -> Rollout:
-    """Restore a good release from what is recorded on the objects.
-
-    From a release that failed it goes to the last good one, from a good one to the one before.
-    Calling it again, also after it was killed anywhere, restores the same one; where there is
-    nothing to leave, nothing changes. What is on record is rendered again, by all the rules of the
-    target's options: whoever may edit the object may have written it. A later kfp-bento may render
-    another revision of it, which the result names.
-
-    Args:
-        name: Name of the release.
-        target: Kind of target, one of `TARGETS`.
-        namespace: Its namespace.
-        leaving: Image by digest that is to be left; when another one is applied by now, nothing
-            changes. Whatever is applied when empty.
-        to: A good revision that is on record; chosen as above when empty.
-        waiting: How long the restored release may take to serve.
-        context: Context of the kubeconfig.
-        force: Take over others' fields.
-        before: Called with what would change, before anything does.
-        dry_run: Change nothing, only say where it would go (`rolled_back_to`) and what that would
-            change (`diff`), with a verdict `DryRun`.
-
-    Raises:
-        DeploymentError: No good release is recorded, it was too large to be kept, it is not
-            believed, or it would bring what only a sealed record may bring.
-    """
-    ref, chosen = release_ref(name, target, namespace), target_of(target)
-    with connect(context) as cluster:
-        live = list(release_objects(cluster, ref, chosen))
-        record = _record_of(cluster, ref, chosen, live, leaving)
-        good = _destination(ref, record, leaving, to)
-        release = completed(cluster, _restorable(ref, good, live), restoring=True)
-        trial = try_release(cluster, release, force=force)
-        diff = diff_of(cluster, release, trial)
-        if before is not None:
-            before(diff)
-        if dry_run:
-            told = Verdict(False, "DryRun", f"{ref} would go to revision {release.revision}.")
-            made = Rollout(release.revision, (), told, image=good.image, bento=good.bento)
-            return replace(made, rolled_back_to=release.revision, diff=diff, left=record)
-        left = good.is_at(record.revision) or mark_step_back(cluster, release, record.revision)
-        if not left:
-            raise DeploymentError(
-                f"{ref} was changed by another run at the same time.",
-                hint="Look at it (kfp-bento release status), then try again.",
-            )
-        return replace(_restore(cluster, release, trial, waiting), diff=diff, left=record)
-
-
-def _record_of(
-    cluster: ClusterConnection,
-    ref: ObjectRef,
-    target: Target,
-    live: Sequence[Manifest],
-    leaving: str,
-) -> Record:
-    """Read what is on record, with the image by digest where one is to be left."""
-    record = read_record(cluster.get(target.holder_of(ref)), ref)
-    builder = target_of_live(target, live).builder
-    if builder and live and "@" in leaving and "@" not in record.image:
-        # The cluster has built it, and was told no digest before.
-        return replace(record, image=builder(cluster, live) or record.image)
-    return record
-
-
-def _destination(ref: ObjectRef, record: Record, leaving: str, to: str) -> GoodRelease:
-    """Choose the release to go back to.
-
-    Raises:
-        DeploymentError: There is none on record, or one that is not believed.
-    """
-    known = [one for one in (record.last_good, record.previous_good) if one]
-    if record.disbelieved and not (to and record.good(to)):
-        raise record.disbelieved[0]
-    if not known:
-        raise DeploymentError(
-            f"{ref} has no good release on record.",
-            hint="A release is recorded once its wait has passed; deploy one.",
-        )
-    if to:
-        chosen = record.good(to)
-        if chosen is None:
-            raise DeploymentError(
-                f"{ref} has no good release {to} on record.",
-                hint=f"On record: {', '.join(one.revision for one in known)}.",
-            )
-        return chosen
-    last = known[0]
-    left_already = bool(record.rolled_back) or not _is_image(leaving, record.image)
-    if record.serves_good and record.previous_good and not left_already:
-        return record.previous_good
-    if not record.serves_good and not _is_image(leaving, record.image):
-        raise DeploymentError(
-            f"{ref} has image {record.image or 'unknown'} by now, and it is not the one to leave "
-            f"({leaving}).",
-            hint="Another release was applied in the meantime, and is not good yet: look at it.",
-        )
-    return last
-
-
-def _restorable(ref: ObjectRef, good: GoodRelease, live: Sequence[Manifest]) -> Release:
+def restorable(ref: ObjectRef, good: GoodRelease, live: Sequence[Manifest]) -> Release:
     """Give the release to restore.
 
     Raises:
@@ -273,12 +188,27 @@ def _restorable(ref: ObjectRef, good: GoodRelease, live: Sequence[Manifest]) -> 
     return good.release
 
 
-def _is_image(wanted: str, found: str) -> bool:
-    return not wanted or wanted.rpartition("@")[2] == found.rpartition("@")[2]
+def _is_first(release: Release, trial: Trial) -> bool:
+    """Say whether there was no such release before it was tried."""
+    pairs = zip(trial.manifests, trial.before, strict=True)
+    return any(ObjectRef.of(one) == release.primary and live is None for one, live in pairs)
+
+
+def _taken_away(
+    cluster: ClusterConnection, release: Release, trial: Trial
+) -> tuple[ObjectRef, ...]:
+    """Delete what the first release of a name has brought, and nothing that was there before."""
+    there = {ObjectRef.of(live) for live in trial.before if live}
+    return delete_objects(cluster, release.primary, release.target, keep=there)
 
 
 def _bring_out(
-    cluster: ClusterConnection, release: Release, trial: Trial, waiting: Waiting
+    cluster: ClusterConnection,
+    release: Release,
+    trial: Trial,
+    waiting: Waiting,
+    *,
+    run: str | None = None,
 ) -> Rollout:
     """Apply a release and wait for it; what sends it requests comes when its pods serve."""
     began = time.monotonic()
@@ -286,6 +216,8 @@ def _bring_out(
     traffic = [one for one in release.recorded if one["kind"] in kinds]
     later = [ObjectRef.of(one) for one in traffic]
     applied = _apply_whole(cluster, release, trial, later)
+    if run is not None:
+        mark_trial(cluster, release, run=run, created=_is_first(release, trial))
 
     def keep_whole() -> None:
         # The loser of two runs may write a part of its own after it has lost.
@@ -302,24 +234,38 @@ def _bring_out(
     return Rollout(release.revision, applied, verdict, image=release.image, bento=release.bento_tag)
 
 
-def _fall_back(
+def fall_back(
     cluster: ClusterConnection,
-    failed: Release,
+    holder: ObjectRef,
+    primary: ObjectRef,
     made: Rollout,
     live: Sequence[Manifest],
     waiting: Waiting,
     *,
     force: bool,
 ) -> Rollout:
-    """Leave a release that failed for the last good one, if there is another."""
-    record = read_record(cluster.get(failed.holder), failed.primary)
+    """Leave a release that failed for the last good one, if there is another.
+
+    Args:
+        cluster: Where the release is.
+        holder: Its holder.
+        primary: Its primary object.
+        made: What failed, and why.
+        live: Its objects, and those that it replaced.
+        waiting: How long the restored one may take.
+        force: Take over others' fields.
+
+    Returns:
+        The same, with what was restored or why nothing was.
+    """
+    record = read_record(cluster.get(holder), primary)
     good = record.last_good
     if good is None and record.disbelieved:
         return replace(made, not_restored=record.disbelieved[0].message)
     if good is None or good.is_at(made.revision) or good.release is None:
         return made
     try:
-        release = completed(cluster, _restorable(failed.primary, good, live), restoring=True)
+        release = completed(cluster, restorable(primary, good, live), restoring=True)
     except KfpBentoError as error:
         return replace(made, not_restored=error.message)
     if not mark_step_back(cluster, release, made.revision):
@@ -328,7 +274,7 @@ def _fall_back(
         waiting.progress(f"{made.verdict.reason}: rolling back to revision {release.revision}")
     trial = try_release(cluster, release, force=force)
     diff = diff_of(cluster, release, trial)
-    back = _restore(cluster, release, trial, waiting)
+    back = restore(cluster, release, trial, waiting)
     return replace(
         made,
         rolled_back_to=release.revision,
@@ -338,12 +284,20 @@ def _fall_back(
     )
 
 
-def _restore(
+def restore(
     cluster: ClusterConnection, release: Release, trial: Trial, waiting: Waiting
 ) -> Rollout:
-    made = _bring_out(cluster, release, trial, waiting)
+    """Bring a good release out again, and keep it as the good one where it serves."""
+    made = replace(_bring_out(cluster, release, trial, waiting), models=registered_models(release))
     removed = _settle(cluster, release, restored=True) if made.verdict.ready else ()
     return replace(made, rolled_back_to=release.revision, removed=removed)
+
+
+def registered_models(release: Release) -> tuple[tuple[str, str], ...]:
+    """Give name and version of the registered models of a release."""
+    known = [model.provenance for model in release.bento.models] if release.bento else []
+    pairs = [(str(one.get("name") or ""), str(one.get("version") or "")) for one in known]
+    return tuple((name, version) for name, version in pairs if name and version)
 
 
 def _settle(

@@ -11,6 +11,7 @@ from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connec
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.delete import release_objects
 from kfp_bento.runtime.deployments.release.record import read_record
+from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
 from kfp_bento.runtime.deployments.release.verdict import (
     DEFAULT_WAITING,
     ReadinessJudge,
@@ -44,7 +45,9 @@ class ReleaseStatus:
         revision: The applied revision; empty when it was not applied as a release.
         image: The applied image.
         bento: The applied bento.
-        last_good: The last revision whose wait passed; empty when there is none.
+        on_trial: Whether what is applied was not confirmed as good yet.
+        run: The pipeline run that put it on trial; empty where none did.
+        last_good: The last revision that was confirmed as good; empty when there is none.
         previous_good: The one that was good before it, to which a roll back goes.
         rolled_back: The revision that a roll back has left for the applied one.
         url: Where it answers inside the cluster.
@@ -61,6 +64,8 @@ class ReleaseStatus:
     revision: str = ""
     image: str = ""
     bento: str = ""
+    on_trial: bool = False
+    run: str = ""
     last_good: str = ""
     previous_good: str = ""
     rolled_back: str = ""
@@ -120,6 +125,71 @@ def list_releases(
             for live in _primaries(cluster, target, namespace)
         ]
     return tuple(sorted(found, key=lambda one: (one.name, one.target)))
+
+
+def release_facts(
+    name: str, *, target: str, namespace: str = "default", context: str = ""
+) -> ReleaseFacts:
+    """Give what is applied of a release, as its deployment handed it on.
+
+    Args:
+        name: Name of the release.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Its namespace.
+        context: Context of the kubeconfig.
+
+    Raises:
+        InvalidInput: There is none.
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    found = release_status(name, target=target, namespace=namespace, context=context)
+    if not found.revision:
+        raise InvalidInput(
+            f"{target} {namespace}/{name} is no release of kfp-bento.", hint="Deploy it first."
+        )
+    return ReleaseFacts(
+        found.target,
+        "applied",
+        name,
+        namespace,
+        found.revision,
+        url=found.url,
+        image=found.image,
+        bento_tag=found.bento,
+    )
+
+
+def unsettled_releases(
+    run: str, *, target: str, namespace: str = "default", context: str = ""
+) -> tuple[tuple[ReleaseFacts, bool], ...]:
+    """Find what a pipeline run has left on trial, and releases with a promotion under way.
+
+    Args:
+        run: The run.
+        target: Kind of target, one of `TARGETS`.
+        namespace: Where to look.
+        context: Context of the kubeconfig.
+
+    Returns:
+        Each release, and whether it is on trial for that run.
+
+    Raises:
+        DeploymentError: No cluster answers, or it refuses to be read.
+    """
+    found = []
+    chosen = target_of(target)
+    with connect(context) as cluster:
+        for live in _primaries(cluster, chosen, namespace):
+            ref = ObjectRef.of(live)
+            holder = chosen.holder_of(ref)
+            record = read_record(live if holder == ref else cluster.get(holder), ref)
+            on_trial = record.on_trial and bool(run) and record.run == run
+            if on_trial or record.promotion:
+                facts = ReleaseFacts(
+                    target, "applied", ref.name, namespace, record.revision, image=record.image
+                )
+                found.append((facts, on_trial))
+    return tuple(found)
 
 
 def find_release(
@@ -223,6 +293,8 @@ def _status(cluster: ClusterConnection, live: Manifest, target: Target) -> Relea
         revision=record.revision,
         image=record.image,
         bento=record.bento,
+        on_trial=record.on_trial,
+        run=record.run if record.on_trial else "",
         last_good=record.last_good.revision if record.last_good else "",
         previous_good=record.previous_good.revision if record.previous_good else "",
         rolled_back=record.rolled_back if record.serves_good else "",

@@ -10,6 +10,8 @@ IMAGE, BENTO, REVISION = "kfp-bento/image", "kfp-bento/bento", "kfp-bento/revisi
 LAST_GOOD, PREVIOUS_GOOD = "kfp-bento/last-good", "kfp-bento/previous-good"
 ARCHIVE = "kfp-bento/archive"
 ROLLED_BACK = "kfp-bento/rolled-back"
+TRIAL, RUN, NEW = "kfp-bento/trial", "kfp-bento/run", "kfp-bento/new"
+PROMOTION = "kfp-bento/promotion"
 
 
 def annotations_of(manifest: Manifest | None) -> dict[str, str]:
