@@ -57,6 +57,8 @@ def roll_out(
     roll_back_on_failure: bool = False,
     force: bool = False,
     patience_seconds: float = 30.0,
+    confirm: bool = True,
+    run: str = "",
     **waiting: Any,
 ) -> Rollout:
     with connect(patience_seconds=patience_seconds) as cluster:
@@ -66,6 +68,8 @@ def roll_out(
             try_release(cluster, release, force=force),
             Waiting(seconds, steady, **waiting),
             roll_back_on_failure=roll_back_on_failure,
+            confirm=confirm,
+            run=run,
         )
 
 

@@ -41,6 +41,8 @@ class ApiServer:
     deleted: list[str] = field(default_factory=list)
     # Further kinds, by API version: plural -> kind.
     kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Who has applied an object.
+    owners: dict[str, str] = field(default_factory=dict)
     # Annotations that came by merge patches.
     noted: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -50,14 +52,16 @@ class ApiServer:
     def _chosen(self, plural: str, query: str) -> list[dict[str, Any]]:
         """The objects of a collection that have the labels of a selector such as a=b,c=d."""
         selector = parse_qs(query).get("labelSelector", [""])[0]
-        pairs = [part.split("=", 1) for part in selector.split(",") if part]
+        pairs = [part.partition("=") for part in selector.split(",") if part]
+
+        def has(one: dict[str, Any], name: str, equals: str, value: str) -> bool:
+            labels = one["metadata"].get("labels") or {}
+            return name in labels and (not equals or labels[name] == value)
+
         return [
             self.live(key, one)
             for key, one in self.objects.items()
-            if key.startswith(f"{plural}/")
-            and all(
-                (one["metadata"].get("labels") or {}).get(name) == value for name, value in pairs
-            )
+            if key.startswith(f"{plural}/") and all(has(one, *pair) for pair in pairs)
         ]
 
     def delete(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -110,6 +114,7 @@ class ApiServer:
             content = _merged(self.objects.get(key, {}), content)
             others = _merged(others, marks)
         else:
+            self.owners[key] = query.get("fieldManager", "")
             # An apply leaves what another field manager has set.
             metadata = content["metadata"]
             annotations = {**others, **(metadata.get("annotations") or {})}
@@ -125,7 +130,15 @@ class ApiServer:
     def live(self, key: str, content: dict[str, Any]) -> dict[str, Any]:
         """An object as the server gives it: with a version that moves when it changes."""
         version = str(self.versions.get(key, 0))
-        return {**content, "metadata": {**content["metadata"], "resourceVersion": version}}
+        more = {"resourceVersion": version, **self.managed(key)}
+        return {**content, "metadata": {**content["metadata"], **more}}
+
+    def managed(self, key: str) -> dict[str, Any]:
+        """Who has applied an object, and its uid, where that is to be told."""
+        if key not in self.owners:
+            return {}
+        entry = {"manager": self.owners[key], "operation": "Apply"}
+        return {"managedFields": [entry], "uid": f"uid-{key}"}
 
     def get(self, path: str, query: str = "") -> dict[str, Any] | None:
         self.asked.append(path)

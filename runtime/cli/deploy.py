@@ -191,11 +191,18 @@ def apply(
     roll_back: Annotated[
         bool, typer.Option("--roll-back", help="Restore the last good release if it does not.")
     ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Keep it as the good one once it serves, without a check."),
+    ] = False,
     tolerate: Tolerated = None,
     unschedulable_after: UnschedulableAfter = 30.0,
     json: Json = False,
 ) -> None:
-    """Apply a release to the configured cluster, server-side, and wait until it serves."""
+    """Apply a release to the configured cluster, server-side, and wait until it serves.
+
+    It is on trial until check release and promote, or release confirm, keep it as the good one.
+    """
     from kfp_bento.runtime import deployments
 
     with waiting("applying", quiet=json) as progress:
@@ -213,6 +220,7 @@ def apply(
                     progress=progress,
                 ),
                 roll_back_on_failure=roll_back,
+                confirm=confirm,
                 force=force,
                 context=context,
             )

@@ -83,9 +83,21 @@ def show_deployed(deployed: Deployed) -> None:
             "revision": release.revision,
             "image": deployed.image,
             "bento": release.bento_tag,
+            "on trial": _until(deployed),
             "URL": deployed.url,
             "manifests": "\n".join(str(path) for path in deployed.files),
         },
+    )
+
+
+def _until(deployed: Deployed) -> str:
+    """Say what ends the trial of a release."""
+    if not deployed.on_trial:
+        return ""
+    name, place = deployed.release.name, deployed.release.namespace
+    return (
+        f"until kfp-bento check release {name} -n {place} --golden FILE and kfp-bento promote\n"
+        f"have kept it, or kfp-bento release confirm {name} -n {place}, on your own word"
     )
 
 

@@ -41,7 +41,7 @@ class Commands:
         return json.loads(done.stdout)
 
     def out(self, image: str, *more: object) -> Any:
-        done = self.deploy("apply", image, "--wait", 60, "--json", *more)
+        done = self.deploy("apply", image, "--wait", 60, "--confirm", "--json", *more)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -102,8 +102,11 @@ def test_what_people_read_of_it(commands: Commands) -> None:
     assert "wine serves, after " in done.stdout
     assert "waiting: " in done.stderr
     heading, row = commands.release("list").stdout.splitlines()
-    assert heading.split() == ["name", "target", "ready", "image", "revision", "last", "good"]
-    assert row.split()[:4] == ["wine", "workload", "yes", "a1" * 6]
+    words = ["name", "target", "ready", "on", "trial", "image", "revision", "last", "good"]
+    assert heading.split() == words
+    assert row.split()[:5] == ["wine", "workload", "yes", "yes", "a1" * 6]
+    assert "wine is good" in commands.release("confirm", "wine").stdout
+    assert commands.release("list").stdout.splitlines()[1].split()[3] == "no"
     commands.out(SECOND)
     looked = commands.release("roll-back", "wine", "--dry-run")
     assert any(line.startswith("+") and FIRST in line for line in looked.stdout.splitlines())

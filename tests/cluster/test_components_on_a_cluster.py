@@ -15,7 +15,7 @@ from played_targets import controllers_of, definitions_of
 from pod_behaviour import crash_loop, image_pull_backoff
 
 import kfp_bento.components as shipped
-from kfp_bento.runtime.deployments import TARGETS
+from kfp_bento.runtime.deployments import TARGETS, ReleaseFacts, confirm_release
 from kfp_bento.runtime.deployments.targets.permissions import needed_permissions, role_rules
 from kfp_bento.runtime.errors import DeploymentError
 
@@ -96,7 +96,10 @@ class Release:
         return given
 
     def deploy(self, step: Step, which: str, **more: Any) -> Any:
-        return step.call(shipped.deploy_bento, **{**self.parameters(which), **more})
+        given = step.call(shipped.deploy_bento, **{**self.parameters(which), **more})
+        if more.get("wait_seconds") != 0:
+            confirm_release(ReleaseFacts.load(step.directory / "release"))
+        return given
 
     def roll_back(self, step: Step, **more: Any) -> Any:
         given = {"name": "wine", "target": self.target, "namespace": self.namespace}

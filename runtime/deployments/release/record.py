@@ -30,6 +30,8 @@ from kfp_bento.runtime.programs import cleaned
 RECORDER = "kfp-bento-record"
 
 _TRIES = 10
+# What an apply that creates a release says instead is its run.
+_NOTHING_GOOD = "true"
 _LONGEST_FACT = 1024
 
 
@@ -103,11 +105,21 @@ def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Re
         last_good=found.get(LAST_GOOD),
         previous_good=found.get(PREVIOUS_GOOD),
         rolled_back=_fact(told, ROLLED_BACK),
-        run=_fact(told, RUN),
+        run=_fact(told, RUN) or _fact(told, NEW).replace(_NOTHING_GOOD, ""),
         is_new=bool(told.get(NEW)),
         promotion=_fact(told, PROMOTION),
         disbelieved=tuple(disbelieved),
     )
+
+
+def mark_run(cluster: ClusterConnection, holder: ObjectRef, run: str) -> None:
+    """Record that a run is about to put something on trial."""
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None]:
+        # Of another value than the apply gave it, it is ours and outlasts the next apply.
+        return _changed(told, {RUN: run} | ({NEW: _NOTHING_GOOD} if NEW in told else {}))
+
+    _annotate(cluster, holder, changes)
 
 
 def mark_trial(
@@ -129,7 +141,7 @@ def mark_trial(
         last = _good(told, LAST_GOOD, release.primary)
         if last and last.is_at(release.revision):
             return _without(told, TRIAL, RUN, NEW)
-        new = "true" if run and not last and (created or NEW in told) else None
+        new = _NOTHING_GOOD if run and not last and (created or NEW in told) else None
         return _changed(told, {TRIAL: packed, RUN: run or None, NEW: new})
 
     _annotate(cluster, release.holder, changes)

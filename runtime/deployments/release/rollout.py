@@ -30,15 +30,16 @@ from kfp_bento.runtime.deployments.release.good_release import GoodRelease
 from kfp_bento.runtime.deployments.release.record import (
     Record,
     mark_good,
+    mark_run,
     mark_step_back,
     mark_trial,
     read_record,
 )
 from kfp_bento.runtime.deployments.release.verdict import Verdict, Waiting
 from kfp_bento.runtime.deployments.release.wait import wait_until_ready
-from kfp_bento.runtime.deployments.targets.marks import revision_on
+from kfp_bento.runtime.deployments.targets.marks import NEW, revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
-from kfp_bento.runtime.deployments.targets.release import Release
+from kfp_bento.runtime.deployments.targets.release import Release, annotated
 from kfp_bento.runtime.errors import DeploymentError, KfpBentoError
 
 # Two runs at once may both write the parts before one writes the primary object.
@@ -149,6 +150,7 @@ def roll_out(
     Raises:
         DeploymentError: The release was refused while it was applied.
     """
+    trial = _of_run(cluster, release, trial, run)
     if not waiting.seconds:
         message = f"{release.primary} was applied; whether it serves was not waited for."
         applied = _apply_whole(cluster, release, trial)
@@ -192,6 +194,23 @@ def _is_first(release: Release, trial: Trial) -> bool:
     """Say whether there was no such release before it was tried."""
     pairs = zip(trial.manifests, trial.before, strict=True)
     return any(ObjectRef.of(one) == release.primary and live is None for one, live in pairs)
+
+
+def _of_run(cluster: ClusterConnection, release: Release, trial: Trial, run: str) -> Trial:
+    """Say whose trial it is before it begins: a run that dies in between is settled as well."""
+    tried = zip(trial.manifests, trial.before, strict=True)
+    live = next((old for one, old in tried if ObjectRef.of(one) == release.holder), None)
+    good = read_record(live, release.primary).last_good
+    if not run or (good and good.is_at(release.revision)):
+        return trial
+    if live is not None:
+        mark_run(cluster, release.holder, run)
+        return trial
+    manifests = [
+        annotated(one, {NEW: run}) if ObjectRef.of(one) == release.holder else one
+        for one in trial.manifests
+    ]
+    return replace(trial, manifests=tuple(manifests))
 
 
 def _taken_away(

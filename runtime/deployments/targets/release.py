@@ -120,11 +120,18 @@ def labels_of(primary: ObjectRef) -> dict[str, str]:
     return {RELEASE_LABEL: primary.name, KIND_LABEL: primary.kind.lower()}
 
 
-def _marked(
-    manifest: Manifest, labels: Mapping[str, str], annotations: Mapping[str, str]
-) -> dict[str, Any]:
+def annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
+    """Give a manifest with further annotations."""
     metadata = dict(manifest["metadata"])
-    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
     if annotations:
         metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     return {**manifest, "metadata": metadata}
+
+
+def _marked(
+    manifest: Manifest, labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> dict[str, Any]:
+    found = dict(annotated(manifest, annotations))
+    metadata = dict(found["metadata"])
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
+    return {**found, "metadata": metadata}
