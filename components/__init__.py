@@ -2,12 +2,14 @@
 
 from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
+from kfp_bento.components.check_contract import check_contract
 from kfp_bento.components.check_release import check_release
 from kfp_bento.components.collect_batch import collect_batch
 from kfp_bento.components.confirm_release import confirm_release
 from kfp_bento.components.deploy_bento import deploy_bento
 from kfp_bento.components.export_bento import export_bento
 from kfp_bento.components.import_bento import import_bento
+from kfp_bento.components.load_test import load_test
 from kfp_bento.components.plan_batch import plan_batch
 from kfp_bento.components.predict_batch import predict_batch
 from kfp_bento.components.predict_shard import predict_shard
@@ -21,12 +23,14 @@ from kfp_bento.components.train_wine_model import train_wine_model
 __all__ = [
     "build_bento",
     "build_image",
+    "check_contract",
     "check_release",
     "collect_batch",
     "confirm_release",
     "deploy_bento",
     "export_bento",
     "import_bento",
+    "load_test",
     "plan_batch",
     "predict_batch",
     "predict_shard",

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.batch.asking import Question
 from kfp_bento.runtime.batch.cells import json_value, text_to_typed
 from kfp_bento.runtime.batch.options import ALL, ERROR_COLUMN, FAIL, BatchOptions
-from kfp_bento.runtime.batch.routes import JSON, Field, check_columns, find_route
+from kfp_bento.runtime.batch.routes import JSON, Field, Route, check_columns, find_route
 from kfp_bento.runtime.batch.tables import Rows, column_names, in_batches, read_rows, table_format
 from kfp_bento.runtime.errors import BatchError, InvalidInput
 from kfp_bento.runtime.files import (
@@ -104,19 +104,8 @@ class Plan:
                 hint="Plan again for this bento.",
             )
         route = find_route(bento, self.options.api)
-        kinds = {one.name: one for one in route.fields if one.name}
-        names = [name for name, _ in self.columns]
-        chosen = [name for name in self.options.inputs or names if name in kinds or not kinds]
-        found = dict(self.columns)
-        by_place = route.fields if len(route.fields) == len(chosen) else ()
-        columns = tuple(
-            kinds.get(name)
-            or Field(name, by_place[place].kind if by_place else _kind_of(found[name]))
-            for place, name in enumerate(chosen)
-        )
-        if kinds:  # in the model's order
-            columns = tuple(one for one in route.fields if one.name in chosen)
         options = self.options
+        columns = asked_columns(route, dict(self.columns), options.inputs)
         params: Mapping[str, Any] = options.params
         if params and not route.own:
             params = {"params": params}
@@ -158,6 +147,27 @@ class Plan:
     def save(self, file: Path) -> None:
         """Write the plan to a file."""
         file.write_text(json.dumps(self.to_dict(), sort_keys=True), encoding="utf-8")
+
+
+def asked_columns(
+    route: Route, found: Mapping[str, str], inputs: Sequence[str] = ()
+) -> tuple[Field, ...]:
+    """Give the columns that a model gets of a table.
+
+    Args:
+        route: The API.
+        found: The columns of the table and their kinds; see `Plan.columns`.
+        inputs: Those that it gets, where its signature names none; () for all.
+    """
+    kinds = {one.name: one for one in route.fields if one.name}
+    chosen = [name for name in inputs or found if name in kinds or not kinds]
+    if kinds:  # in the model's order
+        return tuple(one for one in route.fields if one.name in chosen)
+    by_place = route.fields if len(route.fields) == len(chosen) else ()
+    return tuple(
+        Field(name, by_place[place].kind if by_place else kind_of(found[name]))
+        for place, name in enumerate(chosen)
+    )
 
 
 def load_plan(file: Path) -> Plan:
@@ -204,8 +214,8 @@ def plan_batch(
         raise InvalidInput(f"shards is {shards}.", hint=f"Give 1 to {_MOST_SHARDS}, or 0.")
     options = options or BatchOptions()
     route = find_route(bento, options.api)
-    names = _input_names(input_uri, options.input_format)
-    form = options.input_format or _one_format(input_uri, names)
+    names = input_names(input_uri, options.input_format)
+    form = options.input_format or one_format(input_uri, names)
     typed = {one.name: one.kind for one in route.fields if one.name}
     with local_files(input_uri, names) as local:
         looked = _look(local, form, typed)
@@ -221,7 +231,7 @@ def plan_batch(
     return Plan(bento.tag, bento.digest, options, files, looked.columns, cut)
 
 
-def _input_names(uri: str, form: str) -> list[str]:
+def input_names(uri: str, form: str) -> list[str]:
     """Give the names of the files of an input, "" for the address itself."""
     if uri.startswith(("https://", "http://")):
         return [""]
@@ -241,7 +251,8 @@ def _is_table(name: str, form: str) -> bool:
     return not hidden and bool(form or table_format(name))
 
 
-def _one_format(uri: str, names: list[str]) -> str:
+def one_format(uri: str, names: list[str]) -> str:
+    """Give the one format of all files of an input, by their names."""
     forms = {table_format(name or uri) for name in names}
     if forms == {""} or len(forms) > 1:
         shown = ", ".join(sorted(forms - {""})) or "none that is known"
@@ -295,7 +306,7 @@ class _Looked:
 
 def _look(local: Mapping[str, Path], form: str, typed: Mapping[str, str]) -> _Looked:
     """Read all once: digests, numbers of rows, columns; types where no signature has them."""
-    files, schema, guess = {}, None, _Guess(form, typed)
+    files, schema, guess = {}, None, Guess(form, typed)
     for name, path in local.items():
         if form != "jsonl":
             found = column_names(path, form)
@@ -321,7 +332,7 @@ def _look(local: Mapping[str, Path], form: str, typed: Mapping[str, str]) -> _Lo
     return _Looked(files, tuple((name, typed.get(name) or guess.kind(name)) for name in names))
 
 
-class _Guess:
+class Guess:
     """Types of the columns that no signature names, after all rows were seen."""
 
     def __init__(self, form: str, typed: Mapping[str, str]) -> None:
@@ -373,7 +384,7 @@ def _json_kind(text: str) -> str:
     return "double" if isinstance(json_value(text), float) else "long"
 
 
-def _kind_of(kind: str) -> str:
+def kind_of(kind: str) -> str:
     """Give MLflow's kind for one of Arrow's, where a column of Parquet has no declared type."""
     return {"int64": "long", "int32": "integer", "float": "float", "bool": "boolean"}.get(
         kind, "double" if kind == "double" else kind

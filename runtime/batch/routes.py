@@ -83,7 +83,7 @@ def find_route(bento: Bento, api: str) -> Route:
     path = str(described.get("route") or f"/{described.get('name')}")
     if is_generated(bento):
         name = path.removeprefix("/predict").strip("/") or bento.models[0].tag.partition(":")[0]
-        route = _of_signature(path, _signature(bento, path))
+        route = signature_route(path, _signature(bento, path))
         return replace(route, infer=f"/v2/models/{name}/infer")
     return _of_schema(path, described.get("input"))
 
@@ -133,7 +133,8 @@ def _model_directory(bento: Bento, segment: str) -> Path:
     return bento.directory / "models" / name / version
 
 
-def _of_signature(path: str, signature: Signature) -> Route:
+def signature_route(path: str, signature: Signature) -> Route:
+    """Give the API of a generated service that asks a model with a signature."""
     answers = tuple(map(_field, signature.outputs))
     record = _record(signature)
     if record:  # rows are objects

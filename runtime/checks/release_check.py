@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks.check_report import CheckReport
 from kfp_bento.runtime.checks.comparison import compare_predictions
+from kfp_bento.runtime.checks.load import load_test
+from kfp_bento.runtime.checks.load_options import LoadOptions
 from kfp_bento.runtime.checks.release_reports import ReleaseReports
 from kfp_bento.runtime.checks.smoke import smoke_test
 from kfp_bento.runtime.deployments import ReleaseFacts, Waiting, leave_release
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 Gate = Callable[[str, "Golden", Mapping[str, Any]], CheckReport]
 
 REPLAY_SECONDS = 60.0
-NAMES = {"smoke": "smoke_test", "replay": "compare_predictions"}
+NAMES = {"smoke": "smoke_test", "replay": "compare_predictions", "load": "load_test"}
 """Short names of checks, as pipelines and commands take them, and the names of their reports."""
 
 
@@ -136,5 +138,9 @@ def _about(report: CheckReport, release: ReleaseFacts) -> CheckReport:
     return replace(report, image=release.image, release=release.title)
 
 
-GATES: dict[str, Gate] = {}
+def _load(url: str, golden: Golden, options: Mapping[str, Any]) -> CheckReport:
+    return load_test(url, golden, LoadOptions.of(options))
+
+
+GATES: dict[str, Gate] = {"load": _load}
 """Further checks of a release, by the name under which pipelines ask for them."""

@@ -1,6 +1,7 @@
 """What people look at: Markdown summaries, metrics, and the report of a whole run."""
 
 from kfp_bento.runtime.reports.files import write_json, write_text
+from kfp_bento.runtime.reports.load_page import load_page
 from kfp_bento.runtime.reports.metrics import check_metrics, image_metrics
 from kfp_bento.runtime.reports.page import run_report
 from kfp_bento.runtime.reports.release_checks import (
@@ -17,7 +18,9 @@ from kfp_bento.runtime.reports.releases import (
 )
 from kfp_bento.runtime.reports.signature import signature_fields
 from kfp_bento.runtime.reports.summaries import (
+    check_summary,
     image_summary,
+    load_summary,
     promotion_summary,
     scan_summary,
 )
@@ -25,10 +28,13 @@ from kfp_bento.runtime.reports.wording import human_bytes, measures
 
 __all__ = [
     "check_metrics",
+    "check_summary",
     "diff_summary",
     "human_bytes",
     "image_metrics",
     "image_summary",
+    "load_page",
+    "load_summary",
     "measures",
     "promotion_summary",
     "run_report",

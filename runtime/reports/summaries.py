@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.reports.json_text import one_line, readable
+from kfp_bento.runtime.reports.load_view import LoadView
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
 from kfp_bento.runtime.reports.wording import counted, human_bytes, listed, measure, shorten_digests
 
@@ -46,17 +47,12 @@ def image_summary(image: Image) -> str:
 
 def check_summary(report: CheckReport) -> str:
     """Give a check as Markdown: passed or FAILED, its measures, and the evidence."""
-    measures = (measure(name, value) for name, value in report.measures.items())
     differences = [entry for entry in report.evidence if "reason" in entry]
     others = [entry for entry in report.evidence if "reason" not in entry]
     return document(
         f"# {literal(report.name)}: {'passed' if report.passed else 'FAILED'}",
         literal(report.summary),
-        table(
-            ("Measure", "Value"),
-            ((literal(label), literal(value)) for label, value in measures),
-            right=frozenset({1}),
-        ),
+        _measures(report),
         _differences(differences),
         *(fenced(readable(entry), "json") for entry in others),
         facts(
@@ -65,6 +61,49 @@ def check_summary(report: CheckReport) -> str:
                 "Model": ", ".join(code(shorten_digests(one)) for one in report.model_digests),
             }
         ),
+    )
+
+
+def load_summary(report: CheckReport) -> str:
+    """Give a load test as Markdown: what was measured, each limit, the first failures, the load."""
+    view = LoadView(report)
+    limits = (
+        (
+            literal(one.label),
+            literal(one.bound),
+            literal(one.measured),
+            "yes" if one.holds else "NO",
+        )
+        for one in view.limits
+    )
+    asked = view.asked
+    names = ("users", "ramp_seconds", "duration_seconds", "payloads")
+    return document(
+        f"# {literal(report.name)}: {'passed' if report.passed else 'FAILED'}",
+        literal(report.summary),
+        _measures(report),
+        table(("Limit", "Has to be", "Measured", "Holds"), limits, right=frozenset({2})),
+        _differences(view.failures),
+        facts(
+            {
+                "Service": code(report.url),
+                **{
+                    name.removesuffix("_seconds").capitalize(): code(str(asked[name]))
+                    for name in names
+                    if name in asked
+                },
+                "Model": ", ".join(code(shorten_digests(one)) for one in report.model_digests),
+            }
+        ),
+    )
+
+
+def _measures(report: CheckReport) -> str:
+    rows = (measure(name, value) for name, value in report.measures.items())
+    return table(
+        ("Measure", "Value"),
+        ((literal(label), literal(value)) for label, value in rows),
+        right=frozenset({1}),
     )
 
 

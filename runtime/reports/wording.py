@@ -53,10 +53,13 @@ def measure(name: str, value: Any) -> tuple[str, str]:
         return _label(name), str(value)
     if name.startswith("seconds_to_"):
         return _label(name.removeprefix("seconds_")), human_seconds(value)
+    if name == "seconds":
+        return _label(name), human_seconds(value)
     for ending, unit in (("_ms", "ms"), ("_seconds", "s")):
         if name.endswith(ending):
             return _label(name.removesuffix(ending)), f"{value:.1f} {unit}"
-    return _label(name), f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+    whole = value == int(value) or abs(value) >= 1000
+    return _label(name), f"{value:,.0f}" if whole else f"{value:.3g}"
 
 
 def measures(values: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from sample_bentos import IMAGE, make_bento
+from sample_loads import FAILURE, held, make_load
 from sample_runs import failed_run, promoted_run
 
 from kfp_bento.runtime import reports
@@ -86,6 +87,10 @@ def check(data: dict[str, Any]) -> str:
     return check_summary(CheckReport(**{**data, "evidence": tuple(data["evidence"])}))
 
 
+def load(data: dict[str, Any]) -> str:
+    return reports.load_summary(CheckReport(**{**data, "evidence": tuple(data["evidence"])}))
+
+
 def promotion(data: dict[str, Any]) -> str:
     models = tuple(PromotedVersion(**model) for model in data["models"])
     return reports.promotion_summary(Promotion(data["alias"], models))
@@ -99,9 +104,12 @@ def change(data: dict[str, Any]) -> str:
 
 CHANGE = {"ref": ["apps/v1", "Deployment", "models", "wine"], "text": "-a\n+b\n"}
 CHECK = {**failed_run()["checks"][1], "summary": "Two values differ."}
+LOADED = [FAILURE, {"limits": [held("p95_ms", 50.0, 14.2)]}, {"asked": {"payloads": "golden"}}]
+LOAD = {**vars(make_load()), "evidence": LOADED, "model_digests": []}
 DOCUMENTS: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     (image, promoted_run()["image"]),
     (check, CHECK),
+    (load, LOAD),
     (promotion, promoted_run()["promoted"]),
     (change, CHANGE),
 ]

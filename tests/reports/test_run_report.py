@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from parsed_page import Page
 from sample_runs import IMAGE_DIGEST, MANIFESTS, MODEL_DIGEST, failed_run, layer, promoted_run
 
 from kfp_bento.runtime.reports import run_report
 
-VOID = {"meta", "br", "wbr"}
 MARKUP = "<script>alert(1)</script>\"'&<img src=x onerror=y>"
-
-
-class Page(HTMLParser):
-    """A parsed page: its elements with their attributes, and the text a reader sees."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.unbalanced: list[str] = []
-        self.feed(html)
-        self.close()
-        self.text = re.sub(r"\s+", " ", "".join(self.words))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag not in ("wbr", "b"):
-            self.words.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.unbalanced.append(tag)
-        if tag != "b":
-            self.words.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def report(summary: dict[str, Any]) -> Page:
