@@ -7,25 +7,49 @@ failed step, so the step that checks ends well, and the one that would promote f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks.check_report import CheckReport
 from kfp_bento.runtime.checks.comparison import compare_predictions
+from kfp_bento.runtime.checks.contract import check_contract, contract_of
 from kfp_bento.runtime.checks.load import load_test
 from kfp_bento.runtime.checks.load_options import LoadOptions
 from kfp_bento.runtime.checks.release_reports import ReleaseReports
 from kfp_bento.runtime.checks.smoke import smoke_test
-from kfp_bento.runtime.deployments import ReleaseFacts, Waiting, leave_release
+from kfp_bento.runtime.deployments import (
+    ReleaseFacts,
+    Waiting,
+    keep_contract,
+    kept_contract,
+    leave_release,
+)
 from kfp_bento.runtime.errors import CheckError, InvalidInput
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.proof import Golden
 
-Gate = Callable[[str, "Golden", Mapping[str, Any]], CheckReport]
+
+@dataclass(frozen=True)
+class Gate:
+    """A further check of a release.
+
+    Attributes:
+        read: Reads its options; what is wrong with one is an `InvalidInput` that names it.
+        run: Carries it out, with the options as they were read.
+    """
+
+    read: Callable[[Mapping[str, Any]], Any]
+    run: Callable[[ReleaseFacts, Golden, Any], CheckReport]
+
 
 REPLAY_SECONDS = 60.0
-NAMES = {"smoke": "smoke_test", "replay": "compare_predictions", "load": "load_test"}
+NAMES = {
+    "smoke": "smoke_test",
+    "replay": "compare_predictions",
+    "load": "load_test",
+    "contract": "check_contract",
+}
 """Short names of checks, as pipelines and commands take them, and the names of their reports."""
 
 
@@ -82,7 +106,7 @@ def check_release(
 def _run(
     release: ReleaseFacts,
     golden: Golden,
-    gates: Sequence[tuple[Gate, Mapping[str, Any]]],
+    gates: Sequence[tuple[Gate, Any]],
     ready_seconds: float,
 ) -> list[CheckReport]:
     if release.failure:
@@ -91,7 +115,7 @@ def _run(
         lambda: smoke_test(release.url, golden, timeout=ready_seconds),
         lambda: compare_predictions(release.url, golden, timeout=REPLAY_SECONDS),
     ]
-    checks += [_bound(gate, release.url, golden, options) for gate, options in gates]
+    checks += [_bound(gate, release, golden, options) for gate, options in gates]
     found: list[CheckReport] = []
     for check in checks:
         found.append(check())
@@ -101,24 +125,23 @@ def _run(
 
 
 def _bound(
-    gate: Gate, url: str, golden: Golden, options: Mapping[str, Any]
+    gate: Gate, release: ReleaseFacts, golden: Golden, options: Any
 ) -> Callable[[], CheckReport]:
-    return lambda: gate(url, golden, options)
+    return lambda: gate.run(release, golden, options)
 
 
-def _gates(
-    wanted: Mapping[str, Mapping[str, Any]],
-) -> list[tuple[Gate, Mapping[str, Any]]]:
+def _gates(wanted: Mapping[str, Mapping[str, Any]]) -> list[tuple[Gate, Any]]:
+    """Give the gates with their options, read before anything runs."""
     chosen = []
     for name, options in wanted.items():
         if name not in GATES:
-            known = ", ".join(GATES) or "there are none"
+            known = ", ".join(GATES)
             raise InvalidInput(f"gates: {name!r} is no gate.", hint=f"Known are: {known}.")
         if not isinstance(options, Mapping):
             raise InvalidInput(
                 f"gates: {name} has no options by name.", hint=f'Write {{"{name}": {{}}}}.'
             )
-        chosen.append((GATES[name], options))
+        chosen.append((GATES[name], GATES[name].read(options)))
     return chosen
 
 
@@ -138,9 +161,26 @@ def _about(report: CheckReport, release: ReleaseFacts) -> CheckReport:
     return replace(report, image=release.image, release=release.title)
 
 
-def _load(url: str, golden: Golden, options: Mapping[str, Any]) -> CheckReport:
-    return load_test(url, golden, LoadOptions.of(options))
+def _load(release: ReleaseFacts, golden: Golden, options: LoadOptions) -> CheckReport:
+    return load_test(release.url, golden, options)
 
 
-GATES: dict[str, Gate] = {"load": _load}
+def _contract(release: ReleaseFacts, golden: Golden, options: None) -> CheckReport:
+    served = contract_of(release.url)
+    report = check_contract(release.url, kept_contract(release), served=served, golden=golden)
+    keep_contract(release, served)
+    return report
+
+
+def _no_options(options: Mapping[str, Any]) -> None:
+    if options:
+        raise InvalidInput(
+            f"gates: contract has no option {next(iter(options))!r}.", hint="It takes none."
+        )
+
+
+GATES: dict[str, Gate] = {
+    "load": Gate(LoadOptions.of, _load),
+    "contract": Gate(_no_options, _contract),
+}
 """Further checks of a release, by the name under which pipelines ask for them."""

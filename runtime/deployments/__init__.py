@@ -31,6 +31,8 @@ from kfp_bento.runtime.deployments.settling import (
     Settlement,
     confirm_release,
     end_promotion,
+    keep_contract,
+    kept_contract,
     leave_release,
     promotion_under_way,
 )
@@ -62,6 +64,8 @@ __all__ = [
     "end_promotion",
     "find_release",
     "is_of_this_user",
+    "keep_contract",
+    "kept_contract",
     "label_name_problem",
     "leave_release",
     "list_releases",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
@@ -12,21 +16,26 @@ from kfp_bento.runtime.deployments.release.delete import (
     delete_stale_objects,
     release_objects,
 )
+from kfp_bento.runtime.deployments.release.good_release import pack, unpack
 from kfp_bento.runtime.deployments.release.record import (
     Record,
     mark_confirmed,
+    mark_contract,
     mark_promoted,
     read_record,
 )
 from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
 from kfp_bento.runtime.deployments.release.rollout import Rollout, fall_back
 from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Verdict, Waiting
+from kfp_bento.runtime.deployments.targets.marks import CONTRACT
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of
 from kfp_bento.runtime.errors import DeploymentError
 
 CONFIRMED, BROUGHT_BACK, TAKEN_AWAY = "confirmed", "brought back", "taken away"
 KEPT, SUPERSEDED, NOTHING = "kept", "superseded", "nothing"
+# Beside three records, and all annotations together may have 256 KiB.
+LARGEST_CONTRACT = 8_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,51 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
             delete_stale_objects(cluster, good.release)
     message = f"{ref} at revision {release.revision} is the good release now."
     return Settlement(CONFIRMED, message, release.revision)
+
+
+def kept_contract(release: ReleaseFacts, *, context: str = "") -> dict[str, Any] | None:
+    """Give what the last good release of that name has promised its clients.
+
+    Args:
+        release: Any release of that name.
+        context: Context of the kubeconfig.
+
+    Returns:
+        What `keep_contract` was given; None where it is not known.
+
+    Raises:
+        DeploymentError: The cluster does not answer, or somebody changed the record.
+    """
+    if release.mode != "applied":
+        return None
+    ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
+    with connect(context) as cluster:
+        packed = read_record(cluster.get(target.holder_of(ref)), ref).contract
+    try:
+        return unpack(packed) if packed else None
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise DeploymentError(
+            f"What {ref} has promised its clients is on record and cannot be read: {error}.",
+            hint=f"Somebody changed the annotation {CONTRACT}; remove it to begin anew.",
+        ) from None
+
+
+def keep_contract(release: ReleaseFacts, contract: Mapping[str, Any], *, context: str = "") -> None:
+    """Keep what a release on trial promises its clients, for the time when it is the good one.
+
+    One of more than `LARGEST_CONTRACT` characters, packed, is not kept.
+
+    Args:
+        release: The release.
+        contract: JSON values.
+        context: Context of the kubeconfig.
+    """
+    packed = pack(contract)
+    if release.mode != "applied" or not packed or len(packed) > LARGEST_CONTRACT:
+        return
+    ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
+    with connect(context) as cluster:
+        mark_contract(cluster, target.holder_of(ref), release.revision, packed)
 
 
 def end_promotion(release: ReleaseFacts, promotion: str, *, context: str = "") -> None:

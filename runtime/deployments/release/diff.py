@@ -14,6 +14,7 @@ from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.apply import Trial, completed, try_release
 from kfp_bento.runtime.deployments.release.delete import stale_objects
 from kfp_bento.runtime.deployments.targets.marks import (
+    CONTRACT,
     LAST_GOOD,
     NEW,
     PREVIOUS_GOOD,
@@ -21,6 +22,7 @@ from kfp_bento.runtime.deployments.targets.marks import (
     ROLLED_BACK,
     RUN,
     TRIAL,
+    TRIAL_CONTRACT,
 )
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.programs import without_signatures
@@ -36,6 +38,8 @@ _UNREADABLE = frozenset(
         RUN,
         NEW,
         PROMOTION,
+        CONTRACT,
+        TRIAL_CONTRACT,
         "kubectl.kubernetes.io/last-applied-configuration",
     )
 )

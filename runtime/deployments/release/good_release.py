@@ -95,7 +95,7 @@ def encode_good(release: Release) -> str:
         "bento": release.bento.to_dict() if release.bento else None,
         "options": release.options,
     }
-    packed = _pack({**facts, **made_of}) or _pack(facts)
+    packed = pack({**facts, **made_of}) or pack(facts)
     sealed = files.seal(_sealed(release.primary, packed), _PURPOSE, _shared_key())
     return f"{packed}.{sealed}" if sealed else packed
 
@@ -122,7 +122,7 @@ def believed(text: str, primary: ObjectRef, annotation: str = LAST_GOOD) -> Good
             "you want: once it serves, it is recorded with a seal.",
         )
     try:
-        told = _unpack(packed)
+        told = unpack(packed)
         good = GoodRelease(
             revision=_fact(told, "revision", _REVISION),
             image=_fact(told, "image"),
@@ -187,7 +187,12 @@ def _used(value: Any, powers: frozenset[str]) -> Iterator[str]:
             yield from _used(inner, powers)
 
 
-def _unpack(packed: str) -> dict[str, Any]:
+def unpack(packed: str) -> dict[str, Any]:
+    """Give what `pack` has packed.
+
+    Raises:
+        ValueError: It is nothing of the kind, or too large; zlib.error and binascii.Error likewise.
+    """
     if len(packed) > LARGEST_RECORD:
         raise ValueError(f"it is larger than {LARGEST_RECORD} characters")
     unpacker = zlib.decompressobj()
@@ -206,7 +211,7 @@ def _fact(told: Mapping[str, Any], name: str, form: re.Pattern[str] | None = Non
     return value
 
 
-def _pack(value: Any) -> str:
+def pack(value: Any) -> str:
     """Give the packed text; empty where it is too large to be read back."""
     # In the order of the user: it decides in what order some options are rendered.
     text = json.dumps(value, separators=(",", ":"), default=dict).encode()

@@ -11,6 +11,7 @@ from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.good_release import GoodRelease, believed, encode_good
 from kfp_bento.runtime.deployments.targets.marks import (
     BENTO,
+    CONTRACT,
     IMAGE,
     LAST_GOOD,
     NEW,
@@ -20,6 +21,7 @@ from kfp_bento.runtime.deployments.targets.marks import (
     ROLLED_BACK,
     RUN,
     TRIAL,
+    TRIAL_CONTRACT,
     annotations_of,
 )
 from kfp_bento.runtime.deployments.targets.release import Release
@@ -49,6 +51,8 @@ class Record:
         rolled_back: Revision that the last roll back has left, until another release is good.
         run: The pipeline run that put what is applied on trial; empty where none did.
         is_new: Whether nothing was ever good, and runs alone put releases on trial.
+        contract: What the last good release has promised its clients, packed; empty where that is
+            not known.
         promotion: What is said of a promotion that was begun with the good release; empty when none
             is under way.
         disbelieved: Why a good release that is on record is not among these.
@@ -62,6 +66,7 @@ class Record:
     rolled_back: str = ""
     run: str = ""
     is_new: bool = False
+    contract: str = ""
     promotion: str = ""
     disbelieved: tuple[DeploymentError, ...] = ()
 
@@ -107,6 +112,7 @@ def read_record(holder: Manifest | None, primary: ObjectRef | None = None) -> Re
         rolled_back=_fact(told, ROLLED_BACK),
         run=_fact(told, RUN) or _fact(told, NEW).replace(_NOTHING_GOOD, ""),
         is_new=bool(told.get(NEW)),
+        contract=told.get(CONTRACT, ""),
         promotion=_fact(told, PROMOTION),
         disbelieved=tuple(disbelieved),
     )
@@ -141,8 +147,10 @@ def mark_trial(
         last = _good(told, LAST_GOOD, release.primary)
         if last and last.is_at(release.revision):
             return _without(told, TRIAL, RUN, NEW)
+        # What another trial has promised is not this one's.
+        others = _without(told, TRIAL_CONTRACT) if told.get(TRIAL) != packed else {}
         new = _NOTHING_GOOD if run and not last and (created or NEW in told) else None
-        return _changed(told, {TRIAL: packed, RUN: run or None, NEW: new})
+        return _changed(told, {TRIAL: packed, RUN: run or None, NEW: new}) | others
 
     _annotate(cluster, release.holder, changes)
 
@@ -209,6 +217,19 @@ def mark_confirmed(
     return _annotate(cluster, holder, changes)
 
 
+def mark_contract(
+    cluster: ClusterConnection, holder: ObjectRef, revision: str, contract: str
+) -> None:
+    """Record what a release on trial promises its clients; it counts once it is good."""
+
+    def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
+        if told.get(REVISION) != revision:
+            return None
+        return _changed(told, {TRIAL_CONTRACT: contract})
+
+    _annotate(cluster, holder, changes)
+
+
 def mark_promoted(cluster: ClusterConnection, holder: ObjectRef, promotion: str) -> None:
     """Record that a promotion which was begun is over, unless another one has begun."""
     _annotate(
@@ -225,7 +246,9 @@ def _good_marks(
     restored: bool = False,
 ) -> dict[str, str | None]:
     """Give the annotations that make a release the last good one."""
-    marks: dict[str, str | None] = _without(told, TRIAL, RUN, NEW)
+    marks: dict[str, str | None] = _without(told, TRIAL, RUN, NEW, TRIAL_CONTRACT)
+    if TRIAL_CONTRACT in told and not restored:
+        marks[CONTRACT] = told[TRIAL_CONTRACT]
     if told.get(LAST_GOOD) != packed:
         marks[LAST_GOOD] = packed
         last = _good(told, LAST_GOOD, primary)
@@ -264,12 +287,15 @@ def mark_step_back(cluster: ClusterConnection, release: Release, leaving: str) -
     def changes(told: Mapping[str, str]) -> dict[str, str | None] | None:
         if told.get(REVISION) != leaving:
             return None
-        marks: dict[str, str | None] = {ROLLED_BACK: leaving, **_without(told, TRIAL, RUN)}
+        marks: dict[str, str | None] = {
+            ROLLED_BACK: leaving,
+            **_without(told, TRIAL, RUN, TRIAL_CONTRACT),
+        }
         previous = _good(told, PREVIOUS_GOOD, release.primary)
         if previous and previous.is_at(release.revision):
             marks |= {LAST_GOOD: told[PREVIOUS_GOOD], PREVIOUS_GOOD: None}
             # What was noted of a promotion is about the release that is left.
-            marks |= _without(told, PROMOTION)
+            marks |= _without(told, PROMOTION, CONTRACT)
         return marks
 
     return _annotate(cluster, release.holder, changes)

@@ -12,6 +12,7 @@ ARCHIVE = "kfp-bento/archive"
 ROLLED_BACK = "kfp-bento/rolled-back"
 TRIAL, RUN, NEW = "kfp-bento/trial", "kfp-bento/run", "kfp-bento/new"
 PROMOTION = "kfp-bento/promotion"
+CONTRACT, TRIAL_CONTRACT = "kfp-bento/contract", "kfp-bento/trial-contract"
 
 
 def annotations_of(manifest: Manifest | None) -> dict[str, str]:
