@@ -13,6 +13,7 @@ from kfp_bento.runtime.files import parse_json_value
 
 SHIPPED = {
     "batch_score": "kfp_bento.pipelines:batch_score",
+    "roll_back_model": "kfp_bento.pipelines:roll_back_model",
     "serve_model": "kfp_bento.pipelines:serve_model",
     "serve_service": "kfp_bento.pipelines:serve_service",
     "serve_with_yatai_builder": "kfp_bento.pipelines:serve_with_yatai_builder",

@@ -26,6 +26,7 @@ LONG_FUNCTIONS = {
     "runtime/cli/bento_batch.py:predict",
     "runtime/cli/bento_archives.py:import_command",
     "runtime/cli/release.py:roll_back",
+    "runtime/cli/deploy.py:apply",
 }
 OPERATORS_WORDS = {
     *("serving.kserve.io", "knative.dev", "InferenceService", "BlockedByFailedLoad"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
 ACTING = (
     *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
-    *("confirm-release",),
+    *("confirm-release", "roll-back"),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
 )
 
@@ -100,6 +100,7 @@ NEEDED = {
     "build-image": {"image_secret", "index_secret", "record_secret"},
     "check-release": {"record_secret", "service_token_secret"},
     "settle-run": {"mlflow_secret", "record_secret"},
+    "roll-back": {"mlflow_secret", "record_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},
     "train-wine-model": {"mlflow_secret"},
     **{
