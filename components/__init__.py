@@ -18,6 +18,7 @@ from kfp_bento.components.pull_model import pull_model
 from kfp_bento.components.roll_back import roll_back
 from kfp_bento.components.scan_model import scan_model
 from kfp_bento.components.settle_run import settle_run
+from kfp_bento.components.shift_requests import shift_requests
 from kfp_bento.components.train_wine_model import train_wine_model
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "roll_back",
     "scan_model",
     "settle_run",
+    "shift_requests",
     "train_wine_model",
 ]

@@ -1,6 +1,7 @@
 """Reusable pipelines: composition only."""
 
 from kfp_bento.pipelines.batch_score import batch_score, batch_score_with
+from kfp_bento.pipelines.canary_release import canary_release, canary_with
 from kfp_bento.pipelines.roll_back_model import roll_back_model
 from kfp_bento.pipelines.serve_model import serve_model, serve_with
 from kfp_bento.pipelines.serve_service import serve_service
@@ -14,6 +15,8 @@ from kfp_bento.pipelines.train_wine_to_serve import train_wine_to_serve
 __all__ = [
     "batch_score",
     "batch_score_with",
+    "canary_release",
+    "canary_with",
     "roll_back_model",
     "serve_model",
     "serve_service",

@@ -31,8 +31,16 @@ def serve_with(deploy, *, name: str):
     Returns:
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
+    return dsl.pipeline(name=name)(serve_steps(deploy))
 
-    @dsl.pipeline(name=name)
+
+def serve_steps(deploy):
+    """Make the function of a pipeline's parameters that adds the steps of serve_with.
+
+    Args:
+        deploy: As for serve_with, or a function that adds several tasks and gives the last.
+    """
+
     def serve(
         model_uris: list,
         image_destination: str,

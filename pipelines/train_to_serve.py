@@ -1,21 +1,12 @@
 """A training component, joined to everything that comes after it."""
 
-import inspect
-
 from kfp import dsl
 
 from kfp_bento.pipelines.credentials import with_mlflow_credentials
 from kfp_bento.pipelines.serve_model import serve_model
+from kfp_bento.pipelines.signatures import PYTHON_TYPES, with_signature
 
 MODEL_URIS = "model_uris"
-PYTHON_TYPES = {
-    "String": str,
-    "Integer": int,
-    "Float": float,
-    "Boolean": bool,
-    "List": list,
-    "Dict": dict,
-}
 
 
 def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""):
@@ -53,10 +44,8 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         # inside a list that is handed to a nested pipeline.
         serve_model.pipeline_func(**{MODEL_URIS: uris}, **served)
 
-    pipeline.__name__ = name.replace("-", "_")
-    pipeline.__doc__ = _docstring(description or f"Run {train.name}, then serve its model.", inputs)
-    pipeline.__signature__ = inspect.Signature([_parameter(k, v) for k, v in inputs.items()])
-    return dsl.pipeline(name=name)(pipeline)
+    summary = description or f"Run {train.name}, then serve its model."
+    return dsl.pipeline(name=name)(with_signature(pipeline, inputs, name=name, summary=summary))
 
 
 def _uri_output(train) -> tuple[str, str]:
@@ -68,21 +57,3 @@ def _uri_output(train) -> tuple[str, str]:
             f"one list of such texts; what it returns is: {', '.join(values) or 'nothing'}."
         )
     return next(iter(values.items()))
-
-
-def _parameter(key: str, spec) -> inspect.Parameter:
-    if spec.type not in PYTHON_TYPES:
-        raise TypeError(f"Input {key} is an artifact; a pipeline can only be given parameters.")
-    return inspect.Parameter(
-        key,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=spec.default if spec.optional else inspect.Parameter.empty,
-        annotation=PYTHON_TYPES[spec.type],
-    )
-
-
-def _docstring(summary: str, inputs) -> str:
-    lines = [
-        f"    {key}: {' '.join((spec.description or key).split())}" for key, spec in inputs.items()
-    ]
-    return "\n".join([summary, "", "Args:", *lines])

@@ -21,6 +21,7 @@ KINDS = {
     "apps/v1": {"deployments": "Deployment", "replicasets": "ReplicaSet"},
     "v1": {"services": "Service", "pods": "Pod", "configmaps": "ConfigMap"},
     "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
+    "gateway.networking.k8s.io/v1": {"httproutes": "HTTPRoute"},
 }
 RUN = "run-1"
 

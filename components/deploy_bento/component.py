@@ -46,6 +46,7 @@ def deploy_bento(
     tolerated: list = [],  # noqa: B006
     unschedulable_seconds: int = 30,
     options: dict = {},  # noqa: B006
+    after: dsl.Input[dsl.Artifact] = None,
     run: str = "",
     fail_at_once: bool = True,
 ) -> NamedTuple("Outputs", [("url", str), ("name", str), ("image", str)]):
@@ -92,6 +93,8 @@ def deploy_bento(
         unschedulable_seconds: How long the scheduler may find no node; more where an autoscaler
             has to bring one.
         options: All other options of the target, by name; another target's are refused.
+        after: Reports that have to have passed, such as those of shift_requests; otherwise nothing
+            is deployed, and this step fails with what they say.
         run: The pipeline run, by which settle_run finds what it has left on trial:
             dsl.PIPELINE_JOB_ID_PLACEHOLDER.
         fail_at_once: Fail where the release does not serve. Otherwise the step ends well, so that
@@ -104,8 +107,9 @@ def deploy_bento(
     """
     from pathlib import Path
 
-    from kfp_bento.runtime import bentos, deployments, reports
+    from kfp_bento.runtime import bentos, deployments, promotion, reports
 
+    promotion.require_passed(after)
     found = bentos.load_given_bento(bento)
     rendered = deployments.render_for_task(
         target,
@@ -148,5 +152,4 @@ def deploy_bento(
         metrics=metrics.metadata,
         request=bentos.sample_request(found),
     )
-    deployed.raise_if_failed(at_once=fail_at_once)
-    return (deployed.url, deployed.release.name, deployed.image)
+    return deployed.results(fail_at_once=fail_at_once)

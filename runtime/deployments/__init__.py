@@ -33,13 +33,14 @@ from kfp_bento.runtime.deployments.settling import (
     end_promotion,
     keep_contract,
     kept_contract,
+    last_good_image,
     leave_release,
     promotion_under_way,
 )
 from kfp_bento.runtime.deployments.targets.permissions import OPERATIONS, access_manifests
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.targets import TARGETS, target_of
-from kfp_bento.runtime.deployments.targets.task_settings import render_for_task
+from kfp_bento.runtime.deployments.targets.task_settings import render_for_task, renderer_for_task
 
 __all__ = [
     "OPERATIONS",
@@ -67,6 +68,7 @@ __all__ = [
     "keep_contract",
     "kept_contract",
     "label_name_problem",
+    "last_good_image",
     "leave_release",
     "list_releases",
     "load_given_release",
@@ -75,6 +77,7 @@ __all__ = [
     "release_facts",
     "release_status",
     "render_for_task",
+    "renderer_for_task",
     "resource_name_problem",
     "roll_back",
     "target_of",

@@ -66,16 +66,26 @@ class Deployed:
         """Whether it was brought out and not confirmed yet."""
         return self.mode != "rendered" and not self.failed and not self.confirmed
 
-    def raise_if_failed(self, *, at_once: bool = True) -> None:
-        """Raise what a wait found wrong; nothing where it passed or was not wanted.
+    def results(self, *, fail_at_once: bool = True) -> tuple[str, str, str]:
+        """Give URL, name and image, or raise what the wait found wrong.
 
         Args:
-            at_once: False leaves it to whoever reads `facts`, which name the failure.
+            fail_at_once: False leaves it to whoever reads `facts`, which name the failure.
 
         Raises:
             DeploymentError: The reason with its evidence, and what serves now.
         """
-        if at_once and self.failed and self.rollout is not None:
+        if fail_at_once:
+            self.raise_if_failed()
+        return (self.url, self.release.name, self.image)
+
+    def raise_if_failed(self) -> None:
+        """Raise what a wait found wrong; nothing where it passed or was not wanted.
+
+        Raises:
+            DeploymentError: The reason with its evidence, and what serves now.
+        """
+        if self.failed and self.rollout is not None:
             self.rollout.raise_if_failed(self.release.name)
 
     @property

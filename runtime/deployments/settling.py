@@ -89,6 +89,21 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
     return Settlement(CONFIRMED, message, release.revision)
 
 
+def last_good_image(release: ReleaseFacts, *, context: str = "") -> str:
+    """Give the image of the last good release of that name; empty where there is none.
+
+    Args:
+        release: Any release of that name.
+        context: Context of the kubeconfig.
+    """
+    ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
+    with connect(context) as cluster:
+        if not cluster.knows(ref.api_version, ref.kind):
+            return ""
+        good = read_record(cluster.get(target.holder_of(ref)), ref).last_good
+    return good.image if good else ""
+
+
 def kept_contract(release: ReleaseFacts, *, context: str = "") -> dict[str, Any] | None:
     """Give what the last good release of that name has promised its clients.
 

@@ -7,13 +7,17 @@ from kfp_bento.runtime.promotion.promotion import (
     run_name,
 )
 from kfp_bento.runtime.promotion.rolling_back import MovedBack, roll_back_release, settle_run
+from kfp_bento.runtime.promotion.shifting import Shifting, require_passed, shift_requests
 
 __all__ = [
     "MovedBack",
     "Promotion",
+    "Shifting",
     "confirm_checked",
     "promote_release",
+    "require_passed",
     "roll_back_release",
     "run_name",
     "settle_run",
+    "shift_requests",
 ]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
 ACTING = (
     *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
-    *("confirm-release", "roll-back"),
+    *("confirm-release", "roll-back", "shift-requests"),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
 )
 
@@ -99,6 +99,7 @@ NEEDED = {
     "build-bento": {"index_secret", "record_secret", "storage_secret"},
     "build-image": {"image_secret", "index_secret", "record_secret"},
     "check-release": {"record_secret", "service_token_secret"},
+    "shift-requests": {"record_secret", "service_token_secret"},
     "settle-run": {"mlflow_secret", "record_secret"},
     "roll-back": {"mlflow_secret", "record_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},

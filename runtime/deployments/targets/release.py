@@ -104,6 +104,11 @@ class Release:
         return self.target.address(self.manifests, live)
 
     @property
+    def canary_url(self) -> str:
+        """The URL inside the cluster where a canary alone answers; empty where it has none."""
+        return self.target.canary.address(self.manifests) if self.target.canary else ""
+
+    @property
     def _labels(self) -> dict[str, str]:
         return labels_of(self.primary)
 

@@ -52,6 +52,20 @@ Objects = Sequence[Manifest]
 
 
 @dataclass(frozen=True)
+class Canary:
+    """How a share of requests goes to a new image while the last good one serves the rest.
+
+    Attributes:
+        options: Gives the rendering options, by percent of the requests and the last good image.
+        address: Gives the URL where the new image alone answers, from the objects; "" where it
+            has none.
+    """
+
+    options: Callable[[int, str], Mapping[str, Any]]
+    address: Callable[[Objects], str] = lambda objects: ""
+
+
+@dataclass(frozen=True)
 class Target:
     """One way to serve an image on a cluster, and all that is known about that way.
 
@@ -86,6 +100,7 @@ class Target:
         needs_bento: Whether nothing can be rendered without a bento.
         powers: Annotations by which pods get more rights over their node, whatever the value.
         installs: What to do where a cluster lacks kinds of an API group, by the group.
+        canary: How requests are shifted in steps; None where its controller knows no way.
     """
 
     kind: str
@@ -109,6 +124,7 @@ class Target:
     needs_bento: bool = True
     powers: frozenset[str] = frozenset()
     installs: Mapping[str, str] = field(default_factory=dict)
+    canary: Canary | None = None
 
     @property
     def primary_kind(self) -> Kind:

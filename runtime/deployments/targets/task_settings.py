@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.deployments.targets.target import Target
@@ -60,6 +60,22 @@ def render_for_task(
         else:
             chosen.setdefault(key, value)
     return kind.render(image, bento, chosen)
+
+
+def renderer_for_task(
+    target: str,
+    image: str,
+    bento: Bento | None,
+    options: Mapping[str, Any],
+    *,
+    more: Mapping[str, Any],
+) -> Callable[[Mapping[str, Any]], Release]:
+    """Give what renders a release as `render_for_task` does, with further options each time."""
+
+    def render(further: Mapping[str, Any]) -> Release:
+        return render_for_task(target, image, bento, options, more={**more, **further})
+
+    return render
 
 
 def _of_task(target: Target, task_config: Any) -> dict[str, Any]:

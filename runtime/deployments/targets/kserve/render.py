@@ -53,7 +53,13 @@ from kfp_bento.runtime.deployments.targets.pods import (
     pod_spec,
 )
 from kfp_bento.runtime.deployments.targets.readiness import POD_REVISION
-from kfp_bento.runtime.deployments.targets.target import CONFIG_MAP, CONTROLLED, POLICY, Target
+from kfp_bento.runtime.deployments.targets.target import (
+    CONFIG_MAP,
+    CONTROLLED,
+    POLICY,
+    Canary,
+    Target,
+)
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -341,4 +347,6 @@ INFERENCE_SERVICE = Target(
     stale_owned=stale_components,
     needs_bento=False,
     installs={"serving.kserve.io": "Install KServe, or deploy to another target."},
+    # Knative keeps the previous revision itself, and only the whole answers at an address.
+    canary=Canary(lambda percent, stable: {"canary_percent": percent}),
 )

@@ -31,6 +31,7 @@ from kfp_bento.runtime.deployments.targets.target import (
     DEPLOYMENT,
     POLICY,
     SERVICE,
+    Canary,
     Kind,
     Target,
 )
@@ -42,7 +43,11 @@ from kfp_bento.runtime.deployments.targets.workload.options import (
     WorkloadOptions,
 )
 from kfp_bento.runtime.deployments.targets.workload.route import route_spec
-from kfp_bento.runtime.deployments.targets.workload.watch import watched_workload, workload_url
+from kfp_bento.runtime.deployments.targets.workload.watch import (
+    canary_url,
+    watched_workload,
+    workload_url,
+)
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -264,4 +269,7 @@ WORKLOAD = Target(
         "gateway.networking.k8s.io": "Install the Gateway API, or leave the route out.",
         "monitoring.coreos.com": "Install the Prometheus operator, or use annotations instead.",
     },
+    canary=Canary(
+        lambda percent, stable: {"canary_percent": percent, "stable_image": stable}, canary_url
+    ),
 )

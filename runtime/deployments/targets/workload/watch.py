@@ -13,6 +13,7 @@ from kfp_bento.runtime.deployments.targets.readiness import (
     WatchedDeployment,
     pod_revision_of,
 )
+from kfp_bento.runtime.deployments.targets.workload.options import CANARY_SUFFIX
 
 # Seconds that a Gateway may need to see the backends of a route.
 _REFUSED = 3.0
@@ -23,7 +24,15 @@ def workload_url(
 ) -> str:
     """Give the URL of the release's own Service inside the cluster; empty without one."""
     del live
-    name = _primary_of(manifests)["metadata"]["name"]
+    return _service_url(manifests, _primary_of(manifests)["metadata"]["name"])
+
+
+def canary_url(manifests: Sequence[Mapping[str, Any]]) -> str:
+    """Give the URL of the canary's own Service inside the cluster; empty without a canary."""
+    return _service_url(manifests, _primary_of(manifests)["metadata"]["name"] + CANARY_SUFFIX)
+
+
+def _service_url(manifests: Sequence[Mapping[str, Any]], name: str) -> str:
     for manifest in manifests:
         metadata = manifest["metadata"]
         if manifest["kind"] == "Service" and metadata["name"] == name:
