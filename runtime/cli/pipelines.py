@@ -5,15 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.table import Table
 
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.option_values import mapping_in
-from kfp_bento.runtime.cli.output import Json, err, foreign, out, print_facts, print_json, steps
+from kfp_bento.runtime.cli.output import (
+    Json,
+    err,
+    foreign,
+    out,
+    print_facts,
+    print_json,
+    steps,
+    stopwatch,
+)
 from kfp_bento.runtime.reports import human_bytes
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.local import LocalTarget, Run
 
 Network = Annotated[
     str,
@@ -126,6 +138,8 @@ def run(
     """Run a pipeline on this machine with kfp.local, its release served here."""
     from kfp_bento.runtime.local import (
         ADDRESS_VARIABLE,
+        RunFailed,
+        deploys,
         load_pipeline,
         local_target,
         run_pipeline,
@@ -133,28 +147,54 @@ def run(
     )
 
     require_extra("runtime")
-
     file = mapping_in(param_file, "--param-file") if param_file else {}
-    arguments = typed_arguments(load_pipeline(pipeline), param or (), file)
+    loaded = load_pipeline(pipeline)
+    arguments = typed_arguments(loaded, param or (), file)
+    report = to / "report.html" if deploys(loaded) else None
+    took = stopwatch()
     with local_target(to.resolve() / "service", network=network) as target:
         environment = {ADDRESS_VARIABLE: target.address}
-        with steps(quiet=json) as on_step:
-            finished = run_pipeline(
-                pipeline, arguments, to, environment=environment, on_step=on_step
-            )
-        facts = {
-            "directory": str(finished.directory),
-            "seconds": {name: round(value, 2) for name, value in finished.seconds.items()},
-            "services": [service.url for service in target.services[-1:]],
-        }
-        if json:
-            print_json(facts)
-        else:
-            print_facts(
-                "Done", {"outputs": facts["directory"], "serving": " ".join(facts["services"])}
-            )
-        if keep and target.services:
-            _until_interrupted(target.services[-1].url)
+        try:
+            with steps(quiet=json) as on_step:
+                finished = run_pipeline(
+                    pipeline, arguments, to, environment=environment, on_step=on_step
+                )
+        except RunFailed as failed:
+            if report is not None:
+                _report(to, failed.run, target, took(), failure=failed.message)
+                err.print(f"The report is in {foreign(report)}.", soft_wrap=True)
+            raise
+        if report is not None:
+            _report(to, finished, target, took())
+        _tell_run(finished, report, target, keep=keep, json=json)
+        if keep and target.serving:
+            _until_interrupted(target.serving.url)
+
+
+def _tell_run(
+    finished: Run, report: Path | None, target: LocalTarget, *, keep: bool, json: bool
+) -> None:
+    # It goes on only if it was kept, and until this command ends.
+    going_on = [target.serving.url] if keep and target.serving else []
+    facts = {
+        "directory": str(finished.directory),
+        "report": str(report or ""),
+        "seconds": {name: round(value, 2) for name, value in finished.seconds.items()},
+        "services": going_on,
+    }
+    if json:
+        print_json(facts)
+        return
+    ended = "" if going_on or not target.serving else "no longer: --keep lets it go on"
+    shown = {"outputs": facts["directory"], "report": facts["report"]}
+    print_facts("Done", shown | {"serving": " ".join(going_on) or ended})
+
+
+def _report(to: Path, run: Run, target: LocalTarget, took: float, *, failure: str = "") -> None:
+    from kfp_bento.runtime.local import run_summary, write_summary
+
+    seconds = {**run.seconds, "total": took}
+    write_summary(to, run, run_summary(run, target.serving, seconds, failure=failure))
 
 
 def _until_interrupted(url: str) -> None:

@@ -3,22 +3,29 @@
 from kfp_bento.runtime.local.bento_process import Listening
 from kfp_bento.runtime.local.compilation import compile_components, compile_pipelines
 from kfp_bento.runtime.local.demo import run_demo
-from kfp_bento.runtime.local.pipelines import load_pipeline, typed_arguments
-from kfp_bento.runtime.local.runs import Step, run_pipeline
+from kfp_bento.runtime.local.pipelines import deploys, load_pipeline, typed_arguments
+from kfp_bento.runtime.local.run_summary import run_summary, write_summary
+from kfp_bento.runtime.local.runs import Run, RunFailed, Step, run_pipeline
 from kfp_bento.runtime.local.serving import follow, serve_bento
-from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
+from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, LocalTarget, local_target
 
 __all__ = [
     "ADDRESS_VARIABLE",
     "Listening",
+    "LocalTarget",
+    "Run",
+    "RunFailed",
     "Step",
     "compile_components",
     "compile_pipelines",
+    "deploys",
     "follow",
     "load_pipeline",
     "local_target",
     "run_demo",
     "run_pipeline",
+    "run_summary",
     "serve_bento",
     "typed_arguments",
+    "write_summary",
 ]

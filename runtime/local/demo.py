@@ -10,23 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.bentos import load_bento
-from kfp_bento.runtime.checks import NAMES
 from kfp_bento.runtime.images import choose_base
 from kfp_bento.runtime.local.mlflow_server import TrackingServer, tracking_server
+from kfp_bento.runtime.local.run_summary import run_summary, write_summary
 from kfp_bento.runtime.local.runs import Run, Step, run_pipeline
 from kfp_bento.runtime.local.services import Service
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, local_target
-from kfp_bento.runtime.models import load_models
-from kfp_bento.runtime.proof import Golden
-from kfp_bento.runtime.reports import run_report, write_json, write_text
 
 PIPELINE = "train_to_serve"
 ALIAS = "champion"
 MODEL = "wine"
-HOST_BASE_NOTE = (
-    "made of this machine's own interpreter and libraries: for trying out, not for production"
-)
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def run_demo(
 
     run, service = _whole_road(directory, base, network, note)
     seconds["total"] = time.monotonic() - began
-    summary = _summary(run, service, seconds)
+    summary = run_summary(run, service, seconds)
     summary["image"]["location"] = f"oci:{shown / 'image'}"  # as it was given: no path of ours
     _write(directory, run, summary)
     return Demo(directory, summary)
@@ -133,37 +126,7 @@ def _python_minor() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _summary(run: Run, service: Service, seconds: dict[str, float]) -> dict[str, Any]:
-    models = load_models(run.output("pull-model", "models"))
-    checks = run.record("check-release", "reports")["reports"]
-    comparison = next(found for found in checks if found["name"] == NAMES["replay"])
-    sample = next(found for found in comparison["evidence"] if found.get("sample"))
-    bento = load_bento(run.output("build-bento", "bento"))
-    golden = Golden.load(run.output("build-bento", "golden"))
-    image = run.record("build-image")
-    if image["base"] == "host":
-        image["base_note"] = HOST_BASE_NOTE
-    return {
-        "scan": run.record("scan-model", "report"),
-        "models": [
-            model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
-        ],
-        "bento": bento.to_dict()
-        | {"models": [{"tag": model.tag, "digest": model.digest} for model in bento.models]}
-        | {"verified": golden.verified, "verified_reason": golden.reason},
-        "image": image,
-        "release": run.record("deploy-bento", "release")
-        | {"runtime": service.runtime, "runtime_note": service.note},
-        "checks": checks,
-        "prediction": {key: sample[key] for key in ("served", "expected")},
-        "promoted": run.record("promote-model"),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-    }
-
-
 def _write(directory: Path, run: Run, summary: dict[str, Any]) -> None:
     manifests = directory / "manifests"
     shutil.copytree(run.output("deploy-bento", "manifests"), manifests)
-    texts = {path.name: path.read_text() for path in sorted(manifests.glob("*.yaml"))}
-    write_text(run_report(summary, texts), directory / "report.html")
-    write_json(summary, directory / "summary.json")  # last: who finds it finds the rest complete
+    write_summary(directory, run, summary)

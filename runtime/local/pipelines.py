@@ -64,6 +64,13 @@ def load_pipeline(reference: str) -> Any:
         raise InvalidInput(f"The pipeline {reference} cannot be loaded: {error}.") from error
 
 
+def deploys(pipeline: Any) -> bool:
+    """Tell whether a step of a pipeline deploys, so that its run has a release to report."""
+    specification = pipeline.pipeline_spec
+    dags = [specification.root.dag, *(one.dag for one in specification.components.values())]
+    return any("deploy-bento" in dag.tasks for dag in dags)
+
+
 def is_shipped(reference: str) -> bool:
     """Tell whether a reference names a pipeline of ours, which needs nothing of the user's."""
     return _key(reference) in SHIPPED

@@ -45,9 +45,21 @@ class Step:
     succeeded: bool | None = None
 
 
+class RunFailed(LocalRunError):
+    """A step failed.
+
+    Attributes:
+        run: The run as far as it went.
+    """
+
+    def __init__(self, failure: LocalRunError, run: Run) -> None:
+        super().__init__(failure.message, hint=failure.hint)
+        self.run = run
+
+
 @dataclass(frozen=True)
 class Run:
-    """A pipeline run that ended well.
+    """A pipeline run.
 
     Attributes:
         directory: Holds one folder a step with its outputs.
@@ -60,6 +72,10 @@ class Run:
     def output(self, step: str, name: str) -> Path:
         """Give the path of one output of a step."""
         return self.directory / step / name
+
+    def has(self, step: str, name: str) -> bool:
+        """Say whether a step has left an output."""
+        return self.output(step, name).exists()
 
     def record(self, step: str, name: str = "record") -> dict[str, Any]:
         """Read one JSON output of a step.
@@ -96,7 +112,7 @@ def run_pipeline(
 
     Raises:
         InvalidInput: If a value cannot be passed to a local step.
-        LocalRunError: If a step fails; with the step's own explanation.
+        RunFailed: If a step fails; with the step's own explanation.
     """
     directory = directory.resolve()
     _refuse_interpreter_names(arguments, directory)
@@ -123,16 +139,22 @@ def run_pipeline(
         assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
             stdin.write(b"begin\n")
-        seconds = _follow(process, directory / "pipeline.log", on_step)
+        seconds: dict[str, float] = {}
+        failure = _follow(process, directory / "pipeline.log", on_step, seconds)
     made = sorted(set(root.glob("*")) - earlier)
-    return Run(made[-1] if made else root, seconds)
+    run = Run(made[-1] if made else root, seconds)
+    if failure is not None:
+        raise RunFailed(failure, run)
+    return run
 
 
 def _follow(
-    process: subprocess.Popen[bytes], log: Path, on_step: Callable[[Step], None]
-) -> dict[str, float]:
-    """Write the process's output to the log, report its steps, raise when one fails."""
-    seconds: dict[str, float] = {}
+    process: subprocess.Popen[bytes],
+    log: Path,
+    on_step: Callable[[Step], None],
+    seconds: dict[str, float],
+) -> LocalRunError | None:
+    """Write the process's output to the log, report its steps, say whether and why one failed."""
     failed, said = "", list[str]()
     lines: list[str] = []
     began = time.monotonic()
@@ -151,9 +173,7 @@ def _follow(
                 on_step(Step(step, seconds[step], succeeded))
                 if not (succeeded or failed):
                     failed, said = step, lines[:-1]
-    if process.wait():
-        raise _failure(failed, said or lines, log)
-    return seconds
+    return _failure(failed, said or lines, log) if process.wait() else None
 
 
 def _failure(step: str, said: list[str], log: Path) -> LocalRunError:

@@ -22,8 +22,8 @@ _STOPS = {
     "bento": ("build-bento",),
     "image": ("build-image",),
     "release": ("deploy-",),
-    "checks": ("smoke-", "compare-"),
-    "promoted": ("promote-",),
+    "checks": ("check-", "smoke-", "compare-"),
+    "promoted": ("promote-", "confirm-", "settle-"),
 }
 _ROAD = ("tracking", "train", *(step for steps in _STOPS.values() for step in steps))
 _BETWEEN = "start, end and in between"
@@ -190,7 +190,7 @@ class Story:
     @cached_property
     def verdict(self) -> RunVerdict:
         """Whether the run ended with a promoted model, and if not, why."""
-        moved = self._alias(expected=False)
+        moved = " ".join(text for text in (self._settled(), self._alias(expected=False)) if text)
         if self.failed_checks:
             names = listed([str(one.get("name", "a check")) for one in self.failed_checks])
             found = self.failed_checks[0].get("summary") or "No reason was recorded"
@@ -199,16 +199,24 @@ class Story:
         if self._unchecked_difference():
             text = "The service does not answer as the registry's model predicts."
             return RunVerdict(False, "Answers differ", f"{text} {moved}")
+        failure = str(self.summary.get("failure") or "")
+        if failure:
+            return RunVerdict(False, "Failed", f"{sentence(failure)} {moved}")
         if not self.checks:
             text = "No check has reported, so nothing shows that the right model is served."
             return RunVerdict(False, "Not checked", f"{text} {moved}")
         evidence = f"The service {self._agreement()}."
+        if self.summary.get("confirmed") is True:
+            kept = "It is the good release now; no alias was to move."
+            return RunVerdict(True, "Kept", f"{evidence} {kept}")
         if not part(self.summary, "promoted"):
             return RunVerdict(False, "Not promoted", f"{evidence} {moved}")
         return RunVerdict(True, "Promoted", f"{evidence} {self._alias(expected=True)}")
 
     def outcome(self, stop: str) -> str:
         """Give what became of a stop: done, failed, or missing when it left no record."""
+        if stop == "promoted" and self.summary.get("confirmed") is True:
+            return "done"
         if stop == "checks" and (self.failed_checks or self._unchecked_difference()):
             return "failed"
         return "done" if self.summary.get(stop) else "missing"
@@ -244,6 +252,11 @@ class Story:
     def _unchecked_difference(self) -> bool:
         """Tell whether answers differ that no check compared."""
         return bool(self.answers and not self.answers.equal and not self.comparison)
+
+    def _settled(self) -> str:
+        """Say what became of a release that was refused, where that is known."""
+        settled = str(self.summary.get("settled") or "")
+        return sentence(settled) if settled else ""
 
     def _agreement(self) -> str:
         if self.answers is None:
