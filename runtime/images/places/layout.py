@@ -37,6 +37,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 WRITER = "kfp-bento.writer"
 INPUTS = "kfp-bento.inputs"
 _PARTS = {"oci-layout", "index.json", "blobs"}
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ class LayoutSource(ImageSource):
         if len(found) != 1:
             which = f"image tagged '{tag}'" if tag else "image"
             count = f"{len(found)} images" if found else f"no {which}"
+            there = [_name(item) for item in self._manifests() if _name(item)]
+            names = f" It holds {', '.join(sorted(there)[:_MOST_NAMED])}." if there else ""
             raise ImageError(
                 f"The OCI layout {self.directory} holds {count}.",
-                hint="Name one as oci:DIR:TAG; `skopeo inspect oci:DIR` shows what is there.",
+                hint=f"Name one as oci:DIR:TAG.{names}",
             )
         return descriptor_from(found[0]), _name(found[0])
 
