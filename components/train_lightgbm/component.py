@@ -19,6 +19,7 @@ def train_lightgbm(
     task: str = "auto",
     params: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
     features: list = [],  # noqa: B006
+    probabilities: bool = False,
     test_share: float = 0.2,
     seed: int = 0,
     input_format: str = "",
@@ -45,6 +46,8 @@ def train_lightgbm(
             numbers are classes.
         params: Parameters of the estimator by the names of scikit-learn's interface.
         features: Columns that the model gets; empty gives it all but the label.
+        probabilities: Whether the model answers a list of probabilities, in the order of the sorted
+            classes, instead of the class; check_metrics then has roc_auc and log_loss.
         test_share: Share of the rows that are kept for the metrics.
         seed: Of the split and of the estimator.
         input_format: csv, parquet or jsonl; empty takes what the names of the files say.
@@ -61,6 +64,7 @@ def train_lightgbm(
         task=task,
         params=params,
         features=tuple(features),
+        probabilities=probabilities,
         test_share=test_share,
         seed=seed,
         input_format=input_format,

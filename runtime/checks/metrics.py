@@ -401,5 +401,6 @@ def _summary(
     main = "accuracy" if new.task == CLASSIFICATION else "rmse"
     told = f"{main} {new.values[main]:.6g}" if main in new.values else new.task
     beside = f" (the champion's {old.values[main]:.6g})" if old and main in old.values else ""
-    kept = f"all {len(judged)} limits are kept" if judged else "there were no limits to keep"
+    many = "the limit is" if len(judged) == 1 else f"all {len(judged)} limits are"
+    kept = f"{many} kept" if judged else "there were no limits to keep"
     return f"On {new.rows:,} labelled rows {told}{beside}; {kept}."

@@ -383,12 +383,13 @@ def _texts(cells: pa.Array) -> Iterator[tuple[str, int]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for pair in pc.value_counts(pc.cast(cells.drop_null(), pa.string())):
-        value = pair["values"].as_py()
+    found = pc.value_counts(pc.cast(cells.drop_null(), pa.string()))
+    pairs = (found.field(name).to_pylist() for name in ("values", "counts"))
+    for value, count in zip(*pairs, strict=True):
         if len(value) > _LONGEST_VALUE:
             digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
             value = f"{value[:_LONGEST_VALUE]}… {digest[:12]}"
-        yield value, pair["counts"].as_py()
+        yield value, count
 
 
 def _whole(value: Any) -> int:

@@ -66,6 +66,12 @@ def histogram_blocks(edges: Sequence[float], counts: Sequence[float]) -> list[Bl
     ]
 
 
+def place_of_zero(edges: Sequence[float]) -> float:
+    """Give where 0 is among edges of one width, in percent from the left; it may be outside."""
+    extent = edges[-1] - edges[0]
+    return round(-100 * edges[0] / extent, 3) if extent else -1.0
+
+
 def pair_blocks(groups: Sequence[Sequence[Any]]) -> tuple[list[Block], list[Block]]:
     """Give shares then and now as bars side by side: those of then, and those of now."""
     most = max((max(then, now) for _, then, now in groups), default=0) or 1

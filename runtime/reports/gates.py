@@ -143,7 +143,7 @@ def metrics_summary(report: CheckReport) -> str:
             (
                 (
                     literal(one.name),
-                    *(literal(text) for text in (one.value, one.champion, one.delta)),
+                    *(one.value, one.champion, one.delta),
                     literal("; ".join(one.limits)),
                     "" if not one.limits else "**no**" if one.failed else "yes",
                 )
@@ -215,6 +215,7 @@ def metrics_page(report: CheckReport) -> str:
             curves=gate_charts.roc_lines((_evidence(report, "roc") or {}).get("roc", ())),
             residuals=gate_charts.histogram_blocks(**residuals) if residuals else (),
             extent=residuals["edges"] if residuals else (),
+            zero=gate_charts.place_of_zero(residuals["edges"]) if residuals else -1,
         )
     )
 

@@ -25,6 +25,8 @@ class TrainOptions:
             libraries there is one.
         params: Parameters of the estimator, by the names of scikit-learn's interface.
         features: The columns that the model gets; () for all but the label.
+        probabilities: Whether the model answers a list of probabilities, in the order of the sorted
+            classes, instead of the class.
         test_share: Share of the rows that the model is measured on and does not see.
         seed: Of the split and of the estimator.
         input_format: csv, parquet or jsonl; "" takes what the names of the files say.
@@ -36,6 +38,7 @@ class TrainOptions:
     estimator: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    probabilities: bool = False
     test_share: float = 0.2
     seed: int = 0
     input_format: str = ""

@@ -83,11 +83,16 @@ def train_model(
     statistics = describe_data(
         data_uri, list(table.features.columns), input_format=options.input_format
     )
+    answer = _answer(table.task, options)
     pipeline = make_estimator(library, table, options)
     parts = _split(table, options)
     _fit(pipeline, parts, options)
     metrics = _measured(table.task, parts.test_labels, pipeline.predict(parts.test))
     metrics |= {"train_rows": float(len(parts.train)), "test_rows": float(len(parts.test))}
+    if not hasattr(pipeline, answer):
+        raise InvalidInput(
+            f"{_name(pipeline)} gives no probabilities.", hint="Leave probabilities out."
+        )
     facts = {
         **{"data": data_uri.partition("?")[0], "data_digest": table.digest, "label": options.label},
         **{"task": table.task, "library": library, "estimator": _name(pipeline)},
@@ -96,9 +101,24 @@ def train_model(
     with speaking_to(tracking), _tracked(tracking):
         tracking_client(tracking)
         version = _registered(
-            pipeline, parts, {**options.params, **facts}, metrics, statistics, library, options
+            (pipeline, answer),
+            parts,
+            {**options.params, **facts},
+            metrics,
+            statistics,
+            requirements_of(library),
+            options.model_name,
         )
     return Trained(f"models:/{options.model_name}/{version}", table.task, metrics)
+
+
+def _answer(task: str, options: TrainOptions) -> str:
+    """Give the method of the estimator that the registered model answers with."""
+    if not options.probabilities:
+        return "predict"
+    if task != CLASSIFICATION:
+        raise InvalidInput("A regression has no probabilities.", hint="Leave them out.")
+    return "predict_proba"
 
 
 def _name(pipeline: Any) -> str:
@@ -169,18 +189,19 @@ def _tracked(tracking: Any) -> Iterator[None]:
 
 
 def _registered(
-    pipeline: Any,
+    answering: tuple[Any, str],
     parts: _Parts,
     params: dict[str, Any],
     metrics: dict[str, float],
     statistics: Statistics,
-    library: str,
-    options: TrainOptions,
+    requirements: list[str],
+    model_name: str,
 ) -> str:
     """Log a run with the model, and give the version that it became."""
     import mlflow
     from mlflow.models import infer_signature
 
+    pipeline, answer = answering
     with (
         scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-training-") as scratch,
         warnings.catch_warnings(),
@@ -194,14 +215,15 @@ def _registered(
         logged = mlflow.sklearn.log_model(
             pipeline,
             name="model",
-            registered_model_name=options.model_name,
-            signature=infer_signature(parts.test, pipeline.predict(parts.test)),
+            registered_model_name=model_name,
+            pyfunc_predict_fn=answer,
+            signature=infer_signature(parts.test, getattr(pipeline, answer)(parts.test)),
             input_example=parts.test.head(_EXAMPLES),
             # Equal trainings give equal bytes in this format, and no id of the run is in them.
             serialization_format="cloudpickle",
-            pip_requirements=requirements_of(library),
+            pip_requirements=requirements,
         )
     version = str(logged.registered_model_version or "")
     if not version:
-        raise ModelError(f"The model {options.model_name!r} was not registered.")
+        raise ModelError(f"The model {model_name!r} was not registered.")
     return version

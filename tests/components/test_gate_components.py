@@ -39,9 +39,12 @@ def watch(then: str, now: str):
 def test_a_trainer_is_the_first_step_to_a_service(name: str, tmp_path: Path) -> None:
     pipeline = train_to_serve(getattr(components, name), name="trained")
     compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
-    document = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    document, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
     tasks = document["root"]["dag"]["tasks"]
     assert tasks["pull-model"]["dependentTasks"] == [name.replace("_", "-")]
+    given = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    (storage,) = given[f"exec-{name.replace('_', '-')}"]["secretAsVolume"]
+    assert storage["secretNameParameter"]["componentInputParameter"] == "storage_secret"
     assert {"data", "label", "model_name", "promote_alias"} <= set(
         document["root"]["inputDefinitions"]["parameters"]
     )

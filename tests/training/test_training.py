@@ -166,6 +166,17 @@ def test_the_registered_version_has_all_that_later_steps_want(
     assert set(model.predict(customers(20)[list(given.features)])) <= {"yes", "no"}
 
 
+def test_a_model_may_answer_probabilities(data: str, mlflow_server: str) -> None:
+    given = options(library=XGBOOST, model_name="likely buyers", probabilities=True)
+    trained = train_model(XGBOOST, data, given, tracking_uri=mlflow_server)
+    rows = customers(20)[list(given.features)]
+    answers = mlflow.pyfunc.load_model(trained.uri).predict(rows)
+    assert answers.shape == (20, 2)
+    assert answers.sum(axis=1) == pytest.approx(1)
+    with pytest.raises(InvalidInput, match="regression has no probabilities"):
+        train_model(SKLEARN, data, options("spent", probabilities=True))
+
+
 def test_a_model_names_the_packages_that_it_was_trained_with() -> None:
     lines = requirements_of(XGBOOST)
     assert lines[0].startswith("mlflow==")
