@@ -40,10 +40,11 @@ def check_metrics(
     """Measure a model on labelled data, against thresholds and the champion on the same data.
 
     What is asked is the service at an address, or a bento in its own locked environment, without
-    network. A check that ran and found too little is a report, not an error: promote_model has to
-    be given it. Classification: accuracy, balanced_accuracy, precision_macro, recall_macro,
-    f1_macro; of two classes precision, recall and f1; where probabilities are answered roc_auc and
-    log_loss. Regression: mae, rmse, r2, mape, max_error. Rows without an answer let it not pass.
+    network. A check that ran and found too little is a report, not an error; check_release takes it
+    as own_report, or runs the same as a gate. Classification: accuracy, balanced_accuracy,
+    precision_macro, recall_macro, f1_macro; of two classes precision, recall and f1; where
+    probabilities are answered roc_auc and log_loss. Regression: mae, rmse, r2, mape, max_error.
+    Rows without an answer let it not pass.
 
     Credentials of the storage come from the environment, from a Secret mounted at
     /etc/kfp-bento/storage, or from the pod's identity.

@@ -22,6 +22,7 @@ from kfp_bento.runtime.checks import (
     Subject,
     check_metrics,
 )
+from kfp_bento.runtime.checks.metrics_gate import MetricsGate
 from kfp_bento.runtime.errors import CheckError, InvalidInput
 from kfp_bento.runtime.models import ModelVersion
 from kfp_bento.runtime.proof import Golden
@@ -186,6 +187,25 @@ def test_a_regression_is_measured_in_every_format(form: str, tmp_path: Path) -> 
     assert found.passed
     assert found.measures["mae"] == pytest.approx(0.5 / 3)
     assert sum(found.evidence[-1]["residuals"]["counts"]) == 3
+
+
+def test_a_release_is_measured_as_one_of_its_checks(data: str) -> None:
+    golden, wanted = make_golden(), {"data": data, "label": "y"}
+    with serve(Service(predict=larger)) as service:
+        good, bad = (
+            MetricsGate.of(wanted | {"thresholds": {"f1": {"min": least}}}).report(
+                service.url, golden
+            )
+            for least in (0.7, 0.8)
+        )
+    assert (good.name, good.passed, bad.passed) == ("check_metrics", True, False)
+    for options, told in (
+        ({"label": "y"}, "metrics needs data"),
+        (wanted | {"treshold": {}}, "metrics has no option 'treshold'"),
+        (wanted | {"thresholds": []}, "metrics: thresholds is"),
+    ):
+        with pytest.raises(InvalidInput, match=told):
+            MetricsGate.of(options)
 
 
 def wine_table(folder: Path) -> str:

@@ -35,15 +35,24 @@ def watch(then: str, now: str):
 """
 
 
+def task_name(name: str) -> str:
+    return name.replace("_", "-")
+
+
 @pytest.mark.parametrize("name", ["train_sklearn", "train_xgboost", "train_lightgbm"])
 def test_a_trainer_is_the_first_step_to_a_service(name: str, tmp_path: Path) -> None:
     pipeline = train_to_serve(getattr(components, name), name="trained")
     compiler.Compiler().compile(pipeline, str(tmp_path / "pipeline.yaml"))
     document, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
-    tasks = document["root"]["dag"]["tasks"]
-    assert tasks["pull-model"]["dependentTasks"] == [name.replace("_", "-")]
+    dags = [
+        document["root"]["dag"],
+        *(one.get("dag", {}) for one in document["components"].values()),
+    ]
+    tasks = {key: task for dag in dags for key, task in dag.get("tasks", {}).items()}
+    follow = [key for key, task in tasks.items() if task_name(name) in str(task.get("inputs"))]
+    assert task_name(name) in tasks and follow
     given = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    (storage,) = given[f"exec-{name.replace('_', '-')}"]["secretAsVolume"]
+    (storage,) = given[f"exec-{task_name(name)}"]["secretAsVolume"]
     assert storage["secretNameParameter"]["componentInputParameter"] == "storage_secret"
     assert {"data", "label", "model_name", "promote_alias"} <= set(
         document["root"]["inputDefinitions"]["parameters"]

@@ -56,6 +56,9 @@ def test_a_table_becomes_a_promoted_service(
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",
         "promote_alias": "live",
+        "check_gates": {
+            "metrics": {"data": data, "label": "target", "thresholds": {"accuracy": {"min": 0.9}}}
+        },
         "deploy_target": "workload",
         "mlflow_tracking_uri": mlflow_server,
     }
@@ -69,7 +72,8 @@ def test_a_table_becomes_a_promoted_service(
         )
         with urllib.request.urlopen(f"{target.services[-1].url}/readyz", timeout=10) as answer:
             assert answer.status == 200
-    assert run.record("compare-predictions", "report")["passed"] is True
+    checked = run.record("check-release", "reports")
+    assert [one["name"] for one in checked["reports"] if one["passed"]][-1] == "check_metrics"
     assert MlflowClient().get_model_version_by_alias("ready made", "live").version == "1"
 
     gate = run_pipeline(
