@@ -3,10 +3,13 @@
 from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
 from kfp_bento.components.check_contract import check_contract
+from kfp_bento.components.check_metrics import check_metrics
 from kfp_bento.components.check_release import check_release
 from kfp_bento.components.collect_batch import collect_batch
 from kfp_bento.components.confirm_release import confirm_release
 from kfp_bento.components.deploy_bento import deploy_bento
+from kfp_bento.components.describe_data import describe_data
+from kfp_bento.components.detect_drift import detect_drift
 from kfp_bento.components.export_bento import export_bento
 from kfp_bento.components.import_bento import import_bento
 from kfp_bento.components.load_test import load_test
@@ -19,16 +22,22 @@ from kfp_bento.components.roll_back import roll_back
 from kfp_bento.components.scan_model import scan_model
 from kfp_bento.components.settle_run import settle_run
 from kfp_bento.components.shift_requests import shift_requests
+from kfp_bento.components.train_lightgbm import train_lightgbm
+from kfp_bento.components.train_sklearn import train_sklearn
 from kfp_bento.components.train_wine_model import train_wine_model
+from kfp_bento.components.train_xgboost import train_xgboost
 
 __all__ = [
     "build_bento",
     "build_image",
     "check_contract",
+    "check_metrics",
     "check_release",
     "collect_batch",
     "confirm_release",
     "deploy_bento",
+    "describe_data",
+    "detect_drift",
     "export_bento",
     "import_bento",
     "load_test",
@@ -41,5 +50,8 @@ __all__ = [
     "scan_model",
     "settle_run",
     "shift_requests",
+    "train_lightgbm",
+    "train_sklearn",
     "train_wine_model",
+    "train_xgboost",
 ]

@@ -2,11 +2,12 @@
 
 from kfp import dsl
 
-from kfp_bento.pipelines.credentials import with_mlflow_credentials
+from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_storage_credentials
 from kfp_bento.pipelines.serve_model import serve_model
 from kfp_bento.pipelines.signatures import PYTHON_TYPES, with_signature
 
 MODEL_URIS = "model_uris"
+DATA = "data"
 
 
 def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""):
@@ -18,7 +19,8 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     Args:
         train: A KFP component that returns one text, the URI of the model version it registered,
             for example models:/credit/3, or a list of such texts where it registers several. It
-            may have output artifacts besides.
+            may have output artifacts besides. Where it has an input `data`, which may lie in a
+            bucket, it gets the storage's Secret as well as MLflow's.
         name: Name of the pipeline.
         description: Description of the pipeline; empty gives one that names the component.
 
@@ -38,6 +40,8 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         trained = train(**{key: given[key] for key in train_inputs})
         trained.set_caching_options(False)  # it registers a version: an act outside the pipeline
         with_mlflow_credentials(trained, given["mlflow_secret"])
+        if DATA in train_inputs:
+            with_storage_credentials(trained, given["storage_secret"])
         served = {key: given[key] for key in serve_inputs}
         uris = trained.outputs[uri] if kind == "List" else [trained.outputs[uri]]
         # Its steps stand in this pipeline: neither backend nor local runner resolves an output

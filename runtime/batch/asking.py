@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kfp_bento.runtime.batch.cells import (
     arrow_to_json,
@@ -21,7 +21,7 @@ from kfp_bento.runtime.batch.tensors import answer_in_tensors, asked_in_tensors
 from kfp_bento.runtime.errors import BatchError
 from kfp_bento.runtime.files import parse_json_value
 from kfp_bento.runtime.programs import cleaned
-from kfp_bento.runtime.proof import Served, started
+from kfp_bento.runtime.proof import started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +90,13 @@ class Answered:
                 column[place] = value
 
 
+class Asked(Protocol):
+    """What takes requests: a process of a bento, or a service at an address."""
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """Send JSON to a path, or what the headers say that it is."""
+
+
 class Services:
     """Several processes of one bento, each asked by one thread at a time.
 
@@ -100,8 +107,8 @@ class Services:
 
     take_tensors = True
 
-    def __init__(self, served: Sequence[Served]) -> None:
-        self._free: queue.SimpleQueue[Served] = queue.SimpleQueue()
+    def __init__(self, served: Sequence[Asked]) -> None:
+        self._free: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         for one in served:
             self._free.put(one)
         self.count = len(served)
@@ -116,7 +123,7 @@ class Services:
 
     def in_order(
         self, question: Question, batches: Iterator[Rows]
-    ) -> Iterator[tuple[Rows, Answered]]:
+    ) -> Generator[tuple[Rows, Answered], None, None]:
         """Ask about batches, some at a time, and give them with their answers in order.
 
         Raises:

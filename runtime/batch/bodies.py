@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.batch.asking import Question, body_of, json_cells
+from kfp_bento.runtime.batch.looking import Guess, input_names, local_files, one_format
 from kfp_bento.runtime.batch.options import FAIL
-from kfp_bento.runtime.batch.plan import Guess, asked_columns, input_names, local_files, one_format
+from kfp_bento.runtime.batch.plan import asked_columns
 from kfp_bento.runtime.batch.routes import check_columns, signature_route
 from kfp_bento.runtime.batch.tables import Rows, column_names, in_batches, read_rows
 from kfp_bento.runtime.errors import InvalidInput

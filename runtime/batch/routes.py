@@ -83,9 +83,20 @@ def find_route(bento: Bento, api: str) -> Route:
     path = str(described.get("route") or f"/{described.get('name')}")
     if is_generated(bento):
         name = path.removeprefix("/predict").strip("/") or bento.models[0].tag.partition(":")[0]
-        route = signature_route(path, _signature(bento, path))
-        return replace(route, infer=f"/v2/models/{name}/infer")
+        return route_of(path, name, _signature(bento, path))
     return _of_schema(path, described.get("input"))
+
+
+def route_of(path: str, name: str, signature: Signature | None) -> Route:
+    """Give the API of a generated service that asks one model.
+
+    Args:
+        path: Its path, `/predict` or `/predict/NAME`.
+        name: The model's name in the bento.
+        signature: The model's signature.
+    """
+    route = signature_route(path, signature or ModelSignature())
+    return replace(route, infer=f"/v2/models/{name}/infer")
 
 
 def _described(bento: Bento, api: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.batch.asking import Answered, Question, Services, services
-from kfp_bento.runtime.batch.plan import Plan, local_files, plan_batch
+from kfp_bento.runtime.batch.looking import local_files
+from kfp_bento.runtime.batch.plan import Plan, plan_batch
 from kfp_bento.runtime.batch.writing import Layout, check_names, layout_of, open_part
 from kfp_bento.runtime.errors import BatchError, InvalidInput, StorageError
 from kfp_bento.runtime.files import (

@@ -15,6 +15,7 @@ from kfp_bento.runtime.checks.comparison import compare_predictions
 from kfp_bento.runtime.checks.contract import check_contract, contract_of
 from kfp_bento.runtime.checks.load import load_test
 from kfp_bento.runtime.checks.load_options import LoadOptions
+from kfp_bento.runtime.checks.metrics_gate import MetricsGate
 from kfp_bento.runtime.checks.release_reports import ReleaseReports
 from kfp_bento.runtime.checks.smoke import smoke_test
 from kfp_bento.runtime.deployments import (
@@ -49,6 +50,7 @@ NAMES = {
     "replay": "compare_predictions",
     "load": "load_test",
     "contract": "check_contract",
+    "metrics": "check_metrics",
 }
 """Short names of checks, as pipelines and commands take them, and the names of their reports."""
 
@@ -172,6 +174,10 @@ def _contract(release: ReleaseFacts, golden: Golden, options: None) -> CheckRepo
     return report
 
 
+def _metrics(release: ReleaseFacts, golden: Golden, options: MetricsGate) -> CheckReport:
+    return options.report(release.url, golden)
+
+
 def _no_options(options: Mapping[str, Any]) -> None:
     if options:
         raise InvalidInput(
@@ -182,5 +188,6 @@ def _no_options(options: Mapping[str, Any]) -> None:
 GATES: dict[str, Gate] = {
     "load": Gate(LoadOptions.of, _load),
     "contract": Gate(_no_options, _contract),
+    "metrics": Gate(MetricsGate.of, _metrics),
 }
 """Further checks of a release, by the name under which pipelines ask for them."""

@@ -16,6 +16,7 @@ from kfp_bento.runtime.cli import (
     bento_serve,
     bento_store,
     check,
+    check_data,
     check_served,
     deploy,
     image,
@@ -84,6 +85,7 @@ bento.app.add_typer(bento_store.app)
 bento.app.add_typer(bento_serve.app)
 app.add_typer(bento.app, name="bento")
 check.app.add_typer(check_served.app)
+check.app.add_typer(check_data.app)
 app.add_typer(check.app, name="check")
 app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)

@@ -14,7 +14,7 @@ from kfp_bento.runtime.proof.golden import (
 from kfp_bento.runtime.proof.proving import golden_answers
 from kfp_bento.runtime.proof.request_files import given_requests
 from kfp_bento.runtime.proof.requests import SYNTHETIC
-from kfp_bento.runtime.proof.served import Served, started
+from kfp_bento.runtime.proof.served import started
 
 __all__ = [
     "SYNTHETIC",
@@ -22,7 +22,6 @@ __all__ = [
     "Difference",
     "Golden",
     "GoldenRequest",
-    "Served",
     "answer_differences",
     "answer_problems",
     "given_requests",

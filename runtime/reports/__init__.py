@@ -1,6 +1,12 @@
 """What people look at: Markdown summaries, metrics, and the report of a whole run."""
 
 from kfp_bento.runtime.reports.files import write_json, write_text
+from kfp_bento.runtime.reports.gates import (
+    drift_page,
+    metrics_page,
+    write_drift_check,
+    write_metrics_check,
+)
 from kfp_bento.runtime.reports.load_page import load_page
 from kfp_bento.runtime.reports.metrics import check_metrics, image_metrics
 from kfp_bento.runtime.reports.page import run_report
@@ -30,12 +36,14 @@ __all__ = [
     "check_metrics",
     "check_summary",
     "diff_summary",
+    "drift_page",
     "human_bytes",
     "image_metrics",
     "image_summary",
     "load_page",
     "load_summary",
     "measures",
+    "metrics_page",
     "promotion_summary",
     "run_report",
     "run_settled_summary",
@@ -46,7 +54,9 @@ __all__ = [
     "tell_diff",
     "write_checks",
     "write_deployment",
+    "write_drift_check",
     "write_json",
+    "write_metrics_check",
     "write_roll_back",
     "write_text",
 ]

@@ -187,6 +187,7 @@ _SKLEARN = (
                 *("Classification", "Regression"),
             ),
             "metrics._dist_metrics": ("DistanceMetric",),
+            "_loss._loss": ("CyHalfMultinomialLoss",),  # of HistGradientBoostingClassifier
         }.items()
         for name in names
     }

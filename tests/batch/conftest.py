@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from batch_bentos import kinds_bento, own_bento
 
-from kfp_bento.runtime.batch import running
+from kfp_bento.runtime.batch import answers, running
 from kfp_bento.runtime.batch.asking import Services, services
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.proof import locked_environment
@@ -60,4 +60,5 @@ def once_started(cache: Path) -> Iterator[list[int]]:
             yield known[bento.digest]
 
         patch.setattr(running, "services", shared)
+        patch.setattr(answers, "services", shared)
         yield asked

@@ -13,8 +13,10 @@ from servers import S3Server
 
 from kfp_bento.runtime.batch import (
     BatchOptions,
+    bento_answers,
     collect_batch,
     load_plan,
+    open_table,
     plan_batch,
     predict_batch,
     predict_shard,
@@ -99,6 +101,23 @@ def test_another_batch_in_the_same_folder_leaves_nothing_of_the_first(
     predict_batch(kinds, file, to, options(batch_rows=2, output_format="jsonl"), shards=1)
     names = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".sha256"}
     assert names == {"manifest.json", "part-00000.json", "part-00000.jsonl"}
+
+
+def test_whoever_judges_gets_rows_and_answers_side_by_side(kinds: Bento, tmp_path: Path) -> None:
+    table = written(tmp_path / "in" / "0.csv", [line(n) for n in range(5)])
+    written(tmp_path / "in" / "1.csv", [line(5), line("abc"), line(7)])
+    asked = options(batch_rows=4, on_error="row", keep=())
+    with bento_answers(kinds, f"{tmp_path}/in", asked) as found:
+        pieces = [
+            (rows.columns["number"].to_pylist(), list(answered.columns["prediction"]), answered)
+            for rows, answered in found.pieces
+        ]
+    assert [given for given, _, _ in pieces] == [["0", "1", "2", "3"], ["4", "5", "abc", "7"]]
+    told = [list(map(str, answers)) for _, answers, _ in pieces]
+    assert told == [["0.0", "2.0", "4.0", "6.0"], ["8.0", "10.0", "None", "14.0"]]
+    assert list(pieces[1][2].errors) == [2]
+    with open_table(table) as alone:
+        assert alone.count == 5 and alone.digest != found.digest
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 ROAD = [
     *("models", "scan", "bentos", "proof", "batch"),
     *("images", "deployments", "checks", "promotion"),
+    "training",  # before the road in time; it describes and measures as the checks do
 ]
 SHARED = {"concurrency", "errors", "http", "validation"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.

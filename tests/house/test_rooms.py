@@ -25,6 +25,8 @@ LONG_FUNCTIONS = {
     "runtime/cli/bento.py:build",
     "runtime/cli/bento_batch.py:predict",
     "runtime/cli/bento_archives.py:import_command",
+    "runtime/cli/check_data.py:metrics",
+    "runtime/cli/check_data.py:drift",
     "runtime/cli/release.py:roll_back",
     "runtime/cli/deploy.py:apply",
 }
