@@ -222,6 +222,7 @@ def serve_steps(deploy):
                 wait_seconds=deploy_wait_seconds,
                 record_secret=record_secret,
                 token_secret=service_token_secret,
+                storage_secret=storage_secret,
             )
 
             promoted_models(

@@ -165,6 +165,7 @@ def serve_service(
             wait_seconds=deploy_wait_seconds,
             record_secret=record_secret,
             token_secret=service_token_secret,
+            storage_secret=storage_secret,
         )
 
         confirmed_release(

@@ -20,7 +20,7 @@ def serve_with_builder(deploy, *, name: str):
     Args:
         deploy: deploy_bento, or a component of one's own with these inputs of it: target, image,
             archive, bento, mode, name, namespace, resources, autoscaling, envs, options,
-            wait_seconds, roll_back_on_failure; and the outputs url and image.
+            wait_seconds, roll_back_on_failure, run, fail_at_once; and the output release.
         name: Name of the pipeline.
 
     Returns:
@@ -198,6 +198,7 @@ def serve_with_builder(deploy, *, name: str):
                 wait_seconds=deploy_wait_seconds,
                 record_secret=record_secret,
                 token_secret=service_token_secret,
+                storage_secret=storage_secret,
             )
 
             promoted_models(

@@ -68,7 +68,15 @@ def settled_at_the_end(
 
 
 def checked_release(
-    *, release, golden, gates, ready_seconds, wait_seconds, record_secret, token_secret
+    *,
+    release,
+    golden,
+    gates,
+    ready_seconds,
+    wait_seconds,
+    record_secret,
+    token_secret,
+    storage_secret,
 ) -> dsl.PipelineTask:
     """Check what is served: whether it is ready, its answers, and by further gates.
 
@@ -85,6 +93,7 @@ def checked_release(
     checked.set_caching_options(False)
     with_record_key(checked, record_secret)
     with_service_token(checked, token_secret)
+    with_storage_credentials(checked, storage_secret)  # labelled data of the gate on metrics
     return checked
 
 

@@ -27,7 +27,7 @@ FINISHED = re.compile(
     r" - (?:INFO|ERROR) - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)"
 )
 # The last line of a traceback that ends in one of our own errors; its text may go on below it.
-EXPECTED = re.compile(r"^\s*kfp_bento\.runtime\.errors\.\w+: (?P<message>.*)$")
+EXPECTED = re.compile(r"^\s*kfp_bento\.runtime\.(?:\w+\.)*errors\.\w+: (?P<message>.*)$")
 
 
 @dataclass(frozen=True)
