@@ -34,6 +34,7 @@ from kfp_bento.runtime.proof import Golden
 
 HERE = Path(__file__).parent
 NAMES = sorted(file.parent.name for file in HERE.glob("*/arguments.yaml"))
+ON_A_CLUSTER = sorted(file.parent.name for file in HERE.glob("*/cluster.yaml"))
 LONGEST_LINE = 100
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -206,6 +207,29 @@ def run_example(name: str, directory: Path, variables: Mapping[str, str], base: 
     return all(answer.verdict in RIGHT for answer in answers)
 
 
+def run_on_a_cluster(name: str, directory: Path, variables: Mapping[str, str]) -> None:
+    """Run an example that needs a cluster where one is configured; say so elsewhere."""
+    from kfp_bento.runtime.deployments.kube.cluster import cluster_configured, connect
+
+    print(f"\n{name}", flush=True)
+    if not cluster_configured():
+        print("  left out: it needs a cluster, and none is configured; see its README")
+        return
+    with connect() as cluster:
+        if not cluster.knows("resources.yatai.ai/v1alpha1", "BentoRequest"):
+            print("  left out: the cluster that is configured has no BentoRequest; see its README")
+            return
+    print(textwrap.indent(prepare(name, directory, variables), "  "), end="", flush=True)
+    given = yaml.safe_load((HERE / name / "cluster.yaml").read_text())
+    run_pipeline(
+        "serve_with_yatai_builder",
+        given,
+        directory / "run",
+        environment=variables,
+        on_step=_print_step,
+    )
+
+
 def _print_step(step: Step) -> None:
     if step.seconds is not None:
         print(
@@ -235,12 +259,13 @@ def _short(text: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the examples that were named, or all of them."""
     parser = argparse.ArgumentParser(description="Run examples from registry to checked answers.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    known = [*NAMES, *ON_A_CLUSTER]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--to", type=Path, default=Path("build/examples"), help="receives all")
     parser.add_argument("--base", default="host", help="the base image; default: this machine")
     given = parser.parse_args(arguments)
-    if unknown := sorted({*given.names} - {*NAMES}):
-        parser.error(f"there is no example {unknown[0]}; there are {', '.join(NAMES)}")
+    if unknown := sorted({*given.names} - {*known}):
+        parser.error(f"there is no example {unknown[0]}; there are {', '.join(known)}")
     os.chdir(HERE.parent)  # where the paths in arguments.yaml begin
     wrong = []
     with tracking_server(given.to / "mlflow") as tracking:
@@ -250,8 +275,10 @@ def main(arguments: Sequence[str]) -> int:
             "KFP_BENTO_CACHE": str((given.to / "cache").resolve()),
         }
         tracking.wait()
-        for name in given.names or NAMES:
-            if not run_example(name, given.to / name, variables, given.base):
+        for name in given.names or known:
+            if name in ON_A_CLUSTER:
+                run_on_a_cluster(name, given.to / name, variables)
+            elif not run_example(name, given.to / name, variables, given.base):
                 wrong.append(name)
     print(f"\n{'Wrong: ' + ', '.join(wrong) if wrong else 'All answers are right.'}")
     return 1 if wrong else 0

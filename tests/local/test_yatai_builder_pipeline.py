@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from bento_downloader import build_context, tag_in
 from servers import S3Server, free_port
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
-from wine import log_wine_model
 
+from examples.run import HERE, in_its_environment
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.local import run_pipeline
 
@@ -90,15 +91,15 @@ def test_what_the_builder_downloads_is_checked_and_promoted(
 ) -> None:
     from mlflow import MlflowClient
 
-    log_wine_model("built by yatai")
+    variables = {"MLFLOW_TRACKING_URI": mlflow_server}
+    assert "churn@prod is version 1" in in_its_environment("yatai_builder", "train.py", variables)
+    given = yaml.safe_load((HERE / "yatai_builder/cluster.yaml").read_text())
     run = run_pipeline(
         "yatai_pipelines:by_builder",
         {
-            "model_uris": ["models:/built by yatai/1"],
+            **given,
             "mlflow_tracking_uri": mlflow_server,
             "archive_uri": f"s3://{s3_server.bucket}/bentos/",
-            "image_destination": "registry.example.com/team/wine",
-            "promote_alias": "live",
         },
         tmp_path / "run",
         environment={
@@ -118,7 +119,7 @@ def test_what_the_builder_downloads_is_checked_and_promoted(
         "settle-run",
     ]
     assert run.record("check-release", "reports")["passed"]
-    assert MlflowClient().get_model_version_by_alias("built by yatai", "live").version == "1"
+    assert MlflowClient().get_model_version_by_alias("churn", "live").version == "1"
     assert load_bento(yatai.context).models[0].digest
     signature = re.compile(rb"X-Amz-Signature")
     kept = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
