@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from unittest import mock
 
 from typer.testing import CliRunner
 
@@ -25,10 +26,13 @@ def kfp_bento(*arguments: object, **variables: str) -> subprocess.CompletedProce
     )
 
 
-def kfp_bento_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+def kfp_bento_here(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """The same in this process, which has everything imported: for what looks at answers alone."""
     words = [str(argument) for argument in arguments]
-    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words, catch_exceptions=False)
+    cleared = {name: None for name in os.environ if name.startswith("MLFLOW_TRACKING")}
+    runner = CliRunner(env=cleared | {"COLUMNS": "200"} | variables)
+    with mock.patch.object(sys, "argv", ["kfp-bento", *words]):
+        done = runner.invoke(app, words, catch_exceptions=False)
     return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 

@@ -35,11 +35,11 @@ Json = Annotated[
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-err = Console(stderr=True, highlight=False)
+# What goes to a file or another program is not folded to the width of a terminal.
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 out = Console(highlight=False)
 
-# What goes to a file or another program is not folded to the width of a terminal.
-_UNFOLDED = 10_000
+_UNFOLDED = 10_000  # columns, where there is no terminal
 
 
 def foreign(text: object) -> str:

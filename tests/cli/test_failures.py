@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kfp_bento_command import COMMAND, assert_refused, kfp_bento
+from kfp_bento_command import COMMAND, assert_refused, kfp_bento, kfp_bento_here
+from sample_bentos import write_bento
 from servers import docker_registry_binary, free_port, oci_registry_in
 
 from kfp_bento.runtime.models import ModelVersion
@@ -35,7 +37,9 @@ def names(directory: Path) -> list[str]:
 def test_a_model_that_is_not_there(
     uri: str, told: str, mlflow_server: str, wine_model: ModelVersion, tmp_path: Path
 ) -> None:
-    done = kfp_bento("model", "pull", uri, "--to", tmp_path / "m", "--tracking-uri", mlflow_server)
+    done = kfp_bento_here(
+        "model", "pull", uri, "--to", tmp_path / "m", "--tracking-uri", mlflow_server
+    )
     assert_refused(done, told)
     assert names(tmp_path) == []
 
@@ -55,7 +59,9 @@ def test_a_model_without_python_function(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "MLmodel").write_text("flavors:\n  sklearn: {pickled_model: model.pkl}\n")
-    assert_refused(kfp_bento("bento", "build", model, "--to", tmp_path / "b"), "python_function")
+    assert_refused(
+        kfp_bento_here("bento", "build", model, "--to", tmp_path / "b"), "python_function"
+    )
     assert names(tmp_path) == ["model"]
 
 
@@ -83,8 +89,8 @@ def test_a_model_of_an_old_python_is_told_a_way_out_that_leads_out(tmp_path: Pat
     (model / "MLmodel").write_text("flavors:\n  python_function: {loader_module: x}\n")
     (model / "conda.yaml").write_text("dependencies: [python=3.8.5, openjdk=11, pip]\n")
     build = ("bento", "build", model, "--to", tmp_path / "b")
-    assert_refused(kfp_bento(*build), "--python-version 3.11")
-    done = kfp_bento(*build, "--python-version", "3.11")
+    assert_refused(kfp_bento_here(*build), "--python-version 3.11")
+    done = kfp_bento_here(*build, "--python-version", "3.11")
     assert_refused(done, "openjdk=11")  # the next thing
     assert "--requirement 'openjdk==…'" in " ".join(done.stderr.split())
     assert names(tmp_path) == ["model"]
@@ -93,25 +99,29 @@ def test_a_model_of_an_old_python_is_told_a_way_out_that_leads_out(tmp_path: Pat
 def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(
-        kfp_bento("bento", "build", tmp_path / "empty", "--to", tmp_path / "b"), "MLmodel"
+        kfp_bento_here("bento", "build", tmp_path / "empty", "--to", tmp_path / "b"), "MLmodel"
     )
     assert names(tmp_path) == ["empty"]
 
 
 def test_a_directory_that_is_no_bento(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = kfp_bento("image", "build", tmp_path / "empty", "--to", f"oci:{tmp_path / 'i'}")
+    done = kfp_bento_here("image", "build", tmp_path / "empty", "--to", f"oci:{tmp_path / 'i'}")
     assert_refused(done, "bento.yaml")
     assert names(tmp_path) == ["empty"]
 
 
 @pytest.fixture(scope="session")
-def wine_bento(wine_model: ModelVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("cli") / "bento"
-    build = ("bento", "build", wine_model.directory, "--no-verify", "--json")
-    done = kfp_bento(*build, "--to", directory)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["name"] == "wine"
+def wine_bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bento that becomes an image in seconds: the base is all that there is much of."""
+    directory = write_bento(tmp_path_factory.mktemp("cli") / "bento")
+    with (directory / "bento.yaml").open("a") as facts:
+        facts.write(
+            f"docker: {{python_version: '{sys.version_info.major}.{sys.version_info.minor}'}}\n"
+        )
+    for name in ("env/docker/entrypoint.sh", "env/python/requirements.txt"):
+        (directory / name).parent.mkdir(parents=True)
+        (directory / name).touch()
     return directory
 
 
@@ -133,7 +143,7 @@ def read_only_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 def test_a_registry_that_refuses_the_push(
     wine_bento: Path, read_only_registry: str, layer_cache: Path
 ) -> None:
-    done = kfp_bento(
+    done = kfp_bento_here(
         *("image", "build", wine_bento, "--to", f"{read_only_registry}/ml/wine"),
         *("--base", "host", "--cache", layer_cache),
     )
@@ -192,7 +202,7 @@ def test_an_interrupt(wine_bento: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_without_a_digest(wine_bento: Path, tmp_path: Path) -> None:
-    done = kfp_bento(
+    done = kfp_bento_here(
         "deploy", "render", "ml/wine:1", "--bento", wine_bento, "--to", tmp_path / "manifests"
     )
     assert_refused(done, "digest")
@@ -201,7 +211,9 @@ def test_an_image_without_a_digest(wine_bento: Path, tmp_path: Path) -> None:
 
 def test_options_that_are_not_json(wine_bento: Path, tmp_path: Path) -> None:
     reference = f"ml/wine@sha256:{'0' * 64}"
-    done = kfp_bento("deploy", "render", reference, "--bento", wine_bento, "--resources", "{cpu: 1")
+    done = kfp_bento_here(
+        "deploy", "render", reference, "--bento", wine_bento, "--resources", "{cpu: 1"
+    )
     assert_refused(done, "--resources")
 
 
@@ -220,7 +232,7 @@ def test_a_step_of_a_local_run_that_fails(
         f"model_uris: ['models:/wine@elsewhere']\nmlflow_tracking_uri: {mlflow_server}\n"
         f"promote_alias: prod\nimage_destination: 'oci:{tmp_path / 'image'}'\n"
     )
-    done = kfp_bento(
+    done = kfp_bento_here(
         *("run", "serve_model", "--to", tmp_path / "run", "--param-file", values),
         *("-p", 'model_uris=["models:/wine@nowhere"]'),
     )
@@ -232,7 +244,7 @@ def test_a_step_of_a_local_run_that_fails(
 
 
 def test_a_parameter_that_is_missing() -> None:
-    assert_refused(kfp_bento("run", "serve_model"), "needs a value for model_uris")
+    assert_refused(kfp_bento_here("run", "serve_model"), "needs a value for model_uris")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +270,7 @@ def test_a_parameter_that_is_missing() -> None:
     ],
 )
 def test_help_is_there(command: str) -> None:
-    done = kfp_bento(*command.split(), "--help")
+    done = kfp_bento_here(*command.split(), "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
     assert command in ("", "--json") or "--json" in done.stdout
