@@ -430,7 +430,7 @@ def test_models_with_type_hints_are_served(tmp_path: Path, generate: Any, ask: A
 
 
 def test_the_api_page_shows_the_models_own_example(tmp_path: Path, generate: Any, ask: Any) -> None:
-    service = generate(samples.save_wine(tmp_path / "wine"))
+    service = generate(samples.save_wine(tmp_path / "wine", **samples.QUICK))
     (spec,) = ask(service, "", path="/docs.json", method="GET")
     request = spec[1]["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     example = request["schema"]["properties"]["inputs"]["examples"][0][0]

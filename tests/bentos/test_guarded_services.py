@@ -71,7 +71,8 @@ def failing(tmp_path_factory: Any, generate: Any) -> Path:
         "            raise ValueError(f'bad {text}') from error\n"
         "mlflow.models.set_model(Model())\n"
     )
-    mlflow.pyfunc.save_model(folder / "model", python_model=str(folder / "failing.py"))
+    source = str(folder / "failing.py")
+    mlflow.pyfunc.save_model(folder / "model", python_model=source, **samples.QUICK)
     return generate(samples.load_model(folder / "model"))
 
 
@@ -284,7 +285,7 @@ def test_what_mlflow_refuses_is_told_without_values(
         "        return ['' for _ in model_input]\n"
         "mlflow.models.set_model(Hinted())\n"
     )
-    mlflow.pyfunc.save_model(tmp_path / "hinted", python_model=str(source))
+    mlflow.pyfunc.save_model(tmp_path / "hinted", python_model=str(source), **samples.QUICK)
     service = generate(samples.load_model(tmp_path / "hinted"))
     found = talk(service, Ask({"inputs": [{"a": SECRET}]}))
     assert found.statuses == [400]

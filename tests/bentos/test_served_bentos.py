@@ -70,6 +70,7 @@ def test_a_served_wine_model_answers_like_the_model_itself(
     assert sorted(path.name for path in home.iterdir() if "mlflow" in path.name) == []
 
 
+@pytest.mark.slow  # that each has its routes is asked without a server, too
 def test_several_models_have_a_route_each(tmp_path: Path, serve: Callable[..., Any]) -> None:
     people = samples.save_people(tmp_path / "People")
     digits = samples.save_digits(tmp_path / "digits")
