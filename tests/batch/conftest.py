@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,12 @@ from kfp_bento.runtime.proof import locked_environment
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(shared_cache: Path) -> Iterator[Path]:
     """Where environments are kept; workers and the tests of the proof share it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "proof-cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KFP_BENTO_CACHE", str(folder))
+        patch.setenv("KFP_BENTO_CACHE", str(shared_cache))
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        yield folder
+        yield shared_cache
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kfp_bento_command import assert_refused, kfp_bento
+from kfp_bento_command import assert_refused, kfp_bento, kfp_bento_here
 
 from kfp_bento.runtime.batch import BatchOptions, predict_batch
 from kfp_bento.runtime.bentos import Bento, export_bento
@@ -39,9 +39,21 @@ def test_the_loop_of_shards_gives_what_one_step_gives(own: Bento, tmp_path: Path
     options = BatchOptions(api="decide", batch_rows=20)
     predict_batch(own, str(rows), f"{tmp_path}/once", options, shards=2)
     assert documents(tmp_path / "scored") == documents(tmp_path / "once")
+
+
+@pytest.mark.slow  # of one step, this is refused among the tests of batches
+def test_a_table_without_a_column_that_the_model_needs_fails_the_run(
+    own: Bento, tmp_path: Path
+) -> None:
+    rows = table(tmp_path / "in")
+    rows.write_text("id\n1\n")
+    arguments = {
+        **{"bento_uri": f"file://{export_bento(own, f'{tmp_path}/own.tar').uri}"},
+        **{"input_uri": f"file://{rows}", "output_uri": f"file://{tmp_path}/scored"},
+        **{"api": "decide", "batch_rows": 20, "shards": 2, "workers": 1},
+    }
     with pytest.raises(LocalRunError, match="lacks the column that the model needs: income"):
-        (tmp_path / "in" / "rows.csv").write_text("id\n1\n")
-        run_pipeline("batch_score", arguments | asked, tmp_path / "again")
+        run_pipeline("batch_score", arguments, tmp_path / "run")
 
 
 def test_the_command_tells_what_it_did_and_refuses_what_makes_no_sense(
@@ -49,9 +61,9 @@ def test_the_command_tells_what_it_did_and_refuses_what_makes_no_sense(
 ) -> None:
     rows = table(tmp_path / "in")
     asked = ["bento", "predict", own.directory, rows, "--to", f"{tmp_path}/out"]
-    assert_refused(kfp_bento(*asked), "has several APIs")
-    assert_refused(kfp_bento(*asked, "--api", "one", "--on-error", "x"), "It is fail or row")
-    assert_refused(kfp_bento(*asked, "--api", "one", "--param", "a=DE"), "Texts need quotes")
+    assert_refused(kfp_bento_here(*asked), "has several APIs")
+    assert_refused(kfp_bento_here(*asked, "--api", "one", "--on-error", "x"), "It is fail or row")
+    assert_refused(kfp_bento_here(*asked, "--api", "one", "--param", "a=DE"), "Texts need quotes")
     more = ["--api", "decide", "--param", "limit=3", "--predictions-only", "--workers", "1"]
     done = kfp_bento(*asked, *more, "--json")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,6 @@ from faulty_services import Service, serve
 
 from kfp_bento.runtime.checks import CheckReport, compare_predictions
 from kfp_bento.runtime.errors import CheckError
-from kfp_bento.runtime.models import ModelVersion
 from kfp_bento.runtime.proof import Content, Golden, GoldenRequest
 from kfp_bento.runtime.proof.differences import Tolerance
 from kfp_bento.runtime.proof.golden import SERVICE, with_answer
@@ -32,41 +31,6 @@ def golden() -> Golden:
 
 def per_row(value: Any) -> Any:
     return lambda body: (200, [value(row) for row in body["inputs"]])
-
-
-def test_a_real_service_serves_what_the_registry_holds(
-    served_wine: tuple[str, Golden], wine_model: ModelVersion
-) -> None:
-    report = compare_predictions(*served_wine)
-    assert report.passed, report.summary
-    assert report.model_digests == (wine_model.digest,)
-    assert report.measures == {
-        "rows": 3,
-        "requests": 4,
-        "mismatches": 0,
-        "max_abs_error": 0,
-        "max_rel_error": 0,
-    }
-    (sample,) = report.evidence
-    assert sample["sample"] is True
-    assert sample["served"] == sample["expected"] == [0, 0, 0]
-
-
-def test_a_real_service_of_another_model_does_not_pass(
-    served_wine: tuple[str, Golden],
-) -> None:
-    url, golden = served_wine
-    others = tuple(
-        with_answer(one, 200, Content.json([100] * (one.rows or 0)), "mlflow.pyfunc")
-        for one in golden.requests
-    )
-    report = compare_predictions(url, replace(golden, requests=others))
-    assert not report.passed
-    first = report.evidence[0]
-    assert (first["request"], first["row"]) == ("all rows", 0)
-    assert (first["served"], first["expected"]) == (0, 100)
-    # three rows at once, and each of them again by itself
-    assert report.measures["mismatches"] == 6
 
 
 def test_each_row_is_also_asked_by_itself(golden: Golden) -> None:

@@ -9,35 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checked_models import DIGEST, TAG, make_golden
+from checked_models import TAG, make_golden
 from faulty_services import Service, serve
 
 from kfp_bento.runtime.checks import smoke_test
 from kfp_bento.runtime.errors import CheckError
-from kfp_bento.runtime.models import ModelVersion
 from kfp_bento.runtime.proof import Content, Golden, GoldenRequest
 from kfp_bento.runtime.proof.golden import SERVICE, with_answer
-
-
-def test_a_real_service_passes(served_wine: tuple[str, Golden], wine_model: ModelVersion) -> None:
-    url, golden = served_wine
-    report = smoke_test(url, golden, timeout=30)
-    assert report.passed, report.summary
-    assert report.model_digests == (wine_model.digest,)
-    assert report.url == url
-    assert report.measures["rows"] == 3
-    assert report.measures["request_ms"] > 0
-    assert report.measures["seconds_to_ready"] >= 0
-
-
-def test_a_real_service_refuses_a_request_of_another_model(
-    served_wine: tuple[str, Golden],
-) -> None:
-    other = make_golden()
-    report = smoke_test(served_wine[0], other)
-    assert not report.passed
-    assert report.model_digests == (DIGEST,)
-    assert "the status is 400" in report.summary
 
 
 def test_the_request_is_the_first_golden_one(golden: Golden) -> None:

@@ -20,6 +20,8 @@ from kfp_bento.runtime.models import ModelVersion
 if TYPE_CHECKING:
     from kfp_bento.runtime.images import Image
 
+pytestmark = pytest.mark.slow  # it holds all that the components need
+
 ROOT = Path(__file__).parents[2]
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -66,10 +66,10 @@ def test_skopeo_reads_an_archive(archive: Path, tmp_path: Path) -> None:
 
 
 def test_podman_loads_an_archive_and_runs_the_image(
-    bento: Bento, podman: list[str], tmp_path: Path
+    bento: Bento, podman: list[str], tmp_path: Path, shared_cache: Path
 ) -> None:
     file = tmp_path / "tiny.tar"
-    build_image(bento, f"docker-archive:{file}", ImageOptions(base="host"))
+    build_image(bento, f"docker-archive:{file}", ImageOptions(base="host", cache=shared_cache))
     done = subprocess.run(
         [*podman, "load", "--input", file], capture_output=True, text=True, check=False
     )

@@ -225,11 +225,12 @@ def statements(image: str) -> dict[str, Any]:
 
 
 def test_the_bill_of_materials_is_that_of_a_build_on_the_new_base(
-    rich: Bento, old: str, new: str, tmp_path: Path
+    rich: Bento, old: str, new: str, tmp_path: Path, shared_cache: Path
 ) -> None:
     build_image(rich, f"oci:{tmp_path}/before", ImageOptions(base=old))
     for name, base in (("new", new), ("host", "host")):
-        build_image(rich, f"oci:{tmp_path}/fresh-{name}", ImageOptions(base=base))
+        options = ImageOptions(base=base, cache=shared_cache)
+        build_image(rich, f"oci:{tmp_path}/fresh-{name}", options)
         onto = f"oci:{tmp_path}/on-{name}"
         rebased = rebase_image(f"oci:{tmp_path}/before", base, destination=onto)
         assert bills(onto) == bills(f"oci:{tmp_path}/fresh-{name}")
@@ -402,9 +403,10 @@ def test_an_image_without_annotations_is_known_by_its_history(
 
 
 def test_the_host_can_be_the_new_base_and_the_old_one(
-    bento: Bento, tmp_path: Path, new: str
+    bento: Bento, tmp_path: Path, new: str, shared_cache: Path
 ) -> None:
-    fresh = build_image(bento, f"oci:{tmp_path}/fresh", ImageOptions(base="host"))
+    options = ImageOptions(base="host", cache=shared_cache)
+    fresh = build_image(bento, f"oci:{tmp_path}/fresh", options)
     build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=new))
     assert rebase_image(f"oci:{tmp_path}/image", "host").digest == fresh.digest
     copy_image(f"oci:{tmp_path}/fresh", f"docker-archive:{tmp_path}/fresh.tar")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import urllib.request
 from importlib.metadata import version
+from pathlib import Path
 from platform import machine
 
 import pytest
@@ -17,7 +18,7 @@ from kfp_bento.runtime.images import ImageOptions, build_image
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> str:
     """The image of a small service with the real BentoML, on the host base."""
     folder = tmp_path_factory.mktemp("image")
     wanted = write(folder / "requirements.in", f"bentoml=={version('bentoml')}\n")
@@ -29,7 +30,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     if locked.returncode != 0:
         pytest.skip(f"BentoML's dependencies cannot be locked here: {locked.stderr.strip()}")
     bento = write_bento(folder / "bento", locked.stdout)
-    build_image(bento, f"oci:{folder}/out", ImageOptions(base="host"))
+    build_image(bento, f"oci:{folder}/out", ImageOptions(base="host", cache=shared_cache))
     return f"oci:{folder}/out:v1"
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,7 @@ from containers import YATAI_COMMAND, serving, status
 
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import manifest_problems
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.images.oci.reference import parse_layout
 from kfp_bento.runtime.local.engines import usable_engine
-from kfp_bento.runtime.local.layouts import read_layout
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -143,6 +140,7 @@ def test_a_process_would_be_seen(tmp_path: Path) -> None:
         process.kill()
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_everything_and_a_second_one_does_no_harm(tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "kfp_bento.runtime.cli", "demo", "--to", tmp_path / "demo"],
@@ -194,52 +192,6 @@ def test_the_image_is_what_serves_where_podman_is_usable(
     assert elsewhere["release"]["runtime"] == "podman", elsewhere["release"]["runtime_note"]
 
 
-REACH = """
-import socket, sys
-for address in sys.argv[2:]:
-    try:
-        with socket.create_connection((address, int(sys.argv[1])), timeout=3) as connection:
-            connection.sendall(b"secret")
-            print("reached", address)
-    except OSError as error:
-        print("not", address)
-"""
-
-
-def test_what_is_kept_from_the_network_reaches_nothing_of_this_machine(
-    summary: dict[str, Any], place: Path, podman: list[str], tmp_path: Path
-) -> None:
-    with (
-        usable_engine(tmp_path / "storage") as engine,
-        socket.create_server(("0.0.0.0", 0)) as listener,
-    ):
-        listener.settimeout(0.2)
-        (tag,) = summary["image"]["tags"]
-        image = engine.load(read_layout(parse_layout(f"oci:{place}/build/demo/image:{tag}")))
-        asked = ("-c", REACH, str(listener.getsockname()[1]), "127.0.0.1", own_address())
-        outside = subprocess.run([sys.executable, *asked], capture_output=True, text=True)
-        name = f"reach-{os.getpid()}"
-        argv = engine.run_arguments(image, name, {"PORT": "3000"}, network="none")
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-            try:
-                while (inside := engine.ask(name, "python3", *asked)) is None:
-                    time.sleep(0.1)
-            finally:
-                engine.remove(name)
-    assert {line.split()[0] for line in outside.stdout.splitlines()} == {"reached"}
-    assert {line.split()[0] for line in inside.splitlines()} == {"not"}
-
-
-def own_address() -> str:
-    """An address of this machine on a network, where it has one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
-
-
 def test_what_a_run_needs_itself_is_for_nobody_else_to_read(
     summary: dict[str, Any], place: Path
 ) -> None:
@@ -257,6 +209,7 @@ def test_no_path_of_this_machine_is_in_what_is_handed_on(
         assert str(place) not in file.read_text(), file.name
 
 
+@pytest.mark.slow  # a smaller image does so among the tests of images
 @pytest.mark.parametrize(
     "start", [[], ["--entrypoint", json.dumps(YATAI_COMMAND)]], ids=["entrypoint", "yatai"]
 )

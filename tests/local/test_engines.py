@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from small_releases import write_small_bento
 
+from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, LocalRunError
+from kfp_bento.runtime.images import ImageOptions, build_image
+from kfp_bento.runtime.images.oci.reference import parse_layout
 from kfp_bento.runtime.local.engines import RUNTIME_VARIABLE, Engine, usable_engine
+from kfp_bento.runtime.local.layouts import read_layout
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -60,6 +70,57 @@ def test_an_engine_that_fails_leaves_nothing_mounted(
     with contextlib.suppress(LocalRunError), usable_engine(tmp_path / "storage"):
         pass
     assert mounts_below(tmp_path) == []
+
+
+WAITS = "#!/bin/sh\nexec python3 -c 'import time; time.sleep(600)'\n"
+REACH = """
+import socket, sys
+for address in sys.argv[2:]:
+    try:
+        with socket.create_connection((address, int(sys.argv[1])), timeout=3) as connection:
+            connection.sendall(b"secret")
+            print("reached", address)
+    except OSError as error:
+        print("not", address)
+"""
+
+
+def test_what_is_kept_from_the_network_reaches_nothing_of_this_machine(
+    shared_cache: Path, podman: list[str], tmp_path: Path
+) -> None:
+    bento = write_small_bento(tmp_path / "bento", tmp_path / "said", entrypoint=WAITS)
+    built = build_image(
+        load_bento(bento), f"oci:{tmp_path}/image", ImageOptions(base="host", cache=shared_cache)
+    )
+    with (
+        usable_engine(tmp_path / "storage") as engine,
+        socket.create_server(("0.0.0.0", 0)) as listener,
+    ):
+        listener.settimeout(0.2)
+        (tag,) = built.tags
+        image = engine.load(read_layout(parse_layout(f"oci:{tmp_path}/image:{tag}")))
+        asked = ("-c", REACH, str(listener.getsockname()[1]), "127.0.0.1", own_address())
+        outside = subprocess.run([sys.executable, *asked], capture_output=True, text=True)
+        name = f"reach-{os.getpid()}"
+        argv = engine.run_arguments(image, name, {"PORT": "3000"}, network="none")
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            try:
+                while (inside := engine.ask(name, "python3", *asked)) is None:
+                    time.sleep(0.1)
+            finally:
+                engine.remove(name)
+    assert {line.split()[0] for line in outside.stdout.splitlines()} == {"reached"}
+    assert {line.split()[0] for line in inside.splitlines()} == {"not"}
+
+
+def own_address() -> str:
+    """An address of this machine on a network, where it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 ENGINE = """#!/bin/sh

@@ -76,15 +76,15 @@ REQUESTS = """\
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
-    with local_target(tmp_path_factory.mktemp("target")) as target:
+def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[LocalTarget]:
+    with local_target(tmp_path_factory.mktemp("target"), cache=shared_cache) as target:
         yield target
 
 
 def run(name: str, target: LocalTarget, directory: Path, **arguments: Any) -> Run:
     environment = {
         ADDRESS_VARIABLE: target.address,
-        "KFP_BENTO_CACHE": f"{target.directory}/cache",
+        "KFP_BENTO_CACHE": str(target.cache),
     }
     both = {"image_base": "host", "image_destination": f"oci:{directory}/image"}
     return run_pipeline(name, {**both, **arguments}, directory, environment=environment)

@@ -151,6 +151,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
 
 
+@pytest.mark.slow
 def test_the_same_road_ends_at_a_plain_deployment(
     wine_model: ModelVersion,
     mlflow_server: str,
@@ -196,6 +197,7 @@ class Decision:
 """
 
 
+@pytest.mark.slow
 def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
     wine_model: ModelVersion,
     mlflow_server: str,
