@@ -10,6 +10,7 @@ import mlflow.pyfunc
 import numpy as np
 import packed_models as samples
 import pytest
+from wine import requirements
 
 from kfp_bento.runtime.bentos import build_bento, can_require_token, prediction_request
 
@@ -49,7 +50,7 @@ def said(port: int, request: str) -> bytes:
 def test_a_served_wine_model_answers_like_the_model_itself(
     tmp_path: Path, serve: Callable[..., Any]
 ) -> None:
-    model = samples.save_wine(tmp_path / "wine")
+    model = samples.save_wine(tmp_path / "wine", pip_requirements=[*requirements(), "skops"])
     bento = build_bento([model], tmp_path / "bento")
     data = samples.wine_columns()
     expected = mlflow.pyfunc.load_model(str(model.directory)).predict(data).tolist()

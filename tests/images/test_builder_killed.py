@@ -465,6 +465,7 @@ def kill_at_random(
     return caught
 
 
+@pytest.mark.slow
 def test_a_builder_killed_at_random_moments_leaves_the_old_or_the_new_image(
     builder: Builder, oci_registry: str
 ) -> None:

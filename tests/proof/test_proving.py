@@ -13,9 +13,9 @@ from kfp_bento_command import assert_refused, kfp_bento
 from small_models import EXAMPLE, TWICE, small_model
 from spy import kept_from_a_spy
 
-from kfp_bento.runtime.bentos import build_bento
+from kfp_bento.runtime.bentos import Bento, build_bento
 from kfp_bento.runtime.errors import BentoError
-from kfp_bento.runtime.models import load_model
+from kfp_bento.runtime.models import ModelVersion, load_model
 from kfp_bento.runtime.programs import confinement
 from kfp_bento.runtime.proof import Content, Golden, GoldenRequest, golden_answers
 from kfp_bento.runtime.proof.differences import Tolerance
@@ -244,9 +244,18 @@ def test_rows_are_independent_where_they_have_the_same_answers_alone(
     assert reason.endswith(".")
 
 
-def test_what_can_be_known_at_once_is_said_before_anything_is_installed(tmp_path: Path) -> None:
-    model = small_model(tmp_path / "small")
-    bento = build_bento([model], tmp_path / "bento")
+@pytest.fixture(scope="module")
+def unloadable(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelVersion, Bento]:
+    """A model that cannot be loaded, and its bento."""
+    folder = tmp_path_factory.mktemp("unloadable")
+    model = small_model(folder / "small", f"import no_such_package\n{TWICE}", example=EXAMPLE)
+    return model, build_bento([model], folder / "bento")
+
+
+def test_what_can_be_known_at_once_is_said_before_anything_is_installed(
+    unloadable: tuple[ModelVersion, Bento], tmp_path: Path
+) -> None:
+    model, bento = unloadable
     cases = [
         (small_model(tmp_path / "bare", inputs=None, example=None), bento, "nothing to prove"),
         (replace(model, flavors=("prophet",)), bento, "needs prophet"),
@@ -260,9 +269,10 @@ def test_what_can_be_known_at_once_is_said_before_anything_is_installed(tmp_path
             assert refused.value.hint
 
 
-def test_with_verify_off_nothing_runs_and_the_golden_file_says_so(tmp_path: Path) -> None:
-    model = small_model(tmp_path / "small", f"import no_such_package\n{TWICE}", example=EXAMPLE)
-    bento = build_bento([model], tmp_path / "bento")
+def test_with_verify_off_nothing_runs_and_the_golden_file_says_so(
+    unloadable: tuple[ModelVersion, Bento],
+) -> None:
+    model, bento = unloadable
     golden = golden_answers(bento, [model], verify=False)
     assert (golden.verified, golden.answered, len(golden.requests)) == ("off", (), 3)
     assert golden.reason.startswith("Verify is off")
