@@ -61,7 +61,7 @@ class Row(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Lets the check of each list end at its first error."""
-        return _failing_fast(super().__get_pydantic_core_schema__(source, handler))
+        return _failing_fast(handler(source))
 
 
 class Body(bentoml.IODescriptor):  # type: ignore[misc]
