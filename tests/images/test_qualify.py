@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,32 +27,77 @@ class Tiny:
 OLD_STYLE = 'service: "service:Tiny"\npython: {packages: [numpy], lock_packages: false}\n'
 
 
-def built(folder: Path, *, image: str = "", bentofile: str = "") -> Path:
-    """A bento built by the installed BentoML, then locked with hashes as ours are."""
-    decorator = f"(image=bentoml.images.Image(lock_python_packages=False){image})" if image else ""
-    write(folder / "source/service.py", SERVICE.format(decorator=decorator))
-    write(folder / "source/setup.sh", "#!/bin/sh\ntrue\n").chmod(0o755)
-    write(folder / "source/Dockerfile.template", "{% extends bento_base_template %}\n")
-    write(folder / "source/extra.txt", "numpy==1.26.4\n")
-    if bentofile:
-        write(folder / "source/bentofile.yaml", bentofile)
-    command = [sys.executable, "-m", "bentoml", "build", *([] if bentofile else ["service:Tiny"])]
-    environment = {**os.environ, "BENTOML_HOME": str(folder / "home")}
-    done = subprocess.run(
-        command,
-        cwd=folder / "source",
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    bento = next((folder / "home/bentos").glob("*/*/bento.yaml")).parent
-    requirements = bento / "env/python/requirements.txt"
-    (folder / "unlocked.txt").write_text(requirements.read_text())
-    digest = write_wheel(bento / "src/wheels/greeter-1.0-py3-none-any.whl")
-    requirements.write_text(f"./wheels/greeter-1.0-py3-none-any.whl --hash=sha256:{digest}\n")
-    return bento
+# `bentoml build` in children that have BentoML loaded already.
+FORKING = """
+import json, os, sys, traceback
+import bentoml.bentos
+from bentoml_cli.cli import cli
+
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["BENTOML_HOME"] = job["home"]
+        os.chdir(job["source"])
+        sys.argv = ["bentoml", "build", *job["arguments"]]
+        status = 1
+        try:
+            cli()
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Bentoml:
+    """Builds bentos with the installed BentoML, in a process that is started once."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def build(self, folder: Path, *arguments: str) -> Path:
+        """Give the bento made of `source` in a folder."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        places = {"source": f"{folder}/source", "home": f"{folder}/home", "log": f"{folder}/log"}
+        print(json.dumps({**places, "arguments": arguments}), file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline() == "0\n", (folder / "log").read_text()
+        return next((folder / "home/bentos").glob("*/*/bento.yaml")).parent
+
+    def __call__(self, folder: Path, *, image: str = "", bentofile: str = "") -> Path:
+        """Give a bento, locked with hashes as ours are."""
+        options = f"image=bentoml.images.Image(lock_python_packages=False){image}"
+        decorator = f"({options})" if image else ""
+        write(folder / "source/service.py", SERVICE.format(decorator=decorator))
+        write(folder / "source/setup.sh", "#!/bin/sh\ntrue\n").chmod(0o755)
+        write(folder / "source/Dockerfile.template", "{% extends bento_base_template %}\n")
+        write(folder / "source/extra.txt", "numpy==1.26.4\n")
+        if bentofile:
+            write(folder / "source/bentofile.yaml", bentofile)
+        bento = self.build(folder, *([] if bentofile else ["service:Tiny"]))
+        requirements = bento / "env/python/requirements.txt"
+        (folder / "unlocked.txt").write_text(requirements.read_text())
+        digest = write_wheel(bento / "src/wheels/greeter-1.0-py3-none-any.whl")
+        requirements.write_text(f"./wheels/greeter-1.0-py3-none-any.whl --hash=sha256:{digest}\n")
+        return bento
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Bentoml]:
+    """Gives `built(folder, image=…, bentofile=…)`: a bento as BentoML itself writes it."""
+    command = [sys.executable, "-c", FORKING]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield Bentoml(process)
+    process.communicate()
 
 
 def line_of(bento: Path, text: str, file: str = "bento.yaml") -> int:
@@ -65,7 +111,7 @@ def refusal(bento: Path) -> ImageError:
     return failure.value
 
 
-def test_packages_that_an_image_asks_for_are_wishes(tmp_path: Path) -> None:
+def test_packages_that_an_image_asks_for_are_wishes(built: Bentoml, tmp_path: Path) -> None:
     bento = built(tmp_path, image='.system_packages("libgomp1", "curl=7.88.1-10").run("ls")')
     file = bento / "bento.yaml"
     file.write_text(file.read_text().replace("  - ls\n", ""))
@@ -76,7 +122,7 @@ def test_packages_that_an_image_asks_for_are_wishes(tmp_path: Path) -> None:
     )
 
 
-def test_a_command_of_an_image_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_command_of_an_image_is_named_with_its_line(built: Bentoml, tmp_path: Path) -> None:
     steps = '.run("echo before").python_packages("numpy").run("echo after")'
     bento = built(tmp_path, image=steps)
     error = refusal(bento)
@@ -87,18 +133,20 @@ def test_a_command_of_an_image_is_named_with_its_line(tmp_path: Path) -> None:
     assert "bento-request" in error.hint
 
 
-def test_a_script_of_an_image_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_script_of_an_image_is_named_with_its_line(built: Bentoml, tmp_path: Path) -> None:
     bento = built(tmp_path, image='.run_script("setup.sh")')
     line = line_of(bento, "script__")
     assert f"bento.yaml line {line}: image.commands runs a script" in refusal(bento).message
 
 
-def test_another_distribution_is_named(tmp_path: Path) -> None:
+def test_another_distribution_is_named(built: Bentoml, tmp_path: Path) -> None:
     bento = built(tmp_path, image="", bentofile="service: service:Tiny\ndocker: {distro: alpine}\n")
     assert "another distribution than Debian: apk add" in refusal(bento).message
 
 
-def test_requirements_as_bentoml_writes_them_are_named_by_file_and_line(tmp_path: Path) -> None:
+def test_requirements_as_bentoml_writes_them_are_named_by_file_and_line(
+    built: Bentoml, tmp_path: Path
+) -> None:
     bento = built(tmp_path, image='.requirements_file("extra.txt")')
     requirements = bento / "env/python/requirements.txt"
     requirements.write_text((tmp_path / "unlocked.txt").read_text())
@@ -119,7 +167,7 @@ def test_requirements_as_bentoml_writes_them_are_named_by_file_and_line(tmp_path
     ],
 )
 def test_options_of_a_build_file_are_named_with_their_line(
-    tmp_path: Path, options: str, key: str, way_out: str
+    built: Bentoml, tmp_path: Path, options: str, key: str, way_out: str
 ) -> None:
     bento = built(tmp_path, bentofile=f"{OLD_STYLE}{options}\n")
     error = refusal(bento)
@@ -128,7 +176,9 @@ def test_options_of_a_build_file_are_named_with_their_line(
     assert way_out in error.hint
 
 
-def test_packages_of_a_build_file_are_wishes_in_both_forms_of_bentos(tmp_path: Path) -> None:
+def test_packages_of_a_build_file_are_wishes_in_both_forms_of_bentos(
+    built: Bentoml, tmp_path: Path
+) -> None:
     options = "docker: {system_packages: [libgomp1]}\n"
     new = built(tmp_path / "new", bentofile=f"{OLD_STYLE}{options}")
     assert "\nimage:" in (new / "bento.yaml").read_text()
@@ -142,7 +192,7 @@ def test_packages_of_a_build_file_are_wishes_in_both_forms_of_bentos(tmp_path: P
     assert qualify(old).system_packages == ("libgomp1",)
 
 
-def test_a_build_stage_secret_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_build_stage_secret_is_no_obstacle(built: Bentoml, tmp_path: Path) -> None:
     envs = "envs:\n- {name: TOKEN, value: hush, stage: build}\n"
     wishes = qualify(built(tmp_path, bentofile=f"service: service:Tiny\n{envs}"))
     assert "the build-stage variable TOKEN is not needed" in wishes.notes

@@ -126,6 +126,7 @@ def test_the_alias_is_moved_and_the_version_tells_its_history(run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_release_that_cannot_be_checked_is_not_promoted(
     run: Run,
     wine_model: ModelVersion,
