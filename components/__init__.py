@@ -1,5 +1,6 @@
 """Pipeline components: one interface each, the logic is in kfp_bento.runtime."""
 
+from kfp_bento.components.await_approval import await_approval
 from kfp_bento.components.build_bento import build_bento
 from kfp_bento.components.build_image import build_image
 from kfp_bento.components.check_contract import check_contract
@@ -28,6 +29,7 @@ from kfp_bento.components.train_wine_model import train_wine_model
 from kfp_bento.components.train_xgboost import train_xgboost
 
 __all__ = [
+    "await_approval",
     "build_bento",
     "build_image",
     "check_contract",

@@ -12,7 +12,7 @@ from kfp_bento.pipelines.steps import (
     RUN,
     built_bento,
     checked_release,
-    promoted_models,
+    promoted_when_approved,
     scanned_models,
     settled_at_the_end,
 )
@@ -81,6 +81,7 @@ def serve_steps(deploy):
         check_timeout_seconds: int = 300,
         check_gates: dict = {},  # noqa: B006
         promote_required: list = ["smoke", "replay"],  # noqa: B006
+        approval_seconds: int = 0,
     ):
         """Pull models, build bento and image, deploy, check what is served, move the alias.
 
@@ -146,6 +147,8 @@ def serve_steps(deploy):
                 {"load": {"users": 10}}; see check_release.
             promote_required: Checks without which the release is not kept: smoke, replay, or the
                 name of a gate.
+            approval_seconds: How long to wait, after the checks, for a person who approves the
+                release with kfp-bento approve; 0 asks nobody.
         """
         with settled_at_the_end(
             target=deploy_target,
@@ -225,7 +228,8 @@ def serve_steps(deploy):
                 storage_secret=storage_secret,
             )
 
-            promoted_models(
+            promoted_when_approved(
+                approval_seconds=approval_seconds,
                 models=models,
                 reports=checked.outputs["reports"],
                 alias=promote_alias,

@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from kfp_bento.components import (
+    await_approval,
     build_bento,
     check_release,
     confirm_release,
@@ -105,8 +106,54 @@ def confirmed_release(*, reports, required, wait_seconds, record_secret) -> dsl.
     return confirmed
 
 
+def approved_release(
+    *, models, reports, alias, seconds, tracking_uri, mlflow_secret, record_secret
+) -> dsl.PipelineTask:
+    """Wait for a person's word about a release that passed its checks.
+
+    Returns:
+        The task, with the output `report`.
+    """
+    approved = await_approval(
+        models=models, reports=reports, alias=alias, seconds=seconds, tracking_uri=tracking_uri
+    )
+    approved.set_caching_options(False)
+    with_mlflow_credentials(approved, mlflow_secret)
+    with_record_key(approved, record_secret)
+    return approved
+
+
+def promoted_when_approved(*, approval_seconds, **promotion) -> None:
+    """Promote as promoted_models does, after an approval if there are seconds to wait for one.
+
+    Where there are none, no step runs for it. Both ways are spelled out, since the local runner
+    skips a condition on a parameter without its opposite, or may.
+    """
+    with dsl.If(approval_seconds == 0, name="unasked"):
+        promoted_models(**promotion)
+    with dsl.Else(name="asked"):
+        same = {
+            key: promotion[key]
+            for key in (
+                *("models", "reports", "alias"),
+                *("tracking_uri", "mlflow_secret", "record_secret"),
+            )
+        }
+        approved = approved_release(seconds=approval_seconds, **same)
+        promoted_models(approval=approved.outputs["report"], **promotion)
+
+
 def promoted_models(
-    *, models, reports, alias, required, tracking_uri, wait_seconds, mlflow_secret, record_secret
+    *,
+    models,
+    reports,
+    alias,
+    required,
+    tracking_uri,
+    wait_seconds,
+    mlflow_secret,
+    record_secret,
+    **approval,
 ) -> dsl.PipelineTask:
     """Keep a release as the good one and move an alias on all models, if all checks passed."""
     promoted = promote_model(
@@ -117,6 +164,7 @@ def promoted_models(
         tracking_uri=tracking_uri,
         run=RUN,
         wait_seconds=wait_seconds,
+        **approval,
     )
     promoted.set_caching_options(False)
     with_mlflow_credentials(promoted, mlflow_secret)

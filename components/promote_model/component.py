@@ -18,6 +18,7 @@ def promote_model(
     alias: str,
     record: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
+    approval: dsl.Input[dsl.Artifact] = None,
     required: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     tracking_uri: str = "",
     run: str = "",
@@ -37,6 +38,7 @@ def promote_model(
         alias: The registry alias to move, for example prod; the same for all models.
         record: JSON record of the promotion: alias, and of each model version and previous version.
         summary: The promotion as Markdown.
+        approval: The report of await_approval; it is required where it is given.
         required: Checks that there must be a report of: smoke, replay, or a gate's name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         run: The pipeline run, for the history: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
@@ -57,6 +59,7 @@ def promote_model(
         checks.load_given_reports(reports),
         alias,
         required=required,
+        approval=promotion.load_given_approval(approval),
         tracking_uri=tracking_uri,
         by=promotion.run_name(run),
         why=why,

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from kfp_bento.runtime.cli import (
+    approve,
     bento,
     bento_archives,
     bento_batch,
@@ -97,6 +98,9 @@ app.command(
     "promote",
     epilog="Example: kfp-bento promote models:/credit/3 --alias prod --reports reports.json",
 )(promote.promote)
+app.command(
+    "approve", epilog="Example: kfp-bento approve models:/credit/7 --alias prod --why 'Looks good'"
+)(approve.approve)
 app.command("roll-back", epilog="Example: kfp-bento roll-back credit -n models --alias prod")(
     release.roll_back
 )

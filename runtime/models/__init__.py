@@ -39,7 +39,7 @@ from kfp_bento.runtime.models.tracking import (
     speaking_to,
     tracking_client,
 )
-from kfp_bento.runtime.models.uri import without_password
+from kfp_bento.runtime.models.uri import parse_model_uri, without_password
 from kfp_bento.runtime.models.version import RECORD_NAME, ModelFacts, ModelVersion, version_number
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "model_files",
     "models_record",
     "own_modules",
+    "parse_model_uri",
     "portable_files",
     "pull_models",
     "read_example",

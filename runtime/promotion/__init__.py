@@ -1,5 +1,6 @@
 """Last stop: the alias moves to versions whose checks have passed, together with the endpoint."""
 
+from kfp_bento.runtime.promotion.approval import await_approval, decide, load_given_approval
 from kfp_bento.runtime.promotion.promotion import (
     Promotion,
     confirm_checked,
@@ -13,7 +14,10 @@ __all__ = [
     "MovedBack",
     "Promotion",
     "Shifting",
+    "await_approval",
     "confirm_checked",
+    "decide",
+    "load_given_approval",
     "promote_release",
     "require_passed",
     "roll_back_release",

@@ -11,6 +11,7 @@ from kfp_bento.runtime.deployments import Waiting, confirm_release, end_promotio
 from kfp_bento.runtime.errors import InvalidInput, PromotionError, PromotionRefused
 from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import choose_tracking, speaking_to, tracking_client
+from kfp_bento.runtime.promotion.approval import APPROVAL
 from kfp_bento.runtime.promotion.history import (
     Act,
     history_entries,
@@ -171,21 +172,27 @@ def promote_release(
     alias: str,
     *,
     required: Sequence[str],
+    approval: ReleaseReports | None = None,
     tracking_uri: str = "",
     by: str = "",
     why: str = "",
     waiting: Waiting | None = None,
 ) -> Promotion:
-    """Promote models with the release that their reports are about; see `promote_models`."""
+    """Promote models with the release that their reports are about; see `promote_models`.
+
+    An approval counts like a check, and is required where it was asked for. Where no other reason
+    is given the history says who approved.
+    """
+    given = approval.reports if approval is not None else ()
     return promote_models(
         models,
-        checked.reports,
+        (*checked.reports, *given),
         alias,
         release=checked.release,
-        required=required,
+        required=(*required, APPROVAL) if approval is not None else required,
         tracking_uri=tracking_uri,
         by=by,
-        why=why,
+        why=why or " ".join(report.summary for report in given),
         waiting=waiting,
     )
 

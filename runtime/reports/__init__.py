@@ -13,6 +13,7 @@ from kfp_bento.runtime.reports.page import run_report
 from kfp_bento.runtime.reports.release_checks import (
     run_settled_summary,
     settled_summary,
+    write_approval,
     write_checks,
 )
 from kfp_bento.runtime.reports.releases import (
@@ -52,6 +53,7 @@ __all__ = [
     "signature_fields",
     "tell",
     "tell_diff",
+    "write_approval",
     "write_checks",
     "write_deployment",
     "write_drift_check",

@@ -48,6 +48,21 @@ def write_checks(
     metrics["passed"] = float(found.passed)
 
 
+def write_approval(found: ReleaseReports, artifact: Any, *, summary: str) -> None:
+    """Write what a step leaves that waited for an approval.
+
+    Args:
+        found: The one report of it.
+        artifact: Its `path` gets it, sealed; its `metadata` what promote_model needs to believe it.
+        summary: Gets it as Markdown.
+
+    Raises:
+        KfpBentoError: A file cannot be written.
+    """
+    artifact.metadata.update(record=found.save(Path(artifact.path)), passed=found.passed)
+    write_text(document(*map(check_summary, found.reports)), Path(summary))
+
+
 def checks_page(found: ReleaseReports) -> str:
     """Give the checks of a release as one HTML page that needs nothing but itself."""
     outcome = "done" if found.passed else "failed"

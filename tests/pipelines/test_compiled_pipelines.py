@@ -3,6 +3,7 @@
 import filecmp
 import inspect
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from kfp_bento.pipelines import serve_model, serve_with, train_to_serve
 from kfp_bento.runtime.local import compile_components, compile_pipelines
 
 ROOT = Path(__file__).parents[2]
-COMPILED = sorted((ROOT / "pipelines" / "compiled").glob("*.yaml"))
+COMPILED_FOLDER = ROOT / "pipelines" / "compiled"
+COMPILED = sorted(COMPILED_FOLDER.glob("*.yaml"))
 ACTING = (
     *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
     *("confirm-release", "roll-back", "shift-requests"),
+    *("await-approval", "promote-model-2"),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
 )
 
@@ -38,6 +41,25 @@ def dags(specification: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def tasks(path: Path) -> dict[str, Any]:
     specification = next(yaml.safe_load_all(path.read_text()))
     return {name: task for dag in dags(specification) for name, task in dag["tasks"].items()}
+
+
+def condition(task: dict[str, Any]) -> str:
+    return str(task.get("triggerPolicy", {}).get("condition", ""))
+
+
+def opposite(given: str, dag: dict[str, Any]) -> bool:
+    """Tell whether a condition asks a number of the run alone, and its opposite stands beside it.
+
+    The local runner silently skips others: what a step gave under a name of its own, a text with a
+    quote in it.
+    """
+    beside = {condition(task) for task in dag["tasks"].values()}
+    plain = given[2:-1] if given.startswith("!(") else given
+    asked = re.fullmatch(
+        r"int\(inputs\.parameter_values\['pipelinechannel--([a-z_]+)'\]\) == \d+", plain
+    )
+    numbers = {k for k, one in serve_model.component_spec.inputs.items() if one.type == "Integer"}
+    return bool(asked) and asked[1] in numbers and beside == {plain, f"!({plain})"}
 
 
 def channel(name: str) -> str:
@@ -82,7 +104,7 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     specification = next(yaml.safe_load_all(path.read_text()))
     for dag in dags(specification):
         for name, task in dag["tasks"].items():
-            assert "triggerPolicy" not in task or "condition" not in task["triggerPolicy"], name
+            assert not condition(task) or opposite(condition(task), dag), name
             loop = task.get("parameterIterator", {"items": {"inputParameter": ""}})
             assert "inputParameter" in loop["items"], f"{name} loops over constants"
             inner = specification["components"][task["componentRef"]["name"]]
@@ -91,6 +113,28 @@ def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     parameters = specification["root"]["inputDefinitions"]["parameters"]
     optional = {key: p for key, p in parameters.items() if p.get("isOptional")}
     assert all("defaultValue" in parameter for parameter in optional.values())
+
+
+def test_a_condition_without_its_opposite_is_seen() -> None:
+    asked = "int(inputs.parameter_values['pipelinechannel--approval_seconds']) == 0"
+    policy = {"triggerPolicy": {"condition": asked}}
+    other = {"triggerPolicy": {"condition": f"!({asked})"}}
+    assert opposite(asked, {"tasks": {"a": policy, "b": other}})
+    assert not opposite(asked, {"tasks": {"a": policy}})
+    text = "inputs.parameter_values['pipelinechannel--deploy_name'] == ''"
+    pair = {name: {"triggerPolicy": {"condition": name}} for name in (text, f"!({text})")}
+    assert not opposite(text, {"tasks": pair})
+
+
+def test_the_alias_moves_unasked_or_after_an_approval_that_is_required() -> None:
+    specification = next(yaml.safe_load_all((COMPILED_FOLDER / "serve_model.yaml").read_text()))
+    ways = [dag["tasks"] for dag in dags(specification)]
+    unasked, asked = (way for way in ways if "promote-model" in " ".join(way))
+    assert set(unasked) == {"promote-model"}
+    assert "approval" not in unasked["promote-model"]["inputs"]["artifacts"]
+    given = asked["promote-model-2"]["inputs"]["artifacts"]["approval"]["taskOutputArtifact"]
+    assert given == {"outputArtifactKey": "report", "producerTask": "await-approval"}
+    assert serve_model.component_spec.inputs["approval_seconds"].default == 0
 
 
 NEEDED = {
@@ -103,6 +147,8 @@ NEEDED = {
     "settle-run": {"mlflow_secret", "record_secret"},
     "roll-back": {"mlflow_secret", "record_secret"},
     "promote-model": {"mlflow_secret", "record_secret"},
+    "promote-model-2": {"mlflow_secret", "record_secret"},
+    "await-approval": {"mlflow_secret", "record_secret"},
     "train-wine-model": {"mlflow_secret"},
     **{
         name: {"storage_secret", "record_secret"}

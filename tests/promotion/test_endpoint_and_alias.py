@@ -21,7 +21,13 @@ from kfp_bento.runtime.checks import CheckReport, ReleaseReports
 from kfp_bento.runtime.deployments import ReleaseFacts, Waiting, leave_release, release_status
 from kfp_bento.runtime.errors import DeploymentError, PromotionError, PromotionRefused
 from kfp_bento.runtime.models import ModelVersion, pull_models
-from kfp_bento.runtime.promotion import promote_release, roll_back_release, settle_run
+from kfp_bento.runtime.promotion import (
+    await_approval,
+    decide,
+    promote_release,
+    roll_back_release,
+    settle_run,
+)
 
 REQUIRED = ("smoke", "replay")
 
@@ -127,6 +133,17 @@ def test_a_promotion_moves_both(stage: Stage) -> None:
 def test_a_check_that_does_not_pass_leaves_both(stage: Stage) -> None:
     with pytest.raises(PromotionRefused, match="They differ"):
         stage.run("2", passed=False)
+    assert stage.where == ("1", "1")
+
+
+def test_a_release_that_a_person_refuses_leaves_both(stage: Stage) -> None:
+    models = stage.pull("2")
+    found = stage.reports(models, stage.endpoint.trial("2"))
+    decide([f"models:/{stage.name}/2"], "prod", image=found.release.image, refuse=True)
+    approval = await_approval(models, found, "prod", seconds=60)
+    assert stage.endpoint.serves == "2"
+    with pytest.raises(PromotionRefused, match="'approval' did not pass: Refused by"):
+        promote_release(models, found, "prod", required=REQUIRED, approval=approval)
     assert stage.where == ("1", "1")
 
 

@@ -1,0 +1,64 @@
+"""Asked or not, the local runner takes the one way to the alias that the parameter says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kfp_bento.runtime.errors import LocalRunError
+from kfp_bento.runtime.local import run_pipeline
+from kfp_bento.runtime.local.runs import Run
+from kfp_bento.runtime.models import ModelVersion
+from kfp_bento.runtime.promotion import decide
+
+PIPELINE = "tests.local.approval_pipelines:promoting"
+IMAGE = "sha256:" + "a" * 64
+
+
+def run(alias: str, server: str, folder: Path, **more: Any) -> Run:
+    arguments = {
+        "model": "models:/wine/1",
+        "tracking_uri": server,
+        "alias": alias,
+        "marker": str(folder / "marker"),
+    }
+    return run_pipeline(PIPELINE, {**arguments, **more}, folder / "run")
+
+
+def holder(server: str, alias: str) -> str:
+    from mlflow import MlflowClient
+
+    return str(MlflowClient(server).get_registered_model("wine").aliases.get(alias, ""))
+
+
+def test_where_nobody_is_asked_no_step_runs_for_it(
+    wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
+) -> None:
+    done = run("unasked", mlflow_server, tmp_path)
+    assert [*done.seconds] == ["pull-model", "check-nothing", "promote-model", "note-the-end"]
+    assert done.record("promote-model")["alias"] == "unasked"
+    assert holder(mlflow_server, "unasked") == "1"
+
+
+def test_the_alias_moves_after_an_approval(
+    wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
+) -> None:
+    decide(["models:/wine/1"], "asked", image=IMAGE, why="reviewed")
+    done = run("asked", mlflow_server, tmp_path, approval_seconds=60)
+    assert [*done.seconds][2:] == ["await-approval", "promote-model-2", "note-the-end"]
+    assert "reviewed" in done.output("await-approval", "summary").read_text()
+    assert holder(mlflow_server, "asked") == "1"
+
+
+@pytest.mark.slow
+def test_the_alias_stays_where_nobody_approves(
+    wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LocalRunError, match=r"Step promote-model-2 failed: .*Nobody approved"):
+        run("late", mlflow_server, tmp_path, approval_seconds=1)
+    assert (tmp_path / "marker").read_text() == "ended"
+    assert holder(mlflow_server, "late") == ""
+    log = (tmp_path / "run" / "pipeline.log").read_text()
+    assert f"kfp-bento approve models:/wine/1 --alias late --image {IMAGE} --refuse" in log
