@@ -92,3 +92,11 @@ class PromotionRefused(PromotionError):
 
 class LocalRunError(KfpBentoError):
     """A pipeline step failed while running on this machine."""
+
+
+class RunError(KfpBentoError):
+    """A run on Kubeflow Pipelines cannot be submitted or followed."""
+
+
+class RunUnavailable(RunError):
+    """Kubeflow Pipelines or a registry does not answer right now: trying again may help."""

@@ -29,6 +29,7 @@ from kfp_bento.runtime.cli import (
     rbac,
     release,
     requests,
+    submit,
 )
 from kfp_bento.runtime.cli.about import (
     Shell,
@@ -78,6 +79,17 @@ app.command("demo", epilog="Example: kfp-bento demo --to ./demo")(pipelines.demo
 app.command("run", epilog="Example: kfp-bento run serve_model -p model_uris=models:/credit@prod")(
     pipelines.run
 )
+app.command(
+    "submit",
+    epilog="Example: kfp-bento submit serve_model -p model_uris=models:/credit@candidate "
+    "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
+    "--host https://kubeflow.example.com/pipeline -n models --follow",
+)(submit.submit)
+app.command(
+    "follow",
+    epilog="Example: kfp-bento follow 3f0e2c51-5a0b-4d1e-9d57-0f0c2d5b8a11 "
+    "--host https://kubeflow.example.com/pipeline",
+)(submit.follow)
 app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)

@@ -60,15 +60,22 @@ def rooms(names: set[str]) -> set[str]:
     return {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
 
 
-def test_runtime_leaves_kfp_to_local() -> None:
-    local = ROOT / "runtime" / "local"
+def test_runtime_leaves_kfp_to_local_and_runs() -> None:
+    rooms_of_kfp = [ROOT / "runtime" / room for room in ("local", "runs")]
     found = {
         (identifier(path), name)
         for path in files("runtime")
         for name in imports(path)
-        if name.split(".")[0] == "kfp" and not path.is_relative_to(local)
+        if name.split(".")[0] in ("kfp", "kfp_server_api")
+        and not any(path.is_relative_to(room) for room in rooms_of_kfp)
     }
     assert found == set()
+
+
+def test_runs_know_models_and_local_and_no_other_room() -> None:
+    for path in files("runtime", "runs"):
+        allowed = {*SHARED, "files", "local", "models", "runs"}
+        assert rooms(imports(path)) <= allowed, identifier(path)
 
 
 @pytest.mark.parametrize("stop", ROAD)
