@@ -30,6 +30,7 @@ from kfp_bento.runtime.cli import (
     release,
     requests,
     submit,
+    watch,
 )
 from kfp_bento.runtime.cli.about import (
     Shell,
@@ -90,6 +91,12 @@ app.command(
     epilog="Example: kfp-bento follow 3f0e2c51-5a0b-4d1e-9d57-0f0c2d5b8a11 "
     "--host https://kubeflow.example.com/pipeline",
 )(submit.follow)
+app.command(
+    "watch",
+    epilog="Example: kfp-bento watch models:/credit@candidate --submit serve_model "
+    "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
+    "--host https://kubeflow.example.com/pipeline -n models --every 60",
+)(watch.watch)
 app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)

@@ -30,7 +30,7 @@ SECONDS = (10, 60)
 """For a connection, and for an answer to go on."""
 
 # The addresses that kfp.Client itself knows in a cluster.
-_IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 # kfp.Client asks the server in its constructor where no namespace is given, without a deadline.
@@ -63,7 +63,7 @@ def choose_server(
         InvalidInput: There is no address, or a file is not there.
     """
     in_pod = (_ACCOUNT / "namespace").is_file()
-    host = host or os.environ.get("KF_PIPELINES_ENDPOINT", "") or (_IN_CLUSTER if in_pod else "")
+    host = host or os.environ.get("KF_PIPELINES_ENDPOINT", "") or (IN_CLUSTER if in_pod else "")
     parts = urlsplit(host if "//" in host else f"https://{host}")
     if not parts.hostname or parts.scheme not in ("http", "https"):
         raise InvalidInput(
@@ -90,7 +90,7 @@ class PipelinesApi:
 
     Args:
         server: Where it is. Where it has many users and no namespace was given, that of the pod
-            is taken.
+            is taken; where it has one user, runs have no namespace.
 
     Raises:
         RunError: It does not answer, or wants a namespace.
@@ -100,8 +100,7 @@ class PipelinesApi:
         self.server = server
         with self._speaking():
             self._client = _bounded_client(server)
-        if not server.namespace:
-            self._take_namespace()
+        self._settle_namespace()
 
     def create(
         self,
@@ -150,18 +149,19 @@ class PipelinesApi:
         """Give the address of a run's page, for people."""
         return f"{self._client._get_url_prefix()}/#/runs/details/{run_id}"
 
-    def _take_namespace(self) -> None:
+    def _settle_namespace(self) -> None:
+        """Take the pod's namespace where none was given, and none where there is one user."""
         with self._speaking():
             many = bool(self._client._healthz_api.healthz_service_get_healthz().multi_user)
         own = _ACCOUNT / "namespace"
-        if many and not own.is_file():
+        if many and not self.server.namespace and not own.is_file():
             raise InvalidInput(
                 f"{self.server.host} has many users, each with a namespace.",
                 hint="Give --namespace, the one of your profile.",
             )
-        if many:
-            self.server = replace(self.server, namespace=own.read_text().strip())
-            self._client._context_setting["namespace"] = self.server.namespace
+        namespace = (self.server.namespace or own.read_text().strip()) if many else ""
+        self.server = replace(self.server, namespace=namespace)
+        self._client._context_setting["namespace"] = namespace
 
     @contextlib.contextmanager
     def _speaking(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ def holder(server: str, alias: str) -> str:
     return str(MlflowClient(server).get_registered_model("wine").aliases.get(alias, ""))
 
 
+@pytest.mark.slow  # whole roads go this way in other tests, too
 def test_where_nobody_is_asked_no_step_runs_for_it(
     wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
 ) -> None:
