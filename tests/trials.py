@@ -34,7 +34,7 @@ def image_of(version: str) -> str:
 class Endpoint:
     """One release of one name; whether pods would serve is played, by version."""
 
-    api: ApiServer
+    api: ApiServer | None
     folder: Path
     model: str = "wine"
     broken: set[str] = field(default_factory=set)
@@ -65,6 +65,7 @@ class Endpoint:
     @property
     def serves(self) -> str:
         """The version that is applied; "" where nothing is."""
+        assert self.api is not None
         live = self.api.objects.get("deployments/wine")
         if live is None:
             return ""
@@ -74,6 +75,7 @@ class Endpoint:
     @property
     def marks(self) -> dict[str, str]:
         """Our annotations on the holder, without their prefix."""
+        assert self.api is not None
         found = self.api.objects["deployments/wine"]["metadata"].get("annotations") or {}
         return {key.partition("/")[2]: value for key, value in found.items()}
 
@@ -89,6 +91,16 @@ def played_waits(endpoint: Endpoint) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout, "wait_until_ready", wait)
+        yield
+
+
+@contextmanager
+def served_at_once() -> Iterator[None]:
+    """Pods serve at once, whatever the version."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            rollout, "wait_until_ready", lambda *_, **__: Verdict(True, "Ready", "It serves.")
+        )
         yield
 
 

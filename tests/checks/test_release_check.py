@@ -70,7 +70,7 @@ def test_what_does_not_pass_is_left_at_once(endpoint: Endpoint, golden: Golden) 
 
 def test_the_first_check_that_does_not_pass_is_the_last(endpoint: Endpoint, golden: Golden) -> None:
     down = Service(readyz=lambda _: (500, b""))
-    found = checked(endpoint.trial("2"), golden, down, gates={"contract": {}})
+    found = checked(endpoint.trial("2"), golden, down, gates={"contract": {}}, ready_seconds=0.5)
     assert [report.name for report in found.reports] == ["smoke_test"]
 
 

@@ -108,7 +108,7 @@ def test_a_cell_of_a_notebook_around_a_model_is_served_and_promoted(
         bento_requests=[{"path": "/taste", "body": {"rows": [dict.fromkeys(columns, 1.5)]}}],
         bento_options={"envs": {"MODE": "tasting"}, "labels": {"team": "wine"}},
     )
-    compared = done.record("compare-predictions", "report")
+    (_, compared) = done.record("check-release", "reports")["reports"]
     assert compared["passed"]
     assert "what the bento sommelier:" in compared["summary"]
     assert MlflowClient().get_model_version_by_alias("cellar", "live").version == "1"
@@ -137,12 +137,11 @@ def test_a_service_without_a_model_is_asked_pictures_and_answers_them(
         "build-bento",
         "build-image",
         "deploy-bento",
-        "smoke-test",
-        "compare-predictions",
+        "check-release",
+        "confirm-release",
+        "settle-run",
     ]
-    smoke, compared = (
-        done.record(step, "report") for step in ("smoke-test", "compare-predictions")
-    )
+    smoke, compared = done.record("check-release", "reports")["reports"]
     assert smoke["passed"]
     assert compared["passed"], compared["summary"]
     assert compared["measures"]["requests"] == 3

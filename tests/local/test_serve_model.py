@@ -76,16 +76,17 @@ def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
         "build-bento",
         "build-image",
         "deploy-bento",
-        "smoke-test",
-        "compare-predictions",
+        "check-release",
         "promote-model",
+        "settle-run",
     ]
 
 
 def test_the_scan_finds_nothing_in_a_plain_model(run: Run) -> None:
     report = run.record("scan-model", "report")
     assert (report["passed"], report["evidence"]) == (True, [])
-    assert report["model_digests"] == run.record("smoke-test", "report")["model_digests"]
+    (smoke, _) = run.record("check-release", "reports")["reports"]
+    assert report["model_digests"] == smoke["model_digests"]
 
 
 def test_the_release_goes_on_serving_after_the_pipeline(run: Run, target: LocalTarget) -> None:
@@ -147,7 +148,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
         "deploy_mode": "render",
         "bento_verify": False,
     }
-    with pytest.raises(LocalRunError, match=r"Step smoke-test failed: .*render"):
+    with pytest.raises(LocalRunError, match=r"Step check-release failed: .*render"):
         run_pipeline("serve_model", arguments, tmp_path, environment=environment)
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
 
@@ -234,7 +235,8 @@ def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
     with urllib.request.urlopen(asked, timeout=30) as answer:
         assert json.load(answer) == {"first": 0, "second": 0}
     assert len(run.record("scan-model", "report")["model_digests"]) == 2
-    assert len(run.record("compare-predictions", "report")["model_digests"]) == 2
+    (_, replay) = run.record("check-release", "reports")["reports"]
+    assert len(replay["model_digests"]) == 2
     assert [one["name"] for one in run.record("promote-model")["models"]] == [
         *("second opinion", "wine")
     ]
