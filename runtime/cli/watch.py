@@ -41,7 +41,7 @@ _SECRET = 4096
 def watch(
     models: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
-        typer.Argument(metavar="[MODEL@ALIAS]...", help="What is watched: models:/NAME@ALIAS."),
+        typer.Argument(metavar="MODEL@ALIAS...", help="What is watched: models:/NAME@ALIAS."),
     ] = None,
     pipeline: Annotated[
         str, typer.Option("--submit", metavar="PIPELINE", help="What is submitted, as submit says.")

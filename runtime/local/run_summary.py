@@ -53,8 +53,12 @@ def run_summary(
         found["release"] = run.record("deploy-bento", "release") | started
     if run.has("check-release", "reports"):
         found |= _checks(run.record("check-release", "reports"))
-    if run.has("promote-model", "record"):
-        found["promoted"] = run.record("promote-model")
+    if run.has("await-approval", "report"):
+        asked = run.record("await-approval", "report")
+        found["checks"] = [*found.get("checks", ()), *asked["reports"]]
+    for step in ("promote-model", "promote-model-2"):  # unasked, and after an approval
+        if run.has(step, "record"):
+            found["promoted"] = run.record(step)
     found["confirmed"] = run.has("confirm-release", "summary")
     times = {name: round(value, 2) for name, value in seconds.items()}
     return found | {"seconds": times} | ({"failure": failure} if failure else {})

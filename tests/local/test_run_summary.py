@@ -56,6 +56,17 @@ def test_what_was_refused_is_told_with_what_became_of_it(tmp_path: Path, run: Ru
     assert "Two values differ." in text and "rolled back to revision r1" in text
 
 
+def test_what_a_person_decided_is_told_with_what_was_promoted(tmp_path: Path, run: Run) -> None:
+    told = "Approved by anna at 2026-11-30T20:00:00Z (looks good)."
+    asked = promoted_run()["checks"][0] | {"name": "approval", "summary": told, "evidence": []}
+    left(tmp_path, "check-release", "reports", reports(passed=True))
+    left(tmp_path, "await-approval", "report", {"reports": [asked], "settled": ""})
+    left(tmp_path, "promote-model-2", "record", promoted_run()["promoted"])
+    assert told in page(tmp_path, run)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["promoted"] == promoted_run()["promoted"]
+
+
 def test_a_release_that_was_kept_without_an_alias_is_told_as_kept(tmp_path: Path, run: Run) -> None:
     left(tmp_path, "check-release", "reports", reports(passed=True))
     left(tmp_path, "confirm-release", "summary", "kept")

@@ -260,6 +260,16 @@ def test_a_server_of_many_users_needs_a_namespace(server: KubeflowPipelines) -> 
     assert server.experiments[0]["namespace"] == "team"
 
 
+def test_the_proxy_of_the_environment_is_asked(
+    server: KubeflowPipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,inside.example.com")
+    assert PipelinesApi(choose_server("http://kubeflow.example.com")).find("mine") is None
+    assert all("http://kubeflow.example.com/apis/" in one for one in server.asked)
+    assert not server_module._proxy("http://inside.example.com")
+
+
 def test_an_unknown_run_is_said(server: KubeflowPipelines) -> None:
     done = kfp_bento_here("follow", "nobody", "--host", server.url)
     assert_refused(done, "HTTP 404 Run nobody not found.")
