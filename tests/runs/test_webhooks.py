@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kfp_bento_command import COMMAND
+from pipelines_api import serve_pipelines, until
+from servers import mlflow_server_in
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.runs import Bell, listening, require_secret, seldom
@@ -177,3 +183,44 @@ def test_whoever_knocks_does_not_fill_the_log() -> None:
         tell("The signature is wrong.")
     assert told == ["The signature is wrong."]
     assert json.dumps(told)
+
+
+@pytest.mark.slow
+def test_a_server_of_mlflow_rings_when_an_alias_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http")
+    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+    with mlflow_server_in(tmp_path / "mlflow") as uri, serve_pipelines() as pipelines:
+        client = mlflow.MlflowClient(uri)
+        client.create_registered_model("rung")
+        for number in ("1", "2"):
+            client.create_model_version("rung", f"s3://models/rung/{number}")
+        process = subprocess.Popen(
+            [
+                *(*COMMAND, "watch", "models:/rung@candidate", "--every", "600", "--json"),
+                *("--submit", "tests.runs.watched_pipelines:serve", "--host", pipelines.url),
+                *("--listen", "127.0.0.1:0", "--tracking-uri", uri),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"KFP_BENTO_WEBHOOK_SECRET": SECRET},
+        )
+        try:
+            assert process.stdout is not None
+            place = json.loads(process.stdout.readline())["what"]
+            client.create_webhook(
+                "bell", f"http://{place}/", ["model_version_alias.created"], secret=SECRET
+            )
+            for number in (1, 2):  # the first look may have seen one of them, and no other
+                client.set_registered_model_alias("rung", "candidate", str(number))
+                until(lambda number=number: len(pipelines.runs) == number)
+            process.terminate()
+            told, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+    events = [json.loads(line)["event"] for line in told.splitlines()]
+    assert events == ["watching", "submitted", "submitted", "stopped"]
