@@ -21,7 +21,7 @@ COMPILED_FOLDER = ROOT / "pipelines" / "compiled"
 COMPILED = sorted(COMPILED_FOLDER.glob("*.yaml"))
 ACTING = (
     *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
-    *("detect-drift", "confirm-release", "roll-back", "shift-requests"),
+    *("detect-drift", "move-release", "confirm-release", "roll-back", "shift-requests"),
     *("await-approval", "promote-model-2"),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
 )
@@ -158,6 +158,7 @@ NEEDED = {
     "detect-drift": {"mlflow_secret", "record_secret", "storage_secret"},
     "train-sklearn": {"mlflow_secret", "storage_secret"},
     "roll-back": {"mlflow_secret", "record_secret"},
+    "importer": set(),
     "promote-model": {"mlflow_secret", "record_secret"},
     "promote-model-2": {"mlflow_secret", "record_secret"},
     "await-approval": {"mlflow_secret", "record_secret"},
