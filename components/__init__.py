@@ -14,6 +14,7 @@ from kfp_bento.components.detect_drift import detect_drift
 from kfp_bento.components.export_bento import export_bento
 from kfp_bento.components.import_bento import import_bento
 from kfp_bento.components.load_test import load_test
+from kfp_bento.components.move_release import move_release
 from kfp_bento.components.plan_batch import plan_batch
 from kfp_bento.components.predict_batch import predict_batch
 from kfp_bento.components.predict_shard import predict_shard
@@ -43,6 +44,7 @@ __all__ = [
     "export_bento",
     "import_bento",
     "load_test",
+    "move_release",
     "plan_batch",
     "predict_batch",
     "predict_shard",

@@ -2,6 +2,8 @@
 
 from kfp_bento.pipelines.batch_score import batch_score, batch_score_with
 from kfp_bento.pipelines.canary_release import canary_release, canary_with
+from kfp_bento.pipelines.move_to_production import move_to_production
+from kfp_bento.pipelines.retrain_on_drift import retrain_on_drift, retrain_with
 from kfp_bento.pipelines.roll_back_model import roll_back_model
 from kfp_bento.pipelines.serve_model import serve_model, serve_with
 from kfp_bento.pipelines.serve_service import serve_service
@@ -17,6 +19,9 @@ __all__ = [
     "batch_score_with",
     "canary_release",
     "canary_with",
+    "move_to_production",
+    "retrain_on_drift",
+    "retrain_with",
     "roll_back_model",
     "serve_model",
     "serve_service",

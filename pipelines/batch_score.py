@@ -4,6 +4,7 @@ from kfp import dsl
 
 from kfp_bento.components import collect_batch, import_bento, plan_batch, predict_shard
 from kfp_bento.pipelines.credentials import with_record_key, with_storage_credentials
+from kfp_bento.pipelines.signatures import pipeline_named
 
 
 def batch_score_with(*, parallelism: int, name: str):
@@ -17,7 +18,7 @@ def batch_score_with(*, parallelism: int, name: str):
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
 
-    @dsl.pipeline(name=name)
+    @pipeline_named(name)
     def score(
         bento_uri: str,
         input_uri: str,

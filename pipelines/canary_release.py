@@ -1,11 +1,9 @@
 """serve_model, with requests shifted in steps before the new release gets them all."""
 
-from kfp import dsl
-
 from kfp_bento.components import deploy_bento, shift_requests
 from kfp_bento.pipelines.credentials import with_record_key, with_service_token
 from kfp_bento.pipelines.serve_model import serve_model, serve_steps
-from kfp_bento.pipelines.signatures import with_signature
+from kfp_bento.pipelines.signatures import pipeline_named, with_signature
 
 STEPS = {"canary_steps": "steps", "canary_soak_seconds": "soak_seconds", "canary_gates": "gates"}
 
@@ -49,7 +47,7 @@ def canary_with(deploy, *, name: str):
         serve_steps(deployed)(**{key: given[key] for key in served})
 
     summary = "Take models to a service in steps: a share of the requests first, checked each time."
-    return dsl.pipeline(name=name)(with_signature(pipeline, inputs, name=name, summary=summary))
+    return pipeline_named(name)(with_signature(pipeline, inputs, name=name, summary=summary))
 
 
 canary_release = canary_with(deploy_bento, name="canary-release")

@@ -1,13 +1,12 @@
 """Endpoint and alias go back together, from the Kubeflow Pipelines UI."""
 
-from kfp import dsl
-
 from kfp_bento.components import roll_back
 from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_record_key
+from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import RUN
 
 
-@dsl.pipeline(name="roll-back-model")
+@pipeline_named("roll-back-model")
 def roll_back_model(
     deploy_name: str,
     promote_alias: str,

@@ -1,5 +1,7 @@
 """Existing registry versions, taken to a checked and promoted service."""
 
+from types import SimpleNamespace
+
 from kfp import dsl
 
 from kfp_bento.components import build_image, deploy_bento
@@ -8,6 +10,7 @@ from kfp_bento.pipelines.credentials import (
     with_record_key,
     with_registry_credentials,
 )
+from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
     RUN,
     built_bento,
@@ -31,7 +34,7 @@ def serve_with(deploy, *, name: str):
     Returns:
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
-    return dsl.pipeline(name=name)(serve_steps(deploy))
+    return pipeline_named(name)(serve_steps(deploy))
 
 
 def serve_steps(deploy):
@@ -150,97 +153,113 @@ def serve_steps(deploy):
             approval_seconds: How long to wait, after the checks, for a person who approves the
                 release with kfp-bento approve; 0 asks nobody.
         """
-        with settled_at_the_end(
-            target=deploy_target,
-            namespace=deploy_namespace,
-            mode=deploy_mode,
-            tracking_uri=mlflow_tracking_uri,
-            mlflow_secret=mlflow_secret,
-            record_secret=record_secret,
-        ):
-            models, verdict = scanned_models(
-                model_uris=model_uris,
-                tracking_uri=mlflow_tracking_uri,
-                mlflow_secret=mlflow_secret,
-                scan_policy=scan_policy,
-                scan_allow=scan_allow,
-                record_secret=record_secret,
-            )
-
-            bento = built_bento(
-                models=models,
-                scan_verdict=verdict,
-                bento_name=bento_name,
-                service=bento_service,
-                allow_sources=allow_sources,
-                python_version=bento_python_version,
-                extra_requirements=bento_requirements,
-                verify=bento_verify,
-                requests=bento_requests,
-                relative_tolerance=check_relative_tolerance,
-                absolute_tolerance=check_absolute_tolerance,
-                options=bento_options,
-                index_secret=index_secret,
-                storage_secret=storage_secret,
-                record_secret=record_secret,
-            )
-
-            image = build_image(
-                bento=bento.outputs["bento"],
-                destination=image_destination,
-                base=image_base,
-                platform=image_platform,
-                cache_repository=image_cache_repository,
-            )
-            with_registry_credentials(image, image_secret)
-            with_package_index(image, index_secret)
-            with_record_key(image, record_secret)
-
-            release = deploy(
-                target=deploy_target,
-                image=image.outputs["image"],
-                image_location=image.outputs["location"],
-                bento=bento.outputs["bento"],
-                mode=deploy_mode,
-                name=deploy_name,
-                namespace=deploy_namespace,
-                resources=deploy_resources,
-                autoscaling=deploy_autoscaling,
-                envs=deploy_envs,
-                image_pull_secrets=deploy_image_pull_secrets,
-                options=deploy_options,
-                wait_seconds=deploy_wait_seconds,
-                roll_back_on_failure=deploy_roll_back_on_failure,
-                run=RUN,
-                fail_at_once=False,
-            )
-            release.set_caching_options(False)
-            with_record_key(release, record_secret)
-
-            checked = checked_release(
-                release=release.outputs["release"],
-                golden=bento.outputs["golden"],
-                gates=check_gates,
-                ready_seconds=check_timeout_seconds,
-                wait_seconds=deploy_wait_seconds,
-                record_secret=record_secret,
-                token_secret=service_token_secret,
-                storage_secret=storage_secret,
-            )
-
-            promoted_when_approved(
-                approval_seconds=approval_seconds,
-                models=models,
-                reports=checked.outputs["reports"],
-                alias=promote_alias,
-                required=promote_required,
-                wait_seconds=deploy_wait_seconds,
-                tracking_uri=mlflow_tracking_uri,
-                mlflow_secret=mlflow_secret,
-                record_secret=record_secret,
-            )
+        given = SimpleNamespace(**locals())
+        with serving_handler(given):
+            serving_steps(deploy, given)
 
     return serve
+
+
+def serving_handler(given) -> dsl.ExitHandler:
+    """Give the block whose end settles what the run has left, by the parameters of serve_model."""
+    return settled_at_the_end(
+        target=given.deploy_target,
+        namespace=given.deploy_namespace,
+        mode=given.deploy_mode,
+        tracking_uri=given.mlflow_tracking_uri,
+        mlflow_secret=given.mlflow_secret,
+        record_secret=given.record_secret,
+    )
+
+
+def serving_steps(deploy, given) -> None:
+    """Add the steps from the models to the alias.
+
+    Args:
+        deploy: As for serve_steps.
+        given: The parameters of serve_model, as attributes.
+    """
+    models, verdict = scanned_models(
+        model_uris=given.model_uris,
+        tracking_uri=given.mlflow_tracking_uri,
+        mlflow_secret=given.mlflow_secret,
+        scan_policy=given.scan_policy,
+        scan_allow=given.scan_allow,
+        record_secret=given.record_secret,
+    )
+
+    bento = built_bento(
+        models=models,
+        scan_verdict=verdict,
+        bento_name=given.bento_name,
+        service=given.bento_service,
+        allow_sources=given.allow_sources,
+        python_version=given.bento_python_version,
+        extra_requirements=given.bento_requirements,
+        verify=given.bento_verify,
+        requests=given.bento_requests,
+        relative_tolerance=given.check_relative_tolerance,
+        absolute_tolerance=given.check_absolute_tolerance,
+        options=given.bento_options,
+        index_secret=given.index_secret,
+        storage_secret=given.storage_secret,
+        record_secret=given.record_secret,
+    )
+
+    image = build_image(
+        bento=bento.outputs["bento"],
+        destination=given.image_destination,
+        base=given.image_base,
+        platform=given.image_platform,
+        cache_repository=given.image_cache_repository,
+    )
+    with_registry_credentials(image, given.image_secret)
+    with_package_index(image, given.index_secret)
+    with_record_key(image, given.record_secret)
+
+    release = deploy(
+        target=given.deploy_target,
+        image=image.outputs["image"],
+        image_location=image.outputs["location"],
+        bento=bento.outputs["bento"],
+        mode=given.deploy_mode,
+        name=given.deploy_name,
+        namespace=given.deploy_namespace,
+        resources=given.deploy_resources,
+        autoscaling=given.deploy_autoscaling,
+        envs=given.deploy_envs,
+        image_pull_secrets=given.deploy_image_pull_secrets,
+        options=given.deploy_options,
+        wait_seconds=given.deploy_wait_seconds,
+        roll_back_on_failure=given.deploy_roll_back_on_failure,
+        run=RUN,
+        fail_at_once=False,
+    )
+    release.set_caching_options(False)
+    with_record_key(release, given.record_secret)
+
+    checked = checked_release(
+        release=release.outputs["release"],
+        golden=bento.outputs["golden"],
+        gates=given.check_gates,
+        ready_seconds=given.check_timeout_seconds,
+        wait_seconds=given.deploy_wait_seconds,
+        record_secret=given.record_secret,
+        token_secret=given.service_token_secret,
+        storage_secret=given.storage_secret,
+    )
+
+    promoted_when_approved(
+        approval_seconds=given.approval_seconds,
+        models=models,
+        reports=checked.outputs["reports"],
+        alias=given.promote_alias,
+        required=given.promote_required,
+        wait_seconds=given.deploy_wait_seconds,
+        tracking_uri=given.mlflow_tracking_uri,
+        mlflow_secret=given.mlflow_secret,
+        record_secret=given.record_secret,
+    )
 
 
 serve_model = serve_with(deploy_bento, name="serve-model")

@@ -1,13 +1,12 @@
 """A service without a registered model, taken to a checked deployment."""
 
-from kfp import dsl
-
 from kfp_bento.components import build_image, deploy_bento
 from kfp_bento.pipelines.credentials import (
     with_package_index,
     with_record_key,
     with_registry_credentials,
 )
+from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
     RUN,
     built_bento,
@@ -17,7 +16,7 @@ from kfp_bento.pipelines.steps import (
 )
 
 
-@dsl.pipeline(name="serve-service")
+@pipeline_named("serve-service")
 def serve_service(
     bento_service: str,
     image_destination: str,

@@ -1,9 +1,8 @@
 """Existing registry versions, taken to a service whose image the cluster itself builds."""
 
-from kfp import dsl
-
 from kfp_bento.components import deploy_bento, export_bento
 from kfp_bento.pipelines.credentials import with_record_key, with_storage_credentials
+from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
     RUN,
     built_bento,
@@ -27,7 +26,7 @@ def serve_with_builder(deploy, *, name: str):
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
 
-    @dsl.pipeline(name=name)
+    @pipeline_named(name)
     def serve(
         model_uris: list,
         archive_uri: str,

@@ -2,6 +2,8 @@
 
 import inspect
 
+from kfp import dsl
+
 PYTHON_TYPES = {
     "String": str,
     "Integer": int,
@@ -10,6 +12,11 @@ PYTHON_TYPES = {
     "List": list,
     "Dict": dict,
 }
+
+
+def pipeline_named(name: str):
+    """Give KFP's decorator of a pipeline, which also shows its name as words."""
+    return dsl.pipeline(name=name, display_name=name.replace("-", " ").capitalize())
 
 
 def with_signature(function, inputs, *, name: str, summary: str):

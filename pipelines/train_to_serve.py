@@ -1,10 +1,8 @@
 """A training component, joined to everything that comes after it."""
 
-from kfp import dsl
-
 from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_storage_credentials
 from kfp_bento.pipelines.serve_model import serve_model
-from kfp_bento.pipelines.signatures import PYTHON_TYPES, with_signature
+from kfp_bento.pipelines.signatures import PYTHON_TYPES, pipeline_named, with_signature
 
 MODEL_URIS = "model_uris"
 DATA = "data"
@@ -30,7 +28,7 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     Raises:
         TypeError: If the component takes an artifact, or returns neither one text nor one list.
     """
-    uri, kind = _uri_output(train)
+    uri, kind = model_uri_output(train)
     train_inputs = dict(train.component_spec.inputs or {})
     serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
     inputs = {**serve_inputs, **train_inputs}
@@ -49,10 +47,11 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         serve_model.pipeline_func(**{MODEL_URIS: uris}, **served)
 
     summary = description or f"Run {train.name}, then serve its model."
-    return dsl.pipeline(name=name)(with_signature(pipeline, inputs, name=name, summary=summary))
+    return pipeline_named(name)(with_signature(pipeline, inputs, name=name, summary=summary))
 
 
-def _uri_output(train) -> tuple[str, str]:
+def model_uri_output(train) -> tuple[str, str]:
+    """Give the name and the kind of the output of a training component that names its models."""
     outputs = train.component_spec.outputs or {}
     values = {key: spec.type for key, spec in outputs.items() if spec.type in PYTHON_TYPES}
     if list(values.values()) not in (["String"], ["List"]):

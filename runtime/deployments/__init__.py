@@ -9,6 +9,7 @@ one, `leave_release` brings the last good one back. `roll_back` and `delete_rele
 from kfp_bento.runtime.deployments.deploy import Deployed, choose_mode, deploy
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.local_target import is_of_this_user
+from kfp_bento.runtime.deployments.moving import moved_release
 from kfp_bento.runtime.deployments.options.names import label_name_problem, resource_name_problem
 from kfp_bento.runtime.deployments.options.option_docs import option_docs
 from kfp_bento.runtime.deployments.release.apply import Applied
@@ -72,6 +73,7 @@ __all__ = [
     "leave_release",
     "list_releases",
     "load_given_release",
+    "moved_release",
     "option_docs",
     "promotion_under_way",
     "release_facts",

@@ -14,6 +14,8 @@ from kfp_bento.runtime.files import parse_json_value
 SHIPPED = {
     "batch_score": "kfp_bento.pipelines:batch_score",
     "canary_release": "kfp_bento.pipelines:canary_release",
+    "move_to_production": "kfp_bento.pipelines:move_to_production",
+    "retrain_on_drift": "kfp_bento.pipelines:retrain_on_drift",
     "roll_back_model": "kfp_bento.pipelines:roll_back_model",
     "serve_model": "kfp_bento.pipelines:serve_model",
     "serve_service": "kfp_bento.pipelines:serve_service",

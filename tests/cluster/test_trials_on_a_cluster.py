@@ -17,8 +17,10 @@ from kfp_bento.runtime.deployments import (
     ReleaseFacts,
     Waiting,
     confirm_release,
+    deploy,
     end_promotion,
     leave_release,
+    moved_release,
     promotion_under_way,
     release_facts,
     release_status,
@@ -110,3 +112,33 @@ def test_a_first_release_that_crashes_is_taken_away_with_all_it_brought(
     assert done.verdict.reason == "CrashLoopBackOff"
     assert {ref.kind for ref in done.taken_away} == {"Deployment", "Service"}
     assert not release_status("wine", target="workload", namespace=namespace).exists
+
+
+def test_what_is_good_in_one_namespace_goes_to_another(
+    cluster: LiveCluster, namespace: str, kubeconfig: Path, tmp_path: Path
+) -> None:
+    place = {"target": "workload", "namespace": namespace}
+    production = cluster.namespace()
+    try:
+        confirm_release(trial(place, FIRST))
+        release = moved_release(
+            "wine",
+            target="workload",
+            source=namespace,
+            namespace=production,
+            image=FIRST,
+            changes={"resources": {"limits": {"memory": "2Gi"}}},
+        )
+        done = deploy(release, tmp_path, mode="apply", waiting=Waiting(60), run="run-1")
+        assert not done.failed
+        there = {"target": "workload", "namespace": production}
+        status = release_status("wine", **there)
+        assert (status.image, status.on_trial) == (FIRST, True)
+        live = cluster.api.get("apps/v1", "Deployment", production, "wine")
+        assert live is not None
+        (container,) = live["spec"]["template"]["spec"]["containers"]
+        assert container["resources"]["limits"]["memory"] == "2Gi"
+        assert leave_release(done.facts, "refused").outcome == "taken away"
+        assert release_status("wine", **place).image == FIRST
+    finally:
+        cluster.discard(production)

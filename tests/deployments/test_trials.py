@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
-from trials import KINDS, Endpoint, played_waits
+from trials import KINDS, Endpoint, image_of, played_waits
 
 from kfp_bento.runtime.deployments import (
+    Release,
     Settlement,
     Waiting,
     confirm_release,
     leave_release,
+    moved_release,
     release_status,
     unsettled_releases,
 )
@@ -25,7 +27,7 @@ from kfp_bento.runtime.deployments.settling import (
     SUPERSEDED,
     TAKEN_AWAY,
 )
-from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 PLACE = {"target": "workload"}
 
@@ -169,3 +171,28 @@ def test_a_record_of_a_release_is_believed_if_its_step_wrote_it(tmp_path: Path) 
     (tmp_path / "release").write_text((tmp_path / "release").read_text().replace("wine", "beer"))
     with pytest.raises(DeploymentError, match="somebody changed it"):
         ReleaseFacts.load(tmp_path / "release", record=record)
+
+
+def moved(image: str = image_of("1"), **given: str) -> Release:
+    place = {"target": "workload", "source": "default", "namespace": "production", **given}
+    return moved_release("wine", image=image, **place)
+
+
+def test_the_good_release_of_a_namespace_is_rendered_for_another(endpoint: Endpoint) -> None:
+    endpoint.good("1", resources={"limits": {"cpu": "1"}})
+    endpoint.trial("2")
+    release = moved()
+    assert (release.image, release.namespace, release.name) == (image_of("1"), "production", "wine")
+    assert release.options["resources"] == {"limits": {"cpu": "1"}}
+
+
+def test_what_is_not_meant_or_not_good_does_not_move(endpoint: Endpoint) -> None:
+    with pytest.raises(InvalidInput, match="already"):
+        moved(namespace="default")
+    endpoint.trial("1")
+    with pytest.raises(DeploymentError, match="no good release on record"):
+        moved()
+    endpoint.good("1")
+    with pytest.raises(DeploymentError, match="has image") as refused:
+        moved(image_of("2"))
+    assert "kfp-bento release status wine -n default" in refused.value.hint

@@ -92,3 +92,48 @@ def test_a_table_becomes_a_promoted_service(
     assert [one["request"] for one in report["evidence"] if "reason" in one] == ["recall_macro"]
     assert gate.record("check-metrics", "kept")["data"].startswith("sha256:")
     assert "Confusion matrix" in gate.output("check-metrics", "page").read_text()
+
+
+def test_a_model_is_trained_anew_where_data_have_drifted(
+    mlflow_server: str, shared_cache: Path, tmp_path: Path
+) -> None:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+    data = wine_table(tmp_path)
+    drifted = pd.read_csv(data) * 3
+    drifted.to_csv(tmp_path / "drifted.csv", index=False)
+    arguments = {
+        "data": data,
+        "label": "target",
+        "model_name": "watched",
+        "params": {"max_iter": 20},
+        "image_base": "host",
+        "image_destination": f"oci:{tmp_path}/image",
+        "promote_alias": "live",
+        "deploy_target": "workload",
+        "mlflow_tracking_uri": mlflow_server,
+        "drift_model_uri": "models:/watched/1",
+    }
+    with local_target(tmp_path / "target", cache=shared_cache) as target:
+        environment = {ADDRESS_VARIABLE: target.address, "KFP_BENTO_CACHE": str(shared_cache)}
+
+        def runs(pipeline: str, **more: str) -> list[str]:
+            given = {**arguments, **more}
+            done = run_pipeline(pipeline, given, tmp_path / "run", environment=environment)
+            return list(done.seconds)
+
+        (tmp_path / "first.py").write_text(PIPELINE)
+        first = {key: value for key, value in arguments.items() if not key.startswith("drift_")}
+        run_pipeline(
+            "first:trained",
+            first,
+            tmp_path / "first",
+            environment={**environment, "PYTHONPATH": str(tmp_path)},
+        )
+        assert runs("retrain_on_drift", drift_data=data) == ["detect-drift", "settle-run"]
+        assert MlflowClient().get_model_version_by_alias("watched", "live").version == "1"
+        steps = runs("retrain_on_drift", drift_data=str(tmp_path / "drifted.csv"))
+    assert steps[:2] == ["detect-drift", "train-sklearn"]
+    assert steps[-2:] == ["promote-model", "settle-run"]
+    assert MlflowClient().get_model_version_by_alias("watched", "live").version == "2"
