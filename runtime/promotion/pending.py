@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.deployments import end_promotion, promotion_under_way
 from kfp_bento.runtime.errors import ModelError, PromotionError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.models import speaking_to, tracking_client, version_number
+from kfp_bento.runtime.models import choose_tracking, speaking_to, tracking_client, version_number
 from kfp_bento.runtime.promotion.history import Act, last_known_good_tag, write_entry
 from kfp_bento.runtime.promotion.standing import alias_holder
 
@@ -64,12 +64,13 @@ class Pending:
         return cls(str(alias), read) if read else None
 
 
-def complete_pending(release: ReleaseFacts, tracking: Any, *, by: str = "") -> str:
+def complete_pending(release: ReleaseFacts, tracking_uri: str, *, by: str = "") -> str:
     """Complete a promotion that was cut short, where its release is what serves.
 
     Args:
         release: Any release of that name.
-        tracking: The tracking server, as `choose_tracking` gave it.
+        tracking_uri: The tracking server, which is asked only where there is something to complete;
+            "" means the environment's.
         by: Who does it.
 
     Returns:
@@ -84,6 +85,7 @@ def complete_pending(release: ReleaseFacts, tracking: Any, *, by: str = "") -> s
     pending = Pending.read(note)
     told = ""
     if pending is not None:
+        tracking = choose_tracking(tracking_uri)
         with speaking_to(tracking, error=PromotionError):
             client = tracking_client(tracking, error=PromotionError)
             act = Act.now(by=by, why=_CUT_SHORT, image=release.image, release=release.title)

@@ -140,7 +140,7 @@ def promote_models(
     except PromotionRefused as refusal:
         if release is None:
             raise
-        raise _left(refusal, release, waiting or Waiting(), tracking, by) from refusal
+        raise _left(refusal, release, waiting or Waiting(), tracking_uri, by) from refusal
     pending = Pending.of(alias, found)
     told = confirm_release(release, promotion=pending.note).message if release else ""
     title, image = (release.title, release.image) if release else ("", image)
@@ -232,11 +232,11 @@ def _standings(models: Sequence[ModelVersion], alias: str, tracking: Any) -> lis
 
 
 def _left(
-    refusal: PromotionRefused, release: ReleaseFacts, waiting: Waiting, tracking: Any, by: str
+    refusal: PromotionRefused, release: ReleaseFacts, waiting: Waiting, tracking_uri: str, by: str
 ) -> PromotionRefused:
     """Bring the last good release back, and say so with the refusal."""
     settled = leave_release(release, refusal.message, waiting=waiting)
-    completed = complete_pending(release, tracking, by=by)
+    completed = complete_pending(release, tracking_uri, by=by)
     return _with_end(refusal, release, settled.message, completed)
 
 

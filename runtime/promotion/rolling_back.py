@@ -177,7 +177,7 @@ def settle_run(
         done = []
         if on_trial:
             done.append(leave_release(release, why, waiting=waiting or Waiting()).message)
-        done.append(complete_pending(release, choose_tracking(tracking_uri), by=by))
+        done.append(complete_pending(release, tracking_uri, by=by))
         told += [f"{release.namespace}/{release.name}: {text}" for text in done if text]
     return tuple(told)
 

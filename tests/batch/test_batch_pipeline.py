@@ -26,6 +26,7 @@ def documents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("once_started")
+@pytest.mark.slow  # what the steps of the loop do is asked of each of them, too
 def test_the_loop_of_shards_gives_what_one_step_gives(own: Bento, tmp_path: Path) -> None:
     rows = table(tmp_path / "in")
     archive = export_bento(own, f"{tmp_path}/own.tar")

@@ -47,6 +47,7 @@ def said(port: int, request: str) -> bytes:
     return answer
 
 
+@pytest.mark.slow  # a served bento is compared with its model by the checks, too
 def test_a_served_wine_model_answers_like_the_model_itself(
     tmp_path: Path, serve: Callable[..., Any]
 ) -> None:

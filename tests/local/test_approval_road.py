@@ -47,6 +47,7 @@ def test_where_nobody_is_asked_no_step_runs_for_it(
     assert holder(mlflow_server, "unasked") == "1"
 
 
+@pytest.mark.slow  # the ways through the pipeline are looked at in its YAML, too
 def test_the_alias_moves_after_an_approval(
     wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
 ) -> None:

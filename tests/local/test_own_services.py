@@ -162,6 +162,7 @@ def test_a_service_is_an_artifact_too(target: LocalTarget, tmp_path: Path) -> No
     assert (bento.name, bento.service, bento.models) == ("pictures", "service:Pictures", ())
 
 
+@pytest.mark.slow  # proofs refuse it without a pipeline, too
 def test_a_service_that_answers_otherwise_each_time_fails_the_build(
     target: LocalTarget, tmp_path: Path
 ) -> None:

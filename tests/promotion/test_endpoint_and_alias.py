@@ -270,8 +270,8 @@ def test_a_registry_that_fails_leaves_the_rest_to_the_next_run(
 CHANGES = 11
 """Changes of a run from its deployment on, those that are only tried among them."""
 
-QUICK = {(5, True), (8, False)}
-"""Between apply and record, and between endpoint and alias."""
+QUICK = {(8, False)}
+"""Between endpoint and alias."""
 
 moments = pytest.mark.parametrize(
     ("at", "after"),
@@ -337,3 +337,12 @@ def die(at: int, work: Callable[[], Any], *, after: bool) -> bool:
     except Killed:
         return True
     return False
+
+
+def test_where_no_alias_is_to_move_no_registry_is_asked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    stage.endpoint.trial("2", run="run-2")
+    assert len(stage.settle("2")) == 1
+    assert stage.endpoint.serves == "1"
