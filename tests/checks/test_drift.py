@@ -170,7 +170,8 @@ def test_statistics_come_from_the_run_that_logged_a_model(
     then.save(tmp_path / "statistics.json")
     version = log_wine_model("described wine").registered_model_version
     uri = f"models:/described wine/{version}"
-    bare = kfp_bento("check", "drift", uri, tmp_path / "none.csv")
+    at = ("--tracking-uri", mlflow_server)
+    bare = kfp_bento("check", "drift", uri, tmp_path / "none.csv", *at)
     assert_refused(bare, "has no artifact statistics.json")
     run = mlflow.MlflowClient().get_model_version("described wine", str(version)).run_id
     mlflow.MlflowClient().log_artifact(run, str(tmp_path / "statistics.json"))
