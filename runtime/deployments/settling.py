@@ -16,7 +16,12 @@ from kfp_bento.runtime.deployments.release.delete import (
     delete_stale_objects,
     release_objects,
 )
-from kfp_bento.runtime.deployments.release.good_release import pack, unpack
+from kfp_bento.runtime.deployments.release.good_release import (
+    opened_note,
+    pack,
+    sealed_note,
+    unpack,
+)
 from kfp_bento.runtime.deployments.release.record import (
     Record,
     mark_confirmed,
@@ -25,7 +30,11 @@ from kfp_bento.runtime.deployments.release.record import (
     read_record,
 )
 from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
-from kfp_bento.runtime.deployments.release.rollout import Rollout, fall_back
+from kfp_bento.runtime.deployments.release.rollout import (
+    Rollout,
+    fall_back,
+    registered_models,
+)
 from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Verdict, Waiting
 from kfp_bento.runtime.deployments.targets.marks import CONTRACT
 from kfp_bento.runtime.deployments.targets.target import Target
@@ -64,7 +73,7 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
 
     Args:
         release: The release.
-        promotion: A note of the promotion that begins with it, up to 1,024 characters; it stays
+        promotion: A note of the promotion that begins with it, up to 900 characters; it stays
             on the release until `end_promotion`.
         context: Context of the kubeconfig.
 
@@ -78,9 +87,9 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
         settle_locally(local_target(), release.url, confirm=True)
         return Settlement(CONFIRMED, "It goes on serving on this machine.", release.revision)
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    holder = target.holder_of(ref)
+    holder, note = target.holder_of(ref), sealed_note(promotion, ref)
     with connect(context) as cluster:
-        if not mark_confirmed(cluster, holder, ref, release.revision, promotion=promotion):
+        if not mark_confirmed(cluster, holder, ref, release.revision, promotion=note):
             raise _superseded(ref, release, read_record(cluster.get(holder), ref))
         good = read_record(cluster.get(holder), ref).last_good
         if good is not None and good.release is not None:
@@ -155,22 +164,44 @@ def end_promotion(release: ReleaseFacts, promotion: str, *, context: str = "") -
         return
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
     with connect(context) as cluster:
-        mark_promoted(cluster, target.holder_of(ref), promotion)
+        mark_promoted(cluster, target.holder_of(ref), sealed_note(promotion, ref))
 
 
-def promotion_under_way(release: ReleaseFacts, *, context: str = "") -> tuple[str, bool]:
-    """Give the note of a promotion that was begun and not ended, and whether its release serves.
+@dataclass(frozen=True)
+class PromotionUnderWay:
+    """A promotion that was begun and not ended.
+
+    Attributes:
+        note: What `confirm_release` was given.
+        models: Name and version of the registered models of the release that is good.
+        serves: Whether that release is what is applied.
+    """
+
+    note: str
+    models: frozenset[tuple[str, str]]
+    serves: bool
+
+
+def promotion_under_way(release: ReleaseFacts, *, context: str = "") -> PromotionUnderWay | None:
+    """Give the promotion that was begun with a release of that name; None where there is none.
 
     Args:
         release: Any release of that name.
         context: Context of the kubeconfig.
+
+    Raises:
+        DeploymentError: The cluster does not answer, or the note has no seal of the shared key.
     """
     if release.mode != "applied":
-        return "", False
+        return None
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
     with connect(context) as cluster:
         record = read_record(cluster.get(target.holder_of(ref)), ref)
-    return record.promotion, record.serves_good
+    if not record.promotion:
+        return None
+    good = record.last_good.release if record.last_good else None
+    models = frozenset(registered_models(good)) if good else frozenset()
+    return PromotionUnderWay(opened_note(record.promotion, ref), models, record.serves_good)
 
 
 def leave_release(

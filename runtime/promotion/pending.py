@@ -7,7 +7,7 @@ that were found good and the alias is not; the note says what was about to happe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.deployments import ReleaseFacts
     from kfp_bento.runtime.promotion.standing import Standing
 
-LONGEST_NOTE = 1000
+LONGEST_NOTE = 900
 _CUT_SHORT = "an earlier run was cut short after its checks had passed"
 
 
@@ -74,25 +74,40 @@ def complete_pending(release: ReleaseFacts, tracking_uri: str, *, by: str = "") 
         by: Who does it.
 
     Returns:
-        What was done, in a sentence; empty where there was nothing to do.
+        What was done, or why nothing was, in a sentence; empty where there was nothing to do.
 
     Raises:
         PromotionError: The registry does not do as asked.
+        DeploymentError: The note is not believed.
     """
-    note, serves = promotion_under_way(release)
-    if not note or not serves:
+    under_way = promotion_under_way(release)
+    if under_way is None or not under_way.serves:
         return ""
-    pending = Pending.read(note)
+    pending = Pending.read(under_way.note)
     told = ""
     if pending is not None:
+        if problem := _unserved(pending, under_way.models, release):
+            return problem
         tracking = choose_tracking(tracking_uri)
         with speaking_to(tracking, error=PromotionError):
             client = tracking_client(tracking, error=PromotionError)
             act = Act.now(by=by, why=_CUT_SHORT, image=release.image, release=release.title)
             done = [_completed(client, pending.alias, move, act) for move in pending.moves]
         told = " ".join(text for text in done if text)
-    end_promotion(release, note)
+    end_promotion(release, under_way.note)
     return told
+
+
+def _unserved(pending: Pending, served: Collection[tuple[str, str]], release: ReleaseFacts) -> str:
+    """Say what of a note the good release does not serve, and so was never checked; "" for all."""
+    for name, _, version in pending.moves:
+        if (name, version) not in served:
+            return (
+                f"A promotion of version {version} of {name!r} is noted on the release "
+                f"{release.namespace}/{release.name}, which is not known to serve it: no alias was "
+                "moved. Find out who wrote the annotation kfp-bento/promotion, and remove it."
+            )
+    return ""
 
 
 def _completed(client: Any, alias: str, move: tuple[str, str, str], act: Act) -> str:

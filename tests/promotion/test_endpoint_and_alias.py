@@ -346,3 +346,41 @@ def test_where_no_alias_is_to_move_no_registry_is_asked(
     stage.endpoint.trial("2", run="run-2")
     assert len(stage.settle("2")) == 1
     assert stage.endpoint.serves == "1"
+
+
+def noted(stage: Stage, version: str) -> None:
+    """Somebody who may edit the release writes that a promotion was begun."""
+    note = json.dumps(["prod", [stage.name, "1", version]], separators=(",", ":"))
+    assert stage.endpoint.api is not None
+    holder = stage.endpoint.api.objects["deployments/wine"]["metadata"]
+    holder["annotations"]["kfp-bento/promotion"] = note
+
+
+def test_a_planted_note_moves_no_alias_to_what_was_never_checked(stage: Stage) -> None:
+    noted(stage, "3")
+    (told,) = stage.settle("2")
+    assert "not known to serve it: no alias was moved" in told
+    assert stage.where == ("1", "1")
+
+
+def test_with_a_shared_key_only_a_sealed_note_is_believed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("KFP_BENTO_RECORD_KEY", "k" * 40)
+    stage.run("2")
+    noted(stage, "2")
+    with pytest.raises(DeploymentError, match="has no seal"):
+        stage.settle("2")
+
+    def down(*_: Any, **__: Any) -> None:
+        raise mlflow.exceptions.MlflowException("it is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", down)
+        with pytest.raises(PromotionError, match="it is down"):
+            stage.run("3")
+    assert " sealed " in stage.endpoint.marks["promotion"]
+    stage.settle("3")
+    assert stage.where == ("3", "3")

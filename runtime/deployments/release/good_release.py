@@ -23,7 +23,7 @@ from typing import Any
 from kfp_bento.runtime import files
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
-from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD
+from kfp_bento.runtime.deployments.targets.marks import LAST_GOOD, PROMOTION
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.targets import target_of
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput, KfpBentoError
@@ -32,7 +32,8 @@ from kfp_bento.runtime.programs import cleaned
 # All annotations of an object together may have 256 KiB, and there are three such records.
 LARGEST_RECORD = 80_000
 
-_PURPOSE = "release"
+_PURPOSE, _NOTE = "release", "promotion"
+_SEAL = " sealed "
 _REVISION = re.compile(r"[0-9a-f]{16}")
 _LONGEST_FACT = 1024
 # Where the manifests of all targets name a Secret: by itself, or by a reference that has its name.
@@ -143,6 +144,30 @@ def believed(text: str, primary: ObjectRef, annotation: str = LAST_GOOD) -> Good
             hint="Deploy the release that you want: once it serves, it is recorded anew.",
         ) from error
     return good
+
+
+def sealed_note(note: str, primary: ObjectRef) -> str:
+    """Give the text of a note on a release, sealed where there is a shared key; "" for none."""
+    found = files.seal(_sealed(primary, note), _NOTE, _shared_key()) if note else ""
+    return f"{note}{_SEAL}{found}" if found else note
+
+
+def opened_note(text: str, primary: ObjectRef) -> str:
+    """Give the note that `sealed_note` has sealed.
+
+    Raises:
+        DeploymentError: It has no seal of the shared key, where there is one.
+    """
+    key = _shared_key()
+    note, _, found = text.rpartition(_SEAL) if _SEAL in text else (text, "", "")
+    if key and not files.is_sealed(_sealed(primary, note), _NOTE, found, key):
+        raise DeploymentError(
+            f"The annotation {PROMOTION} of {primary} is not believed: it has no seal of the key "
+            f"in {files.KEY_VARIABLE}.",
+            hint="It was written without that key, or by somebody else: find out who wrote it, "
+            "and remove it.",
+        )
+    return note
 
 
 def _rendered(told: Mapping[str, Any], primary: ObjectRef) -> Release | None:
