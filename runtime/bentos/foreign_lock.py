@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -47,9 +48,6 @@ _LISTS = ("requirements.lock.txt", "requirements.txt")
 
 _LIMIT = 16 << 20
 _SMALL = 1 << 20
-_PUBLIC = re.compile(r"https://pypi\.[a-z]+/simple/?")
-"""The index that BentoML writes down where none was chosen."""
-
 _INDEX = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links)[= \t]+(\S+)")
 _ACCOUNT = re.compile(r"://([^/\s@]+@)")
 _INSIDE = re.compile(r"(?:\./)?wheels/([A-Za-z0-9][^\s/;]*)")
@@ -192,7 +190,7 @@ def _listed(directory: Path, indexes: bool) -> _Listed:
         option = _INDEX.fullmatch(line)
         if inside:
             wheels.append(_inside(directory, inside[1]))
-        elif option and _PUBLIC.fullmatch(option[2]):
+        elif option and _is_public(option[2]):
             continue  # which index stands for it is configured where the bento is taken in
         elif option and not indexes:
             notes.append(f"Left out: the bento's own {option[1]}.")
@@ -201,6 +199,14 @@ def _listed(directory: Path, indexes: bool) -> _Listed:
         else:
             kept.append(line)
     return _Listed(tuple(kept), tuple(dict.fromkeys(wheels)), tuple(accounts), tuple(notes))
+
+
+def _is_public(index: str) -> bool:
+    """Tell whether an index is the public one, which BentoML writes down where none was chosen."""
+    parts = urlsplit(index)
+    name, *domain = (parts.hostname or "").split(".")
+    whole = parts.scheme == "https" and parts.path.rstrip("/") == "/simple"
+    return whole and name == "pypi" and len(domain) == 1 and not parts.query
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -10,14 +10,7 @@ from typing import Any
 from kfp_bento.runtime.checks.check_report import LARGEST_REPORT, CheckReport
 from kfp_bento.runtime.deployments import ReleaseFacts
 from kfp_bento.runtime.errors import CheckError, DeploymentError
-from kfp_bento.runtime.files import (
-    open_record,
-    read_small_file,
-    reading,
-    record_digest,
-    sealed_record,
-    write_whole,
-)
+from kfp_bento.runtime.files import load_record, save_record
 
 PURPOSE = "reports"
 _AGAIN = "Run the checks again; their step writes it."
@@ -85,14 +78,7 @@ class ReleaseReports:
         Raises:
             CheckError: They cannot be written.
         """
-        text = sealed_record(self.to_dict(), PURPOSE)
-        try:
-            write_whole(text, path)
-        except OSError as error:
-            raise CheckError(
-                f"The reports cannot be written to {path}: {error.strerror or error}."
-            ) from error
-        return record_digest(text)
+        return save_record(self.to_dict(), PURPOSE, path, CheckError)
 
     @classmethod
     def load(cls, path: Path, *, record: str = "") -> ReleaseReports:
@@ -106,14 +92,18 @@ class ReleaseReports:
         Raises:
             CheckError: There is no such file, or it is not what the step wrote.
         """
-        with reading(f"There are no reports in {path}", CheckError, hint=_AGAIN):
-            facts, own = open_record(read_small_file(Path(path), LARGEST_REPORT), PURPOSE, record)
-        if not own:
-            raise CheckError(
-                f"The reports in {path} are not what the checks wrote: somebody changed them, or "
-                "wrote them elsewhere.",
-                hint=_AGAIN,
-            )
+        facts = load_record(
+            path,
+            PURPOSE,
+            told=record,
+            largest=LARGEST_REPORT,
+            absent="There are no reports",
+            changed=f"The reports in {path} are not what the checks wrote: somebody changed them, "
+            "or wrote them elsewhere.",
+            error=CheckError,
+            hint=_AGAIN,
+            claims=False,
+        )
         return cls.from_dict(facts)
 
 

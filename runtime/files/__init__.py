@@ -22,6 +22,7 @@ from kfp_bento.runtime.files.documents import (
     reading,
     yaml_lines,
 )
+from kfp_bento.runtime.files.records import load_record, save_record
 from kfp_bento.runtime.files.seals import (
     KEY_VARIABLE,
     is_sealed,
@@ -43,6 +44,7 @@ __all__ = [
     "file_sha256",
     "is_sealed",
     "link_or_copy",
+    "load_record",
     "open_plain_file",
     "open_record",
     "own_key",
@@ -55,6 +57,7 @@ __all__ = [
     "reading",
     "record_digest",
     "remove_tree",
+    "save_record",
     "scratch_beside",
     "scratch_file",
     "scratch_inside",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks import CheckReport, ReleaseReports, check_release, load_given_reports
 from kfp_bento.runtime.deployments import (
+    TARGETS,
     Release,
     ReleaseFacts,
     Waiting,
@@ -89,10 +90,11 @@ def shift_requests(
     whole = render({})
     canary = whole.target.canary
     if canary is None:
+        can = [kind for kind, target in TARGETS.items() if target.canary]
         raise InvalidInput(
             f"target: {whole.target.kind} cannot split requests by percent.",
-            hint="Deploy to a workload with a route, or to an inference-service in mode "
-            "Serverless; serve_model brings a release out at once.",
+            hint=f"Those that can are {' and '.join(can)}; docs/releases.md says what each needs. "
+            "serve_model brings a release out at once.",
         )
     facts = ReleaseFacts(
         whole.target.kind,

@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import CheckError, ModelError
-from kfp_bento.runtime.files import (
-    open_record,
-    read_small_file,
-    reading,
-    record_digest,
-    sealed_record,
-    write_whole,
-)
+from kfp_bento.runtime.files import load_record, save_record
 from kfp_bento.runtime.models import ModelSignature
 from kfp_bento.runtime.proof.comparing import KIND, VALUE
 from kfp_bento.runtime.proof.content import Content
@@ -205,14 +198,7 @@ class Golden:
         Raises:
             CheckError: It cannot be written.
         """
-        text = sealed_record(self.to_dict(), PURPOSE)
-        try:
-            write_whole(text, path)
-        except OSError as error:
-            raise CheckError(
-                f"The golden answers cannot be written to {path}: {error.strerror or error}."
-            ) from error
-        return record_digest(text)
+        return save_record(self.to_dict(), PURPOSE, path, CheckError)
 
     @classmethod
     def load(cls, path: Path, *, record: str = "") -> Golden:
@@ -226,15 +212,17 @@ class Golden:
             CheckError: There is no such file, it holds no golden answers, or not those that the
                 step wrote.
         """
-        problem = f"There are no golden answers in {path}"
-        with reading(problem, CheckError, hint=_AGAIN):
-            facts, own = open_record(read_small_file(Path(path), LARGEST_GOLDEN), PURPOSE, record)
-        if record and not own:
-            raise CheckError(
-                f"The golden answers in {path} are not those that the build wrote: somebody "
-                "changed them.",
-                hint=_AGAIN,
-            )
+        facts = load_record(
+            path,
+            PURPOSE,
+            told=record,
+            largest=LARGEST_GOLDEN,
+            absent="There are no golden answers",
+            changed=f"The golden answers in {path} are not those that the build wrote: somebody "
+            "changed them.",
+            error=CheckError,
+            hint=_AGAIN,
+        )
         return cls.from_dict(facts)
 
 

@@ -155,7 +155,7 @@ def test_a_target_that_cannot_split_requests_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match="cannot split requests") as refused:
         shift(endpoint, monkeypatch, Service(), rendered=render(target="bento-deployment"))
-    assert "workload with a route" in refused.value.hint
+    assert "inference-service and workload" in refused.value.hint
 
 
 @pytest.mark.parametrize("steps", [(), (0,), (100,), (50, 10), (10, 10)])

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp_bento.runtime.errors import DeploymentError
-from kfp_bento.runtime.files import (
-    JSON_LIMIT,
-    open_record,
-    read_small_file,
-    reading,
-    record_digest,
-    sealed_record,
-    write_whole,
-)
+from kfp_bento.runtime.files import JSON_LIMIT, load_record, save_record
 
 PURPOSE = "deployed"
 _LONGEST_TEXT = 4096
@@ -73,9 +65,7 @@ class ReleaseFacts:
 
     def save(self, path: Path) -> str:
         """Write the facts, sealed as our own, and give the digest for the steps that read them."""
-        text = sealed_record(self.to_dict(), PURPOSE)
-        write_whole(text, path)
-        return record_digest(text)
+        return save_record(self.to_dict(), PURPOSE, path, DeploymentError)
 
     @classmethod
     def load(cls, path: Path, *, record: str = "") -> ReleaseFacts:
@@ -88,13 +78,16 @@ class ReleaseFacts:
         Raises:
             DeploymentError: There is no such file, or it is not what the step wrote.
         """
-        with reading(f"There is no release in {path}", DeploymentError, hint=_AGAIN):
-            facts, own = open_record(read_small_file(Path(path), JSON_LIMIT), PURPOSE, record)
-        if record and not own:
-            raise DeploymentError(
-                f"The release in {path} is not what the deployment wrote: somebody changed it.",
-                hint=_AGAIN,
-            )
+        facts = load_record(
+            path,
+            PURPOSE,
+            told=record,
+            largest=JSON_LIMIT,
+            absent="There is no release",
+            changed=f"The release in {path} is not what the deployment wrote: somebody changed it.",
+            error=DeploymentError,
+            hint=_AGAIN,
+        )
         return cls.from_dict(facts)
 
 
