@@ -1,5 +1,7 @@
 """What was found good in one namespace goes to another: nothing is built again."""
 
+from types import SimpleNamespace
+
 from kfp import dsl
 
 from kfp_bento.components import move_release
@@ -69,22 +71,10 @@ def move_to_production(
         approval_seconds: How long to wait, after the checks, for a person who approves the release
             with kfp-bento approve; 0 asks nobody.
     """
-    with settled_at_the_end(
-        target=deploy_target,
-        namespace=deploy_namespace,
-        mode="apply",
-        tracking_uri=mlflow_tracking_uri,
-        mlflow_secret=mlflow_secret,
-        record_secret=record_secret,
-    ):
-        models, _ = scanned_models(
-            model_uris=model_uris,
-            tracking_uri=mlflow_tracking_uri,
-            mlflow_secret=mlflow_secret,
-            scan_policy="off",
-            scan_allow=[],
-            record_secret=record_secret,
-        )
+    # It was scanned before it was built, and it is on a cluster that it moves.
+    given = SimpleNamespace(**locals(), scan_policy="off", scan_allow=[], deploy_mode="apply")
+    with settled_at_the_end(given):
+        models, _ = scanned_models(given)
         golden = dsl.importer(artifact_uri=golden_uri, artifact_class=dsl.Artifact)
         release = move_release(
             name=deploy_name,
@@ -100,25 +90,5 @@ def move_to_production(
         )
         release.set_caching_options(False)
         with_record_key(release, record_secret)
-
-        checked = checked_release(
-            release=release.outputs["release"],
-            golden=golden.output,
-            gates=check_gates,
-            ready_seconds=check_timeout_seconds,
-            wait_seconds=deploy_wait_seconds,
-            record_secret=record_secret,
-            token_secret=service_token_secret,
-            storage_secret=storage_secret,
-        )
-        promoted_when_approved(
-            approval_seconds=approval_seconds,
-            models=models,
-            reports=checked.outputs["reports"],
-            alias=promote_alias,
-            required=promote_required,
-            wait_seconds=deploy_wait_seconds,
-            tracking_uri=mlflow_tracking_uri,
-            mlflow_secret=mlflow_secret,
-            record_secret=record_secret,
-        )
+        reports = checked_release(given, release, golden.output)
+        promoted_when_approved(given, models, reports)

@@ -10,8 +10,11 @@ from kfp_bento.pipelines.credentials import (
     with_record_key,
     with_storage_credentials,
 )
-from kfp_bento.pipelines.serve_model import serve_model, serving_handler, serving_steps
+from kfp_bento.pipelines.serve_model import serve_model, serving_steps
 from kfp_bento.pipelines.signatures import pipeline_named, with_signature
+from kfp_bento.pipelines.steps import (
+    settled_at_the_end,
+)
 from kfp_bento.pipelines.train_to_serve import DATA, MODEL_URIS, model_uri_output
 
 DRIFT = {
@@ -48,7 +51,7 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
     def pipeline(*values):
         given = dict(zip(inputs, values, strict=True))
         served = SimpleNamespace(**{key: given[key] for key in serve_inputs})
-        with serving_handler(served):
+        with settled_at_the_end(served):
             drift = detect_drift(
                 **{inner: given[key] for key, inner in DRIFT.items()},
                 tracking_uri=served.mlflow_tracking_uri,

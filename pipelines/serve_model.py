@@ -2,19 +2,13 @@
 
 from types import SimpleNamespace
 
-from kfp import dsl
-
-from kfp_bento.components import build_image, deploy_bento
-from kfp_bento.pipelines.credentials import (
-    with_package_index,
-    with_record_key,
-    with_registry_credentials,
-)
+from kfp_bento.components import deploy_bento
 from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
-    RUN,
     built_bento,
+    built_image,
     checked_release,
+    deployed_release,
     promoted_when_approved,
     scanned_models,
     settled_at_the_end,
@@ -154,22 +148,10 @@ def serve_steps(deploy):
                 release with kfp-bento approve; 0 asks nobody.
         """
         given = SimpleNamespace(**locals())
-        with serving_handler(given):
+        with settled_at_the_end(given):
             serving_steps(deploy, given)
 
     return serve
-
-
-def serving_handler(given) -> dsl.ExitHandler:
-    """Give the block whose end settles what the run has left, by the parameters of serve_model."""
-    return settled_at_the_end(
-        target=given.deploy_target,
-        namespace=given.deploy_namespace,
-        mode=given.deploy_mode,
-        tracking_uri=given.mlflow_tracking_uri,
-        mlflow_secret=given.mlflow_secret,
-        record_secret=given.record_secret,
-    )
 
 
 def serving_steps(deploy, given) -> None:
@@ -179,87 +161,19 @@ def serving_steps(deploy, given) -> None:
         deploy: As for serve_steps.
         given: The parameters of serve_model, as attributes.
     """
-    models, verdict = scanned_models(
-        model_uris=given.model_uris,
-        tracking_uri=given.mlflow_tracking_uri,
-        mlflow_secret=given.mlflow_secret,
-        scan_policy=given.scan_policy,
-        scan_allow=given.scan_allow,
-        record_secret=given.record_secret,
-    )
-
-    bento = built_bento(
-        models=models,
-        scan_verdict=verdict,
-        bento_name=given.bento_name,
-        service=given.bento_service,
-        allow_sources=given.allow_sources,
-        python_version=given.bento_python_version,
-        extra_requirements=given.bento_requirements,
-        verify=given.bento_verify,
-        requests=given.bento_requests,
-        relative_tolerance=given.check_relative_tolerance,
-        absolute_tolerance=given.check_absolute_tolerance,
-        options=given.bento_options,
-        index_secret=given.index_secret,
-        storage_secret=given.storage_secret,
-        record_secret=given.record_secret,
-    )
-
-    image = build_image(
-        bento=bento.outputs["bento"],
-        destination=given.image_destination,
-        base=given.image_base,
-        platform=given.image_platform,
-        cache_repository=given.image_cache_repository,
-    )
-    with_registry_credentials(image, given.image_secret)
-    with_package_index(image, given.index_secret)
-    with_record_key(image, given.record_secret)
-
-    release = deploy(
-        target=given.deploy_target,
+    models, verdict = scanned_models(given)
+    bento = built_bento(given, models=models, scan_verdict=verdict)
+    image = built_image(given, bento.outputs["bento"])
+    release = deployed_release(
+        deploy,
+        given,
         image=image.outputs["image"],
         image_location=image.outputs["location"],
         bento=bento.outputs["bento"],
-        mode=given.deploy_mode,
-        name=given.deploy_name,
-        namespace=given.deploy_namespace,
-        resources=given.deploy_resources,
-        autoscaling=given.deploy_autoscaling,
-        envs=given.deploy_envs,
         image_pull_secrets=given.deploy_image_pull_secrets,
-        options=given.deploy_options,
-        wait_seconds=given.deploy_wait_seconds,
-        roll_back_on_failure=given.deploy_roll_back_on_failure,
-        run=RUN,
-        fail_at_once=False,
     )
-    release.set_caching_options(False)
-    with_record_key(release, given.record_secret)
-
-    checked = checked_release(
-        release=release.outputs["release"],
-        golden=bento.outputs["golden"],
-        gates=given.check_gates,
-        ready_seconds=given.check_timeout_seconds,
-        wait_seconds=given.deploy_wait_seconds,
-        record_secret=given.record_secret,
-        token_secret=given.service_token_secret,
-        storage_secret=given.storage_secret,
-    )
-
-    promoted_when_approved(
-        approval_seconds=given.approval_seconds,
-        models=models,
-        reports=checked.outputs["reports"],
-        alias=given.promote_alias,
-        required=given.promote_required,
-        wait_seconds=given.deploy_wait_seconds,
-        tracking_uri=given.mlflow_tracking_uri,
-        mlflow_secret=given.mlflow_secret,
-        record_secret=given.record_secret,
-    )
+    reports = checked_release(given, release, bento.outputs["golden"])
+    promoted_when_approved(given, models, reports)
 
 
 serve_model = serve_with(deploy_bento, name="serve-model")

@@ -1,17 +1,15 @@
 """A service without a registered model, taken to a checked deployment."""
 
-from kfp_bento.components import build_image, deploy_bento
-from kfp_bento.pipelines.credentials import (
-    with_package_index,
-    with_record_key,
-    with_registry_credentials,
-)
+from types import SimpleNamespace
+
+from kfp_bento.components import deploy_bento
 from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
-    RUN,
     built_bento,
+    built_image,
     checked_release,
     confirmed_release,
+    deployed_release,
     settled_at_the_end,
 )
 
@@ -101,75 +99,17 @@ def serve_service(
         check_required: Checks without which the release is not kept: smoke, replay, or the
             name of a gate.
     """
-    with settled_at_the_end(
-        target=deploy_target,
-        namespace=deploy_namespace,
-        mode=deploy_mode,
-        record_secret=record_secret,
-    ):
-        bento = built_bento(
-            service=bento_service,
-            bento_name=bento_name,
-            allow_sources=allow_sources,
-            python_version=bento_python_version,
-            extra_requirements=bento_requirements,
-            verify=bento_verify,
-            requests=bento_requests,
-            relative_tolerance=check_relative_tolerance,
-            absolute_tolerance=check_absolute_tolerance,
-            options=bento_options,
-            index_secret=index_secret,
-            storage_secret=storage_secret,
-            record_secret=record_secret,
-        )
+    given = SimpleNamespace(**locals())
+    with settled_at_the_end(given):
+        bento = built_bento(given)
         bento.set_caching_options(False)  # what is at an address may have become something else
-
-        image = build_image(
-            bento=bento.outputs["bento"],
-            destination=image_destination,
-            base=image_base,
-            platform=image_platform,
-            cache_repository=image_cache_repository,
-        )
-        with_registry_credentials(image, image_secret)
-        with_package_index(image, index_secret)
-        with_record_key(image, record_secret)
-
-        release = deploy_bento(
-            target=deploy_target,
+        image = built_image(given, bento.outputs["bento"])
+        release = deployed_release(
+            deploy_bento,
+            given,
             image=image.outputs["image"],
             image_location=image.outputs["location"],
             bento=bento.outputs["bento"],
-            mode=deploy_mode,
-            name=deploy_name,
-            namespace=deploy_namespace,
-            resources=deploy_resources,
-            autoscaling=deploy_autoscaling,
-            envs=deploy_envs,
             image_pull_secrets=deploy_image_pull_secrets,
-            options=deploy_options,
-            wait_seconds=deploy_wait_seconds,
-            roll_back_on_failure=deploy_roll_back_on_failure,
-            run=RUN,
-            fail_at_once=False,
         )
-        release.set_caching_options(False)
-        with_record_key(release, record_secret)
-
-        checked = checked_release(
-            release=release.outputs["release"],
-            golden=bento.outputs["golden"],
-            gates=check_gates,
-            ready_seconds=check_timeout_seconds,
-            wait_seconds=deploy_wait_seconds,
-            record_secret=record_secret,
-            token_secret=service_token_secret,
-            storage_secret=storage_secret,
-        )
-
-        confirmed_release(
-            reports=checked.outputs["reports"],
-            required=check_required,
-            wait_seconds=deploy_wait_seconds,
-            record_secret=record_secret,
-        )
+        confirmed_release(given, checked_release(given, release, bento.outputs["golden"]))

@@ -1,12 +1,14 @@
 """Existing registry versions, taken to a service whose image the cluster itself builds."""
 
+from types import SimpleNamespace
+
 from kfp_bento.components import deploy_bento, export_bento
 from kfp_bento.pipelines.credentials import with_record_key, with_storage_credentials
 from kfp_bento.pipelines.signatures import pipeline_named
 from kfp_bento.pipelines.steps import (
-    RUN,
     built_bento,
     checked_release,
+    deployed_release,
     promoted_models,
     scanned_models,
     settled_at_the_end,
@@ -126,40 +128,10 @@ def serve_with_builder(deploy, *, name: str):
             promote_required: Checks without which the release is not kept: smoke, replay, or the
                 name of a gate.
         """
-        with settled_at_the_end(
-            target="bento-request",
-            namespace=deploy_namespace,
-            mode=deploy_mode,
-            tracking_uri=mlflow_tracking_uri,
-            mlflow_secret=mlflow_secret,
-            record_secret=record_secret,
-        ):
-            models, verdict = scanned_models(
-                model_uris=model_uris,
-                tracking_uri=mlflow_tracking_uri,
-                mlflow_secret=mlflow_secret,
-                scan_policy=scan_policy,
-                scan_allow=scan_allow,
-                record_secret=record_secret,
-            )
-
-            bento = built_bento(
-                models=models,
-                scan_verdict=verdict,
-                bento_name=bento_name,
-                service=bento_service,
-                allow_sources=allow_sources,
-                python_version=bento_python_version,
-                extra_requirements=bento_requirements,
-                verify=bento_verify,
-                requests=bento_requests,
-                relative_tolerance=check_relative_tolerance,
-                absolute_tolerance=check_absolute_tolerance,
-                options=bento_options,
-                index_secret=index_secret,
-                storage_secret=storage_secret,
-                record_secret=record_secret,
-            )
+        given = SimpleNamespace(**locals(), deploy_target="bento-request")
+        with settled_at_the_end(given):
+            models, verdict = scanned_models(given)
+            bento = built_bento(given, models=models, scan_verdict=verdict)
 
             exported = export_bento(
                 bento=bento.outputs["bento"], uri=archive_uri, archive_format=archive_format
@@ -168,48 +140,16 @@ def serve_with_builder(deploy, *, name: str):
             with_record_key(exported, record_secret)
             with_storage_credentials(exported, storage_secret)
 
-            release = deploy(
-                target="bento-request",
+            release = deployed_release(
+                deploy,
+                given,
                 image=image_destination,
                 archive=exported.outputs["location"],
                 bento=bento.outputs["bento"],
-                mode=deploy_mode,
-                name=deploy_name,
-                namespace=deploy_namespace,
-                resources=deploy_resources,
-                autoscaling=deploy_autoscaling,
-                envs=deploy_envs,
-                options=deploy_options,
-                wait_seconds=deploy_wait_seconds,
-                roll_back_on_failure=deploy_roll_back_on_failure,
-                run=RUN,
-                fail_at_once=False,
             )
-            release.set_caching_options(False)
-            with_record_key(release, record_secret)
             with_storage_credentials(release, storage_secret)
-
-            checked = checked_release(
-                release=release.outputs["release"],
-                golden=bento.outputs["golden"],
-                gates=check_gates,
-                ready_seconds=check_timeout_seconds,
-                wait_seconds=deploy_wait_seconds,
-                record_secret=record_secret,
-                token_secret=service_token_secret,
-                storage_secret=storage_secret,
-            )
-
-            promoted_models(
-                models=models,
-                reports=checked.outputs["reports"],
-                alias=promote_alias,
-                required=promote_required,
-                wait_seconds=deploy_wait_seconds,
-                tracking_uri=mlflow_tracking_uri,
-                mlflow_secret=mlflow_secret,
-                record_secret=record_secret,
-            )
+            reports = checked_release(given, release, bento.outputs["golden"])
+            promoted_models(given, models, reports)
 
     return serve
 

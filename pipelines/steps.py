@@ -5,6 +5,7 @@ from kfp import dsl
 from kfp_bento.components import (
     await_approval,
     build_bento,
+    build_image,
     check_release,
     confirm_release,
     promote_model,
@@ -16,6 +17,7 @@ from kfp_bento.pipelines.credentials import (
     with_mlflow_credentials,
     with_package_index,
     with_record_key,
+    with_registry_credentials,
     with_service_token,
     with_storage_credentials,
 )
@@ -23,150 +25,167 @@ from kfp_bento.pipelines.credentials import (
 RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
 
-def scanned_models(
-    *, model_uris, tracking_uri, mlflow_secret, scan_policy, scan_allow, record_secret
-) -> tuple:
+def scanned_models(given) -> tuple:
     """Pull models, and look what loading them would run.
+
+    Args:
+        given: The parameters of the pipeline, as attributes; so in all that follow.
 
     Returns:
         The models, and the verdict on them.
     """
-    pulled = pull_model(model_uris=model_uris, tracking_uri=tracking_uri)
+    pulled = pull_model(model_uris=given.model_uris, tracking_uri=given.mlflow_tracking_uri)
     pulled.set_caching_options(False)  # an alias must be looked up anew in every run
-    with_mlflow_credentials(pulled, mlflow_secret)
-    with_record_key(pulled, record_secret)
+    with_mlflow_credentials(pulled, given.mlflow_secret)
+    with_record_key(pulled, given.record_secret)
 
     models = pulled.outputs["models"]
-    scanned = scan_model(models=models, policy=scan_policy, allow=scan_allow)
-    with_record_key(scanned, record_secret)
+    scanned = scan_model(models=models, policy=given.scan_policy, allow=given.scan_allow)
+    with_record_key(scanned, given.record_secret)
     return models, scanned.outputs["verdict"]
 
 
-def built_bento(*, index_secret, storage_secret, record_secret, **inputs) -> dsl.PipelineTask:
-    """Build a bento; the other inputs are those of build_bento."""
-    bento = build_bento(**inputs)
-    with_record_key(bento, record_secret)
-    with_package_index(bento, index_secret)
-    with_storage_credentials(bento, storage_secret)
+def built_bento(given, **models) -> dsl.PipelineTask:
+    """Build a bento of the models and their verdict, or of a service alone."""
+    bento = build_bento(
+        **models,
+        bento_name=given.bento_name,
+        service=given.bento_service,
+        allow_sources=given.allow_sources,
+        python_version=given.bento_python_version,
+        extra_requirements=given.bento_requirements,
+        verify=given.bento_verify,
+        requests=given.bento_requests,
+        relative_tolerance=given.check_relative_tolerance,
+        absolute_tolerance=given.check_absolute_tolerance,
+        options=given.bento_options,
+    )
+    with_record_key(bento, given.record_secret)
+    with_package_index(bento, given.index_secret)
+    with_storage_credentials(bento, given.storage_secret)
     return bento
 
 
-def settled_at_the_end(
-    *, target, namespace, mode, record_secret, tracking_uri="", mlflow_secret=None
-) -> dsl.ExitHandler:
+def built_image(given, bento) -> dsl.PipelineTask:
+    """Build the image of a bento, and push it."""
+    image = build_image(
+        bento=bento,
+        destination=given.image_destination,
+        base=given.image_base,
+        platform=given.image_platform,
+        cache_repository=given.image_cache_repository,
+    )
+    with_registry_credentials(image, given.image_secret)
+    with_package_index(image, given.index_secret)
+    with_record_key(image, given.record_secret)
+    return image
+
+
+def settled_at_the_end(given) -> dsl.ExitHandler:
     """Give the block whose end settles what the run has left on trial, however it ends.
 
-    Without the Secret nothing is asked of MLflow, as where no alias moves.
+    A pipeline without MLflow's Secret moves no alias, and nothing is asked of a registry.
     """
     settled = settle_run(
-        run=RUN, target=target, namespace=namespace, mode=mode, tracking_uri=tracking_uri
+        run=RUN,
+        target=given.deploy_target,
+        namespace=given.deploy_namespace,
+        mode=given.deploy_mode,
+        tracking_uri=getattr(given, "mlflow_tracking_uri", ""),
     )
     settled.set_caching_options(False)
-    if mlflow_secret is not None:
-        with_mlflow_credentials(settled, mlflow_secret)
-    with_record_key(settled, record_secret)
+    if hasattr(given, "mlflow_secret"):
+        with_mlflow_credentials(settled, given.mlflow_secret)
+    with_record_key(settled, given.record_secret)
     return dsl.ExitHandler(settled, name="serve")
 
 
-def checked_release(
-    *,
-    release,
-    golden,
-    gates,
-    ready_seconds,
-    wait_seconds,
-    record_secret,
-    token_secret,
-    storage_secret,
-) -> dsl.PipelineTask:
+def deployed_release(deploy, given, **served) -> dsl.PipelineTask:
+    """Deploy what is served, on trial; what does not serve is left to the checks to say."""
+    release = deploy(
+        **served,
+        target=given.deploy_target,
+        mode=given.deploy_mode,
+        name=given.deploy_name,
+        namespace=given.deploy_namespace,
+        resources=given.deploy_resources,
+        autoscaling=given.deploy_autoscaling,
+        envs=given.deploy_envs,
+        options=given.deploy_options,
+        wait_seconds=given.deploy_wait_seconds,
+        roll_back_on_failure=given.deploy_roll_back_on_failure,
+        run=RUN,
+        fail_at_once=False,
+    )
+    release.set_caching_options(False)
+    with_record_key(release, given.record_secret)
+    return release
+
+
+def checked_release(given, release, golden):
     """Check what is served: whether it is ready, its answers, and by further gates.
 
     Returns:
-        The task, with the output `reports`.
+        The reports.
     """
     checked = check_release(
-        release=release,
+        release=release.outputs["release"],
         golden=golden,
-        gates=gates,
-        ready_seconds=ready_seconds,
-        wait_seconds=wait_seconds,
+        gates=given.check_gates,
+        ready_seconds=given.check_timeout_seconds,
+        wait_seconds=given.deploy_wait_seconds,
     )
     checked.set_caching_options(False)
-    with_record_key(checked, record_secret)
-    with_service_token(checked, token_secret)
-    with_storage_credentials(checked, storage_secret)  # labelled data of the gate on metrics
-    return checked
+    with_record_key(checked, given.record_secret)
+    with_service_token(checked, given.service_token_secret)
+    # Labelled data of the gate on metrics.
+    with_storage_credentials(checked, given.storage_secret)
+    return checked.outputs["reports"]
 
 
-def confirmed_release(*, reports, required, wait_seconds, record_secret) -> dsl.PipelineTask:
+def confirmed_release(given, reports) -> None:
     """Keep a release as the good one, if all checks passed."""
-    confirmed = confirm_release(reports=reports, required=required, wait_seconds=wait_seconds)
-    confirmed.set_caching_options(False)
-    with_record_key(confirmed, record_secret)
-    return confirmed
-
-
-def approved_release(
-    *, models, reports, alias, seconds, tracking_uri, mlflow_secret, record_secret
-) -> dsl.PipelineTask:
-    """Wait for a person's word about a release that passed its checks.
-
-    Returns:
-        The task, with the output `report`.
-    """
-    approved = await_approval(
-        models=models, reports=reports, alias=alias, seconds=seconds, tracking_uri=tracking_uri
+    confirmed = confirm_release(
+        reports=reports, required=given.check_required, wait_seconds=given.deploy_wait_seconds
     )
-    approved.set_caching_options(False)
-    with_mlflow_credentials(approved, mlflow_secret)
-    with_record_key(approved, record_secret)
-    return approved
+    confirmed.set_caching_options(False)
+    with_record_key(confirmed, given.record_secret)
 
 
-def promoted_when_approved(*, approval_seconds, **promotion) -> None:
+def promoted_when_approved(given, models, reports) -> None:
     """Promote as promoted_models does, after an approval if there are seconds to wait for one.
 
     Where there are none, no step runs for it. Both ways are spelled out, since the local runner
     skips a condition on a parameter without its opposite, or may.
     """
-    with dsl.If(approval_seconds == 0, name="unasked"):
-        promoted_models(**promotion)
+    with dsl.If(given.approval_seconds == 0, name="unasked"):
+        promoted_models(given, models, reports)
     with dsl.Else(name="asked"):
-        same = {
-            key: promotion[key]
-            for key in (
-                *("models", "reports", "alias"),
-                *("tracking_uri", "mlflow_secret", "record_secret"),
-            )
-        }
-        approved = approved_release(seconds=approval_seconds, **same)
-        promoted_models(approval=approved.outputs["report"], **promotion)
+        approved = await_approval(
+            models=models,
+            reports=reports,
+            alias=given.promote_alias,
+            seconds=given.approval_seconds,
+            tracking_uri=given.mlflow_tracking_uri,
+        )
+        approved.set_caching_options(False)
+        with_mlflow_credentials(approved, given.mlflow_secret)
+        with_record_key(approved, given.record_secret)
+        promoted_models(given, models, reports, approval=approved.outputs["report"])
 
 
-def promoted_models(
-    *,
-    models,
-    reports,
-    alias,
-    required,
-    tracking_uri,
-    wait_seconds,
-    mlflow_secret,
-    record_secret,
-    **approval,
-) -> dsl.PipelineTask:
+def promoted_models(given, models, reports, **approval) -> None:
     """Keep a release as the good one and move an alias on all models, if all checks passed."""
     promoted = promote_model(
         models=models,
         reports=reports,
-        alias=alias,
-        required=required,
-        tracking_uri=tracking_uri,
+        alias=given.promote_alias,
+        required=given.promote_required,
+        tracking_uri=given.mlflow_tracking_uri,
         run=RUN,
-        wait_seconds=wait_seconds,
+        wait_seconds=given.deploy_wait_seconds,
         **approval,
     )
     promoted.set_caching_options(False)
-    with_mlflow_credentials(promoted, mlflow_secret)
-    with_record_key(promoted, record_secret)
-    return promoted
+    with_mlflow_credentials(promoted, given.mlflow_secret)
+    with_record_key(promoted, given.record_secret)
