@@ -167,7 +167,7 @@ def confirm(
     with working("asking the cluster", quiet=json):
         target = _target(name, target, namespace, context)
         found = deployments.release_facts(name, target=target, namespace=namespace, context=context)
-        settled = deployments.confirm_release(found, context=context)
+        settled = deployments.confirm_release(found)
     if json:
         print_json(found.to_dict() | {"outcome": settled.outcome})
     else:

@@ -42,6 +42,7 @@ class Deployed:
         seconds: From the first request to the verdict.
         waited: Whether the verdict was waited for; otherwise it only says that it was applied.
         confirmed: Whether it is on record as good already.
+        context: Context of the kubeconfig that it was deployed with.
         files: The manifests as they were written.
     """
 
@@ -54,6 +55,7 @@ class Deployed:
     seconds: float = 0.0
     waited: bool = False
     confirmed: bool = False
+    context: str = ""
     files: tuple[Path, ...] = ()
 
     @property
@@ -104,6 +106,7 @@ class Deployed:
             image=self.image,
             bento_tag=self.release.bento_tag,
             failure=failure,
+            context=self.context,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def deploy(
             run=run,
             force=force,
         )
-    return replace(done, files=files)
+    return replace(done, files=files, context=context)
 
 
 def _applied(

@@ -66,7 +66,7 @@ class Settlement:
     rollout: Rollout | None = None
 
 
-def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str = "") -> Settlement:
+def confirm_release(release: ReleaseFacts, *, promotion: str = "") -> Settlement:
     """Record a release on trial as the last good one, and remove what earlier ones left.
 
     Confirming again changes nothing.
@@ -75,7 +75,6 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
         release: The release.
         promotion: A note of the promotion that begins with it, up to 900 characters; it stays
             on the release until `end_promotion`.
-        context: Context of the kubeconfig.
 
     Raises:
         DeploymentError: Another release was applied in the meantime, or what is on record of the
@@ -88,7 +87,7 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
         return Settlement(CONFIRMED, "It goes on serving on this machine.", release.revision)
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
     holder, note = target.holder_of(ref), sealed_note(promotion, ref)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         if not mark_confirmed(cluster, holder, ref, release.revision, promotion=note):
             raise _superseded(ref, release, read_record(cluster.get(holder), ref))
         good = read_record(cluster.get(holder), ref).last_good
@@ -98,27 +97,25 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "", context: str 
     return Settlement(CONFIRMED, message, release.revision)
 
 
-def last_good_image(release: ReleaseFacts, *, context: str = "") -> str:
+def last_good_image(release: ReleaseFacts) -> str:
     """Give the image of the last good release of that name; empty where there is none.
 
     Args:
         release: Any release of that name.
-        context: Context of the kubeconfig.
     """
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         if not cluster.knows(ref.api_version, ref.kind):
             return ""
         good = read_record(cluster.get(target.holder_of(ref)), ref).last_good
     return good.image if good else ""
 
 
-def kept_contract(release: ReleaseFacts, *, context: str = "") -> dict[str, Any] | None:
+def kept_contract(release: ReleaseFacts) -> dict[str, Any] | None:
     """Give what the last good release of that name has promised its clients.
 
     Args:
         release: Any release of that name.
-        context: Context of the kubeconfig.
 
     Returns:
         What `keep_contract` was given; None where it is not known.
@@ -129,7 +126,7 @@ def kept_contract(release: ReleaseFacts, *, context: str = "") -> dict[str, Any]
     if release.mode != "applied":
         return None
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         packed = read_record(cluster.get(target.holder_of(ref)), ref).contract
     try:
         return unpack(packed) if packed else None
@@ -140,7 +137,7 @@ def kept_contract(release: ReleaseFacts, *, context: str = "") -> dict[str, Any]
         ) from None
 
 
-def keep_contract(release: ReleaseFacts, contract: Mapping[str, Any], *, context: str = "") -> None:
+def keep_contract(release: ReleaseFacts, contract: Mapping[str, Any]) -> None:
     """Keep what a release on trial promises its clients, for the time when it is the good one.
 
     One of more than `LARGEST_CONTRACT` characters, packed, is not kept.
@@ -148,22 +145,21 @@ def keep_contract(release: ReleaseFacts, contract: Mapping[str, Any], *, context
     Args:
         release: The release.
         contract: JSON values.
-        context: Context of the kubeconfig.
     """
     packed = pack(contract)
     if release.mode != "applied" or not packed or len(packed) > LARGEST_CONTRACT:
         return
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         mark_contract(cluster, target.holder_of(ref), release.revision, packed)
 
 
-def end_promotion(release: ReleaseFacts, promotion: str, *, context: str = "") -> None:
+def end_promotion(release: ReleaseFacts, promotion: str) -> None:
     """Take back the note of a promotion that is over."""
     if release.mode != "applied":
         return
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         mark_promoted(cluster, target.holder_of(ref), sealed_note(promotion, ref))
 
 
@@ -182,12 +178,11 @@ class PromotionUnderWay:
     serves: bool
 
 
-def promotion_under_way(release: ReleaseFacts, *, context: str = "") -> PromotionUnderWay | None:
+def promotion_under_way(release: ReleaseFacts) -> PromotionUnderWay | None:
     """Give the promotion that was begun with a release of that name; None where there is none.
 
     Args:
         release: Any release of that name.
-        context: Context of the kubeconfig.
 
     Raises:
         DeploymentError: The cluster does not answer, or the note has no seal of the shared key.
@@ -195,7 +190,7 @@ def promotion_under_way(release: ReleaseFacts, *, context: str = "") -> Promotio
     if release.mode != "applied":
         return None
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         record = read_record(cluster.get(target.holder_of(ref)), ref)
     if not record.promotion:
         return None
@@ -210,7 +205,6 @@ def leave_release(
     *,
     waiting: Waiting = DEFAULT_WAITING,
     force: bool = False,
-    context: str = "",
 ) -> Settlement:
     """Bring the last good release back for one on trial that was refused.
 
@@ -223,7 +217,6 @@ def leave_release(
         why: The reason.
         waiting: How long the restored one may take to serve.
         force: Take over others' fields.
-        context: Context of the kubeconfig.
 
     Raises:
         DeploymentError: The cluster or the local target does not answer, or refuses.
@@ -236,7 +229,7 @@ def leave_release(
             return Settlement(BROUGHT_BACK, f"The one before it serves again at {serves}.")
         return Settlement(TAKEN_AWAY, "It was stopped: nothing serves on this machine.")
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
-    with connect(context) as cluster:
+    with connect(release.context) as cluster:
         return _leave(cluster, ref, target, release.revision, why, waiting, force=force)
 
 

@@ -97,6 +97,7 @@ def test_without_a_cluster_a_release_is_only_rendered_and_says_so(
         "image": image,
         "bento_tag": "wine:0123456789e12345",
         "failure": "",
+        "context": "",
     }
     assert re.fullmatch("[0-9a-f]{16}", deployed.release.revision)
     assert len(list((tmp_path / "out").iterdir())) == 2

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
 from trials import KINDS, Endpoint, image_of, played_waits
 
@@ -16,6 +17,7 @@ from kfp_bento.runtime.deployments import (
     confirm_release,
     leave_release,
     moved_release,
+    release_facts,
     release_status,
     unsettled_releases,
 )
@@ -196,3 +198,25 @@ def test_what_is_not_meant_or_not_good_does_not_move(endpoint: Endpoint) -> None
     with pytest.raises(DeploymentError, match="has image") as refused:
         moved(image_of("2"))
     assert "kfp-bento release status wine -n default" in refused.value.hint
+
+
+def test_a_release_is_settled_on_the_cluster_that_it_was_found_on(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert endpoint.api is not None
+    endpoint.good("1")
+    endpoint.trial("2")
+    with serve_api(ApiServer(kinds=KINDS)) as elsewhere:
+        config = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+        config["clusters"].append({"name": "other", "cluster": {"server": elsewhere.url}})
+        config["contexts"].append({"name": "other", "context": {"cluster": "other", "user": "me"}})
+        # Meanwhile somebody has chosen another cluster as the current one.
+        config["current-context"] = "other"
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        found = release_facts("wine", **PLACE, context="stub")
+        assert ReleaseFacts.from_dict(found.to_dict()) == found
+        assert left(found).outcome == BROUGHT_BACK
+        assert endpoint.serves == "1"
+        again = release_facts("wine", **PLACE, context="stub")
+        assert confirm_release(again).outcome == CONFIRMED
+        assert elsewhere.patches == []

@@ -29,6 +29,8 @@ class ReleaseFacts:
         image: Image reference by digest; empty for a stored model.
         bento_tag: `name:version` of the bento; empty where there is none.
         failure: Why it does not serve, in a sentence; empty where it does or nobody waited.
+        context: Context of the kubeconfig that leads to its cluster; empty for the current one,
+            and in pods.
     """
 
     target: str
@@ -40,6 +42,7 @@ class ReleaseFacts:
     image: str = ""
     bento_tag: str = ""
     failure: str = ""
+    context: str = ""
 
     @property
     def title(self) -> str:

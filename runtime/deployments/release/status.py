@@ -156,6 +156,7 @@ def release_facts(
         url=found.url,
         image=found.image,
         bento_tag=found.bento,
+        context=context,
     )
 
 
