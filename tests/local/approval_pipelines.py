@@ -1,5 +1,7 @@
 """The end of serve_model with stand-ins for the steps before it, for the local runner."""
 
+from types import SimpleNamespace
+
 from kfp import dsl
 
 from kfp_bento.components import pull_model
@@ -38,14 +40,13 @@ def promoting(model: str, tracking_uri: str, alias: str, marker: str, approval_s
     with dsl.ExitHandler(note_the_end(marker=marker)):
         pulled = pull_model(model_uris=[model], tracking_uri=tracking_uri)
         checked = check_nothing(models=pulled.outputs["models"])
-        promoted_when_approved(
+        given = SimpleNamespace(
             approval_seconds=approval_seconds,
-            models=pulled.outputs["models"],
-            reports=checked.outputs["reports"],
-            alias=alias,
-            required=["smoke"],
-            tracking_uri=tracking_uri,
-            wait_seconds=60,
+            promote_alias=alias,
+            promote_required=["smoke"],
+            mlflow_tracking_uri=tracking_uri,
+            deploy_wait_seconds=60,
             mlflow_secret="mlflow",
             record_secret="records",
         )
+        promoted_when_approved(given, pulled.outputs["models"], checked.outputs["reports"])
