@@ -16,7 +16,7 @@ from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.descendants import descendants, kill_left
 from kfp_bento.runtime.local.private import private_directory
-from kfp_bento.runtime.local.processes import log_size, wait_until_answers
+from kfp_bento.runtime.local.processes import LIVE, log_size, wait_until_answers
 from kfp_bento.runtime.programs import COMPUTING, clean_environment, confined, start_program
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class BentoProcess:
             LocalRunError: It does not become ready, or another program has its port.
         """
         wait_until_answers(
-            f"{self.how.url}/livez",
+            f"{self.how.url}{LIVE}",
             self.process,
             self.log,
             seconds=seconds,

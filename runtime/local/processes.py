@@ -75,6 +75,17 @@ def _status(url: str, headers: Mapping[str, str] | None) -> int:
     return ask("GET", url, seconds=2.0, largest=1 << 20, headers=headers).status
 
 
+LIVE = "/livez"
+"""BentoML's path that says whether a service is alive."""
+
+
+def is_alive(url: str) -> bool:
+    """Say whether the service at a URL answers that it is alive."""
+    with contextlib.suppress(NoConnectionError, NoAnswerError):
+        return _status(f"{url}{LIVE}", None) < 400
+    return False
+
+
 def wait_until_answers(
     url: str,
     process: subprocess.Popen[bytes],

@@ -23,6 +23,7 @@ from kfp_bento.runtime.local.bento_process import (
 )
 from kfp_bento.runtime.local.engines import Engine, usable_engine
 from kfp_bento.runtime.local.processes import (
+    LIVE,
     free_port,
     last_lines,
     log_size,
@@ -237,7 +238,7 @@ class Services:
         """Wait until the service answers on a port, and give its URL."""
         url = f"http://127.0.0.1:{port}"
         wait_until_answers(
-            f"{url}/livez",
+            f"{url}{LIVE}",
             process,
             log,
             seconds=START_SECONDS,

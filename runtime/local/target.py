@@ -18,7 +18,13 @@ from pathlib import Path
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
 from kfp_bento.runtime.local.endpoint import RELEASES, SETTLEMENTS, serve_endpoint
 from kfp_bento.runtime.local.private import private_directory
-from kfp_bento.runtime.local.request import check_request, parse_request, parse_settlement
+from kfp_bento.runtime.local.processes import is_alive
+from kfp_bento.runtime.local.request import (
+    CheckedRelease,
+    check_request,
+    parse_request,
+    parse_settlement,
+)
 from kfp_bento.runtime.local.services import Service, Services, chosen_network
 
 ADDRESS_VARIABLE = "KFP_BENTO_LOCAL_TARGET"
@@ -34,8 +40,8 @@ class LocalTarget:
         directory: Scratch space for what is served.
         run: The directory of the run whose bentos may be served.
         address: What deploy_bento posts to, `unix:PATH`.
-        services: The services started so far; at most two still run: the one that was confirmed,
-            and the one on trial.
+        services: What serves each release that was asked for, newest last; at most two still run:
+            the one that was confirmed, and the one on trial.
         network: `host`, or `none` for services that must not reach any.
         cache: Where environments of processes are kept; see `Services`.
     """
@@ -62,6 +68,8 @@ class LocalTarget:
     def release(self, body: bytes) -> dict[str, str]:
         """Start a release on trial and give its URL and runtime; another on trial ends for it.
 
+        What already serves is left as it is, as an unchanged release is in a cluster.
+
         Raises:
             InvalidInput: The request is none, or names what this run did not make.
             KfpBentoError: The release cannot be started; the one before goes on.
@@ -74,9 +82,12 @@ class LocalTarget:
                 self._starter = self._engines.enter_context(
                     Services.at(self.directory, self._closing, self.network, self.cache)
                 )
-            service = starting.enter_context(self._starter.serve(checked))
-            _end(self._trial)
-            self._trial = _Serving(service, starting.pop_all())
+            if self._trial is None and self._good is not None and self._good.is_still(checked):
+                service = self._good.service
+            else:
+                service = starting.enter_context(self._starter.serve(checked))
+                _end(self._trial)
+                self._trial = _Serving(service, starting.pop_all(), checked)
             self.services.append(service)
         return {"url": service.url, "runtime": service.runtime}
 
@@ -122,6 +133,12 @@ class _Serving:
 
     service: Service
     running: contextlib.ExitStack
+    release: CheckedRelease
+
+    def is_still(self, asked: CheckedRelease) -> bool:
+        """Say whether it is this release, and alive."""
+        same = self.release.image, self.release.bento.digest
+        return same == (asked.image, asked.bento.digest) and is_alive(self.service.url)
 
 
 def _end(serving: _Serving | None) -> None:

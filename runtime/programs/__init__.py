@@ -14,6 +14,7 @@ from kfp_bento.runtime.programs.confinement import (
     code_variables,
     confined,
     confinement_hint,
+    keeps_from_network,
     memory_for_code,
 )
 from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
@@ -39,6 +40,7 @@ __all__ = [
     "confinement_hint",
     "find_uv",
     "interrupt_group",
+    "keeps_from_network",
     "memory_for_code",
     "names_secret",
     "run_program",

@@ -90,6 +90,12 @@ def confined(
     return [*_started(way, os.pathsep.join(sorted(set(hidden)))), *argv]
 
 
+def keeps_from_network() -> bool:
+    """Say whether other people's code runs without network here."""
+    wish = os.environ.get(CONFINEMENT_VARIABLE, "")
+    return wish != "off" and _way(network=False) in _WITHOUT_NETWORK
+
+
 def code_variables() -> list[str]:
     """Give the names of the variables that other people's code gets besides `BASIC`."""
     more = os.environ.get(VARIABLES_VARIABLE, "").replace(",", " ").split()

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,13 +16,13 @@ from kfp_bento.runtime.errors import BentoError, KfpBentoError
 from kfp_bento.runtime.files import put_in_place, read_small_file, scratch_beside, scratch_inside
 from kfp_bento.runtime.programs import run_uv
 from kfp_bento.runtime.proof.bytecode import lend_bytecode
+from kfp_bento.runtime.proof.kept import own_folder
 
 if TYPE_CHECKING:
     import threading
 
     from kfp_bento.runtime.bentos import Bento
 
-CACHE_VARIABLE = "KFP_BENTO_CACHE"
 INSTALL_SECONDS = 1800.0
 FIND_SECONDS = 60.0
 MOST_KEPT = 8
@@ -79,28 +78,6 @@ def find_python(minor: str, *, error: type[KfpBentoError] = BentoError) -> str:
     return done.output.strip()
 
 
-def environments(cache: Path | None = None) -> Path | None:
-    """Give the folder where environments are kept, ours alone; None where there can be none.
-
-    Args:
-        cache: What it lies in; by default `KFP_BENTO_CACHE`, else the user's own cache.
-    """
-    home = os.environ.get("HOME", "")
-    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
-    named = str(cache or os.environ.get(CACHE_VARIABLE, ""))
-    place = named or (usual and f"{usual}/kfp-bento")
-    if not place or (not Path(place).is_absolute() and not named):
-        return None
-    folder = Path(place).absolute() / "environments"
-    with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-        if ours and not found.st_mode & 0o077 and os.access(folder, os.W_OK):
-            return folder
-    return None
-
-
 @contextlib.contextmanager
 def locked_environment(
     bento: Bento,
@@ -118,7 +95,7 @@ def locked_environment(
     Args:
         bento: The bento.
         indexes: Options for package indexes that the lock itself does not name.
-        cache: Where it is kept, see `environments`; where nothing can be kept it is gone after the
+        cache: Where it is kept, see `own_folder`; where nothing can be kept it is gone after the
             block.
         error: What to raise.
         cancelled: Ends the making early when set.
@@ -128,7 +105,7 @@ def locked_environment(
     """
     lock = read_lock(bento)
     interpreter = find_python(bento.python_version, error=error)
-    kept = environments(cache)
+    kept = own_folder("environments", cache)
     with contextlib.ExitStack() as stack:
         if kept is None:
             scratch = scratch_inside(Path(tempfile.gettempdir()), "kfp-bento-environment-")

@@ -201,12 +201,13 @@ class Golden:
         return save_record(self.to_dict(), PURPOSE, path, CheckError)
 
     @classmethod
-    def load(cls, path: Path, *, record: str = "") -> Golden:
+    def load(cls, path: Path, *, record: str = "", claims: bool = True) -> Golden:
         """Read a file that `save` wrote.
 
         Args:
             path: The file.
             record: `sha256:…` of it, as the step that wrote it says; "" takes any.
+            claims: Whether a file is taken that neither a step nor our own seal vouches for.
 
         Raises:
             CheckError: There is no such file, it holds no golden answers, or not those that the
@@ -222,6 +223,7 @@ class Golden:
             "changed them.",
             error=CheckError,
             hint=_AGAIN,
+            claims=claims,
         )
         return cls.from_dict(facts)
 

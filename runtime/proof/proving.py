@@ -15,7 +15,7 @@ from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import scratch_inside
 from kfp_bento.runtime.http import HttpAnswer
 from kfp_bento.runtime.programs import cleaned
-from kfp_bento.runtime.proof.comparing import KIND, answer_differences, in_words, row_difference
+from kfp_bento.runtime.proof.comparing import KIND, answer_differences, in_words
 from kfp_bento.runtime.proof.content import JSON, Content
 from kfp_bento.runtime.proof.differences import Difference, Tolerance
 from kfp_bento.runtime.proof.environment import find_python, locked_environment, read_lock
@@ -23,7 +23,6 @@ from kfp_bento.runtime.proof.expected import Prediction, predictions
 from kfp_bento.runtime.proof.flavors import missing_flavor
 from kfp_bento.runtime.proof.golden import (
     DEPENDENT,
-    INDEPENDENT,
     MODEL,
     OFF,
     ON,
@@ -35,7 +34,9 @@ from kfp_bento.runtime.proof.golden import (
     GoldenRequest,
     with_answer,
 )
+from kfp_bento.runtime.proof.kept import keep, kept_at, load_kept
 from kfp_bento.runtime.proof.requests import GIVEN, SYNTHETIC, requests_for
+from kfp_bento.runtime.proof.rows import row_independence
 from kfp_bento.runtime.proof.served import Served, started
 from kfp_bento.runtime.requirements import allowed_sources
 
@@ -65,7 +66,8 @@ def prove_bento(
 ) -> Golden:
     """Start a bento in its locked environment, ask it, and ask its models the same by MLflow.
 
-    Both run confined, as other people's code does: no network, no credentials.
+    Both run confined, as other people's code does: no network, no credentials. What was proven
+    before on this machine, byte for byte and with the same requests, is not asked again.
 
     Args:
         bento: The bento.
@@ -88,10 +90,28 @@ def prove_bento(
     tolerance = _tolerance(relative_tolerance, absolute_tolerance)
     # What can be known at once is known before anything is installed.
     asked = requests_for(bento, models, requests)
-    find_python(bento.python_version)
+    interpreter = find_python(bento.python_version)
     if missing := missing_flavor(models, read_lock(bento)):
         raise BentoError(missing[0], hint=missing[1])
     indexes = bento_indexes(models, allowed_sources(allow_sources))
+    known = kept_at(bento, golden_models(models), asked, tolerance, interpreter)
+    if (found := load_kept(known)) is not None:
+        tell("proven before on this machine")
+        return found
+    golden = _asked_anew(bento, models, asked, indexes, tolerance, tell)
+    keep(golden, known)
+    return golden
+
+
+def _asked_anew(
+    bento: Bento,
+    models: Sequence[ModelVersion],
+    asked: Sequence[GoldenRequest],
+    indexes: Sequence[str],
+    tolerance: Tolerance,
+    tell: Callable[[str], None],
+) -> Golden:
+    """Give the golden answers of a bento that is started for them."""
     tell("installing the bento's environment")
     with ExitStack() as stack:
         environment = stack.enter_context(locked_environment(bento, indexes=indexes))
@@ -200,37 +220,6 @@ def golden_models(models: Sequence[ModelVersion]) -> tuple[GoldenModel, ...]:
 
 def _tags(models: Sequence[ModelVersion]) -> list[str]:
     return [*model_paths(models)] if models else []
-
-
-def row_independence(requests: Sequence[GoldenRequest], tolerance: Tolerance) -> tuple[str, str]:
-    """Say whether rows that were asked one by one and together have the same right answers.
-
-    Returns:
-        "independent", "dependent" or "unknown", and why, in one sentence.
-    """
-    wholes = [one for one in requests if one.row is None and (one.rows or 0) > 1 and one.answer]
-    checked = 0
-    for whole in wholes:
-        singles = {
-            one.row: one.answer.content.value
-            for one in requests
-            if one.row is not None and one.model == whole.model and one.answer is not None
-        }
-        assert whole.answer is not None  # noqa: S101 - chosen so above
-        try:
-            found = row_difference(whole.answer.content.value, singles, tolerance)
-        except LookupError:
-            return DEPENDENT, f"The answer to {whole.label} has not one value per row."
-        if found:
-            row, difference = found
-            return DEPENDENT, (
-                f"Row {row} of {whole.source} is answered otherwise by itself than among the "
-                f"others: {difference.reason}."
-            )
-        checked += len(singles)
-    if not checked:
-        return UNKNOWN, "No request has more than one row that could be asked by itself."
-    return INDEPENDENT, f"{checked} rows have the same answers one by one and together."
 
 
 def _tolerance(relative: float, absolute: float) -> Tolerance:

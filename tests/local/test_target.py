@@ -28,7 +28,7 @@ from small_releases import (
     write_small_layout,
 )
 
-from kfp_bento.runtime.deployments.local_target import start_locally
+from kfp_bento.runtime.deployments.local_target import settle_locally, start_locally
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput, LocalRunError
 from kfp_bento.runtime.local import local_target
 from kfp_bento.runtime.local.target import LocalTarget
@@ -313,6 +313,35 @@ def test_what_runs_goes_on_until_another_one_serves(
     assert asked(run / "steps" / "newer") == 200
     assert answers(target.services[-1].url)
     assert not answers(first)
+
+
+def test_what_serves_already_is_left_as_it_is(
+    target: LocalTarget, run: Path, bento: Path, tmp_path: Path
+) -> None:
+    def deployed(given: Path) -> str:
+        assert said_to(target.address, spoken(body_of(given)))[0] == 200
+        return target.services[-1].url
+
+    first = deployed(bento)
+    settle_locally(target.address, first, confirm=True)
+    assert deployed(bento) == first
+    settle_locally(target.address, first, confirm=False)  # nothing was on trial
+    assert answers(first)
+    newer = deployed(write_small_bento(run / "steps/newer", tmp_path / "newer", version="v2"))
+    assert newer != first
+    again = deployed(bento)
+    assert again != newer
+    assert (answers(newer), answers(again)) == (False, True)
+
+
+def test_what_has_ended_is_started_again(target: LocalTarget, bento: Path) -> None:
+    first = start_locally(target.address, [], image=IMAGE, image_location="", bento_directory=bento)
+    settle_locally(target.address, first, confirm=True)
+    assert target._good is not None
+    target._good.running.close()
+    assert not answers(first)
+    again = start_locally(target.address, [], image=IMAGE, image_location="", bento_directory=bento)
+    assert answers(again)
 
 
 def test_a_source_distribution_in_a_lock_runs_no_code(

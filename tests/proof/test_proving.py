@@ -20,7 +20,7 @@ from kfp_bento.runtime.programs import confinement
 from kfp_bento.runtime.proof import Content, Golden, GoldenRequest, golden_answers
 from kfp_bento.runtime.proof.differences import Tolerance
 from kfp_bento.runtime.proof.golden import MODEL, with_answer
-from kfp_bento.runtime.proof.proving import row_independence
+from kfp_bento.runtime.proof.rows import row_independence
 
 MEAN = TWICE.replace('inputs["a"] * 2', 'inputs["a"] - inputs["a"].mean()')
 ELSEWHERE = TWICE.replace("* 2)", "* (2 if 'bentoml' in __import__('sys').modules else 3))")
