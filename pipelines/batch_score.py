@@ -24,11 +24,11 @@ def batch_score_with(*, parallelism: int, name: str):
         input_uri: str,
         output_uri: str,
         bento_sha256: str = "",
-        api: str = "",
-        inputs: list = [],  # noqa: B006 - KFP wants the defaults in the signature
-        keep: list = ["*"],  # noqa: B006
         input_format: str = "",
         output_format: str = "",
+        inputs: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+        keep: list = ["*"],  # noqa: B006
+        api: str = "",
         on_error: str = "fail",
         batch_rows: int = 0,
         params: dict = {},  # noqa: B006
@@ -44,13 +44,13 @@ def batch_score_with(*, parallelism: int, name: str):
             input_uri: A CSV, Parquet or JSONL file, or a folder of them.
             output_uri: A folder for the parts, their records and manifest.json.
             bento_sha256: What the archive's SHA-256 has to be; empty takes what was recorded.
-            api: The API that answers: its name, its path, or one of several models; empty where
-                there is one only.
+            input_format: csv, parquet or jsonl; empty takes what the names of the files say.
+            output_format: csv, parquet or jsonl; empty takes that of the input.
             inputs: Columns that the model gets, in its order, where its signature names none;
                 empty gives it all.
             keep: Columns of the input that stand before the predictions; ["*"] keeps all.
-            input_format: csv, parquet or jsonl; empty takes what the names of the files say.
-            output_format: csv, parquet or jsonl; empty takes that of the input.
+            api: The API that answers: its name, its path, or one of several models; empty where
+                there is one only.
             on_error: fail ends the run at a row that the model refuses; row gives that row an
                 error.
             batch_rows: Rows of one request; 0 takes what suits the number of columns.

@@ -3,7 +3,7 @@
 from kfp_bento.components import deploy_bento, shift_requests
 from kfp_bento.pipelines.credentials import with_record_key, with_service_token
 from kfp_bento.pipelines.serve_model import serve_model, serve_steps
-from kfp_bento.pipelines.signatures import pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import in_order, pipeline_named, with_signature
 
 STEPS = {"canary_steps": "steps", "canary_soak_seconds": "soak_seconds", "canary_gates": "gates"}
 
@@ -21,7 +21,7 @@ def canary_with(deploy, *, name: str):
     """
     served = dict(serve_model.component_spec.inputs)
     shifted = shift_requests.component_spec.inputs
-    inputs = {**served, **{key: shifted[inner] for key, inner in STEPS.items()}}
+    inputs = in_order({**served, **{key: shifted[inner] for key, inner in STEPS.items()}})
 
     def pipeline(*values):
         given = dict(zip(inputs, values, strict=True))

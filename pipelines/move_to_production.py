@@ -20,24 +20,24 @@ from kfp_bento.pipelines.steps import (
 def move_to_production(
     model_uris: list,
     golden_uri: str,
+    source_namespace: str,
     deploy_name: str,
     deploy_image: str,
-    source_namespace: str,
     deploy_namespace: str,
     promote_alias: str,
+    tracking_uri: str = "",
     deploy_target: str = "bento-deployment",
     deploy_changes: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
     deploy_wait_seconds: int = 600,
     deploy_roll_back_on_failure: bool = True,
-    mlflow_tracking_uri: str = "",
-    mlflow_secret: str = "kfp-bento-mlflow",
-    record_secret: str = "kfp-bento-records",
-    storage_secret: str = "kfp-bento-storage",
-    service_token_secret: str = "kfp-bento-service",
-    check_timeout_seconds: int = 300,
+    check_ready_seconds: int = 300,
     check_gates: dict = {},  # noqa: B006
-    promote_required: list = ["smoke", "replay"],  # noqa: B006
+    required_checks: list = ["smoke", "replay"],  # noqa: B006
     approval_seconds: int = 0,
+    mlflow_secret: str = "kfp-bento-mlflow",
+    storage_secret: str = "kfp-bento-storage",
+    record_secret: str = "kfp-bento-records",
+    service_token_secret: str = "kfp-bento-service",
 ):
     """Deploy the good release of one namespace to another, check it there, move the alias.
 
@@ -46,30 +46,30 @@ def move_to_production(
             models:/credit@staging.
         golden_uri: Address of the golden answers of its bento, as Kubeflow keeps that output of
             build_bento.
+        source_namespace: Where it was found good, for example staging.
         deploy_name: Name of the release, in both namespaces.
         deploy_image: The image that was checked, by digest.
-        source_namespace: Where it was found good, for example staging.
         deploy_namespace: Where it goes, for example production.
         promote_alias: Registry alias that moves after the checks there, for example prod.
+        tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
         deploy_target: bento-deployment, bento-request, inference-service or workload.
         deploy_changes: Options of the target that are others there, by name.
         deploy_wait_seconds: How long the release may take to serve.
         deploy_roll_back_on_failure: Restore the last good release there when the new one does not
             serve.
-        mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
-        mlflow_secret: Secret with MLflow credentials; may be absent.
-        record_secret: Secret whose `key` seals the records that steps read of each other; may be
-            absent.
-        storage_secret: Secret with the credentials of object storage, for gates; may be absent.
-        service_token_secret: Secret whose `token` the checks send to a service that asks for one;
-            may be absent.
-        check_timeout_seconds: How long to wait for readiness.
+        check_ready_seconds: How long to wait for readiness.
         check_gates: Further checks of the release by name, each with its options; see
             check_release.
-        promote_required: Checks without which the release is not kept: smoke, replay, or the name
+        required_checks: Checks without which the release is not kept: smoke, replay, or the name
             of a gate.
         approval_seconds: How long to wait, after the checks, for a person who approves the release
             with kfp-bento approve; 0 asks nobody.
+        mlflow_secret: Secret with MLflow credentials; may be absent.
+        storage_secret: Secret with the credentials of object storage, for gates; may be absent.
+        record_secret: Secret whose `key` seals the records that steps read of each other; may be
+            absent.
+        service_token_secret: Secret whose `token` the checks send to a service that asks for one;
+            may be absent.
     """
     # It was scanned before it was built, and it is on a cluster that it moves.
     given = SimpleNamespace(**locals(), scan_policy="off", scan_allow=[], deploy_mode="apply")

@@ -11,7 +11,7 @@ from kfp_bento.pipelines.credentials import (
     with_storage_credentials,
 )
 from kfp_bento.pipelines.serve_model import serve_model, serving_steps
-from kfp_bento.pipelines.signatures import pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import in_order, pipeline_named, with_signature
 from kfp_bento.pipelines.steps import (
     settled_at_the_end,
 )
@@ -22,7 +22,7 @@ DRIFT = {
     "drift_model_uri": "model_uri",
     "drift_columns": "columns",
     "drift_psi": "psi",
-    "drift_share": "drifted_share",
+    "drift_share": "share",
 }
 
 
@@ -46,7 +46,7 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
     train_inputs = dict(train.component_spec.inputs or {})
     serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
     looked_at = {key: detect_drift.component_spec.inputs[inner] for key, inner in DRIFT.items()}
-    inputs = {**serve_inputs, **train_inputs, **looked_at}
+    inputs = in_order({**serve_inputs, **train_inputs, **looked_at})
 
     def pipeline(*values):
         given = dict(zip(inputs, values, strict=True))
@@ -54,7 +54,7 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
         with settled_at_the_end(served):
             drift = detect_drift(
                 **{inner: given[key] for key, inner in DRIFT.items()},
-                tracking_uri=served.mlflow_tracking_uri,
+                tracking_uri=served.tracking_uri,
             )
             drift.set_caching_options(False)  # what is at an address may have become other data
             with_mlflow_credentials(drift, served.mlflow_secret)

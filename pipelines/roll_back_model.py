@@ -10,15 +10,15 @@ from kfp_bento.pipelines.steps import RUN
 def roll_back_model(
     deploy_name: str,
     promote_alias: str,
+    tracking_uri: str = "",
     deploy_target: str = "bento-deployment",
     deploy_namespace: str = "default",
+    deploy_wait_seconds: int = 600,
     why: str = "",
     to_revision: str = "",
     leaving_image: str = "",
-    mlflow_tracking_uri: str = "",
     mlflow_secret: str = "kfp-bento-mlflow",
     record_secret: str = "kfp-bento-records",
-    deploy_wait_seconds: int = 600,
 ):
     """Bring the last good release back, and point the alias to the versions that it serves.
 
@@ -28,27 +28,27 @@ def roll_back_model(
     Args:
         deploy_name: Name of the release.
         promote_alias: Registry alias of its models; empty brings the endpoint back alone.
+        tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
         deploy_target: bento-deployment (Yatai), bento-request (Yatai's builder), inference-service
             (KServe) or workload (a plain Deployment).
         deploy_namespace: Namespace of the release.
+        deploy_wait_seconds: How long the restored release may take to serve.
         why: The reason, for the history in the registry.
         to_revision: A good revision that is on record; chosen as above when empty.
         leaving_image: The image to leave, by digest; where another one is applied by now, nothing
             changes.
-        mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
         mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
             tracking_uri that they are for; may be absent.
         record_secret: Secret whose `key` (32 characters or more) seals the records that steps read
             of each other; may be absent.
-        deploy_wait_seconds: How long the restored release may take to serve.
     """
     back = roll_back(
         name=deploy_name,
         target=deploy_target,
         namespace=deploy_namespace,
         alias=promote_alias,
-        tracking_uri=mlflow_tracking_uri,
-        image=leaving_image,
+        tracking_uri=tracking_uri,
+        leaving_image=leaving_image,
         to_revision=to_revision,
         wait_seconds=deploy_wait_seconds,
         run=RUN,

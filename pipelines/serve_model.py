@@ -42,8 +42,7 @@ def serve_steps(deploy):
         model_uris: list,
         image_destination: str,
         promote_alias: str,
-        mlflow_tracking_uri: str = "",
-        mlflow_secret: str = "kfp-bento-mlflow",
+        tracking_uri: str = "",
         scan_policy: str = "warn",
         scan_allow: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         bento_name: str = "",
@@ -53,15 +52,12 @@ def serve_steps(deploy):
         bento_verify: bool = True,
         bento_requests: list = [],  # noqa: B006
         bento_options: dict = {},  # noqa: B006
-        allow_sources: list = [],  # noqa: B006
+        bento_allow_sources: list = [],  # noqa: B006
+        bento_relative_tolerance: float = 1e-6,
+        bento_absolute_tolerance: float = 1e-9,
         image_base: str = "",
         image_platform: str = "",
         image_cache_repository: str = "",
-        image_secret: str = "kfp-bento-registry",
-        index_secret: str = "kfp-bento-index",
-        storage_secret: str = "kfp-bento-storage",
-        record_secret: str = "kfp-bento-records",
-        service_token_secret: str = "kfp-bento-service",
         deploy_target: str = "bento-deployment",
         deploy_mode: str = "auto",
         deploy_name: str = "",
@@ -73,12 +69,16 @@ def serve_steps(deploy):
         deploy_options: dict = {},  # noqa: B006
         deploy_wait_seconds: int = 600,
         deploy_roll_back_on_failure: bool = True,
-        check_relative_tolerance: float = 1e-6,
-        check_absolute_tolerance: float = 1e-9,
-        check_timeout_seconds: int = 300,
+        check_ready_seconds: int = 300,
         check_gates: dict = {},  # noqa: B006
-        promote_required: list = ["smoke", "replay"],  # noqa: B006
+        required_checks: list = ["smoke", "replay"],  # noqa: B006
         approval_seconds: int = 0,
+        mlflow_secret: str = "kfp-bento-mlflow",
+        storage_secret: str = "kfp-bento-storage",
+        index_secret: str = "kfp-bento-index",
+        image_secret: str = "kfp-bento-registry",
+        record_secret: str = "kfp-bento-records",
+        service_token_secret: str = "kfp-bento-service",
     ):
         """Pull models, build bento and image, deploy, check what is served, move the alias.
 
@@ -88,9 +88,7 @@ def serve_steps(deploy):
             image_destination: registry/repository[:tag] that the image is pushed to.
             promote_alias: Registry alias that moves to the versions after their checks passed,
                 on all models or on none.
-            mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
-            mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
-                tracking_uri that they are for; may be absent.
+            tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             scan_policy: What comes of a model that runs code when it is loaded: off does not look,
                 warn reports it, enforce refuses it before anything is built.
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
@@ -105,25 +103,16 @@ def serve_steps(deploy):
             bento_requests: What it is asked instead of the model's input example, see build_bento.
             bento_options: All other wishes of the build, by name: system_packages, envs, labels and
                 more, see build_bento.
-            allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
+            bento_allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
                 and versions only.
+            bento_relative_tolerance: Allowed relative difference between served and expected.
+            bento_absolute_tolerance: Allowed absolute difference between served and expected.
             image_base: Base image; empty takes python:<minor>-slim.
             image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
             image_cache_repository: Repository of the same registry through which images share
                 layers.
-            image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be
-                absent.
-            index_secret: Secret with the package index to lock and install from: default_index or
-                index, and username and password of one that is written private=https://...; may be
-                absent.
-            storage_secret: Secret with the credentials of object storage, for a service or requests
-                at s3:// or minio:// addresses; may be absent.
-            record_secret: Secret whose `key` (32 characters or more) seals the records that steps
-                read of each other, such as layers in the registry; may be absent.
-            service_token_secret: Secret whose `token` the checks send to a service that asks for
-                one; may be absent.
             deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a
                 plain Deployment).
             deploy_mode: auto, apply, render or local.
@@ -137,15 +126,26 @@ def serve_steps(deploy):
             deploy_wait_seconds: How long the release may take to serve; 0 does not wait.
             deploy_roll_back_on_failure: Restore the last good release when the new one does not
                 serve.
-            check_relative_tolerance: Allowed relative difference between served and expected.
-            check_absolute_tolerance: Allowed absolute difference between served and expected.
-            check_timeout_seconds: How long to wait for readiness.
+            check_ready_seconds: How long to wait for readiness.
             check_gates: Further checks of the release by name, each with its options, for example
                 {"load": {"users": 10}}; see check_release.
-            promote_required: Checks without which the release is not kept: smoke, replay, or the
+            required_checks: Checks without which the release is not kept: smoke, replay, or the
                 name of a gate.
             approval_seconds: How long to wait, after the checks, for a person who approves the
                 release with kfp-bento approve; 0 asks nobody.
+            mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
+                tracking_uri that they are for; may be absent.
+            storage_secret: Secret with the credentials of object storage, for a service or requests
+                at s3:// or minio:// addresses; may be absent.
+            index_secret: Secret with the package index to lock and install from: default_index or
+                index, and username and password of one that is written private=https://...; may be
+                absent.
+            image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be
+                absent.
+            record_secret: Secret whose `key` (32 characters or more) seals the records that steps
+                read of each other, such as layers in the registry; may be absent.
+            service_token_secret: Secret whose `token` the checks send to a service that asks for
+                one; may be absent.
         """
         given = SimpleNamespace(**locals())
         with settled_at_the_end(given):

@@ -24,15 +24,12 @@ def serve_service(
     bento_verify: bool = True,
     bento_requests: list = [],  # noqa: B006
     bento_options: dict = {},  # noqa: B006
-    allow_sources: list = [],  # noqa: B006
+    bento_allow_sources: list = [],  # noqa: B006
+    bento_relative_tolerance: float = 1e-6,
+    bento_absolute_tolerance: float = 1e-9,
     image_base: str = "",
     image_platform: str = "",
     image_cache_repository: str = "",
-    image_secret: str = "kfp-bento-registry",
-    index_secret: str = "kfp-bento-index",
-    storage_secret: str = "kfp-bento-storage",
-    record_secret: str = "kfp-bento-records",
-    service_token_secret: str = "kfp-bento-service",
     deploy_target: str = "bento-deployment",
     deploy_mode: str = "auto",
     deploy_name: str = "",
@@ -44,11 +41,14 @@ def serve_service(
     deploy_options: dict = {},  # noqa: B006
     deploy_wait_seconds: int = 600,
     deploy_roll_back_on_failure: bool = True,
-    check_relative_tolerance: float = 1e-6,
-    check_absolute_tolerance: float = 1e-9,
-    check_timeout_seconds: int = 300,
+    check_ready_seconds: int = 300,
     check_gates: dict = {},  # noqa: B006
-    check_required: list = ["smoke", "replay"],  # noqa: B006
+    required_checks: list = ["smoke", "replay"],  # noqa: B006
+    storage_secret: str = "kfp-bento-storage",
+    index_secret: str = "kfp-bento-index",
+    image_secret: str = "kfp-bento-registry",
+    record_secret: str = "kfp-bento-records",
+    service_token_secret: str = "kfp-bento-service",
 ):
     """Build bento and image of a service of your own, deploy, check what is served.
 
@@ -64,21 +64,13 @@ def serve_service(
         bento_verify: Start the bento before it becomes an image, and keep its answers.
         bento_requests: What it is asked, see build_bento; empty only looks whether it starts.
         bento_options: All other wishes of the build, by name: system_packages, envs, labels.
-        allow_sources: Beginnings of addresses (git+https://host/path/) of the repositories whose
-            code may be run to build wheels; empty allows names and versions only.
+        bento_allow_sources: Beginnings of addresses (git+https://host/path/) of the repositories
+            whose code may be run to build wheels; empty allows names and versions only.
+        bento_relative_tolerance: Allowed relative difference between served and expected.
+        bento_absolute_tolerance: Allowed absolute difference between served and expected.
         image_base: Base image; empty takes python:<minor>-slim.
         image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
         image_cache_repository: Repository of the same registry through which images share layers.
-        image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
-        index_secret: Secret with the package index to lock and install from: default_index or
-            index, and username and password of one that is written private=https://...; may be
-            absent.
-        storage_secret: Secret with the credentials of object storage, for a service or requests at
-            s3:// or minio:// addresses; may be absent.
-        record_secret: Secret whose `key` (32 characters or more) seals the records that steps read
-            of each other, such as layers in the registry; may be absent.
-        service_token_secret: Secret whose `token` the checks send to a service that asks for one;
-            may be absent.
         deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a plain
             Deployment).
         deploy_mode: auto, apply, render or local.
@@ -91,13 +83,21 @@ def serve_service(
         deploy_options: All other options of the target, by name.
         deploy_wait_seconds: How long the release may take to serve; 0 does not wait.
         deploy_roll_back_on_failure: Restore the last good release when the new one does not serve.
-        check_relative_tolerance: Allowed relative difference between served and expected.
-        check_absolute_tolerance: Allowed absolute difference between served and expected.
-        check_timeout_seconds: How long to wait for readiness.
+        check_ready_seconds: How long to wait for readiness.
         check_gates: Further checks of the release by name, each with its options, for example
             {"load": {"users": 10}}; see check_release.
-        check_required: Checks without which the release is not kept: smoke, replay, or the
+        required_checks: Checks without which the release is not kept: smoke, replay, or the
             name of a gate.
+        storage_secret: Secret with the credentials of object storage, for a service or requests at
+            s3:// or minio:// addresses; may be absent.
+        index_secret: Secret with the package index to lock and install from: default_index or
+            index, and username and password of one that is written private=https://...; may be
+            absent.
+        image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
+        record_secret: Secret whose `key` (32 characters or more) seals the records that steps read
+            of each other, such as layers in the registry; may be absent.
+        service_token_secret: Secret whose `token` the checks send to a service that asks for one;
+            may be absent.
     """
     given = SimpleNamespace(**locals())
     with settled_at_the_end(given):

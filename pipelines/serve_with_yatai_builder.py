@@ -33,8 +33,7 @@ def serve_with_builder(deploy, *, name: str):
         model_uris: list,
         archive_uri: str,
         promote_alias: str,
-        mlflow_tracking_uri: str = "",
-        mlflow_secret: str = "kfp-bento-mlflow",
+        tracking_uri: str = "",
         scan_policy: str = "warn",
         scan_allow: list = [],  # noqa: B006 - KFP wants the defaults in the signature
         bento_name: str = "",
@@ -44,13 +43,11 @@ def serve_with_builder(deploy, *, name: str):
         bento_verify: bool = True,
         bento_requests: list = [],  # noqa: B006
         bento_options: dict = {},  # noqa: B006
-        allow_sources: list = [],  # noqa: B006
+        bento_allow_sources: list = [],  # noqa: B006
+        bento_relative_tolerance: float = 1e-6,
+        bento_absolute_tolerance: float = 1e-9,
         archive_format: str = "tar",
         image_destination: str = "",
-        index_secret: str = "kfp-bento-index",
-        storage_secret: str = "kfp-bento-storage",
-        record_secret: str = "kfp-bento-records",
-        service_token_secret: str = "kfp-bento-service",
         deploy_mode: str = "apply",
         deploy_name: str = "",
         deploy_namespace: str = "default",
@@ -60,11 +57,14 @@ def serve_with_builder(deploy, *, name: str):
         deploy_options: dict = {},  # noqa: B006
         deploy_wait_seconds: int = 1800,
         deploy_roll_back_on_failure: bool = True,
-        check_relative_tolerance: float = 1e-6,
-        check_absolute_tolerance: float = 1e-9,
-        check_timeout_seconds: int = 300,
+        check_ready_seconds: int = 300,
         check_gates: dict = {},  # noqa: B006
-        promote_required: list = ["smoke", "replay"],  # noqa: B006
+        required_checks: list = ["smoke", "replay"],  # noqa: B006
+        mlflow_secret: str = "kfp-bento-mlflow",
+        storage_secret: str = "kfp-bento-storage",
+        index_secret: str = "kfp-bento-index",
+        record_secret: str = "kfp-bento-records",
+        service_token_secret: str = "kfp-bento-service",
     ):
         """Pull models, build a bento, have Yatai build and serve it, check that, move the alias.
 
@@ -75,9 +75,7 @@ def serve_with_builder(deploy, *, name: str):
                 minio://bucket/folder/; the builder's pods must reach the same endpoint.
             promote_alias: Registry alias that moves to the versions after their checks passed,
                 on all models or on none.
-            mlflow_tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
-            mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
-                tracking_uri that they are for; may be absent.
+            tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
             scan_policy: What comes of a model that runs code when it is loaded: off does not look,
                 warn reports it, enforce refuses it before anything is built.
             scan_allow: Names of findings, exactly as the scan reports them, that do not count.
@@ -92,22 +90,15 @@ def serve_with_builder(deploy, *, name: str):
             bento_requests: What it is asked instead of the model's input example, see build_bento.
             bento_options: All other wishes of the build, by name: system_packages, envs, labels and
                 more, see build_bento.
-            allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
+            bento_allow_sources: Beginnings of addresses (https://host/path/) of the indexes and
                 wheels that the model's own requirements may name, and of repositories
                 (git+https://host/path/), whose code is run to build wheels; empty allows names
                 and versions only.
+            bento_relative_tolerance: Allowed relative difference between served and expected.
+            bento_absolute_tolerance: Allowed absolute difference between served and expected.
             archive_format: tar, tar.gz, tar.xz, tar.bz2 or bento; every builder unpacks each.
             image_destination: registry/repository[:tag] that the builder pushes to; without a tag
                 it is the bento's version, and empty takes what the builder's own settings say.
-            index_secret: Secret with the package index to lock from: default_index or index, and
-                username and password of one that is written private=https://...; may be absent.
-            storage_secret: Secret with the credentials of object storage, by which the archive is
-                written, and its URL for the builder signed; may be absent where pods have an
-                identity.
-            record_secret: Secret whose `key` (32 characters or more) seals the records that steps
-                read of each other; may be absent.
-            service_token_secret: Secret whose `token` the checks send to a service that asks for
-                one; may be absent.
             deploy_mode: apply, or render to write the YAML only.
             deploy_name: Name of the release; empty takes the bento's name.
             deploy_namespace: Namespace of the release, where the builder's pods run too.
@@ -120,13 +111,22 @@ def serve_with_builder(deploy, *, name: str):
                 wait.
             deploy_roll_back_on_failure: Restore the last good release when the new one does not
                 serve.
-            check_relative_tolerance: Allowed relative difference between served and expected.
-            check_absolute_tolerance: Allowed absolute difference between served and expected.
-            check_timeout_seconds: How long to wait for readiness.
+            check_ready_seconds: How long to wait for readiness.
             check_gates: Further checks of the release by name, each with its options, for example
                 {"load": {"users": 10}}; see check_release.
-            promote_required: Checks without which the release is not kept: smoke, replay, or the
+            required_checks: Checks without which the release is not kept: smoke, replay, or the
                 name of a gate.
+            mlflow_secret: Secret with MLflow credentials (username and password, or token) and the
+                tracking_uri that they are for; may be absent.
+            storage_secret: Secret with the credentials of object storage, by which the archive is
+                written, and its URL for the builder signed; may be absent where pods have an
+                identity.
+            index_secret: Secret with the package index to lock from: default_index or index, and
+                username and password of one that is written private=https://...; may be absent.
+            record_secret: Secret whose `key` (32 characters or more) seals the records that steps
+                read of each other; may be absent.
+            service_token_secret: Secret whose `token` the checks send to a service that asks for
+                one; may be absent.
         """
         given = SimpleNamespace(**locals(), deploy_target="bento-request")
         with settled_at_the_end(given):

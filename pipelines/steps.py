@@ -34,7 +34,7 @@ def scanned_models(given) -> tuple:
     Returns:
         The models, and the verdict on them.
     """
-    pulled = pull_model(model_uris=given.model_uris, tracking_uri=given.mlflow_tracking_uri)
+    pulled = pull_model(model_uris=given.model_uris, tracking_uri=given.tracking_uri)
     pulled.set_caching_options(False)  # an alias must be looked up anew in every run
     with_mlflow_credentials(pulled, given.mlflow_secret)
     with_record_key(pulled, given.record_secret)
@@ -51,13 +51,13 @@ def built_bento(given, **models) -> dsl.PipelineTask:
         **models,
         bento_name=given.bento_name,
         service=given.bento_service,
-        allow_sources=given.allow_sources,
+        allow_sources=given.bento_allow_sources,
         python_version=given.bento_python_version,
-        extra_requirements=given.bento_requirements,
+        requirements=given.bento_requirements,
         verify=given.bento_verify,
         requests=given.bento_requests,
-        relative_tolerance=given.check_relative_tolerance,
-        absolute_tolerance=given.check_absolute_tolerance,
+        relative_tolerance=given.bento_relative_tolerance,
+        absolute_tolerance=given.bento_absolute_tolerance,
         options=given.bento_options,
     )
     with_record_key(bento, given.record_secret)
@@ -91,7 +91,7 @@ def settled_at_the_end(given) -> dsl.ExitHandler:
         target=given.deploy_target,
         namespace=given.deploy_namespace,
         mode=given.deploy_mode,
-        tracking_uri=getattr(given, "mlflow_tracking_uri", ""),
+        tracking_uri=getattr(given, "tracking_uri", ""),
     )
     settled.set_caching_options(False)
     if hasattr(given, "mlflow_secret"):
@@ -132,7 +132,7 @@ def checked_release(given, release, golden):
         release=release.outputs["release"],
         golden=golden,
         gates=given.check_gates,
-        ready_seconds=given.check_timeout_seconds,
+        ready_seconds=given.check_ready_seconds,
         wait_seconds=given.deploy_wait_seconds,
     )
     checked.set_caching_options(False)
@@ -146,7 +146,9 @@ def checked_release(given, release, golden):
 def confirmed_release(given, reports) -> None:
     """Keep a release as the good one, if all checks passed."""
     confirmed = confirm_release(
-        reports=reports, required=given.check_required, wait_seconds=given.deploy_wait_seconds
+        reports=reports,
+        required_checks=given.required_checks,
+        wait_seconds=given.deploy_wait_seconds,
     )
     confirmed.set_caching_options(False)
     with_record_key(confirmed, given.record_secret)
@@ -166,7 +168,7 @@ def promoted_when_approved(given, models, reports) -> None:
             reports=reports,
             alias=given.promote_alias,
             seconds=given.approval_seconds,
-            tracking_uri=given.mlflow_tracking_uri,
+            tracking_uri=given.tracking_uri,
         )
         approved.set_caching_options(False)
         with_mlflow_credentials(approved, given.mlflow_secret)
@@ -180,8 +182,8 @@ def promoted_models(given, models, reports, **approval) -> None:
         models=models,
         reports=reports,
         alias=given.promote_alias,
-        required=given.promote_required,
-        tracking_uri=given.mlflow_tracking_uri,
+        required_checks=given.required_checks,
+        tracking_uri=given.tracking_uri,
         run=RUN,
         wait_seconds=given.deploy_wait_seconds,
         **approval,

@@ -2,7 +2,7 @@
 
 from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_storage_credentials
 from kfp_bento.pipelines.serve_model import serve_model
-from kfp_bento.pipelines.signatures import PYTHON_TYPES, pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import PYTHON_TYPES, in_order, pipeline_named, with_signature
 
 MODEL_URIS = "model_uris"
 DATA = "data"
@@ -31,7 +31,7 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     uri, kind = model_uri_output(train)
     train_inputs = dict(train.component_spec.inputs or {})
     serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
-    inputs = {**serve_inputs, **train_inputs}
+    inputs = in_order({**serve_inputs, **train_inputs})
 
     def pipeline(*values):
         given = dict(zip(inputs, values, strict=True))

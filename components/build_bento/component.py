@@ -18,7 +18,7 @@ def build_bento(
     service_artifact: dsl.Input[dsl.Artifact] = None,
     bento_name: str = "",
     service: str = "",
-    extra_requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
+    requirements: list = [],  # noqa: B006 - KFP wants the default in the signature
     allow_sources: list = [],  # noqa: B006
     python_version: str = "",
     verify: bool = True,
@@ -47,7 +47,7 @@ def build_bento(
             file://) of a .py file or an archive, a path in the step's pod, or
             git+https://host/repository@COMMIT; #subdirectory=... says where in it, #sha256=... what
             a file must be. Empty generates one.
-        extra_requirements: Requirements to lock besides the model's own, one per item.
+        requirements: Requirements to lock besides the model's own, one per item.
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the model's own requirements may name, and of repositories (git+https://host/path/),
             whose code is run to build wheels; empty allows names and versions only.
@@ -79,7 +79,7 @@ def build_bento(
         Path(bento.path),
         name=bento_name,
         service=bentos.given_service(service, service_artifact),
-        requirements=extra_requirements,
+        requirements=requirements,
         allow_sources=allow_sources,
         python_version=python_version,
         options=options,

@@ -14,7 +14,7 @@ from kfp import dsl
 def confirm_release(
     reports: dsl.Input[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
-    required: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
+    required_checks: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     wait_seconds: int = 600,
 ) -> str:
     """Record a release as the last good one if its checks passed; otherwise fail the run.
@@ -25,7 +25,7 @@ def confirm_release(
     Args:
         reports: The reports of check_release.
         summary: What became of the release, as Markdown.
-        required: Checks that there must be a report of: smoke, replay, or a gate's name.
+        required_checks: Checks that there must be a report of: smoke, replay, or a gate's name.
         wait_seconds: How long the last good release may take to serve when it comes back.
 
     Returns:
@@ -38,7 +38,7 @@ def confirm_release(
 
     found = checks.load_given_reports(reports)
     settled = promotion.confirm_checked(
-        found, required, waiting=deployments.Waiting(wait_seconds, progress=written.tell)
+        found, required_checks, waiting=deployments.Waiting(wait_seconds, progress=written.tell)
     )
     written.write_text(written.settled_summary(found.release, settled), Path(summary.path))
     return found.release.url

@@ -24,7 +24,7 @@ def detect_drift(
     total_variation: float = 0.0,
     missing: float = 0.1,
     new_values: float = 0.05,
-    drifted_share: float = 0.3,
+    share: float = 0.3,
     columns: list = [],  # noqa: B006 - KFP wants the defaults in the signature
     prediction: str = "",
     least_rows: int = 30,
@@ -51,7 +51,7 @@ def detect_drift(
         total_variation: Total variation above which a column of categories has.
         missing: Change of the share of missing values above which a column has.
         new_values: Share of rows with categories that were not there above which a column has.
-        drifted_share: Share of the columns that may have drifted before the data have. A column
+        share: Share of the columns that may have drifted before the data have. A column
             that is missing or of another kind, and the prediction, always count.
         columns: Which columns; empty takes all that are described.
         prediction: The column of predictions, if the data have one.
@@ -75,7 +75,7 @@ def detect_drift(
             total_variation=total_variation,
             missing=missing,
             new_values=new_values,
-            share=drifted_share,
+            share=share,
             columns=tuple(columns),
             prediction=prediction,
             least_rows=least_rows,

@@ -18,7 +18,7 @@ def import_bento(
     sha256: str = "",
     lock: bool = True,
     without: list = [],  # noqa: B006 - KFP wants the default in the signature
-    extra_requirements: list = [],  # noqa: B006
+    requirements: list = [],  # noqa: B006
     allow_sources: list = [],  # noqa: B006
     verify: bool = True,
     requests: list = [],  # noqa: B006
@@ -43,7 +43,7 @@ def import_bento(
             leaves the bento as it is, for the cluster's own image builder.
         without: What is left out: base_image, commands, conda, cuda_version, distro,
             dockerfile_template, index, setup_script, system_packages.
-        extra_requirements: Requirements in place of the bento's own for the same packages, or
+        requirements: Requirements in place of the bento's own for the same packages, or
             besides them, one per item.
         allow_sources: Beginnings of addresses (https://host/path/) of the indexes and wheels that
             the bento's requirements may name, and of repositories (git+https://host/path/), whose
@@ -65,7 +65,7 @@ def import_bento(
     taken = bentos.import_bento(
         uri,
         Path(bento.path),
-        bentos.ImportOptions(lock, without, extra_requirements, allow_sources),
+        bentos.ImportOptions(lock, without, requirements, allow_sources),
         sha256=sha256,
     )
     bento.metadata.update(

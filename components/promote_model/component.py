@@ -19,7 +19,7 @@ def promote_model(
     record: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
     approval: dsl.Input[dsl.Artifact] = None,
-    required: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
+    required_checks: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     tracking_uri: str = "",
     run: str = "",
     why: str = "",
@@ -39,7 +39,7 @@ def promote_model(
         record: JSON record of the promotion: alias, and of each model version and previous version.
         summary: The promotion as Markdown.
         approval: The report of await_approval; it is required where it is given.
-        required: Checks that there must be a report of: smoke, replay, or a gate's name.
+        required_checks: Checks that there must be a report of: smoke, replay, or a gate's name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         run: The pipeline run, for the history: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
         why: The reason, for the history.
@@ -58,7 +58,7 @@ def promote_model(
         pulled.load_given_models(models),
         checks.load_given_reports(reports),
         alias,
-        required=required,
+        required=required_checks,
         approval=promotion.load_given_approval(approval),
         tracking_uri=tracking_uri,
         by=promotion.run_name(run),

@@ -21,7 +21,7 @@ def roll_back(
     namespace: str = "default",
     alias: str = "",
     tracking_uri: str = "",
-    image: str = "",
+    leaving_image: str = "",
     to_revision: str = "",
     wait_seconds: int = 600,
     force: bool = False,
@@ -46,7 +46,7 @@ def roll_back(
         namespace: Namespace of the release.
         alias: Registry alias of its models; empty brings the endpoint back alone.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
-        image: The image to leave, by digest; where another one is applied by now, nothing
+        leaving_image: The image to leave, by digest; where another one is applied by now, nothing
             changes, so that a retry goes no further back. Whatever is applied when empty.
         to_revision: A good revision that is on record; chosen as above when empty.
         wait_seconds: How long the restored release may take to serve.
@@ -72,7 +72,7 @@ def roll_back(
         tracking_uri=tracking_uri,
         by=promotion.run_name(run),
         why=why,
-        leaving=image,
+        leaving=leaving_image,
         to=to_revision,
         waiting=deployments.Waiting(
             wait_seconds,

@@ -23,7 +23,7 @@ def train_lightgbm(
     test_share: float = 0.2,
     seed: int = 0,
     input_format: str = "",
-    mlflow_tracking_uri: str = "",
+    tracking_uri: str = "",
 ) -> str:
     """Train LightGBM on CSV, Parquet or JSONL, and register the version.
 
@@ -51,7 +51,7 @@ def train_lightgbm(
         test_share: Share of the rows that are kept for the metrics.
         seed: Of the split and of the estimator.
         input_format: csv, parquet or jsonl; empty takes what the names of the files say.
-        mlflow_tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
+        tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
         The URI of the registered version, models:/<name>/<version>.
@@ -69,6 +69,6 @@ def train_lightgbm(
         seed=seed,
         input_format=input_format,
     )
-    trained = training.train_model("lightgbm", data, options, tracking_uri=mlflow_tracking_uri)
+    trained = training.train_model("lightgbm", data, options, tracking_uri=tracking_uri)
     metrics.metadata.update(trained.metrics)
     return trained.uri

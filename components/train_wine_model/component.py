@@ -15,7 +15,7 @@ def train_wine_model(
     metrics: dsl.Output[dsl.Metrics],
     model_name: str = "wine",
     regularization: float = 1.0,
-    mlflow_tracking_uri: str = "",
+    tracking_uri: str = "",
 ) -> str:
     """Train a classifier of Italian wines on scikit-learn's own copy of the data; register it.
 
@@ -26,7 +26,7 @@ def train_wine_model(
         metrics: Accuracy on the held-out third of the data.
         model_name: Registered model that receives a new version.
         regularization: Inverse strength of the penalty, as scikit-learn's parameter C.
-        mlflow_tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
+        tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
         The URI of the registered version, models:/<name>/<version>.
@@ -51,8 +51,8 @@ def train_wine_model(
     accuracy = float(classifier.score(test, test_cultivar))
     metrics.log_metric("accuracy", accuracy)
 
-    if mlflow_tracking_uri:
-        mlflow.set_tracking_uri(mlflow_tracking_uri)
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
     with mlflow.start_run():
         mlflow.log_param("regularization", regularization)
         mlflow.log_metric("accuracy", accuracy)

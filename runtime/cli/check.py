@@ -37,7 +37,7 @@ ReportFile = Annotated[
 def smoke(
     url: Url,
     golden: GoldenFile,
-    seconds: Annotated[
+    ready_seconds: Annotated[
         float, typer.Option(min=0, help="How long it may take to become ready.")
     ] = 120.0,
     report: ReportFile = None,
@@ -48,7 +48,7 @@ def smoke(
 
     require_extra("runtime")
     with working("asking the service", quiet=json):
-        outcome = checks.smoke_test(url, proof.Golden.load(golden), timeout=seconds)
+        outcome = checks.smoke_test(url, proof.Golden.load(golden), timeout=ready_seconds)
     conclude(outcome, report, json=json)
 
 
@@ -56,7 +56,9 @@ def smoke(
 def replay(
     url: Url,
     golden: GoldenFile,
-    seconds: Annotated[float, typer.Option(min=0, help="Time limit of each request.")] = 60.0,
+    timeout_seconds: Annotated[
+        float, typer.Option(min=0, help="Time limit of each request.")
+    ] = 60.0,
     report: ReportFile = None,
     json: Json = False,
 ) -> None:
@@ -65,7 +67,9 @@ def replay(
 
     require_extra("runtime")
     with working("comparing answers", quiet=json):
-        outcome = checks.compare_predictions(url, proof.Golden.load(golden), timeout=seconds)
+        outcome = checks.compare_predictions(
+            url, proof.Golden.load(golden), timeout=timeout_seconds
+        )
     conclude(outcome, report, json=json)
 
 
@@ -86,7 +90,7 @@ def release_(
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
         typer.Option(metavar="NAME[=JSON]", help="A further check and its options, see gates."),
     ] = None,
-    seconds: Annotated[
+    ready_seconds: Annotated[
         float, typer.Option(min=0, help="How long it may take to become ready.")
     ] = 120.0,
     leave: Annotated[
@@ -111,7 +115,7 @@ def release_(
             replace(found, url=url or found.url),
             proof.Golden.load(golden),
             gates={name: mapping_of("--gate", text) or {} for name, _, text in asked},
-            ready_seconds=seconds,
+            ready_seconds=ready_seconds,
             leave=leave,
         )
     if reports is not None:

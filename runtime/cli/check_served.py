@@ -18,14 +18,16 @@ app = typer.Typer()
 
 @app.command(
     epilog="Example: kfp-bento check load http://localhost:3000 --golden golden.json "
-    "--users 10 --duration 30 --limit p95_ms=200"
+    "--users 10 --duration-seconds 30 --limit p95_ms=200"
 )
 def load(
     url: Url,
     golden: GoldenFile,
     users: Annotated[int, typer.Option(help="How many ask at the same time.")] = 10,
-    duration: Annotated[float, typer.Option(help="Seconds for which all of them ask.")] = 30.0,
-    ramp: Annotated[float, typer.Option(help="Seconds until all of them ask.")] = 5.0,
+    duration_seconds: Annotated[
+        float, typer.Option(help="Seconds for which all of them ask.")
+    ] = 30.0,
+    ramp_seconds: Annotated[float, typer.Option(help="Seconds until all of them ask.")] = 5.0,
     limit: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
         typer.Option(
@@ -43,11 +45,11 @@ def load(
         ),
     ] = "golden",
     rows_per_request: Annotated[int, typer.Option(help="Rows of a table in a request.")] = 1,
-    max_rate: Annotated[
+    max_requests_per_second: Annotated[
         float, typer.Option(help="Requests per second of all users, at most; 0: no cap.")
     ] = 0.0,
     max_requests: Annotated[int, typer.Option(help="Ends after so many requests.")] = 100_000,
-    seconds: Annotated[float, typer.Option(help="Time limit of each request.")] = 30.0,
+    timeout_seconds: Annotated[float, typer.Option(help="Time limit of each request.")] = 30.0,
     report: ReportFile = None,
     html: Annotated[
         Optional[Path],  # noqa: UP045
@@ -61,10 +63,10 @@ def load(
     require_extra("runtime")
     options = checks.LoadOptions.of(
         {
-            **{"users": users, "duration_seconds": duration, "ramp_seconds": ramp},
+            **{"users": users, "duration_seconds": duration_seconds, "ramp_seconds": ramp_seconds},
             **{"payloads": payloads, "rows_per_request": rows_per_request},
-            **{"max_requests_per_second": max_rate, "max_requests": max_requests},
-            **{"timeout_seconds": seconds, "limits": _limits(limit or [])},
+            **{"max_requests_per_second": max_requests_per_second, "max_requests": max_requests},
+            **{"timeout_seconds": timeout_seconds, "limits": _limits(limit or [])},
         }
     )
     with working("loading the service", quiet=json):

@@ -76,10 +76,10 @@ Tolerated = Annotated[
         "--tolerate", metavar="REASON", help="A verdict that is no failure; may be repeated."
     ),
 ]
-UnschedulableAfter = Annotated[
+UnschedulableSeconds = Annotated[
     float,
     typer.Option(
-        "--unschedulable-after",
+        "--unschedulable-seconds",
         min=0,
         metavar="SECONDS",
         help="How long the scheduler may find no node.",
@@ -179,24 +179,27 @@ def apply(
     env: Env = None,
     context: Context = "",
     force: Force = False,
-    wait: Annotated[
+    wait_seconds: Annotated[
         float,
         typer.Option(
-            "--wait",
+            "--wait-seconds",
             min=0,
             metavar="SECONDS",
             help="How long it may take to serve; 0: do not wait.",
         ),
     ] = 600.0,
     roll_back: Annotated[
-        bool, typer.Option("--roll-back", help="Restore the last good release if it does not.")
+        bool,
+        typer.Option(
+            "--roll-back-on-failure", help="Restore the last good release if it does not."
+        ),
     ] = False,
     confirm: Annotated[
         bool,
         typer.Option("--confirm", help="Keep it as the good one once it serves, without a check."),
     ] = False,
     tolerate: Tolerated = None,
-    unschedulable_after: UnschedulableAfter = 30.0,
+    unschedulable_seconds: UnschedulableSeconds = 30.0,
     json: Json = False,
 ) -> None:
     """Apply a release to the configured cluster, server-side, and wait until it serves.
@@ -214,9 +217,9 @@ def apply(
                 to,
                 mode="apply",
                 waiting=deployments.Waiting(
-                    wait,
+                    wait_seconds,
                     tolerated=tolerate or (),
-                    unschedulable=unschedulable_after,
+                    unschedulable=unschedulable_seconds,
                     progress=progress,
                 ),
                 roll_back_on_failure=roll_back,

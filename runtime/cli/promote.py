@@ -28,7 +28,9 @@ def promote(
     required: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer evaluates it
         typer.Option(
-            "--require", metavar="CHECK", help="A check that must be there; default: smoke, replay."
+            "--required-check",
+            metavar="CHECK",
+            help="A check that must be there; default: smoke, replay.",
         ),
     ] = None,
     why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",

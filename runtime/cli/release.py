@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kfp_bento.runtime.cli.deploy import Context, Force, Tolerated, UnschedulableAfter
+from kfp_bento.runtime.cli.deploy import Context, Force, Tolerated, UnschedulableSeconds
 from kfp_bento.runtime.cli.extras import require_extra
 from kfp_bento.runtime.cli.model import TrackingUri
 from kfp_bento.runtime.cli.output import (
@@ -49,8 +49,8 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace
 TargetName = Annotated[
     str, typer.Option("--target", "-t", help="Its kind of target; default: found by the name.")
 ]
-Seconds = Annotated[
-    float, typer.Option("--seconds", min=0, metavar="SECONDS", help="How long it may take.")
+WaitSeconds = Annotated[
+    float, typer.Option("--wait-seconds", min=0, metavar="SECONDS", help="How long it may take.")
 ]
 
 
@@ -116,14 +116,14 @@ def status(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: kfp-bento release wait credit -n models --seconds 300")
+@app.command(epilog="Example: kfp-bento release wait credit -n models --wait-seconds 300")
 def wait(
     name: Name,
     namespace: Namespace = "default",
     target: TargetName = "",
-    seconds: Seconds = 600.0,
+    wait_seconds: WaitSeconds = 600.0,
     tolerate: Tolerated = None,
-    unschedulable_after: UnschedulableAfter = 30.0,
+    unschedulable_seconds: UnschedulableSeconds = 30.0,
     context: Context = "",
     json: Json = False,
 ) -> None:
@@ -137,9 +137,9 @@ def wait(
             target=target,
             namespace=namespace,
             waiting=deployments.Waiting(
-                seconds,
+                wait_seconds,
                 tolerated=tolerate or (),
-                unschedulable=unschedulable_after,
+                unschedulable=unschedulable_seconds,
                 progress=progress,
             ),
             context=context,
@@ -179,23 +179,25 @@ def roll_back(
     name: Name,
     namespace: Namespace = "default",
     target: TargetName = "",
-    leaving: Annotated[
+    leaving_image: Annotated[
         str,
         typer.Option(metavar="IMAGE", help="Only if this image is the one applied, by its digest."),
     ] = "",
     to: Annotated[
         str,
-        typer.Option("--to", metavar="REVISION", help="A good one on record, see release status."),
+        typer.Option(
+            "--to-revision", metavar="REVISION", help="A good one on record, see release status."
+        ),
     ] = "",
     alias: Annotated[
         str, typer.Option(help="Registry alias of its models that follows, such as prod.")
     ] = "",
     tracking_uri: TrackingUri = "",
     why: Annotated[str, typer.Option(help="The reason, for the history.")] = "",
-    seconds: Seconds = 600.0,
+    wait_seconds: WaitSeconds = 600.0,
     force: Force = False,
     tolerate: Tolerated = None,
-    unschedulable_after: UnschedulableAfter = 30.0,
+    unschedulable_seconds: UnschedulableSeconds = 30.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what it would change.")
     ] = False,
@@ -219,12 +221,12 @@ def roll_back(
                 alias=alias,
                 tracking_uri=tracking_uri,
                 why=why,
-                leaving=leaving,
+                leaving=leaving_image,
                 to=to,
                 waiting=deployments.Waiting(
-                    seconds,
+                    wait_seconds,
                     tolerated=tolerate or (),
-                    unschedulable=unschedulable_after,
+                    unschedulable=unschedulable_seconds,
                     progress=progress,
                 ),
                 context=context,
@@ -279,9 +281,11 @@ def delete(
     name: Name,
     namespace: Namespace = "default",
     target: TargetName = "",
-    seconds: Annotated[
+    wait_seconds: Annotated[
         float,
-        typer.Option("--seconds", min=0, metavar="SECONDS", help="How long its objects may take."),
+        typer.Option(
+            "--wait-seconds", min=0, metavar="SECONDS", help="How long its objects may take."
+        ),
     ] = 120.0,
     yes: Yes = False,
     context: Context = "",
@@ -300,7 +304,7 @@ def delete(
         ask(f"Delete {name} ({target}) in {namespace}, {len(found.objects)} objects?")
     with working(f"deleting {name}", quiet=json):
         deleted = deployments.delete_release(
-            name, target=target, namespace=namespace, context=context, seconds=seconds
+            name, target=target, namespace=namespace, context=context, seconds=wait_seconds
         )
     if json:
         print_json(

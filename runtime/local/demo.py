@@ -94,7 +94,7 @@ def _whole_road(
             PIPELINE,
             {
                 "model_name": MODEL,
-                "mlflow_tracking_uri": tracking.address,
+                "tracking_uri": tracking.address,
                 "image_base": choose_base(_python_minor(), wanted=base),
                 "image_destination": f"oci:{directory / 'image'}",
                 "deploy_mode": "local",

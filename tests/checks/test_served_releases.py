@@ -49,7 +49,7 @@ def test_a_generated_service_answers_many_at_once_as_it_should(first: str, tmp_p
     golden = replace(golden, requests=(replace(golden.requests[0], content=rows),))
     golden.save(tmp_path / "golden.json")
     command = ["check", "load", first, "--golden", tmp_path / "golden.json", "--max-requests", 200]
-    command += ["--ramp", 0, "--users", 3, "--limit", "p95_ms=0.001", "--json"]
+    command += ["--ramp-seconds", 0, "--users", 3, "--limit", "p95_ms=0.001", "--json"]
     command += ["--report", tmp_path / "report.json", "--html", tmp_path / "page.html"]
     done = kfp_bento(*command)
     assert done.returncode == 1, done.stderr

@@ -146,7 +146,7 @@ def test_a_diff_answers_with_its_exit_code_only_when_asked(
     asked = ("deploy", "diff", IMAGE, "--bento", bento, "--exit-code")
     assert kfp_bento_here(*asked).returncode == 1
     place = ("--bento", bento, "--to", tmp_path / "m")
-    assert kfp_bento_here("deploy", "apply", IMAGE, *place, "--wait", 0).returncode == 0
+    assert kfp_bento_here("deploy", "apply", IMAGE, *place, "--wait-seconds", 0).returncode == 0
     same = kfp_bento_here(*asked)
     assert (same.returncode, same.stdout, same.stderr) == (0, "", "Nothing would change.\n")
 
@@ -154,7 +154,7 @@ def test_a_diff_answers_with_its_exit_code_only_when_asked(
 def test_an_apply_that_does_not_wait_says_what_it_did(
     api: ApiServer, bento: Path, tmp_path: Path
 ) -> None:
-    place = ("--bento", bento, "--to", tmp_path / "m", "--wait", "0", "-n", "serving")
+    place = ("--bento", bento, "--to", tmp_path / "m", "--wait-seconds", "0", "-n", "serving")
     told = json.loads(kfp_bento("deploy", "apply", IMAGE, *place, "--json").stdout)
     assert [(one["object"], one["change"]) for one in told["objects"]] == [
         ("Bento serving/wine--v1", "created"),

@@ -229,7 +229,7 @@ def test_a_step_of_a_local_run_that_fails(
 ) -> None:
     values = tmp_path / "values.yaml"
     values.write_text(
-        f"model_uris: ['models:/wine@elsewhere']\nmlflow_tracking_uri: {mlflow_server}\n"
+        f"model_uris: ['models:/wine@elsewhere']\ntracking_uri: {mlflow_server}\n"
         f"promote_alias: prod\nimage_destination: 'oci:{tmp_path / 'image'}'\n"
     )
     done = kfp_bento_here(

@@ -41,7 +41,7 @@ class Commands:
         return json.loads(done.stdout)
 
     def out(self, image: str, *more: object) -> Any:
-        done = self.deploy("apply", image, "--wait", 60, "--confirm", "--json", *more)
+        done = self.deploy("apply", image, "--wait-seconds", 60, "--confirm", "--json", *more)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -78,12 +78,12 @@ def test_a_release_lives_from_apply_to_delete(cluster: LiveCluster, commands: Co
     assert second["revision"] != first["revision"]
     assert served_image(cluster, commands.namespace) == SECOND
 
-    back = commands.told("roll-back", "wine", "--leaving", SECOND)
+    back = commands.told("roll-back", "wine", "--leaving-image", SECOND)
     assert back["from"] == {"revision": second["revision"], "image": SECOND}
     assert back["to"] == {"revision": first["revision"], "image": FIRST}
     assert back["changed"] and back["verdict"]["ready"]
     assert served_image(cluster, commands.namespace) == FIRST
-    again = commands.told("roll-back", "wine", "--leaving", SECOND)
+    again = commands.told("roll-back", "wine", "--leaving-image", SECOND)
     assert not again["changed"]
 
     gone = commands.told("delete", "wine", "--yes")
@@ -96,7 +96,7 @@ def test_a_release_lives_from_apply_to_delete(cluster: LiveCluster, commands: Co
 
 
 def test_what_people_read_of_it(commands: Commands) -> None:
-    done = commands.deploy("apply", FIRST, "--wait", 60)
+    done = commands.deploy("apply", FIRST, "--wait-seconds", 60)
     assert done.returncode == 0, done.stderr
     assert [line.split()[-1] for line in done.stdout.splitlines()[1:3]] == ["created", "created"]
     assert "wine serves, after " in done.stdout
@@ -123,7 +123,7 @@ def test_a_failing_release_goes_back_and_tells_why(
 ) -> None:
     good = commands.out(FIRST)
     cluster.pods.behave(commands.namespace, image_pull_backoff(), image="b2b2")
-    done = commands.deploy("apply", SECOND, "--wait", 60, "--roll-back")
+    done = commands.deploy("apply", SECOND, "--wait-seconds", 60, "--roll-back-on-failure")
     assert_refused(done, "wine does not serve (")
     assert "manifest unknown" in done.stderr
     assert f"It was rolled back to revision {good['revision']}, which serves" in done.stderr
@@ -136,12 +136,12 @@ def test_a_failing_release_stays_with_its_evidence(
     cluster: LiveCluster, commands: Commands
 ) -> None:
     cluster.pods.behave(commands.namespace, crash_loop(), image="a1a1")
-    done = commands.deploy("apply", FIRST, "--wait", 60, "--json")
+    done = commands.deploy("apply", FIRST, "--wait-seconds", 60, "--json")
     assert done.returncode == 2
     verdict = json.loads(done.stdout)["verdict"]
     assert verdict["reason"] == "CrashLoopBackOff"
     assert "ModuleNotFoundError" in json.loads(done.stderr)["error"]
-    waited = commands.release("wait", "wine", "--seconds", "20")
+    waited = commands.release("wait", "wine", "--wait-seconds", "20")
     assert_refused(waited, "wine does not serve (CrashLoopBackOff)")
     assert "ModuleNotFoundError" in waited.stderr
     assert commands.release("status", "wine").returncode == 0
@@ -154,7 +154,7 @@ def test_a_reason_can_be_tolerated_until_the_time_is_up(
 ) -> None:
     cluster.pods.behave(commands.namespace, image_pull_backoff(), image="a1a1")
     tolerated = ("--tolerate", "ErrImagePull", "--tolerate", "ImagePullBackOff")
-    done = commands.deploy("apply", FIRST, "--wait", 3, *tolerated)
+    done = commands.deploy("apply", FIRST, "--wait-seconds", 3, *tolerated)
     assert_refused(done, "wine does not serve (DeadlineExceeded)")
 
 
@@ -184,7 +184,9 @@ def test_a_mistake_changes_nothing(cluster: LiveCluster, commands: Commands) -> 
     assert_refused(commands.deploy("apply", FIRST, "-n", "nowhere"), 'namespaces "nowhere"')
     assert_refused(commands.deploy("apply", FIRST, "--context", "other"), "other")
     commands.out(FIRST)
-    assert_refused(commands.release("roll-back", "wine", "--to", "77"), "no good release 77")
+    assert_refused(
+        commands.release("roll-back", "wine", "--to-revision", "77"), "no good release 77"
+    )
     assert_refused(commands.release("delete", "wine"), "confirmed on a terminal")
     assert cluster.api.get(*DEPLOYMENT, commands.namespace, "wine") is not None
 
@@ -228,4 +230,4 @@ def test_what_is_stopped_while_it_waits_stays_and_can_be_waited_for(
     assert process.returncode == 2
     assert "Error: Stopped before the verdict." in told
     assert "Traceback" not in told
-    assert commands.told("wait", "wine", "--seconds", "60")["ready"]
+    assert commands.told("wait", "wine", "--wait-seconds", "60")["ready"]

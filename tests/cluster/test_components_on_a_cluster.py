@@ -177,7 +177,7 @@ def test_a_bento_is_deployed_replaced_and_rolled_back(
         # What the cluster built is known to the pipeline by its digest.
         built = release.target == "bento-request"
         leaving = second.values[2] if built else release.image(SECOND)
-        image, revision = release.roll_back(back, image=leaving)
+        image, revision = release.roll_back(back, leaving_image=leaving)
         assert image == release.image(FIRST)
         assert revision == first.record()["revision"]
         assert back.text("summary").startswith(f"# Release wine is back at revision {revision}\n")

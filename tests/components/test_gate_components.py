@@ -27,7 +27,7 @@ def tell(said: str) -> str:
 @dsl.pipeline
 def watch(then: str, now: str):
     described = describe_data(data=then, columns=["age", "city"])
-    found = detect_drift(data=now, statistics=described.outputs["statistics"], drifted_share=0.5)
+    found = detect_drift(data=now, statistics=described.outputs["statistics"], share=0.5)
     with dsl.If(found.outputs["Output"] == True):  # noqa: E712
         tell(said="retrain").set_display_name("retrain")
     with dsl.Else():

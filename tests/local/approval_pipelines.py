@@ -43,8 +43,8 @@ def promoting(model: str, tracking_uri: str, alias: str, marker: str, approval_s
         given = SimpleNamespace(
             approval_seconds=approval_seconds,
             promote_alias=alias,
-            promote_required=["smoke"],
-            mlflow_tracking_uri=tracking_uri,
+            required_checks=["smoke"],
+            tracking_uri=tracking_uri,
             deploy_wait_seconds=60,
             mlflow_secret="mlflow",
             record_secret="records",

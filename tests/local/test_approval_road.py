@@ -98,7 +98,7 @@ def test_what_a_person_approves_goes_live_and_what_they_refuse_goes_back(
         def serve(version: str, *, refuse: bool) -> Run:
             arguments = {
                 "model_uris": [f"models:/asked wine/{version}"],
-                "mlflow_tracking_uri": mlflow_server,
+                "tracking_uri": mlflow_server,
                 "image_base": "host",
                 "image_destination": f"oci:{tmp_path}/image",
                 "promote_alias": "live",

@@ -102,7 +102,7 @@ def test_a_cell_of_a_notebook_around_a_model_is_served_and_promoted(
         target,
         tmp_path,
         model_uris=["models:/cellar/1"],
-        mlflow_tracking_uri=mlflow_server,
+        tracking_uri=mlflow_server,
         promote_alias="live",
         bento_service=AROUND_THE_MODEL,
         bento_requests=[{"path": "/taste", "body": {"rows": [dict.fromkeys(columns, 1.5)]}}],

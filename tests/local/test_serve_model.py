@@ -45,7 +45,7 @@ def serve_model(
         str(COMPILED),
         {
             "model_uris": model_uris,
-            "mlflow_tracking_uri": tracking_uri,
+            "tracking_uri": tracking_uri,
             "image_base": "host",
             "image_destination": f"{registry}/ml/served-wine",
             "promote_alias": "live",
@@ -141,7 +141,7 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     log_wine_model("served wine")
     arguments = {
         "model_uris": ["models:/served wine/2"],
-        "mlflow_tracking_uri": mlflow_server,
+        "tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"{oci_registry}/ml/served-wine",
         "promote_alias": "live",
@@ -163,7 +163,7 @@ def test_the_same_road_ends_at_a_plain_deployment(
 ) -> None:
     arguments = {
         "model_uris": ["models:/wine/1"],
-        "mlflow_tracking_uri": mlflow_server,
+        "tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",
         "promote_alias": "plain",
@@ -222,7 +222,7 @@ def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
             "promote_alias": "together",
             "image_base": "host",
             "deploy_target": "workload",
-            "mlflow_tracking_uri": mlflow_server,
+            "tracking_uri": mlflow_server,
         },
         tmp_path / "run",
         environment=environment,

@@ -21,8 +21,8 @@ trained = train_to_serve(train_sklearn, name="trained")
 
 
 @dsl.pipeline
-def gate(model_uris: list, data: str, mlflow_tracking_uri: str):
-    models = pull_model(model_uris=model_uris, tracking_uri=mlflow_tracking_uri).outputs["models"]
+def gate(model_uris: list, data: str, tracking_uri: str):
+    models = pull_model(model_uris=model_uris, tracking_uri=tracking_uri).outputs["models"]
     bento = build_bento(models=models)
     check_metrics(
         golden=bento.outputs["golden"],
@@ -60,7 +60,7 @@ def test_a_table_becomes_a_promoted_service(
             "metrics": {"data": data, "label": "target", "thresholds": {"accuracy": {"min": 0.9}}}
         },
         "deploy_target": "workload",
-        "mlflow_tracking_uri": mlflow_server,
+        "tracking_uri": mlflow_server,
     }
     with local_target(tmp_path / "target", cache=shared_cache) as target:
         environment = {
@@ -81,7 +81,7 @@ def test_a_table_becomes_a_promoted_service(
         {
             "model_uris": ["models:/ready made@live"],
             "data": data,
-            "mlflow_tracking_uri": mlflow_server,
+            "tracking_uri": mlflow_server,
         },
         tmp_path / "gate",
         environment=environment,
@@ -112,7 +112,7 @@ def test_a_model_is_trained_anew_where_data_have_drifted(
         "image_destination": f"oci:{tmp_path}/image",
         "promote_alias": "live",
         "deploy_target": "workload",
-        "mlflow_tracking_uri": mlflow_server,
+        "tracking_uri": mlflow_server,
         "drift_model_uri": "models:/watched/1",
     }
     with local_target(tmp_path / "target", cache=shared_cache) as target:

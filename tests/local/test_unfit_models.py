@@ -57,7 +57,7 @@ def test_a_model_that_cannot_load_fails_in_build_bento_within_a_minute(
 ) -> None:
     arguments = {
         "model_uris": [logged(tmp_path, "unloadable")],
-        "mlflow_tracking_uri": mlflow_server,
+        "tracking_uri": mlflow_server,
         "image_base": "host",
         "image_destination": f"oci:{tmp_path}/image",
         "promote_alias": "live",

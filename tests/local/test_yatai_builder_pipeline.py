@@ -98,7 +98,7 @@ def test_what_the_builder_downloads_is_checked_and_promoted(
         "yatai_pipelines:by_builder",
         {
             **given,
-            "mlflow_tracking_uri": mlflow_server,
+            "tracking_uri": mlflow_server,
             "archive_uri": f"s3://{s3_server.bucket}/bentos/",
         },
         tmp_path / "run",

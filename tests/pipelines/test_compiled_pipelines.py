@@ -252,7 +252,7 @@ def test_how_long_a_release_may_take_is_a_parameter() -> None:
 
 def test_training_is_joined_to_serving() -> None:
     @dsl.component(base_image="python", install_kfp_package=False)
-    def train(rows: int, mlflow_tracking_uri: str = "") -> str:
+    def train(rows: int, tracking_uri: str = "") -> str:
         return f"models:/m/{rows}"
 
     pipeline = train_to_serve(train, name="mine")
@@ -263,7 +263,7 @@ def test_training_is_joined_to_serving() -> None:
 
 def test_training_that_registers_several_models_is_joined_to_serving() -> None:
     @dsl.component(base_image="python", install_kfp_package=False)
-    def train(mlflow_tracking_uri: str = "") -> list:
+    def train(tracking_uri: str = "") -> list:
         return ["models:/fraud/1", "models:/risk/1"]
 
     specification = train_to_serve(train, name="mine").pipeline_spec
