@@ -13,14 +13,17 @@ from kfp_bento.runtime.bentos.tree import UNVERSIONED
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.programs import (
+    MEMORY_HINT,
     Finished,
     clean_environment,
     cleaned,
     code_variables,
     confined,
     confinement_hint,
+    how_ended,
     memory_for_code,
     run_program,
+    was_killed,
 )
 
 BUILD_SECONDS = 1800.0
@@ -94,6 +97,10 @@ def _outcome(result: Path) -> dict[str, str]:
 
 
 def _not_built(outcome: dict[str, str], done: Finished) -> BentoError:
+    if was_killed(done.status):
+        return BentoError(
+            f"BentoML cannot build the service: {how_ended(done.status)}.", hint=MEMORY_HINT
+        )
     reason = outcome.get("error") or done.last_lines(1).strip()
     place = f" ({outcome['place']})" if outcome.get("place") else ""
     hint = outcome.get("hint") or "Correct the service; `bentoml serve` shows the whole traceback."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.http import NoAnswerError, NoConnectionError, ask
-from kfp_bento.runtime.programs import cleaned
+from kfp_bento.runtime.programs import MEMORY_HINT, cleaned, how_ended, was_killed
 
 if TYPE_CHECKING:
     import subprocess
@@ -86,6 +86,15 @@ def is_alive(url: str) -> bool:
     return False
 
 
+def _ended(what: str, status: int, log: Path) -> LocalRunError:
+    if was_killed(status):
+        return LocalRunError(f"{what} did not start: {how_ended(status)}.", hint=MEMORY_HINT)
+    return LocalRunError(
+        f"{what} ended with exit code {status} before it answered.\n{last_lines(log)}",
+        hint=f"The whole log is in {log}.",
+    )
+
+
 def wait_until_answers(
     url: str,
     process: subprocess.Popen[bytes],
@@ -129,11 +138,7 @@ def wait_until_answers(
             if ours and _status(url, headers) < 400:
                 return
         if process.poll() is not None:
-            raise LocalRunError(
-                f"{what} ended with exit code {process.returncode} before it answered.\n"
-                f"{last_lines(log)}",
-                hint=hint,
-            )
+            raise _ended(what, process.returncode, log)
         if (reason := failed_start(log, since)) is not None:
             raise LocalRunError(f"{what} cannot start: {reason}\n{last_lines(log)}", hint=hint)
         if cancelled is not None and cancelled.is_set():

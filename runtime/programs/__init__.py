@@ -4,6 +4,7 @@ from kfp_bento.runtime.programs.clean_room import (
     Finished,
     clean_environment,
     cleaned,
+    ended_within,
     interrupt_group,
     names_secret,
     run_program,
@@ -17,6 +18,7 @@ from kfp_bento.runtime.programs.confinement import (
     keeps_from_network,
     memory_for_code,
 )
+from kfp_bento.runtime.programs.endings import MEMORY_HINT, how_ended, was_killed
 from kfp_bento.runtime.programs.environment import COMPUTING, NETWORK
 from kfp_bento.runtime.programs.uv import (
     UV_DOES_NOT_ANSWER,
@@ -28,6 +30,7 @@ from kfp_bento.runtime.programs.uv import (
 
 __all__ = [
     "COMPUTING",
+    "MEMORY_HINT",
     "NETWORK",
     "UV_DOES_NOT_ANSWER",
     "Finished",
@@ -38,7 +41,9 @@ __all__ = [
     "configured_indexes",
     "confined",
     "confinement_hint",
+    "ended_within",
     "find_uv",
+    "how_ended",
     "interrupt_group",
     "keeps_from_network",
     "memory_for_code",
@@ -46,5 +51,6 @@ __all__ = [
     "run_program",
     "run_uv",
     "start_program",
+    "was_killed",
     "without_signatures",
 ]

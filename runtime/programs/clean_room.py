@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kfp_bento.runtime.errors import KfpBentoError, plain_text
+from kfp_bento.runtime.programs.endings import how_ended, was_killed
 from kfp_bento.runtime.programs.environment import BASIC, chosen
 
 LARGEST_OUTPUT = 64 << 20
@@ -55,9 +56,13 @@ class Finished:
     complaint: str
 
     def last_lines(self, count: int = 12) -> str:
-        """Give the last lines of the complaint that say something, or that there is none."""
+        """Give the last lines of the complaint that say something, or how it ended.
+
+        What was killed had no last word: whatever it said before was about something else.
+        """
         lines = [line.rstrip() for line in self.complaint.splitlines() if line.strip()]
-        return "\n".join(lines[-count:]) or f"it ended with status {self.status} without a word"
+        said = "" if was_killed(self.status) else "\n".join(lines[-count:])
+        return said or how_ended(self.status)
 
 
 def clean_environment(*passed: Iterable[str], **values: str) -> dict[str, str]:
@@ -129,6 +134,13 @@ def run_program(
         raise error(f"{doing} took more than {seconds:g} s and was stopped.", hint=hint)
     said = talk.complaint.text()
     return Finished(process.returncode, talk.output.text(), cleaned(said, secrets_in(environment)))
+
+
+def ended_within(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Give the status of a program that has ended, or does so in a moment; None if it goes on."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
 
 
 def _popen(

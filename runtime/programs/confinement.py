@@ -10,7 +10,6 @@ runs as it is, unless `KFP_BENTO_CONFINEMENT` says otherwise.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.programs.clean_room import run_program
+from kfp_bento.runtime.programs.endings import memory_limit
 from kfp_bento.runtime.programs.environment import CACHES, COMPUTING, NETWORK, chosen
 
 CONFINEMENT_VARIABLE = "KFP_BENTO_CONFINEMENT"
@@ -30,7 +30,6 @@ VARIABLES_VARIABLE = "KFP_BENTO_CODE_VARIABLES"
 _LAUNCHER = Path(__file__).with_name("confined_start.py")
 _PROBE_SECONDS = 20.0
 _WITHOUT_NETWORK = ("namespace", "landlock-network")
-_MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SLACK = 8 << 30
 _SECRETS_AT_HOME = (
     *(".aws", ".azure", ".databrickscfg", ".docker", ".git-credentials", ".gnupg", ".kaggle"),
@@ -119,11 +118,7 @@ def memory_for_code() -> int:
     More is reserved than is ever used (stacks of threads, arenas), hence the slack.
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in _MEMORY_FILES:
-        with contextlib.suppress(OSError):
-            text = Path(name).read_text().strip()
-            total = min(total, int(text)) if text.isdigit() else total
-    return total + _SLACK
+    return min(total, memory_limit() or total) + _SLACK
 
 
 def _secrets() -> Iterator[str]:

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import parse_json_value, read_small_file
 from kfp_bento.runtime.programs import (
+    MEMORY_HINT,
     clean_environment,
     cleaned,
     code_variables,
     confined,
     confinement_hint,
+    how_ended,
     memory_for_code,
     run_program,
+    was_killed,
 )
 from kfp_bento.runtime.proof.content import without_nan
 from kfp_bento.runtime.proof.reasons import essential_line
@@ -86,7 +89,12 @@ def predictions(
         found = _answers(answered)
         if len(found) == len(bodies):
             return found
-    said = essential_line(done.complaint) or f"it ended with status {done.status}"
+    if was_killed(done.status):
+        raise BentoError(
+            f"The model {cleaned(model.uri)} cannot be loaded here: {how_ended(done.status)}.",
+            hint=f"{MEMORY_HINT} With verify off it is built unproven.",
+        )
+    said = essential_line(done.complaint) or how_ended(done.status)
     raise BentoError(
         f"The model {cleaned(model.uri)} cannot be loaded in the environment that is locked for "
         f"it: {said}.",

@@ -20,12 +20,16 @@ from kfp_bento.runtime.bentos import is_generated, read_bento_file
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.http import HttpAnswer, NoAnswerError, NoConnectionError, ask
 from kfp_bento.runtime.programs import (
+    MEMORY_HINT,
     clean_environment,
     code_variables,
     confined,
     confinement_hint,
+    ended_within,
+    how_ended,
     memory_for_code,
     start_program,
+    was_killed,
 )
 from kfp_bento.runtime.proof.reasons import essential_line
 
@@ -44,6 +48,8 @@ _LEGACY = Path(__file__).with_name("serve_legacy.py")
 _LOG_END = 64 << 10
 _PAUSE = 0.05
 _LONGEST_PLACE = 100
+_ENDING = 1.0
+"""Seconds in which a process is gone whose connection has ended."""
 _TRY_SECONDS = 5.0
 
 
@@ -91,9 +97,10 @@ class Served:
         try:
             return self._send(method, path, ANSWER_SECONDS, body, headers)
         except (NoAnswerError, NoConnectionError) as error:
+            why = self._reason(_ENDING) or error
             raise BentoError(
-                f"The bento {self.tag} gives no answer to {asked}: {self._reason() or error}.",
-                hint=_hint(),
+                f"The bento {self.tag} gives no answer to {asked}: {why}.",
+                hint=self._hint(),
             ) from error
 
     def wait(self, seconds: float = START_SECONDS) -> None:
@@ -109,7 +116,7 @@ class Served:
                     return
             if self.process.poll() is not None:
                 raise BentoError(
-                    f"The bento {self.tag} does not start: {self._reason()}.", hint=_hint()
+                    f"The bento {self.tag} does not start: {self._reason()}.", hint=self._hint()
                 )
             time.sleep(_PAUSE)
         raise BentoError(
@@ -142,10 +149,14 @@ class Served:
             connect=connect,
         )
 
-    def _reason(self) -> str:
-        status = self.process.poll()
-        said = essential_line(log_end(self.log))
-        return said or ("" if status is None else f"it ended with status {status} without a word")
+    def _hint(self) -> str:
+        return MEMORY_HINT if was_killed(self.process.poll()) else _hint()
+
+    def _reason(self, seconds: float = 0) -> str:
+        """Say why it ended, if it did, or does so in a moment."""
+        status = ended_within(self.process, seconds)
+        said = "" if was_killed(status) else essential_line(log_end(self.log))
+        return said or ("" if status is None else how_ended(status))
 
 
 @contextlib.contextmanager
