@@ -44,7 +44,9 @@ def add_moves(app: typer.Typer) -> None:
 
 
 def copy(
-    source: Annotated[str, typer.Argument(help=f"{PLACES}.")],
+    source: Annotated[
+        str, typer.Argument(help=f"{PLACES}; or host, made of this machine's own Python.")
+    ],
     destination: Annotated[str, typer.Argument(help=f"{PLACES}.")],
     platform: Platform = "",
     all_platforms: Annotated[

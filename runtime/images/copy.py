@@ -6,11 +6,15 @@ hold them: a docker archive has its own form, and the layouts we write hold OCI 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.assembly.options import ImageOptions
+from kfp_bento.runtime.images.base.base_image import HOST
+from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import canonical_json, descriptor_of
 from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
@@ -27,6 +31,7 @@ from kfp_bento.runtime.images.oci.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
+from kfp_bento.runtime.images.pack import pack_image
 from kfp_bento.runtime.images.places.open import check_free, open_image, open_manifest, open_sink
 from kfp_bento.runtime.images.places.opened_image import (
     OpenedImage,
@@ -94,7 +99,8 @@ def copy_image(
     """Copy an image; layers that the destination has, or can mount, are not moved.
 
     Args:
-        source: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`.
+        source: A registry reference, `oci:DIR[:TAG]` or `docker-archive:FILE[:TAG]`; or `host`,
+            which is made of this machine's own Python, as the base of that name is.
         destination: `host[:port]/path[:tag]`, `oci:DIR[:TAG]` or
             `docker-archive:FILE[:TAG]`. The tag is the source's, or `latest`, if left out.
         platform: Which image of a multi-platform index: `linux/amd64` or `linux/arm64`; this
@@ -111,15 +117,14 @@ def copy_image(
             destination is taken or full.
         RegistryError: A registry refused or failed.
     """
-    if all_platforms and platform:
-        raise InvalidInput("A copy is of one platform or of all of them.")
+    if source == HOST:
+        return _made_here(destination, platform, progress)
     target = parse_destination(destination)
     in_place = parse_source(source).place == target.place
     if not in_place:
         check_free(target)
     progress(f"reading {source}")
-    wanted = parse_platform(platform) if platform else None
-    opened = open_manifest(source) if all_platforms else open_image(source, wanted)
+    opened = _opened(source, platform, all_platforms=all_platforms)
     tag = check_tag(target.tag or (opened.tag if is_tag(opened.tag) else "latest"))
     done = CopiedImage(opened.title, target.location, opened.descriptor.digest, tag)
     if in_place:
@@ -142,6 +147,43 @@ def copy_image(
         transfers=transfers,
         referrers=referrers,
         left_behind=left_behind,
+    )
+
+
+def _opened(source: str, platform: str, *, all_platforms: bool) -> OpenedImage:
+    if all_platforms and platform:
+        raise InvalidInput("A copy is of one platform or of all of them.")
+    if all_platforms:
+        return open_manifest(source)
+    return open_image(source, parse_platform(platform) if platform else None)
+
+
+def _made_here(destination: str, platform: str, progress: Callable[[str], None]) -> CopiedImage:
+    """Write the image that the base `host` is; its tag is the version of its Python."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    options = ImageOptions(base=HOST, platform=platform)
+    with scratch_directory("kfp-bento-host-") as scratch:
+        nothing = scratch / "requirements.txt"
+        nothing.touch()
+        made = pack_image(
+            nothing,
+            destination,
+            options,
+            name=HOST,
+            version=python,
+            python=python,
+            progress=progress,
+        )
+    layers = (
+        Transfer(one.title, one.digest, one.size, one.placement or "present") for one in made.layers
+    )
+    return CopiedImage(
+        HOST,
+        made.location,
+        made.digest,
+        made.tags[0],
+        changed=not made.reused,
+        transfers=() if made.reused else tuple(layers),
     )
 
 

@@ -117,6 +117,20 @@ def test_it_has_what_a_step_needs_and_no_service(podman: list[str], image: Image
     assert done.stdout.split() == ["/app/.venv", "1034", "/tmp", "/app/.venv/bin/uv"]
 
 
+def test_a_base_is_made_of_it_where_no_registry_has_one(
+    podman: list[str], image: Image, tmp_path: Path
+) -> None:
+    (tmp_path / "made").mkdir(mode=0o777)
+    (tmp_path / "made").chmod(0o777)
+    options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL"]
+    options += ["--volume", f"{tmp_path}/made:/made", f"{image.location}:0"]
+    run(podman, *options, "kfp-bento", "image", "copy", "host", "oci:/made/base")
+    probe = f"oci:{tmp_path}/made/base:{MINOR}"
+    code = "import sqlite3, ssl, sys; print(sys.version_info[:2])"
+    done = run(podman, "--rm", probe, f"python{MINOR}", "-c", code)
+    assert done.stdout.strip() == str(sys.version_info[:2])
+
+
 def test_own_wheels_lie_in_a_layer_on_top(image: Image, wheel: Path) -> None:
     kinds = [layer.kind for layer in image.layers]
     assert kinds == ["base", "dependencies", "dependencies"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import read_json, write_base
+from handmade import MINOR, read_json, write_base
 from moving import add_blob, change_image, digest_of, make_base, set_image, skopeo
 from typer.testing import CliRunner
 
@@ -63,6 +63,18 @@ def test_a_second_copy_sends_nothing(image: str, oci_registry: str) -> None:
     again = copy_image(image, f"{oci_registry}/again/tiny")
     assert placements(again) == {"present"}
     assert not again.changed
+
+
+def test_the_base_of_this_machine_becomes_an_image_for_others_to_build_on(
+    bento: Bento, oci_registry: str, tmp_path: Path
+) -> None:
+    copied = copy_image("host", f"{oci_registry}/bases/python")
+    assert (copied.source, copied.tag, copied.changed) == ("host", MINOR, True)
+    assert placements(copied) == {"sent"}
+    assert not copy_image("host", f"{oci_registry}/bases/python:{MINOR}").changed
+    base = f"{oci_registry}/bases/python:{MINOR}"
+    built = build_image(bento, f"oci:{tmp_path}/on-it", ImageOptions(base=base))
+    assert built.layers[0].digest == copied.transfers[0].digest
 
 
 def test_a_copy_within_a_registry_mounts_every_blob(image: str, oci_registry: str) -> None:

@@ -61,9 +61,10 @@ _UNWANTED = (
     *("sitecustomize.py", "usercustomize.py"),
     *("_tkinter.*", "_test*.so", "_ctypes_test.*", "_xxtestfuzz.*", "xxlimited*", "nis.*"),
 )
-_LDD_LINE = re.compile(r"^\t(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
+_LOADED = re.compile(r"^\t(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
 _SECONDS = 300.0
-_LDD_MISSING = re.compile(r"^\t(?P<name>\S+) => not found$")
+_LOADER = re.compile(r"ld[\w.-]*\.so(?:\.[0-9]+)?")
+_NOT_FOUND = re.compile(r"^\t(?P<name>\S+) => not found$")
 
 _FILES = {
     "etc/group": f"root:x:0:\nbentoml:x:{USER_ID}:\nnogroup:x:65534:\n",
@@ -211,7 +212,7 @@ def _system_libraries() -> Iterator[Path]:
     """Give the libraries that nothing here may need, but wheels do."""
     folders = {
         os.path.dirname(path)  # noqa: PTH120
-        for path in _ldd([Path(os.path.realpath(sys.executable))])[0].values()
+        for path in _linked([Path(os.path.realpath(sys.executable))])[0].values()
     }
     for name in _LIBRARIES:
         for folder in sorted(folders):
@@ -222,10 +223,10 @@ def _system_libraries() -> Iterator[Path]:
 
 def _shared_libraries(needed: list[Path], optional: list[Path]) -> tuple[dict[str, Path], set[str]]:
     """Where each shared library goes in the image; and modules whose libraries are missing."""
-    found, missing = _ldd(needed)
+    found, missing = _linked(needed)
     if missing:
         raise ImageError(f"This machine lacks shared libraries: {', '.join(sorted(missing))}.")
-    more, broken = _ldd(optional)
+    more, broken = _linked(optional)
     libraries = {**more, **found, **{item.name: str(item) for item in _of(needed, "lib")}}
     folder = _below_usr(os.path.dirname(os.path.realpath(found["libc.so.6"])))  # noqa: PTH120
     placed = {}
@@ -244,34 +245,43 @@ def _below_usr(path: str) -> str:
     return path if path.startswith("/usr/") else f"/usr{path}"
 
 
-def _ldd(files: list[Path]) -> tuple[dict[str, str], set[str]]:
+def _linked(files: list[Path]) -> tuple[dict[str, str], set[str]]:
     """Ask the dynamic loader: paths by library name, and the files it cannot load.
 
-    The loader that a file names is run for it, so only files of this machine's own Python and
-    commands are asked about, never those of a model or of a wheel.
+    As ldd does, which is a script that many images do not have. What is loaded for it is code of
+    this machine's own Python and commands only, never of a model or of a wheel.
     """
-    if not files:
-        return {}, set()
-    done = run_program(
-        ["ldd", *map(str, files)],
-        doing="Looking for shared libraries",
-        directory=Path("/"),
-        environment=clean_environment(LC_ALL="C"),
-        seconds=_SECONDS,
-        error=ImageError,
-        hint="Name a base image.",
-    )
     libraries: dict[str, str] = {}
     broken = set()
-    current = str(files[0])
-    for line in done.output.splitlines():
-        if match := _LDD_LINE.match(line):
-            libraries[match["name"] or match["path"]] = match["path"]
-        elif _LDD_MISSING.match(line):
-            broken.add(current)
-        elif line.endswith(":") and not line.startswith("\t"):
-            current = line[:-1]
+    loader = _loader()
+    for file in files:
+        done = run_program(
+            [loader, str(file)],
+            doing="Looking for shared libraries",
+            directory=Path("/"),
+            environment=clean_environment(LC_ALL="C", LD_TRACE_LOADED_OBJECTS="1"),
+            seconds=_SECONDS,
+            error=ImageError,
+            hint="Name a base image.",
+        )
+        for line in done.output.splitlines():
+            match = _LOADED.match(line)
+            if match and match["path"] == loader and not match["name"]:
+                continue  # as it was started here; executables name it by another path
+            if match:
+                libraries[match["name"] or match["path"]] = match["path"]
+            elif _NOT_FOUND.match(line):
+                broken.add(str(file))
     return libraries, broken
+
+
+def _loader() -> str:
+    """Give the dynamic loader of this process, which is mapped into it."""
+    paths = (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines())
+    for path in paths:
+        if _LOADER.fullmatch(Path(path).name):
+            return path
+    raise ImageError("This Python has no dynamic loader.", hint="Name a base image.")
 
 
 def _build(runtime: _Runtime, blobs: BlobDirectory, codec: Codec, epoch: int) -> Layer:
