@@ -7,6 +7,11 @@ MLFLOW = {
     "username": "MLFLOW_TRACKING_USERNAME",
     "password": "MLFLOW_TRACKING_PASSWORD",
     "token": "MLFLOW_TRACKING_TOKEN",
+    # For a server that does not hand artifacts through: the store is asked by MLflow's client.
+    "s3_endpoint_url": "MLFLOW_S3_ENDPOINT_URL",
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_region": "AWS_DEFAULT_REGION",
 }
 RECORD_KEY = {"key": "KFP_BENTO_RECORD_KEY"}
 SERVICE_TOKEN = {"token": "KFP_BENTO_API_TOKEN"}

@@ -100,3 +100,13 @@ class RunError(KfpBentoError):
 
 class RunUnavailable(RunError):
     """Kubeflow Pipelines or a registry does not answer right now: trying again may help."""
+
+
+def in_a_pipeline(parameter: str, holds: str) -> str:
+    """Say how a step of a pipeline is given what a person gives in variables and files.
+
+    Args:
+        parameter: The pipelines' parameter that names the Secret.
+        holds: What the Secret holds.
+    """
+    return f"In a pipeline the Secret that {parameter} names holds {holds}."

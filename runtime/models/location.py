@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import KfpBentoError, ModelError
+from kfp_bento.runtime.errors import KfpBentoError, ModelError, in_a_pipeline
 from kfp_bento.runtime.models.tracking import (
+    SECRET,
     Tracking,
     causes,
     first_line,
@@ -36,6 +37,11 @@ _ACCOUNTS = {
     "hdfs": "MLFLOW_KERBEROS_USER and MLFLOW_KERBEROS_TICKET_CACHE",
 }
 _OWN_ACCOUNT = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,"
+_AWS_SECRET = in_a_pipeline(
+    "mlflow_secret",
+    "them as aws_access_key_id and aws_secret_access_key, and s3_endpoint_url where it is not AWS",
+)
+_SECRETS = {_OWN_ACCOUNT: SECRET, _ACCOUNTS["s3"]: _AWS_SECRET, _ACCOUNTS["r2"]: _AWS_SECRET}
 _NO_ACCOUNT = frozenset(
     {"NoCredentialsError", "DefaultCredentialsError", "PartialCredentialsError"}
 )
@@ -111,7 +117,7 @@ def _read(failure: Exception, location: str, tracking: Tracking | None) -> KfpBe
     if is_refusal(failure) or {type(cause).__name__ for cause in chain} & _NO_ACCOUNT:
         return ModelError(
             f"{place} may not be read: {said}",
-            hint=f"Set {account} for an account that may read them.",
+            hint=f"Set {account} for an account that may read them. {_SECRETS.get(account, '')}",
         )
     if is_connection_loss(failure):
         silent = "The registry answered, the store of the artifacts did not. " if tracking else ""

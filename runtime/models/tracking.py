@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, ModelError
+from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, ModelError, in_a_pipeline
 from kfp_bento.runtime.models.uri import without_password
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _CREDENTIALS = (
     "MLFLOW_TRACKING_AWS_SIGV4",
     "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )
+SECRET = in_a_pipeline("mlflow_secret", "them, as token, or as username and password")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PROBE_SECONDS = 5
 
@@ -168,7 +169,7 @@ def translated(
         return error(
             f"{tracking} refused access: {first_line(failure)}",
             hint="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, for an account that may read this model.",
+            "MLFLOW_TRACKING_PASSWORD, for an account that may do this. " + SECRET,
         )
     if is_connection_loss(failure):
         return error(
@@ -326,7 +327,7 @@ def _require_answer(uri: str, error: type[KfpBentoError]) -> None:
         raise error(
             f"{without_password(uri)} refused access: HTTP 401.",
             hint="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD.",
+            "MLFLOW_TRACKING_PASSWORD. " + SECRET,
         )
     if response.status_code in (502, 503, 504):
         raise error(

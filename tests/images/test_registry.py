@@ -173,6 +173,7 @@ def test_without_a_login_the_hint_says_how(bento: Bento, base: str, guarded: str
     with pytest.raises(RegistryError, match="HTTP 401") as failure:
         build_image(bento, f"{guarded}/demo/tiny", ImageOptions(base=base))
     assert "without credentials" in failure.value.hint
+    assert "the Secret that image_secret names holds the login" in failure.value.hint
 
 
 def test_a_wrong_password_never_shows_in_the_error(

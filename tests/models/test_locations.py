@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pulled_model import pull_model
-from servers import free_port
+from servers import S3Server, free_port
+from small_models import small_model
 
+from kfp_bento.pipelines.credentials import MLFLOW
 from kfp_bento.runtime.errors import KfpBentoError, ModelError
 from kfp_bento.runtime.models import location
 
@@ -45,6 +47,41 @@ def failure_of(uri: str, tmp_path: Path) -> KfpBentoError:
     assert SECRET not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     return caught.value
+
+
+def test_a_server_that_hands_no_artifacts_through_has_them_where_the_secret_says(
+    mlflow_server: str, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pipelines put the keys of `mlflow_secret` into a step's environment."""
+    import boto3
+    import mlflow
+
+    made = small_model(tmp_path / "made")
+    for file in made.directory.iterdir():
+        if file.is_file():
+            s3_server.client().upload_file(str(file), s3_server.bucket, f"direct/{file.name}")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("direct")
+    client.create_model_version("direct", f"s3://{s3_server.bucket}/direct")
+    secret = {
+        # MLflow keeps the client of an address, as boto3 keeps keys: the same server, named twice.
+        "s3_endpoint_url": s3_server.endpoint.replace("127.0.0.1", "localhost"),
+        "aws_access_key_id": s3_server.access_key,
+        "aws_secret_access_key": SECRET,
+    }
+    for key, value in secret.items():
+        monkeypatch.setenv(MLFLOW[key], value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    with pytest.raises(ModelError, match="may not be read") as caught:
+        pull_model("models:/direct/1", tmp_path / "refused")
+    assert "the Secret that mlflow_secret names holds them as aws_access_key_id" in str(
+        caught.value
+    )
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv(MLFLOW["aws_secret_access_key"], s3_server.secret_key)
+    monkeypatch.setenv(MLFLOW["s3_endpoint_url"], s3_server.endpoint)
+    pulled = pull_model("models:/direct/1", tmp_path / "pulled")
+    assert (pulled.directory / "MLmodel").read_bytes() == (made.directory / "MLmodel").read_bytes()
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/model", "gs://bucket/model"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import urllib3
 
-from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.errors import RegistryError, in_a_pipeline
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.oci.tar import CHUNK
 from kfp_bento.runtime.programs import cleaned
@@ -113,7 +113,10 @@ class Answer:
             return f"The request was made {known} credentials. Ask for the right to do this."
         return {
             401: f"The request was made {known} credentials. Log in, for example with "
-            "`podman login`, or point DOCKER_CONFIG or REGISTRY_AUTH_FILE to a login file.",
+            "`podman login`, or point DOCKER_CONFIG or REGISTRY_AUTH_FILE to a login file. "
+            + in_a_pipeline(
+                "image_secret", "the login, as `kubectl create secret docker-registry` writes it"
+            ),
             403: f"The request was made {known} credentials. Ask for the right to do this.",
             404: "Check the repository's name and tag; some registries want it created first.",
             405: "The registry does not take uploads: it is read-only or a mere mirror.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.errors import RegistryError, in_a_pipeline
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.images.oci.reference import DOCKER_HUB
 from kfp_bento.runtime.programs import NETWORK, clean_environment, run_program
@@ -98,7 +98,8 @@ def _read(file: Path, required: bool) -> dict[str, Any]:
             return {}
         raise RegistryError(
             f"The registry credentials in {file} cannot be read.",
-            hint="It must be JSON as `docker login` or `podman login` writes it.",
+            hint="It must be JSON as `docker login` or `podman login` writes it. "
+            + in_a_pipeline("image_secret", "such a file as .dockerconfigjson"),
         ) from error
 
 
@@ -145,7 +146,8 @@ def _parse(entry: Any, file: Path, key: str) -> Credentials | None:
 def _malformed(key: str, file: Path) -> RegistryError:
     return RegistryError(
         f"The entry for {key} in {file} is malformed.",
-        hint="Log in again, for example with `podman login`.",
+        hint="Log in again, for example with `podman login`. "
+        + in_a_pipeline("image_secret", "such a file as .dockerconfigjson"),
     )
 
 
