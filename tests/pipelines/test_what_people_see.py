@@ -71,7 +71,11 @@ def routes(specification: dict[str, Any]) -> set[tuple[str, str, str]]:
             if "dag" in inner:
                 yield from below(inner["dag"], inside)
             else:
-                yield from ((outer, name.removesuffix("-2"), key) for key, outer in inside.items())
+                yield from (
+                    (outer, name.removesuffix("-2"), key)
+                    for key, outer in inside.items()
+                    if not key.startswith("pipelinechannel--")  # the image, which KFP takes along
+                )
 
     parameters = specification["root"]["inputDefinitions"]["parameters"]
     return set(below(specification["root"]["dag"], {key: key for key in parameters}))
