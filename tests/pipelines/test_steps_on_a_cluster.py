@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ NO_RETRY = {
 }
 
 
+@cache
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / f"pipelines/compiled/{name}.yaml").read_text()))
+
+
 def specification(name: str) -> dict[str, Any]:
-    path = ROOT / f"pipelines/compiled/{name}.yaml"
-    return dict(next(yaml.safe_load_all(path.read_text())))
+    return documents(name)[0]
 
 
 def all_tasks(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -144,9 +149,7 @@ def test_each_step_is_tried_again_or_there_is_a_reason_why_not() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_finished_workflow_leaves_the_cluster(name: str) -> None:
-    path = ROOT / f"pipelines/compiled/{name}.yaml"
-    platform = list(yaml.safe_load_all(path.read_text()))[1]
-    found = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    found = documents(name)[1]["platforms"]["kubernetes"]["pipelineConfig"]
     assert found == {"resourceTtlOnSuccess": 86_400, "resourceTtlOnFailure": 604_800}
 
 

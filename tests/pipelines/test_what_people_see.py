@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 OWN_ROADS = ("batch_score",)  # its rows have stops of their own
 
 
+@cache
 def compiled(name: str) -> dict[str, Any]:
     path = ROOT / f"pipelines/compiled/{name}.yaml"
     return dict(next(yaml.safe_load_all(path.read_text())))
