@@ -8,6 +8,7 @@ from kfp_bento.runtime.local.pipelines import (
     load_pipeline,
     local_arguments,
     typed_arguments,
+    values_here,
 )
 from kfp_bento.runtime.local.run_summary import run_summary, write_summary
 from kfp_bento.runtime.local.runs import Run, RunFailed, Step, run_pipeline
@@ -33,5 +34,6 @@ __all__ = [
     "run_summary",
     "serve_bento",
     "typed_arguments",
+    "values_here",
     "write_summary",
 ]
