@@ -83,7 +83,9 @@ def batch_score_with(*, parallelism: int, name: str):
         with_storage_credentials(plan, storage_secret)
         with_record_key(plan, record_secret)
 
-        with dsl.ParallelFor(plan.outputs["Output"], parallelism=parallelism) as shard:
+        with dsl.ParallelFor(
+            plan.outputs["Output"], parallelism=parallelism, name="Shards side by side"
+        ) as shard:
             part = predict_shard(
                 bento=bento.outputs["bento"],
                 plan=plan.outputs["plan"],

@@ -3,7 +3,7 @@
 from kfp_bento.components import deploy_bento, shift_requests
 from kfp_bento.pipelines.credentials import with_record_key, with_service_token
 from kfp_bento.pipelines.serve_model import serve_model, serve_steps
-from kfp_bento.pipelines.signatures import in_order, pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import in_order, own_inputs, pipeline_named, with_signature
 
 STEPS = {"canary_steps": "steps", "canary_soak_seconds": "soak_seconds", "canary_gates": "gates"}
 
@@ -19,12 +19,11 @@ def canary_with(deploy, *, name: str):
     Returns:
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
-    served = dict(serve_model.component_spec.inputs)
+    served = own_inputs(serve_model)
     shifted = shift_requests.component_spec.inputs
     inputs = in_order({**served, **{key: shifted[inner] for key, inner in STEPS.items()}})
 
-    def pipeline(*values):
-        given = dict(zip(inputs, values, strict=True))
+    def pipeline(**given):
 
         def deployed(*, image_location, roll_back_on_failure, fail_at_once, **wanted):
             canary = shift_requests(

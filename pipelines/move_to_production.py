@@ -76,6 +76,7 @@ def move_to_production(
     with settled_at_the_end(given):
         models, _ = scanned_models(given)
         golden = dsl.importer(artifact_uri=golden_uri, artifact_class=dsl.Artifact)
+        golden.set_display_name("Take the golden answers")
         release = move_release(
             name=deploy_name,
             image=deploy_image,

@@ -11,7 +11,7 @@ from kfp_bento.pipelines.credentials import (
     with_storage_credentials,
 )
 from kfp_bento.pipelines.serve_model import serve_model, serving_steps
-from kfp_bento.pipelines.signatures import in_order, pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import in_order, own_inputs, pipeline_named, with_signature
 from kfp_bento.pipelines.steps import (
     settled_at_the_end,
 )
@@ -44,12 +44,11 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
     """
     uri, kind = model_uri_output(train)
     train_inputs = dict(train.component_spec.inputs or {})
-    serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
+    serve_inputs = {k: v for k, v in own_inputs(serve_model).items() if k != MODEL_URIS}
     looked_at = {key: detect_drift.component_spec.inputs[inner] for key, inner in DRIFT.items()}
     inputs = in_order({**serve_inputs, **train_inputs, **looked_at})
 
-    def pipeline(*values):
-        given = dict(zip(inputs, values, strict=True))
+    def pipeline(**given):
         served = SimpleNamespace(**{key: given[key] for key in serve_inputs})
         with settled_at_the_end(served):
             drift = detect_drift(
@@ -60,7 +59,7 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
             with_mlflow_credentials(drift, served.mlflow_secret)
             with_storage_credentials(drift, served.storage_secret)
             with_record_key(drift, served.record_secret)
-            with dsl.If(drift.outputs["Output"] == True, name="drifted"):  # noqa: E712 - KFP reads the operator
+            with dsl.If(drift.outputs["Output"] == True, name="Data have drifted"):  # noqa: E712 - KFP reads the operator
                 trained = train(**{key: given[key] for key in train_inputs})
                 trained.set_caching_options(False)
                 with_mlflow_credentials(trained, served.mlflow_secret)

@@ -97,7 +97,7 @@ def settled_at_the_end(given) -> dsl.ExitHandler:
     if hasattr(given, "mlflow_secret"):
         with_mlflow_credentials(settled, given.mlflow_secret)
     with_record_key(settled, given.record_secret)
-    return dsl.ExitHandler(settled, name="serve")
+    return dsl.ExitHandler(settled, name="Served, then kept or settled")
 
 
 def deployed_release(deploy, given, **served) -> dsl.PipelineTask:
@@ -160,9 +160,9 @@ def promoted_when_approved(given, models, reports) -> None:
     Where there are none, no step runs for it. Both ways are spelled out, since the local runner
     skips a condition on a parameter without its opposite, or may.
     """
-    with dsl.If(given.approval_seconds == 0, name="unasked"):
+    with dsl.If(given.approval_seconds == 0, name="Promoted at once"):
         promoted_models(given, models, reports)
-    with dsl.Else(name="asked"):
+    with dsl.Else(name="Promoted after an approval"):
         approved = await_approval(
             models=models,
             reports=reports,

@@ -1,8 +1,15 @@
 """A training component, joined to everything that comes after it."""
 
+from kfp_bento.components import deploy_bento
 from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_storage_credentials
-from kfp_bento.pipelines.serve_model import serve_model
-from kfp_bento.pipelines.signatures import PYTHON_TYPES, in_order, pipeline_named, with_signature
+from kfp_bento.pipelines.serve_model import serve_model, serve_steps
+from kfp_bento.pipelines.signatures import (
+    PYTHON_TYPES,
+    in_order,
+    own_inputs,
+    pipeline_named,
+    with_signature,
+)
 
 MODEL_URIS = "model_uris"
 DATA = "data"
@@ -30,11 +37,10 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
     """
     uri, kind = model_uri_output(train)
     train_inputs = dict(train.component_spec.inputs or {})
-    serve_inputs = {k: v for k, v in serve_model.component_spec.inputs.items() if k != MODEL_URIS}
+    serve_inputs = {k: v for k, v in own_inputs(serve_model).items() if k != MODEL_URIS}
     inputs = in_order({**serve_inputs, **train_inputs})
 
-    def pipeline(*values):
-        given = dict(zip(inputs, values, strict=True))
+    def pipeline(**given):
         trained = train(**{key: given[key] for key in train_inputs})
         trained.set_caching_options(False)  # it registers a version: an act outside the pipeline
         with_mlflow_credentials(trained, given["mlflow_secret"])
@@ -44,7 +50,7 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         uris = trained.outputs[uri] if kind == "List" else [trained.outputs[uri]]
         # Its steps stand in this pipeline: neither backend nor local runner resolves an output
         # inside a list that is handed to a nested pipeline.
-        serve_model.pipeline_func(**{MODEL_URIS: uris}, **served)
+        serve_steps(deploy_bento)(**{MODEL_URIS: uris}, **served)
 
     summary = description or f"Run {train.name}, then serve its model."
     return pipeline_named(name)(with_signature(pipeline, inputs, name=name, summary=summary))

@@ -35,12 +35,12 @@ def await_approval(
         reports: The reports of check_release; they name the release and its image.
         alias: The registry alias that is to move.
         seconds: How long to wait.
-        report: What was decided, for promote_model.
-        summary: The same as Markdown.
         poll_seconds: Seconds between two looks at the registry.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
+        report: What was decided, for promote_model.
+        summary: The same as Markdown.
         passed: Whether it was approved.
     """
     from kfp_bento.runtime import checks, promotion

@@ -36,9 +36,6 @@ def build_bento(
     answers differ.
 
     Args:
-        bento: The bento directory, models included; its metadata says tag and digest.
-        golden: Requests and the answers that are right for them, for smoke_test and
-            compare_predictions.
         models: The models from pull_model; left out for a service that needs none.
         service_artifact: A service of your own as an artifact: a file, an archive or a directory.
         bento_name: Name of the bento; empty takes the first model's, by the alphabet, or what a
@@ -67,7 +64,10 @@ def build_bento(
             of several callers in one call of the model).
 
     Returns:
-        The bento's tag, name:version.
+        bento: The bento directory, models included; its metadata says tag and digest.
+        golden: Requests and the answers that are right for them, for smoke_test and
+            compare_predictions.
+        Output: The bento's tag, name:version.
     """
     from pathlib import Path
 

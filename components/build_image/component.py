@@ -32,11 +32,6 @@ def build_image(
     Args:
         bento: A bento directory from build_bento.
         destination: Where the image goes: registry/repository[:tag], or oci:DIRECTORY.
-        record: JSON record of the image: reference, digest, base, layers.
-        metrics: Bytes and number of layers, built and reused.
-        summary: The layers as a table.
-        sbom: What is in the image, as CycloneDX; also attached to the image.
-        provenance: How it came about, as in-toto statements, one a line; also attached.
         base: Base image reference, oci:DIRECTORY or host; empty takes KFP_BENTO_BASE_IMAGE,
             else python:<minor>-slim.
         platform: linux/amd64 or linux/arm64; empty takes the one this step runs on.
@@ -44,6 +39,11 @@ def build_image(
             empty takes KFP_BENTO_CACHE_REPOSITORY, else the image's own repository.
 
     Returns:
+        record: JSON record of the image: reference, digest, base, layers.
+        metrics: Bytes and number of layers, built and reused.
+        summary: The layers as a table.
+        sbom: What is in the image, as CycloneDX; also attached to the image.
+        provenance: How it came about, as in-toto statements, one a line; also attached.
         image: The image by digest, repository@sha256:...
         location: Where the bytes are: docker://repository or oci:DIRECTORY, without tag or digest.
     """

@@ -28,14 +28,16 @@ def check_contract(
 
     Args:
         url: Base URL of the release.
+        earlier: An earlier contract, or a whole OpenAPI document; without one the check passes.
+        golden: The golden answers of build_bento: they say which models the report is about,
+            which a promotion asks for.
+
+    Returns:
         report: The check report as JSON.
         contract: The API of the release, reduced to what clients depend on, as JSON; an `earlier`
             for the next release.
         metrics: Routes, breaking changes, additions.
         summary: The report as Markdown, with each breaking change.
-        earlier: An earlier contract, or a whole OpenAPI document; without one the check passes.
-        golden: The golden answers of build_bento: they say which models the report is about,
-            which a promotion asks for.
     """
     from pathlib import Path
 

@@ -54,13 +54,6 @@ def check_metrics(
         data: CSV, Parquet or JSONL with the inputs of the model and the label: a file or a folder,
             s3://bucket/key, minio://bucket/key, file:///path, or an https:// address of one file.
         label: The column with the right answers; a row without one is refused.
-        report: The check report as JSON.
-        kept: The metrics with the digest of the data, for a later champion_metrics.
-        metrics: The metrics, those of the champion as champion_..., the differences as delta_...
-        classification: Confusion matrix and, of two classes with probabilities, the ROC curve;
-            empty for a regression.
-        summary: The report as Markdown.
-        page: The report with charts, as HTML.
         url: Base URL of the release; empty asks the bento here.
         bento: The bento. Beside a URL it only says how a service of one's own is asked.
         thresholds: Limits on the metrics: {"accuracy": {"min": 0.9}, "rmse": {"max": 3}}.
@@ -79,6 +72,15 @@ def check_metrics(
             gives it all but the label.
         input_format: csv, parquet or jsonl; empty takes what the names of the files say.
         workers: Processes of a bento that is asked here; 0 takes one for each processor.
+
+    Returns:
+        report: The check report as JSON.
+        kept: The metrics with the digest of the data, for a later champion_metrics.
+        metrics: The metrics, those of the champion as champion_..., the differences as delta_...
+        classification: Confusion matrix and, of two classes with probabilities, the ROC curve;
+            empty for a regression.
+        summary: The report as Markdown.
+        page: The report with charts, as HTML.
     """
     from pathlib import Path
 

@@ -34,16 +34,16 @@ def check_release(
     Args:
         release: The release of deploy_bento.
         golden: The golden answers of build_bento.
-        reports: All reports as one JSON document, for promote_model or confirm_release.
-        page: The reports for people, as a page.
-        metrics: The measures of all checks, and whether they passed.
-        summary: The reports as Markdown, with the first differences.
         own_report: Report of a check of your own, in the form of a CheckReport; it counts too.
         gates: Further checks by name, each with its options, for example {"load": {"users": 10}}.
         ready_seconds: How long the release may take to become ready.
         wait_seconds: How long the last good release may take to serve when it comes back.
 
     Returns:
+        reports: All reports as one JSON document, for promote_model or confirm_release.
+        page: The reports for people, as a page.
+        metrics: The measures of all checks, and whether they passed.
+        summary: The reports as Markdown, with the first differences.
         passed: Whether all checks passed; the release is still on trial then.
     """
     from kfp_bento.runtime import checks, deployments, proof

@@ -29,10 +29,10 @@ def collect_batch(
         plan: From plan_batch.
         output_uri: A folder for the parts, their records and manifest.json: s3://bucket/folder,
             minio://bucket/folder or file:///path.
-        manifest: Counts, and the digests of input, bento and each part.
         part_rows: What the steps of the shards gave, so that this one waits for them.
 
     Returns:
+        manifest: Counts, and the digests of input, bento and each part.
         rows: How many rows there are.
         errors: How many of them have an error instead of an answer.
     """

@@ -24,12 +24,12 @@ def confirm_release(
 
     Args:
         reports: The reports of check_release.
-        summary: What became of the release, as Markdown.
         required_checks: Checks that there must be a report of: smoke, replay, or a gate's name.
         wait_seconds: How long the last good release may take to serve when it comes back.
 
     Returns:
-        URL of the release.
+        summary: What became of the release, as Markdown.
+        Output: URL of the release.
     """
     from pathlib import Path
 

@@ -58,12 +58,6 @@ def deploy_bento(
     own; not so where the component was loaded from its YAML, since KFP's loader forgets that.
 
     Args:
-        manifests: Directory with the rendered YAML, whatever the mode.
-        release: The release as JSON, also in the artifact's metadata: target, name, namespace,
-            revision, URL, image; for check_release.
-        diff: What the release changes on the cluster, object by object.
-        summary: The release: whether it serves, what changed, evidence of a failure.
-        metrics: Seconds until it served, objects by what happened to them, rolled back or not.
         task_config: The settings of the task; KFP fills it in.
         target: bento-deployment (Yatai), bento-request (Yatai, which builds the image itself),
             inference-service (KServe) or workload (a Deployment and its Service).
@@ -101,6 +95,12 @@ def deploy_bento(
             Kubeflow keeps what it found, and check_release and what follows it refuse the release.
 
     Returns:
+        manifests: Directory with the rendered YAML, whatever the mode.
+        release: The release as JSON, also in the artifact's metadata: target, name, namespace,
+            revision, URL, image; for check_release.
+        diff: What the release changes on the cluster, object by object.
+        summary: The release: whether it serves, what changed, evidence of a failure.
+        metrics: Seconds until it served, objects by what happened to them, rolled back or not.
         url: Where the release answers; empty when it was only rendered.
         name: Name of the release, for roll_back.
         image: The image by digest; what the cluster built, once pods run it.

@@ -25,12 +25,12 @@ def describe_data(
     Args:
         data: CSV, Parquet or JSONL: a file or a folder, s3://bucket/key, minio://bucket/key,
             file:///path, or an https:// address of one file.
-        statistics: The statistics as JSON, for detect_drift.
         columns: Which columns; empty takes all.
         input_format: csv, parquet or jsonl; empty takes what the names of the files say.
 
     Returns:
-        How many rows there are.
+        statistics: The statistics as JSON, for detect_drift.
+        Output: How many rows there are.
     """
     from pathlib import Path
 

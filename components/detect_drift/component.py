@@ -39,10 +39,6 @@ def detect_drift(
     Args:
         data: The data in question, CSV, Parquet or JSONL: a file or a folder, s3://bucket/key,
             minio://bucket/key, file:///path, or an https:// address of one file.
-        report: The check report as JSON, with each column.
-        metrics: Columns, those that drifted, and the PSI of each.
-        summary: The report as Markdown.
-        page: The report with a histogram of each column, then and now, as HTML.
         statistics: What describe_data said of the other data; or else a model is named.
         model_uri: A model such as models:/credit@prod whose run has the artifact statistics.json,
             as the training components leave it.
@@ -60,7 +56,11 @@ def detect_drift(
         tracking_uri: MLflow tracking server of the model; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        Whether the data have drifted.
+        report: The check report as JSON, with each column.
+        metrics: Columns, those that drifted, and the PSI of each.
+        summary: The report as Markdown.
+        page: The report with a histogram of each column, then and now, as HTML.
+        Output: Whether the data have drifted.
     """
     from pathlib import Path
 

@@ -35,9 +35,6 @@ def import_bento(
     Args:
         uri: Where it is: s3://bucket/key, minio://bucket/key, an https:// address such as a
             presigned URL, or file:///path.
-        bento: The bento directory, models included; its metadata says tag and digest, and what was
-            changed.
-        golden: The requests and what was answered, for smoke_test and compare_predictions.
         sha256: What the archive's SHA-256 has to be; empty takes what was recorded with it.
         lock: Lock the requirements with hashes, and refuse what no image made of files has; false
             leaves the bento as it is, for the cluster's own image builder.
@@ -56,7 +53,10 @@ def import_bento(
         absolute_tolerance: Difference that they allow in the value's own unit.
 
     Returns:
-        The bento's tag, name:version.
+        bento: The bento directory, models included; its metadata says tag and digest, and what was
+            changed.
+        golden: The requests and what was answered, for smoke_test and compare_predictions.
+        Output: The bento's tag, name:version.
     """
     from pathlib import Path
 

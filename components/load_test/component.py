@@ -37,10 +37,6 @@ def load_test(
     Args:
         url: Base URL of the release.
         golden: The golden answers of build_bento.
-        report: The check report as JSON.
-        metrics: Requests, failures, latency (p50, p95, p99, max, mean), requests per second.
-        summary: The report as Markdown.
-        page: The report as a page, with latency over time and its distribution.
         users: How many ask at the same time, each again as soon as it has an answer.
         duration_seconds: How long all users ask.
         ramp_seconds: How long it takes before that until all users ask.
@@ -52,6 +48,12 @@ def load_test(
         timeout_seconds: A request without an answer by then has failed.
         limits: What has to hold, for example {"p95_ms": 200, "failure_ratio": 0.01}; also p50_ms,
             p99_ms and requests_per_second. Without failure_ratio none may fail.
+
+    Returns:
+        report: The check report as JSON.
+        metrics: Requests, failures, latency (p50, p95, p99, max, mean), requests per second.
+        summary: The report as Markdown.
+        page: The report as a page, with latency over time and its distribution.
     """
     from pathlib import Path
 

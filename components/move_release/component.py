@@ -40,11 +40,6 @@ def move_release(
         image: The image that is meant, by digest; another one that is good there is refused.
         source_namespace: Where it was found good.
         namespace: Where it goes.
-        manifests: Directory with the rendered YAML.
-        release: The release as JSON, for check_release.
-        diff: What it changes on the cluster, object by object.
-        summary: The release: whether it serves, what changed, evidence of a failure.
-        metrics: Seconds until it served, objects by what happened to them, rolled back or not.
         target: bento-deployment, bento-request, inference-service or workload.
         changes: Options of the target that are others there, by name, for example {"resources":
             {"limits": {"cpu": "4"}}}.
@@ -55,6 +50,11 @@ def move_release(
         fail_at_once: Fail where the release does not serve; see deploy_bento.
 
     Returns:
+        manifests: Directory with the rendered YAML.
+        release: The release as JSON, for check_release.
+        diff: What it changes on the cluster, object by object.
+        summary: The release: whether it serves, what changed, evidence of a failure.
+        metrics: Seconds until it served, objects by what happened to them, rolled back or not.
         url: Where the release answers.
         name: Name of the release.
         image: The image by digest.

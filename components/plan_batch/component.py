@@ -36,7 +36,6 @@ def plan_batch(
         bento: A bento directory from build_bento or import_bento.
         input_uri: A file, or a folder of files in the order of their names: s3://bucket/key,
             minio://bucket/key, file:///path, or an https:// address of one file.
-        plan: What predict_shard and collect_batch go by.
         api: The API that answers: its name, its path, or one of several models; empty where there
             is one only.
         inputs: Columns that the model gets, in its order, where its signature names none; empty
@@ -50,8 +49,9 @@ def plan_batch(
         shards: Parts of the output, at most; 0 makes one for every 100,000 rows.
 
     Returns:
-        The numbers of the shards, for a loop. (The local runner of Kubeflow Pipelines loops over a
-        component's only output alone.)
+        plan: What predict_shard and collect_batch go by.
+        Output: The numbers of the shards, for a loop. (The local runner of Kubeflow Pipelines loops
+            over a component's only output alone.)
     """
     from pathlib import Path
 

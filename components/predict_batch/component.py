@@ -43,7 +43,6 @@ def predict_batch(
             minio://bucket/key, file:///path, or an https:// address of one file.
         output_uri: A folder for the parts, their records and manifest.json: s3://bucket/folder,
             minio://bucket/folder or file:///path.
-        manifest: Counts, and the digests of input, bento and each part.
         api: The API that answers: its name, its path, or one of several models; empty where there
             is one only.
         inputs: Columns that the model gets, in its order, where its signature names none; empty
@@ -58,6 +57,7 @@ def predict_batch(
         workers: Processes of the bento; 0 takes one for each processor.
 
     Returns:
+        manifest: Counts, and the digests of input, bento and each part.
         rows: How many rows there are.
         errors: How many of them have an error instead of an answer.
     """

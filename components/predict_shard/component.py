@@ -37,7 +37,7 @@ def predict_shard(
         workers: Processes of the bento; 0 takes one for each processor.
 
     Returns:
-        How many rows the part has.
+        Output: How many rows the part has.
     """
     from pathlib import Path
 

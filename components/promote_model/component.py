@@ -36,8 +36,6 @@ def promote_model(
         models: The models from pull_model.
         reports: The reports of check_release; they name the release.
         alias: The registry alias to move, for example prod; the same for all models.
-        record: JSON record of the promotion: alias, and of each model version and previous version.
-        summary: The promotion as Markdown.
         approval: The report of await_approval; it is required where it is given.
         required_checks: Checks that there must be a report of: smoke, replay, or a gate's name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
@@ -46,6 +44,8 @@ def promote_model(
         wait_seconds: How long the last good release may take to serve when it comes back.
 
     Returns:
+        record: JSON record of the promotion: alias, and of each model version and previous version.
+        summary: The promotion as Markdown.
         versions: The version of each registered model that holds the alias now.
     """
     from pathlib import Path

@@ -28,11 +28,11 @@ def pull_model(
             models:/credit/3, models:/m-<id> or runs:/<run id>/model; each also as NAME=URI, where
             the service is to find the model as "NAME:latest". By default that is the registered
             name.
-        models: The models, each in a folder of its name; the metadata say name, version, run,
-            signature and digest of each, and which records the later steps may believe.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
+        models: The models, each in a folder of its name; the metadata say name, version, run,
+            signature and digest of each, and which records the later steps may believe.
         versions: The registered version of each model by its name; an empty text for one that is
             not registered.
     """

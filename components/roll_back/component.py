@@ -40,9 +40,6 @@ def roll_back(
     Args:
         name: Name of the release.
         target: bento-deployment, bento-request, inference-service or workload.
-        diff: What going back changes on the cluster, object by object.
-        summary: What serves now, what changed, evidence of a failure.
-        metrics: Objects by what happened to them, failed or not.
         namespace: Namespace of the release.
         alias: Registry alias of its models; empty brings the endpoint back alone.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
@@ -57,6 +54,9 @@ def roll_back(
         why: The reason, for the history.
 
     Returns:
+        diff: What going back changes on the cluster, object by object.
+        summary: What serves now, what changed, evidence of a failure.
+        metrics: Objects by what happened to them, failed or not.
         image: The image that serves now.
         revision: The revision that serves now.
     """

@@ -28,13 +28,13 @@ def scan_model(
 
     Args:
         models: The models from pull_model.
-        report: What was found, as JSON: where, what, why it matters and what to do.
-        metrics: Findings by severity, and files looked at.
-        summary: The report as Markdown.
         policy: off looks at nothing, warn reports, enforce lets nothing pass that was found.
         allow: Names of findings, exactly as the report has them, that do not count.
 
     Returns:
+        report: What was found, as JSON: where, what, why it matters and what to do.
+        metrics: Findings by severity, and files looked at.
+        summary: The report as Markdown.
         passed: Whether the policy lets all models go on.
         verdict: The same for each model by its digest, with the reason, for build_bento.
     """

@@ -27,12 +27,14 @@ def settle_run(
 
     Args:
         run: The run, as deploy_bento was told it: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
-        summary: What was settled, as Markdown.
         target: The target of deploy_bento.
         namespace: The namespace of deploy_bento.
         mode: The mode of deploy_bento; nothing is settled where no cluster is deployed to.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         wait_seconds: How long the last good release may take to serve when it comes back.
+
+    Returns:
+        summary: What was settled, as Markdown.
     """
     from pathlib import Path
 

@@ -48,11 +48,6 @@ def shift_requests(
         bento: The bento directory that the image was made of.
         golden: The golden answers of build_bento.
         image: The image by digest, repository@sha256:...
-        manifests: Directory with the rendered YAML of each step.
-        reports: The reports of all steps as one JSON document, for deploy_bento's `after`.
-        page: The reports for people, as a page.
-        metrics: The measures of the last step, and whether all passed.
-        summary: The reports as Markdown.
         steps: Percent of the requests that the new image gets, step by step, from 1 to 99.
         soak_seconds: How long each step goes on before it is looked at once more.
         gates: Further checks at each step by name, each with its options; see check_release.
@@ -72,6 +67,11 @@ def shift_requests(
             dsl.PIPELINE_JOB_ID_PLACEHOLDER.
 
     Returns:
+        manifests: Directory with the rendered YAML of each step.
+        reports: The reports of all steps as one JSON document, for deploy_bento's `after`.
+        page: The reports for people, as a page.
+        metrics: The measures of the last step, and whether all passed.
+        summary: The reports as Markdown.
         passed: Whether all steps passed.
     """
     from pathlib import Path

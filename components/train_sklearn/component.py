@@ -43,7 +43,6 @@ def train_sklearn(
             https:// address of one file. It has to fit into memory.
         label: The column to predict; a row without one is refused.
         model_name: Registered model that receives a new version.
-        metrics: What the model is worth on the rows that it did not see.
         task: classification, regression, or auto: texts, booleans and up to 50 different whole
             numbers are classes.
         estimator: Class of scikit-learn, such as RandomForestClassifier; empty takes
@@ -58,7 +57,8 @@ def train_sklearn(
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        The URI of the registered version, models:/<name>/<version>.
+        metrics: What the model is worth on the rows that it did not see.
+        Output: The URI of the registered version, models:/<name>/<version>.
     """
     from kfp_bento.runtime import training
 

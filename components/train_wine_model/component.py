@@ -23,13 +23,13 @@ def train_wine_model(
     and returns its URI can stand here.
 
     Args:
-        metrics: Accuracy on the held-out third of the data.
         model_name: Registered model that receives a new version.
         regularization: Inverse strength of the penalty, as scikit-learn's parameter C.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        The URI of the registered version, models:/<name>/<version>.
+        metrics: Accuracy on the held-out third of the data.
+        Output: The URI of the registered version, models:/<name>/<version>.
     """
     from importlib.metadata import version
 

@@ -41,7 +41,6 @@ def train_xgboost(
             https:// address of one file. It has to fit into memory.
         label: The column to predict; a row without one is refused.
         model_name: Registered model that receives a new version.
-        metrics: What the model is worth on the rows that it did not see.
         task: classification, regression, or auto: texts, booleans and up to 50 different whole
             numbers are classes.
         params: Parameters of the estimator by the names of scikit-learn's interface.
@@ -54,7 +53,8 @@ def train_xgboost(
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
 
     Returns:
-        The URI of the registered version, models:/<name>/<version>.
+        metrics: What the model is worth on the rows that it did not see.
+        Output: The URI of the registered version, models:/<name>/<version>.
     """
     from kfp_bento.runtime import training
 

@@ -84,6 +84,7 @@ app.command(
     "submit",
     epilog="Example: kfp-bento submit serve_model -p model_uris=models:/credit@candidate "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
+    "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
     "--host https://kubeflow.example.com/pipeline -n models --follow",
 )(submit.submit)
 app.command(
@@ -95,6 +96,7 @@ app.command(
     "watch",
     epilog="Example: kfp-bento watch models:/credit@candidate --submit serve_model "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
+    "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
     "--host https://kubeflow.example.com/pipeline -n models --every 60",
 )(watch.watch)
 app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)

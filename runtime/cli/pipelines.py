@@ -141,15 +141,15 @@ def run(
         RunFailed,
         deploys,
         load_pipeline,
+        local_arguments,
         local_target,
         run_pipeline,
-        typed_arguments,
     )
 
     require_extra("runtime")
     file = mapping_in(param_file, "--param-file") if param_file else {}
     loaded = load_pipeline(pipeline)
-    arguments = typed_arguments(loaded, param or (), file)
+    arguments = local_arguments(loaded, param or (), file)
     report = to / "report.html" if deploys(loaded) else None
     took = stopwatch()
     with local_target(to.resolve() / "service", network=network) as target:

@@ -72,7 +72,7 @@ def watch(
         typer.Option(metavar="DIR", help="Write a Deployment that does this, and do nothing."),
     ] = None,
     image: Annotated[
-        str, typer.Option(help="Image of that Deployment.", envvar="KFP_BENTO_IMAGE")
+        str, typer.Option(help="Image of that Deployment and of steps.", envvar="KFP_BENTO_IMAGE")
     ] = "",
     host: Host = "",
     namespace: Namespace = "",
@@ -94,6 +94,7 @@ def watch(
     watched = runs.read_watched(models or (), tagged or (), alias)
     given = mapping_in(param_file, "--param-file") if param_file else {}
     submission = (experiment, service_account, caching)
+    given = {**_steps_image(pipeline, image), **given}
     trigger = _trigger(watched, pipeline, param or (), given, model_parameter, submission)
     if render is not None:
         chosen = {
@@ -147,6 +148,13 @@ def _trigger(
     experiment, account, caching = submission
     made = runs.Submission(loaded, experiment, account, caching)
     return runs.Trigger(watched, loaded.name, made, arguments, model_parameter, as_list)
+
+
+def _steps_image(pipeline: str, image: str) -> dict[str, str]:
+    """Give the parameter of a shipped pipeline that says in which image its steps run."""
+    from kfp_bento.runtime.local import load_pipeline, values_here
+
+    return dict.fromkeys(values_here(load_pipeline(pipeline)), image) if image else {}
 
 
 def _require_runnable(trigger: Trigger) -> None:

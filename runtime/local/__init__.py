@@ -3,7 +3,13 @@
 from kfp_bento.runtime.local.bento_process import Listening
 from kfp_bento.runtime.local.compilation import compile_components, compile_pipelines
 from kfp_bento.runtime.local.demo import run_demo
-from kfp_bento.runtime.local.pipelines import deploys, load_pipeline, typed_arguments
+from kfp_bento.runtime.local.pipelines import (
+    deploys,
+    load_pipeline,
+    local_arguments,
+    typed_arguments,
+    values_here,
+)
 from kfp_bento.runtime.local.run_summary import run_summary, write_summary
 from kfp_bento.runtime.local.runs import Run, RunFailed, Step, run_pipeline
 from kfp_bento.runtime.local.serving import follow, serve_bento
@@ -21,11 +27,13 @@ __all__ = [
     "deploys",
     "follow",
     "load_pipeline",
+    "local_arguments",
     "local_target",
     "run_demo",
     "run_pipeline",
     "run_summary",
     "serve_bento",
     "typed_arguments",
+    "values_here",
     "write_summary",
 ]

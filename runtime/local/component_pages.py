@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import docstring_parser
-
 from kfp_bento.runtime.deployments import TARGETS, option_docs
 
 FILLED_IN = ("TaskConfig",)
@@ -28,8 +26,6 @@ def component_page(component: Any) -> str:
     """
     name = component.python_func.__name__
     specification = component.component_spec
-    documentation = inspect.getdoc(component.python_func) or ""
-    meanings = {p.arg_name: p.description for p in docstring_parser.parse(documentation).params}
     parts = [
         f"# {name}",
         _prose(component.python_func),
@@ -37,14 +33,14 @@ def component_page(component: Any) -> str:
         _inputs(specification.inputs or {}),
         *(_options(specification.inputs or {}) if name == DEPLOYING else ()),
         "## Outputs",
-        _outputs(specification.outputs or {}, meanings),
+        _outputs(specification.outputs or {}),
         "Generated from the component's signature by `make compile`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _prose(function: Any) -> str:
-    return (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+    return (inspect.getdoc(function) or "").split("\nArgs:")[0].split("\nReturns:")[0].strip()
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
@@ -69,11 +65,10 @@ def _options(inputs: dict[str, Any]) -> Iterator[str]:
         yield "\n".join(rows)
 
 
-def _outputs(outputs: dict[str, Any], meanings: dict[str, str | None]) -> str:
+def _outputs(outputs: dict[str, Any]) -> str:
     rows = ["| name | type | meaning |", "| --- | --- | --- |"]
     for key, spec in outputs.items():
-        meaning = _cell(spec.description or meanings.get(key))
-        rows.append(f"| `{key}` | {_type(spec)} | {meaning} |")
+        rows.append(f"| `{key}` | {_type(spec)} | {_cell(spec.description)} |")
     return "\n".join(rows)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 from kfp import local
 
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
-from kfp_bento.runtime.local.pipelines import load_pipeline
+from kfp_bento.runtime.local.pipelines import load_pipeline, values_here, without_retries
 
 
 def main(request: dict[str, Any]) -> None:
     """Run one pipeline to its end; raises what KFP raises when a step fails."""
-    pipeline = load_pipeline(request["pipeline"])
+    pipeline = without_retries(load_pipeline(request["pipeline"]))
     local.init(
         # The steps' image holds kfp and kfp_bento; so does this interpreter.
         runner=local.SubprocessRunner(use_venv=False),
@@ -28,7 +28,7 @@ def main(request: dict[str, Any]) -> None:
         workspace_root=str(Path(request["root"]) / ".workspace"),
     )
     sys.stdin.readline()  # ready so far; the rest begins when we are told to
-    pipeline(**request["arguments"])
+    pipeline(**values_here(pipeline) | request["arguments"])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ PYTHON_TYPES: Mapping[str, Any] = {
     "Dict": dict,
 }
 """What values of KFP's types are in Python."""
+RUNTIME_IMAGE = "runtime_image"
+"""The parameter of all shipped pipelines that says in which image their steps run on a cluster."""
+_IMAGE_HINT = (
+    "; make image TO=REGISTRY/REPOSITORY pushes that image, and KFP_BENTO_IMAGE names it as well."
+)
 TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 
 
@@ -103,9 +108,32 @@ def typed_arguments(
     if missing:
         raise InvalidInput(
             f"The pipeline needs a value for {', '.join(missing)}.",
-            hint=" ".join(f"--param {key}=…" for key in missing),
+            hint=" ".join(f"--param {key}=…" for key in missing)
+            + (_IMAGE_HINT if RUNTIME_IMAGE in missing else ""),
         )
     return arguments
+
+
+def local_arguments(pipeline: Any, given: Sequence[str], file: Mapping[str, Any]) -> dict[str, Any]:
+    """Do as `typed_arguments`, with `values_here` for what is not given."""
+    return typed_arguments(pipeline, given, {**values_here(pipeline), **file})
+
+
+def values_here(pipeline: Any) -> dict[str, Any]:
+    """Give the values of parameters that mean nothing on this machine: no step has an image."""
+    return {key: "python" for key in pipeline.component_spec.inputs or () if key == RUNTIME_IMAGE}
+
+
+def without_retries(pipeline: Any) -> Any:
+    """Take back that steps are tried again: here no network of a cluster's stands between them.
+
+    What fails here is a mistake more often than not, and is to be told at once.
+    """
+    specification = pipeline.pipeline_spec
+    dags = [specification.root.dag, *(one.dag for one in specification.components.values())]
+    for task in (task for dag in dags for task in dag.tasks.values()):
+        task.ClearField("retry_policy")
+    return pipeline
 
 
 def _key(reference: str) -> str:

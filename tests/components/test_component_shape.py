@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+import yaml
 
 import kfp_bento.components as shipped
 from kfp_bento.runtime.deployments import TARGETS, option_docs
@@ -78,6 +79,29 @@ def test_the_readme_lists_every_input_and_output(name: str) -> None:
     filled_in = {key for key, spec in specification.inputs.items() if spec.type == "TaskConfig"}
     for key in [*(specification.inputs or {}), *(specification.outputs or {})]:
         assert (f"| `{key}` |" in text) is (key not in filled_in), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_input_and_output_is_described_where_kubeflow_keeps_it(name: str) -> None:
+    path = ROOT / "components" / name / "component.yaml"
+    specification = next(yaml.safe_load_all(path.read_text()))
+    (component,) = specification["components"].values()
+    text = (ROOT / "components" / name / "README.md").read_text()
+    for side in ("inputDefinitions", "outputDefinitions"):
+        for kind in component.get(side, {}).values():
+            for key, one in kind.items():
+                assert len(one.get("description", "")) > 4, key
+                told = " ".join(one["description"].split()).replace("|", "\\|")
+                assert key == "task_config" or told in text, key
+
+
+def test_an_output_that_is_called_as_an_input_says_its_own() -> None:
+    for component in (shipped.deploy_bento, shipped.move_release):
+        specification = component.component_spec
+        for key in specification.inputs.keys() & specification.outputs.keys():
+            said = specification.outputs[key].description
+            assert said
+            assert said != specification.inputs[key].description
 
 
 def test_what_is_set_on_a_deploying_task_is_meant_for_the_served_pods() -> None:

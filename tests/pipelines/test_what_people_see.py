@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 OWN_ROADS = ("batch_score",)  # its rows have stops of their own
 
 
+@cache
 def compiled(name: str) -> dict[str, Any]:
     path = ROOT / f"pipelines/compiled/{name}.yaml"
     return dict(next(yaml.safe_load_all(path.read_text())))
@@ -71,7 +73,11 @@ def routes(specification: dict[str, Any]) -> set[tuple[str, str, str]]:
             if "dag" in inner:
                 yield from below(inner["dag"], inside)
             else:
-                yield from ((outer, name.removesuffix("-2"), key) for key, outer in inside.items())
+                yield from (
+                    (outer, name.removesuffix("-2"), key)
+                    for key, outer in inside.items()
+                    if not key.startswith("pipelinechannel--")  # the image, which KFP takes along
+                )
 
     parameters = specification["root"]["inputDefinitions"]["parameters"]
     return set(below(specification["root"]["dag"], {key: key for key in parameters}))

@@ -79,6 +79,28 @@ def test_a_placeholder_for_the_image_is_refused(
     assert not server.runs
 
 
+ROLL_BACK = ("submit", "roll_back_model", "-p", "deploy_name=wine", "-p", "promote_alias=prod")
+
+
+def test_a_shipped_pipeline_without_an_image_for_its_steps_is_refused(
+    server: KubeflowPipelines,
+) -> None:
+    done = kfp_bento_here(*ROLL_BACK, "--host", server.url)
+    assert_refused(done, "needs a value for runtime_image")
+    assert "make image" in done.stderr
+    assert "KFP_BENTO_IMAGE" in done.stderr
+    assert not server.asked
+
+
+def test_the_image_of_the_steps_is_a_parameter_of_the_run(server: KubeflowPipelines) -> None:
+    image = "registry.example.org/ml/runtime-python:1"
+    done = kfp_bento_here(*ROLL_BACK, "-p", f"runtime_image={image}", "--host", server.url)
+    assert done.returncode == 0, done.stderr
+    (run,) = server.runs
+    assert run["runtime_config"]["parameters"]["runtime_image"] == image
+    assert "registry.example.com/kfp-bento" not in str(run["pipeline_spec"])
+
+
 def test_without_caching_no_step_is_cached_inside_a_block_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,17 @@ def test_the_pod_runs_the_command_that_was_given(tmp_path: Path, mlflow_server: 
     assert "There is no registered model 'credit model'" in done.stdout
 
 
+def test_steps_of_a_shipped_pipeline_run_in_the_same_image(tmp_path: Path) -> None:
+    done = kfp_bento_here(
+        *("watch", "models:/credit@candidate", "-n", "team", "--render", tmp_path),
+        *("--image", IMAGE, "-p", "image_destination=registry.example.org/ml/credit"),
+        *("-p", "promote_alias=prod"),
+    )
+    assert done.returncode == 0, done.stderr
+    (deployment,) = (one for one in texts(tmp_path) if "kind: Deployment" in one)
+    assert f"runtime_image={IMAGE}" in deployment
+
+
 def test_without_an_image_nothing_is_written(tmp_path: Path) -> None:
     words = ["watch", "models:/a@b", "--submit", WATCHED, "--render", str(tmp_path / "new")]
     assert_refused(kfp_bento_here(*words, "-n", "team"), "--image is missing")

@@ -290,7 +290,7 @@ def test_a_mistake_is_said_at_once(words: list[str], told: str, mlflow_server: s
     assert_refused(done, told)
 
 
-def test_a_placeholder_for_the_image_ends_the_watch_at_once(mlflow_server: str) -> None:
+def test_steps_without_an_image_end_the_watch_at_once(mlflow_server: str) -> None:
     words = [
         "-p",
         "image_destination=a",
@@ -299,7 +299,7 @@ def test_a_placeholder_for_the_image_ends_the_watch_at_once(mlflow_server: str) 
         "--host",
         "http://127.0.0.1:9",
     ]
-    assert_refused(kfp_bento_here("watch", "models:/a@b", *words), "a placeholder")
+    assert_refused(kfp_bento_here("watch", "models:/a@b", *words), "for runtime_image")
 
 
 def test_an_address_that_is_none_is_refused() -> None:

@@ -1,0 +1,84 @@
+"""What all tasks of the shipped pipelines have: a name in words, an image, and retries."""
+
+import ast
+
+from kfp.dsl import pipeline_context
+
+from kfp_bento.components import pull_model
+
+DISPLAY_NAMES = {
+    "await-approval": "Wait for an approval",
+    "build-bento": "Build the bento and prove it",
+    "build-image": "Build and push the image",
+    "check-release": "Check what is served",
+    "collect-batch": "Write the manifest of the batch",
+    "confirm-release": "Keep the release as the good one",
+    "deploy-bento": "Deploy on trial",
+    "detect-drift": "Look whether the data have drifted",
+    "export-bento": "Put the bento into the bucket",
+    "import-bento": "Take the bento in",
+    "move-release": "Deploy on trial where it goes",
+    "plan-batch": "Plan the batch",
+    "predict-shard": "Predict one shard",
+    "promote-model": "Keep the release, move the alias",
+    "pull-model": "Pull the models",
+    "roll-back": "Bring the last good release back",
+    "scan-model": "Scan the models",
+    "settle-run": "Settle what is left on trial",
+    "shift-requests": "Shift requests in steps",
+    "train-lightgbm": "Train with LightGBM",
+    "train-sklearn": "Train with scikit-learn",
+    "train-wine-model": "Train the wine classifier",
+    "train-xgboost": "Train with XGBoost",
+}
+"""Names of the steps in Kubeflow's UI, by those of their components."""
+
+RETRIES = {
+    # They fetch, send, look or apply, and end alike however often they run. A mistake of the user
+    # shows in them within seconds, so that a second and third look costs two pods and 45 s.
+    **dict.fromkeys(("pull-model", "build-image", "export-bento", "import-bento"), 2),
+    **dict.fromkeys(("deploy-bento", "move-release", "shift-requests", "check-release"), 2),
+    **dict.fromkeys(("await-approval", "detect-drift", "settle-run"), 2),
+    **dict.fromkeys(("plan-batch", "predict-shard", "collect-batch"), 2),
+    # Its own mistakes, a model that does not load, take minutes to show: once more, no more.
+    "build-bento": 1,
+    # Not these: scan-model asks no network; each attempt of a training registers one more version;
+    # promote-model and confirm-release fail where a check said no, and settle-run completes what
+    # they had begun; roll-back without `leaving_image` would go one release further.
+}
+"""How often a step is tried again, by the name of its component."""
+
+BACKOFF = {"backoff_duration": "15s", "backoff_factor": 2.0, "backoff_max_duration": "120s"}
+OURS = pull_model.component_spec.implementation.container.image
+
+
+def finish_tasks(runtime_image) -> None:
+    """Give the tasks of the pipeline that is being made what all of ours have.
+
+    Tasks of components of one's own keep their image and their name.
+
+    Args:
+        runtime_image: The parameter of the pipeline that says in which image our steps run; the
+            driver puts it into the pod (KFP's backend/src/v2/driver/driver.go, `containerImage`).
+    """
+    for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
+        if task.container_spec is None or task.container_spec.image != OURS:
+            continue
+        task.set_container_image(runtime_image)
+        task.container_spec.command[-1] = without_docstring(task.container_spec.command[-1])
+        name = task.component_spec.name
+        if name in DISPLAY_NAMES:
+            task.set_display_name(DISPLAY_NAMES[name])
+        if name in RETRIES:
+            task.set_retry(RETRIES[name], **BACKOFF)
+
+
+def without_docstring(source: str) -> str:
+    """Take the docstring out of a component's source as KFP embeds it.
+
+    Nobody reads it there, and a Workflow, which holds the source, has to stay below etcd's limit.
+    """
+    function = ast.parse(source).body[-1]
+    first = function.body[0]
+    lines = source.splitlines(keepends=True)
+    return "".join([*lines[: first.lineno - 1], *lines[first.end_lineno :]])
