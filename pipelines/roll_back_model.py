@@ -12,7 +12,7 @@ def roll_back_model(
     promote_alias: str,
     tracking_uri: str = "",
     deploy_target: str = "bento-deployment",
-    deploy_namespace: str = "default",
+    deploy_namespace: str = "",
     deploy_wait_seconds: int = 600,
     why: str = "",
     to_revision: str = "",
@@ -31,7 +31,7 @@ def roll_back_model(
         tracking_uri: MLflow server; empty takes MLFLOW_TRACKING_URI of the step's pod.
         deploy_target: bento-deployment (Yatai), bento-request (Yatai's builder), inference-service
             (KServe) or workload (a plain Deployment).
-        deploy_namespace: Namespace of the release.
+        deploy_namespace: Namespace of the release; empty takes that of the run.
         deploy_wait_seconds: How long the restored release may take to serve.
         why: The reason, for the history in the registry.
         to_revision: A good revision that is on record; chosen as above when empty.

@@ -33,7 +33,7 @@ def serve_service(
     deploy_target: str = "bento-deployment",
     deploy_mode: str = "auto",
     deploy_name: str = "",
-    deploy_namespace: str = "default",
+    deploy_namespace: str = "",
     deploy_resources: dict = {},  # noqa: B006
     deploy_autoscaling: dict = {},  # noqa: B006
     deploy_envs: list = [],  # noqa: B006
@@ -75,7 +75,7 @@ def serve_service(
             Deployment).
         deploy_mode: auto, apply, render or local.
         deploy_name: Name of the release; empty takes the bento's name.
-        deploy_namespace: Namespace of the release.
+        deploy_namespace: Namespace of the release; empty takes that of the run.
         deploy_resources: Requests and limits of the served pods.
         deploy_autoscaling: minReplicas and maxReplicas.
         deploy_envs: Environment variables, a list of name and value.

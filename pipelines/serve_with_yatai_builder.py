@@ -50,7 +50,7 @@ def serve_with_builder(deploy, *, name: str):
         image_destination: str = "",
         deploy_mode: str = "apply",
         deploy_name: str = "",
-        deploy_namespace: str = "default",
+        deploy_namespace: str = "",
         deploy_resources: dict = {},  # noqa: B006
         deploy_autoscaling: dict = {},  # noqa: B006
         deploy_envs: list = [],  # noqa: B006
@@ -101,7 +101,8 @@ def serve_with_builder(deploy, *, name: str):
                 it is the bento's version, and empty takes what the builder's own settings say.
             deploy_mode: apply, or render to write the YAML only.
             deploy_name: Name of the release; empty takes the bento's name.
-            deploy_namespace: Namespace of the release, where the builder's pods run too.
+            deploy_namespace: Namespace of the release, where the builder's pods run too; empty
+                takes that of the run.
             deploy_resources: Requests and limits of the served pods.
             deploy_autoscaling: minReplicas and maxReplicas.
             deploy_envs: Environment variables, a list of name and value.

@@ -35,7 +35,7 @@ def deploy_bento(
     archive: str = "",
     mode: str = "auto",
     name: str = "",
-    namespace: str = "default",
+    namespace: str = "",
     resources: dict = {},  # noqa: B006 - KFP wants the defaults in the signature
     autoscaling: dict = {},  # noqa: B006
     envs: list = [],  # noqa: B006
@@ -72,7 +72,7 @@ def deploy_bento(
             machine), or auto: local where a local run offers it, else apply where a cluster is
             configured, else render.
         name: Name of the release and of its main object; empty takes the bento's name.
-        namespace: Namespace of all its resources.
+        namespace: Namespace of all its resources; empty takes that of the run.
         resources: Requests and limits, for example {"limits": {"cpu": "1", "memory": "1Gi"}}.
         autoscaling: For example {"minReplicas": 1, "maxReplicas": 3}.
         envs: Environment variables, [{"name": "LOG_LEVEL", "value": "info"}]; with valueFrom where
@@ -118,7 +118,7 @@ def deploy_bento(
         {
             "archive": archive,
             "name": name,
-            "namespace": namespace,
+            "namespace": deployments.own_namespace(namespace),
             "resources": resources,
             "autoscaling": autoscaling,
             "envs": envs,

@@ -18,7 +18,7 @@ def roll_back(
     diff: dsl.Output[dsl.Markdown],
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
-    namespace: str = "default",
+    namespace: str = "",
     alias: str = "",
     tracking_uri: str = "",
     leaving_image: str = "",
@@ -40,7 +40,7 @@ def roll_back(
     Args:
         name: Name of the release.
         target: bento-deployment, bento-request, inference-service or workload.
-        namespace: Namespace of the release.
+        namespace: Namespace of the release; empty takes that of the run.
         alias: Registry alias of its models; empty brings the endpoint back alone.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         leaving_image: The image to leave, by digest; where another one is applied by now, nothing
@@ -67,7 +67,7 @@ def roll_back(
     back = promotion.roll_back_release(
         name,
         target=target,
-        namespace=namespace,
+        namespace=deployments.own_namespace(namespace),
         alias=alias,
         tracking_uri=tracking_uri,
         by=promotion.run_name(run),

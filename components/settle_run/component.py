@@ -15,7 +15,7 @@ def settle_run(
     run: str,
     summary: dsl.Output[dsl.Markdown],
     target: str = "bento-deployment",
-    namespace: str = "default",
+    namespace: str = "",
     mode: str = "auto",
     tracking_uri: str = "",
     wait_seconds: int = 600,
@@ -28,7 +28,7 @@ def settle_run(
     Args:
         run: The run, as deploy_bento was told it: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
         target: The target of deploy_bento.
-        namespace: The namespace of deploy_bento.
+        namespace: The namespace of deploy_bento; empty takes that of the run.
         mode: The mode of deploy_bento; nothing is settled where no cluster is deployed to.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
         wait_seconds: How long the last good release may take to serve when it comes back.
@@ -43,7 +43,7 @@ def settle_run(
     done = promotion.settle_run(
         run,
         target=target,
-        namespace=namespace,
+        namespace=deployments.own_namespace(namespace),
         mode=mode,
         tracking_uri=tracking_uri,
         waiting=deployments.Waiting(wait_seconds, progress=reports.tell),

@@ -27,7 +27,7 @@ def shift_requests(
     target: str = "workload",
     mode: str = "auto",
     name: str = "",
-    namespace: str = "default",
+    namespace: str = "",
     resources: dict = {},  # noqa: B006
     autoscaling: dict = {},  # noqa: B006
     envs: list = [],  # noqa: B006
@@ -55,7 +55,7 @@ def shift_requests(
             others cannot split requests.
         mode: See deploy_bento; where no cluster is deployed to, nothing is shifted.
         name: Name of the release; empty takes the bento's name.
-        namespace: Namespace of all its resources.
+        namespace: Namespace of all its resources; empty takes that of the run.
         resources: Requests and limits, for example {"limits": {"cpu": "1", "memory": "1Gi"}}.
         autoscaling: For example {"minReplicas": 1, "maxReplicas": 3}.
         envs: Environment variables, [{"name": "LOG_LEVEL", "value": "info"}].
@@ -94,7 +94,7 @@ def shift_requests(
         bentos.load_given_bento(bento),
         {
             "name": name,
-            "namespace": namespace,
+            "namespace": deployments.own_namespace(namespace),
             "resources": resources,
             "autoscaling": autoscaling,
             "envs": envs,

@@ -7,6 +7,7 @@ one, `leave_release` brings the last good one back. `roll_back` and `delete_rele
 """
 
 from kfp_bento.runtime.deployments.deploy import Deployed, choose_mode, deploy
+from kfp_bento.runtime.deployments.kube.namespaces import own_namespace
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.local_target import is_of_this_user
 from kfp_bento.runtime.deployments.moving import moved_release
@@ -75,6 +76,7 @@ __all__ = [
     "load_given_release",
     "moved_release",
     "option_docs",
+    "own_namespace",
     "promotion_under_way",
     "release_facts",
     "release_status",
