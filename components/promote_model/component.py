@@ -18,6 +18,7 @@ def promote_model(
     alias: str,
     record: dsl.Output[dsl.Artifact],
     summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
     approval: dsl.Input[dsl.Artifact] = None,
     required_checks: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     tracking_uri: str = "",
@@ -46,25 +47,31 @@ def promote_model(
     Returns:
         record: JSON record of the promotion: alias, and of each model version and previous version.
         summary: The promotion as Markdown.
+        page: The report of the release: models, image, checks, approval, the alias before and now.
         versions: The version of each registered model that holds the alias now.
     """
-    from pathlib import Path
-
     from kfp_bento.runtime import checks, deployments, promotion
     from kfp_bento.runtime import models as pulled
     from kfp_bento.runtime import reports as written
 
+    kept = (pulled.load_given_models(models), checks.load_given_reports(reports))
+    approved = promotion.load_given_approval(approval)
     promoted = promotion.promote_release(
-        pulled.load_given_models(models),
-        checks.load_given_reports(reports),
+        *kept,
         alias,
         required=required_checks,
-        approval=promotion.load_given_approval(approval),
+        approval=approved,
         tracking_uri=tracking_uri,
         by=promotion.run_name(run),
         why=why,
         waiting=deployments.Waiting(wait_seconds, progress=written.tell),
     )
-    written.write_json(promoted.to_dict(), Path(record.path))
-    written.write_text(written.promotion_summary(promoted), Path(summary.path))
+    written.write_promotion(
+        promoted,
+        *kept,
+        approval=approved,
+        record=record.path,
+        summary=summary.path,
+        page=page.path,
+    )
     return (promoted.versions,)

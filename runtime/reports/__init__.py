@@ -10,6 +10,7 @@ from kfp_bento.runtime.reports.gates import (
 from kfp_bento.runtime.reports.load_page import load_page
 from kfp_bento.runtime.reports.metrics import check_metrics, image_metrics
 from kfp_bento.runtime.reports.page import run_report
+from kfp_bento.runtime.reports.promotion_page import write_promotion
 from kfp_bento.runtime.reports.release_checks import (
     run_settled_summary,
     settled_summary,
@@ -28,7 +29,6 @@ from kfp_bento.runtime.reports.summaries import (
     check_summary,
     image_summary,
     load_summary,
-    promotion_summary,
     scan_summary,
 )
 from kfp_bento.runtime.reports.wording import human_bytes, measures
@@ -45,7 +45,6 @@ __all__ = [
     "load_summary",
     "measures",
     "metrics_page",
-    "promotion_summary",
     "run_report",
     "run_settled_summary",
     "scan_summary",
@@ -59,6 +58,7 @@ __all__ = [
     "write_drift_check",
     "write_json",
     "write_metrics_check",
+    "write_promotion",
     "write_roll_back",
     "write_text",
 ]

@@ -38,20 +38,25 @@ def run_report(summary: Facts, manifests: Mapping[str, str]) -> str:
         .render(
             run=story,
             verdict=story.verdict,
-            models=[
-                {
-                    "facts": model,
-                    "metrics": wording.measures(part(model, "metrics")),
-                    "signature": signature_fields(model.get("signature") or model),
-                }
-                for model in story.models
-            ],
+            models=shown_models(story),
             checked=[checked(check) for check in story.checks],
             loose_rows=loose_rows(story),
             manifests=manifests,
             **{name: part(summary, name) for name in _PARTS},
         )
     )
+
+
+def shown_models(story: Story) -> list[dict[str, Any]]:
+    """Give the models of a run as model.html shows them."""
+    return [
+        {
+            "facts": model,
+            "metrics": wording.measures(part(model, "metrics")),
+            "signature": signature_fields(model.get("signature") or model),
+        }
+        for model in story.models
+    ]
 
 
 def templates() -> Any:

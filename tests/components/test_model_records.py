@@ -69,6 +69,7 @@ def promote(models: Any, artifact: Any, wine_model: ModelVersion) -> Any:
         alias="tested",
         record=artifact("record.json"),
         summary=artifact("summary.md"),
+        page=artifact("page.html"),
     )
 
 

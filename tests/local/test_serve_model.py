@@ -122,6 +122,8 @@ def test_the_alias_is_moved_and_the_version_tells_its_history(run: Run) -> None:
     version = MlflowClient().get_model_version_by_alias("served wine", "live")
     assert version.version == "1"
     promoted = run.record("promote-model")
+    page = run.output("promote-model", "page").read_text()
+    assert "The alias live" in page
     assert (
         run.record("build-image")["reference"] in version.tags[promoted["models"][0]["history_tag"]]
     )

@@ -21,7 +21,7 @@ from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
 from kfp_bento.runtime.promotion.promotion import PromotedVersion
 from kfp_bento.runtime.reports.releases import change_summary
-from kfp_bento.runtime.reports.summaries import check_summary
+from kfp_bento.runtime.reports.summaries import check_summary, promotion_summary
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -93,7 +93,7 @@ def load(data: dict[str, Any]) -> str:
 
 def promotion(data: dict[str, Any]) -> str:
     models = tuple(PromotedVersion(**model) for model in data["models"])
-    return reports.promotion_summary(Promotion(data["alias"], models))
+    return promotion_summary(Promotion(data["alias"], models))
 
 
 def change(data: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ from kfp_bento.runtime.images import Image
 from kfp_bento.runtime.promotion import Promotion
 from kfp_bento.runtime.promotion.promotion import PromotedVersion
 from kfp_bento.runtime.reports.releases import release_summary, roll_back_summary
-from kfp_bento.runtime.reports.summaries import check_summary
+from kfp_bento.runtime.reports.summaries import check_summary, promotion_summary
 from kfp_bento.runtime.reports.wording import human_seconds, shorten_digests
 
 
@@ -291,17 +291,17 @@ def test_check_metrics_say_passed_as_a_number(failed: bool) -> None:
 
 
 def test_a_promotion_names_the_previous_version() -> None:
-    summary = reports.promotion_summary(promotion())
+    summary = promotion_summary(promotion())
     assert "The alias `champion` now points to version 4 of wine." in summary
     assert "| wine | 4 | 3 | yes | `kfp-bento.promoted.champion.1` |" in summary
 
 
 def test_a_repeated_promotion_does_not_claim_to_have_moved_anything() -> None:
-    assert "already pointed to" in reports.promotion_summary(promotion(changed=False))
+    assert "already pointed to" in promotion_summary(promotion(changed=False))
 
 
 def test_markdown_takes_names_literally() -> None:
-    summary = reports.promotion_summary(promotion(name="<b>a|b</b> [x](y)\n# z"))
+    summary = promotion_summary(promotion(name="<b>a|b</b> [x](y)\n# z"))
     assert "<b>" not in summary
     assert "[x](y)" not in summary
     assert "\n# z" not in summary
