@@ -15,6 +15,7 @@ from kfp_bento.pipelines.signatures import in_order, own_inputs, pipeline_named,
 from kfp_bento.pipelines.steps import (
     settled_at_the_end,
 )
+from kfp_bento.pipelines.tasks import is_our_trainer
 from kfp_bento.pipelines.train_to_serve import DATA, MODEL_URIS, model_uri_output
 
 DRIFT = {
@@ -69,7 +70,8 @@ def retrain_with(train, *, name: str = "retrain-on-drift"):
                 serving_steps(deploy_bento, SimpleNamespace(**vars(served), model_uris=uris))
 
     summary = f"Where data have drifted, run {train.name}, then serve its model."
-    return pipeline_named(name)(with_signature(pipeline, inputs, name=name, summary=summary))
+    shaped = with_signature(pipeline, inputs, name=name, summary=summary)
+    return pipeline_named(name, trains=is_our_trainer(train))(shaped)
 
 
 retrain_on_drift = retrain_with(train_sklearn)

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from dataclasses import dataclass
 
 from kfp import dsl
 
@@ -18,25 +19,61 @@ PYTHON_TYPES = {
 GROUPS = (
     *("", "drift", "model", "tracking", "scan", "bento", "golden", "archive", "image"),
     *("source", "deploy", "canary", "check", "required", "promote", "approval"),
-    *("why", "to", "leaving", "runtime", "secret"),
+    *("why", "to", "leaving", "runtime", "training", "secret"),
 )
 """First words of parameters in the order of the road; "" is any other, such as a trainer's own."""
 
 
-RUNTIME_IMAGE = "runtime_image"
-IMAGE_HELP = (
-    "Image of the steps, which holds kfp-bento; make image pushes one to a registry that the "
-    "cluster pulls from."
-)
+@dataclass(frozen=True)
+class Common:
+    """A parameter of our pipelines that no step takes as an input.
+
+    Attributes:
+        variable: What gives its default where the pipeline is compiled; without it the parameter
+            has to be given. Empty where `default` counts.
+        help: Its description.
+        default: Its default.
+    """
+
+    variable: str
+    help: str
+    default: str = ""
+
+
+RUNTIME_IMAGE, TRAINING_IMAGE = "runtime_image", "training_image"
+RUNTIME_SETTINGS = "runtime_settings"
+COMMON = {
+    RUNTIME_IMAGE: Common(
+        "KFP_BENTO_IMAGE",
+        "Image of the steps, which holds kfp-bento; make image pushes one to a registry that the "
+        "cluster pulls from.",
+    ),
+    TRAINING_IMAGE: Common(
+        "KFP_BENTO_TRAINING_IMAGE",
+        "Image of the training step, which holds its libraries besides; make image EXTRA=training "
+        "pushes one.",
+    ),
+    RUNTIME_SETTINGS: Common(
+        "",
+        "ConfigMap in the run's namespace with the cluster's certificates (ca.crt), proxies and "
+        "registries without TLS; may be absent.",
+        default="kfp-bento-cluster",
+    ),
+}
 DAY_SECONDS = 24 * 60 * 60
 
 
-def pipeline_named(name: str):
+def pipeline_named(name: str, *, trains: bool = False):
     """Give the decorator of our pipelines.
 
-    It shows the name as words, finishes the tasks, and adds the parameter `runtime_image`. That one
-    has to be given unless KFP_BENTO_IMAGE is set where the pipeline is compiled: Kubeflow refuses a
-    run without it, in place of a run that waits for an image that nobody has.
+    It shows the name as words, finishes the tasks, and adds the parameters in `COMMON`. Images have
+    to be given unless KFP_BENTO_IMAGE and KFP_BENTO_TRAINING_IMAGE are set where the pipeline is
+    compiled: Kubeflow refuses a run without them, in place of a run that waits for an image that
+    nobody has.
+
+    Args:
+        name: Name of the pipeline.
+        trains: Whether a step of it is one of our trainers.
     """
 
     def pipeline(function):
@@ -47,52 +84,52 @@ def pipeline_named(name: str):
             pipeline_config=dsl.PipelineConfig(
                 ttl_seconds_after_success=DAY_SECONDS, ttl_seconds_after_failure=7 * DAY_SECONDS
             ),
-        )(_in_runtime_image(function))
+        )(_with_common(function, [name for name in COMMON if trains or name != TRAINING_IMAGE]))
 
     return pipeline
 
 
 def own_inputs(pipeline) -> dict:
-    """Give the parameters of a pipeline of ours, less the one that all have."""
+    """Give the parameters of a pipeline of ours, less those that all have."""
     inputs = pipeline.component_spec.inputs
-    return {key: spec for key, spec in inputs.items() if key != RUNTIME_IMAGE}
+    return {key: spec for key, spec in inputs.items() if key not in COMMON}
 
 
-def _in_runtime_image(function):
-    """Give a pipeline's function the parameter `runtime_image`, and its tasks that image."""
-    signature = inspect.signature(function)
-    given = os.environ.get("KFP_BENTO_IMAGE") or inspect.Parameter.empty
-    image = inspect.Parameter(
-        RUNTIME_IMAGE, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=given, annotation=str
-    )
+def _with_common(function, names: list):
+    """Give a pipeline's function more parameters, and its tasks what they say."""
+    parameters = list(inspect.signature(function).parameters.values())
+    for name in names:
+        parameters = _placed(_common_parameter(name), parameters)
 
     def pipeline(*values):
         arguments = dict(zip(pipeline.__signature__.parameters, values, strict=True))
-        chosen = arguments.pop(RUNTIME_IMAGE)
+        chosen = {name: arguments.pop(name) for name in names}
         function(**arguments)
-        finish_tasks(chosen)
+        finish_tasks(**chosen)
 
     pipeline.__name__ = function.__name__
-    pipeline.__doc__ = _with_argument(inspect.getdoc(function), f"{RUNTIME_IMAGE}: {IMAGE_HELP}")
-    pipeline.__signature__ = signature.replace(
-        parameters=_placed(image, list(signature.parameters.values()))
-    )
+    lines = "".join(f"    {name}: {COMMON[name].help}\n" for name in names)
+    head, _, others = inspect.getdoc(function).partition("Args:\n")
+    pipeline.__doc__ = f"{head}Args:\n{lines}{others}"
+    pipeline.__signature__ = inspect.Signature(parameters)
     return pipeline
 
 
-def _placed(image: inspect.Parameter, others: list) -> list:
-    """Put the image behind what must be given as well, or before the Secrets."""
-    needed = image.default is inspect.Parameter.empty
+def _common_parameter(name: str) -> inspect.Parameter:
+    one = COMMON[name]
+    given = one.default or os.environ.get(one.variable) or inspect.Parameter.empty
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=given, annotation=str)
+
+
+def _placed(added: inspect.Parameter, others: list) -> list:
+    """Put a parameter behind what must be given as well, or before the Secrets."""
+    needed = added.default is inspect.Parameter.empty
     before = [
-        other.default is image.default if needed else not other.name.endswith("_secret")
+        other.default is added.default if needed else not other.name.endswith("_secret")
         for other in others
     ]
-    return [*others[: sum(before)], image, *others[sum(before) :]]
-
-
-def _with_argument(documentation: str, line: str) -> str:
-    head, _, arguments = documentation.partition("Args:\n")
-    return f"{head}Args:\n    {line}\n{arguments}"
+    return [*others[: sum(before)], added, *others[sum(before) :]]
 
 
 def in_order(inputs) -> dict:

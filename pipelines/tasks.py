@@ -1,7 +1,8 @@
-"""What all tasks of the shipped pipelines have: a name in words, an image, and retries."""
+"""What all tasks of the shipped pipelines have: a name in words, an image, settings, retries."""
 
 import ast
 
+from kfp import kubernetes
 from kfp.dsl import pipeline_context
 
 from kfp_bento.components import pull_model
@@ -49,10 +50,12 @@ RETRIES = {
 """How often a step is tried again, by the name of its component."""
 
 BACKOFF = {"backoff_duration": "15s", "backoff_factor": 2.0, "backoff_max_duration": "120s"}
+TRAINER = "train-"
+SETTINGS_DIRECTORY = "/etc/kfp-bento/cluster"
 OURS = pull_model.component_spec.implementation.container.image
 
 
-def finish_tasks(runtime_image) -> None:
+def finish_tasks(runtime_image, runtime_settings, training_image=None) -> None:
     """Give the tasks of the pipeline that is being made what all of ours have.
 
     Tasks of components of one's own keep their image and their name.
@@ -60,17 +63,30 @@ def finish_tasks(runtime_image) -> None:
     Args:
         runtime_image: The parameter of the pipeline that says in which image our steps run; the
             driver puts it into the pod (KFP's backend/src/v2/driver/driver.go, `containerImage`).
+        runtime_settings: The parameter that names the ConfigMap of the cluster's settings.
+        training_image: The parameter that says in which image our trainers run.
     """
     for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
         if task.container_spec is None or task.container_spec.image != OURS:
             continue
-        task.set_container_image(runtime_image)
-        task.container_spec.command[-1] = without_docstring(task.container_spec.command[-1])
         name = task.component_spec.name
+        task.set_container_image(training_image if name.startswith(TRAINER) else runtime_image)
+        kubernetes.use_config_map_as_volume(
+            task, runtime_settings, mount_path=SETTINGS_DIRECTORY, optional=True
+        )
+        task.container_spec.command[-1] = without_docstring(task.container_spec.command[-1])
         if name in DISPLAY_NAMES:
             task.set_display_name(DISPLAY_NAMES[name])
         if name in RETRIES:
             task.set_retry(RETRIES[name], **BACKOFF)
+
+
+def is_our_trainer(component) -> bool:
+    """Say whether a component is one of our trainers."""
+    implementation = component.component_spec.implementation
+    container = getattr(implementation, "container", None)
+    ours = container is not None and container.image == OURS
+    return ours and component.component_spec.name.startswith(TRAINER)
 
 
 def without_docstring(source: str) -> str:

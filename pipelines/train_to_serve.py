@@ -10,6 +10,7 @@ from kfp_bento.pipelines.signatures import (
     pipeline_named,
     with_signature,
 )
+from kfp_bento.pipelines.tasks import is_our_trainer
 
 MODEL_URIS = "model_uris"
 DATA = "data"
@@ -53,7 +54,8 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
         serve_steps(deploy_bento)(**{MODEL_URIS: uris}, **served)
 
     summary = description or f"Run {train.name}, then serve its model."
-    return pipeline_named(name)(with_signature(pipeline, inputs, name=name, summary=summary))
+    shaped = with_signature(pipeline, inputs, name=name, summary=summary)
+    return pipeline_named(name, trains=is_our_trainer(train))(shaped)
 
 
 def model_uri_output(train) -> tuple[str, str]:

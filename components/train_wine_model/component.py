@@ -41,6 +41,8 @@ def train_wine_model(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    import kfp_bento.runtime  # noqa: F401 - the cluster's certificates and proxies, from here on
+
     features, cultivar = load_wine(return_X_y=True, as_frame=True)
     train, test, train_cultivar, test_cultivar = train_test_split(
         features, cultivar, test_size=1 / 3, random_state=0, stratify=cultivar
@@ -51,6 +53,7 @@ def train_wine_model(
     accuracy = float(classifier.score(test, test_cultivar))
     metrics.log_metric("accuracy", accuracy)
 
+    used = ("scikit-learn", "numpy", "pandas", "cloudpickle")
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
     with mlflow.start_run():
@@ -65,8 +68,8 @@ def train_wine_model(
             # Equal trainings give equal bytes in this format, and no id of the run is in them.
             serialization_format="cloudpickle",
             pip_requirements=[
-                f"{name}=={version(name)}"
-                for name in ("mlflow", "scikit-learn", "numpy", "pandas", "cloudpickle")
+                f"mlflow=={mlflow.__version__}",  # also where only mlflow-skinny is installed
+                *(f"{name}=={version(name)}" for name in used),
             ],
         )
     return f"models:/{model_name}/{logged.registered_model_version}"

@@ -218,11 +218,17 @@ def compile_(
     image: Annotated[
         str, typer.Option(help="Image that the steps run in.", envvar="KFP_BENTO_IMAGE")
     ] = "",
+    training_image: Annotated[
+        str,
+        typer.Option(help="Image that trainers run in.", envvar="KFP_BENTO_TRAINING_IMAGE"),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Compile pipelines to YAML for the Kubeflow Pipelines UI."""
     if image:
         os.environ["KFP_BENTO_IMAGE"] = image  # components read it when they are imported
+    if training_image:
+        os.environ["KFP_BENTO_TRAINING_IMAGE"] = training_image
     from kfp_bento.runtime.local import compile_components, compile_pipelines
 
     written = compile_pipelines(pipeline or (), to)

@@ -31,11 +31,13 @@ PYTHON_TYPES: Mapping[str, Any] = {
     "Dict": dict,
 }
 """What values of KFP's types are in Python."""
-RUNTIME_IMAGE = "runtime_image"
-"""The parameter of all shipped pipelines that says in which image their steps run on a cluster."""
-_IMAGE_HINT = (
-    "; make image TO=REGISTRY/REPOSITORY pushes that image, and KFP_BENTO_IMAGE names it as well."
-)
+IMAGES = {
+    "runtime_image": "make image TO=REGISTRY/REPOSITORY pushes that image, and KFP_BENTO_IMAGE "
+    "names it as well.",
+    "training_image": "make image EXTRA=training TO=REGISTRY/REPOSITORY pushes that image, and "
+    "KFP_BENTO_TRAINING_IMAGE names it as well.",
+}
+"""Parameters of the shipped pipelines that say in which image steps run on a cluster."""
 TRUE, FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 
 
@@ -108,8 +110,10 @@ def typed_arguments(
     if missing:
         raise InvalidInput(
             f"The pipeline needs a value for {', '.join(missing)}.",
-            hint=" ".join(f"--param {key}=…" for key in missing)
-            + (_IMAGE_HINT if RUNTIME_IMAGE in missing else ""),
+            hint=" ".join(
+                f"--param {key}=…{'; ' if key in IMAGES else ''}{IMAGES.get(key, '')}"
+                for key in missing
+            ),
         )
     return arguments
 
@@ -121,7 +125,7 @@ def local_arguments(pipeline: Any, given: Sequence[str], file: Mapping[str, Any]
 
 def values_here(pipeline: Any) -> dict[str, Any]:
     """Give the values of parameters that mean nothing on this machine: no step has an image."""
-    return {key: "python" for key in pipeline.component_spec.inputs or () if key == RUNTIME_IMAGE}
+    return {key: "python" for key in pipeline.component_spec.inputs or () if key in IMAGES}
 
 
 def without_retries(pipeline: Any) -> Any:

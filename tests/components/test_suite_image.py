@@ -53,11 +53,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return packed("runtime", wheel, tmp_path_factory.mktemp("suite"))
+
+
+@pytest.fixture(scope="module")
+def training_image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return packed("training", wheel, tmp_path_factory.mktemp("training"))
+
+
+def packed(extra: str, wheel: Path, folder: Path) -> Image:
+    """As `make image EXTRA=...` does."""
     return pack_image(
-        ROOT / "requirements-runtime.txt",
-        f"oci:{tmp_path_factory.mktemp('suite')}/image",
+        ROOT / f"requirements-{extra}.txt",
+        f"oci:{folder}/image",
         ImageOptions(base="host"),
-        name="runtime-python",
+        name=f"{extra}-python",
         version="0",
         python=MINOR,
         wheels=[wheel],
@@ -65,46 +75,79 @@ def image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     )
 
 
-def executor_input(outputs: Path, **parameters: Any) -> dict[str, Any]:
-    """What the launcher of Kubeflow Pipelines hands to a step."""
-    models = {
-        "name": "models",
-        "type": {"schemaTitle": "system.Model", "schemaVersion": "0.0.1"},
-        "uri": f"{outputs}/models",
-        "metadata": {},
+def as_kubeflow_runs_it(
+    podman: list[str], image: Image, name: str, outputs: Path, **parameters: Any
+) -> dict[str, Any]:
+    """Run a component in an image as the launcher of Kubeflow Pipelines does; gives its outputs."""
+    (specification,) = yaml.safe_load_all((ROOT / f"components/{name}/component.yaml").read_text())
+    (executor,) = specification["deploymentSpec"]["executors"].values()
+    (component,) = (one for one in specification["components"].values() if "executorLabel" in one)
+    outputs.mkdir(exist_ok=True)
+    outputs.chmod(0o777)
+    wanted = component.get("outputDefinitions", {})
+    artifacts = {
+        key: {"artifacts": [artifact(key, one["artifactType"]["schemaTitle"], outputs)]}
+        for key, one in wanted.get("artifacts", {}).items()
     }
-    return {
+    given = {
         "inputs": {"parameterValues": parameters},
         "outputs": {
-            "parameters": {"versions": {"outputFile": f"{outputs}/versions"}},
-            "artifacts": {"models": {"artifacts": [models]}},
+            "parameters": {
+                key: {"outputFile": f"{outputs}/{key}"} for key in wanted.get("parameters", {})
+            },
+            "artifacts": artifacts,
             "outputFile": f"{outputs}/executor_output.json",
         },
     }
+    options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL"]
+    options += ["--security-opt", "no-new-privileges", "--volume", f"{outputs}:{outputs}"]
+    shell, *rest = executor["container"]["command"]
+    arguments = [text.replace("{{$}}", json.dumps(given)) for text in executor["container"]["args"]]
+    run(podman, *options, f"{image.location}:0", shell, *rest, *arguments)
+    found: dict[str, Any] = json.loads((outputs / "executor_output.json").read_text())
+    return found
+
+
+def artifact(name: str, kind: str, outputs: Path) -> dict[str, Any]:
+    shown = {"schemaTitle": kind, "schemaVersion": "0.0.1"}
+    return {"name": name, "type": shown, "uri": f"{outputs}/{name}", "metadata": {}}
 
 
 def test_a_component_runs_in_it_as_kubeflow_runs_it(
     podman: list[str], image: Image, wine_model: ModelVersion, mlflow_server: str, tmp_path: Path
 ) -> None:
-    text = (ROOT / "components/pull_model/component.yaml").read_text()
-    (executor,) = yaml.safe_load(text)["deploymentSpec"]["executors"].values()
-    container = executor["container"]
     outputs = tmp_path / "outputs"
-    outputs.mkdir(mode=0o777)
-    outputs.chmod(0o777)
-    given = executor_input(
-        outputs, model_uris=["models:/wine@champion"], tracking_uri=mlflow_server
+    result = as_kubeflow_runs_it(
+        *(podman, image, "pull_model", outputs),
+        model_uris=["models:/wine@champion"],
+        tracking_uri=mlflow_server,
     )
-    arguments = [text.replace("{{$}}", json.dumps(given)) for text in container["args"]]
-    options = ["--rm", "--user", "1000680000:0", "--cap-drop", "ALL"]
-    options += ["--security-opt", "no-new-privileges", "--volume", f"{outputs}:{outputs}"]
-    shell, *rest = container["command"]
-    run(podman, *options, f"{image.location}:0", shell, *rest, *arguments)
-    result = json.loads((outputs / "executor_output.json").read_text())
     assert result["parameterValues"] == {"versions": {"wine": "1"}}
     (models,) = result["artifacts"]["models"]["artifacts"]
     assert models["metadata"]["models"][0]["digest"] == wine_model.digest
     assert (outputs / "models/wine/MLmodel").is_file()
+
+
+@pytest.mark.parametrize(
+    "trainer", ["train_wine_model", "train_sklearn", "train_xgboost", "train_lightgbm"]
+)
+def test_every_trainer_runs_in_the_image_that_is_made_for_it(
+    podman: list[str], training_image: Image, mlflow_server: str, tmp_path: Path, trainer: str
+) -> None:
+    given: dict[str, Any] = {}
+    if trainer != "train_wine_model":
+        rows = "".join(f"{n % 17},{n * 7 % 23},{int(n % 17 > 8)}\n" for n in range(300))
+        table = tmp_path / "outputs/table.csv"
+        table.parent.mkdir()
+        table.write_text(f"a,b,label\n{rows}")
+        given = {"data": table.as_uri(), "label": "label"}
+    result = as_kubeflow_runs_it(
+        *(podman, training_image, trainer, tmp_path / "outputs"),
+        model_name=trainer,
+        tracking_uri=mlflow_server,
+        **given,
+    )
+    assert result["parameterValues"] == {"Output": f"models:/{trainer}/1"}
 
 
 def test_it_has_what_a_step_needs_and_no_service(podman: list[str], image: Image) -> None:

@@ -187,7 +187,7 @@ def test_a_secret_is_given_to_the_steps_that_need_it_only(path: Path) -> None:
         if "executorLabel" not in component:
             continue
         kinds = executors.get(component["executorLabel"], {})
-        assert not set(kinds) - {"secretAsEnv", "secretAsVolume"}, name
+        assert not set(kinds) - {"secretAsEnv", "secretAsVolume", "configMapAsVolume"}, name
         secrets = [*kinds.get("secretAsEnv", ()), *kinds.get("secretAsVolume", ())]
         given = (one["secretNameParameter"]["componentInputParameter"] for one in secrets)
         asked = {parameter.removeprefix("pipelinechannel--") for parameter in given}  # in a loop

@@ -13,8 +13,9 @@ from kfp_bento_command import kfp_bento
 
 from kfp_bento import components
 from kfp_bento.pipelines import signatures, tasks, train_to_serve
+from kfp_bento.runtime.cluster_settings import MOUNTED
 from kfp_bento.runtime.local.pipelines import (
-    RUNTIME_IMAGE,
+    IMAGES,
     SHIPPED,
     load_pipeline,
     values_here,
@@ -22,7 +23,8 @@ from kfp_bento.runtime.local.pipelines import (
 )
 
 ROOT = Path(__file__).parents[2]
-CHANNEL = "pipelinechannel--runtime_image"
+TRAINING = {"retrain_on_drift", "train_to_serve"}
+RUNTIME_IMAGE, TRAINING_IMAGE = IMAGES
 NO_RETRY = {
     # One more version each time.
     *("train-wine-model", "train-sklearn", "train-lightgbm", "train-xgboost"),
@@ -59,17 +61,19 @@ def containers(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_shipped_pipeline_names_an_image_that_nobody_has(name: str) -> None:
-    found = specification(name)
-    given = "{{$.inputs.parameters['" + CHANNEL + "']}}"
-    assert {one["image"] for one in containers(found).values()} == {given}
+    for executor, one in containers(specification(name)).items():
+        image = TRAINING_IMAGE if "-train-" in executor else RUNTIME_IMAGE
+        assert one["image"] == "{{$.inputs.parameters['pipelinechannel--" + image + "']}}"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_kubeflow_refuses_a_run_that_names_no_image(name: str) -> None:
     # validatePipelineJobInputs of the API server: neither optional nor with a default value.
-    parameter = specification(name)["root"]["inputDefinitions"]["parameters"][RUNTIME_IMAGE]
-    assert not parameter.get("isOptional")
-    assert "defaultValue" not in parameter
+    parameters = specification(name)["root"]["inputDefinitions"]["parameters"]
+    assert (TRAINING_IMAGE in parameters) == (name in TRAINING)
+    for parameter in (parameters[image] for image in IMAGES if image in parameters):
+        assert not parameter.get("isOptional")
+        assert "defaultValue" not in parameter
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -78,16 +82,28 @@ def test_the_image_of_the_run_reaches_every_step(name: str) -> None:
     for component, task in all_tasks(found):
         inner = found["components"][task["componentRef"]["name"]]
         if inner.get("executorLabel") in containers(found) or "dag" in inner:
-            given = task["inputs"]["parameters"][CHANNEL]["componentInputParameter"]
-            assert given in (CHANNEL, RUNTIME_IMAGE), component
+            image = TRAINING_IMAGE if component.startswith("train-") else RUNTIME_IMAGE
+            channel = f"pipelinechannel--{image}"
+            given = task["inputs"]["parameters"][channel]["componentInputParameter"]
+            assert given in (channel, image), component
 
 
 def test_an_image_that_is_named_where_a_pipeline_is_compiled_is_the_default(tmp_path: Path) -> None:
-    image = "registry.example.org/ml/runtime-python:1"
-    done = kfp_bento("compile", "serve_model", "--image", image, "--to", tmp_path)
+    image, other = (f"registry.example.org/ml/{name}-python:1" for name in ("runtime", "training"))
+    options = ("--image", image, "--training-image", other, "--to", tmp_path)
+    done = kfp_bento("compile", "train_to_serve", *options)
     assert done.returncode == 0, done.stderr
-    found = next(yaml.safe_load_all((tmp_path / "serve_model.yaml").read_text()))
-    assert found["root"]["inputDefinitions"]["parameters"][RUNTIME_IMAGE]["defaultValue"] == image
+    found = next(yaml.safe_load_all((tmp_path / "train_to_serve.yaml").read_text()))
+    parameters = found["root"]["inputDefinitions"]["parameters"]
+    assert [parameters[name]["defaultValue"] for name in IMAGES] == [image, other]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_step_has_the_settings_of_its_cluster_where_there_are_any(name: str) -> None:
+    executors = documents(name)[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for executor in containers(specification(name)):
+        (mounted,) = executors[executor]["configMapAsVolume"]
+        assert (mounted["mountPath"], mounted["optional"]) == (str(MOUNTED), True), executor
 
 
 def test_a_trainer_of_ones_own_keeps_its_image_and_its_name() -> None:
@@ -107,12 +123,14 @@ def test_a_trainer_of_ones_own_keeps_its_image_and_its_name() -> None:
     assert '"""Train."""' in container["command"][-1]
     assert found.root.dag.tasks["exit-handler-1"]
     assert RUNTIME_IMAGE in found.root.input_definitions.parameters
+    assert TRAINING_IMAGE not in found.root.input_definitions.parameters
 
 
-def test_runtime_and_pipelines_call_the_image_alike() -> None:
-    assert signatures.RUNTIME_IMAGE == RUNTIME_IMAGE
+def test_runtime_and_pipelines_call_the_images_alike() -> None:
+    assert {signatures.RUNTIME_IMAGE, signatures.TRAINING_IMAGE} == set(IMAGES)
     for name in SHIPPED:
-        assert set(values_here(load_pipeline(name))) == {RUNTIME_IMAGE}
+        images = set(IMAGES) if name in TRAINING else {RUNTIME_IMAGE}
+        assert set(values_here(load_pipeline(name))) == images
 
 
 @pytest.mark.parametrize("name", SHIPPED)
