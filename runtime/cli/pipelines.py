@@ -216,7 +216,8 @@ def compile_(
         typer.Option(help="Also compile every component into DIRECTORY/<name>/component.yaml."),
     ] = None,
     image: Annotated[
-        str, typer.Option(help="Image that the steps run in.", envvar="KFP_BENTO_IMAGE")
+        str,
+        typer.Option(help="Default of the parameter runtime_image.", envvar="KFP_BENTO_IMAGE"),
     ] = "",
     training_image: Annotated[
         str,
@@ -237,4 +238,5 @@ def compile_(
     if json:
         print_json([str(path) for path in written])
     else:
-        print_facts("Compiled", {path.stem: path for path in written})
+        told = image or "none yet: each run has to give runtime_image (make image pushes one)"
+        print_facts("Compiled", {path.stem: path for path in written} | {"steps' image": told})

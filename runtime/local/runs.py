@@ -22,10 +22,10 @@ from kfp_bento.runtime.programs import cleaned, start_program
 if TYPE_CHECKING:
     import subprocess
 
-STARTED = re.compile(r" - INFO - Executing task '(?P<step>[^']+)'")
-FINISHED = re.compile(
-    r" - (?:INFO|ERROR) - Task '(?P<step>[^']+)' finished with status (?P<status>\w+)"
-)
+# In a loop the steps are threads, and the first that ends takes KFP's own form of lines away.
+_SAYS = r"(?: - (?:INFO|ERROR) - |^(?:INFO|ERROR):root:)"
+STARTED = re.compile(_SAYS + r"Executing task '(?P<step>[^']+)'")
+FINISHED = re.compile(_SAYS + r"Task '(?P<step>[^']+)' finished with status (?P<status>\w+)")
 # The last line of a traceback that ends in one of our own errors; its text may go on below it.
 EXPECTED = re.compile(r"^\s*kfp_bento\.runtime\.(?:\w+\.)*errors\.\w+: (?P<message>.*)$")
 

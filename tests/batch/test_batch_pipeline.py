@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from kfp_bento_command import assert_refused, kfp_bento, kfp_bento_here
+from servers import S3Server
 
 from kfp_bento.runtime.batch import BatchOptions, predict_batch
 from kfp_bento.runtime.bentos import Bento, export_bento
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.local import run_pipeline
+from kfp_bento.runtime.local import Run, run_pipeline
 
 
 def table(folder: Path) -> Path:
@@ -55,6 +57,42 @@ def test_a_table_without_a_column_that_the_model_needs_fails_the_run(
     }
     with pytest.raises(LocalRunError, match="lacks the column that the model needs: income"):
         run_pipeline("batch_score", arguments, tmp_path / "run")
+
+
+@pytest.mark.slow  # what one shard leaves is looked at among the tests of batches
+def test_a_shard_that_fails_leaves_no_whole_result_and_the_run_again_completes_it(
+    own: Bento, s3_server: S3Server, tmp_path: Path
+) -> None:
+    s3, bucket = s3_server.client(), f"s3://{s3_server.bucket}"
+    rows = table(tmp_path / "in").read_text().splitlines(keepends=True)
+
+    def score(lines: list[str]) -> Run:
+        body = "".join(lines).encode()
+        s3.put_object(Bucket=s3_server.bucket, Key="scoring/rows.csv", Body=body)
+        return run_pipeline(
+            "batch_score",
+            {
+                "bento_uri": f"{bucket}/scoring/own.tar",
+                "input_uri": f"{bucket}/scoring/rows.csv",
+                "output_uri": f"{bucket}/scored/",
+                **{"api": "decide", "batch_rows": 20, "shards": 2, "workers": 1},
+            },
+            tmp_path / "run",
+            environment=s3_server.environment,
+        )
+
+    def written() -> set[str]:
+        found = s3.list_objects_v2(Bucket=s3_server.bucket, Prefix="scored/").get("Contents", [])
+        return {one["Key"].rpartition("/")[2] for one in found}
+
+    archive = Path(urlsplit(export_bento(own, f"{tmp_path}/own.tar").uri).path)
+    s3.upload_file(str(archive), s3_server.bucket, "scoring/own.tar")
+    refused = [*rows[:90], "89,much\n", *rows[91:]]
+    with pytest.raises(LocalRunError, match=r"Step predict-shard\S* failed: "):
+        score(refused)
+    assert "manifest.json" not in written()
+    assert score(rows).record("collect-batch", "manifest")["rows"] == 100
+    assert {"manifest.json", "part-00000.csv", "part-00001.csv"} <= written()
 
 
 def test_the_command_tells_what_it_did_and_refuses_what_makes_no_sense(

@@ -30,6 +30,24 @@ def refuse(number: int):
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
+def refuse_when_the_other_has_ended(number: int, marker: str):
+    import os
+    import time
+    from pathlib import Path
+
+    from kfp_bento.runtime.errors import InvalidInput
+
+    if number == 0:
+        Path(marker + ".partial").write_text(str(os.getpid()))
+        Path(marker + ".partial").rename(marker)
+        return
+    while not Path(marker).exists() or Path("/proc", Path(marker).read_text()).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)  # KFP hears of it a moment later
+    raise InvalidInput("One of them is refused.")
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
 def crash():
     raise RuntimeError("something unforeseen")
 
@@ -61,6 +79,12 @@ def two_steps(
 @dsl.pipeline
 def refusing(number: int = 3):
     refuse(number=double(number=number).output)
+
+
+@dsl.pipeline
+def looping(marker: str):
+    with dsl.ParallelFor([0, 1]) as number:
+        refuse_when_the_other_has_ended(number=number, marker=marker)
 
 
 @dsl.pipeline

@@ -44,6 +44,16 @@ def test_a_step_that_refuses_is_quoted_with_its_hint_whatever_the_cause(tmp_path
     assert failure.value.hint == "Give a larger number."
 
 
+def test_a_step_of_a_loop_that_refuses_is_named_also_when_others_have_ended(tmp_path: Path) -> None:
+    told: list[Step] = []
+    with pytest.raises(LocalRunError) as failure:
+        marker = {"marker": str(tmp_path / "marker")}
+        run_pipeline(f"{HERE}:looping", marker, tmp_path, on_step=told.append)
+    name = "refuse-when-the-other-has-ended"
+    assert failure.value.message == f"Step {name} failed: One of them is refused."
+    assert {step.succeeded for step in told if step.name == name} == {None, True, False}
+
+
 def test_a_step_that_crashes_points_to_the_log(tmp_path: Path) -> None:
     with pytest.raises(
         LocalRunError, match="Step crash failed: RuntimeError: something"
