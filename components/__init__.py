@@ -20,6 +20,7 @@ from kfp_bento.components.predict_batch import predict_batch
 from kfp_bento.components.predict_shard import predict_shard
 from kfp_bento.components.promote_model import promote_model
 from kfp_bento.components.pull_model import pull_model
+from kfp_bento.components.resolve_models import resolve_models
 from kfp_bento.components.roll_back import roll_back
 from kfp_bento.components.scan_model import scan_model
 from kfp_bento.components.settle_run import settle_run
@@ -50,6 +51,7 @@ __all__ = [
     "predict_shard",
     "promote_model",
     "pull_model",
+    "resolve_models",
     "roll_back",
     "scan_model",
     "settle_run",

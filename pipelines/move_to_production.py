@@ -74,7 +74,7 @@ def move_to_production(
     # It was scanned before it was built, and it is on a cluster that it moves.
     given = SimpleNamespace(**locals(), scan_policy="off", scan_allow=[], deploy_mode="apply")
     with settled_at_the_end(given):
-        models, _ = scanned_models(given)
+        pulled = scanned_models(given)
         golden = dsl.importer(artifact_uri=golden_uri, artifact_class=dsl.Artifact)
         golden.set_display_name("Take the golden answers")
         release = move_release(
@@ -92,4 +92,4 @@ def move_to_production(
         release.set_caching_options(False)
         with_record_key(release, record_secret)
         reports = checked_release(given, release, golden.output)
-        promoted_when_approved(given, models, reports)
+        promoted_when_approved(given, pulled, reports)

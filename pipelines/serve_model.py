@@ -161,8 +161,8 @@ def serving_steps(deploy, given) -> None:
         deploy: As for serve_steps.
         given: The parameters of serve_model, as attributes.
     """
-    models, verdict = scanned_models(given)
-    bento = built_bento(given, models=models, scan_verdict=verdict)
+    pulled = scanned_models(given)
+    bento = built_bento(given, pulled)
     image = built_image(given, bento.outputs["bento"])
     release = deployed_release(
         deploy,
@@ -173,7 +173,7 @@ def serving_steps(deploy, given) -> None:
         image_pull_secrets=given.deploy_image_pull_secrets,
     )
     reports = checked_release(given, release, bento.outputs["golden"])
-    promoted_when_approved(given, models, reports)
+    promoted_when_approved(given, pulled, reports)
 
 
 serve_model = serve_with(deploy_bento, name="serve-model")

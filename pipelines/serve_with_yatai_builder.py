@@ -131,8 +131,8 @@ def serve_with_builder(deploy, *, name: str):
         """
         given = SimpleNamespace(**locals(), deploy_target="bento-request")
         with settled_at_the_end(given):
-            models, verdict = scanned_models(given)
-            bento = built_bento(given, models=models, scan_verdict=verdict)
+            pulled = scanned_models(given)
+            bento = built_bento(given, pulled)
 
             exported = export_bento(
                 bento=bento.outputs["bento"], uri=archive_uri, archive_format=archive_format
@@ -150,7 +150,7 @@ def serve_with_builder(deploy, *, name: str):
             )
             with_storage_credentials(release, storage_secret)
             reports = checked_release(given, release, bento.outputs["golden"])
-            promoted_models(given, models, reports)
+            promoted_models(given, pulled, reports)
 
     return serve
 

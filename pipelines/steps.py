@@ -1,5 +1,8 @@
 """Steps that several pipelines have in common, with the Secrets that they read."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from kfp import dsl
 
 from kfp_bento.components import (
@@ -10,6 +13,7 @@ from kfp_bento.components import (
     confirm_release,
     promote_model,
     pull_model,
+    resolve_models,
     scan_model,
     settle_run,
 )
@@ -25,28 +29,65 @@ from kfp_bento.pipelines.credentials import (
 RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
 
-def scanned_models(given) -> tuple:
-    """Pull models, and look what loading them would run.
+@dataclass(frozen=True)
+class Pulled:
+    """The models of a run.
+
+    Attributes:
+        models: Their files.
+        aliases: Where their aliases were when the run began.
+        verdict: What the scan says of them.
+        looked_at: What build_bento is to be told of a service and requests at addresses.
+    """
+
+    models: Any
+    aliases: Any
+    verdict: Any
+    looked_at: Any = ""
+
+
+def scanned_models(given) -> Pulled:
+    """Resolve models, pull them, and look what loading them would run.
 
     Args:
         given: The parameters of the pipeline, as attributes; so in all that follow.
-
-    Returns:
-        The models, and the verdict on them.
     """
-    pulled = pull_model(model_uris=given.model_uris, tracking_uri=given.tracking_uri)
-    pulled.set_caching_options(False)  # an alias must be looked up anew in every run
+    resolved = resolve_models(
+        model_uris=given.model_uris,
+        tracking_uri=given.tracking_uri,
+        service=getattr(given, "bento_service", ""),
+        requests=getattr(given, "bento_requests", []),
+    )
+    resolved.set_caching_options(False)  # an alias must be looked up anew in every run
+    with_mlflow_credentials(resolved, given.mlflow_secret)
+
+    # From here on Kubeflow's cache knows what was done before for the same versions.
+    pulled = pull_model(
+        model_uris=resolved.outputs["uris"],
+        identities=resolved.outputs["identities"],
+        tracking_uri=given.tracking_uri,
+    )
     with_mlflow_credentials(pulled, given.mlflow_secret)
     with_record_key(pulled, given.record_secret)
 
     models = pulled.outputs["models"]
     scanned = scan_model(models=models, policy=given.scan_policy, allow=given.scan_allow)
     with_record_key(scanned, given.record_secret)
-    return models, scanned.outputs["verdict"]
+    return Pulled(
+        models,
+        resolved.outputs["aliases"],
+        scanned.outputs["verdict"],
+        resolved.outputs["looked_at"],
+    )
 
 
-def built_bento(given, **models) -> dsl.PipelineTask:
+def built_bento(given, pulled: Pulled | None = None) -> dsl.PipelineTask:
     """Build a bento of the models and their verdict, or of a service alone."""
+    models = (
+        {"models": pulled.models, "scan_verdict": pulled.verdict, "looked_at": pulled.looked_at}
+        if pulled
+        else {}
+    )
     bento = build_bento(
         **models,
         bento_name=given.bento_name,
@@ -154,17 +195,17 @@ def confirmed_release(given, reports) -> None:
     with_record_key(confirmed, given.record_secret)
 
 
-def promoted_when_approved(given, models, reports) -> None:
+def promoted_when_approved(given, pulled, reports) -> None:
     """Promote as promoted_models does, after an approval if there are seconds to wait for one.
 
     Where there are none, no step runs for it. Both ways are spelled out, since the local runner
     skips a condition on a parameter without its opposite, or may.
     """
     with dsl.If(given.approval_seconds == 0, name="Promoted at once"):
-        promoted_models(given, models, reports)
+        promoted_models(given, pulled, reports)
     with dsl.Else(name="Promoted after an approval"):
         approved = await_approval(
-            models=models,
+            models=pulled.models,
             reports=reports,
             alias=given.promote_alias,
             seconds=given.approval_seconds,
@@ -173,13 +214,14 @@ def promoted_when_approved(given, models, reports) -> None:
         approved.set_caching_options(False)
         with_mlflow_credentials(approved, given.mlflow_secret)
         with_record_key(approved, given.record_secret)
-        promoted_models(given, models, reports, approval=approved.outputs["report"])
+        promoted_models(given, pulled, reports, approval=approved.outputs["report"])
 
 
-def promoted_models(given, models, reports, **approval) -> None:
+def promoted_models(given, pulled, reports, **approval) -> None:
     """Keep a release as the good one and move an alias on all models, if all checks passed."""
     promoted = promote_model(
-        models=models,
+        models=pulled.models,
+        aliases=pulled.aliases,
         reports=reports,
         alias=given.promote_alias,
         required_checks=given.required_checks,

@@ -23,6 +23,7 @@ DISPLAY_NAMES = {
     "predict-shard": "Predict one shard",
     "promote-model": "Keep the release, move the alias",
     "pull-model": "Pull the models",
+    "resolve-models": "Look the models up",
     "roll-back": "Bring the last good release back",
     "scan-model": "Scan the models",
     "settle-run": "Settle what is left on trial",
@@ -37,7 +38,9 @@ DISPLAY_NAMES = {
 RETRIES = {
     # They fetch, send, look or apply, and end alike however often they run. A mistake of the user
     # shows in them within seconds, so that a second and third look costs two pods and 45 s.
-    **dict.fromkeys(("pull-model", "build-image", "export-bento", "import-bento"), 2),
+    **dict.fromkeys(
+        ("resolve-models", "pull-model", "build-image", "export-bento", "import-bento"), 2
+    ),
     **dict.fromkeys(("deploy-bento", "move-release", "shift-requests", "check-release"), 2),
     **dict.fromkeys(("await-approval", "detect-drift", "settle-run"), 2),
     **dict.fromkeys(("plan-batch", "predict-shard", "collect-batch"), 2),

@@ -27,6 +27,7 @@ def build_bento(
     absolute_tolerance: float = 1e-9,
     scan_verdict: dict = {},  # noqa: B006
     options: dict = {},  # noqa: B006
+    looked_at: str = "",
 ) -> str:
     """Build a bento with locked dependencies, and prove that it answers as its model does.
 
@@ -62,6 +63,8 @@ def build_bento(
             labels; and of a generated service show_example (whether the API page shows a row of the
             input example), protocols (of mlflow, v2, v1), max_batch_size and max_latency_ms (rows
             of several callers in one call of the model).
+        looked_at: What resolve_models says of a service and requests at addresses. Nothing is made
+            of it: with another value Kubeflow's cache takes this for another step.
 
     Returns:
         bento: The bento directory, models included; its metadata says tag and digest.

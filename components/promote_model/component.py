@@ -22,6 +22,7 @@ def promote_model(
     approval: dsl.Input[dsl.Artifact] = None,
     required_checks: list = ["smoke", "replay"],  # noqa: B006 - KFP wants the default in the signature
     tracking_uri: str = "",
+    aliases: dict = {},  # noqa: B006
     run: str = "",
     why: str = "",
     wait_seconds: int = 600,
@@ -40,6 +41,8 @@ def promote_model(
         approval: The report of await_approval; it is required where it is given.
         required_checks: Checks that there must be a report of: smoke, replay, or a gate's name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
+        aliases: Where the aliases were when this run began, as resolve_models says; empty takes
+            what pull_model found.
         run: The pipeline run, for the history: dsl.PIPELINE_JOB_ID_PLACEHOLDER.
         why: The reason, for the history.
         wait_seconds: How long the last good release may take to serve when it comes back.
@@ -54,7 +57,7 @@ def promote_model(
     from kfp_bento.runtime import models as pulled
     from kfp_bento.runtime import reports as written
 
-    kept = (pulled.load_given_models(models), checks.load_given_reports(reports))
+    kept = (pulled.load_given_models(models, aliases), checks.load_given_reports(reports))
     approved = promotion.load_given_approval(approval)
     promoted = promotion.promote_release(
         *kept,

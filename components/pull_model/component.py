@@ -16,12 +16,13 @@ def pull_model(
     model_uris: list,
     models: dsl.Output[dsl.Model],
     tracking_uri: str = "",
+    identities: list = [],  # noqa: B006 - KFP wants the default in the signature
 ) -> NamedTuple("Outputs", [("versions", dict)]):
     """Resolve model URIs once and download these versions with their real file names.
 
     Aliases are looked up here, all before the first download, and never again: every later step
     works on these exact versions, known by their digests. Switch caching off for this step when a
-    URI holds an alias.
+    URI holds an alias; resolve_models takes it out.
 
     Args:
         model_uris: MLflow model URIs, one or more, for example models:/credit@prod,
@@ -29,6 +30,8 @@ def pull_model(
             the service is to find the model as "NAME:latest". By default that is the registered
             name.
         tracking_uri: MLflow tracking server; empty takes MLFLOW_TRACKING_URI.
+        identities: What resolve_models said of these URIs; other models under the same names are
+            refused. With them, and URIs without aliases, the step may be cached.
 
     Returns:
         models: The models, each in a folder of its name; the metadata say name, version, run,
@@ -40,7 +43,9 @@ def pull_model(
 
     from kfp_bento.runtime.models import models_record, pull_models
 
-    pulled = pull_models(model_uris, Path(models.path), tracking_uri=tracking_uri)
+    pulled = pull_models(
+        model_uris, Path(models.path), tracking_uri=tracking_uri, identities=identities
+    )
     models.metadata.update(
         models=[model.to_dict() for model in pulled], record=models_record(pulled)
     )

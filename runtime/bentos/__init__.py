@@ -21,7 +21,7 @@ from kfp_bento.runtime.bentos.folder_store import golden_file
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
-from kfp_bento.runtime.bentos.service_location import given_service
+from kfp_bento.runtime.bentos.service_location import given_service, is_fixed
 from kfp_bento.runtime.bentos.service_source import (
     can_require_token,
     is_generated,
@@ -68,6 +68,7 @@ __all__ = [
     "golden_file",
     "import_bento",
     "is_default_command",
+    "is_fixed",
     "is_generated",
     "load_bento",
     "load_given_bento",

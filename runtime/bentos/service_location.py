@@ -9,7 +9,7 @@ import ast
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,6 +105,23 @@ def given_service(location: str, artifact: Any) -> str:
 def is_source(text: str) -> bool:
     """Say whether a text is a service's source, and not where it is."""
     return "\n" in text or "@bentoml.service" in text
+
+
+def is_fixed(location: str, requests: Sequence[Any] = ()) -> bool:
+    """Say whether a service, and what it is asked, is the same whenever it is fetched.
+
+    Source text, a commit and a file whose sum is told are; what lies at an address may be another
+    thing tomorrow.
+
+    Args:
+        location: See `fetched_service`; "" for none.
+        requests: Requests, or addresses of files of them.
+    """
+    if any(isinstance(one, str) for one in requests):
+        return False
+    if not location or is_source(location) or location.startswith("git+"):
+        return True
+    return bool(_parted(location)[1].sha256)
 
 
 def has_build_file(directory: Path) -> bool:

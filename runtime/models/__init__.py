@@ -25,6 +25,7 @@ from kfp_bento.runtime.models.resolution import (
     read_registered_model,
     read_registered_version,
 )
+from kfp_bento.runtime.models.resolved import resolve_models
 from kfp_bento.runtime.models.signature import (
     Column,
     Field,
@@ -75,6 +76,7 @@ __all__ = [
     "read_mlmodel_of",
     "read_registered_model",
     "read_registered_version",
+    "resolve_models",
     "set_digest",
     "speaking_to",
     "tag_name",

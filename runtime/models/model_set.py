@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,11 @@ from kfp_bento.runtime.files import record_digest
 from kfp_bento.runtime.models.directory import load_model, record_content, require_mlmodel
 from kfp_bento.runtime.models.identity import FileDigest, set_digest
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME
-from kfp_bento.runtime.models.version import RECORD_NAME
+from kfp_bento.runtime.models.text import checked_text
+from kfp_bento.runtime.models.version import RECORD_NAME, version_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kfp_bento.runtime.models.version import ModelVersion
 
@@ -55,15 +57,40 @@ def load_models(directory: Path, *, record: str = "") -> list[ModelVersion]:
     return [load_model(folder, record=told[folder.name]) for folder in folders]
 
 
-def load_given_models(artifact: Any) -> list[ModelVersion]:
+def load_given_models(
+    artifact: Any, aliases: Mapping[str, Mapping[str, str]] | None = None
+) -> list[ModelVersion]:
     """Read the models of an input artifact: its `path`, and `record` of its metadata.
 
     None is what an optional input is that was left out: no models.
+
+    Args:
+        artifact: What pull_model hands on.
+        aliases: Where the aliases of each registered model were at the beginning of this run, as
+            `resolve_models` says: the models themselves may have been pulled in an earlier one.
+
+    Raises:
+        InvalidInput: The aliases are none.
     """
     if artifact is None:
         return []
     record = str((getattr(artifact, "metadata", None) or {}).get("record", ""))
-    return load_models(Path(artifact.path), record=record)
+    models = load_models(Path(artifact.path), record=record)
+    return [_with_aliases(model, aliases) for model in models] if aliases else models
+
+
+def _with_aliases(model: ModelVersion, aliases: Mapping[str, Mapping[str, str]]) -> ModelVersion:
+    found = aliases.get(model.name, {})
+    if not isinstance(found, dict):
+        raise InvalidInput(
+            f"aliases: what is said of {model.name!r} is no object.",
+            hint="Hand on the output `aliases` of resolve_models.",
+        )
+    checked = {
+        checked_text(alias, "An alias"): version_number(version, "The version of an alias")
+        for alias, version in found.items()
+    }
+    return replace(model, aliases=checked)
 
 
 def _record(told: dict[str, str]) -> str:

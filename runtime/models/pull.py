@@ -29,6 +29,7 @@ from kfp_bento.runtime.models.location import reading_from
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME, read_mlmodel_of
 from kfp_bento.runtime.models.partial import disk_failures_explained, whole_directory
 from kfp_bento.runtime.models.resolution import Resolution
+from kfp_bento.runtime.models.resolved import require_resolved
 from kfp_bento.runtime.models.source_files import SourceFiles, files_of
 from kfp_bento.runtime.models.sources import ModelSource, read_entries, resolve_sources
 from kfp_bento.runtime.models.tracking import (
@@ -54,6 +55,7 @@ def pull_models(
     directory: Path,
     *,
     tracking_uri: str = "",
+    identities: Sequence[str] = (),
     progress: Callable[[int, int], None] = _silent,
 ) -> list[ModelVersion]:
     """Resolve model URIs once and put exactly these models into a directory, a folder for each.
@@ -70,6 +72,7 @@ def pull_models(
         directory: Where the models go. It may be missing, empty, or hold an earlier pull (which is
             replaced); anything else is left alone.
         tracking_uri: The tracking server; "" means the environment's.
+        identities: What `resolve_models` said of these entries; others are refused.
         progress: Called with bytes done and bytes in total, by one thread at a time.
 
     Returns:
@@ -81,7 +84,9 @@ def pull_models(
             entries are one model or would have one name.
         ModelError: A model cannot be found, downloaded or served.
     """
-    return pull_into(directory, entries, lambda source: source.name, tracking_uri, progress)
+    return pull_into(
+        directory, entries, lambda source: source.name, tracking_uri, progress, identities
+    )
 
 
 def pull_into(
@@ -90,6 +95,7 @@ def pull_into(
     folder_of: Callable[[ModelSource], str],
     tracking_uri: str = "",
     progress: Callable[[int, int], None] = _silent,
+    identities: Sequence[str] = (),
 ) -> list[ModelVersion]:
     """Pull models into folders of a directory; see `pull_models`."""
     asked = read_entries(entries)
@@ -103,6 +109,7 @@ def pull_into(
     )
     with speaking:
         sources = resolve_sources(asked, tracking)
+        require_resolved(sources, identities)
         parcels = [_parcel(source, directory, folder_of(source)) for source in sources]
         return _filled(parcels, directory, progress)
 

@@ -127,7 +127,10 @@ class ServingPods:
                 pod.told = state
 
     def _follow_services(self, namespace: str) -> None:
-        services = {one["metadata"]["name"]: one for one in self.cluster.api.list("v1", "Service", namespace)}
+        services = {
+            one["metadata"]["name"]: one
+            for one in self.cluster.api.list("v1", "Service", namespace)
+        }
         for name, service in services.items():
             if (namespace, name) not in self._proxies:
                 address = "127." + service["spec"]["clusterIP"].partition(".")[2]

@@ -8,7 +8,6 @@ process of a step is killed at a moment that is waited for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

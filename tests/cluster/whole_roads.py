@@ -49,7 +49,9 @@ mlflow.models.set_model(Times())
 HANGS = [{"name": "HANGS", "value": "1"}]
 WRONG = [{"name": "WRONG_WHEN", "value": "/"}]
 """In both cases the proof of the bento goes well: it does not know these variables."""
-REFUSING = {"load": {"users": 1, "ramp_seconds": 0, "duration_seconds": 1, "limits": {"p95_ms": 1e-3}}}
+REFUSING = {
+    "load": {"users": 1, "ramp_seconds": 0, "duration_seconds": 1, "limits": {"p95_ms": 1e-3}}
+}
 """A limit that no service keeps."""
 TOKEN = "WHOLE_ROADS"
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from kfp import dsl
 
 from kfp_bento.components import pull_model
-from kfp_bento.pipelines.steps import promoted_when_approved
+from kfp_bento.pipelines.steps import Pulled, promoted_when_approved
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
@@ -49,4 +49,5 @@ def promoting(model: str, tracking_uri: str, alias: str, marker: str, approval_s
             mlflow_secret="mlflow",
             record_secret="records",
         )
-        promoted_when_approved(given, pulled.outputs["models"], checked.outputs["reports"])
+        models = Pulled(pulled.outputs["models"], {}, "")
+        promoted_when_approved(given, models, checked.outputs["reports"])

@@ -71,6 +71,7 @@ def run(
 
 def test_every_step_ran_once_in_the_order_of_the_road(run: Run) -> None:
     assert list(run.seconds) == [
+        "resolve-models",
         "pull-model",
         "scan-model",
         "build-bento",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 COMPILED_FOLDER = ROOT / "pipelines" / "compiled"
 COMPILED = sorted(COMPILED_FOLDER.glob("*.yaml"))
 ACTING = (
-    *("pull-model", "deploy-bento", "check-release", "promote-model", "settle-run"),
+    *("resolve-models", "deploy-bento", "check-release", "promote-model", "settle-run"),
     *("detect-drift", "move-release", "confirm-release", "roll-back", "shift-requests"),
     *("await-approval", "promote-model-2"),
     *("export-bento", "import-bento", "plan-batch", "predict-shard", "collect-batch"),
@@ -108,6 +108,22 @@ def test_steps_that_act_outside_the_pipeline_are_never_cached(path: Path) -> Non
         assert not found[name].get("cachingOptions", {}).get("enableCache", False), name
 
 
+def test_what_was_done_for_the_same_versions_before_is_cached() -> None:
+    """Keyed by what the first step says, which is never cached; addresses are looked at anew."""
+    found = tasks(ROOT / "pipelines/compiled/serve_model.yaml")
+    cached = {
+        name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")
+    }
+    assert cached >= {"pull-model", "scan-model", "build-bento", "build-image"}
+    for step, inputs in (
+        ("pull-model", ("model_uris", "identities")),
+        ("build-bento", ("looked_at",)),
+    ):
+        for one in inputs:
+            given = found[step]["inputs"]["parameters"][one]["taskOutputParameter"]
+            assert given["producerTask"] == "resolve-models"
+
+
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
 def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     specification = next(yaml.safe_load_all(path.read_text()))
@@ -149,6 +165,7 @@ def test_the_alias_moves_unasked_or_after_an_approval_that_is_required() -> None
 
 NEEDED = {
     # What each step may see of Secrets, and nothing beyond.
+    "resolve-models": {"mlflow_secret"},
     "pull-model": {"mlflow_secret", "record_secret"},
     "build-bento": {"index_secret", "record_secret", "storage_secret"},
     "build-image": {"image_secret", "index_secret", "record_secret"},
@@ -271,7 +288,7 @@ def test_training_that_registers_several_models_is_joined_to_serving() -> None:
     trained = served[channel("train-Output")].task_output_parameter
     assert trained.producer_task == "train"
     inner = specification.components["comp-exit-handler-1"].dag
-    pulled = inner.tasks["pull-model"].inputs.parameters["model_uris"]
+    pulled = inner.tasks["resolve-models"].inputs.parameters["model_uris"]
     assert pulled.component_input_parameter == channel("train-Output")
 
 

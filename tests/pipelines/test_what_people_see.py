@@ -37,6 +37,7 @@ def test_every_parameter_says_what_it_is(name: str) -> None:
 
 
 STOPS = {
+    "resolve-models": ("bento",),
     # First words of parameters that go into a step.
     "detect-drift": {"drift"},
     "build-bento": {"bento"},
