@@ -125,6 +125,15 @@ def test_what_was_done_for_the_same_versions_before_is_cached() -> None:
 
 
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_only_what_is_made_of_digests_may_be_cached(path: Path) -> None:
+    cached = {
+        k for k, one in tasks(path).items() if one.get("cachingOptions", {}).get("enableCache")
+    }
+    # The importer takes the artifact that is known by its address, with its seal.
+    assert cached <= {"scan-model", "build-bento", "build-image", "importer"}
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
 def test_nothing_is_used_that_the_local_runner_gets_wrong(path: Path) -> None:
     specification = next(yaml.safe_load_all(path.read_text()))
     for dag in dags(specification):
