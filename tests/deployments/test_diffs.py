@@ -78,3 +78,24 @@ def test_no_change_is_said() -> None:
     diff = ReleaseDiff((object_diff(REF, LIVE, LIVE),))
     assert not diff.changed
     assert (diff.text, "Nothing changes." in diff_summary(diff)) == ("", True)
+
+
+def test_what_a_dry_run_makes_up_for_a_new_service_is_not_shown() -> None:
+    port = {"port": 80, "targetPort": 3000, "nodePort": 31234}
+    spec = {"clusterIP": "10.96.0.0", "clusterIPs": ["10.96.0.0"], "ports": [port]}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "wine", "namespace": "serving"},
+        "spec": {**spec, "type": "NodePort"},
+    }
+    told = object_diff(ObjectRef.of(service), None, service).text
+    assert "10.96.0.0" not in told
+    assert "31234" not in told
+    assert "port: 80" in told
+    headless = {**service, "spec": {"clusterIP": "None", "clusterIPs": ["None"]}}
+    assert "clusterIP: None\n" in object_diff(ObjectRef.of(headless), None, headless).text
+    # An address that is there and would change is shown.
+    other = copy.deepcopy(service)
+    other["spec"]["clusterIP"] = "10.96.0.7"
+    assert "10.96.0.7" in object_diff(ObjectRef.of(service), service, other).text

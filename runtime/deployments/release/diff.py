@@ -112,7 +112,7 @@ def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> Ob
     are replaced by marks that differ when the values differ, and signatures of URLs by one mark.
     """
     old = _readable_text(live) if live is not None else ""
-    new = _readable_text(would_be)
+    new = _readable_text(would_be if live is not None else _without_guesses(would_be))
     if old == new:
         # Only a mark that is left out of the text can still differ.
         same = live is not None and normalised(live) == normalised(would_be)
@@ -125,6 +125,22 @@ def object_diff(ref: ObjectRef, live: Manifest | None, would_be: Manifest) -> Ob
         f"release/{path}",
     )
     return ObjectDiff(ref, "created" if live is None else "changed", "".join(lines))
+
+
+def _without_guesses(would_be: Manifest) -> Manifest:
+    """Leave out what a dry run makes up for a new object and a real one will choose otherwise."""
+    if would_be.get("kind") != "Service" or not isinstance(would_be.get("spec"), Mapping):
+        return would_be
+    # Headless is a choice of ours, the only address that is.
+    guessed = {"clusterIPs", "healthCheckNodePort"}
+    if would_be["spec"].get("clusterIP") != "None":
+        guessed.add("clusterIP")
+    spec = {key: value for key, value in would_be["spec"].items() if key not in guessed}
+    ports = [
+        {key: value for key, value in port.items() if key != "nodePort"}
+        for port in spec.get("ports") or ()
+    ]
+    return {**would_be, "spec": {**spec, **({"ports": ports} if ports else {})}}
 
 
 def _removal(live: Manifest) -> ObjectDiff:
