@@ -49,7 +49,8 @@ from kfp_bento.runtime.validation import Refused, between, otherwise
 INSTALLS: Mapping[str, str] = dict.fromkeys(
     ("resources.yatai.ai", "serving.yatai.ai"),
     "Install the CRDs and operators yatai-image-builder (Bento) and yatai-deployment "
-    "(BentoDeployment), or use mode 'render'. The target workload needs nothing but Kubernetes.",
+    "(BentoDeployment), or use mode 'render'. "
+    "The target workload needs nothing but Kubernetes.",
 )
 # Read from spec.annotations by yatai-deployment; in metadata it never looks at them.
 CONTROL_ANNOTATIONS = frozenset(
