@@ -346,7 +346,9 @@ INFERENCE_SERVICE = Target(
     owned=CONTROLLED,
     stale_owned=stale_components,
     needs_bento=False,
-    installs={"serving.kserve.io": "Install KServe. The target workload needs nothing but Kubernetes."},
+    installs={
+        "serving.kserve.io": "Install KServe. The target workload needs nothing but Kubernetes."
+    },
     # Knative keeps the previous revision itself, and only the whole answers at an address.
     canary=Canary(lambda percent, stable: {"canary_percent": percent}),
 )
