@@ -130,7 +130,7 @@ def test_only_what_is_made_of_digests_may_be_cached(path: Path) -> None:
         k for k, one in tasks(path).items() if one.get("cachingOptions", {}).get("enableCache")
     }
     # The importer takes the artifact that is known by its address, with its seal.
-    assert cached <= {"scan-model", "build-bento", "build-image", "importer"}
+    assert cached <= {"pull-model", "scan-model", "build-bento", "build-image", "importer"}
 
 
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
