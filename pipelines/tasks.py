@@ -1,6 +1,7 @@
 """What all tasks of the shipped pipelines have: a name in words, an image, settings, retries."""
 
 import ast
+from dataclasses import replace
 
 from kfp import kubernetes
 from kfp.dsl import pipeline_context
@@ -78,6 +79,7 @@ def finish_tasks(runtime_image, runtime_settings, training_image=None) -> None:
             task, runtime_settings, mount_path=SETTINGS_DIRECTORY, optional=True
         )
         task.container_spec.command[-1] = without_docstring(task.container_spec.command[-1])
+        task.component_spec = without_descriptions(task.component_spec)
         if name in DISPLAY_NAMES:
             task.set_display_name(DISPLAY_NAMES[name])
         if name in RETRIES:
@@ -90,6 +92,18 @@ def is_our_trainer(component) -> bool:
     container = getattr(implementation, "container", None)
     ours = container is not None and container.image == OURS
     return ours and component.component_spec.name.startswith(TRAINER)
+
+
+def without_descriptions(specification):
+    """Take the descriptions of its inputs out of a component's specification.
+
+    Kubeflow shows them nowhere, and a Workflow has them in each node of a step. Those of outputs,
+    and of the pipeline's own parameters, stay.
+    """
+    inputs = {
+        key: replace(one, description=None) for key, one in (specification.inputs or {}).items()
+    }
+    return replace(specification, inputs=inputs or None)
 
 
 def without_docstring(source: str) -> str:

@@ -195,10 +195,24 @@ def test_what_nobody_reads_is_not_sent(name: str) -> None:
         function = ast.parse(container["command"][-1]).body[-1]
         assert isinstance(function, ast.FunctionDef), label
         assert ast.get_docstring(function) is None, label
+    for label, one in specification(name)["components"].items():
+        inputs = [*one.get("inputDefinitions", {}).values()]
+        assert not [key for kind in inputs for key in kind if "description" in kind[key]], label
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_a_step_gives_is_told(name: str) -> None:
+    for label, one in specification(name)["components"].items():
+        outputs = [*one.get("outputDefinitions", {}).values()] if "executorLabel" in one else []
+        assert not [
+            key for kind in outputs for key in kind if not kind[key].get("description")
+        ] or (label == "comp-importer"), label
 
 
 def test_a_component_by_itself_keeps_what_it_says() -> None:
-    source = components.pull_model.component_spec.implementation.container.command[-1]
+    specification = components.pull_model.component_spec
+    assert all(one.description for one in specification.inputs.values())
+    source = specification.implementation.container.command[-1]
     assert inspect.getdoc(components.pull_model.python_func) in inspect.cleandoc(source).replace(
         "\n    ", "\n"
     )
