@@ -174,6 +174,34 @@ def test_a_base_is_made_of_it_where_no_registry_has_one(
     assert done.stdout.strip() == str(sys.version_info[:2])
 
 
+IMPORTED = """
+import ast, importlib.util, pathlib, kfp_bento.runtime as ours
+root = pathlib.Path(ours.__file__).parents[1]
+for file in [*root.glob("runtime/**/*.py"), *root.glob("components/*/component.py")]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in (name.partition(".")[0] for name in names):
+            if importlib.util.find_spec(name) is None and not name.startswith("pyfunc_"):
+                print(file.relative_to(root), name)
+"""
+ELSEWHERE = (
+    # They run in the environment of a bento, or in the image of trainers.
+    *("runtime/bentos/pyfunc_", "runtime/proof/predict_with_mlflow.py"),
+    *("runtime/training/", "components/train_"),
+)
+
+
+def test_every_step_finds_in_it_all_that_it_may_ever_import(
+    podman: list[str], image: Image
+) -> None:
+    done = run(podman, "--rm", f"{image.location}:0", "python3", "-c", IMPORTED)
+    missing = [line for line in done.stdout.splitlines() if not line.startswith(ELSEWHERE)]
+    assert missing == []
+    assert "runtime/training/estimators.py sklearn" in done.stdout.splitlines()
+
+
 def test_own_wheels_lie_in_a_layer_on_top(image: Image, wheel: Path) -> None:
     kinds = [layer.kind for layer in image.layers]
     assert kinds == ["base", "dependencies", "dependencies"]
