@@ -17,7 +17,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image examples bench bench-serving bench-batch clean
+.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-serving: $(VENV)/.dev ## Measure generated services beside hand-written on
 
 bench-batch: $(VENV)/.dev ## Measure batches beside mlflow.models.predict, on a million rows
 	@$(BIN)/python -W ignore -m bench.batch $(BENCH)
+
+bench-road: $(VENV)/.dev ## Measure serve_model on this machine: first, and with nothing changed
+	@$(BIN)/python -W ignore -m bench.road $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info
