@@ -237,7 +237,7 @@ def test_a_step_of_a_local_run_that_fails(
         *("-p", 'model_uris=["models:/wine@nowhere"]'),
     )
     assert done.returncode == 2
-    assert "Step pull-model failed" in done.stderr
+    assert "Step resolve-models failed" in done.stderr
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert names(tmp_path) == ["run", "values.yaml"]
