@@ -106,7 +106,9 @@ def typed_arguments(
         if not found:
             raise InvalidInput(f"{text!r} is not key=value.", hint=f"It has: {', '.join(inputs)}.")
         arguments[key] = _typed(key, value, _kind(key, inputs))
-    missing = [key for key, spec in inputs.items() if not spec.optional and key not in arguments]
+    # Kubeflow takes an image without a name, and waits for one that its driver did not put in.
+    given_at_all = {key for key, value in arguments.items() if value or key not in IMAGES}
+    missing = [key for key, spec in inputs.items() if not spec.optional and key not in given_at_all]
     if missing:
         raise InvalidInput(
             f"The pipeline needs a value for {', '.join(missing)}.",

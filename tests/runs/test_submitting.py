@@ -85,6 +85,8 @@ ROLL_BACK = ("submit", "roll_back_model", "-p", "deploy_name=wine", "-p", "promo
 def test_a_shipped_pipeline_without_an_image_for_its_steps_is_refused(
     server: KubeflowPipelines,
 ) -> None:
+    nameless = kfp_bento_here(*ROLL_BACK, "-p", "runtime_image=", "--host", server.url)
+    assert_refused(nameless, "needs a value for runtime_image")
     done = kfp_bento_here(*ROLL_BACK, "--host", server.url)
     assert_refused(done, "needs a value for runtime_image")
     assert "make image" in done.stderr
