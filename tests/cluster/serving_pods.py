@@ -170,7 +170,7 @@ def serving_pods_in(folder: Path, cluster: LiveCluster) -> Iterator[ServingPods]
     pods, ending, broken = ServingPods(cluster, folder), threading.Event(), list[Exception]()
 
     def work() -> None:
-        while not ending.wait(0.1):
+        while not ending.wait(0.3):
             try:
                 pods.look()
             except Exception as error:

@@ -41,7 +41,7 @@ class Times(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input, params=None):
         wrong = os.path.exists(os.environ.get("WRONG_WHEN", ""))
-        return (model_input["a"] * {factor} + wrong).to_numpy()
+        return (model_input["a"] * {factor} + wrong / 2).to_numpy()
 
 
 mlflow.models.set_model(Times())
@@ -100,10 +100,12 @@ class Stage:
     """What pipelines run on.
 
     Attributes:
+        environment: What steps see besides.
         deaths: Step and moment at which its process is killed, each once: "applied" (a release has
             reached the cluster), "apply" (a change is about to), "ask" (the endpoint is asked),
             "alias" (the alias is about to move).
         died: The steps that were.
+        runs: The newest run that ended well with each version of the model.
     """
 
     pods: ServingPods
@@ -112,8 +114,10 @@ class Stage:
     cache: Path
     uri: str = ""
     kubeconfig: Path = Path()
+    environment: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, str] = field(default_factory=dict)
     died: list[str] = field(default_factory=list)
+    runs: dict[str, Run] = field(default_factory=dict)
     step: str = ""
     count: int = 0
 
@@ -126,6 +130,7 @@ class Stage:
         self.count += 1
         environment = {
             **self.pods.environment,
+            **self.environment,
             "KFP_BENTO_CACHE": str(self.cache),
             "KUBECONFIG": str(self.kubeconfig),
             TOKEN: str(self.folder),
@@ -185,10 +190,8 @@ class Road:
     @property
     def serves(self) -> str:
         """The version that answers; "" where nothing does."""
-        return self.served_by(self.namespace)
-
-    def served_by(self, namespace: str) -> str:
-        answer = self.stage.pods.ask("road", namespace, "/predict", {"inputs": [{"a": 1.0}]})
+        body = {"inputs": [{"a": 1.0}]}
+        answer = self.stage.pods.ask("road", self.namespace, "/predict", body)
         return "" if answer is None else f"{answer[0]:g}"
 
     @property
@@ -197,34 +200,45 @@ class Road:
         return self.serves, self.alias
 
     @property
+    def ends(self) -> dict[str, Any]:
+        """Where all pipelines that move this model find both ends."""
+        return {
+            "promote_alias": self.pointer,
+            "deploy_name": "road",
+            "deploy_namespace": self.namespace,
+            "deploy_wait_seconds": 120,
+            "tracking_uri": self.stage.uri,
+        }
+
+    @property
     def next(self) -> str:
         """A version that is neither."""
         return next(one for one in "123" if one not in self.where)
 
     def run(self, version: str, pipeline: str = "serve_model", **more: Any) -> Run:
-        return self.stage.run(pipeline, **{**self.arguments(version), **more})
-
-    def arguments(self, version: str) -> dict[str, Any]:
-        return {
+        """Takes a version of the model through a pipeline."""
+        given = {
             "model_uris": [f"models:/{self.model}/{version}"],
-            "image_destination": f"{self.stage.registry}/ml/{self.namespace}",
+            "image_destination": f"{self.stage.registry}/ml/road",
             "image_base": "host",
-            "promote_alias": self.pointer,
-            "deploy_name": "road",
             "deploy_target": "workload",
-            "deploy_namespace": self.namespace,
-            "deploy_wait_seconds": 120,
-            "tracking_uri": self.stage.uri,
-            **self.given,
         }
+        done = self.stage.run(pipeline, **{**given, **self.ends, **self.given, **more})
+        self.stage.runs[version] = done
+        return done
 
     def refused(self, version: str, pipeline: str = "serve_model", **more: Any) -> str:
-        """Runs a pipeline that fails; gives why."""
-        try:
-            done = self.run(version, pipeline, **more)
-        except RunFailed as failure:
-            return failure.message
-        raise AssertionError(f"It ended well: {done.seconds}")
+        """Does that where the run is to fail; gives why."""
+        return why_failed(lambda: self.run(version, pipeline, **more))
+
+
+def why_failed(run: Callable[[], Run]) -> str:
+    """What is said of a run that has to fail."""
+    try:
+        done = run()
+    except RunFailed as failure:
+        return failure.message
+    raise AssertionError(f"It ended well: {done.seconds}")
 
 
 @contextmanager
