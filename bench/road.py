@@ -22,8 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.serving_sides import wine_model
-from kfp_bento.runtime.local import ADDRESS_VARIABLE, local_target, run_pipeline
-from kfp_bento.runtime.local.mlflow_server import tracking_server
+from kfp_bento.runtime.local import (
+    ADDRESS_VARIABLE,
+    local_target,
+    run_pipeline,
+    tracking_server,
+)
 
 RESULT = Path(__file__).parents[1] / "build" / "bench" / "road.json"
 FIRST, UNCHANGED = "first", "nothing changed"

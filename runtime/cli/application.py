@@ -24,6 +24,7 @@ from kfp_bento.runtime.cli import (
     image_documents,
     image_moves,
     model,
+    monitoring,
     pipelines,
     promote,
     rbac,
@@ -114,6 +115,7 @@ image.app.add_typer(image_documents.app)
 app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")
+release.app.add_typer(monitoring.app)
 app.add_typer(release.app, name="release")
 app.command(
     "promote",

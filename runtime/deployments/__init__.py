@@ -10,6 +10,7 @@ from kfp_bento.runtime.deployments.deploy import Deployed, choose_mode, deploy
 from kfp_bento.runtime.deployments.kube.namespaces import own_namespace
 from kfp_bento.runtime.deployments.kube.objects import ObjectRef
 from kfp_bento.runtime.deployments.local_target import is_of_this_user
+from kfp_bento.runtime.deployments.monitoring import Monitoring
 from kfp_bento.runtime.deployments.moving import moved_release
 from kfp_bento.runtime.deployments.options.names import label_name_problem, resource_name_problem
 from kfp_bento.runtime.deployments.options.option_docs import option_docs
@@ -49,6 +50,7 @@ __all__ = [
     "TARGETS",
     "Applied",
     "Deployed",
+    "Monitoring",
     "ObjectRef",
     "Release",
     "ReleaseDiff",

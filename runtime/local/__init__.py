@@ -3,6 +3,7 @@
 from kfp_bento.runtime.local.bento_process import Listening
 from kfp_bento.runtime.local.compilation import compile_components, compile_pipelines
 from kfp_bento.runtime.local.demo import run_demo
+from kfp_bento.runtime.local.mlflow_server import tracking_server
 from kfp_bento.runtime.local.pipelines import (
     deploys,
     load_pipeline,
@@ -33,6 +34,7 @@ __all__ = [
     "run_pipeline",
     "run_summary",
     "serve_bento",
+    "tracking_server",
     "typed_arguments",
     "values_here",
     "write_summary",
