@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 
 from kfp import dsl
+from kfp.dsl.types import type_utils
+from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
 from kfp_bento.pipelines.tasks import finish_tasks
 
@@ -15,6 +17,14 @@ PYTHON_TYPES = {
     "Boolean": bool,
     "List": list,
     "Dict": dict,
+}
+KFP_KINDS = {
+    "STRING": "String",
+    "NUMBER_INTEGER": "Integer",
+    "NUMBER_DOUBLE": "Float",
+    "BOOLEAN": "Boolean",
+    "LIST": "List",
+    "STRUCT": "Dict",
 }
 GROUPS = (
     *("", "drift", "model", "tracking", "scan", "bento", "golden", "archive", "image"),
@@ -163,19 +173,31 @@ def with_signature(function, inputs, *, name: str, summary: str):
     return function
 
 
+def parameter_kind(kind: str) -> str:
+    """Give a type of KFP's as `PYTHON_TYPES` calls it, "" for an artifact.
+
+    `List[str]` and `Dict[str, int]` stand in a component's specification as they were written.
+    """
+    if not type_utils.is_parameter_type(kind):
+        return ""
+    name = ParameterType.ParameterTypeEnum.Name(type_utils.get_parameter_type(kind))
+    return KFP_KINDS.get(name, "")
+
+
 def _group(key: str) -> int:
     word = "secret" if key.endswith("_secret") else key.partition("_")[0]
     return GROUPS.index(word) if word in GROUPS else 0
 
 
 def _parameter(key: str, spec) -> inspect.Parameter:
-    if spec.type not in PYTHON_TYPES:
+    kind = parameter_kind(spec.type)
+    if not kind:
         raise TypeError(f"Input {key} is an artifact; a pipeline can only be given parameters.")
     return inspect.Parameter(
         key,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=spec.default if spec.optional else inspect.Parameter.empty,
-        annotation=PYTHON_TYPES[spec.type],
+        annotation=PYTHON_TYPES[kind],
     )
 
 

@@ -4,9 +4,9 @@ from kfp_bento.components import deploy_bento
 from kfp_bento.pipelines.credentials import with_mlflow_credentials, with_storage_credentials
 from kfp_bento.pipelines.serve_model import serve_model, serve_steps
 from kfp_bento.pipelines.signatures import (
-    PYTHON_TYPES,
     in_order,
     own_inputs,
+    parameter_kind,
     pipeline_named,
     with_signature,
 )
@@ -61,7 +61,8 @@ def train_to_serve(train, *, name: str = "train-to-serve", description: str = ""
 def model_uri_output(train) -> tuple[str, str]:
     """Give the name and the kind of the output of a training component that names its models."""
     outputs = train.component_spec.outputs or {}
-    values = {key: spec.type for key, spec in outputs.items() if spec.type in PYTHON_TYPES}
+    kinds = {key: parameter_kind(spec.type) for key, spec in outputs.items()}
+    values = {key: kind for key, kind in kinds.items() if kind}
     if list(values.values()) not in (["String"], ["List"]):
         raise TypeError(
             f"{train.name} must return one text, the URI of the model version it registered, or "

@@ -151,7 +151,21 @@ def _kind(key: str, inputs: Mapping[str, Any]) -> str:
         raise InvalidInput(
             f"{key!r} names no parameter of the pipeline.", hint=f"It has: {', '.join(inputs)}."
         )
-    return str(inputs[key].type)
+    return parameter_kind(str(inputs[key].type))
+
+
+def parameter_kind(kind: str) -> str:
+    """Give a type of KFP's as `PYTHON_TYPES` calls it; others as they are.
+
+    `List[str]` and `Dict[str, int]` stand in a pipeline's specification as they were written.
+    """
+    from kfp.dsl.types import type_utils
+    from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
+
+    if kind in PYTHON_TYPES or not type_utils.is_parameter_type(kind):
+        return kind
+    found = ParameterType.ParameterTypeEnum.Name(type_utils.get_parameter_type(kind))
+    return {"LIST": "List", "STRUCT": "Dict"}.get(found, kind)
 
 
 def _checked(key: str, value: Any, inputs: Mapping[str, Any]) -> Any:

@@ -106,3 +106,15 @@ def temporary():
 def service_artifact(place: str):
     given = dsl.importer(artifact_uri=place, artifact_class=dsl.Artifact)
     build_bento(service_artifact=given.output, verify=False, options={"labels": {"team": "a"}})
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def joined(names: list[str], weights: dict[str, float]) -> str:
+    """Say what was given."""
+    return ",".join(names) + f" {sorted(weights)}"
+
+
+@dsl.pipeline(name="of-typed-lists")
+def of_typed_lists(names: list[str], weights: dict[str, float] = {}):
+    """Take a list and an object whose values have types."""
+    joined(names=names, weights=weights)

@@ -140,6 +140,16 @@ def test_arguments_that_do_not_fit_are_refused(given: list[str], told: str) -> N
         typed_arguments(load_pipeline(f"{HERE}:two_steps"), given)
 
 
+def test_lists_may_say_what_they_hold(tmp_path: Path) -> None:
+    pipeline = load_pipeline(f"{HERE}:of_typed_lists")
+    given = typed_arguments(pipeline, ['names=["a", "b"]', 'weights={"a": 1.5}'])
+    assert given == {"names": ["a", "b"], "weights": {"a": 1.5}}
+    with pytest.raises(InvalidInput, match="is not of type Dict"):
+        typed_arguments(pipeline, ["names=a", "weights=[1]"])
+    run = run_pipeline(f"{HERE}:of_typed_lists", given, tmp_path / "run")
+    assert list(run.seconds) == ["joined"]
+
+
 def test_a_file_of_values_is_checked_like_them_and_single_ones_win() -> None:
     pipeline = load_pipeline(f"{HERE}:two_steps")
     file = {"number": 3, "factor": 2, "names": ["a"], "on": False}

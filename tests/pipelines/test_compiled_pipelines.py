@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, List  # noqa: UP035 - as people write them
 
 import pytest
 import yaml
@@ -300,6 +300,21 @@ def test_training_that_registers_several_models_is_joined_to_serving() -> None:
     inner = specification.components["comp-exit-handler-1"].dag
     pulled = inner.tasks["resolve-models"].inputs.parameters["model_uris"]
     assert pulled.component_input_parameter == channel("train-Output")
+
+
+def test_a_training_component_may_say_what_its_lists_hold() -> None:
+    @dsl.component(base_image="python", install_kfp_package=False)
+    def train(
+        columns: list[str] = ["a"],
+        weights: dict[str, float] = {},
+        extra: list[str] | None = None,
+    ) -> List[str]:  # noqa: UP006 - as people write them
+        return ["models:/fraud/1"]
+
+    inputs = train_to_serve(train, name="mine").component_spec.inputs
+    kinds = [inputs[key].type for key in ("columns", "weights", "extra")]
+    assert kinds == ["List", "Dict", "List"]
+    assert inputs["columns"].default == ["a"]
 
 
 def test_a_training_component_without_a_model_uri_is_refused() -> None:
