@@ -1,5 +1,7 @@
 """Small pipelines that the local runner's tests run."""
 
+from typing import Dict, List  # noqa: UP035 - as people write them
+
 from kfp import dsl
 
 from kfp_bento.components import build_bento
@@ -115,6 +117,9 @@ def joined(names: list[str], weights: dict[str, float]) -> str:
 
 
 @dsl.pipeline(name="of-typed-lists")
-def of_typed_lists(names: list[str], weights: dict[str, float] = {}):
+def of_typed_lists(
+    names: List[str],  # noqa: UP006 - as people write them
+    weights: Dict[str, float] = {},  # noqa: UP006
+):
     """Take a list and an object whose values have types."""
     joined(names=names, weights=weights)

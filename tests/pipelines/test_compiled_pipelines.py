@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, List  # noqa: UP035 - as people write them
+from typing import Any, Dict, List, Optional  # noqa: UP035 - as people write them
 
 import pytest
 import yaml
@@ -305,10 +305,10 @@ def test_training_that_registers_several_models_is_joined_to_serving() -> None:
 def test_a_training_component_may_say_what_its_lists_hold() -> None:
     @dsl.component(base_image="python", install_kfp_package=False)
     def train(
-        columns: list[str] = ["a"],
-        weights: dict[str, float] = {},
-        extra: list[str] | None = None,
-    ) -> List[str]:  # noqa: UP006 - as people write them
+        columns: List[str] = ["a"],  # noqa: UP006 - as people write them
+        weights: Dict[str, float] = {},  # noqa: UP006
+        extra: Optional[List[str]] = None,  # noqa: UP006, UP045
+    ) -> List[str]:  # noqa: UP006
         return ["models:/fraud/1"]
 
     inputs = train_to_serve(train, name="mine").component_spec.inputs
