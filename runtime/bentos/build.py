@@ -9,12 +9,14 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos.bento import Bento, BentoModel, load_bento, write_record
 from kfp_bento.runtime.bentos.isolation import run_bentoml
+from kfp_bento.runtime.bentos.kept_builds import built_once
 from kfp_bento.runtime.bentos.lock import (
     BUILT_WHEELS,
     bento_constraints,
@@ -42,7 +44,7 @@ from kfp_bento.runtime.bentos.tree import (
     remove_traces,
 )
 from kfp_bento.runtime.errors import BentoError, InvalidInput, ModelError
-from kfp_bento.runtime.files import put_in_place, scratch_beside
+from kfp_bento.runtime.files import code_digest, put_in_place, scratch_beside
 from kfp_bento.runtime.models import is_tag_name, tag_name, tree_digest
 from kfp_bento.runtime.requirements import AllowedSources, allowed_sources
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     from kfp_bento.runtime.models import ModelVersion
 
+_HERE = Path(__file__).parent
 GENERATOR_FORMAT = 3
 """Raised when the same inputs would give a different bento."""
 
@@ -150,7 +153,16 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
             resolving = pool.submit(
                 lock_requirements, needed, constraints, asked.python, work, indexes
             )
-            path = run_bentoml(work, context, target, name, asked.python, wishes)
+            path = built_once(
+                work / "home",
+                {
+                    "source": tree_digest(context, leave_out=frozenset()),
+                    "models": [(one.tag, one.digest) for one in asked.tagged],
+                    "asked": [target, name, asked.python, wishes],
+                    "by": [installed_version("bentoml"), sys.version, code_digest(_HERE)],
+                },
+                partial(run_bentoml, work, context, target, name, asked.python, wishes),
+            )
             locked = resolving.result()
     else:
         context, target = _user_context(work, asked.service)

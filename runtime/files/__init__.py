@@ -1,5 +1,6 @@
 """Directories never half-made, documents never trusted, records that are told from others'."""
 
+from kfp_bento.runtime.files.caches import code_digest, keep_latest, own_folder
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import (
     link_or_copy,
@@ -40,13 +41,16 @@ __all__ = [
     "KEY_VARIABLE",
     "YAML_LIMIT",
     "ChunkReader",
+    "code_digest",
     "copied_sha256",
     "file_sha256",
     "is_sealed",
+    "keep_latest",
     "link_or_copy",
     "load_record",
     "open_plain_file",
     "open_record",
+    "own_folder",
     "own_key",
     "parse_json",
     "parse_json_value",

@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import BentoError, KfpBentoError
-from kfp_bento.runtime.files import put_in_place, read_small_file, scratch_beside, scratch_inside
+from kfp_bento.runtime.files import (
+    own_folder,
+    put_in_place,
+    read_small_file,
+    scratch_beside,
+    scratch_inside,
+)
 from kfp_bento.runtime.programs import run_uv
 from kfp_bento.runtime.proof.bytecode import lend_bytecode
-from kfp_bento.runtime.proof.kept import own_folder
 
 if TYPE_CHECKING:
     import threading

@@ -8,16 +8,15 @@ itself. A proof that failed is not kept.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import CheckError
+from kfp_bento.runtime.files import code_digest, keep_latest, own_folder
 from kfp_bento.runtime.programs import clean_environment, code_variables, keeps_from_network
 from kfp_bento.runtime.proof.differences import Tolerance
 from kfp_bento.runtime.proof.golden import OFF, Golden, GoldenModel, GoldenRequest
@@ -25,32 +24,8 @@ from kfp_bento.runtime.proof.golden import OFF, Golden, GoldenModel, GoldenReque
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
 
-CACHE_VARIABLE = "KFP_BENTO_CACHE"
 MOST_KEPT = 64
 """Golden answers that are kept; of more, those that were not used for longest go."""
-
-
-def own_folder(name: str, cache: Path | None = None) -> Path | None:
-    """Give a folder of the cache that is ours alone; None where there can be none.
-
-    Args:
-        name: The folder's name.
-        cache: What it lies in; by default `KFP_BENTO_CACHE`, else the user's own cache.
-    """
-    home = os.environ.get("HOME", "")
-    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
-    named = str(cache or os.environ.get(CACHE_VARIABLE, ""))
-    place = named or (usual and f"{usual}/kfp-bento")
-    if not place or (not Path(place).is_absolute() and not named):
-        return None
-    folder = Path(place).absolute() / name
-    with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-        if ours and not found.st_mode & 0o077 and os.access(folder, os.W_OK):
-            return folder
-    return None
 
 
 def kept_at(
@@ -71,7 +46,7 @@ def kept_at(
         "question": question.to_dict(),
         "interpreter": interpreter,
         "variables": sorted(clean_environment(code_variables()).items() - basic.items()),
-        "proof": _own_code(),
+        "proof": code_digest(Path(__file__).parent),
     }
     text = json.dumps(facts, sort_keys=True)
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
@@ -94,13 +69,4 @@ def keep(golden: Golden, file: Path | None) -> None:
         return
     with contextlib.suppress(CheckError, OSError):
         golden.save(file)
-        found = [(path.stat().st_mtime, path) for path in file.parent.glob("*.json")]
-        for _, path in sorted(found, reverse=True)[MOST_KEPT:]:
-            path.unlink(missing_ok=True)
-
-
-@functools.cache
-def _own_code() -> str:
-    """Give the digest of what asks and compares: another version may judge otherwise."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        keep_latest(file.parent, "*.json", MOST_KEPT)
