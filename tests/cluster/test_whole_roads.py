@@ -63,6 +63,8 @@ def road(stage: Stage) -> Road:
 @pytest.fixture
 def before(road: Road) -> tuple[str, str]:
     """What serves and holds the alias when a test begins: the same version."""
+    road.stage.deaths.clear()
+    road.stage.died.clear()
     serves, alias = road.where
     assert serves == alias != ""
     return serves, alias
@@ -130,10 +132,9 @@ def test_a_run_that_is_killed_in_one_step_after_the_other_ends_right_when_it_is_
         assert f"Step {step} failed" in road.refused(new)
         assert stage.died.pop() == step
         assert road.where == before
-    stage.deaths["promote-model-2"] = stage.deaths["promote-model"] = "alias"
+    stage.deaths["promote-model"] = "alias"
     assert "Step promote-model failed" in road.refused(new)
     assert stage.died.pop() == "promote-model"
-    stage.deaths.clear()
     assert road.where == (new, new)
     road.run(new)
     assert road.where == (new, new)
@@ -146,7 +147,6 @@ def test_a_run_whose_exit_handler_is_killed_too_is_settled_by_the_next(
     stage.deaths |= {"check-release": "ask", "settle-run": "apply"}
     assert "Step check-release failed" in road.refused(new)
     assert stage.died == ["check-release", "settle-run"]
-    stage.died.clear()
     assert road.where == (new, before[1])  # on trial, and nobody has refused it
     road.refused(new, check_gates=REFUSING)
     assert road.where == before
