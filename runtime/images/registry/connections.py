@@ -13,7 +13,6 @@ import socket
 import ssl
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.pools import ConnectionPools
 
 INSECURE_VARIABLE = "KFP_BENTO_INSECURE_REGISTRIES"
 """Registries (comma separated, `host` or `host:port` as references write them) without TLS."""
@@ -192,27 +192,22 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _PacedTls
 
 
-def pool_manager(proxy: str, patience: RetryPolicy) -> urllib3.PoolManager:
-    """Give connections to any host, through the proxy if one is named."""
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=patience.connect, read=patience.read),
-        "ssl_context": _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-        "maxsize": _CONNECTIONS,
+def pool_manager(patience: RetryPolicy) -> ConnectionPools:
+    """Give connections to any host, through the environment's proxy where it is to be used."""
+    pools = ConnectionPools(
+        timeout=urllib3.Timeout(connect=patience.connect, read=patience.read),
+        ssl_context=_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+        maxsize=_CONNECTIONS,
         # Not blocking: whoever holds downloads open may need one more connection to go on.
-        "block": False,
-    }
-    if proxy:
-        user = urllib.parse.urlsplit(proxy).netloc.rpartition("@")[0]
-        login = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
-        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
-    else:
-        manager = urllib3.PoolManager(**options)
-    classes: dict[str, Any] = {
-        "http": functools.partial(_PlainPool, patience=patience),
-        "https": functools.partial(_TlsPool, patience=patience),
-    }
-    manager.pool_classes_by_scheme = classes
-    return manager
+        block=False,
+    )
+    pools.use_pools(
+        {
+            "http": functools.partial(_PlainPool, patience=patience),
+            "https": functools.partial(_TlsPool, patience=patience),
+        }
+    )
+    return pools
 
 
 @functools.lru_cache

@@ -7,7 +7,6 @@ import itertools
 import random
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from kfp_bento.runtime.images.registry.connections import (
 )
 from kfp_bento.runtime.images.registry.login import Login, Scopes, signed
 from kfp_bento.runtime.programs import cleaned
+from kfp_bento.runtime.proxies import proxy_for, proxy_trouble, refused_by_proxy
 
 # Answers longer than this are read only as streams; no manifest may be larger.
 CONTENT_LIMIT = 4 << 20
@@ -63,7 +63,7 @@ class Transport:
         self._plain = is_plain(host)
         endpoint = _HUB_ENDPOINT if host == DOCKER_HUB else host
         self.base = f"{'http' if self._plain else 'https'}://{endpoint}"
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._pools = pool_manager(patience)
         self._login = Login(self)
 
     def request(
@@ -312,7 +312,7 @@ class Transport:
         """
         more = {"timeout": timeout} if timeout else {}
         try:
-            raw = self._manager(url).urlopen(
+            raw = self._pools.urlopen(
                 method,
                 url,
                 body=body,
@@ -327,8 +327,25 @@ class Transport:
             good = 200 <= raw.status < 300
             content = b"" if stream and good else _content(raw)
         except HTTPError as error:
-            raise self.broken(error, urllib.parse.urlsplit(url).netloc) from error
+            raise self._unanswered(error, url) from error
+        if raw.status == 407 and (proxy := proxy_for(url)):
+            trouble = refused_by_proxy(proxy, url, f"407 {raw.reason or ''}".strip())
+            raise RegistryError(trouble.message, hint=trouble.hint)
         return Answer(raw, url, content)
+
+    def _unanswered(self, error: HTTPError, url: str) -> TransientError:
+        """Give what to raise where no answer came: the proxy's doing, or the registry's.
+
+        Raises:
+            RegistryError: Trying again changes nothing.
+        """
+        trouble = proxy_trouble(error, url)
+        if trouble is None:
+            return self.broken(error, urllib.parse.urlsplit(url).netloc)
+        failure = RegistryError(trouble.message, hint=trouble.hint)
+        if trouble.lasting:
+            raise failure from error
+        return TransientError(failure)
 
     def _scopes(self, method: str, also: Scopes) -> Scopes:
         own = f"repository:{self.repository}:"
@@ -338,15 +355,6 @@ class Transport:
             f"{own}{'pull' if reads else 'pull,push'}",
             *(f"repository:{name}:pull" for name in also),
         )
-
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        address = urllib.parse.urlsplit(url)
-        proxy = urllib.request.getproxies().get(address.scheme, "")
-        if is_loopback(address.netloc) or urllib.request.proxy_bypass(address.netloc):
-            proxy = ""
-        if proxy not in self._managers:
-            self._managers[proxy] = pool_manager(proxy, self.patience)
-        return self._managers[proxy]
 
 
 def _content(raw: urllib3.BaseHTTPResponse) -> bytes:
