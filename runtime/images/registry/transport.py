@@ -8,6 +8,7 @@ import random
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import urllib3
@@ -27,6 +28,7 @@ from kfp_bento.runtime.images.registry.connections import (
     unreachable,
 )
 from kfp_bento.runtime.images.registry.login import Login, Scopes, signed
+from kfp_bento.runtime.pools import ConnectionPools
 from kfp_bento.runtime.programs import cleaned
 from kfp_bento.runtime.proxies import proxy_for, proxy_trouble, refused_by_proxy
 
@@ -36,6 +38,7 @@ CONTENT_LIMIT = 4 << 20
 _HUB_ENDPOINT = "registry-1.docker.io"
 _PASSING = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING = frozenset({307, 308})
 _REDIRECT_LIMIT = 5
 _LONGEST_WAIT = 60.0
 
@@ -63,7 +66,6 @@ class Transport:
         self._plain = is_plain(host)
         endpoint = _HUB_ENDPOINT if host == DOCKER_HUB else host
         self.base = f"{'http' if self._plain else 'https'}://{endpoint}"
-        self._pools = pool_manager(patience)
         self._login = Login(self)
 
     def request(
@@ -142,11 +144,12 @@ class Transport:
             TransientError: It may work when tried again; a body that is an iterator is used up.
         """
         scopes = self._scopes(method, also)
-        authorization = self._login.header(scopes)
+        # An upload may go on where a redirect led to: our login does not go there.
+        ours = _origin(url) == _origin(self.base)
+        authorization = self._login.header(scopes) if ours else None
         answer = self._follow(method, url, body, headers, authorization, stream)
-        # What a redirect led to has no say in where our login goes: it would name its own realm.
-        asked = answer.status == 401 and not answer.stranger
-        if asked and self._login.renew(scopes, authorization, answer):
+        asked = self._login.challenge(answer, authorization)
+        if asked and self._login.renew(scopes, authorization, asked):
             if not isinstance(body, bytes | None):
                 raise TransientError(self.failure(answer, "take a blob"), at_once=True)
             authorization = self._login.header(scopes)
@@ -157,7 +160,8 @@ class Transport:
     def abandon(self, url: str) -> None:
         """Cancel an upload; whether the registry listens does not matter."""
         with contextlib.suppress(TransientError, RegistryError):
-            authorization = self._login.header(self._scopes("DELETE", ()))
+            ours = _origin(url) == _origin(self.base)
+            authorization = self._login.header(self._scopes("DELETE", ())) if ours else None
             timeout = urllib3.Timeout(connect=min(5.0, self.patience.connect), read=5.0)
             self.send("DELETE", url, None, signed({}, authorization), timeout=timeout)
 
@@ -185,7 +189,7 @@ class Transport:
             raise TransientError(self.failure(answer, action), answer.retry_after)
 
     def location(self, answer: Answer, default: str = "") -> str:
-        """Where to go on with an upload; never another host, since it carries our authorisation."""
+        """Where to go on with an upload: at whoever answered, and never another host's."""
         given = answer.headers.get("Location") or default
         if not given:
             # As when the connection broke in the middle of the answer's headers.
@@ -196,13 +200,16 @@ class Transport:
                 )
             )
         place = urllib.parse.urlsplit(self.joined(answer.url, given))
-        if place.hostname != urllib.parse.urlsplit(self.base).hostname:
+        # Whom a redirect of the upload led to may still know itself by the registry's name.
+        here = urllib.parse.urlsplit(answer.url if answer.stranger else self.base)
+        if place.hostname not in {here.hostname, urllib.parse.urlsplit(self.base).hostname}:
             raise RegistryError(
                 f"{self.host} wanted to send the upload to '{place.hostname}'.",
                 hint="Set the registry's external URL right, or push to that host directly.",
             )
         # Registries behind a proxy name the wrong scheme or port: ours is the one that works.
-        return f"{self.base}{place.path}" + (f"?{place.query}" if place.query else "")
+        query = f"?{place.query}" if place.query else ""
+        return f"{here.scheme}://{here.netloc}{place.path}{query}"
 
     def broken(self, error: HTTPError, host: str = "") -> TransientError:
         """Give what to raise for a connection that failed.
@@ -224,6 +231,12 @@ class Transport:
                 f"{_shown_host(answer.url)}, which answers {said}.",
                 hint="Logins are for the registry itself and never go along with a redirect: its "
                 "administrator has to look at where it keeps its content.",
+            )
+        if answer.status in _REDIRECTS:
+            there = _shown_host(answer.headers.get("Location", ""))
+            return RegistryError(
+                f"The registry {self.host} would not {action}: {said}, a redirect to '{there}'.",
+                hint="It is not followed here. Name that host itself, where it is your registry.",
             )
         return RegistryError(
             f"The registry {self.host} would not {action}: {said}.",
@@ -282,11 +295,17 @@ class Transport:
         authorization: str | None,
         stream: bool,
     ) -> Answer:
-        """Send a request and goes after redirects of reads; to others without authorisation."""
+        """Send a request and go after redirects; to others without authorisation.
+
+        Of writes, 307 and 308 only (RFC 9110, 15.4): the same request at another place. A body
+        that comes in a stream is not sent twice: an upload is opened before, where it can be.
+        """
         for _ in range(_REDIRECT_LIMIT + 1):
             answer = self.send(method, url, body, signed(headers, authorization), stream=stream)
             answer.stranger = _origin(url) != _origin(self.base)
-            if answer.status not in _REDIRECTS or method not in {"GET", "HEAD"}:
+            reads = method in {"GET", "HEAD"}
+            again = isinstance(body, bytes | None)
+            if answer.status not in (_REDIRECTS if reads else _KEEPING) or not again:
                 return answer
             target = self.joined(url, answer.headers.get("Location", ""))
             self.check_address(target, "redirects to an address")
@@ -346,6 +365,10 @@ class Transport:
         if trouble.lasting:
             raise failure from error
         return TransientError(failure)
+
+    @cached_property
+    def _pools(self) -> ConnectionPools:
+        return pool_manager(self.patience)
 
     def _scopes(self, method: str, also: Scopes) -> Scopes:
         own = f"repository:{self.repository}:"
