@@ -55,7 +55,7 @@ class ProxyServer:
             url = urlsplit(f"//{target}" if tunnel else target)
             asked = url.netloc if url.port else f"{url.netloc}:80"
             self.asked.append(asked)
-            said = (line.decode().partition(": ") for line in lines)
+            said = (line.decode("latin-1").partition(": ") for line in lines)
             self.accounts += [
                 value for name, _, value in said if name.lower() == "proxy-authorization"
             ]
