@@ -26,6 +26,9 @@ from kfp_bento.runtime.pools import ConnectionPools
 INSECURE_VARIABLE = "KFP_BENTO_INSECURE_REGISTRIES"
 """Registries (comma separated, `host` or `host:port` as references write them) without TLS."""
 
+STORAGE_VARIABLE = "KFP_BENTO_ALLOWED_STORAGE_HOSTS"
+"""Hosts of the own network (comma separated, `host` or `host:port`) with registries' content."""
+
 _CONNECTIONS = 16
 _PIECE = 256 << 10
 _INTERNAL = (".svc", ".local", ".internal")
@@ -255,8 +258,22 @@ def is_loopback(host: str) -> bool:
 
 def is_plain(host: str) -> bool:
     """Tell whether plain http is used: this machine, and what `INSECURE_VARIABLE` lists."""
-    listed = os.environ.get(INSECURE_VARIABLE, "").split(",")
-    return is_loopback(host) or host in {item.strip() for item in listed}
+    return is_loopback(host) or host.lower() in _listed(INSECURE_VARIABLE)
+
+
+def is_allowed_storage(url: str) -> bool:
+    """Tell whether `STORAGE_VARIABLE` lists the host of an address, with its port or without."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    name = parts.hostname or ""
+    shown = f"[{name}]" if ":" in name else name
+    return bool({shown, f"{shown}:{port}"} & _listed(STORAGE_VARIABLE))
+
+
+def _listed(variable: str) -> set[str]:
+    """Give the hosts that a variable lists, also where they are written as addresses."""
+    entries = os.environ.get(variable, "").lower().split(",")
+    return {entry.strip().rpartition("://")[2].rstrip("/") for entry in entries} - {""}
 
 
 def is_private(name: str) -> bool:
@@ -292,7 +309,8 @@ def unreachable(host: str, error: HTTPError) -> tuple[RegistryError, bool]:
     known = isinstance(cause, OSError) and cause.strerror
     reason = (known or str(cause).rpartition(": ")[2] or type(cause).__name__).rstrip(".")
     hint = "Check the host name, the network and, for your own certificates, SSL_CERT_FILE."
-    if tls and _is_internal(host):
+    unencrypted = tls and cause.reason == "WRONG_VERSION_NUMBER"
+    if tls and (_is_internal(host) or unencrypted):
         hint = (
             "For your own certificates set SSL_CERT_FILE. If the registry has no TLS at all and "
             f"may be used like that, add '{host}' to {INSECURE_VARIABLE}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +21,10 @@ from kfp_bento.runtime.images.oci.reference import DOCKER_HUB
 from kfp_bento.runtime.images.oci.tar import CHUNK
 from kfp_bento.runtime.images.registry.answers import Answer, TransientError
 from kfp_bento.runtime.images.registry.connections import (
+    INSECURE_VARIABLE,
+    STORAGE_VARIABLE,
     RetryPolicy,
+    is_allowed_storage,
     is_loopback,
     is_plain,
     is_private,
@@ -41,6 +45,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING = frozenset({307, 308})
 _REDIRECT_LIMIT = 5
 _LONGEST_WAIT = 60.0
+# What Go's servers and nginx answer to plain HTTP where they speak TLS.
+_WANTS_TLS = re.compile(rb"HTTPS (?:server|port)")
 
 Result = TypeVar("Result")
 Body = bytes | Iterator[bytes] | None
@@ -232,6 +238,13 @@ class Transport:
                 hint="Logins are for the registry itself and never go along with a redirect: its "
                 "administrator has to look at where it keeps its content.",
             )
+        # A HEAD is answered without words.
+        wordless = not answer.content and not is_loopback(self.host)
+        if self._plain and answer.status == 400 and (wordless or _WANTS_TLS.search(answer.content)):
+            return RegistryError(
+                f"The registry {self.host} seems to have TLS, and is asked without: {said}.",
+                hint=f"Take '{self.host}' out of {INSECURE_VARIABLE}.",
+            )
         if answer.status in _REDIRECTS:
             there = _shown_host(answer.headers.get("Location", ""))
             return RegistryError(
@@ -244,8 +257,13 @@ class Transport:
             codes=tuple(sorted(answer.codes)),
         )
 
-    def check_address(self, url: str, action: str) -> None:
+    def check_address(self, url: str, action: str, *, storage: bool = False) -> None:
         """Refuse addresses that a registry has no business to send us to.
+
+        Args:
+            url: Where it sends us.
+            action: What it does, in errors.
+            storage: Whether content may be kept there, so that `STORAGE_VARIABLE` counts.
 
         Raises:
             RegistryError: It has no TLS though nobody allowed that, or is an address in our own
@@ -258,10 +276,13 @@ class Transport:
         if is_loopback(target.netloc) and not is_loopback(self.host):
             raise RegistryError(f"{self.host} {action} at this machine.")
         ours = urllib.parse.urlsplit(self.base).hostname or ""
-        if target.hostname != ours and is_private(target.hostname or "") and not is_private(ours):
+        known = target.hostname == ours or (storage and is_allowed_storage(url))
+        if not known and is_private(target.hostname or "") and not is_private(ours):
+            listing = f"If its content is kept there, set {STORAGE_VARIABLE}={_shown_host(url)}. "
             raise RegistryError(
                 f"{self.host} {action} at '{_shown_host(url)}', an address in the own network.",
-                hint="Do not use this registry until its administrator has looked at it.",
+                hint=f"{listing if storage else ''}Do not use this registry until its "
+                "administrator has looked at it.",
             )
 
     def joined(self, url: str, location: str) -> str:
@@ -308,7 +329,7 @@ class Transport:
             if answer.status not in (_REDIRECTS if reads else _KEEPING) or not again:
                 return answer
             target = self.joined(url, answer.headers.get("Location", ""))
-            self.check_address(target, "redirects to an address")
+            self.check_address(target, "redirects to an address", storage=True)
             if _origin(target) != _origin(url):
                 authorization = None
             url = target
