@@ -17,6 +17,7 @@ VARIABLES = {
     "https_proxy": ("HTTPS_PROXY", "https_proxy"),
     "no_proxy": ("NO_PROXY", "no_proxy"),
     "insecure_registries": ("KFP_BENTO_INSECURE_REGISTRIES",),
+    "allowed_storage_hosts": ("KFP_BENTO_ALLOWED_STORAGE_HOSTS",),
     "plain_http": ("KFP_BENTO_PLAIN_HTTP",),
 }
 CERTIFICATES = "ca.crt"

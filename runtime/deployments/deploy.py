@@ -6,11 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.deployments.kube.cluster import (
-    ClusterConnection,
-    cluster_configured,
-    connect,
-)
+from kfp_bento.runtime.deployments.kube.client import cluster_configured
+from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
 from kfp_bento.runtime.deployments.kube.manifests import write_manifests
 from kfp_bento.runtime.deployments.local_target import VARIABLE, local_target, start_locally
 from kfp_bento.runtime.deployments.release.apply import completed, try_release

@@ -11,15 +11,16 @@ import hashlib
 import re
 import ssl
 import urllib.parse
-import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import urllib3
 
+from kfp_bento.runtime.pools import ConnectionPools
 from kfp_bento.runtime.programs import account_for
+from kfp_bento.runtime.proxies import proxy_trouble
 from kfp_bento.runtime.requirements.addresses import Address, Repository
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def fetch_wheel(address: Address, folder: Path, error: type[KfpBentoError]) -> D
                 if target.write(piece) and target.tell() > _LARGEST:
                     raise error(f"{address.text} is larger than {_LARGEST} bytes.")
     except (urllib3.exceptions.HTTPError, OSError) as failure:
+        if trouble := proxy_trouble(failure, address.text):
+            raise error(trouble.message, hint=trouble.hint) from None
         reason = failure.strerror if isinstance(failure, OSError) else type(failure).__name__
         raise error(
             f"{address.text} cannot be fetched: {reason}.",
@@ -112,14 +115,12 @@ def connection_pool(seconds: float, *, maxsize: int = 1) -> urllib3.PoolManager:
         seconds: Time limit for a connection, and for every wait on it.
         maxsize: How many connections to one host are kept.
     """
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(seconds),
-        "retries": urllib3.Retry(3, backoff_factor=0.2),
-        "maxsize": maxsize,
-        "ssl_context": ssl.create_default_context(),  # reads SSL_CERT_FILE and SSL_CERT_DIR
-    }
-    proxy = urllib.request.getproxies().get("https")
-    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+    return ConnectionPools(
+        timeout=urllib3.Timeout(seconds),
+        retries=urllib3.Retry(3, backoff_factor=0.2),
+        maxsize=maxsize,
+        ssl_context=ssl.create_default_context(),  # reads SSL_CERT_FILE and SSL_CERT_DIR
+    )
 
 
 def check_metadata(file: Path, place: str, error: type[KfpBentoError]) -> None:

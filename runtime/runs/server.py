@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import os
-import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput, KfpBentoError
+from kfp_bento.runtime.proxies import proxy_for
 from kfp_bento.runtime.runs.failures import translated
 from kfp_bento.runtime.runs.run_state import RunState, read_run
 
@@ -180,17 +180,18 @@ def _bounded_client(server: PipelinesServer) -> Any:
     import kfp
     from kfp.client import ServiceAccountTokenVolumeCredentials
 
-    file = server.token_file
+    file, proxy = server.token_file, proxy_for(server.host)
     client: Any = kfp.Client(
         host=server.host,
         namespace=server.namespace or _LATER,
         existing_token=None if file else os.environ.get(TOKEN),
         credentials=ServiceAccountTokenVolumeCredentials(file) if file else None,
         ssl_ca_cert=server.ca or None,
-        proxy=_proxy(server.host) or None,
+        proxy=proxy.address if proxy else None,
     )
     client._context_setting["namespace"] = server.namespace
     api = client._run_api.api_client
+    api.configuration.proxy_headers = proxy.headers if proxy else None
     api.rest_client = _bounded_transport(api.configuration)
     return client
 
@@ -214,10 +215,3 @@ def _bounded_transport(configuration: Any) -> Any:
 
     configuration.retries = urllib3.Retry(1, read=0, redirect=False, raise_on_redirect=False)
     return Bounded(configuration)
-
-
-def _proxy(host: str) -> str:
-    parts = urlsplit(host)
-    if urllib.request.proxy_bypass(parts.netloc):
-        return ""
-    return urllib.request.getproxies().get(parts.scheme, "")

@@ -157,6 +157,8 @@ def _client(settings: StorageSettings) -> Any:
     from minio import Minio
     from minio.credentials.providers import IamAwsProvider
 
+    from kfp_bento.runtime.pools import ConnectionPools
+
     if not settings.endpoint:
         raise InvalidInput(
             "Nothing says where minio:// addresses are.",
@@ -170,7 +172,7 @@ def _client(settings: StorageSettings) -> Any:
             hint="Use s3:// with the same endpoint.",
         )
     identity = any(os.environ.get(name) for name in _IDENTITY)
-    pool = urllib3.PoolManager(
+    pool = ConnectionPools(
         timeout=urllib3.Timeout(connect=10, read=60),
         maxsize=16,
         cert_reqs="CERT_REQUIRED",

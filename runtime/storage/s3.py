@@ -16,9 +16,11 @@ from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import StorageError
+from kfp_bento.runtime.proxies import proxy_for
 from kfp_bento.runtime.storage.object_place import AT_ONCE, CHUNK, PART, file_md5, part_plan
 from kfp_bento.runtime.storage.place import NotThereError, StoredObject
 from kfp_bento.runtime.storage.refusals import Refusals
@@ -224,6 +226,8 @@ def _client(settings: StorageSettings, *, signature: str = "") -> Any:
         "connect_timeout": 10,
         "read_timeout": 60,
         "max_pool_connections": 16,
+        # botocore's own choice would not know networks in NO_PROXY.
+        "proxies": _proxies(settings.endpoint or "https://s3.amazonaws.com"),
     }
     if "AWS_MAX_ATTEMPTS" not in os.environ:  # boto3's own, which it takes itself
         config["retries"]["total_max_attempts"] = 5
@@ -246,6 +250,16 @@ def _client(settings: StorageSettings, *, signature: str = "") -> Any:
         config=Config(**config),
         **own,
     )
+
+
+def _proxies(endpoint: str) -> dict[str, str]:
+    """Give the proxy by scheme, as botocore takes it, its account within the address."""
+    proxy = proxy_for(endpoint)
+    if proxy is None:
+        return {}
+    user, _, password = proxy.account.partition(":")
+    account = f"{quote(user, safe='')}:{quote(password, safe='')}@" if proxy.account else ""
+    return {urlsplit(endpoint).scheme: proxy.address.replace("://", f"://{account}", 1)}
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput, StorageError
+from kfp_bento.runtime.proxies import proxy_trouble
 from kfp_bento.runtime.storage.place import SUM, BrokenTransferError, NotThereError, StoredObject
 from kfp_bento.runtime.storage.ranges import fetch
 from kfp_bento.runtime.storage.settings import plain_http_allowed
@@ -136,7 +137,9 @@ class WebPlace:
     def _pool(self) -> Any:
         import urllib3
 
-        return urllib3.PoolManager(
+        from kfp_bento.runtime.pools import ConnectionPools
+
+        return ConnectionPools(
             timeout=urllib3.Timeout(connect=10, read=60),
             maxsize=16,
             cert_reqs="CERT_REQUIRED",
@@ -157,6 +160,8 @@ class WebPlace:
                 answer.close()
                 answer.release_conn()
         except urllib3.exceptions.HTTPError as failure:
+            if trouble := proxy_trouble(failure, self._url):
+                raise StorageError(trouble.message, hint=trouble.hint) from failure
             if "CERTIFICATE_VERIFY_FAILED" in str(failure):
                 raise StorageError(
                     f"The certificate of {self.address} is not trusted.",

@@ -17,7 +17,7 @@ from stub_api_server import ApiServer
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments import TARGETS, Deployed, Waiting, deploy
-from kfp_bento.runtime.deployments.kube.cluster import cluster_configured
+from kfp_bento.runtime.deployments.kube.client import cluster_configured
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
 TARGET = "KFP_BENTO_LOCAL_TARGET"

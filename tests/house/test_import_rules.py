@@ -15,7 +15,7 @@ ROAD = [
     *("images", "deployments", "checks", "promotion"),
     "training",  # before the road in time; it describes and measures as the checks do
 ]
-SHARED = {"concurrency", "errors", "http", "validation"}
+SHARED = {"concurrency", "errors", "http", "pools", "proxies", "validation"}
 # The rooms inside a stop, from the lowest; those on one step know nothing of each other.
 INNER = {
     "images": [

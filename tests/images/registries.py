@@ -34,7 +34,8 @@ Reply = tuple[int, dict[str, str], bytes]
 @pytest.fixture(autouse=True)
 def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the person who runs the tests; wherever this is imported."""
-    for name in ("REGISTRY_AUTH_FILE", "KFP_BENTO_INSECURE_REGISTRIES"):
+    ours = "KFP_BENTO_INSECURE_REGISTRIES", "KFP_BENTO_ALLOWED_STORAGE_HOSTS"
+    for name in ("REGISTRY_AUTH_FILE", *ours):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

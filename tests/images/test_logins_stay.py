@@ -277,3 +277,135 @@ def test_what_a_registry_says_cannot_steer_a_terminal() -> None:
     ):
         repository(host).fetch_manifest("v1")
     assert caught.value.message.endswith("HTTP 403 (DENIED all is well Passed).")
+
+
+# --- registries that hide what they have, and fronts of registries -------------------------------
+
+
+def hiding(status: int, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A registry whose root alone asks strangers for a login; all else is hidden from them."""
+    guarded = basic_only(inner)
+
+    def answer(request: Any) -> Any:
+        if request.path == "/v2/" or request.headers.get("Authorization"):
+            return guarded(request)
+        return status, {}, b""
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_login_is_sent_where_strangers_are_not_asked_for_one(tmp_path: Path, status: int) -> None:
+    registry = FakeRegistry()
+    with scripted(hiding(status, registry)) as host:
+        log_in(tmp_path / "docker", host, PASSWORD)
+        repository(host).put_blob(BLOB, Held(CONTENT))
+    assert registry.blobs == {BLOB.digest: CONTENT}
+
+
+def test_a_token_is_fetched_where_strangers_are_not_asked_for_one(tmp_path: Path) -> None:
+    registry = FakeRegistry()
+    tokens = Tokens(registry)
+
+    def answer(request: Any) -> Any:
+        known = request.headers.get("Authorization") or request.path == "/v2/"
+        return tokens(request) if known or "/token" in request.path else (404, {}, b"")
+
+    with scripted(answer) as host:
+        log_in(tmp_path / "docker", host, PASSWORD)
+        repository(host).put_blob(BLOB, Held(CONTENT))
+    assert registry.blobs == {BLOB.digest: CONTENT}
+    assert tokens.requests[0].headers["Authorization"] == f"Basic {PACKED}"
+
+
+def test_a_registry_that_knows_no_login_is_asked_once_and_told_nothing(tmp_path: Path) -> None:
+    registry = FakeRegistry()
+    with scripted(registry) as host:
+        log_in(tmp_path / "docker", host, PASSWORD)
+        target = repository(host)
+        for content in (b"one", b"two", b"three"):
+            target.put_blob(describe(content), Held(content))
+    assert len(registry.blobs) == 3
+    assert registry.asked.count("GET /v2/") == 1
+    assert not any(request.headers.get("Authorization") for request in registry.requests)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[FakeRegistry, str]]:
+    registry = FakeRegistry()
+    with scripted(registry) as host:
+        yield registry, host
+
+
+@pytest.mark.parametrize("named", ["", "http://{there}", "http://{front}"])
+@pytest.mark.parametrize("status", [307, 308])
+def test_uploads_go_where_a_front_sends_all_requests(
+    tmp_path: Path, elsewhere: tuple[FakeRegistry, str], status: int, named: str
+) -> None:
+    registry, there = elsewhere
+    front = basic_only(lambda request: (status, {"Location": f"http://{there}{request.path}"}, b""))
+    answers = registry._answer
+
+    with scripted(front) as host:
+
+        def renamed(*arguments: Any) -> Any:
+            code, headers, body = answers(*arguments)
+            if "Location" in headers:
+                where = named.format(there=there, front=host)
+                headers["Location"] = f"{where}{headers['Location']}"
+            return code, headers, body
+
+        registry._answer = renamed  # type: ignore[method-assign]
+        log_in(tmp_path / "docker", host, PASSWORD)
+        repository(host).put_blob(BLOB, Held(CONTENT))
+    assert registry.blobs == {BLOB.digest: CONTENT}
+    assert not any(request.headers.get("Authorization") for request in registry.requests)
+
+
+def test_a_manifest_goes_where_a_front_sends_it(elsewhere: tuple[FakeRegistry, str]) -> None:
+    registry, there = elsewhere
+    stored: list[bytes] = []
+
+    def store(request: Any) -> Any:
+        if request.command != "PUT":
+            return None
+        stored.append(request.body)
+        return 201, {}, b""
+
+    registry.fault = store
+    manifest = describe(b"{}", OCI_INDEX)
+    front = lambda request: (307, {"Location": f"http://{there}{request.path}"}, b"")  # noqa: E731
+    with scripted(front) as host:
+        repository(host).put_manifest(manifest, b"{}")
+    assert stored == [b"{}"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_write_is_not_sent_on_as_something_else(
+    elsewhere: tuple[FakeRegistry, str], status: int
+) -> None:
+    registry, there = elsewhere
+    front = lambda request: (  # noqa: E731
+        (404, {}, b"")
+        if request.command == "HEAD"
+        else (status, {"Location": f"http://{there}{request.path}"}, b"")
+    )
+    with scripted(front) as host, pytest.raises(RegistryError, match=f"to '{there}'"):
+        repository(host).put_blob(BLOB, Held(CONTENT))
+    assert registry.asked == []
+
+
+def test_an_upload_is_sent_on_to_no_third_host(elsewhere: tuple[FakeRegistry, str]) -> None:
+    registry, there = elsewhere
+    answers = registry._answer
+
+    def away(*arguments: Any) -> Any:
+        code, headers, body = answers(*arguments)
+        if "Location" in headers:
+            headers["Location"] = "https://third.example/upload"
+        return code, headers, body
+
+    registry._answer = away  # type: ignore[method-assign]
+    front = lambda request: (307, {"Location": f"http://{there}{request.path}"}, b"")  # noqa: E731
+    with scripted(front) as host, pytest.raises(RegistryError, match=r"to 'third\.example'"):
+        repository(host).put_blob(BLOB, Held(CONTENT))

@@ -356,6 +356,46 @@ def test_a_registry_is_listed_by_its_whole_name(
     assert not is_plain("registry.images.svc:5000")
 
 
+@pytest.mark.parametrize("form", ["http://{}", "{}/", " {} ", "https://{}/"])
+def test_a_registry_may_be_listed_as_an_address(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_BENTO_INSECURE_REGISTRIES", form.format("Registry.Images.svc:5000"))
+    assert is_plain("registry.images.svc:5000")
+
+
+def test_a_public_name_without_tls_is_told_of_the_list(
+    oci_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    host = f"registry.corp.example:{oci_registry.rpartition(':')[2]}"
+    with pytest.raises(RegistryError, match="cannot be reached") as failure:
+        repository(host).head_manifest("v1")
+    assert f"add '{host}' to KFP_BENTO_INSECURE_REGISTRIES" in failure.value.hint
+
+
+@pytest.mark.parametrize("ask", [Repository.head_manifest, Repository.fetch_manifest])
+def test_a_registry_with_tls_is_not_to_be_listed(
+    ask: Any,
+    tmp_path: Path,
+    named: str,
+    certificate: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tls = f", tls: {{certificate: {certificate[0]}, key: {certificate[1]}}}"
+    with registry(tmp_path / "tls", tls=tls) as address:
+        host = f"{named}:{address.rpartition(':')[2]}"
+        monkeypatch.setenv("KFP_BENTO_INSECURE_REGISTRIES", host)
+        with pytest.raises(
+            RegistryError, match="seems to have TLS, and is asked without"
+        ) as failure:
+            ask(repository(host), "v1")
+    assert f"Take '{host}' out of KFP_BENTO_INSECURE_REGISTRIES" in failure.value.hint
+
+
 def test_a_certificate_of_ones_own_is_trusted_when_named(
     tmp_path: Path, named: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +477,42 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_public_registry_does_not_lead_into_our_own_network(place: str) -> None:
     with pytest.raises(RegistryError, match="own network"):
         Transport("quay.io", "a", QUICK).check_address(f"https://{place}/blob", "redirects")
+
+
+@pytest.mark.parametrize(
+    ("listed", "place"),
+    [
+        ("10.1.2.3:5001", "10.1.2.3:5001"),
+        ("s3.example, 10.1.2.3", "10.1.2.3:5001"),
+        ("INSIDE.example/", "inside.example"),
+        ("https://inside.example:443", "inside.example"),
+        ("[fd00::1]:5001", "[fd00::1]:5001"),
+    ],
+)
+@pytest.mark.usefixtures("addresses")
+def test_content_may_be_kept_in_our_own_network_where_that_is_said(
+    listed: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, address = Transport("quay.io", "a", QUICK), f"https://{place}/blob"
+    with pytest.raises(RegistryError, match="own network") as failure:
+        transport.check_address(address, "redirects", storage=True)
+    assert f"KFP_BENTO_ALLOWED_STORAGE_HOSTS={place}" in failure.value.hint
+    monkeypatch.setenv("KFP_BENTO_ALLOWED_STORAGE_HOSTS", listed)
+    transport.check_address(address, "redirects", storage=True)
+    with pytest.raises(RegistryError, match="own network"):
+        transport.check_address(address, "asks for a login")
+
+
+@pytest.mark.parametrize("listed", ["10.1.2.3:5002", "10.1.2.30", "*", "10.0.0.0/8", "5001", ","])
+@pytest.mark.usefixtures("addresses")
+def test_a_storage_host_is_listed_by_its_whole_name(
+    listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_BENTO_ALLOWED_STORAGE_HOSTS", listed)
+    with pytest.raises(RegistryError, match="own network"):
+        Transport("quay.io", "a", QUICK).check_address(
+            "https://10.1.2.3:5001/blob", "redirects", storage=True
+        )
 
 
 @pytest.mark.parametrize(

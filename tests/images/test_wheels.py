@@ -176,12 +176,18 @@ def test_an_empty_lock_needs_nothing(tmp_path: Path) -> None:
 
 
 class PackageIndex(http.server.ThreadingHTTPServer):
-    """A small package index on this machine; gives sizes only when asked to."""
+    """A small package index on this machine; gives sizes only when asked to.
+
+    Attributes:
+        asked: The files that were asked for.
+        way: How it gives files: whole, in ranges, without a length, or not (a status).
+    """
 
     def __init__(self, shelf: Path, sizes: bool) -> None:
         self.shelf, self.sizes = shelf, sizes
         self.asked: list[str] = []
         self.lied_size = 0
+        self.way = "whole"
         super().__init__(("127.0.0.1", 0), _IndexHandler)
 
     @property
@@ -192,14 +198,9 @@ class PackageIndex(http.server.ThreadingHTTPServer):
 class _IndexHandler(http.server.BaseHTTPRequestHandler):
     server: PackageIndex
 
-    def do_HEAD(self) -> None:
-        self.server.asked.append(self.path)
-        self.respond(b"", (self.server.shelf / self.path.rpartition("/")[2]).stat().st_size)
-
     def do_GET(self) -> None:
         if not self.path.startswith("/simple/"):
-            content = (self.server.shelf / self.path.rpartition("/")[2]).read_bytes()
-            return self.respond(content, len(content))
+            return self.give_file()
         files = []
         for wheel in sorted(self.server.shelf.iterdir()):
             digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -209,12 +210,25 @@ class _IndexHandler(http.server.BaseHTTPRequestHandler):
                 files[-1]["size"] = self.server.lied_size or wheel.stat().st_size
         page = {"meta": {"api-version": "1.1"}, "name": self.path.split("/")[2], "files": files}
         content = json.dumps(page).encode()
-        return self.respond(content, len(content), "application/vnd.pypi.simple.v1+json")
+        kind = {"Content-Type": "application/vnd.pypi.simple.v1+json"}
+        return self.respond(content, **kind, **{"Content-Length": str(len(content))})
 
-    def respond(self, content: bytes, size: int, kind: str = "application/zip") -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(size))
+    def give_file(self) -> None:
+        self.server.asked.append(self.path)
+        content = (self.server.shelf / self.path.rpartition("/")[2]).read_bytes()
+        if self.server.way.isdecimal():
+            return self.respond(b"", int(self.server.way))
+        if self.server.way == "endless":
+            return self.respond(content)
+        if self.server.way == "ranges" and self.headers.get("Range") == "bytes=0-0":
+            extent = {"Content-Range": f"bytes 0-0/{len(content)}", "Content-Length": "1"}
+            return self.respond(content[:1], 206, **extent)
+        return self.respond(content, **{"Content-Length": str(len(content))})
+
+    def respond(self, content: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -243,17 +257,52 @@ def test_sizes_come_from_the_index_where_it_gives_them(
     assert index.asked == []
 
 
+def unsized(folder: Path, shelf: Path, index: PackageIndex) -> Lock:
+    options = f"{INDEX_OPTION} {index.address}/simple/"
+    return lock_of(folder, make_wheel(shelf, "unsized"), options=options)
+
+
 @pytest.mark.parametrize("index", [False], indirect=True)
+@pytest.mark.parametrize("way", ["whole", "ranges", "endless"])
 @pytest.mark.usefixtures("uv_cache")
 def test_sizes_are_asked_for_where_the_index_gives_none(
+    tmp_path: Path, shelf: Path, index: PackageIndex, way: str
+) -> None:
+    index.way = way  # none of them answers HEAD
+    (wheel,) = select_wheels(unsized(tmp_path, shelf, index), AMD64)
+    assert wheel.size == (shelf / wheel.filename).stat().st_size
+    assert index.asked == [f"/files/{wheel.filename}"]
+
+
+@pytest.mark.parametrize("index", [False], indirect=True)
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "proxy.corp.example:3128"])
+@pytest.mark.usefixtures("uv_cache")
+def test_a_proxy_for_others_changes_no_size(
+    tmp_path: Path,
+    shelf: Path,
+    index: PackageIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: str,
+) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # which uv wants to be told
+    (wheel,) = select_wheels(unsized(tmp_path, shelf, index), AMD64)
+    assert wheel.size == (shelf / wheel.filename).stat().st_size
+
+
+@pytest.mark.parametrize("index", [False], indirect=True)
+@pytest.mark.usefixtures("uv_cache")
+def test_a_size_that_cannot_be_had_is_no_small_one(
     tmp_path: Path, shelf: Path, index: PackageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = f"{INDEX_OPTION} {index.address}/simple/"
-    lock = lock_of(tmp_path, make_wheel(shelf, "unsized"), options=options)
-    (wheel,) = select_wheels(lock, AMD64)
-    assert wheel.size == (shelf / wheel.filename).stat().st_size
+    lock = unsized(tmp_path, shelf, index)
+    index.way = "403"
+    with pytest.raises(ImageError, match=r"size of unsized.* status 403"):
+        select_wheels(lock, AMD64)
     monkeypatch.setenv("UV_OFFLINE", "1")
-    assert select_wheels(lock, AMD64) == (replace(wheel, size=0),)
+    with pytest.raises(ImageError, match="UV_OFFLINE keeps"):
+        select_wheels(lock, AMD64)
 
 
 @pytest.mark.usefixtures("uv_cache")

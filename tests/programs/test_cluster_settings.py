@@ -76,7 +76,8 @@ def server(authority: Path) -> Iterator[str]:
 
 
 def step(mounted: Path, *urls: str, **environment: str) -> tuple[list[object], dict[str, str]]:
-    names = {*NETWORK, "AWS_CA_BUNDLE", "KFP_BENTO_INSECURE_REGISTRIES", "KFP_BENTO_PLAIN_HTTP"}
+    ours = {name for names in cluster_settings.VARIABLES.values() for name in names}
+    names = {*NETWORK, "AWS_CA_BUNDLE", *ours}
     clean = {key: value for key, value in os.environ.items() if key not in names}
     done = subprocess.run(
         [sys.executable, "-c", STEP, str(mounted), *urls],
@@ -125,10 +126,12 @@ def test_proxies_and_plain_registries_are_set_unless_the_step_says_otherwise(
     (mounted / "https_proxy").write_text("http://proxy:3128\n")
     (mounted / "no_proxy").write_text(".svc,10.0.0.0/8")
     (mounted / "insecure_registries").write_text("registry:5000")
+    (mounted / "allowed_storage_hosts").write_text("10.1.2.3:5001")
     found = step(mounted, https_proxy="http://mine:1")[1]
     assert "HTTPS_PROXY" not in found
     assert found["NO_PROXY"] == ".svc,10.0.0.0/8"
     assert found["KFP_BENTO_INSECURE_REGISTRIES"] == "registry:5000"
+    assert found["KFP_BENTO_ALLOWED_STORAGE_HOSTS"] == "10.1.2.3:5001"
     assert step(mounted)[1]["HTTPS_PROXY"] == "http://proxy:3128"
 
 

@@ -291,7 +291,10 @@ def test_the_proxy_of_the_environment_is_asked(
     monkeypatch.setenv("no_proxy", "127.0.0.1,inside.example.com")
     assert PipelinesApi(choose_server("http://kubeflow.example.com")).find("mine") is None
     assert all("http://kubeflow.example.com/apis/" in one for one in server.asked)
-    assert not server_module._proxy("http://inside.example.com")
+    seen = len(server.asked)
+    with pytest.raises(RunError, match="does not answer"):
+        PipelinesApi(choose_server("http://inside.example.com")).find("mine")
+    assert len(server.asked) == seen
 
 
 def test_an_unknown_run_is_said(server: KubeflowPipelines) -> None:

@@ -1,17 +1,16 @@
-"""A Kubernetes cluster: whether one is configured, and a connection that outlives its hiccups."""
+"""A connection to a Kubernetes cluster that outlives its hiccups."""
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
+from kfp_bento.runtime.deployments.kube.client import open_client
 from kfp_bento.runtime.deployments.kube.errors import (
     Refused,
     UnknownKind,
@@ -38,7 +37,6 @@ PATIENCE_SECONDS = 30.0
 # A cluster that never answered is more likely misnamed than restarting.
 FIRST_CONTACT_SECONDS = 3.0
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 # One object has 1.5 MiB at most; a list of all releases of a namespace is the largest answer.
 LARGEST_ANSWER = 64 << 20
@@ -59,15 +57,6 @@ class _Request:
     body: Any = None
     content_type: str = "application/json"
     transient: frozenset[int] = _TRANSIENT
-
-
-def cluster_configured() -> bool:
-    """Say whether this process has a cluster to talk to.
-
-    True inside a pod with a service account, and where a kubeconfig exists (`KUBECONFIG`, or
-    `~/.kube/config`). Nothing is contacted.
-    """
-    return _inside_a_pod() or any(path.is_file() for path in _kubeconfigs())
 
 
 @contextmanager
@@ -121,7 +110,7 @@ class ClusterConnection:
         self._clock, self._sleep = clock, sleep
         self._kinds: dict[tuple[str, str], str] = {}
         self.answered = False
-        self._client = _client(context)
+        self._client, self._proxy = open_client(context)
         self.host = str(self._client.configuration.host)
 
     def close(self) -> None:
@@ -314,7 +303,7 @@ class ClusterConnection:
                 return self._read(answer, request.subject)
             except ApiException as error:
                 if not error.status:  # how the client reports a broken TLS handshake
-                    failure = silence(self.host, error)
+                    failure = silence(self.host, error, self._proxy)
                 else:
                     self.answered = True
                     refused = refusal(error, request.subject)
@@ -327,7 +316,7 @@ class ClusterConnection:
                     wait = retry_after(error)
                     failure = refused
             except (HTTPError, OSError, ValueError) as error:
-                failure = silence(self.host, error)
+                failure = silence(self.host, error, self._proxy)
             spent = self._clock() - begun
             patience = self.patience_seconds
             if not self.answered:
@@ -353,9 +342,9 @@ class ClusterConnection:
 
     def _renew(self) -> None:
         """Read token, kubeconfig or credential plugin anew: what was read may have expired."""
-        fresh = _client(self._context)
+        fresh = open_client(self._context)
         self._client.client.close()
-        self._client = fresh
+        self._client, self._proxy = fresh
 
     def _get(
         self, path: str, subject: str, query: Sequence[tuple[str, str]] = ()
@@ -386,46 +375,6 @@ class ClusterConnection:
             return self._kinds[api_version, kind]
         except KeyError:
             raise UnknownKind(api_version, kind) from None
-
-
-def _inside_a_pod() -> bool:
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and _SERVICE_ACCOUNT.is_file()
-
-
-def _kubeconfigs() -> list[Path]:
-    named = os.environ.get("KUBECONFIG", "")
-    if named:
-        return [Path(part).expanduser() for part in named.split(os.pathsep) if part]
-    try:
-        return [Path.home() / ".kube" / "config"]
-    except RuntimeError:  # an unknown uid without HOME, as in a restricted pod
-        return []
-
-
-def _client(context: str) -> Any:
-    """Give a client that discovers nothing by itself and retries nothing by itself."""
-    from kubernetes import client as kubernetes_client
-    from kubernetes import config, dynamic
-
-    settings = kubernetes_client.Configuration()
-    settings.retries = False
-    try:
-        if not context and not os.environ.get("KUBECONFIG") and _inside_a_pod():
-            config.load_incluster_config(client_configuration=settings)
-        else:
-            # The client reads KUBECONFIG only once, when it is imported.
-            files = os.pathsep.join(str(path) for path in _kubeconfigs())
-            config.load_kube_config(
-                config_file=files, context=context or None, client_configuration=settings
-            )
-    except (config.ConfigException, OSError) as error:
-        raise DeploymentError(
-            f"No cluster is configured: {error}",
-            hint="Set KUBECONFIG, run inside a pod with a service account, or only render.",
-        ) from error
-    api = kubernetes_client.ApiClient(settings)
-    # Discovery of every group costs many requests and a shared cache file; `_plural` needs one.
-    return dynamic.DynamicClient(api, discoverer=lambda client, cache: None)
 
 
 def _segment(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.programs import cleaned
+from kfp_bento.runtime.proxies import Proxy, proxy_trouble
 
 _LONGEST_REFUSAL = 4000
 
@@ -51,8 +52,10 @@ class UnknownKind(DeploymentError):
         self.group = api_version.partition("/")[0]
 
 
-def silence(host: str, error: BaseException) -> ClusterSilent:
-    """Give the error for an API server that does not answer."""
+def silence(host: str, error: BaseException, proxy: Proxy | None) -> ClusterSilent:
+    """Give the error for an API server that does not answer, or is not reached by its proxy."""
+    if proxy and (trouble := proxy_trouble(error, host, proxy)):
+        return ClusterSilent(trouble.message, hint=trouble.hint)
     return ClusterSilent(
         f"The API server {host} does not answer: {_first_line(error)}",
         hint="Check that the cluster runs and that the kubeconfig's context is right.",

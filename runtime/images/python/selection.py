@@ -42,7 +42,7 @@ from kfp_bento.runtime.images.python.lock import (
 from kfp_bento.runtime.images.python.sizes import sizes_of
 
 # Raised whenever the same lock comes to give another selection.
-_RULES = 1
+_RULES = 2
 # PEP 599, 571 and 513: names from before manylinux wheels carried the version of glibc.
 _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 _OLDEST_GLIBC = {"x86_64": (2, 5), "aarch64": (2, 17)}
@@ -57,7 +57,7 @@ class Wheel:
         version: Its version.
         filename: `name-version-…-tags.whl`.
         sha256: Of the file, in hex.
-        size: Of the file in bytes; 0 if neither the index nor the server says it.
+        size: Of the file in bytes.
         source: How the lock names it if not by name and version: a path relative to the lock's
             folder, or an address. Empty for a wheel from an index.
     """
@@ -118,7 +118,7 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     Raises:
         ImageError: A requirement is a source distribution or comes from version control, the
             index has no wheel for the platform and Python among those of the lock, a local wheel
-            is not the locked one, or uv fails.
+            is not the locked one, the size of a wheel is not to be had, or uv fails.
     """
     known = locked_hashes(lock)
     if not known:

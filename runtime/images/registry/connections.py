@@ -13,7 +13,6 @@ import socket
 import ssl
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,13 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.pools import ConnectionPools
 
 INSECURE_VARIABLE = "KFP_BENTO_INSECURE_REGISTRIES"
 """Registries (comma separated, `host` or `host:port` as references write them) without TLS."""
+
+STORAGE_VARIABLE = "KFP_BENTO_ALLOWED_STORAGE_HOSTS"
+"""Hosts of the own network (comma separated, `host` or `host:port`) with registries' content."""
 
 _CONNECTIONS = 16
 _PIECE = 256 << 10
@@ -192,27 +195,22 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _PacedTls
 
 
-def pool_manager(proxy: str, patience: RetryPolicy) -> urllib3.PoolManager:
-    """Give connections to any host, through the proxy if one is named."""
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=patience.connect, read=patience.read),
-        "ssl_context": _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-        "maxsize": _CONNECTIONS,
+def pool_manager(patience: RetryPolicy) -> ConnectionPools:
+    """Give connections to any host, through the environment's proxy where it is to be used."""
+    pools = ConnectionPools(
+        timeout=urllib3.Timeout(connect=patience.connect, read=patience.read),
+        ssl_context=_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+        maxsize=_CONNECTIONS,
         # Not blocking: whoever holds downloads open may need one more connection to go on.
-        "block": False,
-    }
-    if proxy:
-        user = urllib.parse.urlsplit(proxy).netloc.rpartition("@")[0]
-        login = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
-        manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=login, **options)
-    else:
-        manager = urllib3.PoolManager(**options)
-    classes: dict[str, Any] = {
-        "http": functools.partial(_PlainPool, patience=patience),
-        "https": functools.partial(_TlsPool, patience=patience),
-    }
-    manager.pool_classes_by_scheme = classes
-    return manager
+        block=False,
+    )
+    pools.use_pools(
+        {
+            "http": functools.partial(_PlainPool, patience=patience),
+            "https": functools.partial(_TlsPool, patience=patience),
+        }
+    )
+    return pools
 
 
 @functools.lru_cache
@@ -260,8 +258,22 @@ def is_loopback(host: str) -> bool:
 
 def is_plain(host: str) -> bool:
     """Tell whether plain http is used: this machine, and what `INSECURE_VARIABLE` lists."""
-    listed = os.environ.get(INSECURE_VARIABLE, "").split(",")
-    return is_loopback(host) or host in {item.strip() for item in listed}
+    return is_loopback(host) or host.lower() in _listed(INSECURE_VARIABLE)
+
+
+def is_allowed_storage(url: str) -> bool:
+    """Tell whether `STORAGE_VARIABLE` lists the host of an address, with its port or without."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    name = parts.hostname or ""
+    shown = f"[{name}]" if ":" in name else name
+    return bool({shown, f"{shown}:{port}"} & _listed(STORAGE_VARIABLE))
+
+
+def _listed(variable: str) -> set[str]:
+    """Give the hosts that a variable lists, also where they are written as addresses."""
+    entries = os.environ.get(variable, "").lower().split(",")
+    return {entry.strip().rpartition("://")[2].rstrip("/") for entry in entries} - {""}
 
 
 def is_private(name: str) -> bool:
@@ -297,7 +309,8 @@ def unreachable(host: str, error: HTTPError) -> tuple[RegistryError, bool]:
     known = isinstance(cause, OSError) and cause.strerror
     reason = (known or str(cause).rpartition(": ")[2] or type(cause).__name__).rstrip(".")
     hint = "Check the host name, the network and, for your own certificates, SSL_CERT_FILE."
-    if tls and _is_internal(host):
+    unencrypted = tls and cause.reason == "WRONG_VERSION_NUMBER"
+    if tls and (_is_internal(host) or unencrypted):
         hint = (
             "For your own certificates set SSL_CERT_FILE. If the registry has no TLS at all and "
             f"may be used like that, add '{host}' to {INSECURE_VARIABLE}."

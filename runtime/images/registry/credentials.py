@@ -77,6 +77,11 @@ def find_credentials(host: str, repository: str = "") -> Credentials | None:
     return None
 
 
+def has_logins() -> bool:
+    """Tell whether there is any file of logins; nothing in it is read, and no program is asked."""
+    return any(file.is_file() for file, _ in _files())
+
+
 def _files() -> list[tuple[Path, bool]]:
     files: list[tuple[Path, bool]] = []
     if named := os.environ.get("REGISTRY_AUTH_FILE"):

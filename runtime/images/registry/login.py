@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.registry.answers import Answer
-from kfp_bento.runtime.images.registry.credentials import Credentials, find_credentials
+from kfp_bento.runtime.images.registry.credentials import (
+    Credentials,
+    find_credentials,
+    has_logins,
+)
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.images.registry.transport import Transport
@@ -35,6 +39,8 @@ class Login:
         self._challenge: dict[str, str] = {}
         self._basic: str | None = None
         self._tokens: dict[Scopes, tuple[str, float]] = {}
+        self._root: Answer | None = None
+        self._hidden = False
         self.credentials: Credentials | None = None
 
     def has(self, scopes: Scopes) -> bool:
@@ -48,6 +54,32 @@ class Login:
                 return self._basic
             header, expires = self._tokens.get(scopes, ("", 0.0))
             return header if time.monotonic() < expires else self._fetch(scopes)
+
+    def challenge(self, answer: Answer, used: str | None) -> Answer | None:
+        """Give the answer that says how to log in; None where nobody asks for a login.
+
+        What a redirect led to has no say in it: it would name its own realm. A registry that
+        hides from strangers what it has answers 403 or 404; where there is a login, its root is
+        asked once, which answers 401 (distribution specification, "Determining Support").
+
+        Args:
+            answer: What the registry said.
+            used: The authorisation that the request had.
+        """
+        if answer.stranger or answer.status == 401:
+            return None if answer.stranger else answer
+        if answer.status not in {403, 404} or used is not None or not has_logins():
+            return None
+        with self._lock:
+            if self._root is None:
+                self._root = self._transport.send(
+                    "GET", f"{self._transport.base}/v2/", None, signed({}, None)
+                )
+                if self._root.status == 401:
+                    where = self._transport.host, self._transport.repository
+                    self.credentials = find_credentials(*where)
+                self._hidden = self.credentials is not None
+            return self._root if self._hidden else None
 
     def renew(self, scopes: Scopes, used: str | None, answer: Answer) -> bool:
         """Get what a 401 asks for; say whether there is now something else to try than `used`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import re
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import urllib3
@@ -20,7 +21,10 @@ from kfp_bento.runtime.images.oci.reference import DOCKER_HUB
 from kfp_bento.runtime.images.oci.tar import CHUNK
 from kfp_bento.runtime.images.registry.answers import Answer, TransientError
 from kfp_bento.runtime.images.registry.connections import (
+    INSECURE_VARIABLE,
+    STORAGE_VARIABLE,
     RetryPolicy,
+    is_allowed_storage,
     is_loopback,
     is_plain,
     is_private,
@@ -28,7 +32,9 @@ from kfp_bento.runtime.images.registry.connections import (
     unreachable,
 )
 from kfp_bento.runtime.images.registry.login import Login, Scopes, signed
+from kfp_bento.runtime.pools import ConnectionPools
 from kfp_bento.runtime.programs import cleaned
+from kfp_bento.runtime.proxies import proxy_for, proxy_trouble, refused_by_proxy
 
 # Answers longer than this are read only as streams; no manifest may be larger.
 CONTENT_LIMIT = 4 << 20
@@ -36,8 +42,11 @@ CONTENT_LIMIT = 4 << 20
 _HUB_ENDPOINT = "registry-1.docker.io"
 _PASSING = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING = frozenset({307, 308})
 _REDIRECT_LIMIT = 5
 _LONGEST_WAIT = 60.0
+# What Go's servers and nginx answer to plain HTTP where they speak TLS.
+_WANTS_TLS = re.compile(rb"HTTPS (?:server|port)")
 
 Result = TypeVar("Result")
 Body = bytes | Iterator[bytes] | None
@@ -63,7 +72,6 @@ class Transport:
         self._plain = is_plain(host)
         endpoint = _HUB_ENDPOINT if host == DOCKER_HUB else host
         self.base = f"{'http' if self._plain else 'https'}://{endpoint}"
-        self._managers: dict[str, urllib3.PoolManager] = {}
         self._login = Login(self)
 
     def request(
@@ -142,11 +150,12 @@ class Transport:
             TransientError: It may work when tried again; a body that is an iterator is used up.
         """
         scopes = self._scopes(method, also)
-        authorization = self._login.header(scopes)
+        # An upload may go on where a redirect led to: our login does not go there.
+        ours = _origin(url) == _origin(self.base)
+        authorization = self._login.header(scopes) if ours else None
         answer = self._follow(method, url, body, headers, authorization, stream)
-        # What a redirect led to has no say in where our login goes: it would name its own realm.
-        asked = answer.status == 401 and not answer.stranger
-        if asked and self._login.renew(scopes, authorization, answer):
+        asked = self._login.challenge(answer, authorization)
+        if asked and self._login.renew(scopes, authorization, asked):
             if not isinstance(body, bytes | None):
                 raise TransientError(self.failure(answer, "take a blob"), at_once=True)
             authorization = self._login.header(scopes)
@@ -157,7 +166,8 @@ class Transport:
     def abandon(self, url: str) -> None:
         """Cancel an upload; whether the registry listens does not matter."""
         with contextlib.suppress(TransientError, RegistryError):
-            authorization = self._login.header(self._scopes("DELETE", ()))
+            ours = _origin(url) == _origin(self.base)
+            authorization = self._login.header(self._scopes("DELETE", ())) if ours else None
             timeout = urllib3.Timeout(connect=min(5.0, self.patience.connect), read=5.0)
             self.send("DELETE", url, None, signed({}, authorization), timeout=timeout)
 
@@ -185,7 +195,7 @@ class Transport:
             raise TransientError(self.failure(answer, action), answer.retry_after)
 
     def location(self, answer: Answer, default: str = "") -> str:
-        """Where to go on with an upload; never another host, since it carries our authorisation."""
+        """Where to go on with an upload: at whoever answered, and never another host's."""
         given = answer.headers.get("Location") or default
         if not given:
             # As when the connection broke in the middle of the answer's headers.
@@ -196,13 +206,16 @@ class Transport:
                 )
             )
         place = urllib.parse.urlsplit(self.joined(answer.url, given))
-        if place.hostname != urllib.parse.urlsplit(self.base).hostname:
+        # Whom a redirect of the upload led to may still know itself by the registry's name.
+        here = urllib.parse.urlsplit(answer.url if answer.stranger else self.base)
+        if place.hostname not in {here.hostname, urllib.parse.urlsplit(self.base).hostname}:
             raise RegistryError(
                 f"{self.host} wanted to send the upload to '{place.hostname}'.",
                 hint="Set the registry's external URL right, or push to that host directly.",
             )
         # Registries behind a proxy name the wrong scheme or port: ours is the one that works.
-        return f"{self.base}{place.path}" + (f"?{place.query}" if place.query else "")
+        query = f"?{place.query}" if place.query else ""
+        return f"{here.scheme}://{here.netloc}{place.path}{query}"
 
     def broken(self, error: HTTPError, host: str = "") -> TransientError:
         """Give what to raise for a connection that failed.
@@ -225,14 +238,32 @@ class Transport:
                 hint="Logins are for the registry itself and never go along with a redirect: its "
                 "administrator has to look at where it keeps its content.",
             )
+        # A HEAD is answered without words.
+        wordless = not answer.content and not is_loopback(self.host)
+        if self._plain and answer.status == 400 and (wordless or _WANTS_TLS.search(answer.content)):
+            return RegistryError(
+                f"The registry {self.host} seems to have TLS, and is asked without: {said}.",
+                hint=f"Take '{self.host}' out of {INSECURE_VARIABLE}.",
+            )
+        if answer.status in _REDIRECTS:
+            there = _shown_host(answer.headers.get("Location", ""))
+            return RegistryError(
+                f"The registry {self.host} would not {action}: {said}, a redirect to '{there}'.",
+                hint="It is not followed here. Name that host itself, where it is your registry.",
+            )
         return RegistryError(
             f"The registry {self.host} would not {action}: {said}.",
             hint=answer.hint(logged_in=self._login.credentials is not None),
             codes=tuple(sorted(answer.codes)),
         )
 
-    def check_address(self, url: str, action: str) -> None:
+    def check_address(self, url: str, action: str, *, storage: bool = False) -> None:
         """Refuse addresses that a registry has no business to send us to.
+
+        Args:
+            url: Where it sends us.
+            action: What it does, in errors.
+            storage: Whether content may be kept there, so that `STORAGE_VARIABLE` counts.
 
         Raises:
             RegistryError: It has no TLS though nobody allowed that, or is an address in our own
@@ -245,10 +276,13 @@ class Transport:
         if is_loopback(target.netloc) and not is_loopback(self.host):
             raise RegistryError(f"{self.host} {action} at this machine.")
         ours = urllib.parse.urlsplit(self.base).hostname or ""
-        if target.hostname != ours and is_private(target.hostname or "") and not is_private(ours):
+        known = target.hostname == ours or (storage and is_allowed_storage(url))
+        if not known and is_private(target.hostname or "") and not is_private(ours):
+            listing = f"If its content is kept there, set {STORAGE_VARIABLE}={_shown_host(url)}. "
             raise RegistryError(
                 f"{self.host} {action} at '{_shown_host(url)}', an address in the own network.",
-                hint="Do not use this registry until its administrator has looked at it.",
+                hint=f"{listing if storage else ''}Do not use this registry until its "
+                "administrator has looked at it.",
             )
 
     def joined(self, url: str, location: str) -> str:
@@ -282,14 +316,20 @@ class Transport:
         authorization: str | None,
         stream: bool,
     ) -> Answer:
-        """Send a request and goes after redirects of reads; to others without authorisation."""
+        """Send a request and go after redirects; to others without authorisation.
+
+        Of writes, 307 and 308 only (RFC 9110, 15.4): the same request at another place. A body
+        that comes in a stream is not sent twice: an upload is opened before, where it can be.
+        """
         for _ in range(_REDIRECT_LIMIT + 1):
             answer = self.send(method, url, body, signed(headers, authorization), stream=stream)
             answer.stranger = _origin(url) != _origin(self.base)
-            if answer.status not in _REDIRECTS or method not in {"GET", "HEAD"}:
+            reads = method in {"GET", "HEAD"}
+            again = isinstance(body, bytes | None)
+            if answer.status not in (_REDIRECTS if reads else _KEEPING) or not again:
                 return answer
             target = self.joined(url, answer.headers.get("Location", ""))
-            self.check_address(target, "redirects to an address")
+            self.check_address(target, "redirects to an address", storage=True)
             if _origin(target) != _origin(url):
                 authorization = None
             url = target
@@ -312,7 +352,7 @@ class Transport:
         """
         more = {"timeout": timeout} if timeout else {}
         try:
-            raw = self._manager(url).urlopen(
+            raw = self._pools.urlopen(
                 method,
                 url,
                 body=body,
@@ -327,8 +367,29 @@ class Transport:
             good = 200 <= raw.status < 300
             content = b"" if stream and good else _content(raw)
         except HTTPError as error:
-            raise self.broken(error, urllib.parse.urlsplit(url).netloc) from error
+            raise self._unanswered(error, url) from error
+        if raw.status == 407 and (proxy := proxy_for(url)):
+            trouble = refused_by_proxy(proxy, url, f"407 {raw.reason or ''}".strip())
+            raise RegistryError(trouble.message, hint=trouble.hint)
         return Answer(raw, url, content)
+
+    def _unanswered(self, error: HTTPError, url: str) -> TransientError:
+        """Give what to raise where no answer came: the proxy's doing, or the registry's.
+
+        Raises:
+            RegistryError: Trying again changes nothing.
+        """
+        trouble = proxy_trouble(error, url)
+        if trouble is None:
+            return self.broken(error, urllib.parse.urlsplit(url).netloc)
+        failure = RegistryError(trouble.message, hint=trouble.hint)
+        if trouble.lasting:
+            raise failure from error
+        return TransientError(failure)
+
+    @cached_property
+    def _pools(self) -> ConnectionPools:
+        return pool_manager(self.patience)
 
     def _scopes(self, method: str, also: Scopes) -> Scopes:
         own = f"repository:{self.repository}:"
@@ -338,15 +399,6 @@ class Transport:
             f"{own}{'pull' if reads else 'pull,push'}",
             *(f"repository:{name}:pull" for name in also),
         )
-
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        address = urllib.parse.urlsplit(url)
-        proxy = urllib.request.getproxies().get(address.scheme, "")
-        if is_loopback(address.netloc) or urllib.request.proxy_bypass(address.netloc):
-            proxy = ""
-        if proxy not in self._managers:
-            self._managers[proxy] = pool_manager(proxy, self.patience)
-        return self._managers[proxy]
 
 
 def _content(raw: urllib3.BaseHTTPResponse) -> bytes:
