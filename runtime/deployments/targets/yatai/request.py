@@ -116,7 +116,6 @@ def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -
             without_empty({"tag": one.tag, "downloadUrl": one.url, "size": one.size})
             for one in options.models
         ],
-        "buildArgs": options.build_args,
         "imageBuildTimeout": _nanoseconds(options.build_timeout),
         "imageBuilderExtraPodMetadata": without_empty({**metadata, "annotations": annotations}),
         "imageBuilderExtraPodSpec": options.builder_pod_spec,
