@@ -80,11 +80,11 @@ REQUEST: dict[str, Any] = {
     "builder_envs": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
     "builder_pod_metadata": {"labels": {"l": "1"}},
     "builder_pod_spec": {"nodeSelector": {"pool": "build"}, "tolerations": [TOLERATION]},
-    "annotations": {"yatai.ai/force-build-image": "true"},
+    "annotations": {"yatai.ai/aws-access-key-secret-name": "s3-keys"},
 }
 NEWER_REQUEST: dict[str, Any] = {
     **REQUEST,
-    "build_args": {"INDEX": "x"},
+    "annotations": {"yatai.ai/force-build-image": "true"},
     "models": [{"tag": "wine:7", "url": "s3://models/wine-7.tar", "size": "1Gi"}],
     "builder_pod_spec": {"priorityClassName": "high"},
     "monitor_exporter": EXPORTER,

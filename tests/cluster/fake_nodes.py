@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import urllib3
 from kube_api import MERGE, KubeApi, Refused
-from pod_behaviour import Behaviour, Step, becomes_ready
+from pod_behaviour import Behaviour, Step, becomes_ready, completes
 
 HEARTBEAT_SECONDS = 10.0
 RETRY_SECONDS = 0.3
@@ -43,6 +43,8 @@ class _Rule:
     def fits(self, pod: Mapping[str, Any]) -> bool:
         metadata = pod["metadata"]
         labels = metadata.get("labels") or {}
+        if _ends(pod) and not (self.image or self.labels):
+            return False
         return (
             metadata["namespace"] == self.namespace
             and any(self.image in container["image"] for container in pod["spec"]["containers"])
@@ -115,7 +117,8 @@ class FakeNodes:
 
         Args:
             namespace: Where the pods are.
-            behaviour: One of `pod_behaviour`; without a rule pods become ready at once.
+            behaviour: One of `pod_behaviour`; without a rule pods become ready at once. Those of a
+                Job end, unless a rule names their image or labels.
             image: A part of the image reference of one of the containers.
             labels: Labels that the pods have, among others.
         """
@@ -235,7 +238,7 @@ class FakeNodes:
         number = next(self._order)
         run = _Run(
             pod=pod,
-            behaviour=fitting[-1] if fitting else becomes_ready(),
+            behaviour=fitting[-1] if fitting else _usual(pod),
             address=f"10.244.{number // 250 % 250}.{number % 250 + 1}",
             started=_now(),
         )
@@ -359,6 +362,14 @@ class FakeNodes:
             query = "?fieldManager=kubelet&force=true"
             self._tell("PATCH", path + query, lease, "application/apply-patch+yaml")
         self._at(HEARTBEAT_SECONDS, self._heartbeat)
+
+
+def _ends(pod: Mapping[str, Any]) -> bool:
+    return bool(pod["spec"].get("restartPolicy") == "Never")
+
+
+def _usual(pod: Mapping[str, Any]) -> Behaviour:
+    return completes() if _ends(pod) else becomes_ready()
 
 
 def _enter(run: _Run, step: Step) -> None:

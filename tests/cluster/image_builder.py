@@ -1,191 +1,330 @@
-"""A stand-in for yatai-image-builder: conditions of a BentoRequest, and then the Bento.
+"""A stand-in for yatai-image-builder: each of its generations as it was seen at work.
 
-Read in `controllers/resources/bentorequest_controller.go` of bentoml/yatai-image-builder (1.2.28
-and later): each reconcile of a request that is not Unknown makes it Unknown first; an error makes
-BentoAvailable False and is tried again; a Bento of the request's name is written, or overwritten,
-with what the request says. No Job is made here.
+Versions 1.1.3, 1.2.28 and 3.0.42; what they differ in is a row of a table. Their conditions, and
+the order of what they do, are those of `controllers/resources/bentorequest_controller.go`. The
+Jobs and pods of a build are real, and end as the nodes are told; nobody pushes an image.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from played_controller import Json, PlayedController, condition_of, moved, running
+from kube_api import Refused
+from played_controller import Json, condition_of, running
+from woken_controller import AT_ONCE, Blocked, Failure, Watch, WokenController, own_name, owner_name
 
-__all__ = ["ImageBuilder", "running"]
+__all__ = ["BUILDER_POD", "GENERATIONS", "ImageBuilder", "running"]
 
 BENTO = ("resources.yatai.ai/v1alpha1", "Bento")
-# What the builder copies; a generation of the CRD that lacks a field drops it.
+JOB, POD = ("batch/v1", "Job"), ("v1", "Pod")
+BUILDER_POD = {"yatai.ai/is-bento-image-builder": "true"}
+BUILD_FAILED = 42
+HASH = "yatai.ai/bento-request-hash"
+# What is copied into the Bento; a generation of the CRD that lacks a field drops it.
 _COPIED = ("context", "runners", "models", "serviceName")
 
 
-@dataclass
-class _Build:
-    """How far the build of one request is, and since when."""
-
-    asked: str
-    stage: str = "begin"
-    since: float = field(default_factory=time.monotonic)
-    number: int = 0
-
-    def enter(self, stage: str) -> None:
-        self.stage, self.since = stage, time.monotonic()
-
-    def is_older(self, seconds: float) -> bool:
-        return time.monotonic() - self.since >= seconds
-
-
-@dataclass
-class ImageBuilder(PlayedController):
-    """Reconciles the BentoRequests of one namespace, one condition at a time.
+@dataclass(frozen=True)
+class Generation:
+    """What one version does otherwise than another.
 
     Attributes:
-        seconds: How long a build takes (to its end, its failure or its time-out).
-        job_fails: The build's Job fails, for good.
-        forgets: After that BentoAvailable does not stay False: the newest builder says in the
-            same reconcile that it is Unknown, and only ImageBuilding tells of the failure.
-        times_out: The build does not end in time; `retry_seconds` later it counts anew.
-        failure: What every look at the registry fails with; tried again and again.
-        exists: The registry has the image already.
-        retry_seconds: From an error to the next try.
+        by_job: It builds by a Job; the oldest by a pod that nobody starts again.
+        marks_count: Labels and annotations of a request are part of what a build is known by.
+        skips_available: It never looks at a request again that was available once.
+        gives_deadline: Its Job ends at the time that the request allows.
+        polls: Seconds until it looks at a build again; None where it waits for an event.
+        may_force: It knows the annotation that builds again what the registry has.
+    """
+
+    by_job: bool = True
+    marks_count: bool = True
+    skips_available: bool = False
+    gives_deadline: bool = False
+    polls: float | None = None
+    may_force: bool = True
+
+
+GENERATIONS = {
+    "1.1.3": Generation(by_job=False, marks_count=False, polls=1.0, may_force=False),
+    "1.2.28": Generation(),
+    "3.0.42": Generation(skips_available=True, gives_deadline=True),
+}
+"""The oldest looks again after 5 and 10 s; here sooner, as tests wait for it."""
+
+
+@dataclass
+class ImageBuilder(WokenController):
+    """Reconciles the BentoRequests of one namespace, one after the other.
+
+    Attributes:
+        version: One of `GENERATIONS`.
+        exists: The registry has every image that it is asked for.
+        failure: What every look at the registry fails with.
+        hangs: Part of an image's name whose registry does not answer; all requests wait.
         registry: Where an image goes that has no name.
     """
 
-    seconds: float = 0.0
-    job_fails: bool = False
-    forgets: bool = False
-    times_out: bool = False
-    failure: str = ""
+    version: str = "1.2.28"
     exists: bool = False
-    retry_seconds: float = 1.0
+    failure: str = ""
+    hangs: str = ""
     registry: str = "registry.example.com/yatai-bentos"
-    builds: dict[str, _Build] = field(default_factory=dict, repr=False)
 
     kind: ClassVar = ("resources.yatai.ai/v1alpha1", "BentoRequest")
     manager: ClassVar = "yatai-image-builder"
+    empty_status: ClassVar[Json] = {"imageBuilderPodStatus": {}}
 
-    def reconcile(self, live: Json) -> None:
-        uid = live["metadata"]["uid"]
-        asked = json.dumps(live["spec"], sort_keys=True)
-        build = self.builds.get(uid)
-        if build is None and condition_of(live, "BentoAvailable").get("status") == "True":
-            build = self.builds[uid] = _Build(asked, stage="done")  # by the one before
-        if build is None or build.asked != asked:
-            number = build.number + 1 if build else 1
-            build = self.builds[uid] = _Build(asked, number=number)
-        getattr(self, f"_{build.stage}")(live, build)
+    @property
+    def does(self) -> Generation:
+        return GENERATIONS[self.version]
 
-    # -- stages, in their order --------------------------------------------------------------
-
-    def _begin(self, live: Json, build: _Build) -> None:
-        told = dict.fromkeys(("ImageBuilding", "ImageExists"), ("Unknown", "the request is new"))
-        self._say(live, **told)
-        build.enter("start")
-
-    def _start(self, live: Json, build: _Build) -> None:
-        self._say(live, BentoAvailable=("Unknown", "Reconciling"))
-        build.enter("check")
-
-    def _check(self, live: Json, build: _Build) -> None:
-        image = self._image(live)
-        if self.failure:
-            self._say(live, BentoAvailable=("False", f"ensure image exists: {self.failure}"))
-            build.enter("failed")
-        elif self.exists:
-            found = ("True", image)
-            self._say(live, ImageExistsChecked=found, ImageExists=found)
-            build.enter("write")
-        else:
-            self._say(
-                live,
-                ImageExistsChecked=("False", f"no image yet: {image}"),
-                ImageExists=("False", f"no image yet: {image}"),
-                ImageBuilding=("Unknown", f"Image building job {self._job(build)} is waiting"),
-                BentoAvailable=("Unknown", "the image is being built"),
-            )
-            build.enter("run")
-
-    def _run(self, live: Json, build: _Build) -> None:
-        self._say(
-            live,
-            ImageBuilding=("True", f"Image building job {self._job(build)} is running"),
-            BentoAvailable=("Unknown", "the image is being built"),
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        spec_only = not self.does.by_job
+        return (
+            Watch(self.kind, own_name, spec_only=True),
+            Watch(BENTO, owner_name, spec_only=spec_only),
+            Watch(JOB if self.does.by_job else POD, owner_name, spec_only=spec_only),
         )
-        build.enter("build")
 
-    def _build(self, live: Json, build: _Build) -> None:
-        job = self._job(build)
-        if not build.is_older(self.seconds):
+    def reconcile(self, live: Json) -> float | None:
+        if self.does.skips_available and _says(live, "BentoAvailable") == "True":
+            return None
+        if not (live.get("status") or {}).get("conditions"):
+            begun = ("Unknown", "Starting to reconcile BentoRequest")
+            self.say(live, ImageBuilding=begun, ImageExists=begun)
+        try:
+            return self._by_job(live) if self.does.by_job else self._by_pod(live)
+        except (Failure, Refused) as failure:
+            self.say(live, BentoAvailable=("False", str(failure)))
+            raise
+
+    # -- by a Job -----------------------------------------------------------------------------
+
+    def _by_job(self, live: Json) -> float | None:
+        if _says(live, "BentoAvailable") != "Unknown":
+            self.say(live, BentoAvailable=("Unknown", "Reconciling"))
+            if not self.does.skips_available:
+                return AT_ONCE
+        image = self._image(live)
+        self._check(live, image)
+        built = _tells(live, "ImageExists", "True", image) or self._built_by_job(live, image)
+        if built:
+            self._write_bento(live, image)
+        elif self.does.skips_available:
+            self.say(live, BentoAvailable=("Unknown", "Bento image is building"))
+        return None
+
+    def _check(self, live: Json, image: str) -> None:
+        """Asks the registry at every look, until it has said yes once."""
+        if _tells(live, "ImageExistsChecked", "True", image):
             return
-        if self.job_fails:
-            failed = ("False", f"Image building job {job} is failed.")
-            self._say(live, ImageBuilding=failed, BentoAvailable=failed)
-            build.enter("forget" if self.forgets else "done")
-        elif self.times_out:
-            late = ("False", f"Image building job {job} is timeout", "Timeout")
-            told = ("False", "ensure image exists: image build timeout")
-            self._say(live, ImageBuilding=late, BentoAvailable=told)
-            build.enter("late")
+        checking = ("Unknown", "Checking image exists")
+        self.say(live, ImageExistsChecked=("Unknown", image), BentoAvailable=checking)
+        if self._is_in_registry(live, image):
+            self.say(live, ImageExists=("True", image), ImageExistsChecked=("True", image))
         else:
-            built = ("False", f"Image building job {job} is done")
-            self._say(live, ImageBuilding=built, ImageExists=("True", self._image(live)))
-            build.enter("write")
+            self.say(
+                live,
+                ImageExists=("False", f"Image {image} is not exists"),
+                ImageExistsChecked=("False", f"Image not exists: {image}"),
+            )
 
-    def _write(self, live: Json, build: _Build) -> None:
+    def _built_by_job(self, live: Json, image: str) -> bool:
+        jobs = self._of(live, JOB)
+        for job in jobs:
+            if job["metadata"]["annotations"].get(HASH) != self._hash(live):
+                self._delete(JOB, job)
+                if self.does.skips_available:
+                    forgotten = ("Unknown", "Bento request hash changed, recreating the jobs")
+                    kinds = [one["type"] for one in live["status"]["conditions"]]
+                    self.say(live, **dict.fromkeys(kinds, forgotten))
+                return False
+        if not jobs:
+            self.create(self.owned(live, self._job(live, image)))
+            return False
+        name, status = jobs[0]["metadata"]["name"], jobs[0].get("status") or {}
+        about = f"Image building job {name} is"
+        if status.get("succeeded"):
+            done = ("False", f"{about} successed.")
+            self.say(live, ImageBuilding=done, ImageExists=("True", image))
+            return True
+        if condition_of(jobs[0], "Failed").get("status") == "True":
+            failed = ("False", f"{about} failed.")
+            self.say(live, ImageBuilding=failed, BentoAvailable=failed)
+            return False
+        if _is_late(live):
+            self.say(live, ImageBuilding=("False", f"{about} timeout", "Timeout"))
+            raise Failure("ensure image exists: image build timeout")
+        running = bool(status.get("active"))
+        told = ("True", f"{about} running") if running else ("Unknown", f"{about} waiting")
+        self.say(live, ImageBuilding=told)
+        return False
+
+    def _job(self, live: Json, image: str) -> Json:
+        metadata = live["metadata"]
+        labels = {"yatai.ai/bento-request": metadata["name"], **self._labels(live)}
+        fails = {"containerName": "builder", "operator": "In", "values": [BUILD_FAILED]}
+        template = self._template(live, image, labels)
+        spec = {
+            "completions": 1,
+            "parallelism": 1,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": fails}]},
+            "template": template,
+        }
+        seconds = (live["spec"].get("imageBuildTimeout") or 0) // 10**9
+        if seconds and self.does.gives_deadline:
+            spec["activeDeadlineSeconds"] = seconds
+        number = f"{time.monotonic_ns():x}"
+        named = {"name": f"yatai-bento-image-builder-{number}", "labels": labels}
+        annotations = {HASH: self._hash(live)}
+        return {
+            **{"apiVersion": JOB[0], "kind": JOB[1], "spec": spec},
+            "metadata": {**named, "annotations": annotations},
+        }
+
+    # -- by a pod -----------------------------------------------------------------------------
+
+    def _by_pod(self, live: Json) -> float | None:
+        image = self._image(live)
+        if _says(live, "ImageExists") in ("", "Unknown"):
+            there = self._is_in_registry(live, image)
+            told = f"Image {image} is {'already' if there else 'not'} exists"
+            self.say(live, ImageExists=(str(there), told))
+            return AT_ONCE
+        if _says(live, "BentoAvailable") != "Unknown":
+            self.say(live, BentoAvailable=("Unknown", "Reconciling"))
+            return AT_ONCE
+        # Another image of the same request is neither looked for nor built.
+        if _says(live, "ImageExists") == "True":
+            self._write_bento(live, image)
+            return None
+        return self._built_by_pod(live, image)
+
+    def _built_by_pod(self, live: Json, image: str) -> float | None:
+        name = f"yatai-bento-image-builder-{live['metadata']['name']}"
+        pod = self.api.get(*POD, self.namespace, name)
+        if pod is None:
+            template = self._template(live, image, self._labels(live))
+            named = {**template["metadata"], "name": name}
+            named["annotations"] = {**named["annotations"], HASH: self._hash(live)}
+            head = {"apiVersion": POD[0], "kind": POD[1], "metadata": named}
+            self.create(self.owned(live, {**head, "spec": template["spec"]}))
+            return self.does.polls
+        if pod["metadata"]["annotations"].get(HASH) != self._hash(live):
+            self._delete(POD, pod)
+            return 0.1
+        phase = pod["status"].get("phase", "Pending")
+        told = f"Image builder pod {name} status is {phase}"
+        if phase in ("Pending", "Running"):
+            if _is_late(live):  # its word on ImageBuilding is lost
+                raise Failure("image build timeout")
+            self.say(live, ImageBuilding=("True" if phase == "Running" else "Unknown", told))
+            return self.does.polls
+        self.say(live, ImageBuilding=("False", told))
+        if phase != "Succeeded":
+            raise Failure(told[0].lower() + told[1:])
+        self.say(live, ImageExists=("True", told))
+        return AT_ONCE
+
+    # -- what all have ------------------------------------------------------------------------
+
+    def _is_in_registry(self, live: Json, image: str) -> bool:
+        if self.hangs and self.hangs in image:
+            raise Blocked
+        prefix = "ensure image exists: " if self.does.by_job else ""
+        if self.failure:
+            raise Failure(f"{prefix}check image {image} exists: {self.failure}")
+        marks = live["metadata"].get("annotations") or {}
+        forced = self.does.may_force and marks.get("yatai.ai/force-build-image") == "true"
+        return self.exists and not forced
+
+    def _write_bento(self, live: Json, image: str) -> None:
+        """Writes the Bento of the request, over whatever is there."""
         asked = live["spec"]
-        spec: Json = {"tag": asked["bentoTag"], "image": self._image(live)}
+        spec: Json = {"tag": asked["bentoTag"], "image": image}
         spec |= {key: asked[key] for key in _COPIED if key in asked}
         if secret := asked.get("dockerConfigJsonSecretName"):
             spec["imagePullSecrets"] = [{"name": secret}]
+        name = live["metadata"]["name"]
+        old = self.api.get(*BENTO, self.namespace, name)
         head = {"apiVersion": BENTO[0], "kind": BENTO[1]}
-        metadata = {"name": live["metadata"]["name"]}
-        self.put(live, {**head, "metadata": metadata, "spec": spec}, validation="Ignore")
-        self._say(live, BentoAvailable=("True", "the Bento is written"))
-        build.enter("done")
+        bento = self.owned(live, {**head, "metadata": {"name": name}, "spec": spec})
+        if old is None:
+            self.create(bento)
+        elif old["spec"] != spec:
+            owners = {"ownerReferences": bento["metadata"]["ownerReferences"]}
+            self.update({**old, **head, "metadata": {**old["metadata"], **owners}, "spec": spec})
+        self.say(live, BentoAvailable=("True", "Bento is generated"))
 
-    # -- what is left ------------------------------------------------------------------------
+    def _template(self, live: Json, image: str, labels: dict[str, str]) -> Json:
+        asked = live["spec"]
+        # Quoted once for a shell, and then all words for the shell again.
+        words = [f"--build-arg='{one}'" for one in asked.get("buildArgs") or []]
+        downloader = {"name": "bento-downloader", "image": "quay.io/bentoml/bento-downloader:1"}
+        builder = {"name": "builder", "image": "quay.io/bentoml/kaniko:debug"}
+        args = ["/kaniko/executor", f"--destination={image}", *words]
+        extra = asked.get("imageBuilderExtraPodMetadata") or {}
+        return {
+            "metadata": {
+                "labels": {**labels, **extra.get("labels", {})},
+                "annotations": dict(extra.get("annotations", {})),
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "initContainers": [downloader],
+                "containers": [{**builder, "args": args}],
+            },
+        }
 
-    def _failed(self, live: Json, build: _Build) -> None:
-        if build.is_older(self.retry_seconds):
-            build.enter("start")
+    def _labels(self, live: Json) -> dict[str, str]:
+        repository, _, version = live["spec"]["bentoTag"].partition(":")
+        return {
+            **BUILDER_POD,
+            "yatai.ai/bento-repository": repository,
+            "yatai.ai/bento": version,
+        }
 
-    def _late(self, live: Json, build: _Build) -> None:
-        if build.is_older(self.retry_seconds):
-            self._say(live, BentoAvailable=("Unknown", "Reconciling"))
-            build.enter("run")
+    def _of(self, live: Json, place: tuple[str, str]) -> list[Json]:
+        label = f"yatai.ai/bento-request={live['metadata']['name']}"
+        return self.api.list(*place, self.namespace, label)
 
-    def _forget(self, live: Json, build: _Build) -> None:
-        self._say(live, BentoAvailable=("Unknown", "the image is being built"))
-        build.enter("done")
+    def _delete(self, place: tuple[str, str], live: Json) -> None:
+        path = self.api.path(*place, self.namespace, live["metadata"]["name"])
+        self.api.request("DELETE", path, propagationPolicy="Foreground")
 
-    def _done(self, live: Json, build: _Build) -> None:
-        pass
-
-    # -- words -------------------------------------------------------------------------------
+    def _hash(self, live: Json) -> str:
+        metadata = live["metadata"]
+        marks = (metadata.get("labels"), metadata.get("annotations"))
+        known_by: Iterable[Any] = (live["spec"], *(marks if self.does.marks_count else ()))
+        return hashlib.sha256(json.dumps(list(known_by), sort_keys=True).encode()).hexdigest()[:16]
 
     def _image(self, live: Json) -> str:
         name, _, version = live["spec"]["bentoTag"].partition(":")
         return str(live["spec"].get("image") or f"{self.registry}:yatai.{name}.{version}")
 
-    def _job(self, build: _Build) -> str:
-        return f"yatai-bento-image-builder-{build.number}"
 
-    def _say(self, live: Json, **told: tuple[str, ...]) -> None:
-        """Sets conditions: status, message and, where it is another, the reason."""
-        before = (live.get("status") or {}).get("conditions") or []
-        changed = {
-            kind: {
-                "type": kind,
-                "status": status,
-                "message": message,
-                "reason": reason[0] if reason else "Reconciling",
-            }
-            for kind, (status, message, *reason) in told.items()
-        }
-        both: dict[str, Any] = {one["type"]: one for one in before} | changed
-        status = {"conditions": moved(before, list(both.values())), "imageBuilderPodStatus": {}}
-        self.tell(live, status)
-        live["status"] = status
+def _says(live: Json, kind: str) -> str:
+    return str(condition_of(live, kind).get("status", ""))
+
+
+def _tells(live: Json, kind: str, status: str, message: str) -> bool:
+    found = condition_of(live, kind)
+    return (found.get("status"), found.get("message")) == (status, message)
+
+
+def _is_late(live: Json) -> bool:
+    """Whether a build has taken longer than its request allows; asked only at an event."""
+    allowed = live["spec"].get("imageBuildTimeout")
+    since = condition_of(live, "ImageBuilding").get("lastTransitionTime")
+    if not allowed or not since:
+        return False
+    begun = datetime.strptime(since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return (datetime.now(UTC) - begun).total_seconds() > allowed / 10**9

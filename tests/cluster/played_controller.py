@@ -81,13 +81,16 @@ Played = TypeVar("Played", bound=PlayedController)
 
 
 @contextmanager
-def running(controller: Played) -> Iterator[Played]:
-    """Lets a controller work inside; an error of its own is raised at the end."""
+def running(controller: Played, *, pause: float = 0.1) -> Iterator[Played]:
+    """Lets a controller work inside, with seconds between its looks.
+
+    An error of its own is raised at the end.
+    """
     ending = threading.Event()
     broken: list[Exception] = []
 
     def work() -> None:
-        while not ending.wait(0.1):
+        while not ending.wait(pause):
             if controller.asleep:
                 continue
             try:

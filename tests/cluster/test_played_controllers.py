@@ -10,7 +10,6 @@ import pytest
 from api_proxy import ApiProxy, serve_proxy
 from crd_sets import available
 from gateway import GatewayController
-from image_builder import BENTO, ImageBuilder
 from kserve_controller import SERVICE, KServeController
 from kube_api import KubeApi
 from live_cluster import LiveCluster
@@ -19,7 +18,6 @@ from pod_behaviour import crash_loop, never_ready
 from workload_releases import FIRST, SECOND
 
 DEPLOYMENT = ("apps/v1", "Deployment")
-REQUEST = ImageBuilder.kind
 ROUTE = GatewayController.kind
 
 
@@ -243,122 +241,6 @@ def test_an_idle_revision_is_scaled_to_zero_where_it_may_be(isvc: Inference) -> 
         name = "wine-predictor-00001-deployment"
         isvc.until("no pods", lambda: isvc.deployment(name)["spec"]["replicas"], 0)
         isvc.says("Ready")
-
-
-# -- yatai-image-builder ---------------------------------------------------------------------
-
-
-class Request:
-    """One BentoRequest, and all conditions that were seen on it."""
-
-    def __init__(self, cluster: LiveCluster, namespace: str) -> None:
-        self.cluster, self.namespace = cluster, namespace
-        self.seen: list[tuple[str, str]] = []
-
-    def apply(self, **more: Any) -> None:
-        metadata = {"name": "wine--1", "namespace": self.namespace}
-        spec = {"bentoTag": "wine:1", "downloadUrl": "https://store.example.com/wine.tar", **more}
-        self.cluster.api.apply(
-            {"apiVersion": REQUEST[0], "kind": REQUEST[1], "metadata": metadata, "spec": spec}
-        )
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        found = condition_of(self.cluster.api.get(*REQUEST, self.namespace, "wine--1"), kind)
-        told = (found.get("status", ""), found.get("reason", ""))
-        if kind == "BentoAvailable" and [told] != self.seen[-1:]:
-            self.seen.append(told)
-        return found
-
-    def says(self, kind: str, status: str, reason: str = "Reconciling") -> dict[str, Any]:
-        def look() -> bool:
-            found = self.condition(kind)
-            return (found.get("status"), found.get("reason")) == (status, reason)
-
-        self.cluster.until(f"{kind}={status} {reason}", look, 20)
-        return self.condition(kind)
-
-    @property
-    def bento(self) -> dict[str, Any] | None:
-        return self.cluster.api.get(*BENTO, self.namespace, "wine--1")
-
-
-@pytest.fixture
-def asked(yatai_generation: str, cluster: LiveCluster, namespace: str) -> Request:
-    return Request(cluster, namespace)
-
-
-@pytest.fixture
-def wanted(yatai: str, cluster: LiveCluster, namespace: str) -> Request:
-    return Request(cluster, namespace)
-
-
-def test_a_build_takes_its_time_and_ends_in_a_bento_of_its_own(asked: Request) -> None:
-    runners = [{"name": "model-a", "runnableType": "Sklearn"}]
-    with running(ImageBuilder(asked.cluster.api, asked.namespace, seconds=2.0)) as builder:
-        asked.apply(
-            image="registry.example.com/wine:1",
-            context={"bentomlVersion": "1.4.39"},
-            runners=runners,
-            dockerConfigJsonSecretName="regcred",
-        )
-        asked.says("ImageBuilding", "True")
-        assert asked.condition("BentoAvailable")["status"] == "Unknown"
-        assert asked.bento is None
-        asked.says("BentoAvailable", "True")
-    assert builder.troubles == []
-    assert asked.condition("ImageBuilding")["status"] == "False"
-    assert asked.condition("ImageExists")["message"] == "registry.example.com/wine:1"
-    bento = asked.bento
-    assert bento is not None
-    assert bento["spec"] == {
-        "tag": "wine:1",
-        "image": "registry.example.com/wine:1",
-        "context": {"bentomlVersion": "1.4.39"},
-        "runners": runners,
-        "imagePullSecrets": [{"name": "regcred"}],
-    }
-    assert [one["kind"] for one in bento["metadata"]["ownerReferences"]] == ["BentoRequest"]
-
-
-def test_an_image_that_is_there_is_not_built(wanted: Request) -> None:
-    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, seconds=60, exists=True)):
-        wanted.apply()
-        wanted.says("BentoAvailable", "True")
-    assert wanted.bento is not None
-    assert wanted.bento["spec"]["image"] == "registry.example.com/yatai-bentos:yatai.wine.1"
-
-
-@pytest.mark.parametrize("forgets", [False, True])
-def test_a_build_that_fails_makes_no_bento(wanted: Request, forgets: bool) -> None:
-    options: dict[str, Any] = {"job_fails": True, "forgets": forgets}
-    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, **options)):
-        wanted.apply()
-        failed = wanted.says("ImageBuilding", "False")
-        assert failed["message"].endswith("is failed.")
-        wanted.says("BentoAvailable", "Unknown" if forgets else "False")
-    assert wanted.bento is None
-
-
-def test_a_build_out_of_time_says_so(wanted: Request) -> None:
-    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, seconds=0.7, times_out=True)):
-        wanted.apply(imageBuildTimeout=60 * 10**9)
-        wanted.says("ImageBuilding", "False", "Timeout")
-        wanted.says("BentoAvailable", "False")
-        wanted.says("ImageBuilding", "True")
-    assert wanted.bento is None
-
-
-def test_an_error_flickers_until_it_is_gone(wanted: Request) -> None:
-    options: dict[str, Any] = {"failure": "registry says 401", "retry_seconds": 0.5}
-    with running(ImageBuilder(wanted.cluster.api, wanted.namespace, **options)) as builder:
-        wanted.apply()
-        told = wanted.says("BentoAvailable", "False")
-        assert told["message"] == "ensure image exists: registry says 401"
-        wanted.says("BentoAvailable", "Unknown")
-        wanted.says("BentoAvailable", "False")
-        builder.failure = ""
-        wanted.says("BentoAvailable", "True")
-    assert [status for status, _ in wanted.seen[-2:]] == ["Unknown", "True"]
 
 
 # -- the Gateway API -------------------------------------------------------------------------

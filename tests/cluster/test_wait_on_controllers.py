@@ -1,23 +1,25 @@
 """Verdicts where a controller stands between the release and its pods, and how soon they come.
 
-The controllers are played after their sources; see `test_wait_verdicts.py` for pods.
+Yatai's controllers are played as they were seen at work (`test_played_yatai.py`), KServe's after
+its sources; see `test_wait_verdicts.py` for pods.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image_builder import ImageBuilder
+from image_builder import BUILDER_POD, GENERATIONS, ImageBuilder
 from kserve_controller import KServeController
 from live_cluster import LiveCluster
 from looking import noting
 from played_controller import running
-from pod_behaviour import becomes_ready, image_pull_backoff, never_ready
+from pod_behaviour import becomes_ready, completes, image_pull_backoff, never_ready
 from releases import apply_manifests, wait_until_ready
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND
@@ -71,55 +73,107 @@ def builder(
         yield played
 
 
-def test_a_build_is_waited_for(cluster: LiveCluster, namespace: str, builder: ImageBuilder) -> None:
-    builder.seconds = 4
+@pytest.fixture
+def build(cluster: LiveCluster, namespace: str) -> Callable[..., None]:
+    """Says how builds of this test's namespace end."""
+
+    def ends(after: float = 0.2, exit_code: int = 0) -> None:
+        behaviour = completes(after, exit_code=exit_code, log="error building image\n")
+        cluster.pods.behave(namespace, behaviour, labels=BUILDER_POD)
+
+    return ends
+
+
+each_builder = pytest.mark.parametrize("version", GENERATIONS)
+
+
+@each_builder
+def test_a_build_is_waited_for(
+    namespace: str, builder: ImageBuilder, build: Callable[..., None], version: str
+) -> None:
+    builder.version = version
+    build(4)
     begun = time.monotonic()
     verdict = put_and_wait(request(namespace))
     assert verdict.ready, verdict
     assert time.monotonic() - begun > 4
 
 
-@pytest.mark.parametrize("forgets", [False, True], ids=["stays failed", "forgotten"])
-def test_a_build_that_failed_is_told(
-    cluster: LiveCluster, namespace: str, builder: ImageBuilder, forgets: bool
+@each_builder
+def test_a_build_that_failed_is_told_with_its_log(
+    cluster: LiveCluster,
+    namespace: str,
+    builder: ImageBuilder,
+    build: Callable[..., None],
+    version: str,
 ) -> None:
-    builder.seconds, builder.job_fails, builder.forgets = 2, True, forgets
+    builder.version = version
+    build(2, 42)
     made = request(namespace)
     place = (*REQUEST, namespace, made.manifests[0]["metadata"]["name"])
     with noting(lambda: condition(cluster, place, "ImageBuilding", "False")) as seen:
         verdict = put_and_wait(made)
         came = time.monotonic()
     assert verdict.reason == "BuildFailed", verdict
-    assert "is failed" in verdict.message
+    assert "is failed" in verdict.message or "status is Failed" in verdict.message
     # It has to last, as the builder may be between two conditions.
     assert came - seen[0] - 3 < SOON
+    assert any("error building image" in line for line in verdict.evidence), verdict.evidence
 
 
-def test_a_build_that_takes_too_long_is_told_before_it_is_tried_again(
+def test_a_build_whose_pods_keep_failing_is_told_before_its_job_gives_up(
+    namespace: str, builder: ImageBuilder, build: Callable[..., None]
+) -> None:
+    build(0.1, 1)
+    verdict = put_and_wait(request(namespace), 120)
+    assert verdict.reason == "BuildFailed", verdict
+    assert "exit code 1" in verdict.message
+    assert any("error building image" in line for line in verdict.evidence), verdict.evidence
+
+
+def test_a_build_whose_own_image_cannot_be_pulled_is_told(
     cluster: LiveCluster, namespace: str, builder: ImageBuilder
 ) -> None:
-    builder.seconds, builder.times_out, builder.retry_seconds = 2, True, 4
+    cluster.pods.behave(namespace, image_pull_backoff(), labels=BUILDER_POD)
     begun = time.monotonic()
     verdict = put_and_wait(request(namespace))
+    assert verdict.reason in ("ErrImagePull", "ImagePullBackOff"), verdict
+    assert "yatai-bento-image-builder" in verdict.message
+    assert verdict.evidence
+    # It has to last, as pods of a failed attempt before are there for a moment.
+    assert time.monotonic() - begun - 3 < SOON
+
+
+@each_builder
+def test_a_build_that_takes_too_long_is_told_whatever_its_builder_says(
+    cluster: LiveCluster, namespace: str, builder: ImageBuilder, version: str
+) -> None:
+    builder.version = version
+    cluster.pods.behave(namespace, becomes_ready(), labels=BUILDER_POD)
+    made = request(namespace)
+    manifests = [dict(one) for one in made.manifests]
+    manifests[0]["spec"] = {**manifests[0]["spec"], "imageBuildTimeout": 3 * 10**9}
+    begun = time.monotonic()
+    verdict = put_and_wait(replace(made, manifests=tuple(manifests)))
     assert verdict.reason == "BuildTimeout", verdict
-    assert time.monotonic() - begun - builder.seconds < SOON
+    assert time.monotonic() - begun - 6 < SOON
 
 
 def test_a_registry_that_fails_now_and_then_is_no_failure_and_for_good_is_one(
-    cluster: LiveCluster, namespace: str, builder: ImageBuilder
+    namespace: str, builder: ImageBuilder
 ) -> None:
-    builder.failure, builder.retry_seconds = "registry: connection refused", 0.5
+    builder.failure = "registry: connection refused"
     timer = threading.Timer(2.0, lambda: setattr(builder, "failure", ""))
     timer.start()
     assert put_and_wait(request(namespace)).ready
-    builder.failure, builder.retry_seconds = "registry: unauthorized", 60
+    builder.failure = "registry: unauthorized"
     verdict = put_and_wait(request(namespace, "v2"))
     assert verdict.reason == "BuildFailed", verdict
     assert "unauthorized" in verdict.message
 
 
 def test_a_builder_that_does_not_watch_the_namespace_is_told(
-    cluster: LiveCluster, namespace: str, builder: ImageBuilder
+    namespace: str, builder: ImageBuilder
 ) -> None:
     builder.asleep = True
     begun = time.monotonic()
@@ -129,10 +183,24 @@ def test_a_builder_that_does_not_watch_the_namespace_is_told(
     assert time.monotonic() - begun - 3 < SOON
 
 
+def test_a_builder_that_waits_for_another_s_registry_is_not_away(
+    cluster: LiveCluster, namespace: str, builder: ImageBuilder
+) -> None:
+    builder.hangs = "wine:slow"
+    apply_manifests(request(namespace, "slow").recorded)
+    place = (*REQUEST, namespace, "wine--slow")
+    cluster.until("it hangs", lambda: condition(cluster, place, "ImageExistsChecked", "Unknown"))
+    verdict = put_and_wait(request(namespace), 6, unwatched=2)
+    assert verdict.reason == "DeadlineExceeded", verdict
+    assert "wine--slow keeps the controller" in verdict.message
+    builder.hangs = ""
+    assert put_and_wait(request(namespace)).ready
+
+
 def test_what_was_built_must_start_too(
     cluster: LiveCluster, namespace: str, builder: ImageBuilder
 ) -> None:
-    cluster.pods.behave(namespace, image_pull_backoff())
+    cluster.pods.behave(namespace, image_pull_backoff(), image="team/wine")
     verdict = put_and_wait(request(namespace))
     assert verdict.reason in ("ErrImagePull", "ImagePullBackOff"), verdict
 

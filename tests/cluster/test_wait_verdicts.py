@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from live_cluster import LiveCluster
 from looking import noting
+from played_controller import condition_of
 from pod_behaviour import (
     becomes_ready,
     config_error,
@@ -58,7 +59,17 @@ def put(manifests: Manifests) -> None:
 
 def release_of(manifests: Manifests) -> Release:
     plain = any(one["kind"] == "Deployment" for one in manifests)
-    return handmade("workload" if plain else "bento-deployment", manifests, image="i")
+    image = next(find_image(one) for one in manifests if find_image(one))
+    return handmade("workload" if plain else "bento-deployment", manifests, image=image)
+
+
+def find_image(manifest: dict[str, Any]) -> str:
+    """The image of a Bento, or of a Deployment's container."""
+    if manifest["kind"] == "Bento":
+        return str(manifest["spec"]["image"])
+    if manifest["kind"] == "Deployment":
+        return str(manifest["spec"]["template"]["spec"]["containers"][0]["image"])
+    return ""
 
 
 def late(seen: list[float], came: float) -> float:
@@ -420,7 +431,7 @@ def test_available_alone_is_no_readiness(
     verdict, _ = wait(yatai_pair(namespace), 6)
     live = cluster.api.get("serving.yatai.ai/v2alpha1", "BentoDeployment", namespace, "wine")
     assert live is not None
-    assert live["status"]["conditions"][0]["status"] == "True"
+    assert condition_of(live, "Available")["status"] == "True"
     assert verdict.reason == "DeadlineExceeded", verdict
 
 
@@ -486,6 +497,7 @@ def test_runners_that_lack_are_not_ready(
     assert verdict.reason == "DeadlineExceeded"
     assert "no Deployment wine-runner-1" in verdict.message
     operator.runners = None
+    operator.restart()
     assert wait(yatai_pair(namespace, runners=2))[0].ready
 
 

@@ -126,9 +126,29 @@ def bento_deployment(*conditions: dict[str, Any], revision: str = "r1") -> dict[
     }
 
 
-def yatai(primary: dict[str, Any], *deployments: dict[str, Any]) -> Snapshot:
+def bento(image: str = OURS) -> dict[str, Any]:
+    return {
+        "apiVersion": "resources.yatai.ai/v1alpha1",
+        "kind": "Bento",
+        "metadata": {"name": "wine--v1", "namespace": "serving", "uid": "uid-bento"},
+        "spec": {"tag": "wine:v1", "image": image},
+    }
+
+
+def bento_request(*conditions: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "resources.yatai.ai/v1alpha1",
+        "kind": "BentoRequest",
+        "metadata": {"name": "wine--v1", "namespace": "serving", "uid": "uid-request"},
+        "spec": {"bentoTag": "wine:v1", **spec},
+        "status": {"conditions": list(conditions)},
+    }
+
+
+def yatai(primary: dict[str, Any], *deployments: dict[str, Any], **more: Any) -> Snapshot:
     sets = [replica_set(live["metadata"]["name"]) for live in deployments]
-    return Snapshot(primary, primary, deployments=deployments, replica_sets=sets)
+    more = {"source": bento(), **more}
+    return Snapshot(primary, primary, deployments=deployments, replica_sets=sets, **more)
 
 
 def inference_service(

@@ -14,6 +14,7 @@ from sample_bentos import IMAGE, make_bento
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.deployments import TARGETS, Release
 from kfp_bento.runtime.deployments.release.apply import in_order
+from kfp_bento.runtime.deployments.release.claims import is_ours
 from kfp_bento.runtime.deployments.release.good_release import (
     LARGEST_RECORD,
     believed,
@@ -54,12 +55,46 @@ def test_recording_leaves_the_manifests_alone() -> None:
     assert release.manifests == before
 
 
+@pytest.mark.parametrize(("controller", "ours"), [(None, True), (False, True), (True, False)])
+def test_what_a_controller_has_made_its_own_is_not_ours(controller: Any, ours: bool) -> None:
+    applied = {"manager": "kfp-bento", "operation": "Apply"}
+    owners = [] if controller is None else [{"uid": "x", "controller": controller}]
+    metadata = {"name": "wine--v1", "managedFields": [applied], "ownerReferences": owners}
+    assert is_ours({"kind": "Bento", "metadata": metadata}) == ours
+    assert not is_ours({"kind": "Bento", "metadata": {**metadata, "managedFields": []}})
+
+
+def ref_of(manifest: Any) -> str:
+    return f"{manifest['kind']}/{manifest['metadata']['name']}"
+
+
+def marks_of(manifest: Any) -> str:
+    return str(manifest["metadata"]["annotations"]["kfp-bento/revision"])
+
+
+def test_what_several_releases_may_use_has_a_revision_of_its_own() -> None:
+    """A change that concerns serving only is none of it: a builder begins anew with each mark."""
+    archive = {"archive_url": "s3://b/wine.tar", "namespace": "serving"}
+    for target, image, kind in (
+        ("bento-deployment", IMAGE, "Bento"),
+        ("bento-request", "registry/wine:v1", "BentoRequest"),
+    ):
+        more = archive if target == "bento-request" else {}
+        first, second = (
+            TARGETS[target].render(image, make_bento(), {**more, "envs": {"A": value}})
+            for value in "12"
+        )
+        assert first.revision != second.revision
+        pairs = zip(first.recorded, second.recorded, strict=True)
+        assert [one == other for one, other in pairs if one["kind"] == kind] == [True]
+
+
 def test_the_order_of_objects_makes_no_other_revision() -> None:
     release = released()
     reversed_ = replace(release, manifests=tuple(reversed(release.manifests)))
     assert reversed_.revision == release.revision
-    marks = [one["metadata"]["annotations"]["kfp-bento/revision"] for one in reversed_.recorded]
-    assert marks == [release.revision] * 2
+    marks = {ref_of(one): marks_of(one) for one in reversed_.recorded}
+    assert marks == {ref_of(one): marks_of(one) for one in release.recorded}
 
 
 def test_any_change_is_another_revision() -> None:
@@ -149,5 +184,7 @@ def test_a_request_for_an_image_is_watched_too() -> None:
     }
     watched = handmade("bento-request", [request, serving]).watched
     assert watched.build is not None
-    assert (watched.build.name, watched.deployments[0].image) == ("wine--v1", "")
+    assert watched.source is not None
+    assert (watched.build.name, watched.source.kind) == ("wine--v1", "Bento")
+    assert watched.deployments[0].image == "registry/wine:v1"
     assert watched.deployments[0].labels == (("yatai.ai/bento-version", "v1"),)

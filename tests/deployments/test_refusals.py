@@ -329,12 +329,29 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
         "duration",
     ),
     (("bento-request",), {**ARCHIVE, "build_timeout": "3"}, "build_timeout: 3 ", "between"),
-    (("bento-request",), {**ARCHIVE, "build_args": ["A=1"]}, "build_args: ", "no such field"),
     (
         ("bento-request",),
-        {**ARCHIVE, "build_args": ["A"], "crd_generation": "newest"},
-        "build_args[0]: ",
-        "KEY=VALUE",
+        {**ARCHIVE, "build_args": ["A=1"], "crd_generation": "newest"},
+        "build_args: ",
+        "quotes around them",
+    ),
+    (
+        ("bento-request",),
+        {**ARCHIVE, "registry_insecure": True},
+        "registry_insecure: ",
+        "without a registry_secret",
+    ),
+    (
+        ("bento-request",),
+        {**ARCHIVE, "annotations": {"yatai.ai/docker-registry-insecure": "true"}},
+        "annotations[yatai.ai/docker-registry-insecure]: ",
+        "overrules it",
+    ),
+    (
+        ("bento-request",),
+        {**ARCHIVE, "annotations": {"yatai.ai/force-build-image": "true"}},
+        "annotations[yatai.ai/force-build-image]: ",
+        "1.1.3 knows no such",
     ),
     (("bento-request",), {**ARCHIVE, "models": [{"tag": "a:1"}]}, "models[0].url: ", "no archive"),
     (

@@ -63,7 +63,8 @@ def test_newer_fields_are_rendered_for_generations_that_have_them(generation: st
     for manifest in manifests:
         schema = served_schemas(generation)[(manifest["apiVersion"], manifest["kind"])]
         assert list(schema_problems(manifest, schema)) == []
-    assert manifests[0]["spec"]["buildArgs"] == ["INDEX=x"]
+    assert manifests[0]["spec"]["models"][0]["size"] == "1Gi"
+    assert manifests[0]["spec"]["imageBuilderExtraPodSpec"] == {"priorityClassName": "high"}
     assert manifest_problems(manifests) == []
 
 
@@ -177,7 +178,8 @@ def test_switches_of_the_builder_go_to_the_request_and_those_of_the_operator_to_
         "yatai.ai/force-build-image": "true",
         "yatai.ai/deployment-strategy": "Recreate",
     }
-    request, deployment = render("bento-request", TAG, archive_url=ARCHIVE, annotations=annotations)
+    given = {"archive_url": ARCHIVE, "annotations": annotations, "crd_generation": "kubeflow-1.9"}
+    request, deployment = render("bento-request", TAG, **given)
     assert request["metadata"]["annotations"]["yatai.ai/force-build-image"] == "true"
     assert deployment["spec"]["annotations"] == {"yatai.ai/deployment-strategy": "Recreate"}
     assert "yatai.ai/force-build-image" not in deployment["metadata"]["annotations"]

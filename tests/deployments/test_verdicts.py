@@ -11,7 +11,9 @@ from sample_bentos import make_bento
 from staged_objects import (
     OTHER,
     OURS,
+    bento,
     bento_deployment,
+    bento_request,
     condition,
     deployment,
     inference_service,
@@ -379,10 +381,10 @@ def test_the_operator_s_error_is_told_in_its_words() -> None:
     assert "Bento not found" in told
 
 
-def building(*conditions: dict[str, Any]) -> Snapshot:
-    build = {"metadata": {"name": "wine--v1"}, "status": {"conditions": [*conditions]}}
+def building(*conditions: dict[str, Any], **more: Any) -> Snapshot:
     primary = bento_deployment(condition("Available", "False", message="not built"))
-    return Snapshot(primary, primary, build=build)
+    build = more.pop("build", None) or bento_request(*conditions)
+    return Snapshot(primary, primary, build=build, **more)
 
 
 def test_a_builder_that_does_not_come_by_is_told() -> None:
@@ -393,12 +395,23 @@ def test_a_builder_that_does_not_come_by_is_told() -> None:
     assert "yatai-image-builder" in told
 
 
-def test_a_build_that_ran_out_of_time_is_told_at_once() -> None:
+def test_what_a_builder_said_before_the_request_was_changed_is_given_more_time() -> None:
+    at = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    failed = bento_request(condition("BentoAvailable", "False", message="no") | at)
+    ours = {"manager": "kfp-bento", "operation": "Apply", "time": "2026-01-01T00:01:00Z"}
+    failed["metadata"]["managedFields"] = [ours]
+    assert verdict_after(BUILT, *lasting(building(build=failed), 19))[0] is None
+    ours["time"] = at["lastTransitionTime"]
+    verdict, _ = verdict_after(BUILT, *lasting(building(build=failed), 3))
+    assert verdict is not None and verdict.reason == "BuildFailed"
+
+
+def test_a_build_that_ran_out_of_time_is_told() -> None:
     late = building(
         condition("BentoAvailable", "Unknown"),
         condition("ImageBuilding", "False", "Timeout", "after 30m"),
     )
-    verdict, told = verdict_after(BUILT, (0.0, late))
+    verdict, told = verdict_after(BUILT, *lasting(late, 3))
     assert verdict is not None and verdict.reason == "BuildTimeout"
     assert "after 30m" in told
 
@@ -448,6 +461,209 @@ def test_an_image_that_is_still_built_is_waited_for_and_a_failed_build_told() ->
     verdict, told = verdict_after(watched, *lasting(failed, 3))
     assert verdict is not None and verdict.reason == "BuildFailed"
     assert "job x is failed" in told
+
+
+# -- which image it is ------------------------------------------------------------------------
+
+TAG, OLD_TAG = "registry/wine:z1", "registry/wine:y1"
+MADE = condition("BentoAvailable", "True", message="Bento is generated")
+ASKED = replace(
+    target_of("bento-request")
+    .render(TAG, make_bento("wine", "v1"), {"namespace": "serving", "archive_url": "s3://b/w.tar"})
+    .watched,
+    revision="r1",
+)
+ASKED = replace(ASKED, deployments=(replace(ASKED.deployments[0], labels=V1, template=()),))
+
+
+def served(image: str, **more: Any) -> Snapshot:
+    """What a BentoRequest for TAG looks like when the Bento has some image."""
+    primary = bento_deployment(AVAILABLE)
+    build = bento_request(MADE, image=TAG)
+    more = {"source": bento(image), "build": build, **more}
+    return yatai(primary, deployment(labels=NEW, image=image), **more)
+
+
+def test_available_may_be_about_the_image_before() -> None:
+    verdict, told = verdict_after(ASKED, *lasting(served(OLD_TAG), 1.9))
+    assert verdict is None
+    assert f"Bento wine--v1 at image {OLD_TAG} and not at {TAG}" in told
+    verdict, _ = verdict_after(ASKED, *lasting(served(OLD_TAG), 20))
+    assert verdict is not None and verdict.reason == "NotRebuilt"
+    verdict, _ = verdict_after(ASKED, *lasting(served(TAG), 2))
+    assert verdict is not None and verdict.ready
+
+
+def test_a_bento_that_is_gone_is_missed_while_its_pods_run() -> None:
+    gone = bento_deployment(AVAILABLE, condition("BentoFound", "False", message="not found"))
+    for watched, build in ((YATAI, None), (ASKED, bento_request(MADE, image=TAG))):
+        left = yatai(gone, deployment(labels=NEW), source=None, build=build)
+        verdict, told = verdict_after(watched, *lasting(left, 1))
+        assert verdict is None and "there is no Bento wine--v1" in told
+        verdict, _ = verdict_after(watched, *lasting(left, 3))
+        assert verdict is not None and verdict.reason == "BentoMissing"
+
+
+def test_what_is_live_has_to_be_what_was_applied() -> None:
+    """Somebody else's controller may have written the object, and the pods followed."""
+    for watched, snapshot in (
+        (replace(YATAI, image=OTHER), yatai(bento_deployment(AVAILABLE), deployment(labels=NEW))),
+        (replace(PLAIN, image=OTHER), workload()),
+    ):
+        verdict, told = verdict_after(watched, *lasting(snapshot, 2))
+        assert verdict is None
+        assert f"asks for image {OURS} by now, while {OTHER} was applied" in told
+
+
+def running(asked: str, runs: str, name: str = "wine-2-abc") -> dict[str, Any]:
+    found = pod(ready=True, name=name)
+    found["spec"] = {"containers": [{"name": "main", "image": asked}]}
+    found["status"]["containerStatuses"][0]["imageID"] = runs
+    return found
+
+
+def test_pods_are_asked_themselves_which_image_they_run() -> None:
+    live = deployment()
+    verdict, told = verdict_after(PLAIN, *lasting(workload(live, running(OTHER, OTHER)), 2))
+    assert verdict is None and f"pod wine-2-abc runs image {OTHER}, not {OURS}" in told
+    # A runtime may tell the digest of one platform's manifest.
+    plain = workload(live, running(OURS, OTHER))
+    verdict, _ = verdict_after(PLAIN, *lasting(plain, 2))
+    assert verdict is not None and verdict.ready
+
+
+@pytest.mark.parametrize("asked", [f"{TAG}@sha256:{'a1' * 32}", "mirror.example.com/wine:z1"])
+def test_an_admission_policy_may_write_a_tag_in_another_way(asked: str) -> None:
+    tagged = replace(PLAIN, deployments=(replace(PLAIN.deployments[0], image=TAG),))
+    live = deployment(image=asked if "@" in asked else TAG)
+    verdict, told = verdict_after(tagged, *lasting(workload(live, running(asked, OURS)), 2))
+    assert verdict is not None and verdict.ready, told
+
+
+def test_pods_that_run_different_images_of_one_tag_are_not_one_release() -> None:
+    tagged = replace(PLAIN, deployments=(replace(PLAIN.deployments[0], image=TAG),))
+    pods = [running(TAG, OURS, "a"), running(TAG, OTHER, "b")]
+    both = deployment(image=TAG, replicas=2)
+    verdict, told = verdict_after(tagged, *lasting(workload(both, *pods), 2))
+    assert verdict is None and "run different images" in told
+    same = [running(TAG, OURS, "a"), running(TAG, OURS, "b")]
+    verdict, _ = verdict_after(tagged, *lasting(workload(both, *same), 2))
+    assert verdict is not None and verdict.ready
+
+
+# -- paused, blocked, failing and late ---------------------------------------------------------
+
+
+def test_a_pause_is_told_only_where_a_controller_keeps_it() -> None:
+    paused = deployment(labels=OLD, image=OTHER, paused=True)
+    assert verdict_after(YATAI, *lasting(yatai(bento_deployment(AVAILABLE), paused), 2))[0] is None
+    stuck = deployment(labels=NEW, updated=0, paused=True)
+    verdict, _ = verdict_after(YATAI, (0.0, yatai(bento_deployment(AVAILABLE), stuck)))
+    assert verdict is not None and verdict.reason == "Paused"
+    done = deployment(labels=NEW, paused=True)
+    verdict, _ = verdict_after(YATAI, *lasting(yatai(bento_deployment(AVAILABLE), done), 2))
+    assert verdict is not None and verdict.ready
+    verdict, _ = verdict_after(PLAIN, (0.0, workload(deployment(paused=True))))
+    assert verdict is not None and verdict.reason == "Paused"
+
+
+def other_release(*conditions: dict[str, Any]) -> dict[str, Any]:
+    live = bento_deployment(*conditions)
+    return {**live, "metadata": {**live["metadata"], "name": "beer", "uid": "uid-beer"}}
+
+
+def test_an_operator_that_another_release_keeps_waiting_is_not_away() -> None:
+    polling = other_release(condition("BentoFound", "True"), condition("Available", "Unknown"))
+    blocked = yatai(bento_deployment(), queue=[polling])
+    assert verdict_after(YATAI, *lasting(blocked, 19))[0] is None
+    verdict, told = verdict_after(YATAI, *lasting(blocked, 20))
+    assert verdict is not None and verdict.reason == "DomainSuffix"
+    assert "BentoDeployment serving/beer keeps the controller from BentoDeployment" in told
+    waiting_too = yatai(bento_deployment(), queue=[other_release()])
+    verdict, _ = verdict_after(YATAI, *lasting(waiting_too, 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+
+
+def test_a_builder_that_waits_for_a_registry_is_waited_for() -> None:
+    asking = bento_request(condition("ImageExistsChecked", "Unknown", message="slow/x:1"))
+    asking["metadata"]["name"] = "slow--v1"
+    blocked = building(queue=[asking])
+    verdict, told = verdict_after(BUILT, *lasting(blocked, 500))
+    assert verdict is None
+    assert "BentoRequest serving/slow--v1 keeps the controller from BentoRequest" in told
+    built = bento_request(condition("ImageExistsChecked", "True"))
+    verdict, told = verdict_after(BUILT, *lasting(building(queue=[built]), 20))
+    assert verdict is not None and verdict.reason == "NotWatched"
+    assert "It has worked in this namespace" in told
+
+
+RUNS = condition("ImageBuilding", "True", message="Image building job x is running")
+
+
+def build_job(failed: int = 0, *conditions: dict[str, Any]) -> dict[str, Any]:
+    metadata = {"name": "x", "namespace": "serving", "uid": "uid-job"}
+    status = {"failed": failed, "conditions": list(conditions)}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": status}
+
+
+def test_a_build_that_cannot_start_is_told_by_its_pod() -> None:
+    pulling = pod(waiting("ImagePullBackOff", "no such image"), name="x-abc")
+    look = building(RUNS, builders=[build_job(), pulling])
+    verdict, told = verdict_after(BUILT, *lasting(look, 3))
+    assert verdict is not None and verdict.reason == "ImagePullBackOff"
+    assert "x-abc" in told
+
+
+def test_a_build_that_keeps_failing_is_told_before_its_job_gives_up() -> None:
+    ended = pod({"terminated": {"exitCode": 1, "reason": "Error"}}, name="x-abc")
+    twice = building(RUNS, builders=[build_job(2), ended])
+    assert verdict_after(BUILT, *lasting(twice, 500))[0] is None
+    look = building(RUNS, builders=[build_job(3), ended])
+    verdict, told = verdict_after(BUILT, *lasting(look, 3))
+    assert verdict is not None and verdict.reason == "BuildFailed"
+    assert "main of x-abc ended with exit code 1" in told
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "after", "said"),
+    [
+        (
+            building(condition("BentoAvailable", "False", message="image build timeout")),
+            3.0,
+            "image build timeout",
+        ),
+        (
+            building(build=bento_request(RUNS, imageBuildTimeout=60 * 10**9)),
+            60.0,
+            "not built within 60 s, and goes on",
+        ),
+        (
+            building(
+                condition("ImageBuilding", "False", message="job x is failed."),
+                builders=[
+                    build_job(1, condition("Failed", "True", "DeadlineExceeded", "too long"))
+                ],
+            ),
+            3.0,
+            "Job x: too long",
+        ),
+    ],
+    ids=["1.1.3", "1.2.28", "3.0.42"],
+)
+def test_a_build_that_takes_too_long_is_told_whatever_its_builder_says(
+    snapshot: Snapshot, after: float, said: str
+) -> None:
+    assert verdict_after(BUILT, *lasting(snapshot, after - 1))[0] is None
+    verdict, told = verdict_after(BUILT, *lasting(snapshot, after))
+    assert verdict is not None and verdict.reason == "BuildTimeout"
+    assert said in told
+
+
+def test_the_operator_s_own_error_counts_once_the_image_is_built() -> None:
+    failed = bento_deployment(condition("Available", "False", message="quota exceeded"))
+    built = yatai(failed, build=bento_request(MADE, image=TAG), source=bento(TAG))
+    verdict, _ = verdict_after(ASKED, *lasting(built, 3))
+    assert verdict is not None and verdict.reason == "OperatorError"
 
 
 # -- KServe ----------------------------------------------------------------------------------

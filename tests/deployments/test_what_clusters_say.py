@@ -271,7 +271,8 @@ def test_events_and_logs_are_shown_without_control_characters(api: ApiServer) ->
         "lastTimestamp": None,
     }
     with connect() as connection:
-        lines = gather_evidence(connection, made().watched, Snapshot(None))
+        primary = connection.get(made().primary)
+        lines = gather_evidence(connection, made().watched, Snapshot(primary))
     assert lines
     assert all(is_harmless(line) and len(line) <= 2000 for line in lines)
 

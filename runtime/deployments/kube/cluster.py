@@ -186,13 +186,16 @@ class ClusterConnection:
         )
         return self._json(request)
 
-    def delete(self, live: Manifest) -> None:
-        """Delete exactly this object (by uid) after what it owns; one that is gone is fine."""
+    def delete(self, live: Manifest, *, propagation: str = "Foreground") -> None:
+        """Delete exactly this object (by uid); one that is gone is fine.
+
+        What it owns goes first (Foreground), after it (Background), or stays (Orphan).
+        """
         ref = ObjectRef.of(live)
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Foreground",
+            "propagationPolicy": propagation,
             "preconditions": {"uid": live["metadata"]["uid"]},
         }
         try:

@@ -37,6 +37,7 @@ _Managed = TypedDict("_Managed", {"f:spec": dict[str, Any] | None}, total=False)
 class _Manager(TypedDict, total=False):
     manager: str
     operation: str
+    time: str | None
     fieldsV1: _Managed | None
 
 
@@ -84,6 +85,7 @@ class Condition(TypedDict, total=False):
     reason: str
     message: str
     observedGeneration: int
+    lastTransitionTime: str | None
 
 
 class ConditionStatus(TypedDict, total=False):
@@ -152,6 +154,10 @@ class _ContainerStatus(TypedDict, total=False):
     lastState: _State | None
 
 
+class _PodContainers(TypedDict, total=False):
+    containers: list[LiveContainer] | None
+
+
 class _PodStatus(ConditionStatus, total=False):
     containerStatuses: list[_ContainerStatus] | None
     initContainerStatuses: list[_ContainerStatus] | None
@@ -166,7 +172,16 @@ class _ReplicaSet(Live):
 
 
 class _Pod(_ReplicaSet):
+    spec: _PodContainers | None = None
     status: _PodStatus | None = None
+
+
+class _JobStatus(ConditionStatus, total=False):
+    failed: int
+
+
+class _Job(Live):
+    status: _JobStatus | None = None
 
 
 class _Series(TypedDict, total=False):
@@ -221,6 +236,7 @@ class _Route(Live):
 CORE_SHAPES: Mapping[str, type[Live]] = {
     "Deployment": _Deployment,
     "Pod": _Pod,
+    "Job": _Job,
     "ReplicaSet": _ReplicaSet,
     "Event": _Event,
     "HorizontalPodAutoscaler": _Autoscaler,

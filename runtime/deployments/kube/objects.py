@@ -11,6 +11,7 @@ from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
 
 FIELD_MANAGER = "kfp-bento"
+_APPLIER = (FIELD_MANAGER, "Apply")
 
 
 Manifest = Mapping[str, Any]
@@ -47,9 +48,16 @@ def checked_object(found: dict[str, Any], subject: str) -> dict[str, Any]:
     return found
 
 
+def applied_at(live: Manifest | None) -> str:
+    """Give when our field manager has last changed an object, by the cluster's clock; or ""."""
+    entries = ((live or {}).get("metadata") or {}).get("managedFields") or []
+    ours = (one for one in entries if (one.get("manager"), one.get("operation")) == _APPLIER)
+    return max((str(one.get("time") or "") for one in ours), default="")
+
+
 def applied_by_us(live: Manifest) -> bool:
     """Say whether our field manager has applied an object."""
     return any(
-        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        (entry.get("manager"), entry.get("operation")) == _APPLIER
         for entry in live["metadata"].get("managedFields") or []
     )

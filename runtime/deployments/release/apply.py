@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
@@ -15,6 +15,8 @@ from kfp_bento.runtime.deployments.kube.replicas import (
     let_go_of_replicas,
     take_over_replicas,
 )
+from kfp_bento.runtime.deployments.release.claims import claim, is_controlled
+from kfp_bento.runtime.deployments.release.gone import await_gone
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.deployments.targets.targets import TARGETS
 from kfp_bento.runtime.errors import DeploymentError
@@ -56,16 +58,28 @@ class Trial:
         before: The live objects; None where there is none.
         after: What they would become.
         force: Whether fields that another field manager owns are taken over.
+        first: What is deleted before, each with what becomes of what it owns.
+        taken: Objects that are taken over whole, as what makes a controller write them goes.
     """
 
     manifests: tuple[Manifest, ...]
     before: tuple[Manifest | None, ...]
     after: tuple[Manifest, ...]
     force: bool = False
+    first: tuple[tuple[Manifest, str], ...] = ()
+    taken: frozenset[ObjectRef] = field(default_factory=frozenset)
+
+    def forces(self, manifest: Manifest) -> bool:
+        """Say whether an object's fields are taken over from others."""
+        return self.force or ObjectRef.of(manifest) in self.taken
 
 
 def try_all(
-    cluster: ClusterConnection, manifests: Sequence[Manifest], *, force: bool = False
+    cluster: ClusterConnection,
+    manifests: Sequence[Manifest],
+    *,
+    force: bool = False,
+    taken: Collection[ObjectRef] = (),
 ) -> Trial:
     """Try manifests as a dry run, so that a refusal changes nothing.
 
@@ -73,16 +87,32 @@ def try_all(
         cluster: The connection.
         manifests: What is to be applied.
         force: Take over fields that another field manager owns instead of failing.
+        taken: Objects for which that holds anyway.
 
     Raises:
         DeploymentError: No cluster answers; it lacks the CRDs, the namespace or the permission;
-            another field manager owns a field.
+            another field manager owns a field; or a controller writes the object.
     """
     ordered = in_order(manifests)
     before = tuple(cluster.get(ObjectRef.of(manifest)) for manifest in ordered)
-    taken = take_over_replicas(cluster, ordered, dry_run=True)
-    after = tuple(_tried(cluster, manifest, taken, force=force) for manifest in ordered)
-    return Trial(tuple(ordered), before, after, force)
+    for live in before:
+        if live is not None and ObjectRef.of(live) not in taken:
+            _check_whose(live)
+    scaled = take_over_replicas(cluster, ordered, dry_run=True)
+    after = tuple(
+        _tried(cluster, one, scaled, force=force or ObjectRef.of(one) in taken) for one in ordered
+    )
+    return Trial(tuple(ordered), before, after, force, taken=frozenset(taken))
+
+
+def _check_whose(live: Manifest) -> None:
+    if is_controlled(live):
+        (owner, *_) = [one for one in live["metadata"]["ownerReferences"] if one.get("controller")]
+        raise DeploymentError(
+            f"{ObjectRef.of(live)} is made by a controller, for the object with uid "
+            f"{owner.get('uid')}: it writes over whatever is applied.",
+            hint="Choose another name, or remove what it is made for.",
+        )
 
 
 def completed(cluster: ClusterConnection, release: Release, *, restoring: bool = False) -> Release:
@@ -97,10 +127,21 @@ def completed(cluster: ClusterConnection, release: Release, *, restoring: bool =
     return replace(release, completed=completer(cluster, release, restoring))
 
 
-def try_release(cluster: ClusterConnection, release: Release, *, force: bool = False) -> Trial:
-    """Try a release as `try_all` does; a kind that is missing is told with what brings it."""
+def try_release(
+    cluster: ClusterConnection, release: Release, *, force: bool = False, restoring: bool = False
+) -> Trial:
+    """Try a release as `try_all` does; a kind that is missing is told with what brings it.
+
+    Args:
+        cluster: The connection.
+        release: The release.
+        force: Take over fields that another field manager owns instead of failing.
+        restoring: Whether it was good before; then what ours has made since may go.
+    """
     try:
-        return try_all(cluster, release.recorded, force=force)
+        claims = claim(cluster, release, may_take=force or restoring)
+        trial = try_all(cluster, claims.manifests, force=force, taken=claims.taken)
+        return replace(trial, first=claims.first)
     except UnknownKind as error:
         error.hint = release.target.installs.get(error.group, error.hint)
         raise
@@ -131,10 +172,13 @@ def apply_tried(
                 f"{ObjectRef.of(live)} is being deleted.",
                 hint="Wait until it is gone, then apply again.",
             )
+    for live, propagation in trial.first:
+        cluster.delete(live, propagation=propagation)
+    await_gone(cluster, [live for live, _ in trial.first])
     pairs = zip(trial.manifests, trial.before, strict=True)
     chosen = [(one, old) for one, old in pairs if ObjectRef.of(one) not in later]
     taken = take_over_replicas(cluster, [manifest for manifest, _ in chosen])
-    done = [_applied(old, cluster.apply(manifest, force=trial.force)) for manifest, old in chosen]
+    done = [_applied(old, cluster.apply(one, force=trial.forces(one))) for one, old in chosen]
     let_go_of_replicas(cluster, taken)
     return tuple(done)
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
-from kfp_bento.runtime.deployments.kube.errors import ClusterSilent, Refused
-from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef, applied_by_us
+from kfp_bento.runtime.deployments.kube.errors import Refused
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
+from kfp_bento.runtime.deployments.release.claims import (
+    BACKGROUND,
+    is_ours,
+    other_primaries,
+    propagation,
+    users_of,
+)
+from kfp_bento.runtime.deployments.release.gone import await_gone, await_unlisted
+from kfp_bento.runtime.deployments.targets.marks import RELEASE_LABEL
 from kfp_bento.runtime.deployments.targets.release import Release, labels_of
 from kfp_bento.runtime.deployments.targets.target import OPTIONAL, Target
-from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of
-from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.deployments.targets.targets import read_live, release_ref, target_of
 
-_POLL_SECONDS = 0.5
+# What stays for a while after an object that is deleted before what it owns.
+_OWNED = (("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("v1", "Pod"))
+# Not the manager of the apply: whoever applies the object next names its own release.
+_HEIR = "kfp-bento-record"
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,43 @@ def delete_objects(
     found = list(_labelled_objects(cluster, primary, target))
     ours = _ours(cluster, primary, target, found)
     going = [live for live in ours if ObjectRef.of(live) not in keep]
-    for live in going:
-        cluster.delete(live)
-    await_gone(cluster, going, seconds)
+    _delete_all(cluster, target, going, seconds)
+    if target.shared:
+        _hand_on(cluster, primary, target)
     return tuple(ObjectRef.of(live) for live in going)
+
+
+def _delete_all(
+    cluster: ClusterConnection, target: Target, going: Sequence[Manifest], seconds: float
+) -> None:
+    """Delete objects, and wait until they and what they own are gone."""
+
+    def owned() -> list[Manifest]:
+        return [one for live in going for one in _owned(cluster, target, live)]
+
+    there = owned()
+    for live in going:
+        cluster.delete(live, propagation=propagation(target, live))
+    await_gone(cluster, going, seconds)
+    if there:
+        await_unlisted(owned, there, seconds)
+
+
+def _owned(cluster: ClusterConnection, target: Target, live: Manifest) -> Iterator[Manifest]:
+    """Give what an object owns and does not take along before it goes, pods included."""
+    if propagation(target, live) != BACKGROUND:
+        return
+    place = ObjectRef.of(live)
+    if live["kind"] == target.primary_kind.name:
+        labels = target.watched([read_live(live)]).pods
+        for api_version, name in _OWNED:
+            yield from cluster.select(api_version, name, place.namespace, labels=labels)
+        return
+    for kind in target.unlabelled:
+        namesake = cluster.get(replace(place, api_version=kind.api_version, kind=kind.name))
+        owners = (namesake or {"metadata": {}})["metadata"].get("ownerReferences") or []
+        if namesake and live["metadata"]["uid"] in [one.get("uid") for one in owners]:
+            yield namesake
 
 
 def release_objects(
@@ -130,16 +173,32 @@ def _ours(
     found: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Give those of labelled objects that the release may take with it."""
-    ours = [live for live in found if applied_by_us(live) and _is_of(live, primary, target)]
+    ours = [live for live in found if is_ours(live) and _is_of(live, primary, target)]
     if target.is_in_use is None or not ours:
         return ours
-    kind = target.primary_kind
-    others = [
-        live
-        for live in cluster.select(kind.api_version, kind.name, primary.namespace)
-        if ObjectRef.of(live) != primary
-    ]
-    return [live for live in ours if not target.is_in_use(live, others)]
+    others = other_primaries(cluster, target, primary)
+    return [live for live in ours if not users_of(live, target, others)]
+
+
+def _hand_on(cluster: ClusterConnection, primary: ObjectRef, target: Target) -> None:
+    """Give what another release goes on using to that one, which will remove it when it goes."""
+    others = other_primaries(cluster, target, primary)
+    kinds = [kind.name for kind in target.shared]
+    for live in _labelled_objects(cluster, primary, target):
+        if live["kind"] not in kinds:
+            continue
+        users = users_of(live, target, others) if is_ours(live) else []
+        users = [one for one in users if RELEASE_LABEL in (one["metadata"].get("labels") or {})]
+        if users and not _uses_itself(cluster, primary, target, live):
+            labels = {RELEASE_LABEL: users[0]["metadata"]["name"]}
+            cluster.merge(ObjectRef.of(live), {"metadata": {"labels": labels}}, manager=_HEIR)
+
+
+def _uses_itself(
+    cluster: ClusterConnection, primary: ObjectRef, target: Target, live: Manifest
+) -> bool:
+    own = cluster.get(primary)
+    return own is not None and bool(users_of(live, target, [own]))
 
 
 def delete_stale_objects(
@@ -150,15 +209,21 @@ def delete_stale_objects(
     Called once the new revision serves, so that nothing is taken from an old one in use.
     """
     stale = [*stale_objects(cluster, release), *_stale_owned_objects(cluster, release)]
-    for live in stale:
-        cluster.delete(live)
-    await_gone(cluster, stale, seconds)
+    _delete_all(cluster, release.target, stale, seconds)
+    if release.target.shared:
+        _hand_on(cluster, release.primary, release.target)
     return tuple(ObjectRef.of(live) for live in stale)
 
 
 def stale_objects(cluster: ClusterConnection, release: Release) -> list[dict[str, Any]]:
     """Find what earlier revisions of a release applied and this one does not."""
     wanted = {ObjectRef.of(one) for one in release.manifests}
+    # What a controller writes for this release, and may have taken over from another.
+    primary = release.target.primary(release.manifests)
+    wanted |= {
+        ObjectRef(kind.api_version, kind.name, release.namespace, name_of(primary))
+        for kind, name_of in release.target.unlabelled.items()
+    }
     labelled = _labelled_objects(cluster, release.primary, release.target)
     found = [live for live in labelled if ObjectRef.of(live) not in wanted]
     return _ours(cluster, release.primary, release.target, found)
@@ -184,31 +249,3 @@ def _stale_owned_objects(cluster: ClusterConnection, release: Release) -> list[M
         )
     ]
     return target.stale_owned(release.manifests, owned)
-
-
-def await_gone(cluster: ClusterConnection, objects: Collection[Manifest], seconds: float) -> None:
-    """Wait until objects are gone, by uid.
-
-    Raises:
-        DeploymentError: Some are still there when the time is up.
-    """
-    left = {ObjectRef.of(live): live["metadata"]["uid"] for live in objects}
-    deadline = time.monotonic() + seconds
-    while left:
-        for ref, uid in list(left.items()):
-            try:
-                live = cluster.get(ref)
-            except ClusterSilent:
-                if time.monotonic() >= deadline:
-                    raise
-                continue
-            if live is None or live["metadata"]["uid"] != uid:
-                del left[ref]
-            elif time.monotonic() >= deadline:
-                holding = ", ".join(live["metadata"].get("finalizers") or ()) or "none"
-                raise DeploymentError(
-                    f"{ref} is still there after {seconds:g} s (finalizers: {holding}).",
-                    hint="Its controller has to let go; deleting again is safe.",
-                )
-        if left:
-            time.sleep(_POLL_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
-from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef, applied_at
 from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
 from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.errors import DeploymentError
@@ -33,16 +33,22 @@ def gather_evidence(
         culprits: Names of the pods that show the problem; all that are not ready when empty.
 
     Returns:
-        Lines in this order: warnings about the release's objects, then per pod its
-        warnings and the last lines of the containers that ended or are not ready.
+        Lines in this order: warnings about the release's objects and about what builds its image,
+        then per pod its warnings and the last lines of the containers that ended or are not ready.
+        Warnings are of these very objects, not of earlier ones of their names, and since the
+        release was last changed.
     """
     lines: list[str] = []
-    owners = [ObjectRef.of(live) for live in (*snapshot.deployments, *snapshot.replica_sets)]
-    for ref in (watched.primary, *owners):
-        lines += _events(cluster, ref)
-    for pod in _pods(snapshot.pods, culprits):
+    since = max(applied_at(live) for live in (snapshot.primary, snapshot.holder, snapshot.build))
+    since = since.replace("Z", "")
+    building = [one for one in snapshot.builders if one["kind"] != "Pod"]
+    made = [snapshot.primary, snapshot.build, *building]
+    for live in (*made, *snapshot.deployments, *snapshot.replica_sets):
+        lines += _events(cluster, live, since) if live is not None else []
+    builders = [one for one in snapshot.builders if one["kind"] == "Pod"]
+    for pod in (*_pods(builders, culprits), *_pods(snapshot.pods, culprits)):
         ref = ObjectRef.of(pod)
-        lines += _events(cluster, ref)
+        lines += _events(cluster, pod, since)
         for container, previous in _containers(pod):
             lines += _log(cluster, ref, container, previous=previous)
     return tuple(dict.fromkeys(cleaned(line)[:_LONGEST_LINE] for line in lines))
@@ -74,15 +80,22 @@ def _containers(pod: Manifest) -> Iterable[tuple[str, bool]]:
                 yield entry["name"], False
 
 
-def _events(cluster: ClusterConnection, ref: ObjectRef) -> list[str]:
+def _events(cluster: ClusterConnection, live: Manifest, since: str) -> list[str]:
+    ref = ObjectRef.of(live)
     fields = f"involvedObject.kind={ref.kind},involvedObject.name={ref.name}"
+    if uid := live["metadata"].get("uid"):
+        fields += f",involvedObject.uid={uid}"
     try:
         found = cluster.select("v1", "Event", ref.namespace, fields=fields)
         for event in found:
             read_live(event)
     except DeploymentError as error:
         return [f"{ref.kind} {ref.name}: its events cannot be read: {error.message}"]
-    warnings = [one for one in found if one.get("type") == "Warning" and not _is_noise(one)]
+    warnings = [
+        one
+        for one in found
+        if one.get("type") == "Warning" and not _is_noise(one) and _moment(one) >= since
+    ]
     return [_event_line(ref, event) for event in sorted(warnings, key=_moment)[-EVENTS:]]
 
 
@@ -92,8 +105,9 @@ def _is_noise(event: Manifest) -> bool:
 
 
 def _moment(event: Manifest) -> str:
-    # One of the two is null, depending on which event API its author used.
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+    # One of the two is null, depending on which event API its author used; both are in UTC, and
+    # as texts in the order of time, the whole second before its parts.
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "").replace("Z", "")
 
 
 def _event_line(ref: ObjectRef, event: Manifest) -> str:

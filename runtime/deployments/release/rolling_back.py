@@ -66,7 +66,7 @@ def roll_back(
         record = _record_of(cluster, ref, chosen, live, leaving)
         good = _destination(ref, record, leaving, to)
         release = completed(cluster, restorable(ref, good, live), restoring=True)
-        trial = try_release(cluster, release, force=force)
+        trial = try_release(cluster, release, force=force, restoring=True)
         diff = diff_of(cluster, release, trial)
         if before is not None:
             before(diff)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
-from kfp_bento.runtime.deployments.kube.errors import Refused
 from kfp_bento.runtime.deployments.kube.manifests import normalised
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.apply import (
@@ -20,6 +19,7 @@ from kfp_bento.runtime.deployments.release.apply import (
     try_all,
     try_release,
 )
+from kfp_bento.runtime.deployments.release.claims import claim
 from kfp_bento.runtime.deployments.release.delete import (
     delete_objects,
     delete_stale_objects,
@@ -235,12 +235,15 @@ def _bring_out(
     traffic = [one for one in release.recorded if one["kind"] in kinds]
     later = [ObjectRef.of(one) for one in traffic]
     applied = _apply_whole(cluster, release, trial, later)
+    if release.target.waker and (live := cluster.get(release.primary)):
+        _, wake = release.target.waker
+        wake(cluster, live)
     if run is not None:
         mark_trial(cluster, release, run=run, created=_is_first(release, trial))
 
     def keep_whole() -> None:
         # The loser of two runs may write a part of its own after it has lost.
-        with suppress(Refused):  # somebody else's field by now: the verdict will tell
+        with suppress(DeploymentError):  # somebody else's by now: the verdict will tell
             _make_whole(cluster, release, force=False, later=later)
 
     def wait(watched: Watched) -> Verdict:
@@ -291,7 +294,7 @@ def fall_back(
         return made  # another run has applied something else by now
     if waiting.progress:
         waiting.progress(f"{made.verdict.reason}: rolling back to revision {release.revision}")
-    trial = try_release(cluster, release, force=force)
+    trial = try_release(cluster, release, force=force, restoring=True)
     diff = diff_of(cluster, release, trial)
     back = restore(cluster, release, trial, waiting)
     return replace(
@@ -323,7 +326,7 @@ def _settle(
     cluster: ClusterConnection, release: Release, *, restored: bool = False
 ) -> tuple[ObjectRef, ...]:
     """Keep a release that serves as the good one, and remove what others left."""
-    with suppress(Refused):
+    with suppress(DeploymentError):
         _make_whole(cluster, release, force=False)
     if not mark_good(cluster, release, restored=restored):
         return ()
@@ -342,7 +345,7 @@ def _apply_whole(
     between; the other finds itself superseded.
     """
     applied = apply_tried(cluster, trial, later=later)
-    _make_whole(cluster, release, force=trial.force, later=later)
+    _make_whole(cluster, release, force=trial.force, later=later, may_take=bool(trial.taken))
     return applied
 
 
@@ -352,9 +355,11 @@ def _make_whole(
     *,
     force: bool,
     later: Collection[ObjectRef] = (),
+    may_take: bool = False,
 ) -> None:
     """Repair what another run has written over, where the holder says that this one has won."""
-    ordered = {ObjectRef.of(one): one for one in in_order(release.recorded)}
+    claimed = claim(cluster, release, may_take=may_take).manifests
+    ordered = {ObjectRef.of(one): one for one in in_order(claimed)}
     now = {ref: one for ref, one in ordered.items() if ref not in later}
     for _ in range(_SETTLING):
         live = {ref: cluster.get(ref) for ref in now}

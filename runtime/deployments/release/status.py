@@ -263,7 +263,9 @@ def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> l
     objects += [live for live in release_objects(cluster, ref, target) if ObjectRef.of(live) != ref]
     for kind, name_of in target.unlabelled.items():
         place = ObjectRef(kind.api_version, kind.name, ref.namespace, name_of(read_live(primary)))
-        if place not in [ObjectRef.of(live) for live in objects] and (live := cluster.get(place)):
+        known = cluster.knows(kind.api_version, kind.name)
+        there = [ObjectRef.of(live) for live in objects]
+        if known and place not in there and (live := cluster.get(place)):
             objects.append(live)
     return [read_live(one) for one in objects]
 

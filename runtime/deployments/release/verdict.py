@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
+from kfp_bento.runtime.deployments.release.pod_state import (
+    builder_problems,
+    container_problems,
+    container_statuses,
+    ended_of,
+    exit_of,
+    is_ready,
+    new_pods,
+    restarts_of,
+)
 from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
@@ -20,8 +29,10 @@ from kfp_bento.runtime.deployments.targets.readiness import (
     is_accepted,
     is_marked,
     is_observed,
+    is_run_for,
     is_same_image,
     live_deployment,
+    pod_images,
 )
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
@@ -29,26 +40,11 @@ from kfp_bento.runtime.programs import cleaned
 READY = "Ready"
 DEADLINE = "DeadlineExceeded"
 
-# Waiting reasons of the kubelet that do not pass by themselves in any useful time.
-_IMAGE = frozenset(
-    (
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImageInspectError",
-    )
-)
-_START = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
-_LOOP = "CrashLoopBackOff"
 
 # Seconds that a problem must last which may be gone at the next look.
 _FLICKER = 2.0
 _GONE = 3.0
-_OOM_KILLS = 2
 _LONGEST = 8000
-
-_REVISION = "deployment.kubernetes.io/revision"
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,11 @@ class ReadinessJudge:
             snapshot: What the cluster shows.
             now: Seconds on any steady clock.
         """
-        waiting = "; ".join(_waiting(self.watched, snapshot))
+        watched = self.watched.told_by(snapshot)
+        waiting = "; ".join(_waiting(watched, snapshot))
         problems = [
             problem
-            for problem in self._problems(snapshot, healthy=not waiting)
+            for problem in self._problems(watched, snapshot, healthy=not waiting)
             if problem.reason not in self._waiting.tolerated
         ]
         self._remember(snapshot)
@@ -157,7 +154,7 @@ class ReadinessJudge:
         lasting = [
             problem.message
             for key, problem in current.items()
-            if now - self._since[key] >= problem.patience / 2
+            if now - self._since[key] >= min(problem.patience, self._waiting.unwatched) / 2
         ]
         missing = [waiting] if waiting else []
         self.waiting_for = _shown("; ".join([*told, *missing])) or "a steady state"
@@ -170,7 +167,7 @@ class ReadinessJudge:
             self._ready_since = now
         if now - self._ready_since < self._waiting.steady:
             return None
-        return Verdict(True, READY, _shown(_ready_message(self.watched, snapshot)))
+        return Verdict(True, READY, _shown(_ready_message(watched, snapshot)))
 
     def give_up(self) -> Verdict:
         """Give the verdict when the time is up."""
@@ -181,11 +178,13 @@ class ReadinessJudge:
         for entry in snapshot.deployments:
             self._seen.add(entry["metadata"]["name"])
         for pod in snapshot.pods:
-            if _pod_is_ready(pod):
-                self._were_ready.setdefault(pod["metadata"]["uid"], _restarts(pod))
+            if is_ready(pod):
+                self._were_ready.setdefault(pod["metadata"]["uid"], restarts_of(pod))
 
-    def _problems(self, snapshot: Snapshot, *, healthy: bool) -> Iterator[Problem]:
-        watched, primary = self.watched, snapshot.primary
+    def _problems(
+        self, watched: Watched, snapshot: Snapshot, *, healthy: bool
+    ) -> Iterator[Problem]:
+        primary = snapshot.primary
         yield from self._identity(snapshot)
         if primary is None:
             return
@@ -194,6 +193,7 @@ class ReadinessJudge:
         self._first = self._first or primary
         look = Observation(snapshot, healthy, arrived, self._waiting.unwatched, self._first)
         yield from watched.problems(watched, look)
+        yield from builder_problems(snapshot)
         for wanted, live in found:
             if live is None:
                 if wanted.name in self._seen:
@@ -203,7 +203,7 @@ class ReadinessJudge:
             yield from _deployment_problems(wanted, live, direct=watched.direct)
             # Until then the newest pods are those of the revision before.
             if has_arrived(wanted, live) and is_observed(live):
-                for pod in _new_pods(live, snapshot):
+                for pod in new_pods(live, snapshot):
                     yield from self._pod(pod)
 
     def _identity(self, snapshot: Snapshot) -> Iterator[Problem]:
@@ -230,7 +230,7 @@ class ReadinessJudge:
     def _pod(self, pod: Manifest) -> Iterator[Problem]:
         metadata = pod["metadata"]
         name, uid = metadata["name"], metadata["uid"]
-        yield from _container_problems(pod)
+        yield from container_problems(pod)
         scheduled = conditions_of(pod).get("PodScheduled") or {}
         if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
             yield Problem(
@@ -240,17 +240,17 @@ class ReadinessJudge:
                 (name,),
             )
         before = self._were_ready.get(uid)
-        if before is not None and not _pod_is_ready(pod):
-            for status in _container_statuses(pod):
-                ended = _ended(status)
+        if before is not None and not is_ready(pod):
+            for status in container_statuses(pod):
+                ended = ended_of(status)
                 crashed = ended.get("exitCode") and (
-                    _restarts(pod) > before or "terminated" in (status.get("state") or {})
+                    restarts_of(pod) > before or "terminated" in (status.get("state") or {})
                 )
                 if crashed:
                     yield Problem(
                         "CrashedAfterReady",
                         f"Container {status['name']} of pod {name} was ready, then ended with "
-                        f"{_exit(ended)}",
+                        f"{exit_of(ended)}",
                         pods=(name,),
                     )
 
@@ -269,12 +269,21 @@ def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
         if condition.get("status") != "True":
             told = condition.get("message") or condition.get("reason") or "no message"
             yield f"{name} is {condition.get('status') or 'not there'} ({told})"
+    yield from _other_image(watched)
     for wanted in watched.deployments:
         yield from _rollout(watched, wanted, snapshot)
     accepted = [_route_name(route) for route in snapshot.routes if is_accepted(route)]
     for ref in watched.routes:
         if ref.name not in accepted:
             yield f"no Gateway has taken HTTPRoute {ref.name} yet"
+
+
+def _other_image(watched: Watched) -> Iterator[str]:
+    """Say that what is live asks for another image than the one that was applied."""
+    asked = [one.image for one in watched.deployments if one.image]
+    if watched.image and asked and not any(is_same_image(watched.image, one) for one in asked):
+        told = f"while {watched.image} was applied"
+        yield f"{watched.primary} asks for image {asked[0]} by now, {told}"
 
 
 def _rollout(watched: Watched, wanted: WatchedDeployment, snapshot: Snapshot) -> Iterator[str]:
@@ -312,8 +321,22 @@ def _rollout(watched: Watched, wanted: WatchedDeployment, snapshot: Snapshot) ->
             f"Deployment {name} has {available} of {target} replicas available, "
             f"{updated} of the new revision, {total} in all"
         )
+    else:
+        yield from _pods_images(wanted, live, snapshot)
     if (conditions_of(live).get("Progressing") or {}).get("status") == "False":
         yield f"Deployment {name} does not progress"
+
+
+def _pods_images(wanted: WatchedDeployment, live: Manifest, snapshot: Snapshot) -> Iterator[str]:
+    """Say which pods run another image than their Deployment, or each another one of a tag."""
+    image, ids = image_of(wanted, live), set()
+    for pod in new_pods(live, snapshot):
+        asked, runs = pod_images(wanted, pod)
+        if asked and not is_run_for(image, asked):
+            yield f"pod {pod['metadata']['name']} runs image {asked}, not {image}"
+        ids.add(runs)
+    if "@" not in image and len(ids - {""}) > 1:
+        yield f"pods of {live['metadata']['name']} run different images of {image}: {sorted(ids)}"
 
 
 def _deployment_problems(
@@ -322,7 +345,9 @@ def _deployment_problems(
     name = live["metadata"]["name"]
     if live["metadata"].get("deletionTimestamp"):
         yield Problem("Deleted", f"Deployment {name} is being deleted", _FLICKER)
-    if live["spec"].get("paused"):
+    # A controller that writes the Deployment whole takes that away with its next change.
+    kept = direct or (has_arrived(wanted, live) and _is_under_way(live))
+    if live["spec"].get("paused") and kept:
         yield Problem("Paused", f"Deployment {name} is paused: nothing is rolled out")
     # Before an operator came by, another image is just the old one.
     told_apart = bool(wanted.labels or wanted.template) and is_marked(wanted, live)
@@ -349,52 +374,17 @@ def _deployment_problems(
         yield Problem(_refusal_reason(message), f"Pods of {name} are refused: {message}", _FLICKER)
 
 
+def _is_under_way(live: Manifest) -> bool:
+    status = live.get("status") or {}
+    return bool((status.get("updatedReplicas") or 0) != live["spec"].get("replicas", 1))
+
+
 def _refusal_reason(message: str) -> str:
     if "exceeded quota" in message or "failed quota" in message:
         return "Quota"
     if "admission webhook" in message or "calling webhook" in message:
         return "WebhookRejected"
     return "PodsRefused"
-
-
-def _container_problems(pod: Manifest) -> Iterator[Problem]:
-    name = pod["metadata"]["name"]
-    for status in _container_statuses(pod):
-        waiting = (status.get("state") or {}).get("waiting") or {}
-        reason = str(waiting.get("reason") or "")
-        told = waiting.get("message") or "no message"
-        ended = _ended(status)
-        subject = f"Container {status['name']} of pod {name}"
-        restarts = int(status.get("restartCount") or 0)
-        if ended.get("reason") == "OOMKilled" and (restarts >= _OOM_KILLS or reason == _LOOP):
-            message = f"{subject} was killed for its memory, {restarts} restarts; raise the limit"
-            yield Problem("OOMKilled", message, pods=(name,))
-        elif reason in _IMAGE:
-            yield Problem(
-                reason, f"{subject} has no image {status.get('image')}: {told}", pods=(name,)
-            )
-        elif reason in _START:
-            yield Problem(reason, f"{subject} cannot start: {told}", pods=(name,))
-        elif reason == _LOOP:
-            message = f"{subject} keeps ending with {_exit(ended)}, {restarts} restarts"
-            yield Problem(reason, message, pods=(name,))
-
-
-def _new_pods(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
-    """Give the pods of a Deployment's newest revision; those of older ones prove nothing."""
-    revision = (live["metadata"].get("annotations") or {}).get(_REVISION)
-    owners = {
-        entry["metadata"]["uid"]
-        for entry in snapshot.replica_sets
-        if _owned(entry, live["metadata"].get("uid"))
-        and (entry["metadata"].get("annotations") or {}).get(_REVISION) == revision
-    }
-    return [
-        pod
-        for pod in snapshot.pods
-        if not pod["metadata"].get("deletionTimestamp")
-        and any(_owned(pod, owner) for owner in owners)
-    ]
 
 
 def _shown(text: str) -> str:
@@ -404,36 +394,6 @@ def _shown(text: str) -> str:
 
 def _route_name(route: Manifest) -> str:
     return str(route["metadata"]["name"])
-
-
-def _owned(live: Manifest, uid: Any) -> bool:
-    references = live["metadata"].get("ownerReferences") or []
-    return any(reference.get("uid") == uid for reference in references)
-
-
-def _container_statuses(pod: Manifest) -> list[Mapping[str, Any]]:
-    status = pod.get("status") or {}
-    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-
-
-def _ended(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    for key in ("state", "lastState"):
-        if ended := (status.get(key) or {}).get("terminated"):
-            return dict(ended)
-    return {}
-
-
-def _exit(ended: Mapping[str, Any]) -> str:
-    reason = f" ({ended['reason']})" if ended.get("reason") else ""
-    return f"exit code {ended.get('exitCode', 'unknown')}{reason}"
-
-
-def _restarts(pod: Manifest) -> int:
-    return sum(int(status.get("restartCount") or 0) for status in _container_statuses(pod))
-
-
-def _pod_is_ready(pod: Manifest) -> bool:
-    return (conditions_of(pod).get("Ready") or {}).get("status") == "True"
 
 
 def _subject(problem: Problem) -> str:

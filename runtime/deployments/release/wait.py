@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.errors import ClusterSilent
-from kfp_bento.runtime.deployments.kube.objects import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.evidence import gather_evidence
 from kfp_bento.runtime.deployments.release.verdict import ReadinessJudge, Verdict, Waiting
-from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched, conditions_of
 from kfp_bento.runtime.deployments.targets.targets import read_live
 from kfp_bento.runtime.programs import cleaned
 
@@ -111,18 +111,48 @@ def look_at(cluster: ClusterConnection, watched: Watched) -> tuple[Snapshot, str
         replica_sets = cluster.select("apps/v1", "ReplicaSet", ref.namespace, labels=watched.pods)
         pods, version = cluster.select_at("v1", "Pod", ref.namespace, labels=watched.pods)
     routes = [live for route in watched.routes if (live := cluster.get(route))]
+    source = cluster.get(watched.source) if watched.source else None
     for live in (*deployments, *replica_sets, *pods, *routes):
         read_live(live)
     snapshot = Snapshot(
         primary,
         holder=primary if holder == ref else cluster.get(holder),
         build=build,
+        source=read_live(source),
         deployments=deployments,
         replica_sets=replica_sets,
         pods=pods,
         routes=routes,
     )
-    return snapshot, version
+    return _with_what_keeps_it_waiting(cluster, watched, snapshot), version
+
+
+def _builders(cluster: ClusterConnection, watched: Watched, build: Manifest) -> list[Manifest]:
+    """Give what was made to build an image: what the request owns, and what that owns."""
+    owners: set[str | None] = {build["metadata"].get("uid")}
+    found: list[Manifest] = []
+    for api_version, kind, labels in watched.builders:
+        for live in cluster.select(api_version, kind, watched.primary.namespace, labels=labels):
+            metadata = live["metadata"]
+            if owners & {one.get("uid") for one in metadata.get("ownerReferences") or ()}:
+                owners.add(metadata.get("uid"))
+                found.append(read_live(live))
+    return found
+
+
+def _with_what_keeps_it_waiting(
+    cluster: ClusterConnection, watched: Watched, snapshot: Snapshot
+) -> Snapshot:
+    """Give a snapshot with the build under way, and with what else waits for a controller."""
+    builders: list[Manifest] = []
+    if snapshot.build is not None and watched.first(snapshot):
+        builders = _builders(cluster, watched, snapshot.build)
+    queue: list[Manifest] = []
+    for ref, seen in ((watched.primary, snapshot.primary), (watched.build, snapshot.build)):
+        if watched.in_turn and ref and seen is not None and not conditions_of(seen):
+            others = cluster.select(ref.api_version, ref.kind, ref.namespace)
+            queue += [read_live(one) for one in others if ObjectRef.of(one) != ref]
+    return replace(snapshot, builders=builders, queue=queue)
 
 
 def not_answering(url: str) -> str:

@@ -27,6 +27,8 @@ _LOOK = (
     ("apps", "deployments", ("get", "list")),
     ("apps", "replicasets", ("list",)),
 )
+# What is waited for after an object that is deleted before what it owns.
+_OWNED = (("", "pods"), ("apps", "deployments"), ("apps", "replicasets"))
 
 
 @dataclass(frozen=True, order=True)
@@ -124,19 +126,34 @@ def _of(operation: str, target: Target) -> set[Permission]:
             found |= _grant((AUTOSCALER,), ("list",))
         if operation == "apply" and AUTOSCALER in target.kinds:
             found |= _grant((AUTOSCALER,), ("delete",))
+        if target.shared:
+            # Who else uses an object, and what a controller writes over.
+            found |= _grant((target.primary_kind,), ("list",))
+            found |= _grant(target.unlabelled, ("get",))
+            going = (*target.shared, *(target.leftovers if target.writer else ()))
+            found |= _grant(going, ("delete",))
+        if operation == "apply" and target.waker:
+            found |= _grant((target.waker[0],), ("get", "patch"))
         if operation == "diff":
             found |= _grant((*target.kinds, *target.leftovers), ("list",))
         return found
     if operation in ("wait", "status"):
         found = {Permission(group, name, verb) for group, name, verbs in _LOOK for verb in verbs}
-        found |= _grant(target.kinds, ("get",))
+        found |= _grant((*target.kinds, *target.unlabelled), ("get",))
+        if target.shared:
+            # What else its controllers work on, one after the other, and what builds an image.
+            found |= _grant((target.primary_kind, *target.shared), ("list",))
+        if target.builder:
+            found |= {Permission("batch", "jobs", "list")}
         if operation == "status":
             found |= _grant((*target.kinds, *target.leftovers), ("list",))
-            found |= _grant(target.unlabelled, ("get",))
         return found
     if operation == "roll_back":
         return _of("apply", target) | _of("wait", target) | _of("prune", target)
     found = _grant((*target.kinds, *target.leftovers), ("delete", "get", "list"))
+    found |= _grant(target.shared, ("patch",))
+    if target.hasty:
+        found |= {Permission(group, name, "list") for group, name in _OWNED}
     if operation == "prune":
         # The last good release is written on the objects.
         found |= _grant((target.holder_kind,), ("patch",))

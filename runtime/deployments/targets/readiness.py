@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
@@ -45,6 +45,9 @@ class Snapshot:
         primary: The primary object; None when it is not there.
         holder: The object with the release's facts; often the primary one.
         build: What makes the image, where the cluster does.
+        source: What tells the controller which image to run, where that is another object.
+        builders: What works on an image that is not built yet: Jobs, and their pods.
+        queue: Other objects of the kinds that a controller has not looked at, while that is so.
         deployments: The release's Deployments.
         replica_sets: Their ReplicaSets.
         pods: Their pods, of every revision.
@@ -54,6 +57,9 @@ class Snapshot:
     primary: Manifest | None
     holder: Manifest | None = None
     build: Manifest | None = None
+    source: Manifest | None = None
+    builders: Sequence[Manifest] = ()
+    queue: Sequence[Manifest] = ()
     deployments: Sequence[Manifest] = ()
     replica_sets: Sequence[Manifest] = ()
     pods: Sequence[Manifest] = ()
@@ -116,10 +122,17 @@ class Watched:
         primary: The object whose name is the release's.
         holder: The object with the release's facts; the primary one when None.
         revision: What it must say; not looked at when empty.
+        image: The image that was applied, which one of the Deployments must have; not looked at
+            when empty.
         deployments: All that must be rolled out.
         pods: Label selector of the release's pods, of every revision.
         conditions: Conditions of the primary object that must be True.
         build: The object by which the cluster makes the image; None where it does not.
+        source: The object that tells the controller which image to run; None where the primary
+            one does.
+        builders: What the cluster makes to build the image: API version, kind and label selector
+            of each, of which those count that `build` owns, or something that it owns.
+        in_turn: Whether its controllers work on one object after the other.
         routes: HTTPRoutes that a Gateway must have taken.
         url: Root of the HTTP service, for a last request; skipped when empty.
         problems: What the target knows about its controller's own failures.
@@ -130,10 +143,14 @@ class Watched:
     primary: ObjectRef
     holder: ObjectRef | None = None
     revision: str = ""
+    image: str = ""
     deployments: tuple[WatchedDeployment, ...] = ()
     pods: str = ""
     conditions: tuple[str, ...] = ()
     build: ObjectRef | None = None
+    source: ObjectRef | None = None
+    builders: tuple[tuple[str, str, str], ...] = ()
+    in_turn: bool = False
     routes: tuple[ObjectRef, ...] = ()
     url: str = ""
     problems: Callable[[Watched, Observation], Iterable[Problem]] = field(
@@ -148,6 +165,14 @@ class Watched:
     def direct(self) -> bool:
         """Whether the release's own objects are the Deployments, with no controller between."""
         return self.primary.kind == "Deployment"
+
+    def told_by(self, snapshot: Snapshot) -> Watched:
+        """Give the same with the image that its source names, where the release names none."""
+        image = str(((snapshot.source or {}).get("spec") or {}).get("image") or "")
+        if not image or all(one.image for one in self.deployments):
+            return self
+        named = (replace(one, image=one.image or image) for one in self.deployments)
+        return replace(self, deployments=tuple(named))
 
 
 def pod_revision_of(metadata: Manifest | None) -> tuple[tuple[str, str], ...]:
@@ -184,11 +209,36 @@ def image_of(wanted: WatchedDeployment, live: Manifest) -> str:
     return str(named[0].get("image") or "") if named else ""
 
 
+def pod_images(wanted: WatchedDeployment, pod: Manifest) -> tuple[str, str]:
+    """Give what the container that serves in a pod was to run, and what its node says it runs.
+
+    The second is empty while nothing runs. It has the digest of what a tag meant on that node; for
+    an image by digest it may be that of one platform's manifest, as some runtimes tell.
+    """
+    containers = (pod.get("spec") or {}).get("containers") or []
+    # A mesh may have put its own in front.
+    chosen = [one for one in containers if wanted.container in ("", one["name"])][:1]
+    if not chosen:
+        return "", ""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    found = [str(one.get("imageID") or "") for one in statuses if one["name"] == chosen[0]["name"]]
+    return str(chosen[0].get("image") or ""), next(iter(found), "")
+
+
 def is_same_image(wanted: str, found: str) -> bool:
-    """Compare by digest where there is one: a mirror may have another name."""
+    """Compare by digest where one is wanted: a mirror may have another name.
+
+    To a tag an admission policy may have added the digest that it means.
+    """
     if "@" in wanted:
         return wanted.rpartition("@")[2] == found.rpartition("@")[2]
-    return not wanted or wanted == found
+    return not wanted or wanted == found.partition("@")[0]
+
+
+def is_run_for(wanted: str, found: str) -> bool:
+    """Say whether a pod's image stands for its Deployment's, which admission may have moved."""
+    moved = wanted.rpartition("/")[2] == found.partition("@")[0].rpartition("/")[2]
+    return is_same_image(wanted, found) or ("@" not in wanted and moved)
 
 
 def has_arrived(wanted: WatchedDeployment, live: Manifest) -> bool:

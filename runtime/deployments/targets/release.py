@@ -74,18 +74,18 @@ class Release:
     @cached_property
     def revision(self) -> str:
         """Digest of the manifests, 16 hex digits, the same for the same content."""
-        plain = sorted(self.manifests, key=ObjectRef.of)
-        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(sorted(self.manifests, key=ObjectRef.of))
 
     @cached_property
     def recorded(self) -> tuple[dict[str, Any], ...]:
         """The manifests as they are applied, with the release's labels and facts.
 
         Every object gets the labels that a deletion looks for and the revision, the holder also
-        image and bento. A primary object that is not the holder gets no annotation: KServe hands
-        every one of an InferenceService on to its pod templates, where each change would start
-        another rollout (kserve, predictor reconciler: only a fixed list of keys is filtered).
+        image and bento. What several releases may use gets a revision of its own, so that it is
+        the same while it need not change: a builder begins anew with every annotation. A primary
+        object that is not the holder gets no annotation: KServe hands every one of an
+        InferenceService on to its pod templates, where each change would start another rollout
+        (kserve, predictor reconciler: only a fixed list of keys is filtered).
         """
         whole = self.completed or self.manifests
         return tuple(_marked(one, self._labels, self._facts(one)) for one in whole)
@@ -114,10 +114,18 @@ class Release:
 
     def _facts(self, manifest: Manifest) -> dict[str, str]:
         ref = ObjectRef.of(manifest)
+        if ref.kind in [kind.name for kind in self.target.shared]:
+            rendered = next(one for one in self.manifests if ObjectRef.of(one) == ref)
+            return {REVISION: _digest(rendered)}
         if ref == self.holder:
             told = {REVISION: self.revision, IMAGE: self.image, BENTO: self.bento_tag}
             return {key: value for key, value in told.items() if value}
         return {} if ref == self.primary else {REVISION: self.revision}
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def labels_of(primary: ObjectRef) -> dict[str, str]:

@@ -11,7 +11,7 @@ from kfp_bento.runtime.deployments.kube.live_shapes import Live
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
 from kfp_bento.runtime.deployments.options.options import Options
-from kfp_bento.runtime.deployments.targets.marks import revision_on
+from kfp_bento.runtime.deployments.targets.marks import IMAGE, annotations_of, revision_on
 from kfp_bento.runtime.deployments.targets.readiness import Watched
 from kfp_bento.runtime.deployments.targets.release import Release
 from kfp_bento.runtime.errors import InvalidInput
@@ -93,6 +93,16 @@ class Target:
         owned: Kinds that its controller makes and may never remove.
         stale_owned: Gives those among live ones that it should have removed, by the objects.
         is_in_use: Says whether a release whose primary object is among these needs an object too.
+        shared: Kinds whose objects several releases of a namespace may use, as their names are
+            not the release's; each says whether a live object is what a rendered one wants.
+        writer: Gives the object whose controller writes one that is rendered here over.
+        written: Gives the object that a controller writes for one that is rendered here.
+        starts_anew: Says whether a live object has to go before a rendered one is applied, since
+            its controller would not look at it again.
+        hasty: Kinds whose controllers work on for an object that is being deleted: it goes at
+            once, and what it owns after it.
+        waker: Wakes a controller that has failed and does not try again by itself, when the same
+            is applied again; and the kind of the object that it does so with.
         builder: Gives the image that the cluster itself has built for a release, by the digest
             that its pods run; None where the cluster builds nothing.
         completer: Gives the manifests of a release with what is made for one apply and recorded
@@ -119,6 +129,12 @@ class Target:
     owned: tuple[Kind, ...] = ()
     stale_owned: Callable[[Objects, Objects], list[Manifest]] = lambda objects, owned: []
     is_in_use: Callable[[Manifest, Objects], bool] | None = None
+    shared: Mapping[Kind, Callable[[Manifest, Manifest], bool]] = field(default_factory=dict)
+    writer: Callable[[Manifest], ObjectRef | None] | None = None
+    written: Callable[[Manifest], ObjectRef | None] | None = None
+    starts_anew: Callable[[ClusterConnection, Manifest, Manifest], bool] | None = None
+    hasty: tuple[Kind, ...] = ()
+    waker: tuple[Kind, Callable[[ClusterConnection, Manifest], None]] | None = None
     builder: Callable[[ClusterConnection, Objects], str] | None = None
     completer: Callable[[ClusterConnection, Release, bool], tuple[Manifest, ...]] | None = None
     needs_bento: bool = True
@@ -175,8 +191,10 @@ class Target:
         """Give what a wait has to look at, by the recorded or the live objects of a release."""
         watched = self.watcher(objects)
         holder = self.holder_of(watched.primary)
-        held = (revision_on(one) for one in objects if ObjectRef.of(one) == holder)
-        return replace(watched, holder=holder, revision=next(held, ""))
+        held = next((one for one in objects if ObjectRef.of(one) == holder), None)
+        # A tag to build is completed where it is rendered, and may be left to the builder.
+        image = "" if self.builder else annotations_of(held).get(IMAGE, "")
+        return replace(watched, holder=holder, revision=revision_on(held), image=image)
 
 
 def first_of_kind(objects: Objects, kind: str) -> Manifest | None:

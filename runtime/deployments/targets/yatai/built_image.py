@@ -9,6 +9,11 @@ from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.live_shapes import CORE_SHAPES, check_live
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.options.names import label_value_problem
+from kfp_bento.runtime.deployments.targets.readiness import (
+    WatchedDeployment,
+    is_run_for,
+    pod_images,
+)
 from kfp_bento.runtime.deployments.targets.yatai.kinds import BENTO, BENTO_REQUEST_KIND
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
@@ -20,6 +25,7 @@ from kfp_bento.runtime.programs import cleaned
 
 _SHAPES = {**CORE_SHAPES, **LIVE_SHAPES}
 _POD = ("v1", "Pod")
+_MAIN = WatchedDeployment("", container="main")
 _DIGEST = re.compile(r"(?<=@)sha256:[0-9a-f]{64}$")
 
 
@@ -54,12 +60,9 @@ def built_image(cluster: ClusterConnection, objects: Sequence[Manifest]) -> str:
     pods = cluster.select(*_POD, place.namespace, labels=labels)
     for pod in pods:
         check_live(pod, _SHAPES)
-    found = (
-        _DIGEST.search(status.get("imageID") or "")
-        for pod in pods
-        for status in (pod.get("status") or {}).get("containerStatuses") or []
-        if status["name"] == "main"
-    )
+    # Pods of this version may be left that another image of it has replaced.
+    told = [pod_images(_MAIN, pod) for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    found = [_DIGEST.search(runs) for asked, runs in told if is_run_for(image, asked)]
     digests = {one[0] for one in found if one}
     return f"{_repository(image)}@{digests.pop()}" if len(digests) == 1 else image
 

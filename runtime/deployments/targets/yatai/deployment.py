@@ -33,6 +33,11 @@ from kfp_bento.runtime.deployments.targets.yatai.settings import (
     BentoDeploymentOptions,
     RunnerOverride,
 )
+from kfp_bento.runtime.deployments.targets.yatai.sharing import (
+    request_of,
+    serves_as_bento,
+    wake_operator,
+)
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     bento_of,
@@ -279,12 +284,16 @@ BENTO_DEPLOYMENT = Target(
     address=service_url,
     watcher=watched_bento_deployment,
     names=names_of,
-    unlabelled={BENTO: bento_of},
+    unlabelled={BENTO: bento_of, BENTO_REQUEST_KIND: bento_of},
     leftovers=(BENTO_REQUEST_KIND,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_runners,
     is_in_use=is_named_by,
+    shared={BENTO: serves_as_bento},
+    writer=request_of,
+    hasty=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND),
+    waker=(BENTO, wake_operator),
     installs=INSTALLS,
     powers=POWERS,
 )

@@ -17,6 +17,7 @@ from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.quantities import pod_resources
 from kfp_bento.runtime.deployments.targets.marks import ARCHIVE
 from kfp_bento.runtime.deployments.targets.target import CONTROLLED, POLICY, Target
+from kfp_bento.runtime.deployments.targets.yatai.attempts import with_attempt
 from kfp_bento.runtime.deployments.targets.yatai.built_image import built_image
 from kfp_bento.runtime.deployments.targets.yatai.deployment import (
     common_metadata,
@@ -31,14 +32,17 @@ from kfp_bento.runtime.deployments.targets.yatai.kinds import (
 )
 from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 from kfp_bento.runtime.deployments.targets.yatai.portable_subset import portable
-from kfp_bento.runtime.deployments.targets.yatai.presigned_archive import (
-    with_presigned_archive,
-)
 from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
 )
 from kfp_bento.runtime.deployments.targets.yatai.settings import INSTALLS, POWERS
+from kfp_bento.runtime.deployments.targets.yatai.sharing import (
+    bento_of_request,
+    is_settled,
+    serves_as_request,
+    wake_operator,
+)
 from kfp_bento.runtime.deployments.targets.yatai.watch import (
     LIVE_SHAPES,
     bento_of,
@@ -116,7 +120,6 @@ def _request_spec(image: str, bento: BentoFacts, options: BentoRequestOptions) -
             without_empty({"tag": one.tag, "downloadUrl": one.url, "size": one.size})
             for one in options.models
         ],
-        "buildArgs": options.build_args,
         "imageBuildTimeout": _nanoseconds(options.build_timeout),
         "imageBuilderExtraPodMetadata": without_empty({**metadata, "annotations": annotations}),
         "imageBuilderExtraPodSpec": options.builder_pod_spec,
@@ -178,15 +181,20 @@ BENTO_REQUEST = Target(
     address=service_url,
     watcher=watched_bento_deployment,
     names=names_of,
-    unlabelled={BENTO: bento_of},
+    unlabelled={BENTO: bento_of, BENTO_REQUEST_KIND: bento_of},
     told_by=BENTO_REQUEST_KIND,
     builder=built_image,
-    completer=with_presigned_archive,
+    completer=with_attempt,
     leftovers=(BENTO,),
     live_shapes=LIVE_SHAPES,
     owned=CONTROLLED,
     stale_owned=stale_runners,
     is_in_use=is_named_by,
+    shared={BENTO_REQUEST_KIND: serves_as_request},
+    written=bento_of_request,
+    starts_anew=is_settled,
+    hasty=(BENTO_DEPLOYMENT_KIND, BENTO_REQUEST_KIND),
+    waker=(BENTO, wake_operator),
     installs=INSTALLS,
     powers=POWERS,
 )

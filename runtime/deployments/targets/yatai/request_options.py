@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kfp_bento.runtime.deployments.options.core import Env, EnvFrom
 from kfp_bento.runtime.deployments.options.names import label_name_problem, split_url
@@ -29,16 +29,16 @@ from kfp_bento.runtime.validation import Refused, between, optional, valid
 # Read by yatai-image-builder from a BentoRequest's metadata.
 BUILD_ANNOTATIONS = (
     "yatai.ai/aws-access-key-secret-name",
-    "yatai.ai/docker-registry-insecure",
     "yatai.ai/force-build-image",
 )
+_OVERRULED = "yatai.ai/docker-registry-insecure"
+_FORCED = "yatai.ai/force-build-image"
 UNSERVABLE_BUILDS = ("yatai.ai/image-stored-in-s3", "yatai.ai/yatai-image-builder-separate-models")
 
 SHORTEST_URL = 60
 _SCHEMES = ("http", "https", "s3")
 # The builder hands the URL to a shell.
 _PLAIN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&()*+,;=%-]+")
-_BUILD_ARG = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _TAG = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
 
 
@@ -94,17 +94,13 @@ def _tag_problem(tag: str) -> str:
     return "" if _TAG.fullmatch(tag) else "is no tag"
 
 
-def _argument_problem(argument: str) -> str:
-    return "" if _BUILD_ARG.fullmatch(argument) else "is not of the form KEY=VALUE"
-
-
-def _arguments(given: Any) -> Any:
-    if isinstance(given, dict):
-        return [f"{name}={value}" for name, value in given.items()]
-    return given
-
-
 def _build_switches(annotations: dict[str, str]) -> dict[str, str]:
+    if _OVERRULED in annotations:
+        raise Refused(
+            ": the field ociRegistryInsecure, which is always there, overrules it",
+            "Use registry_insecure, with a registry_secret.",
+            f"[{_OVERRULED}]",
+        )
     check_switches({key: annotations[key] for key in annotations if key not in BUILD_ANNOTATIONS})
     return annotations
 
@@ -120,7 +116,6 @@ _Annotations = Annotated[
 ]
 ArchiveUrl = Annotated[str, AfterValidator(_archive)]
 ModelTag = Annotated[str, valid(_tag_problem, "Write name:version.")]
-BuildArguments = list[Annotated[str, valid(_argument_problem, "Write one string per argument.")]]
 
 
 class RequestedModel(Settings):
@@ -143,10 +138,11 @@ class BentoRequestOptions(BentoDeploymentOptions):
         archive_seconds: How long the presigned URL of `archive` is good for, 60 to 604800.
         models: Models that the archive lacks: `tag` and `url` (and `size` with a
             `crd_generation` that has it).
-        build_args: Arguments of the image build, KEY=VALUE or a mapping; "kubeflow-1.9" on.
-        build_timeout: As in "30m" or in seconds; the builder's own default when empty.
+        build_timeout: As in "30m" or in seconds; the builder's own default when empty. It ends the
+            wait (BuildTimeout); the build itself is ended by 3.0.42 only.
         registry_secret: Secret with `.dockerconfigjson` that may push; the image is then needed.
-        registry_insecure: Push and look for the image by plain http.
+        registry_insecure: Push and look for the image by plain http. With a registry_secret only:
+            without one the builder's own DOCKER_REGISTRY_SECURE holds.
         download_env_from: Secrets and ConfigMaps of the downloader, as `envFrom` has them; a
             plain string names a Secret.
         builder_resources: Requests and limits of the build container.
@@ -156,6 +152,15 @@ class BentoRequestOptions(BentoDeploymentOptions):
         builder_pod_spec: Where the build's pods run; `priorityClassName` from "kubeflow-1.9" on.
     """
 
+    refused = {
+        **BentoDeploymentOptions.refused,
+        "build_args": (
+            ": every image builder hands them on with quotes around them, so that none has the "
+            "name of an ARG in the Dockerfile",
+            "Leave it out: set what the build needs in the bento (bento build --env), or in Secret "
+            "yatai-image-builder-build-args of the builder's namespace.",
+        ),
+    }
     newer = (*BentoDeploymentOptions.newer, "models.size", "builder_pod_spec.priorityClassName")
 
     annotations: _Annotations = {}
@@ -163,10 +168,6 @@ class BentoRequestOptions(BentoDeploymentOptions):
     archive: Annotated[str, AfterValidator(_in_a_bucket)] = ""
     archive_seconds: Annotated[int, between(SHORTEST_URL, LONGEST_URL)] = 3600
     models: list[RequestedModel] = []
-    build_args: Annotated[
-        BuildArguments,
-        BeforeValidator(_arguments, json_schema_input_type=dict[str, Any] | list[str]),
-    ] = []
     build_timeout: str = ""
     registry_secret: Annotated[
         str,
@@ -195,9 +196,15 @@ class BentoRequestOptions(BentoDeploymentOptions):
                 "Secret of the request only.",
                 hint="Set registry_secret, or let the pods' service account pull.",
             )
-        if self.build_args and not self.newer_crds:
+        if self.registry_insecure and not self.registry_secret:
             raise InvalidInput(
-                "build_args: image builder 1.1.3 has no such field, and would ignore it.",
+                "registry_insecure: without a registry_secret the builder goes by its own setting "
+                "(DOCKER_REGISTRY_SECURE), and would ignore it.",
+                hint="Set registry_secret, or have the builder's setting changed.",
+            )
+        if _FORCED in self.annotations and not self.newer_crds:
+            raise InvalidInput(
+                f"annotations[{_FORCED}]: image builder 1.1.3 knows no such, and would ignore it.",
                 hint="Set crd_generation='kubeflow-1.9' or newer where the cluster has it.",
             )
         return self

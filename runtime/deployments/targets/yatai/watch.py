@@ -1,11 +1,13 @@
 """How a BentoDeployment is seen while Yatai's operators work on it, and what goes wrong there.
 
 Read in yatai-deployment 1.1.4 and 1.1.21 (`bentodeployment_controller.go`) and in
-yatai-image-builder 1.1.3, 1.2.28 and 3.0.42 (`bentorequest_controller.go`).
+yatai-image-builder 1.1.3, 1.2.28 and 3.0.42 (`bentorequest_controller.go`), and seen at work. Each
+of them has one worker, so that whatever blocks it keeps all other objects waiting.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Required
@@ -13,7 +15,7 @@ from typing import Any, Required
 from typing_extensions import TypedDict
 
 from kfp_bento.runtime.deployments.kube.live_shapes import ConditionStatus, Live, Marks
-from kfp_bento.runtime.deployments.kube.objects import ObjectRef
+from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef, applied_at
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
     Problem,
@@ -24,9 +26,11 @@ from kfp_bento.runtime.deployments.targets.readiness import (
     pod_revision_of,
 )
 from kfp_bento.runtime.deployments.targets.target import first_of_kind
+from kfp_bento.runtime.deployments.targets.yatai.kinds import BENTO
 from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
 
 PORT = 3000
+BENTO_DEPLOYMENT, BENTO_REQUEST = "BentoDeployment", "BentoRequest"
 
 
 class _Autoscaling(TypedDict, total=False):
@@ -61,6 +65,8 @@ class _Built(TypedDict, total=False):
     bentoTag: str
     image: str
     downloadUrl: str
+    imageBuildTimeout: int
+    imageBuilderExtraPodMetadata: Marks | None
     runners: list[_Named] | None
 
 
@@ -83,6 +89,19 @@ _ERROR = 3.0
 _POLLING = 4.0
 _SUFFIX = re.compile(r"domain.?suffix|ingress|load.?balancer|\bnetwork\b.*config", re.IGNORECASE)
 _FAILED = re.compile(r"\bfailed\b", re.IGNORECASE)
+_LATE = re.compile(r"image build timeout")
+_OF_REQUEST = re.compile(r"BentoRequest .* is not available")
+_FOR_EVER = math.inf
+_NO_SUFFIX = (
+    "So it looks when ConfigMap network in the operator's namespace has no domain-suffix: the "
+    "operator then waits for an address up to 20 minutes, and does nothing else. Set any value, "
+    "and start the operator anew"
+)
+_REBUILD = (
+    "It is busy or away, or of a version that never looks at an available request again: delete "
+    "the BentoRequest, and apply again"
+)
+_NOT_ENDED = "Its builder does not end it; applying again does"
 
 
 def service_url(
@@ -116,15 +135,16 @@ def watched_bento_deployment(manifests: Sequence[Mapping[str, Any]]) -> Watched:
     parts = {ref.name: spec}
     # The operator counts the runners in the order of the Bento.
     for index, runner in enumerate(made.get("runners") or ()):
-        # A runner without settings of its own inherits the API server's.
-        parts[f"{ref.name}-runner-{index}"] = settings.get(runner["name"]) or spec
+        # A runner without settings of its own inherits the API server's, but not how many.
+        inherited = {key: one for key, one in spec.items() if key != "autoscaling"}
+        parts[f"{ref.name}-runner-{index}"] = settings.get(runner["name"]) or inherited
     return Watched(
         ref,
         deployments=tuple(
             WatchedDeployment(
                 name,
-                # The builder decides from where nodes pull what it built.
-                image="" if request else str(made.get("image") or ""),
+                # Where the request names none, the builder's settings do, and the Bento says it.
+                image=str(made.get("image") or ""),
                 container="main",
                 labels=(("yatai.ai/bento-version", version),) if version else (),
                 template=pod_revision_of(part.get("extraPodMetadata")),
@@ -134,18 +154,46 @@ def watched_bento_deployment(manifests: Sequence[Mapping[str, Any]]) -> Watched:
         ),
         pods=pods_label(ref.name),
         build=ObjectRef.of(request) if request else None,
+        source=ObjectRef(BENTO.api_version, BENTO.name, ref.namespace, spec["bento"]),
+        builders=_builders(request["metadata"]["name"]) if request else (),
+        in_turn=True,
         url=service_url(manifests),
         problems=_problems,
-        first=_unbuilt if request else lambda snapshot: "",
+        first=_unbuilt if request else _without_bento,
+    )
+
+
+def _builders(request: str) -> tuple[tuple[str, str, str], ...]:
+    """Say what a builder makes for a request: a Job, or before 1.2 a pod without its name."""
+    return (
+        ("batch/v1", "Job", f"yatai.ai/bento-request={request}"),
+        ("v1", "Pod", "yatai.ai/is-bento-image-builder=true"),
     )
 
 
 def _unbuilt(snapshot: Snapshot) -> str:
     available = conditions_of(snapshot.build).get("BentoAvailable") or {}
-    if available.get("status") == "True":
+    if available.get("status") != "True":
+        told = available.get("message") or "no word from the builder yet"
+        return f"the image is being built ({told})"
+    return _without_bento(snapshot) or _not_rebuilt(snapshot)
+
+
+def _without_bento(snapshot: Snapshot) -> str:
+    if snapshot.source is None:
+        name = ((snapshot.primary or {}).get("spec") or {}).get("bento")
+        return f"there is no Bento {name}"
+    return ""
+
+
+def _not_rebuilt(snapshot: Snapshot) -> str:
+    """Say that the Bento has another image than the request: Available may be about another."""
+    asked = ((snapshot.build or {}).get("spec") or {}).get("image")
+    has = ((snapshot.source or {}).get("spec") or {}).get("image")
+    if not asked or snapshot.source is None or asked == has:
         return ""
-    told = available.get("message") or "no word from the builder yet"
-    return f"the image is being built ({told})"
+    name = snapshot.source["metadata"]["name"]
+    return f"the builder has Bento {name} at image {has} and not at {asked}"
 
 
 def _problems(watched: Watched, look: Observation) -> Iterator[Problem]:
@@ -164,16 +212,20 @@ def _operator_problems(watched: Watched, look: Observation) -> Iterator[Problem]
     ref, snapshot = watched.primary, look.snapshot
     conditions = conditions_of(snapshot.primary)
     if not conditions and not snapshot.deployments:
-        yield Problem(
-            "NotWatched",
+        yield _untouched(
+            ref,
             f"No operator has touched {ref}: yatai-deployment does not run, or does not "
             f"watch namespace {ref.namespace} (BENTO_DEPLOYMENT_NAMESPACES)",
-            look.unwatched_seconds,
+            look,
         )
+    built = not watched.build or _status(snapshot.build, "BentoAvailable") == "True"
     missing = conditions.get("BentoFound") or {}
-    if missing.get("status") == "False" and not watched.build:
+    if missing.get("status") == "False" and built:
         told = missing.get("message") or "no message"
-        yield Problem("BentoMissing", f"yatai-deployment finds no Bento: {told}", _ERROR)
+        # A builder that writes its Bento again does so within a second.
+        again = "; the builder does not write it again: delete the BentoRequest, and apply again"
+        message = f"yatai-deployment finds no Bento: {told}{again if watched.build else ''}"
+        yield Problem("BentoMissing", message, _ERROR)
     available = conditions.get("Available")
     if available is None or available.get("status") == "True":
         return
@@ -183,18 +235,46 @@ def _operator_problems(watched: Watched, look: Observation) -> Iterator[Problem]
         yield Problem(
             "DomainSuffix",
             f"All pods of {ref.name} are ready, but the operator does not finish "
-            f"(Available={available.get('status')}: {message or 'no message'}). So it looks "
-            "when ConfigMap network in the operator's namespace has no domain-suffix: the "
-            "operator then waits for an address up to 20 minutes. Set any value, and start the "
-            "operator anew",
+            f"(Available={available.get('status')}: {message or 'no message'}). {_NO_SUFFIX}",
             _FLICKER if failed else _POLLING,
         )
-    elif failed and not watched.build:
+    elif failed and built:
         # Nothing tells whether it is about this generation where it was there from the first look.
         generation = int((snapshot.primary or {})["metadata"].get("generation") or 0)
         may_be_old = generation > 1 and available == conditions_of(look.first).get("Available")
+        may_be_old = may_be_old or bool(watched.build and _OF_REQUEST.search(message))
         patience = look.unwatched_seconds if may_be_old else _ERROR
         yield Problem("OperatorError", f"yatai-deployment failed: {message}", patience)
+
+
+def _untouched(ref: ObjectRef, absent: str, look: Observation) -> Problem:
+    """Say why a controller has not come to an object: it is not there, or busy with another."""
+    others = [one for one in look.snapshot.queue if one["kind"] == ref.kind]
+    for other in others:
+        busy = f"{ObjectRef.of(other)} keeps the controller from {ref}, which comes after it"
+        if other["kind"] == BENTO_DEPLOYMENT and _is_polling(other):
+            return Problem("DomainSuffix", f"{busy}. {_NO_SUFFIX}", look.unwatched_seconds)
+        if other["kind"] == BENTO_REQUEST and _is_asking(other):
+            told = f"{busy}: it waits for the registry of that image"
+            return Problem("Blocked", told, _FOR_EVER)
+    if any(conditions_of(other) for other in others):
+        absent += ". It has worked in this namespace: it has stopped, or another keeps it waiting"
+    return Problem("NotWatched", absent, look.unwatched_seconds)
+
+
+def _is_polling(other: Manifest) -> bool:
+    """Say whether the operator has everything for a BentoDeployment, and does not finish."""
+    return (_status(other, "BentoFound"), _status(other, "Available")) == ("True", "Unknown")
+
+
+def _is_asking(other: Manifest) -> bool:
+    """Say whether the builder asks a registry about the image of a BentoRequest."""
+    checked = _status(other, "ImageExistsChecked") or _status(other, "ImageExists")
+    return checked == "Unknown"
+
+
+def _status(live: Manifest | None, kind: str) -> str:
+    return str((conditions_of(live).get(kind) or {}).get("status") or "")
 
 
 def _build_problems(watched: Watched, request: ObjectRef, look: Observation) -> Iterator[Problem]:
@@ -204,24 +284,76 @@ def _build_problems(watched: Watched, request: ObjectRef, look: Observation) -> 
         return
     conditions = conditions_of(build)
     if not conditions:
-        yield Problem(
-            "NotWatched",
+        yield _untouched(
+            request,
             f"No builder has touched BentoRequest {request.name}: yatai-image-builder does not "
             f"run, or does not watch namespace {watched.primary.namespace}",
-            look.unwatched_seconds,
+            look,
         )
     building = conditions.get("ImageBuilding") or {}
     available = conditions.get("BentoAvailable") or {}
-    if available.get("status") != "True" and building.get("reason") == "Timeout":
-        told = building.get("message") or "no message"
-        yield Problem("BuildTimeout", f"The image was not built in time: {told}")
+    # yatai-image-builder passes through Unknown at every reconcile, so what it says must last;
+    # longer where it was said before the request was changed.
+    patience = look.unwatched_seconds if _is_older(available, build) else _ERROR
+    if available.get("status") == "True":
+        if kept := _not_rebuilt(look.snapshot):
+            yield Problem("NotRebuilt", f"{kept}. {_REBUILD}", look.unwatched_seconds)
+    elif late := next(_lateness(look.snapshot), ""):
+        yield Problem("BuildTimeout", f"The image was not built in time: {late}", patience)
     elif available.get("status") == "False":
         told = available.get("message") or "no message"
-        # yatai-image-builder passes through Unknown at every reconcile; False must last.
-        yield Problem("BuildFailed", f"The image was not built: {told}", _ERROR)
-    elif available.get("status") != "True" and _FAILED.search(str(building.get("message") or "")):
+        yield Problem("BuildFailed", f"The image was not built: {told}", patience)
+    elif _FAILED.search(str(building.get("message") or "")):
         # The newest builder makes BentoAvailable Unknown again in the same reconcile.
-        yield Problem("BuildFailed", f"The image was not built: {building['message']}", _ERROR)
+        yield Problem("BuildFailed", f"The image was not built: {building['message']}", patience)
+    elif building.get("status") == "True" and (seconds := seconds_to_build(build)):
+        message = (
+            f"The image was not built within {seconds:g} s, and goes on: {building['message']}"
+        )
+        yield Problem("BuildTimeout", f"{message}. {_NOT_ENDED}", seconds)
+
+
+def _is_older(condition: Mapping[str, Any], live: Manifest) -> bool:
+    """Say whether a condition is from before our last change of its object."""
+    told = str(condition.get("lastTransitionTime") or "")
+    return bool(told) and told < applied_at(live)
+
+
+def _lateness(snapshot: Snapshot) -> Iterator[str]:
+    """Give what says that a build has taken too long; each generation has another word for it.
+
+    1.1.3 fails with it, 3.0.42 has its Job ended, which alone says so, and 1.2.28 gives a reason
+    that it overwrites: nothing else wakes it while the Job goes on.
+    """
+    conditions = conditions_of(snapshot.build)
+    building = conditions.get("ImageBuilding") or {}
+    told = str((conditions.get("BentoAvailable") or {}).get("message") or "")
+    if building.get("reason") == "Timeout":
+        yield str(building.get("message") or "no message")
+    if _LATE.search(told):
+        yield told
+    for job in (one for one in snapshot.builders if one["kind"] == "Job"):
+        # One that is being deleted is of the attempt before.
+        if job["metadata"].get("deletionTimestamp"):
+            continue
+        failed = conditions_of(job).get("Failed") or {}
+        if failed.get("reason") == "DeadlineExceeded":
+            yield f"Job {job['metadata']['name']}: {failed.get('message') or 'no message'}"
+
+
+def has_failed_to_build(request: Manifest) -> bool:
+    """Say whether a builder has given a build up, for now or for good."""
+    conditions = conditions_of(request)
+    building = conditions.get("ImageBuilding") or {}
+    available = (conditions.get("BentoAvailable") or {}).get("status")
+    failed = bool(_FAILED.search(str(building.get("message") or "")))
+    failed = failed or building.get("reason") == "Timeout"
+    return available == "False" or (available != "True" and failed)
+
+
+def seconds_to_build(build: Manifest) -> float:
+    """Give how long a build may take; 0 where the builder's own default holds."""
+    return float(build["spec"].get("imageBuildTimeout") or 0) / 10**9
 
 
 def pods_label(name: str) -> str:
