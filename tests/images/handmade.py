@@ -157,6 +157,14 @@ def write_bento(directory: Path, requirements: str = "") -> Bento:
     return load_bento(directory)
 
 
+def starting_files(python: str = f"/usr/local/bin/python{MINOR}") -> list[tarfile.TarInfo]:
+    """What a base is looked at for, as empty files: an interpreter, bash and env."""
+    found = [tarfile.TarInfo(name) for name in (python.lstrip("/"), "bin/bash", "usr/bin/env")]
+    for member in found:
+        member.mode = 0o755
+    return found
+
+
 def write_base(
     directory: Path,
     *,
@@ -189,6 +197,9 @@ def write_base(
             archive.addfile(tarfile.TarInfo("etc/arch"), io.BytesIO(b""))
             info = tarfile.TarInfo(f"etc/{architecture}")
             archive.addfile(info, io.BytesIO(b""))
+            minor = ".".join(python.split(".")[:2])
+            for member in starting_files(f"/usr/local/bin/python{minor}"):
+                archive.addfile(member, io.BytesIO(b""))
         layer = blob(gzip.compress(plain.getvalue(), mtime=0), types[0])
         config = {
             "architecture": architecture,
