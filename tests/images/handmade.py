@@ -133,6 +133,12 @@ def make_wheel(
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
+def bentoml_line(bento: Path) -> str:
+    """The line of a lock that no bento is without, for a wheel with nothing in it but a module."""
+    line = make_wheel(bento / "src/wheels", "bentoml", version="1.4.39")
+    return f"./wheels/bentoml-1.4.39-py3-none-any.whl {line.partition(' ')[2]}\n"
+
+
 def write_bento(directory: Path, requirements: str = "") -> Bento:
     """A bento as BentoML 1.4 lays it out, with one model and, by default, one local wheel."""
     import bentoml
@@ -149,6 +155,8 @@ def write_bento(directory: Path, requirements: str = "") -> Bento:
     write(directory / "src/__pycache__/service.cpython-311.pyc", b"noise")
     write(directory / "env/docker/entrypoint.sh", script.read_bytes())
     write(directory / "env/docker/Dockerfile", "FROM scratch\n")
+    if "bentoml==" not in requirements:
+        requirements += bentoml_line(directory)
     write(directory / "env/python/requirements.txt", requirements)
     write(directory / "models/factor/0123456789abcdef/factor.txt", "2\n")
     write(directory / "models/factor/0123456789abcdef/model.yaml", MODEL_YAML)

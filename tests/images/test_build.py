@@ -415,7 +415,8 @@ def test_requirements_without_hashes_are_refused(bento: Bento, base: str, tmp_pa
 
 def test_what_uv_says_is_passed_on(bento: Bento, base: str, tmp_path: Path) -> None:
     requirements = bento.directory / "env/python/requirements.txt"
-    requirements.write_text(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
+    with requirements.open("a") as file:
+        file.write(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
     with pytest.raises(ImageError, match=r"absent-1\.0"):
         build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=tmp_path / "cache"))
     assert not (tmp_path / "cache/records").exists()

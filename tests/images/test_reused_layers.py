@@ -347,9 +347,8 @@ def test_what_is_reused_on_a_registrys_word_is_marked_everywhere(
     (attached,) = read_attachments(image.reference, SBOM)
     for text in (attached, (tmp_path / "sbom.json").read_bytes()):
         wheels = [x for x in json.loads(text)["components"] if x["type"] == "library"]
-        assert [wheel["properties"] for wheel in wheels] == [
-            [{"name": "kfp-bento:reused", "value": "on the word of the registry"}]
-        ]
+        marks = [{"name": "kfp-bento:reused", "value": "on the word of the registry"}]
+        assert [wheel["properties"] for wheel in wheels] == [marks, marks]
     statement = json.loads((tmp_path / "provenance.jsonl").read_text().splitlines()[0])
     internal = statement["predicate"]["buildDefinition"]["internalParameters"]
     assert internal["reusedOnTheWordOfTheRegistry"] == [dependencies(image).digest]
