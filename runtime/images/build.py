@@ -23,6 +23,7 @@ from kfp_bento.runtime.images.assembly.recipes import (
     system_recipe,
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
+from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
 from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
@@ -99,7 +100,13 @@ def _assembly(
         )
     options = replace(options, base=options.base or wishes.base)
     with open_context(
-        bento.name, bento.version, bento.python_version, destination, options, progress
+        bento.name,
+        bento.version,
+        bento.python_version,
+        destination,
+        options,
+        progress,
+        needs=ENTRYPOINT_NEEDS,
     ) as context:
         yield _assembled(bento, wishes, context)
 
@@ -145,7 +152,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         spec,
         context,
         check=lambda sums: _check_models(bento, sums),
-        kept={**chosen, **remembered},
+        kept={**context.seen, **chosen, **remembered},
         notes=wishes.notes,
     )
 

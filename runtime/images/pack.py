@@ -124,9 +124,8 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         compression=builder.codec.name,
         wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
     )
-    return Assembly(
-        spec, context, kept={key: facts for _, kept in chosen for key, facts in kept.items()}
-    )
+    kept = {key: facts for _, kept in chosen for key, facts in kept.items()}
+    return Assembly(spec, context, kept={**context.seen, **kept})
 
 
 def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Path | None]:

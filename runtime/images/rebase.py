@@ -27,11 +27,13 @@ from kfp_bento.runtime.images.attestations.provenance import (
     rebase_provenance,
 )
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, sbom_on_base
-from kfp_bento.runtime.images.base.base_image import BaseImage, open_base
+from kfp_bento.runtime.images.base.base_image import HOST, BaseImage, open_base
+from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS, fitting_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
+from kfp_bento.runtime.images.debian import probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
-from kfp_bento.runtime.images.oci.image import Descriptor, Document, parse_platform
+from kfp_bento.runtime.images.oci.image import Descriptor, Document, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.reference import (
@@ -123,7 +125,7 @@ def rebase_image(
     with scratch_directory("kfp-bento-rebase-") as folder:
         workspace = BlobDirectory(folder)
         builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, progress)
-        found = open_base(base, parts.python, opened.platform, builder)
+        found = _opened_base(base, parts, opened.platform, builder)
         _check_fit(opened, parts, found)
         same = opened.descriptor.digest
         done = RebasedImage(opened.title, found.title, target.location, same, tag)
@@ -133,6 +135,19 @@ def rebase_image(
             progress(f"{opened.title} stands on {found.title} already")
             return done
         return _write(_Rebase(image, base, opened, parts, found, target), done, builder)
+
+
+def _opened_base(
+    base: str, parts: ImageParts, platform: Platform, builder: LayerBuilder
+) -> BaseImage:
+    """Open the new base and look into it, unless the image stands on it already."""
+    found = open_base(base, parts.python, platform, builder)
+    if parts.stands_on(found) or found.title == HOST:
+        return found
+    builder.tell("reading what the base holds")
+    facts = probe_base(found.layers, found.blobs)
+    needs = ENTRYPOINT_NEEDS if parts.config.profile.entrypoint else ()
+    return fitting_base(found, facts.userland, parts.python, needs=needs)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,10 +121,28 @@ def wine_bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
         facts.write(
             f"docker: {{python_version: '{sys.version_info.major}.{sys.version_info.minor}'}}\n"
         )
-    for name in ("env/docker/entrypoint.sh", "env/python/requirements.txt"):
-        (directory / name).parent.mkdir(parents=True)
-        (directory / name).touch()
+    wheel = directory / "src/wheels/bentoml-1.4.39-py3-none-any.whl"
+    for file in (wheel, directory / "env/docker/entrypoint.sh"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    lock = directory / "env/python/requirements.txt"
+    lock.parent.mkdir()
+    lock.write_text(f"./wheels/{wheel.name} --hash=sha256:{write_wheel(wheel)}\n")
     return directory
+
+
+def write_wheel(file: Path) -> str:
+    """A wheel with nothing in it but its name; gives its SHA-256."""
+    info = "bentoml-1.4.39.dist-info"
+    texts = {
+        "METADATA": "Metadata-Version: 2.1\nName: bentoml\nVersion: 1.4.39\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "".join(f"{info}/{name},,\n" for name in ("METADATA", "WHEEL", "RECORD")),
+    }
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(f"{info}/{name}", text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,12 @@ def make_wheel(
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
+def bentoml_line(bento: Path) -> str:
+    """The line of a lock that no bento is without, for a wheel with nothing in it but a module."""
+    line = make_wheel(bento / "src/wheels", "bentoml", version="1.4.39")
+    return f"./wheels/bentoml-1.4.39-py3-none-any.whl {line.partition(' ')[2]}\n"
+
+
 def write_bento(directory: Path, requirements: str = "") -> Bento:
     """A bento as BentoML 1.4 lays it out, with one model and, by default, one local wheel."""
     import bentoml
@@ -149,12 +155,22 @@ def write_bento(directory: Path, requirements: str = "") -> Bento:
     write(directory / "src/__pycache__/service.cpython-311.pyc", b"noise")
     write(directory / "env/docker/entrypoint.sh", script.read_bytes())
     write(directory / "env/docker/Dockerfile", "FROM scratch\n")
+    if "bentoml==" not in requirements:
+        requirements += bentoml_line(directory)
     write(directory / "env/python/requirements.txt", requirements)
     write(directory / "models/factor/0123456789abcdef/factor.txt", "2\n")
     write(directory / "models/factor/0123456789abcdef/model.yaml", MODEL_YAML)
     write(directory / "models/factor/latest", "0123456789abcdef")
     write(directory / ".kfp-bento.json", "{}")
     return load_bento(directory)
+
+
+def starting_files(python: str = f"/usr/local/bin/python{MINOR}") -> list[tarfile.TarInfo]:
+    """What a base is looked at for, as empty files: an interpreter, bash and env."""
+    found = [tarfile.TarInfo(name) for name in (python.lstrip("/"), "bin/bash", "usr/bin/env")]
+    for member in found:
+        member.mode = 0o755
+    return found
 
 
 def write_base(
@@ -189,6 +205,9 @@ def write_base(
             archive.addfile(tarfile.TarInfo("etc/arch"), io.BytesIO(b""))
             info = tarfile.TarInfo(f"etc/{architecture}")
             archive.addfile(info, io.BytesIO(b""))
+            minor = ".".join(python.split(".")[:2])
+            for member in starting_files(f"/usr/local/bin/python{minor}"):
+                archive.addfile(member, io.BytesIO(b""))
         layer = blob(gzip.compress(plain.getvalue(), mtime=0), types[0])
         config = {
             "architecture": architecture,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import MINOR, read_json, write
+from handmade import MINOR, read_json, starting_files, write
 
 from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
@@ -36,9 +36,11 @@ def skopeo(*arguments: str) -> str:
     return done.stdout
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
+def tar_of(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:
+        for member in more:
+            archive.addfile(member, io.BytesIO(b""))
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -65,9 +67,15 @@ def make_base(
     debian: str = "",
     architecture: str = "",
     labels: dict[str, str] | None = None,
+    programs: bool = True,
 ) -> str:
     """A base image with one platform and two layers; gives its `oci:DIR`."""
-    layers = [tar_of({"etc/base": b"1"}), tar_of(files or {"etc/more": b"1"})]
+    minor = ".".join(python.split(".")[:2]) if python else MINOR
+    interpreter = f"/usr/{'local/' if python else ''}bin/python{minor}"
+    layers = [
+        tar_of({"etc/base": b"1"}, *(starting_files(interpreter) if programs else ())),
+        tar_of(files or {"etc/more": b"1"}),
+    ]
     version = (f"PYTHON_VERSION={python}",) if python else ()
     made_by = f"# debian.sh --arch 'amd64' out/ '{debian}' '@1739750400'" if debian else "ADD"
     config = {
@@ -84,6 +92,23 @@ def make_base(
             {"created_by": "RUN"},
         ],
     }
+    return _write_image(directory, config, layers)
+
+
+def base_of_layers(
+    directory: Path, layers: list[bytes], *, environment: list[str] | None = None
+) -> str:
+    """A base image of these layers, with nothing said about its Python."""
+    config = {
+        "architecture": parse_platform().architecture,
+        "os": "linux",
+        "config": {"Env": environment or []},
+        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+    }
+    return _write_image(directory, config, layers)
+
+
+def _write_image(directory: Path, config: dict[str, Any], layers: list[bytes]) -> str:
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from handmade import (
     MINOR,
+    starting_files,
     write,
 )
 
@@ -32,6 +33,8 @@ class Base:
         plain = io.BytesIO()
         with tarfile.open(fileobj=plain, mode="w") as archive:
             archive.addfile(tarfile.TarInfo("etc/base"))
+            for member in starting_files():
+                archive.addfile(member)
         self.layer = gzip.compress(plain.getvalue(), mtime=0)
         self.config: Any = {
             "architecture": ARCHITECTURE,

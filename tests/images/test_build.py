@@ -186,7 +186,8 @@ def test_unpacked_by_another_tool_it_is_what_was_packed(
     unpacked = {
         path.relative_to(target / "rootfs").as_posix() for path in (target / "rootfs").rglob("*")
     }
-    assert unpacked - packed <= {"etc", "home"}
+    parents = {"bin", "etc", "home", "usr", "usr/bin", "usr/local", "usr/local/bin"}
+    assert unpacked - packed <= parents
     assert packed <= unpacked
 
 
@@ -238,7 +239,7 @@ def test_a_base_that_lies_about_its_content_is_refused(bento: Bento, tmp_path: P
     for blob in (tmp_path / "base/blobs/sha256").iterdir():
         if blob.read_bytes()[:2] == b"\x1f\x8b":
             blob.write_bytes(blob.read_bytes()[:-1] + b"!")
-    with pytest.raises(ImageError, match="gave bytes that are not"):
+    with pytest.raises(ImageError, match=r"bytes that are not|cannot be decompressed"):
         build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, platform="linux/amd64"))
     assert not (tmp_path / "out").exists()
 
@@ -414,7 +415,8 @@ def test_requirements_without_hashes_are_refused(bento: Bento, base: str, tmp_pa
 
 def test_what_uv_says_is_passed_on(bento: Bento, base: str, tmp_path: Path) -> None:
     requirements = bento.directory / "env/python/requirements.txt"
-    requirements.write_text(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
+    with requirements.open("a") as file:
+        file.write(f"./wheels/absent-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n")
     with pytest.raises(ImageError, match=r"absent-1\.0"):
         build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=tmp_path / "cache"))
     assert not (tmp_path / "cache/records").exists()

@@ -320,7 +320,7 @@ def test_an_image_has_one_layer_for_each_big_wheel(
     bento = write_bento(tmp_path / "bento", f"{big}\n{small}\n")
     base, cache = write_base(tmp_path / "base"), tmp_path / "cache"
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
-    assert [layer.title for layer in image.layers[1:3]] == ["big 1.0", "dependencies (1 wheel)"]
+    assert [layer.title for layer in image.layers[1:3]] == ["big 1.0", "dependencies (2 wheels)"]
     assert {layer.kind for layer in image.layers[1:3]} == {"dependencies"}
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         assert "app/.venv/pyvenv.cfg" not in layer.getnames()

@@ -13,6 +13,7 @@ import pytest
 from handmade import (
     INDEX_OPTION,
     MINOR,
+    bentoml_line,
     open_layer,
     write,
     write_bento,
@@ -78,7 +79,8 @@ def test_requirements_that_reach_beyond_packages_are_refused(
     ],
 )
 def test_plain_requirements_pass(bento: Bento, text: str) -> None:
-    (bento.directory / "env/python/requirements.txt").write_text(f"{text}\n")
+    lock = f"{text}\n{bentoml_line(bento.directory)}"
+    (bento.directory / "env/python/requirements.txt").write_text(lock)
     assert qualify(bento.directory).requirements.name == "requirements.txt"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handmade import write, write_bento, write_wheel
+from handmade import bentoml_line, write, write_bento, write_wheel
 
 from kfp_bento.runtime.errors import BentoError, ImageError
 from kfp_bento.runtime.images.assembly.qualify import qualify
@@ -87,7 +87,8 @@ class Bentoml:
         requirements = bento / "env/python/requirements.txt"
         (folder / "unlocked.txt").write_text(requirements.read_text())
         digest = write_wheel(bento / "src/wheels/greeter-1.0-py3-none-any.whl")
-        requirements.write_text(f"./wheels/greeter-1.0-py3-none-any.whl --hash=sha256:{digest}\n")
+        greeter = f"./wheels/greeter-1.0-py3-none-any.whl --hash=sha256:{digest}\n"
+        requirements.write_text(f"{greeter}{bentoml_line(bento)}")
         return bento
 
 
@@ -290,3 +291,12 @@ def test_all_reasons_are_given_at_once_and_each_has_its_way_out(tmp_path: Path) 
         assert part in error.message
     for part in ("base image", "--without commands --without conda", "wheel"):
         assert part in error.hint
+
+
+@pytest.mark.parametrize("lock", ["", "greeter==1.0 --hash=sha256:{0}\n", "# bentoml==1.4.39\n"])
+def test_a_lock_without_bentoml_makes_no_image(tmp_path: Path, lock: str) -> None:
+    bento = write_bento(tmp_path / "bento").directory
+    (bento / "env/python/requirements.txt").write_text(lock.format("0" * 64))
+    with pytest.raises(ImageError, match="bentoml is not in it") as caught:
+        qualify(bento)
+    assert "with bentoml among the requirements" in (caught.value.hint or "")

@@ -130,7 +130,7 @@ def test_in_a_registry_only_the_configuration_is_sent(
     assert placements(rebased) == {
         "base layer 1": "present",
         "base layer 2": "mounted",
-        "dependencies (1 wheel)": "present",
+        "dependencies (2 wheels)": "present",
         "model factor:0123456789abcdef": "present",
         "source of tiny": "present",
         "configuration": "sent",

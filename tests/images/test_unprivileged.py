@@ -184,7 +184,7 @@ def test_a_wheel_from_the_package_index_is_installed_without_any_privilege(
         pytest.skip(f"the package index gives no wheel: {error.message[-200:]}")
     built = build_in(jail, bento, f"{oci_registry}/team/indexed:v1", registry_base)
     assert built["digest"] == ordinary.digest
-    assert "1 wheel" in built["layers"][1]["title"]
+    assert "2 wheels" in built["layers"][1]["title"]
 
 
 def test_a_directory_that_cannot_be_written_is_named(

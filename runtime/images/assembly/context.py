@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +17,12 @@ from kfp_bento.runtime.images.assembly.options import (
     ImageOptions,
 )
 from kfp_bento.runtime.images.assembly.plan import PlannedLayer
-from kfp_bento.runtime.images.base.base_image import BaseImage, choose_base, open_base
+from kfp_bento.runtime.images.base.base_image import HOST, BaseImage, choose_base, open_base
+from kfp_bento.runtime.images.base.fit import fitting_base
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
-from kfp_bento.runtime.images.debian import RootFilesystem, probe_base
+from kfp_bento.runtime.images.debian import RootFilesystem, Userland, probe_base
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
@@ -62,6 +63,8 @@ class BuildContext:
         sink: Takes it.
         builder: Makes its layers.
         shared: Layers known to the registry.
+        seen: What to remember of the base, by key.
+        facts: What the base holds, if its layers have been read.
     """
 
     target: ImageReference
@@ -73,6 +76,8 @@ class BuildContext:
     sink: ImageSink
     builder: LayerBuilder
     shared: RegistryRecords | None
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    facts: RootFilesystem | None = None
 
     def select(self, lock: Lock) -> tuple[tuple[Wheel, ...], Mapping[str, Any]]:
         """Choose the wheels, or take what was chosen for the same lock before.
@@ -106,9 +111,31 @@ class BuildContext:
         trusted = [records for records in self.records if records.sealed]
         if found := _recalled(trusted, key, RootFilesystem.from_dict):
             return found, {}
-        self.builder.tell("reading what the base holds")
-        facts = probe_base(self.base.layers, self.base.blobs)
+        facts = self.facts or self._read_base()
         return facts, {key: facts.to_dict()}
+
+    def _read_base(self) -> RootFilesystem:
+        self.builder.tell("reading what the base holds")
+        return probe_base(self.base.layers, self.base.blobs)
+
+    def fitted(self, python: str, needs: tuple[str, ...]) -> BuildContext:
+        """Give the context with a base that has been looked into.
+
+        A registry's word about what the base runs is taken: a wrong one makes an image that does
+        not start, and nothing worse.
+
+        Raises:
+            ImageError: The base cannot run what is put onto it, or a layer cannot be read.
+        """
+        if self.base.title == HOST:
+            return self
+        layers = [layer.diff_id for layer in self.base.layers]
+        key = key_of({"kind": "userland", "layers": layers})
+        if found := _recalled(self.records, key, Userland.from_dict):
+            return replace(self, base=fitting_base(self.base, found, python, needs=needs))
+        facts = self._read_base()
+        base = fitting_base(self.base, facts.userland, python, needs=needs)
+        return replace(self, base=base, seen={key: facts.userland.to_dict()}, facts=facts)
 
     @property
     def records(self) -> list[Records]:
@@ -155,6 +182,8 @@ def open_context(
     destination: str,
     options: ImageOptions,
     tell: Callable[[str], None],
+    *,
+    needs: tuple[str, ...] = (),
 ) -> Iterator[BuildContext]:
     """Check what was asked for, open the destination and read the base.
 
@@ -165,6 +194,7 @@ def open_context(
         destination: Where it goes.
         options: How it is to be built.
         tell: Told what is going on.
+        needs: Programs that the image is started with.
 
     Raises:
         InvalidInput: An option cannot be used.
@@ -188,7 +218,7 @@ def open_context(
         base = open_base(text, python, platform, builder)
         if sink.blobs and cache:
             base = replace(base, blobs=KeptBlobs(base.blobs, cache))
-        yield BuildContext(
+        context = BuildContext(
             target=target,
             repository=repository,
             tag=tag,
@@ -199,6 +229,7 @@ def open_context(
             builder=builder,
             shared=_shared(sink, elsewhere, target),
         )
+        yield context.fitted(python, needs)
 
 
 @contextlib.contextmanager

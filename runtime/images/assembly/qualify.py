@@ -23,6 +23,7 @@ from kfp_bento.runtime.bentos import (
     wanted_packages,
 )
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.python.lock import locked_names
 from kfp_bento.runtime.images.python.requirements import LOCK, objections
 from kfp_bento.runtime.programs import cleaned
 
@@ -41,6 +42,10 @@ _FETCH_BEFORE = (
 )
 _SAY_PYTHON = "Build the bento again with python_version set."
 _BUILD_AGAIN = "Build the bento again."
+_ADD_BENTOML = (
+    "Lock once more with bentoml among the requirements: BentoML adds itself to the list when "
+    "it builds a bento, and a lock of the project's own list has to name it."
+)
 _RENAME = "Build the bento again with other envs."
 _SAY_BASE = "Give the base where the image is built (--base)."
 _PLAIN_WHEEL = "Put the wheel itself into the bento's wheels/ folder."
@@ -137,6 +142,8 @@ def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_
     for line, what, way_out in objections(requirements):
         place, unlocked = f"{name} line {line}" if line else name, way_out == LOCK
         yield _Reason(place, what, "" if unlocked else way_out, imported=unlocked)
+    if "bentoml" not in locked_names(requirements):
+        yield _Reason(name, "bentoml is not in it, which starts the service", _ADD_BENTOML)
 
 
 def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:

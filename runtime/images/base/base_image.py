@@ -45,6 +45,7 @@ class BaseImage:
         blobs: Where the layers' bytes come from.
         interpreter: The Python executable inside it.
         python: Its Python version where known, for example `3.11.7`, or an empty string.
+        glibc: Its C library's version, or an empty string where nobody has looked.
     """
 
     title: str
@@ -54,6 +55,7 @@ class BaseImage:
     blobs: BlobSource
     interpreter: str
     python: str
+    glibc: str = ""
 
     def inputs(self) -> dict[str, Any]:
         """Give what an image on it follows from, as plain JSON values."""
@@ -112,7 +114,9 @@ def _answers(reference: Reference, seconds: float) -> bool:
 def open_base(
     text: str, python_version: str, platform: Platform, builder: LayerBuilder
 ) -> BaseImage:
-    """Resolve a base image to its digest and check that the bento can run on it.
+    """Resolve a base image to its digest and check what it says of itself.
+
+    What it holds is for `fitting_base` to see, which reads its layers.
 
     Args:
         text: `host`, `oci:DIR[:TAG]`, `docker-archive:FILE[:TAG]` or a registry reference.
@@ -137,8 +141,6 @@ def open_base(
             hint=f"Choose a base with Python {python_version}, or rebuild the bento with "
             f"python_version={'.'.join(base.python.split('.')[:2])}.",
         )
-    if not base.python:
-        builder.tell(f"the base does not say where its Python is; taking {base.interpreter}")
     return base
 
 

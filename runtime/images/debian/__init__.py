@@ -11,12 +11,15 @@ from kfp_bento.runtime.images.debian.packages import (
     resolve_packages,
 )
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base
+from kfp_bento.runtime.images.debian.userland import Userland, version_of
 
 __all__ = [
     "DebianPackage",
     "RootFilesystem",
     "SystemPackages",
+    "Userland",
     "package_entries",
     "probe_base",
     "resolve_packages",
+    "version_of",
 ]

@@ -1,4 +1,4 @@
-"""What a base image is made of, as far as adding Debian packages to it depends on that.
+"""What a base image is made of, as far as running a bento and adding Debian packages need it.
 
 The layers are streamed once, from the lowest to the highest, as an image's file system is put
 together from them (OCI image specification, `layer.md`, whiteouts included). Nothing is
@@ -13,12 +13,21 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import ChunkReader
+from kfp_bento.runtime.images.debian.userland import (
+    Userland,
+    follow,
+    is_libc,
+    is_python,
+    noted,
+    userland_of,
+)
 from kfp_bento.runtime.images.oci.decompression import decompressed
+from kfp_bento.runtime.images.oci.elf import HEAD
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(
@@ -44,7 +53,6 @@ _TRUSTED = re.compile(
     r"etc/apt/trusted\.gpg|etc/apt/trusted\.gpg\.d/.*"
     r"|usr/share/keyrings/(debian|ubuntu)-archive-keyring\.(gpg|pgp|asc)"
 )
-_LINKS_FOLLOWED = 40
 _DAMAGES = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 
@@ -61,6 +69,7 @@ class RootFilesystem:
         alternatives: Name and record of each group of `update-alternatives`.
         directories: Path of every directory, without leading slash.
         links: Path and target of every symbolic link that leads to a directory.
+        userland: What it can run.
     """
 
     os_release: dict[str, str]
@@ -71,6 +80,7 @@ class RootFilesystem:
     alternatives: dict[str, str]
     directories: frozenset[str] = field(repr=False)
     links: dict[str, str] = field(repr=False)
+    userland: Userland = field(default_factory=Userland)
 
     @property
     def is_debian(self) -> bool:
@@ -100,23 +110,7 @@ class RootFilesystem:
         Raises:
             ImageError: The links go in a circle.
         """
-        done: list[str] = []
-        left = path.split("/")
-        for _ in range(_LINKS_FOLLOWED):
-            while left:
-                part = left.pop(0)
-                if part == "..":
-                    done = done[:-1]
-                elif part not in {"", "."}:
-                    done.append(part)
-                target = self.links.get("/".join(done))
-                if part != ".." and target is not None:
-                    break
-            else:
-                return "/".join(done)
-            done = [] if target.startswith("/") else done[:-1]
-            left = [*target.split("/"), *left]
-        raise ImageError(f"The base image's links go in a circle at '{path}'.")
+        return follow(path, self.links)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as plain JSON values, to be kept under the base's digest."""
@@ -131,6 +125,7 @@ class RootFilesystem:
             "alternatives": self.alternatives,
             "directories": _nested(self.directories),
             "links": self.links,
+            "userland": self.userland.to_dict(),
         }
 
     @classmethod
@@ -150,6 +145,7 @@ class RootFilesystem:
                 status=str(data["status"]),
                 keyrings={path: base64.b64decode(text) for path, text in data["keyrings"].items()},
                 directories=frozenset(_flat(data["directories"])),
+                userland=Userland.from_dict(data["userland"]),
             )
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError("no facts about a base") from error
@@ -195,6 +191,7 @@ class _Tree:
     directories: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)  # what can be run, and what is noted
     others: set[str] = field(default_factory=set)  # what hides a directory or link of below
     room: int = _MOST_CONTENT
 
@@ -220,6 +217,10 @@ class _Tree:
                     raise ValueError("its package records are far too large")
                 content = archive.extractfile(member)
                 self.files[path] = content.read() if content else b""
+            elif _is_program(path, member):
+                twin = posixpath.normpath(f"/{member.linkname}").lstrip("/")
+                known = self.programs.get(twin, "") if member.islnk() else ""
+                self.programs[path] = known or _note(path, member, archive)
 
     def remove(self, path: str) -> None:
         """Take a path away with all below it; with a slash at its end only what is below."""
@@ -232,6 +233,7 @@ class _Tree:
         self.directories = {item for item in self.directories if not gone(item)}
         self.links = {item: to for item, to in self.links.items() if not gone(item)}
         self.files = {item: text for item, text in self.files.items() if not gone(item)}
+        self.programs = {item: note for item, note in self.programs.items() if not gone(item)}
 
     def merge(self, upper: _Tree) -> None:
         """Put another layer on top."""
@@ -241,6 +243,9 @@ class _Tree:
             self.links.pop(path, None)
         for path in upper.directories | upper.links.keys():
             self.files.pop(path, None)
+        for path in upper.directories | upper.links.keys() | upper.others:
+            self.programs.pop(path, None)
+        self.programs |= upper.programs
         self.directories |= upper.directories
         self.links |= upper.links
         self.files |= upper.files
@@ -266,7 +271,23 @@ def _facts(tree: _Tree) -> RootFilesystem:
         directories=frozenset(tree.directories),
         links=tree.links,
     )
-    return _with_links_to_directories(facts)
+    facts = _with_links_to_directories(facts)
+    runs = userland_of(release_of(facts), tree.programs, tree.links, facts.links)
+    return replace(facts, userland=runs)
+
+
+def _is_program(path: str, member: tarfile.TarInfo) -> bool:
+    """Tell whether a file can be run or is a shared library that a loader may be."""
+    executable = bool(member.mode & 0o111) or ".so" in path.rpartition("/")[2]
+    return executable and (member.isreg() or member.islnk())
+
+
+def _note(path: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> str:
+    """Read what there is to know of an interpreter or the C library; of others, nothing."""
+    if not member.isreg() or member.size > _LIMIT or not (is_libc(path) or is_python(path)):
+        return ""
+    content = archive.extractfile(member)
+    return noted(path, content.read(_LIMIT if is_libc(path) else HEAD)) if content else ""
 
 
 def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
@@ -279,7 +300,7 @@ def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
             continue
         if leads_to_directory:
             kept[path] = target
-    return RootFilesystem(**{**vars(facts), "links": kept})
+    return replace(facts, links=kept)
 
 
 def _status(texts: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import urllib.parse
@@ -101,6 +102,20 @@ def locked_hashes(lock: Lock) -> dict[str, frozenset[str]]:
             )
         hashes[name] = hashes.get(name, frozenset()) | found
     return hashes
+
+
+def locked_names(file: Path) -> frozenset[str]:
+    """Give the normalised names of what a list requires; lines that are no requirement count not.
+
+    Raises:
+        ImageError: The list cannot be read.
+    """
+    names = set()
+    for line in requirement_lines(file):
+        if not line.startswith("-"):
+            with contextlib.suppress(ImageError):
+                names.add(required_name(requirement_in(line)))
+    return frozenset(names)
 
 
 def requirement_in(line: str) -> str:

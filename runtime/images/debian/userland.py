@@ -1,0 +1,199 @@
+"""What a base image can run: its programs, their dynamic loaders, and its C library.
+
+The facts are the same for every distribution; they come from the same reading of the layers as
+those that Debian packages need.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.elf import loader_of
+
+_PROGRAM = re.compile(r"python3\.\d{1,3}|bash|env|ld[\w.-]*\.so(?:\.\d+)*")
+_PYTHON = re.compile(r"python3\.(\d{1,3})")
+# Older releases of glibc have its version in the file's name, and a link beside it.
+_LIBC = re.compile(r"libc\.so\.6|libc-2\.\d{1,3}\.so")
+_RELEASE = re.compile(rb"GNU C Library [^\n]{0,200}? release version (\d{1,3}\.\d{1,3})")
+_LINKS_FOLLOWED = 40
+
+
+@dataclass(frozen=True)
+class Userland:
+    """What there is to run in a base image.
+
+    Attributes:
+        distribution: Such as `debian 12`; `unknown` where the base does not say.
+        programs: Path of each Python, bash, env and dynamic loader, without leading slash and with
+            the links of its folder followed; and the loader that it asks for, empty for none.
+        glibc: Version of the GNU C library, such as `2.36`; empty where there is none.
+        links: Path and target of every symbolic link that leads to a directory.
+    """
+
+    distribution: str = "unknown"
+    programs: Mapping[str, str] = field(default_factory=dict)
+    glibc: str = ""
+    links: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def has(self, path: str) -> bool:
+        """Tell whether a program is at a path, itself or as a link."""
+        return self._place(path) in self.programs
+
+    def find(self, name: str, search: str) -> str:
+        """Give the absolute path of a program, as a shell finds it; empty if it is not there.
+
+        Args:
+            name: Such as `python3.11`.
+            search: Directories, separated by colons (`PATH`).
+        """
+        folders = [folder.rstrip("/") for folder in search.split(":") if folder.startswith("/")]
+        return next((f"{item}/{name}" for item in folders if self.has(f"{item}/{name}")), "")
+
+    def loader(self, program: str) -> str:
+        """Give the dynamic loader that a program asks for; empty for none, or no such program."""
+        return self.programs.get(self._place(program), "")
+
+    @property
+    def pythons(self) -> list[str]:
+        """Absolute paths of the Pythons inside."""
+        names = (path.rpartition("/")[2] for path in self.programs)
+        found = zip(self.programs, map(_PYTHON.fullmatch, names), strict=True)
+        return sorted(f"/{path}" for path, match in found if match)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts as plain JSON values."""
+        return {
+            "distribution": self.distribution,
+            "programs": dict(self.programs),
+            "glibc": self.glibc,
+            "links": dict(self.links),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Userland:
+        """Read what `to_dict` wrote, or somebody else in its name.
+
+        Raises:
+            ValueError: These are no facts.
+        """
+        try:
+            texts = [{str(key): str(to) for key, to in data[name].items()} for name in _TABLES]
+            return cls(str(data["distribution"]), texts[0], str(data["glibc"]), texts[1])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError("no facts about what a base runs") from error
+
+    def _place(self, path: str) -> str:
+        return placed(path, self.links)
+
+
+_TABLES = ("programs", "links")
+
+
+def noted(path: str, head: bytes) -> str:
+    """Give what to remember of an executable file: its loader, or the release of glibc that it is.
+
+    Args:
+        path: Where it is.
+        head: Its first bytes; of the C library, all.
+    """
+    if is_libc(path):
+        found = _RELEASE.search(head)
+        return found[1].decode() if found else ""
+    return loader_of(head)
+
+
+def is_libc(path: str) -> bool:
+    """Tell whether a file is the C library, by its name."""
+    return _LIBC.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def is_python(path: str) -> bool:
+    """Tell whether a file is a Python interpreter, by its name."""
+    return _PYTHON.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def userland_of(
+    distribution: str,
+    files: Mapping[str, str],
+    links: Mapping[str, str],
+    folders: Mapping[str, str],
+) -> Userland:
+    """Say what a base can run.
+
+    Args:
+        distribution: Such as `debian 12`.
+        files: Executable files by their paths, with what was noted of them.
+        links: All symbolic links.
+        folders: Those that lead to directories.
+    """
+    settled = {placed(path, links): note for path, note in files.items()}
+    programs = {}
+    for path in _named((*files, *links)):
+        target = resolved(path, links)
+        if target in settled:
+            programs[placed(path, links)] = "" if is_libc(target) else settled[target]
+    releases = {note for path, note in settled.items() if is_libc(path) and note}
+    # Where there are two, such as one of an emulated processor, the older one counts.
+    oldest = min(releases, key=version_of, default="")
+    return Userland(distribution, dict(sorted(programs.items())), oldest, dict(folders))
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Read a version such as `2.36`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _named(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if _PROGRAM.fullmatch(path.rpartition("/")[2])]
+
+
+def placed(path: str, links: Mapping[str, str]) -> str:
+    """Give a path with the links of its folder followed, and without a slash before it."""
+    folder, _, name = path.lstrip("/").rpartition("/")
+    return f"{resolved(folder, links)}/{name}".lstrip("/")
+
+
+def resolved(path: str, links: Mapping[str, str]) -> str:
+    """Where a path leads when the links on its way, itself included, are followed.
+
+    Returns:
+        The path without a slash before it; empty where the links go in a circle.
+    """
+    try:
+        return follow(path, links)
+    except ImageError:
+        return ""
+
+
+def follow(path: str, links: Mapping[str, str]) -> str:
+    """Follow the links on a path's way, itself included.
+
+    Raises:
+        ImageError: They go in a circle.
+    """
+    done: list[str] = []
+    left = path.split("/")
+    for _ in range(_LINKS_FOLLOWED):
+        while left:
+            part = left.pop(0)
+            if part == "..":
+                done = done[:-1]
+            elif part not in {"", "."}:
+                done.append(part)
+            target = links.get("/".join(done))
+            if part != ".." and target is not None:
+                break
+        else:
+            return "/".join(done)
+        done = [] if target.startswith("/") else done[:-1]
+        left = [*target.split("/"), *left]
+    raise ImageError(f"The base image's links go in a circle at '{path}'.")

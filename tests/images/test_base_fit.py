@@ -1,0 +1,154 @@
+"""A base that could not start what is put onto it is refused; what it has is found where it is."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from handmade import MINOR, read_json, read_manifest
+from moving import base_of_layers, make_base
+from registries import registry
+
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images import ImageOptions, build_image, pack_image, rebase_image
+from kfp_bento.runtime.images.assembly.context import RegistryRecords
+
+if TYPE_CHECKING:
+    from kfp_bento.runtime.bentos import Bento
+
+GLIBC_LOADER = "/lib64/ld-linux-x86-64.so.2"
+MUSL_LOADER = "/lib/ld-musl-x86_64.so.1"
+PYTHON = f"usr/bin/python{MINOR}"
+SHELL = {"usr/bin/env": b"", "usr/bin/bash": b""}
+OTHER = "3.8"
+
+
+def program(loader: str) -> bytes:
+    """The first bytes of a program that asks for a dynamic loader."""
+    name = loader.encode() + b"\0"
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, 0)
+    header += struct.pack("<IHHHHHH", 0, 64, 56, 1, 0, 0, 0)
+    return header + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(name), len(name), 1) + name
+
+
+def layer(files: dict[str, bytes | str]) -> bytes:
+    """A layer of executable files, and of links where a text is given."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.mode = 0o755
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return plain.getvalue()
+
+
+def base_of(folder: Path, *layers: dict[str, Any], **config: Any) -> str:
+    return base_of_layers(folder, [layer(files) for files in layers], **config)
+
+
+GOOD = {**SHELL, PYTHON: program(GLIBC_LOADER), GLIBC_LOADER[1:]: b""}
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([SHELL], f"no python{MINOR} on its path"),
+        ([{**SHELL, f"usr/bin/python{OTHER}": b""}], f"there is /usr/bin/python{OTHER}"),
+        ([{**SHELL, PYTHON: program(MUSL_LOADER), MUSL_LOADER[1:]: b""}], "is built for musl"),
+        ([{**SHELL, PYTHON: program(GLIBC_LOADER)}], f"loader {GLIBC_LOADER}, which is not there"),
+        ([{**GOOD, "usr/bin/bash": "nowhere"}], "no bash on its path"),
+        ([{PYTHON: b"", "bin/bash": b""}], "no /usr/bin/env"),
+        ([GOOD, {f"usr/bin/.wh.python{MINOR}": b""}], f"no python{MINOR} on its path"),
+        ([{**SHELL, PYTHON: f"python{MINOR}"}], f"no python{MINOR} on its path"),
+    ],
+    ids=["no-python", "other", "musl", "no-loader", "no-bash", "no-env", "removed", "circle"],
+)
+def test_a_base_that_cannot_start_a_bento_is_refused_with_what_would(
+    bento: Bento, tmp_path: Path, layers: list[dict[str, Any]], reason: str
+) -> None:
+    base = base_of(tmp_path / "base", *layers)
+    with pytest.raises(ImageError) as caught:
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    assert reason in caught.value.message
+    assert f"python:{MINOR}-slim" in (caught.value.hint or "")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "place"),
+    [
+        (GOOD, [f"PYTHON_VERSION={MINOR}.2"], f"/{PYTHON}"),
+        (
+            {**SHELL, f"opt/conda/bin/python{MINOR}": b""},
+            ["PATH=/opt/conda/bin:/usr/bin:/bin"],
+            f"/opt/conda/bin/python{MINOR}",
+        ),
+        (
+            {
+                **SHELL,
+                f"usr/local/bin/python{MINOR}": f"../../../opt/python/bin/python{MINOR}",
+                f"opt/python/bin/python{MINOR}": program(GLIBC_LOADER),
+                "lib64": "usr/lib64",
+                f"usr{GLIBC_LOADER}": "../lib/ld-linux-x86-64.so.2",
+                "usr/lib/ld-linux-x86-64.so.2": b"",
+            },
+            [],
+            f"/usr/local/bin/python{MINOR}",
+        ),
+    ],
+    ids=["variable-set-by-hand", "conda", "links"],
+)
+def test_the_interpreter_is_the_one_that_the_base_has(
+    bento: Bento, tmp_path: Path, files: dict[str, Any], environment: list[str], place: str
+) -> None:
+    base = base_of(tmp_path / "base", files, environment=environment)
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    assert interpreter_of(tmp_path / "out", image) == place
+
+
+def test_an_environment_for_steps_needs_no_bash(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", {PYTHON: b""})
+    (tmp_path / "lock.txt").write_text("# nothing\n")
+    image = pack_image(
+        *(tmp_path / "lock.txt", f"oci:{tmp_path}/out", ImageOptions(base=base)),
+        **{"name": "tools", "version": "1", "python": MINOR},
+    )
+    assert image.digest
+
+
+def test_an_image_is_not_put_onto_a_base_that_cannot_start_it(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=base, tag="v1"))
+    bare = make_base(tmp_path / "bare", programs=False)
+    with pytest.raises(ImageError, match=f"no python{MINOR} on its path"):
+        rebase_image(f"oci:{tmp_path}/image:v1", bare, destination=f"oci:{tmp_path}/other:v1")
+
+
+def test_what_a_base_runs_is_read_once_for_a_registry(
+    bento: Bento, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry(tmp_path / "registry") as address:
+        build_image(bento, f"{address}/a/tiny", ImageOptions(base=base))
+        said: list[str] = []
+        build_image(bento, f"{address}/a/tiny:2", ImageOptions(base=base), progress=said.append)
+        assert "reading what the base holds" not in said
+        # A record that says nothing sensible is as good as none.
+        monkeypatch.setattr(RegistryRecords, "find_facts", lambda own, key: {"programs": 1})
+        build_image(bento, f"{address}/a/tiny:3", ImageOptions(base=base), progress=said.append)
+        assert "reading what the base holds" in said
+
+
+def interpreter_of(layout: Path, image: Any) -> str:
+    config = read_json(layout, read_manifest(layout)["config"]["digest"])
+    found: str = config["config"]["Labels"]["kfp-bento.interpreter"]
+    return found
