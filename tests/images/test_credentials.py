@@ -74,6 +74,27 @@ def test_a_malformed_login_is_named_without_its_content(tmp_path: Path) -> None:
     assert "c2Vj" not in str(failure.value)
 
 
+def test_a_login_with_broken_lines_is_read(tmp_path: Path) -> None:
+    password = "a long secret " * 10
+    packed = base64.encodebytes(f"ali:{password}".encode()).decode()
+    assert packed.count("\n") > 1
+    write_config(tmp_path, auths={"quay.io": {"auth": packed}})
+    assert find_credentials("quay.io") == Credentials("ali", password)
+
+
+def test_a_refused_login_is_named_by_where_it_is_from(tmp_path: Path) -> None:
+    def refuse(request: Any) -> Any:
+        return 401, {"WWW-Authenticate": 'Basic realm="own"'}, b""
+
+    with scripted(refuse) as host:
+        log_in(tmp_path / "docker", host, "the-secret\n")
+        with pytest.raises(RegistryError, match="HTTP 401") as failure:
+            repository(host).head_manifest("v1")
+    assert f"the login of '{host}' in {tmp_path}/docker/config.json" in failure.value.hint
+    assert "ends with a blank or line break" in failure.value.hint
+    assert "the-secret" not in str(failure.value)
+
+
 @pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "docker.io"])
 def test_docker_hub_is_known_by_its_old_address(tmp_path: Path, key: str) -> None:
     log_in(tmp_path / "docker", key, "hub")

@@ -12,6 +12,7 @@ from kfp_bento.runtime.images.oci.reference import (
     Reference,
     parse_destination,
     parse_reference,
+    parse_source,
 )
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -49,9 +50,6 @@ def test_a_reference_is_read_as_docker_reads_it(text: str, reference: Reference)
     ],
 )
 def test_what_is_no_reference_is_refused(text: str) -> None:
-    if text == "quay.io/a:":
-        assert parse_reference(text).tag == ""
-        return
     with pytest.raises(InvalidInput, match="is no image reference"):
         parse_reference(text)
 
@@ -74,3 +72,20 @@ def test_a_layout_destination_is_a_directory_and_maybe_a_tag(
 def test_a_destination_without_host_or_with_a_digest_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_destination(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("quay.io/a:", "tag"),
+        ("quay.io/a@", "digest"),
+        ("quay.io/a:v1@", "digest"),
+        (f"quay.io/a:@{DIGEST}", "tag"),
+        ("oci:build/image:", "tag"),
+        ("docker-archive:image.tar:", "tag"),
+        ("docker-archive:image.tar:quay.io/a:", "tag"),
+    ],
+)
+def test_a_tag_that_is_begun_is_not_empty(text: str, what: str) -> None:
+    with pytest.raises(InvalidInput, match=f"the {what} after the last"):
+        parse_source(text)

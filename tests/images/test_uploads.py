@@ -659,3 +659,22 @@ def test_memory_stays_flat(oci_registry: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 12 << 20
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_registry_that_refuses_to_say_what_it_has_is_asked_for_it(status: int) -> None:
+    registry = FakeRegistry()
+    registry.fault = lambda request: (status, {}, b"") if request.command == "HEAD" else None
+    blob, content = describe(b"content"), b"content"
+    with scripted(registry) as host:
+        target = Repository(parse_reference(f"{host}/a"), QUICK)
+        assert target.put_blob(blob, Held(content)) == "sent"
+        assert target.put_blob(blob, Held(content)) == "present"
+        assert target.head_manifest("v1") is None
+
+
+def test_what_may_not_be_read_at_all_is_refused() -> None:
+    registry = FakeRegistry()
+    registry.fault = lambda request: (403, {}, b"")
+    with scripted(registry) as host, pytest.raises(RegistryError, match="HTTP 403"):
+        Repository(parse_reference(f"{host}/a"), QUICK).has_blob(describe(b"content"))

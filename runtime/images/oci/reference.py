@@ -178,10 +178,12 @@ def parse_reference(text: str) -> Reference:
         InvalidInput: The text is no image reference; the message says which part is wrong.
     """
     rest = text.removeprefix("docker://")
+    _check_end(text)
     rest, _, digest = rest.partition("@")
     if digest and not is_digest(digest):
         raise _invalid(text, f"'{digest}' is not of the form sha256:<64 hex digits>")
     head, _, last = rest.rpartition("/")
+    _check_end(rest, text)
     last, _, tag = last.partition(":")
     if tag and not _TAG.fullmatch(tag):
         raise _invalid(text, f"'{tag}' is no valid tag")
@@ -206,6 +208,8 @@ def parse_layout(text: str) -> LayoutReference:
         InvalidInput: There is no directory, or the tag is invalid.
     """
     rest = text.removeprefix("oci:")
+    if rest:
+        _check_end(text)
     directory, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         directory, tag = rest, ""
@@ -227,6 +231,7 @@ def parse_archive(text: str) -> ArchiveReference:
     file, _, name = text.removeprefix("docker-archive:").partition(":")
     if not file:
         raise _invalid(text, "a file must follow 'docker-archive:'")
+    _check_end(text)
     if not name or _TAG.fullmatch(name):
         return ArchiveReference(Path(file), tag=name)
     named = parse_reference(name)
@@ -288,6 +293,17 @@ def check_tag(tag: str) -> str:
             hint="A tag has at most 128 letters, digits and . _ - and starts with no . or -.",
         )
     return tag
+
+
+def _check_end(part: str, text: str = "") -> None:
+    """See that a tag or digest follows where one is begun: a script's variable may be empty.
+
+    Raises:
+        InvalidInput: None does.
+    """
+    if part.endswith((":", "@")):
+        what = "tag" if part.endswith(":") else "digest"
+        raise _invalid(text or part, f"the {what} after the last '{part[-1]}' is empty")
 
 
 def _invalid(text: str, why: str) -> InvalidInput:

@@ -102,22 +102,26 @@ class Answer:
             b"no space" in text or re.search(rb'"err":28\b', text) is not None
         )
 
-    def hint(self, *, logged_in: bool) -> str:
-        """Give what to do about it, if it is no good one."""
+    def hint(self, login: str) -> str:
+        """Give what to do about it, if it is no good one.
+
+        Args:
+            login: Where the login is from that the request had; "" if it had none.
+        """
         if self.is_full or self.status == 507:
             return "The registry's storage is full: its administrator has to make room."
         if "quota" in self.detail.lower():
             return "The registry's quota is used up: remove images, or ask for more."
-        known = "with" if logged_in else "without"
+        made = f"with the login of {login}" if login else "without credentials"
         if "DENIED" in self.codes:
-            return f"The request was made {known} credentials. Ask for the right to do this."
+            return f"The request was made {made}. Ask for the right to do this."
         return {
-            401: f"The request was made {known} credentials. Log in, for example with "
+            401: f"The request was made {made}. Log in, for example with "
             "`podman login`, or point DOCKER_CONFIG or REGISTRY_AUTH_FILE to a login file. "
             + in_a_pipeline(
                 "image_secret", "the login, as `kubectl create secret docker-registry` writes it"
             ),
-            403: f"The request was made {known} credentials. Ask for the right to do this.",
+            403: f"The request was made {made}. Ask for the right to do this.",
             404: "Check the repository's name and tag; some registries want it created first.",
             405: "The registry does not take uploads: it is read-only or a mere mirror.",
             413: "A proxy before the registry limits the size of requests: have the limit lifted.",

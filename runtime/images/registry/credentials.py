@@ -45,11 +45,19 @@ class Credentials:
         user: The user name; may be empty with an identity token.
         password: The password or access token.
         identity_token: What an OAuth2 token endpoint takes as a refresh token.
+        place: Entry and file, or program, that they are from; no part of who somebody is.
     """
 
     user: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    place: str = field(default="", compare=False, repr=False)
+
+    @property
+    def told(self) -> str:
+        """For people: where they are from, and what is odd about them."""
+        odd = self.password != self.password.strip()
+        return self.place + (", whose password begins or ends with a blank or line break" * odd)
 
     @property
     def basic(self) -> str:
@@ -136,7 +144,9 @@ def _parse(entry: Any, file: Path, key: str) -> Credentials | None:
     try:
         user = password = ""
         if packed := entry.get("auth"):
-            user, colon, password = base64.b64decode(packed, validate=True).decode().partition(":")
+            # `base64` without -w0 breaks lines, which Docker and the kubelet take.
+            whole = "".join(str(packed).split())
+            user, colon, password = base64.b64decode(whole, validate=True).decode().partition(":")
             if not colon:
                 raise ValueError("no colon")
         elif "username" in entry:
@@ -145,7 +155,8 @@ def _parse(entry: Any, file: Path, key: str) -> Credentials | None:
     except (ValueError, AttributeError, TypeError, binascii.Error):
         # The cause is left out on purpose: its text can hold the secret.
         raise _malformed(key, file) from None
-    return Credentials(user, password, token) if user or token else None
+    place = f"'{key}' in {file}"
+    return Credentials(user, password, token, place=place) if user or token else None
 
 
 def _malformed(key: str, file: Path) -> RegistryError:
@@ -186,5 +197,5 @@ def _ask(helper: str, host: str, file: Path) -> Credentials | None:
     except (ValueError, KeyError, TypeError):
         raise RegistryError(f"{program} gave no credentials for {host}.", hint=hint) from None
     if user == _TOKEN_USER:
-        return Credentials("", "", secret)
-    return Credentials(user, secret) if user or secret else None
+        return Credentials("", "", secret, place=program)
+    return Credentials(user, secret, place=program) if user or secret else None

@@ -35,6 +35,8 @@ from kfp_bento.runtime.images.registry.transport import CONTENT_LIMIT, Transport
 from kfp_bento.runtime.images.registry.uploads import Uploads
 
 _MANIFESTS = {"Accept": ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))}
+# How registries, and what stands before them, refuse a HEAD of what they would give.
+_NO_HEAD = frozenset({403, 405, 501})
 # A download that brought as much before it broke has not used up an attempt.
 _PROGRESS = 64 << 20
 
@@ -61,11 +63,12 @@ class Repository:
         """Say what a tag or digest stands for now; None if the registry does not know it."""
         action = f"look up {self.reference.name}:{identifier}"
         path = f"manifests/{identifier}"
-        answer = self._http.request("HEAD", path, {200, 404}, action, headers=_MANIFESTS)
+        good = {200, 404, *_NO_HEAD}
+        answer = self._http.request("HEAD", path, good, action, headers=_MANIFESTS)
         if answer.status == 404:
             return None
         digest = answer.headers.get("Docker-Content-Digest", "")
-        if not is_digest(digest) or answer.length is None:
+        if answer.status != 200 or not is_digest(digest) or answer.length is None:
             found = self.read_manifest_bytes(identifier)
             return found[0] if found else None
         return Descriptor(answer.media_type, digest, answer.length)
@@ -97,12 +100,18 @@ class Repository:
             RegistryError: What it holds under this digest has another size.
         """
         action = f"look for a blob in {self.reference.name}"
-        answer = self._http.request("HEAD", f"blobs/{blob.digest}", {200, 404}, action)
+        path = f"blobs/{blob.digest}"
+        answer = self._http.request("HEAD", path, {200, 404, *_NO_HEAD}, action)
+        length = answer.length
+        if answer.status in _NO_HEAD:
+            answer = self._http.request("GET", path, {200, 404}, action, stream=True)
+            length = answer.length
+            answer.close()
         if answer.status == 404:
             return False
-        if answer.length and answer.length != blob.size:
+        if length and length != blob.size:
             raise RegistryError(
-                f"{self.reference.name} holds a damaged blob: {answer.length} instead of "
+                f"{self.reference.name} holds a damaged blob: {length} instead of "
                 f"{blob.size} bytes for {blob.digest}.",
                 hint="Ask the registry's administrator to remove it, then run this again.",
             )

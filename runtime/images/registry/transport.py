@@ -230,6 +230,7 @@ class Transport:
 
     def failure(self, answer: Answer, action: str) -> RegistryError:
         """Give an error with the registry's own words."""
+        known = self._login.credentials
         said = f"HTTP {answer.status}" + (f" ({answer.detail})" if answer.detail else "")
         if answer.stranger:
             return RegistryError(
@@ -253,7 +254,7 @@ class Transport:
             )
         return RegistryError(
             f"The registry {self.host} would not {action}: {said}.",
-            hint=answer.hint(logged_in=self._login.credentials is not None),
+            hint=answer.hint(known.told if known else ""),
             codes=tuple(sorted(answer.codes)),
         )
 
