@@ -23,7 +23,7 @@ from kfp_bento.runtime.bentos.full_mlflow import missed_bounds
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import read_small_file
 from kfp_bento.runtime.models import unknown_conda_packages
-from kfp_bento.runtime.programs import Finished, cleaned, run_uv
+from kfp_bento.runtime.programs import Finished, cleaned, run_uv, without_wheel
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
     SEPARATORS,
@@ -385,8 +385,16 @@ def _unresolved(output: str, asked: _Asked) -> BentoError:
     return BentoError(
         f"The dependencies cannot be locked for Python {asked.python} on {_platform()}: "
         f"{reason.rstrip('.')}.",
-        hint=" ".join([*hints, asked.way_out]),
+        hint=" ".join([*_to_be_built(output), *hints, asked.way_out]),
     )
+
+
+def _to_be_built(output: str) -> Iterator[str]:
+    if package := without_wheel(output):
+        yield (
+            f"Build a wheel of {package} once (`pip wheel --no-deps`) and publish it to your "
+            "package index, or require a version that has one."
+        )
 
 
 def _platform() -> str:

@@ -26,6 +26,7 @@ from kfp_bento.runtime.programs.uv import (
     configured_indexes,
     find_uv,
     run_uv,
+    without_wheel,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "start_program",
     "was_killed",
     "without_signatures",
+    "without_wheel",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -42,6 +43,7 @@ KEYRINGS = (
 
 _INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _MEMORY = 8 << 30
+_NO_WHEEL = re.compile(r"Wheels are required for `([\w.-]+)` because building from source")
 UV_DOES_NOT_ANSWER = (
     "uv needs the package index (UV_DEFAULT_INDEX) or a warm cache (UV_OFFLINE=1), and "
     "SSL_CERT_FILE for certificates of your own."
@@ -114,6 +116,12 @@ def run_uv(
             hint=UV_DOES_NOT_ANSWER,
             cancelled=cancelled,
         )
+
+
+def without_wheel(said: str) -> str:
+    """Give the package that uv found sources of only, by what it said; "" where that was not it."""
+    found = _NO_WHEEL.search(said)
+    return found[1] if found else ""
 
 
 def configured_indexes(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -10,6 +10,7 @@ from package_index import package_index
 
 from kfp_bento.pipelines.credentials import PACKAGE_INDEX
 from kfp_bento.runtime.bentos.lock import lock_requirements
+from kfp_bento.runtime.errors import BentoError
 
 
 @pytest.mark.parametrize("key", ["default_index", "index"])
@@ -32,3 +33,16 @@ def test_a_private_index_is_asked_with_its_account_and_named_nowhere(
     account = f"Basic {base64.b64encode(b'ada:s3cret-word').decode()}"
     assert account in {login for _, login in index.arrived}
     assert not [word for word in ("s3cret", "ada", index.address) if word in lock]
+
+
+def test_what_has_sources_only_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with package_index() as index:
+        index.has_sources("sourced", str(tmp_path / "built"))
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.simple)
+        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+        with pytest.raises(BentoError, match="cannot be locked") as failure:
+            lock_requirements(["sourced"], [], "3.11", tmp_path)
+    assert "Build a wheel of sourced once" in failure.value.hint
+    assert not (tmp_path / "built").exists()

@@ -247,6 +247,20 @@ def index(shelf: Path, request: pytest.FixtureRequest) -> Iterator[PackageIndex]
 
 
 @pytest.mark.usefixtures("uv_cache")
+def test_what_an_index_has_sources_of_only_is_refused_with_the_way_out(
+    tmp_path: Path, shelf: Path, index: PackageIndex
+) -> None:
+    shelf.mkdir(exist_ok=True)
+    (shelf / "sourced-1.0.tar.gz").write_bytes(b"sources")
+    digest = hashlib.sha256(b"sources").hexdigest()
+    options = f"{INDEX_OPTION} {index.address}/simple/"
+    lock = lock_of(tmp_path, f"sourced==1.0 --hash=sha256:{digest}", options=options)
+    with pytest.raises(ImageError, match="needs sourced, which is no wheel") as failure:
+        select_wheels(lock, AMD64)
+    assert "Build a wheel of it once" in failure.value.hint
+
+
+@pytest.mark.usefixtures("uv_cache")
 def test_sizes_come_from_the_index_where_it_gives_them(
     tmp_path: Path, shelf: Path, index: PackageIndex
 ) -> None:

@@ -16,7 +16,7 @@ from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import read_small_file
 from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.image import Platform
-from kfp_bento.runtime.images.python.lock import Lock
+from kfp_bento.runtime.images.python.lock import Lock, not_a_wheel
 from kfp_bento.runtime.images.python.requirements import addresses_in, variables_in
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool, dire
     )
     if done.status == 0:
         return done.output
+    if package := programs.without_wheel(done.complaint):
+        raise not_a_wheel(package)
     raise ImageError(
         f"The bento's dependencies cannot be installed. uv says:\n{done.last_lines()}",
         hint="All packages must exist as wheels for the image's platform and Python. "
