@@ -41,6 +41,14 @@ def test_an_image_has_base_dependencies_models_and_source(
     assert config_of(tmp_path / "out")["rootfs"]["diff_ids"] == [x.diff_id for x in image.layers]
 
 
+def test_layers_that_a_fresh_layout_gets_are_not_there_already(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    built = build_image(bento, f"oci:{tmp_path / 'image'}", ImageOptions(base=base))
+    placed = {layer.placement for layer in built.layers if layer.kind != "base"}
+    assert placed == {"sent"}
+
+
 def test_an_image_survives_as_json(bento: Bento, base: str, tmp_path: Path) -> None:
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert Image.from_dict(json.loads(json.dumps(image.to_dict()))) == image

@@ -145,7 +145,10 @@ class LayoutSink(ImageSink):
 
     def put_blob(self, blob: Descriptor, source: BlobSource) -> Placement:
         """Store the blob unless it is there already."""
-        return self.blobs.put_blob(blob, source)
+        placed = self.blobs.put_blob(blob, source)
+        # What was made in place is there already, and was written all the same.
+        own = source.local_path(blob) == self.blobs.path(blob.digest)
+        return "sent" if own and placed == "present" else placed
 
     def put_stream(self, stream: BlobStream) -> None:
         """Store a blob that is made while it is read."""
