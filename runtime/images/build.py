@@ -146,8 +146,6 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         wheels=wheels,
         debs=debs,
     )
-    for note in wishes.notes:
-        builder.tell(note)
     return Assembly(
         spec,
         context,

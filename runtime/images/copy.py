@@ -215,7 +215,7 @@ def _put(
         if item.subject is None:
             sink.put_manifest(item.descriptor, item.content)
         else:
-            sink.put_referrer(item.descriptor, item.content, item.subject)
+            sink.put_referrers([(item.descriptor, item.content)], item.subject)
             referrers.append(item.descriptor.digest)
     # Of each blob the first mention: later ones only say that it is there by now.
     once = {transfer.digest: transfer for transfer in reversed(transfers)}

@@ -16,7 +16,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images.assembly.apart import REBUILD, ImageParts, take_apart
 from kfp_bento.runtime.images.attestations.attachments import (
-    attach,
+    attach_if_taken,
     documents_of,
     provenance_document,
     sbom_document,
@@ -177,7 +177,9 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
         transfers = put_blobs(sink, loads, tell)
         sink.put_manifest(manifest, composed.content)
         # Before the tag, so that no image is ever seen without its documents.
-        attached = attach(sink, workspace, manifest, documents) if documents else ()
+        attached, refused = attach_if_taken(sink, workspace, manifest, documents)
+        if refused:
+            tell(refused)
         referrers = tuple(item.digest for item in attached)
         if target.keeps_manifests and not documents:
             more, referrers = copy_referrers(opened, sink, tell)
@@ -189,7 +191,7 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
         changed=changed,
         transfers=transfers,
         referrers=referrers,
-        missing=missing,
+        missing=missing or refused,
     )
 
 

@@ -255,6 +255,7 @@ class Transport:
             f"The registry {self.host} would not {action}: {said}.",
             hint=answer.hint(logged_in=self._login.credentials is not None),
             codes=tuple(sorted(answer.codes)),
+            status=answer.status,
         )
 
     def check_address(self, url: str, action: str, *, storage: bool = False) -> None:
