@@ -245,7 +245,7 @@ def _notes(file: BentoFile) -> Iterator[str]:
             yield f"the build-stage variable {cleaned(variable.name)} is not needed"
         if variable.stage == "runtime" and variable.value:
             name = cleaned(variable.name)
-            yield f"the runtime-stage variable {name} is not in the image: give it where it is deployed"
+            yield f"the runtime-stage variable {name} is not in the image: give it to the release"
 
 
 def _environment(file: BentoFile) -> dict[str, str]:
