@@ -13,6 +13,7 @@ from registries import no_login, registry
 from kfp_bento.runtime.errors import RegistryError
 from kfp_bento.runtime.images import ImageOptions, build_image, rebase_image, write_attestations
 from kfp_bento.runtime.images.assembly.documents import read_provenance, read_sboms
+from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.places.open import open_image
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ def test_tags_that_are_immutable_hold_both_documents(
     image = build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
     assert image.notes == ()
     assert len(read_sboms(image.reference)) == len(read_provenance(image.reference)) == 1
+
+
+def test_a_copy_into_immutable_tags_brings_both_documents(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    proxy.on("PUT tag", immutable(), times=ALWAYS)
+    copied = copy_image(f"oci:{tmp_path}/out:v1", f"{proxy.host}/a/tiny:v1")
+    assert len(copied.referrers) == 2
+    assert read_sboms(f"{proxy.host}/a/tiny:v1") and read_provenance(f"{proxy.host}/a/tiny:v1")
 
 
 @pytest.mark.parametrize("status", [400, 415, 500])
