@@ -30,6 +30,7 @@ def serve_service(
     image_base: str = "",
     image_platform: str = "",
     image_cache_repository: str = "",
+    image_compression: str = "zstd",
     deploy_target: str = "bento-deployment",
     deploy_mode: str = "auto",
     deploy_name: str = "",
@@ -71,6 +72,7 @@ def serve_service(
         image_base: Base image; empty takes python:<minor>-slim.
         image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
         image_cache_repository: Repository of the same registry through which images share layers.
+        image_compression: zstd, or gzip for registries and clusters without zstd, or none.
         deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a plain
             Deployment).
         deploy_mode: auto, apply, render or local.

@@ -115,6 +115,7 @@ def built_image(given, bento) -> dsl.PipelineTask:
         base=given.image_base,
         platform=given.image_platform,
         cache_repository=given.image_cache_repository,
+        compression=given.image_compression,
     )
     with_registry_credentials(image, given.image_secret)
     with_package_index(image, given.index_secret)

@@ -67,11 +67,20 @@ class RegistryError(ImageError):
         message: What failed and why.
         hint: What the reader can do next.
         codes: The registry's own error codes, such as `MANIFEST_BLOB_UNKNOWN`.
+        status: The HTTP status of its answer; 0 where there was none, or it was not that.
     """
 
-    def __init__(self, message: str, *, hint: str = "", codes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", codes: tuple[str, ...] = (), status: int = 0
+    ) -> None:
         super().__init__(message, hint=hint)
         self.codes = codes
+        self.status = status
+
+    @property
+    def refused(self) -> bool:
+        """Whether the registry answered that it does not take this, and will not later either."""
+        return 400 <= self.status <= 500 and self.status not in {401, 408, 429}
 
 
 class DeploymentError(KfpBentoError):

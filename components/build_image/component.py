@@ -23,6 +23,7 @@ def build_image(
     base: str = "",
     platform: str = "",
     cache_repository: str = "",
+    compression: str = "zstd",
 ) -> NamedTuple("Outputs", [("image", str), ("location", str)]):
     """Assemble an OCI image and write it to a registry or an OCI layout directory.
 
@@ -37,6 +38,8 @@ def build_image(
         platform: linux/amd64 or linux/arm64; empty takes the one this step runs on.
         cache_repository: Repository of the same registry through which images share layers;
             empty takes KFP_BENTO_CACHE_REPOSITORY, else the image's own repository.
+        compression: zstd, or gzip for registries and clusters that know no zstd, or none;
+            models are never compressed.
 
     Returns:
         record: JSON record of the image: reference, digest, base, layers.
@@ -54,7 +57,12 @@ def build_image(
     built = images.build_image(
         bentos.load_given_bento(bento, deferred=True),
         destination,
-        images.ImageOptions(base=base, platform=platform, cache_repository=cache_repository),
+        images.ImageOptions(
+            base=base,
+            platform=platform,
+            cache_repository=cache_repository,
+            compression=compression,
+        ),
     )
     images.write_attestations(built, Path(sbom.path), Path(provenance.path))
     reports.write_json(built.to_dict(), Path(record.path))

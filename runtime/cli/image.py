@@ -190,6 +190,7 @@ def _show_image(image: images.Image, seconds: float) -> None:
             "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
             + ("sent" if remote else "written"),
             "location": image.location,
+            **({"notes": "; ".join(image.notes)} if image.notes else {}),
         },
     )
 

@@ -22,7 +22,7 @@ from kfp_bento.runtime.images.assembly.recipes import (
     source_recipe,
     system_recipe,
 )
-from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
+from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
 from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
@@ -131,7 +131,12 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
             interpreter=base.interpreter,
             epoch=builder.epoch,
             environment=wishes.environment,
-            labels={**named, BENTO: bento.tag, MODELS: _listed_models(bento)},
+            labels={
+                **named,
+                **glibc_label(wheels),
+                BENTO: bento.tag,
+                MODELS: _listed_models(bento),
+            },
             annotations=named,
         ),
         recipes=(
@@ -146,8 +151,6 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         wheels=wheels,
         debs=debs,
     )
-    for note in wishes.notes:
-        builder.tell(note)
     return Assembly(
         spec,
         context,

@@ -207,7 +207,7 @@ def _put(
 ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
     """Put each manifest after its blobs; what became of these, and digests of the referrers."""
     transfers: list[Transfer] = []
-    referrers = []
+    referrers: dict[Descriptor, list[tuple[Descriptor, bytes]]] = {}
     for item in manifests:
         with well_formed(source.title):
             loads = list(_loads(item.document, source))
@@ -215,11 +215,14 @@ def _put(
         if item.subject is None:
             sink.put_manifest(item.descriptor, item.content)
         else:
-            sink.put_referrer(item.descriptor, item.content, item.subject)
-            referrers.append(item.descriptor.digest)
+            referrers.setdefault(item.subject, []).append((item.descriptor, item.content))
+    # All of one subject at once: where tags are immutable, their list can be written only once.
+    for subject, about in referrers.items():
+        sink.put_referrers(about, subject)
     # Of each blob the first mention: later ones only say that it is there by now.
     once = {transfer.digest: transfer for transfer in reversed(transfers)}
-    return tuple(once.values())[::-1], tuple(referrers)
+    digests = (manifest.digest for about in referrers.values() for manifest, _ in about)
+    return tuple(once.values())[::-1], tuple(digests)
 
 
 def _with_children(

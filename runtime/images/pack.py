@@ -21,7 +21,7 @@ from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
-from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
+from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
@@ -106,6 +106,7 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         )
     ]
     named = titles(name, version)
+    every = tuple(wheel for wheels, _ in chosen for wheel in wheels)
     spec = ImageSpec(
         name=name,
         version=version,
@@ -117,12 +118,12 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
             interpreter=base.interpreter,
             epoch=builder.epoch,
             profile=STEP,
-            labels=named,
+            labels={**named, **glibc_label(every)},
             annotations=named,
         ),
         recipes=tuple(dependency_recipe(group, builder) for group in groups),
         compression=builder.codec.name,
-        wheels=tuple(wheel for wheels, _ in chosen for wheel in wheels),
+        wheels=every,
     )
     kept = {key: facts for _, kept in chosen for key, facts in kept.items()}
     return Assembly(spec, context, kept={**context.seen, **kept})

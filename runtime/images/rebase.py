@@ -16,7 +16,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images.assembly.apart import REBUILD, ImageParts, take_apart
 from kfp_bento.runtime.images.attestations.attachments import (
-    attach,
+    attach_if_taken,
     documents_of,
     provenance_document,
     sbom_document,
@@ -31,8 +31,9 @@ from kfp_bento.runtime.images.base.base_image import HOST, BaseImage, open_base
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS, fitting_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
-from kfp_bento.runtime.images.debian import probe_base
+from kfp_bento.runtime.images.debian import probe_base, version_of
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
+from kfp_bento.runtime.images.oci.config import NEEDED_GLIBC
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -45,6 +46,7 @@ from kfp_bento.runtime.images.oci.reference import (
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
 from kfp_bento.runtime.images.places.open import check_free, open_image, open_sink
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, well_formed
+from kfp_bento.runtime.images.python.installer import GLIBC
 
 # How Docker's Debian images begin, and all that are made from them.
 _DEBIAN = re.compile(r"debian\.sh\b.* '(?P<suite>[a-z]+)' '@\d+'")
@@ -126,7 +128,8 @@ def rebase_image(
         workspace = BlobDirectory(folder)
         builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, progress)
         found = _opened_base(base, parts, opened.platform, builder)
-        _check_fit(opened, parts, found)
+        with well_formed(opened.title):
+            _check_fit(opened, parts, found)
         same = opened.descriptor.digest
         done = RebasedImage(opened.title, found.title, target.location, same, tag)
         # A digest says what to read, not what its tag stands for by now.
@@ -177,7 +180,9 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
         transfers = put_blobs(sink, loads, tell)
         sink.put_manifest(manifest, composed.content)
         # Before the tag, so that no image is ever seen without its documents.
-        attached = attach(sink, workspace, manifest, documents) if documents else ()
+        attached, refused = attach_if_taken(sink, workspace, manifest, documents)
+        if refused:
+            tell(refused)
         referrers = tuple(item.digest for item in attached)
         if target.keeps_manifests and not documents:
             more, referrers = copy_referrers(opened, sink, tell)
@@ -189,7 +194,7 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
         changed=changed,
         transfers=transfers,
         referrers=referrers,
-        missing=missing,
+        missing=missing or refused,
     )
 
 
@@ -270,6 +275,13 @@ def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:
             f"The base {base.title} has its Python at {base.interpreter}, but {image.title} "
             f"links to {parts.config.interpreter}.",
             hint=f"Choose a base of the same kind. {REBUILD}",
+        )
+    needed = parts.config.labels.get(NEEDED_GLIBC, ".".join(map(str, GLIBC)))
+    if base.glibc and version_of(base.glibc) < version_of(needed):
+        raise ImageError(
+            f"The base {base.title} has glibc {base.glibc}, and what is in {image.title} may need "
+            f"{needed}.",
+            hint=f"Choose a newer base. {REBUILD}",
         )
     if not any(layer.kind == "system" for layer in parts.own):
         return

@@ -26,6 +26,7 @@ def image_summary(image: Image) -> str:
         "Platform": code(image.platform),
         "Size": f"{human_bytes(image.size)} in {counted(len(image.layers), 'layer')}",
         "Location": code(image.location),
+        **({"Notes": literal("; ".join(image.notes))} if image.notes else {}),
     }
     rows = (
         (

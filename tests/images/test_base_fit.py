@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import MINOR, read_json, read_manifest
+from handmade import MINOR, make_wheel, read_json, read_manifest, write_bento
 from moving import base_of_layers, make_base
 from registries import registry
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import ImageOptions, build_image, pack_image, rebase_image
 from kfp_bento.runtime.images.assembly.context import RegistryRecords
+from kfp_bento.runtime.images.oci.image import parse_platform
+from kfp_bento.runtime.images.python.installer import MACHINES
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -146,6 +148,47 @@ def test_what_a_base_runs_is_read_once_for_a_registry(
         monkeypatch.setattr(RegistryRecords, "find_facts", lambda own, key: {"programs": 1})
         build_image(bento, f"{address}/a/tiny:3", ImageOptions(base=base), progress=said.append)
         assert "reading what the base holds" in said
+
+
+def with_glibc(release: str) -> dict[str, Any]:
+    libc = f"\0GNU C Library (Debian GLIBC {release}-9) stable release version {release}.\n"
+    return {**GOOD, "usr/lib/x86_64-linux-gnu/libc.so.6": libc.encode()}
+
+
+def bento_for_glibc(folder: Path, release: str) -> Bento:
+    tag = (
+        f"py3-none-manylinux_{release.replace('.', '_')}_{MACHINES[parse_platform().architecture]}"
+    )
+    line = make_wheel(folder / "src/wheels", "fresh", tag=tag)
+    hashed = line.partition(" ")[2]
+    return write_bento(folder, f"./wheels/fresh-1.0-{tag}.whl {hashed}\n")
+
+
+def test_wheels_may_need_the_c_library_that_the_base_has(tmp_path: Path) -> None:
+    bento = bento_for_glibc(tmp_path / "bento", "2.34")
+    new = base_of(tmp_path / "new", with_glibc("2.36"))
+    old = base_of(tmp_path / "old", with_glibc("2.31"))
+    with pytest.raises(ImageError, match=r"fresh 1\.0 needs glibc 2\.34, and the base has 2\.31"):
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=old))
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=new, tag="v1"))
+    with pytest.raises(ImageError, match=r"has glibc 2\.31, and what is in .* may need 2\.34"):
+        rebase_image(f"oci:{tmp_path}/out:v1", old, destination=f"oci:{tmp_path}/other:v1")
+
+
+def test_a_base_older_than_most_wheels_gets_no_newer_ones(tmp_path: Path) -> None:
+    bento = bento_for_glibc(tmp_path / "bento", "2.28")
+    base = base_of(tmp_path / "base", with_glibc("2.27"))
+    with pytest.raises(ImageError, match=r"fresh 1\.0 needs glibc 2\.28, and the base has 2\.27"):
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+
+
+def test_most_bases_get_the_same_wheels(bento: Bento, tmp_path: Path) -> None:
+    layers = set()
+    for release in ("2.28", "2.39"):
+        base = base_of(tmp_path / release, with_glibc(release))
+        image = build_image(bento, f"oci:{tmp_path}/out{release}", ImageOptions(base=base))
+        layers.add(tuple(layer.digest for layer in image.layers[1:]))
+    assert len(layers) == 1
 
 
 def interpreter_of(layout: Path, image: Any) -> str:

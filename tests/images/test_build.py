@@ -16,7 +16,7 @@ import pytest
 from handmade import open_layer, read_json, read_manifest, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images import Image, ImageOptions, build_image
+from kfp_bento.runtime.images import Image, ImageOptions, build_image, plan_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -478,3 +478,17 @@ def test_a_second_build_in_the_same_place_says_that_nothing_changed(
     second = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     assert (first.reused, second.reused) == (False, True)
     assert second.to_dict()["reused"] is True
+
+
+def test_what_was_left_out_is_said_by_a_plan_and_by_a_build(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    file = bento.directory / "bento.yaml"
+    later = "- {name: RATE, value: '2', stage: runtime}\n- {name: KEY, value: x, stage: build}\n"
+    file.write_text(file.read_text().replace("envs:\n", f"envs:\n{later}"))
+    options = ImageOptions(base=base)
+    planned = plan_image(bento, f"oci:{tmp_path}/out", options).notes
+    image = build_image(bento, f"oci:{tmp_path}/out", options)
+    assert image.notes == planned == tuple(image.to_dict()["notes"])
+    assert "runtime-stage variable RATE is not in the image" in planned[0]
+    assert "build-stage variable KEY" in planned[1]

@@ -193,7 +193,7 @@ def test_an_index_as_a_whole_does_not_fit_into_an_archive(base: str, tmp_path: P
 
 
 def attach(layout: Path, kind: str, content: bytes, subject: Descriptor) -> Descriptor:
-    """Attaches a document to an image in a layout, as `put_referrer` would."""
+    """Attaches a document to an image in a layout, as `put_referrers` would."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,

@@ -288,7 +288,7 @@ def test_the_tag_waits_for_the_documents(
     image = f"{oci_registry}/papers/waiting"
     before = build_image(bento, image, ImageOptions(base=old))
     with monkeypatch.context() as patch:
-        patch.setattr(Repository, "put_referrer", fail)
+        patch.setattr(Repository, "put_referrers", fail)
         with pytest.raises(RegistryError, match="no room"):
             rebase_image(f"{image}:v1", new)
     assert open_image(f"{image}:v1").descriptor.digest == before.digest

@@ -59,7 +59,7 @@ def test_what_refers_to_an_image_is_found_in_a_registry_without_a_list(oci_regis
     subject = push_subject(target)
     assert target.referrers(subject.digest) == []
     sbom, content = referrer(subject, "application/spdx+json", annotations={"made": "by hand"})
-    target.put_referrer(sbom, content, subject)
+    target.put_referrers([(sbom, content)], subject)
     assert target.referrers(subject.digest) == [
         {
             **sbom.to_dict(),
@@ -74,7 +74,7 @@ def test_without_an_artifact_type_that_of_the_configuration_counts(oci_registry:
     target = repository(oci_registry, "refer/config")
     subject = push_subject(target)
     other, content = manifest(subject=subject.to_dict())
-    target.put_referrer(other, content, subject)
+    target.put_referrers([(other, content)], subject)
     assert target.referrers(subject.digest)[0]["artifactType"] == EMPTY.media_type
 
 
@@ -84,8 +84,8 @@ def test_the_list_does_not_depend_on_the_order_of_writing(oci_registry: str) -> 
         target = repository(oci_registry, name)
         subject = push_subject(target)
         for kind in kinds:
-            target.put_referrer(*referrer(subject, kind), subject)
-            target.put_referrer(*referrer(subject, kind), subject)
+            target.put_referrers([referrer(subject, kind)], subject)
+            target.put_referrers([referrer(subject, kind)], subject)
         digests.append(fallback(target, subject)[0].digest)
         assert len(target.referrers(subject.digest)) == 2
     assert digests[0] == digests[1]
@@ -105,7 +105,7 @@ def test_what_others_wrote_into_the_list_stays(oci_registry: str) -> None:
     }
     text = json.dumps(index).encode()
     target.tag(describe(text, OCI_INDEX), text, subject.digest.replace(":", "-"))
-    target.put_referrer(*referrer(subject, "ours"), subject)
+    target.put_referrers([referrer(subject, "ours")], subject)
     _, found = fallback(target, subject)
     assert found["annotations"] == {"k": "v"}
     assert entry in found["manifests"]
@@ -116,7 +116,9 @@ def test_threads_lose_none_of_each_others_entries(oci_registry: str) -> None:
     target = repository(oci_registry, "refer/threads")
     subject = push_subject(target)
     threads = [
-        threading.Thread(target=target.put_referrer, args=(*referrer(subject, f"kind{n}"), subject))
+        threading.Thread(
+            target=target.put_referrers, args=([referrer(subject, f"kind{n}")], subject)
+        )
         for n in range(6)
     ]
     for thread in threads:
@@ -147,7 +149,7 @@ def test_an_entry_that_another_writer_overwrote_is_put_back(oci_registry: str) -
         return answer
 
     target.store_manifest = raced  # type: ignore[method-assign]
-    target.put_referrer(*referrer(subject, "ours"), subject)
+    target.put_referrers([referrer(subject, "ours")], subject)
     kinds = {item["artifactType"] for item in target.referrers(subject.digest)}
     assert kinds == {"theirs", "ours"}
 
@@ -159,7 +161,7 @@ def test_a_tag_that_holds_no_list_is_left_alone(oci_registry: str) -> None:
     target.put_manifest(image, content)
     target.tag(image, content, subject.digest.replace(":", "-"))
     with pytest.raises(RegistryError, match="is no index"):
-        target.put_referrer(*referrer(subject, "ours"), subject)
+        target.put_referrers([referrer(subject, "ours")], subject)
     assert fallback(target, subject)[0] == image
 
 
@@ -190,7 +192,7 @@ def test_a_registry_that_keeps_the_list_is_left_to_it() -> None:
     subject = describe(b"subject")
     with scripted(server) as host:
         target = repository(host, "a")
-        target.put_referrer(*referrer(subject, "kind"), subject)
+        target.put_referrers([referrer(subject, "kind")], subject)
         found = target.referrers(subject.digest)
     assert found == server.entries
     assert sum(line.startswith("PUT") for line in server.asked) == 1

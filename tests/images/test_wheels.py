@@ -462,3 +462,11 @@ def test_a_big_wheels_key_knows_neither_its_neighbours_nor_the_interpreter() -> 
     assert one[1].inputs != replace(one[1], interpreter=theirs).inputs
     assert one[0].inputs != replace(one[0], lock=replace(one[0].lock, python="3.12")).inputs
     assert one[0].inputs != replace(one[0], bytecode="another compiler").inputs
+
+
+def test_a_wheel_for_most_bases_is_taken_before_one_for_a_newer_c_library(
+    tmp_path: Path, shelf: Path
+) -> None:
+    tags = ("cp311-cp311-manylinux_2_34_x86_64", "cp39-abi3-manylinux_2_17_x86_64")
+    lock = lock_of(tmp_path, merged([make_wheel(shelf, "both", tag=tag) for tag in tags]))
+    assert select_wheels(lock, AMD64, (2, 36)) == select_wheels(lock, AMD64)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
@@ -19,7 +19,7 @@ from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
-from kfp_bento.runtime.images.attestations.attachments import attach
+from kfp_bento.runtime.images.attestations.attachments import attach_if_taken
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
@@ -32,6 +32,9 @@ from kfp_bento.runtime.images.oci.image import (
 from kfp_bento.runtime.images.oci.layers import LayerStream
 from kfp_bento.runtime.images.places.opened_image import OpenedImage
 
+_Result = TypeVar("_Result")
+# How registries refuse a manifest of a kind that they do not know.
+_UNFIT = {"MANIFEST_INVALID", "UNSUPPORTED"}
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
 _LOOKUPS = 8
@@ -206,26 +209,48 @@ class Assembly:
         composed = self._spec.compose(layers)
         self._workspace.put_bytes(composed.config_content, composed.config.media_type)
         self._sink.put_blob(composed.config, self._workspace)
-        self._sink.put_manifest(composed.manifest, composed.content)
+        self._stored(partial(self._sink.put_manifest, composed.manifest, composed.content))
         # Before the tag moves, so that no image is ever seen without its documents.
+        documents = image_documents(self._spec, composed.manifest, layers)
         if self._sink.carries_referrers:
-            documents = image_documents(self._spec, composed.manifest, layers)
-            attach(self._sink, self._workspace, composed.manifest, documents)
+            refused = attach_if_taken(self._sink, self._workspace, composed.manifest, documents)[1]
         else:
-            self._tell("an archive cannot carry the bill of materials and the provenance")
+            refused = "an archive cannot carry the bill of materials and the provenance"
         self._remember(composed, layers)
-        return self._tagged(composed, layers)
+        return self._tagged(composed, layers, refused)
 
-    def _tagged(self, composed: ComposedImage, layers: tuple[Layer, ...]) -> Image:
+    def _stored(self, store: Callable[[], _Result]) -> _Result:
+        """Store the image's manifest, under its digest or its tag."""
+        try:
+            return store()
+        except RegistryError as error:
+            if error.status != 415 and not _UNFIT & set(error.codes):
+                raise
+            raise RegistryError(
+                error.message, hint=self._gentler(), codes=error.codes, status=error.status
+            ) from error
+
+    def _gentler(self) -> str:
+        if self._spec.compression == "zstd":
+            return (
+                "Older registries know no layers of zstd: build with --compression gzip (in a "
+                "pipeline, image_compression=gzip)."
+            )
+        return "The registry takes no OCI images; a newer version of it, or another one, does."
+
+    def _tagged(
+        self, composed: ComposedImage, layers: tuple[Layer, ...], refused: str = ""
+    ) -> Image:
         context, manifest = self._context, composed.manifest
-        changed = self._sink.tag(manifest, composed.content, context.tag)
+        changed = self._stored(partial(self._sink.tag, manifest, composed.content, context.tag))
         verb = "wrote" if changed else "already there:"
         self._tell(f"{verb} {context.target} as {manifest.digest}")
-        for note in context.notes(layers):
+        notes = (*self._notes, *context.notes(layers), *([refused] if refused else []))
+        for note in notes:
             self._tell(note)
         # Where some layers are unverified, what is attached may be anybody's.
         documents: tuple[Document, ...] = ()
-        if any(layer.unverified for layer in layers):
+        if any(layer.unverified for layer in layers) or refused:
             documents = image_documents(self._spec, manifest, layers)
         return Image(
             repository=context.repository,
@@ -237,6 +262,7 @@ class Assembly:
             platform=str(context.platform),
             reused=not changed,
             documents=documents,
+            notes=notes,
         )
 
     def _place_base(self, layer: Layer) -> Layer:

@@ -22,7 +22,7 @@ from kfp_bento.runtime.images.base.fit import fitting_base
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
-from kfp_bento.runtime.images.debian import RootFilesystem, Userland, probe_base
+from kfp_bento.runtime.images.debian import RootFilesystem, Userland, probe_base, version_of
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import key_of
@@ -37,6 +37,7 @@ from kfp_bento.runtime.images.oci.reference import (
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.places.open import check_free, open_sink
 from kfp_bento.runtime.images.places.sink import ImageSink
+from kfp_bento.runtime.images.python.installer import GLIBC
 from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.selection import (
     Wheel,
@@ -88,7 +89,8 @@ class BuildContext:
         Raises:
             ImageError: A requirement has no fitting wheel.
         """
-        key = key_of(selection_inputs(lock, self.platform))
+        glibc = version_of(self.base.glibc) if self.base.glibc else GLIBC
+        key = key_of(selection_inputs(lock, self.platform, glibc))
 
         def chosen(facts: Any) -> tuple[Wheel, ...] | None:
             wheels = tuple(Wheel.from_dict(item) for item in facts)
@@ -97,7 +99,7 @@ class BuildContext:
         if found := _recalled(self.records, key, chosen):
             return found, {}
         self.builder.tell("choosing the wheels")
-        wheels = select_wheels(lock, self.platform)
+        wheels = select_wheels(lock, self.platform, glibc)
         return wheels, {key: [wheel.to_dict() for wheel in wheels]}
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:

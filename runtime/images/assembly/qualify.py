@@ -243,6 +243,9 @@ def _notes(file: BentoFile) -> Iterator[str]:
     for variable in file.environment:
         if variable.stage == "build":
             yield f"the build-stage variable {cleaned(variable.name)} is not needed"
+        if variable.stage == "runtime" and variable.value:
+            name = cleaned(variable.name)
+            yield f"the runtime-stage variable {name} is not in the image: give it to the release"
 
 
 def _environment(file: BentoFile) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ from kfp_bento.runtime.images.debian import DebianPackage
 from kfp_bento.runtime.images.oci.config import (
     IMAGE_TITLE,
     IMAGE_VERSION,
+    NEEDED_GLIBC,
     ComposedImage,
     ImageConfig,
 )
 from kfp_bento.runtime.images.oci.image import Layer
 from kfp_bento.runtime.images.oci.keys import key_of
+from kfp_bento.runtime.images.python.installer import GLIBC, needed_glibc
 from kfp_bento.runtime.images.python.selection import Wheel
 
 if TYPE_CHECKING:
@@ -79,6 +81,12 @@ class ImageSpec:
     def own(self, layers: Sequence[Layer]) -> list[tuple[Recipe, Layer]]:
         """Give each recipe with its layer, out of all layers of the image."""
         return list(zip(self.recipes, layers[len(self.base.layers) :], strict=True))
+
+
+def glibc_label(wheels: Iterable[Wheel]) -> dict[str, str]:
+    """Give the label of an image that runs with a newer C library than most do; else none."""
+    needed = needed_glibc(wheels)
+    return {NEEDED_GLIBC: ".".join(map(str, needed))} if needed > GLIBC else {}
 
 
 def titles(name: str, version: str) -> dict[str, str]:

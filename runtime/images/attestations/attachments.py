@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.errors import ImageError, RegistryError
 from kfp_bento.runtime.files import parse_json
 from kfp_bento.runtime.images.attestations.provenance import PREDICATE, STATEMENT_TYPE
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE
@@ -116,7 +116,7 @@ def attach(
         ImageError: The disk is full.
     """
     present = {item.get("digest") for item in sink.referrers(subject.digest)}
-    attached = []
+    attached, fresh = [], []
     for document in documents:
         blob = descriptor_of(document.content, document.media_type)
         manifest, text = attachment_manifest(
@@ -129,9 +129,40 @@ def attach(
         if manifest.digest not in present:
             sink.put_blob(workspace.put_bytes(EMPTY, EMPTY_TYPE), workspace)
             sink.put_blob(workspace.put_bytes(document.content, document.media_type), workspace)
-            sink.put_referrer(manifest, text, subject)
+            fresh.append((manifest, text))
         attached.append(manifest)
+    sink.put_referrers(fresh, subject)
     return tuple(attached)
+
+
+def attach_if_taken(
+    sink: ImageSink,
+    workspace: BlobDirectory,
+    subject: Descriptor,
+    documents: Sequence[Document],
+) -> tuple[tuple[Descriptor, ...], str]:
+    """Attach documents as `attach` does, where the place takes such documents.
+
+    Some registries take no artifacts, and immutable tags allow no further entry in a list. That
+    is no reason to do without the image.
+
+    Returns:
+        The manifests that attach the documents; and why there are none, else an empty text.
+
+    Raises:
+        RegistryError: The registry failed in a way that may pass.
+        ImageError: The disk is full.
+    """
+    try:
+        return attach(sink, workspace, subject, documents), ""
+    except RegistryError as error:
+        if not error.refused:
+            raise
+        reason = (
+            "the bill of materials and the provenance are not attached to the image, since the "
+            f"registry takes no such documents here: {error.message}"
+        )
+        return (), reason
 
 
 def read_attachments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform as host_platform
 import re
 import threading
 from dataclasses import dataclass, replace
@@ -154,6 +155,7 @@ def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> Bas
         blobs=builder.workspace,
         interpreter=f"/usr/local/bin/python{python_version}",
         python=version if _PYTHON.fullmatch(version) else "",
+        glibc=host_platform.libc_ver()[1],
     )
 
 

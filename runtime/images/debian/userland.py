@@ -19,6 +19,7 @@ _PYTHON = re.compile(r"python3\.(\d{1,3})")
 # Older releases of glibc have its version in the file's name, and a link beside it.
 _LIBC = re.compile(r"libc\.so\.6|libc-2\.\d{1,3}\.so")
 _RELEASE = re.compile(rb"GNU C Library [^\n]{0,200}? release version (\d{1,3}\.\d{1,3})")
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
 _LINKS_FOLLOWED = 40
 
 
@@ -82,7 +83,10 @@ class Userland:
         """
         try:
             texts = [{str(key): str(to) for key, to in data[name].items()} for name in _TABLES]
-            return cls(str(data["distribution"]), texts[0], str(data["glibc"]), texts[1])
+            glibc = str(data["glibc"])
+            if glibc and not _VERSION.fullmatch(glibc):
+                raise ValueError("no version of a C library")
+            return cls(str(data["distribution"]), texts[0], glibc, texts[1])
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError("no facts about what a base runs") from error
 
@@ -148,6 +152,8 @@ def version_of(text: str) -> tuple[int, int]:
     Raises:
         ValueError: It is none.
     """
+    if not _VERSION.fullmatch(text):
+        raise ValueError(f"no version: {text[:40]!a}")
     major, minor = text.split(".")
     return int(major), int(minor)
 

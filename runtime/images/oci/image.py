@@ -184,7 +184,9 @@ class Image:
         platform: `linux/amd64` or `linux/arm64`.
         reused: Whether the destination held this very image already, so that nothing changed.
         documents: Bill of materials and provenance as the build that gave this value knows them,
-            where some layers are unverified; those attached to the image may be anybody's.
+            where some layers are unverified, when those attached to the image may be anybody's, or
+            where the registry takes no documents.
+        notes: What else there is to know of the build: what was left out and why.
     """
 
     repository: str
@@ -196,6 +198,7 @@ class Image:
     platform: str
     reused: bool = field(default=False, compare=False)
     documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def reference(self) -> str:
@@ -213,14 +216,16 @@ class Image:
         layers = [asdict(layer) for layer in self.layers]
         facts = asdict(replace(self, documents=()))
         del facts["documents"]
-        return {**facts, **derived, "tags": list(self.tags), "layers": layers}
+        lists = {"tags": list(self.tags), "notes": list(self.notes), "layers": layers}
+        return {**facts, **derived, **lists}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
         """Read what `to_dict` wrote."""
         own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         layers = tuple(Layer(**layer) for layer in data["layers"])
-        return cls(**{**own, "tags": tuple(data["tags"]), "layers": layers})
+        texts = {"tags": tuple(data["tags"]), "notes": tuple(data.get("notes", ()))}
+        return cls(**{**own, **texts, "layers": layers})
 
 
 @dataclass(frozen=True)

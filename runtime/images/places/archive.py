@@ -13,7 +13,7 @@ import io
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -261,7 +261,9 @@ class ArchiveSink(ImageSink):
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
         """Do nothing: an archive says the same in `manifest.json`, which `tag` writes."""
 
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
+    def put_referrers(
+        self, manifests: Sequence[tuple[Descriptor, bytes]], subject: Descriptor
+    ) -> None:
         """Do nothing, as `carries_referrers` says."""
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,14 @@ class LayoutSink(ImageSink):
         """Store the manifest."""
         self.blobs.put_bytes(content, manifest.media_type)
 
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Store the manifest; the index will list it without a name."""
-        self.put_manifest(manifest, content)
-        kind = parse_json(content).get("artifactType", "")
-        self._referrers.append({**manifest.to_dict(), "artifactType": kind})
+    def put_referrers(
+        self, manifests: Sequence[tuple[Descriptor, bytes]], subject: Descriptor
+    ) -> None:
+        """Store the manifests; the index will list them without a name."""
+        for manifest, content in manifests:
+            self.put_manifest(manifest, content)
+            kind = parse_json(content).get("artifactType", "")
+            self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
     def recorded(self, key: str, tag: str) -> OpenedImage | None:
         """Find the image in place, if it has this tag; all its blobs are read."""

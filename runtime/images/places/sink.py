@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory
@@ -22,7 +23,7 @@ class ImageSink(BlobSink, Protocol):
     Only `tag` makes an image visible; until then nothing that could be pulled has changed.
 
     Attributes:
-        carries_referrers: Whether what `put_referrer` takes can be found again.
+        carries_referrers: Whether what `put_referrers` takes can be found again.
         blobs: Where new blobs may be written, so that putting them copies nothing; None for a
             sink that is no directory.
         records: Where records of layers can be kept for other machines; None if nowhere.
@@ -46,10 +47,12 @@ class ImageSink(BlobSink, Protocol):
     def put_manifest(self, manifest: Descriptor, content: bytes) -> None:
         """Store the manifest by digest; its blobs must be there."""
 
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Store a manifest whose `subject` is another one: an SBOM, a signature.
+    def put_referrers(
+        self, manifests: Sequence[tuple[Descriptor, bytes]], subject: Descriptor
+    ) -> None:
+        """Store manifests whose `subject` is another one: an SBOM, a signature.
 
-        Its blobs must be there. It can then be found from its subject (distribution
+        Their blobs must be there. They can then be found from their subject (distribution
         specification 1.1, referrers).
         """
 

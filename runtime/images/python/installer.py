@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.images.python.selection import Wheel
 
 GLIBC = (2, 28)
-"""Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
+"""Debian 10, RHEL 8, Ubuntu 20.04 and everything newer: what wheels are chosen for first."""
+
+# The C libraries that uv has names for (uv pip install --help, --python-platform), from GLIBC on.
+_NAMED_BY_UV = (GLIBC, *((2, minor) for minor in range(31, 41)))
+NEWEST_GLIBC = _NAMED_BY_UV[-1]
+_MANYLINUX = re.compile(r"manylinux_(\d{1,3})_(\d{1,3})_")
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Processors in Python's words, by those of images."""
 
+_LEGACY = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
 _UV_SECONDS = 3600.0
 _RECORD_LIMIT = 64 << 20
 
@@ -53,18 +60,18 @@ def install_wheels(
         tree.mkdir(parents=True, exist_ok=True)
     if not wheels:
         return
-    arguments = _installation(wheels, lock, tree)
+    arguments, glibc = _installation(wheels, lock, tree), needed_glibc(wheels)
     try:
-        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent)
+        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent, glibc=glibc)
     except ImageError:
-        run_uv(lock, platform, *arguments, scratch=tree.parent)
+        run_uv(lock, platform, *arguments, scratch=tree.parent, glibc=glibc)
     if damaged := _damaged(tree):
         names = " ".join(sorted(damaged))
         progress(f"uv's cache was changed by another program (uv cache clean {names})")
         again = [wheel for wheel in wheels if wheel.name in damaged]
         fresh = str(tree.with_name("fresh").absolute())
         arguments = _installation(again, lock, tree)
-        run_uv(lock, platform, *arguments, "--reinstall", "--cache-dir", fresh)
+        run_uv(lock, platform, *arguments, "--reinstall", "--cache-dir", fresh, glibc=glibc)
 
 
 def _installation(wheels: Iterable[Wheel], lock: Lock, tree: Path) -> list[str]:
@@ -85,6 +92,7 @@ def run_uv(
     *arguments: str,
     offline: bool = False,
     scratch: Path | None = None,
+    glibc: tuple[int, int] = GLIBC,
 ) -> str:
     """Run uv for the lock's Python and the image's platform, and give what it prints.
 
@@ -95,6 +103,7 @@ def run_uv(
         offline: Whether uv's cache must do.
         scratch: Where uv gets a cache if its own place cannot be written and none is among the
             arguments; a temporary directory if not given.
+        glibc: The C library that wheels may need; the next one that uv has a name for is taken.
 
     Raises:
         ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
@@ -104,7 +113,8 @@ def run_uv(
             cache = (scratch or folder).absolute() / "uv-cache"
             arguments = (*arguments, "--cache-dir", str(cache))
         # In a directory of our own: uv looks for its settings where it runs.
-        return _run_uv(lock, platform, *arguments, offline=offline, directory=folder)
+        options = ["--offline"] if offline else []
+        return _run_uv(lock, platform, *arguments, *options, directory=folder, glibc=glibc)
 
 
 def _has_cache() -> bool:
@@ -123,14 +133,16 @@ def _has_cache() -> bool:
     return os.access(place, os.W_OK | os.X_OK)
 
 
-def _run_uv(lock: Lock, platform: Platform, *arguments: str, offline: bool, directory: Path) -> str:
+def _run_uv(
+    lock: Lock, platform: Platform, *arguments: str, directory: Path, glibc: tuple[int, int]
+) -> str:
+    named = next((known for known in _NAMED_BY_UV if known >= glibc), NEWEST_GLIBC)
     lines = list(lock.lines())
     done = programs.run_uv(
         [
             *(*arguments, "--quiet", "--no-deps", "--only-binary", ":all:"),
             *("--python", sys.executable, "--python-version", lock.python),
-            *("--python-platform", f"{MACHINES[platform.architecture]}-{manylinux(GLIBC)}"),
-            *(["--offline"] if offline else []),
+            *("--python-platform", f"{MACHINES[platform.architecture]}-{manylinux(named)}"),
         ],
         doing="Installing the bento's dependencies",
         directory=directory,
@@ -199,6 +211,18 @@ def _size(path: str) -> str:
         return str(os.stat(path).st_size)  # noqa: PTH116
     except (OSError, ValueError):
         return ""
+
+
+def needed_glibc(wheels: Iterable[Wheel]) -> tuple[int, int]:
+    """Give the C library that wheels need, by the names of their files; `GLIBC` at least."""
+    return max([GLIBC, *(glibc_of(wheel.filename) for wheel in wheels)])
+
+
+def glibc_of(filename: str) -> tuple[int, int]:
+    """Give the oldest C library that a wheel runs with, by its file's name; (0, 0) for any."""
+    old = [(2, _LEGACY[name]) for name in _LEGACY if f"{name}_" in filename]
+    named = [(int(major), int(minor)) for major, minor in _MANYLINUX.findall(filename)]
+    return min([*old, *named], default=(0, 0))
 
 
 def manylinux(glibc: tuple[int, int]) -> str:

@@ -27,6 +27,8 @@ from kfp_bento.runtime.images.oci.image import Platform, is_digest
 from kfp_bento.runtime.images.python.installer import (
     GLIBC,
     MACHINES,
+    NEWEST_GLIBC,
+    glibc_of,
     manylinux,
     run_uv,
 )
@@ -41,6 +43,7 @@ from kfp_bento.runtime.images.python.lock import (
 )
 from kfp_bento.runtime.images.python.sizes import sizes_of
 
+_ANY_GLIBC = (2, 99)
 # Raised whenever the same lock comes to give another selection.
 _RULES = 2
 # PEP 599, 571 and 513: names from before manylinux wheels carried the version of glibc.
@@ -90,7 +93,9 @@ class Wheel:
         return cls(**data)
 
 
-def selection_inputs(lock: Lock, platform: Platform) -> dict[str, Any]:
+def selection_inputs(
+    lock: Lock, platform: Platform, glibc: tuple[int, int] = GLIBC
+) -> dict[str, Any]:
     """Give what a selection follows from, as plain JSON values: a key to keep selections under."""
     return {
         "kind": "selection",
@@ -98,11 +103,13 @@ def selection_inputs(lock: Lock, platform: Platform) -> dict[str, Any]:
         "lock": lock.digest,
         "python": lock.python,
         "platform": str(platform),
-        "glibc": ".".join(map(str, GLIBC)),
+        "glibc": ".".join(map(str, glibc)),
     }
 
 
-def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
+def select_wheels(
+    lock: Lock, platform: Platform, glibc: tuple[int, int] = GLIBC
+) -> tuple[Wheel, ...]:
     """Decide which wheel of each locked requirement goes into the image.
 
     Needs the package index or a warm uv cache (`UV_OFFLINE=1`); downloads no wheel. An index
@@ -111,6 +118,8 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     Args:
         lock: What to select for.
         platform: The image's platform.
+        glibc: The base's C library. What a base with `GLIBC` can load is taken first, so that the
+            same wheels are chosen on most bases.
 
     Returns:
         The wheels in the order of their names, without what markers exclude.
@@ -123,14 +132,22 @@ def select_wheels(lock: Lock, platform: Platform) -> tuple[Wheel, ...]:
     known = locked_hashes(lock)
     if not known:
         return ()
-    ranks = _tag_ranks(lock.python, platform.architecture)
+    ranks = _tag_ranks(lock.python, platform.architecture, glibc)
     found = []
     for package in _compiled(lock, platform):
         candidates = list(_candidates(package, lock))
         name = canonicalize_name(package["name"])
-        best = _best(candidates, known.get(name, frozenset()), ranks)
+        allowed = known.get(name, frozenset())
+        best = _best(candidates, allowed, ranks)
         if best is None:
-            raise _no_wheel(f"{name} {package.get('version', '')}", candidates, lock, platform)
+            what = f"{name} {package.get('version', '')}".strip()
+            later = _tag_ranks(lock.python, platform.architecture, _ANY_GLIBC)
+            newer = _best(candidates, allowed, later)
+            raise (
+                _too_new(what, newer[0], glibc)
+                if newer
+                else _no_wheel(what, candidates, lock, platform)
+            )
         found.append(best)
     return tuple(sorted(_with_sizes(found, lock), key=lambda wheel: wheel.name))
 
@@ -173,7 +190,9 @@ def _compiled(lock: Lock, platform: Platform) -> list[dict[str, Any]]:
         with storage_errors(file):
             file.write_text(text, encoding="utf-8")
         text = run_uv(
-            lock, platform, "pip", "compile", str(file), "--format", "pylock.toml", "--no-header"
+            *(lock, platform, "pip", "compile", str(file)),
+            *("--format", "pylock.toml", "--no-header"),
+            glibc=NEWEST_GLIBC,  # what the base cannot load is sorted out here, and named
         )
     packages: list[dict[str, Any]] = parse_toml(text.encode()).get("packages", [])
     return packages
@@ -246,26 +265,43 @@ def _best(
 
 
 @lru_cache
-def _tag_ranks(python: str, architecture: str) -> Mapping[Tag, int]:
+def _tag_ranks(python: str, architecture: str, glibc: tuple[int, int]) -> Mapping[Tag, int]:
     """Give the tags that an image's Python accepts; the lower the number, the better."""
     version = tuple(int(part) for part in python.split("."))[:2]
-    platforms = _platforms(MACHINES[architecture])
+    machine = MACHINES[architecture]
     interpreter = f"cp{version[0]}{version[1]}"
+    newer = [(2, minor) for minor in range(GLIBC[1] + 1, glibc[1] + 1)]
     tags = [
-        *cpython_tags(version, [interpreter], platforms),
-        *compatible_tags(version, interpreter, platforms),
+        *_tags(version, interpreter, _platforms(machine, min(GLIBC, glibc))),
+        *_tags(version, interpreter, [f"{manylinux(item)}_{machine}" for item in newer]),
     ]
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
 
 
-def _platforms(machine: str) -> list[str]:
+def _tags(version: Sequence[int], interpreter: str, platforms: list[str]) -> Iterator[Tag]:
+    if not platforms:
+        return  # those functions would take this machine's
+    yield from cpython_tags(version, [interpreter], platforms)
+    yield from compatible_tags(version, interpreter, platforms)
+
+
+def _platforms(machine: str, glibc: tuple[int, int]) -> list[str]:
     """Platform tags from the newest C library on, as pip orders them (PEP 600)."""
     names = []
-    for minor in range(GLIBC[1], _OLDEST_GLIBC[machine][1] - 1, -1):
-        names.append(f"{manylinux((GLIBC[0], minor))}_{machine}")
-        if old := _LEGACY.get((GLIBC[0], minor)):
+    for minor in range(glibc[1], _OLDEST_GLIBC[machine][1] - 1, -1):
+        names.append(f"{manylinux((2, minor))}_{machine}")
+        if old := _LEGACY.get((2, minor)):
             names.append(f"{old}_{machine}")
     return [*names, f"linux_{machine}"]
+
+
+def _too_new(what: str, wheel: Wheel, glibc: tuple[int, int]) -> ImageError:
+    needed, has = (".".join(map(str, item)) for item in (glibc_of(wheel.filename), glibc))
+    return ImageError(
+        f"{what} needs glibc {needed}, and the base has {has}: {wheel.filename}.",
+        hint=f"Choose a base with glibc {needed} or later (Debian 11 has 2.31, Debian 12 2.36, "
+        "Ubuntu 24.04 2.39), or lock a version that has wheels for older ones.",
+    )
 
 
 def _no_wheel(

@@ -73,7 +73,7 @@ class Answer:
     @property
     def detail(self) -> str:
         """The registry's own words, without control characters; they never hold what we sent."""
-        said = (f"{item.get('code', '')} {item.get('message', '')}" for item in self._errors())
+        said = map(_said, self._errors())
         text = " ".join(cleaned("; ".join(text.strip() for text in said)).split())
         return text[:_LONGEST_DETAIL]
 
@@ -135,6 +135,13 @@ class Answer:
             return []
         listed = errors if isinstance(errors, list) else []
         return [item for item in listed if isinstance(item, dict)]
+
+
+def _said(error: dict[str, Any]) -> str:
+    """Give one error of an answer; some registries say the reason in `detail` alone."""
+    detail = error.get("detail")
+    more = f": {detail}" if isinstance(detail, str) and detail else ""
+    return f"{error.get('code', '')} {error.get('message', '')}{more}"
 
 
 def whole_number(text: str) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import RegistryError
@@ -47,14 +48,16 @@ def find_referrers(http: Transport, repository: Repository, digest: str) -> list
     return found
 
 
-def list_referrer(repository: Repository, entry: dict[str, Any], subject: str) -> None:
-    """Add an entry to the list of clients, and what somebody else's writing made vanish.
+def list_referrers(repository: Repository, entries: Sequence[dict[str, Any]], subject: str) -> None:
+    """Add entries to the list of clients, and what somebody else's writing made vanish.
+
+    They are written at once: where tags are immutable, a list can be written only once.
 
     Raises:
         RegistryError: The registry fails, or others keep writing the list.
     """
     name = repository.reference.name
-    wanted = [entry]
+    wanted = list(entries)
     for _ in range(_ROUNDS):
         index = _own_list(repository, subject)
         listed = entries_of(index, name)
@@ -68,8 +71,8 @@ def list_referrer(repository: Repository, entry: dict[str, Any], subject: str) -
         described = descriptor_of(content, str(index.get("mediaType") or OCI_INDEX))
         repository.store_manifest(described, content, _own_tag(subject))
     raise RegistryError(
-        f"{entry['digest']} could not be listed as a referrer of {name}@{subject}: others keep "
-        "writing the list.",
+        f"{', '.join(str(entry['digest']) for entry in entries)} could not be listed as referring "
+        f"to {name}@{subject}: others keep writing the list.",
         hint="Run this again.",
     )
 

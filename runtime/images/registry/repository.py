@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from kfp_bento.runtime.images.registry.answers import BYTE_RANGE, Answer, Transi
 from kfp_bento.runtime.images.registry.connections import RetryPolicy
 from kfp_bento.runtime.images.registry.referrers import (
     find_referrers,
-    list_referrer,
+    list_referrers,
     referrer_entry,
 )
 from kfp_bento.runtime.images.registry.transport import CONTENT_LIMIT, Transport
@@ -183,16 +183,22 @@ class Repository:
         self.store_manifest(manifest, content, tag)
         return True
 
-    def put_referrer(self, manifest: Descriptor, content: bytes, subject: Descriptor) -> None:
-        """Store a manifest that refers to another one, so that it is found from there.
+    def put_referrers(
+        self, manifests: Sequence[tuple[Descriptor, bytes]], subject: Descriptor
+    ) -> None:
+        """Store manifests that refer to another one, so that they are found from there.
 
         Where the registry does not say (`OCI-Subject`) that it keeps the list of referrers, the
         list is kept here.
         """
-        answer = self.store_manifest(manifest, content, manifest.digest)
-        if "OCI-Subject" not in answer.headers:
+        unlisted = []
+        for manifest, content in manifests:
+            answer = self.store_manifest(manifest, content, manifest.digest)
+            if "OCI-Subject" not in answer.headers:
+                unlisted.append(referrer_entry(manifest, content))
+        if unlisted:
             with self._listing:
-                list_referrer(self, referrer_entry(manifest, content), subject.digest)
+                list_referrers(self, unlisted, subject.digest)
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Find the descriptors of manifests whose subject is the digest, with artifact types.

@@ -256,6 +256,7 @@ class Transport:
             f"The registry {self.host} would not {action}: {said}.",
             hint=answer.hint(known.told if known else ""),
             codes=tuple(sorted(answer.codes)),
+            status=answer.status,
         )
 
     def check_address(self, url: str, action: str, *, storage: bool = False) -> None:

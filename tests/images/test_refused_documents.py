@@ -1,0 +1,146 @@
+"""A registry that takes an image, but not what there is to say of it, gets the image."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_proxy import Exchange, Fault, FaultProxy, pass_on, refuse
+from handmade import MINOR, write_base, write_bento
+from registries import no_login, registry
+
+from kfp_bento.runtime.errors import RegistryError
+from kfp_bento.runtime.images import ImageOptions, build_image, rebase_image, write_attestations
+from kfp_bento.runtime.images.assembly.documents import read_provenance, read_sboms
+from kfp_bento.runtime.images.copy import copy_image
+from kfp_bento.runtime.images.places.open import open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kfp_bento.runtime.bentos import Bento
+
+__all__ = ["no_login"]
+
+ALWAYS = float("inf")
+
+
+def said(code: str, message: str, detail: str = "") -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, "detail": detail}]}).encode()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[FaultProxy]:
+    with registry(tmp_path / "registry") as address, FaultProxy(address) as between:
+        yield between
+
+
+def immutable() -> Fault:
+    """Tags that are written once and then never again, as in Harbor, Quay and ECR."""
+    written = set()
+
+    def fault(exchange: Exchange) -> None:
+        if exchange.path in written:
+            refuse(400, content=said("TAG_INVALID", "tag is immutable"))(exchange)
+            return
+        written.add(exchange.path)
+        pass_on(exchange)
+
+    return fault
+
+
+def no_artifacts(status: int) -> Fault:
+    """No manifest by digest but that of the image, which has a model in it."""
+
+    def fault(exchange: Exchange) -> None:
+        body = b"".join(exchange.body())
+        if b'"subject"' in body:
+            content = said("MANIFEST_INVALID", "manifest invalid", "unknown media type")
+            exchange.reply(status, content=content)
+        else:
+            exchange.relay(exchange.forward([body]))
+
+    return fault
+
+
+def test_tags_that_are_immutable_hold_both_documents(
+    proxy: FaultProxy, bento: Bento, base: str
+) -> None:
+    proxy.on("PUT tag", immutable(), times=ALWAYS)
+    image = build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+    assert image.notes == ()
+    assert len(read_sboms(image.reference)) == len(read_provenance(image.reference)) == 1
+
+
+def test_a_copy_into_immutable_tags_brings_both_documents(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    proxy.on("PUT tag", immutable(), times=ALWAYS)
+    copied = copy_image(f"oci:{tmp_path}/out:v1", f"{proxy.host}/a/tiny:v1")
+    assert len(copied.referrers) == 2
+    assert read_sboms(f"{proxy.host}/a/tiny:v1") and read_provenance(f"{proxy.host}/a/tiny:v1")
+
+
+@pytest.mark.parametrize("status", [400, 415, 500])
+def test_a_registry_without_artifacts_gets_the_image_and_says_what_it_lacks(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path, status: int
+) -> None:
+    proxy.on("PUT manifest", no_artifacts(status), times=ALWAYS)
+    image = build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+    assert open_image(f"{proxy.host}/a/tiny:v1").descriptor.digest == image.digest
+    (note,) = image.to_dict()["notes"]
+    assert "bill of materials and the provenance are not attached" in note
+    assert "manifest invalid: unknown media type" in note
+    # Who builds has them all the same.
+    write_attestations(image, tmp_path / "sbom.json", tmp_path / "provenance.jsonl")
+    assert json.loads((tmp_path / "sbom.json").read_bytes())["bomFormat"] == "CycloneDX"
+    assert (tmp_path / "provenance.jsonl").read_text().count("\n") == 1
+
+
+def test_a_rebase_says_what_was_not_attached(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    proxy.on("PUT manifest", no_artifacts(400), times=ALWAYS)
+    new = write_base(tmp_path / "new", python=f"{MINOR}.2")
+    rebased = rebase_image(f"oci:{tmp_path}/out:v1", new, destination=f"{proxy.host}/a/tiny:v1")
+    assert "not attached" in rebased.missing
+    assert open_image(f"{proxy.host}/a/tiny:v1").descriptor.digest == rebased.digest
+
+
+def test_documents_that_fail_for_the_moment_keep_the_tag_where_it_was(
+    proxy: FaultProxy, bento: Bento, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.on("PUT manifest", refuse(401), times=ALWAYS)
+    with pytest.raises(RegistryError):
+        build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+    with pytest.raises(RegistryError, match="404"):
+        open_image(f"{proxy.host}/a/tiny:v1")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "compression", "way_out"),
+    [
+        (400, "MANIFEST_INVALID", "zstd", "--compression gzip"),
+        (415, "UNSUPPORTED", "zstd", "image_compression=gzip"),
+        (415, "", "gzip", "takes no OCI images"),
+    ],
+)
+def test_a_manifest_that_is_refused_for_its_kind_names_what_older_registries_take(
+    proxy: FaultProxy,
+    tmp_path: Path,
+    base: str,
+    status: int,
+    code: str,
+    compression: str,
+    way_out: str,
+) -> None:
+    content = said(code, "layer media type is not supported") if code else b""
+    proxy.on("PUT (manifest|tag)", refuse(status, content=content), times=ALWAYS)
+    options = ImageOptions(base=base, compression=compression)
+    with pytest.raises(RegistryError) as caught:
+        build_image(write_bento(tmp_path / "bento"), f"{proxy.host}/a/tiny", options)
+    assert way_out in (caught.value.hint or "")
