@@ -60,7 +60,7 @@ def test_wishes_are_joined_with_those_of_the_service(wished: Bento) -> None:
 def test_the_image_of_the_bento_has_them(wished: Bento) -> None:
     lock = wished.directory / "env/python/requirements.txt"
     digest = "--hash=sha256:" + "0" * 64
-    lock.write_text(f"six==1.17.0 {digest}\n")
+    lock.write_text(f"six==1.17.0 {digest}\nbentoml==1.4.39 {digest}\n")
     wanted = qualify(wished.directory)
     lock.write_text("six==1.17.0\n")
     assert set(wanted.system_packages) == {"git", "libgomp1", "curl=7.88.1-10"}

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import MINOR, make_wheel, read_json, read_manifest, write_bento
+from handmade import MINOR, read_json, read_manifest, write_bento
 from moving import base_of_layers, make_base
 from registries import registry
+from small_wheels import make_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import ImageOptions, build_image, pack_image, rebase_image

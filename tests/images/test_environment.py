@@ -12,7 +12,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from handmade import MINOR, make_wheel, open_layer, write, write_base, write_bento
+from handmade import MINOR, open_layer, write, write_base, write_bento
+from small_wheels import make_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import ImageOptions, build_image

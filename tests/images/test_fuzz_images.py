@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from debs import link, make_deb, member
-from handmade import make_wheel, write, write_base, write_bento
+from handmade import write, write_base, write_bento
 from mutations import AMOUNTS, as_json, changed_bytes, changed_document, fuzzed
+from small_wheels import make_wheel
 
 from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.attestations.attachments import documents_of

@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import (
-    INDEX_OPTION,
-    MINOR,
-    bentoml_line,
-    open_layer,
-    write,
-    write_bento,
-)
+from handmade import INDEX_OPTION, MINOR, open_layer, write, write_bento
+from small_wheels import bentoml_line
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import ImageOptions, build_image

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handmade import bentoml_line, write, write_bento, write_wheel
+from handmade import write, write_bento, write_wheel
+from small_wheels import bentoml_line
 
 from kfp_bento.runtime.errors import BentoError, ImageError
 from kfp_bento.runtime.images.assembly.qualify import qualify

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import BENTO_YAML, MINOR, make_wheel, write, write_base
+from handmade import BENTO_YAML, MINOR, write, write_base
 from moving import add_blob, change_image, make_base, skopeo
+from small_wheels import make_wheel
 from typer.testing import CliRunner
 
 from kfp_bento.runtime.bentos import load_bento

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from handmade import INDEX_OPTION, MINOR, make_wheel, write, write_wheel
+from handmade import INDEX_OPTION, MINOR, write, write_wheel
+from small_wheels import make_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import Platform

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from small_releases import write_small_bento
+from small_wheels import bentoml_line
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, LocalRunError
@@ -89,6 +90,7 @@ def test_what_is_kept_from_the_network_reaches_nothing_of_this_machine(
     shared_cache: Path, podman: list[str], tmp_path: Path
 ) -> None:
     bento = write_small_bento(tmp_path / "bento", tmp_path / "said", entrypoint=WAITS)
+    (bento / "env/python/requirements.txt").write_text(bentoml_line(bento))
     built = build_image(
         load_bento(bento), f"oci:{tmp_path}/image", ImageOptions(base="host", cache=shared_cache)
     )
