@@ -46,6 +46,7 @@ def live(served_wine: tuple[str, Golden]) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow  # a worker of its own for a served bento
 def test_every_expression_asks_for_metrics_and_labels_that_are_there(
     live: dict[str, set[str]],
 ) -> None:

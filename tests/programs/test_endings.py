@@ -85,7 +85,7 @@ def test_a_service_that_is_killed_while_it_is_built_is_not_called_wrong(tmp_path
     ("where", "told"),
     [
         (f"not {ELSEWHERE}", "cannot be loaded here: it was killed"),
-        (ELSEWHERE, "does not start: it was killed"),
+        pytest.param(ELSEWHERE, "does not start: it was killed", marks=pytest.mark.slow),
     ],
     ids=["by MLflow", "as a bento"],
 )

@@ -70,9 +70,6 @@ def test_the_same_bento_is_asked_the_same_only_once(
     assert again == first
     assert told[-1] == "proven before on this machine"
     assert len(asked) <= 1  # another test may have had the same model
-    golden_answers(*built, absolute_tolerance=0.125)
-    golden_answers(*built, requests=[{"path": "/predict", "body": {"inputs": [{"a": 41.0}]}}])
-    assert len(asked) >= 2
 
 
 def test_answers_that_were_changed_are_asked_for_again(place: Path) -> None:
