@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.files import parse_json
@@ -93,14 +93,18 @@ def identity_of(source: ModelSource) -> str:
 
 
 def _without_time(identity: str) -> str:
+    facts = _facts_of(identity)
+    facts.pop(_LOOKED_AT, None)
+    return json.dumps(facts, sort_keys=True) if facts else ""
+
+
+def _facts_of(identity: str) -> dict[str, Any]:
     try:
-        facts = parse_json(identity.encode()) if identity else {}
+        return parse_json(identity.encode()) if identity else {}
     except ValueError as error:
         raise InvalidInput(
             f"identities: {error}.", hint="Hand on what resolve_models has said."
         ) from None
-    facts.pop(_LOOKED_AT, None)
-    return json.dumps(facts, sort_keys=True) if facts else ""
 
 
 def _resolved(source: ModelSource) -> ResolvedModel:
@@ -108,9 +112,10 @@ def _resolved(source: ModelSource) -> ResolvedModel:
     named = found is not None and bool(found.name)
     uri = f"models:/{found.name}/{found.version}" if found and named else source.uri.text
     identity = identity_of(source)
-    if source.uri.kind == "artifact":
-        # Nobody vouches for what lies at an address: it is another one in each run.
-        facts = {**parse_json(identity.encode()), _LOOKED_AT: time.time_ns()}
+    if not (found and (found.name or found.model_id)):
+        # Nobody vouches for what lies at an address, in a run or in a folder: it is another one in
+        # each run of a pipeline. Versions and logged models stay what they are.
+        facts = {**_facts_of(identity), _LOOKED_AT: time.time_ns()}
         identity = json.dumps(facts, sort_keys=True)
     return ResolvedModel(
         f"{source.name}={uri}",

@@ -96,12 +96,12 @@ def test_a_folder_is_shown_like_a_version(
 def test_an_account_in_a_requirement_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("flavors:\n  python_function: {loader_module: x}\n")
     (tmp_path / "requirements.txt").write_text(
-        "--extra-index-url https://robot:hunter2@pypi.example.com/simple\nsix\n"
+        "--extra-index-url https://robot:hunter2@index.example.com/simple\nsix\n"
     )
     for more in ((), ("--json",)):
         done = kfp_bento_here("model", "show", tmp_path, *more)
         assert done.returncode == 0, done.stderr
-        assert "pypi.example.com" in done.stdout
+        assert "index.example.com" in done.stdout
         assert "hunter2" not in done.stdout + done.stderr
 
 

@@ -80,18 +80,35 @@ def test_a_version_that_was_registered_anew_is_not_taken_for_the_old_one(
     assert not (tmp_path / "models").exists()
 
 
-def test_what_lies_at_an_address_is_another_one_in_each_run(
-    mlflow_server: str, tmp_path: Path
+@pytest.mark.parametrize("kind", ["address", "run", "folder"])
+def test_what_nobody_vouches_for_is_another_one_in_each_run(
+    mlflow_server: str, tmp_path: Path, kind: str
 ) -> None:
     source = small_model(tmp_path / "made").directory
     with mlflow.start_run() as run:
         mlflow.log_artifacts(str(source), "model")
-    address = f"mlflow-artifacts:/0/{run.info.run_id}/artifacts/model"
-    first, again = (resolved(f"m={address}")[0] for _ in range(2))
-    assert first.entry == again.entry == f"m={address}"
+    uri = {
+        "address": f"mlflow-artifacts:/0/{run.info.run_id}/artifacts/model",
+        "run": f"runs:/{run.info.run_id}/model",
+        "folder": str(source),
+    }[kind]
+    first, again = (resolved(f"m={uri}")[0] for _ in range(2))
+    assert first.entry == again.entry == f"m={uri}"
     assert first.identity != again.identity
     pulled = pull_models([first.entry], tmp_path / "models", identities=[first.identity])
     assert pulled[0].version == ""
+
+
+def test_a_logged_model_stays_what_it_is(mlflow_server: str, tmp_path: Path) -> None:
+    import mlflow.pyfunc
+
+    with mlflow.start_run() as run:
+        logged = mlflow.pyfunc.log_model(
+            name="m", python_model=lambda model_input: model_input, pip_requirements=["mlflow"]
+        )
+    for uri in (f"models:/{logged.model_id}", f"runs:/{run.info.run_id}/m"):
+        first, again = (resolved(f"m={uri}")[0] for _ in range(2))
+        assert first == again
 
 
 @pytest.mark.parametrize(
