@@ -22,7 +22,7 @@ _IMAGE = frozenset(
 _START = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
 _LOOP = "CrashLoopBackOff"
 _OOM_KILLS = 2
-# Of the seven pods that a Job of yatai-image-builder tries.
+# Of the seven pods that a Job of a builder tries.
 _FAILED_BUILDS = 3
 # Seconds for which those of an attempt before may still be there.
 _BEFORE = 3.0
