@@ -84,7 +84,7 @@ Played = TypeVar("Played", bound=PlayedController)
 def running(controller: Played, *, pause: float = 0.1) -> Iterator[Played]:
     """Lets a controller work inside, with seconds between its looks.
 
-    An error of its own is raised at the end.
+    An error of its own is raised at the end, also instead of what came of it.
     """
     ending = threading.Event()
     broken: list[Exception] = []
@@ -112,8 +112,8 @@ def running(controller: Played, *, pause: float = 0.1) -> Iterator[Played]:
     finally:
         ending.set()
         thread.join(timeout=35)
-    if broken:
-        raise broken[0]
+        if broken:
+            raise broken[0]
 
 
 def now() -> str:

@@ -106,6 +106,7 @@ class ServingPods:
                 for pod in self.cluster.pods_of(namespace)
                 if not pod["metadata"].get("deletionTimestamp")
                 and pod["spec"].get("nodeName")  # the nodes know it then
+                and not _is_of_a_job(pod)
             }
             for key in [key for key in self._pods if key[0] == namespace and key[1] not in live]:
                 self._pods.pop(key).end()
@@ -268,6 +269,11 @@ class _Proxy:
                     back.start()
                     _pump(client, server)
                     back.join()
+
+
+def _is_of_a_job(pod: Mapping[str, Any]) -> bool:
+    owners = pod["metadata"].get("ownerReferences") or []
+    return any(one["kind"] == "Job" for one in owners)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

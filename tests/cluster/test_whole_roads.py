@@ -16,10 +16,11 @@ import pytest
 from bento_downloader import build_context
 from crd_sets import available
 from gateway import GatewayController
-from image_builder import ImageBuilder
+from image_builder import BUILD_FAILED, BUILDER_POD, ImageBuilder
 from live_cluster import LiveCluster
 from looking import looking
 from played_controller import Json, running
+from pod_behaviour import completes
 from servers import S3Server
 from serving_pods import ServingPods, serving_pods_in
 from whole_roads import HANGS, REFUSING, WRONG, Road, Stage, register, stage_in, why_failed
@@ -348,11 +349,12 @@ class Builder(ImageBuilder):
     pods: ServingPods | None = None
     folder: Path = Path()
 
-    def _write(self, live: Json, build: Any) -> None:
+    def _write_bento(self, live: Json, image: str) -> None:
         assert self.pods is not None
         place = self.folder / live["metadata"]["uid"]
-        self.pods.built[self._image(live)] = build_context(live["spec"]["downloadUrl"], place)
-        super()._write(live, build)
+        if not place.exists():
+            self.pods.built[image] = build_context(live["spec"]["downloadUrl"], place)
+        super()._write_bento(live, image)
 
 
 def test_a_build_of_the_cluster_that_fails_leaves_both(
@@ -374,10 +376,11 @@ def test_a_build_of_the_cluster_that_fails_leaves_both(
             **built.ends,
         )
 
+    cluster.pods.behave(built.namespace, completes(), labels=BUILDER_POD)
     builder = Builder(cluster.api, built.namespace, pods=stage.pods, folder=tmp_path)
     with running(YataiOperator(cluster.api, built.namespace)), running(builder):
         serve("1")
         assert built.where == ("1", "1")
-        builder.job_fails = True
+        cluster.pods.behave(built.namespace, completes(exit_code=BUILD_FAILED), labels=BUILDER_POD)
         assert "is failed" in why_failed(lambda: serve("2"))
         assert built.where == ("1", "1")
