@@ -87,6 +87,10 @@ class DeploymentError(KfpBentoError):
     """A release cannot be rendered, applied or started."""
 
 
+class NotServed(DeploymentError):
+    """What answers is not the release that was to be kept."""
+
+
 class CheckError(KfpBentoError):
     """A check could not be carried out (a check that ran and failed is a report)."""
 

@@ -14,7 +14,8 @@ from stub_api_server import ApiServer
 
 from kfp_bento.runtime.deployments import TARGETS, Deployed, ReleaseFacts, Waiting, deploy
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
-from kfp_bento.runtime.deployments.release import rollout
+from kfp_bento.runtime.deployments.release import rollout, status
+from kfp_bento.runtime.deployments.release.served_pods import ServedPod
 from kfp_bento.runtime.deployments.release.verdict import Verdict
 
 KINDS = {
@@ -32,12 +33,18 @@ def image_of(version: str) -> str:
 
 @dataclass
 class Endpoint:
-    """One release of one name; whether pods would serve is played, by version."""
+    """One release of one name; whether pods would serve is played, by version.
+
+    Attributes:
+        broken: Versions whose pods crash.
+        runs: The image that pods run instead of the one that is applied.
+    """
 
     api: ApiServer | None
     folder: Path
     model: str = "wine"
     broken: set[str] = field(default_factory=set)
+    runs: str = ""
     count: int = 0
 
     def deploy(self, version: str, *, run: str = RUN, **options: Any) -> Deployed:
@@ -72,6 +79,15 @@ class Endpoint:
         (container,) = live["spec"]["template"]["spec"]["containers"]
         return str(container["image"])[-2:].lstrip("0")
 
+    def pods(self) -> Iterator[ServedPod]:
+        """One of each Deployment, the canary's included."""
+        assert self.api is not None
+        for key, live in self.api.objects.items():
+            if key.startswith("deployments/"):
+                (container,) = live["spec"]["template"]["spec"]["containers"]
+                image = self.runs or container["image"]
+                yield ServedPod(f"{live['metadata']['name']}-1", image, image, True)
+
     @property
     def marks(self) -> dict[str, str]:
         """Our annotations on the holder, without their prefix."""
@@ -87,10 +103,13 @@ def played_waits(endpoint: Endpoint) -> Iterator[None]:
     def wait(_: Any, watched: Any, *rest: Any, **more: Any) -> Verdict:
         if endpoint.serves in endpoint.broken:
             return Verdict(False, "CrashLoopBackOff", "The container crashes.")
-        return Verdict(True, "Ready", "It serves.")
+        if watched.revision != endpoint.marks["revision"]:
+            return Verdict(False, "Superseded", "Another release was applied.")
+        return Verdict(True, "Ready", "It serves.", pods=tuple(endpoint.pods()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "wait_until_ready", wait)
+        for module in (rollout, status):
+            patch.setattr(module, "wait_until_ready", wait)
         yield
 
 
@@ -98,9 +117,10 @@ def played_waits(endpoint: Endpoint) -> Iterator[None]:
 def served_at_once() -> Iterator[None]:
     """Pods serve at once, whatever the version."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            rollout, "wait_until_ready", lambda *_, **__: Verdict(True, "Ready", "It serves.")
-        )
+        for module in (rollout, status):
+            patch.setattr(
+                module, "wait_until_ready", lambda *_, **__: Verdict(True, "Ready", "It serves.")
+            )
         yield
 
 

@@ -24,6 +24,7 @@ from kfp_bento.runtime.deployments import (
     keep_contract,
     kept_contract,
     leave_release,
+    served_release,
 )
 from kfp_bento.runtime.errors import CheckError, InvalidInput
 
@@ -47,6 +48,7 @@ class Gate:
 REPLAY_SECONDS = 60.0
 NAMES = {
     "smoke": "smoke_test",
+    "served": "served_image",
     "replay": "compare_predictions",
     "load": "load_test",
     "contract": "check_contract",
@@ -118,6 +120,9 @@ def _run(
         lambda: compare_predictions(release.url, golden, timeout=REPLAY_SECONDS),
     ]
     checks += [_bound(gate, release, golden, options) for gate, options in gates]
+    if release.mode == "applied":
+        # After the others: the answers that they judged came from these pods.
+        checks.append(lambda: _served(release, golden))
     found: list[CheckReport] = []
     for check in checks:
         found.append(check())
@@ -154,6 +159,22 @@ def _does_not_serve(release: ReleaseFacts, golden: Golden) -> CheckReport:
         summary=release.failure,
         measures={},
         evidence=(),
+        model_digests=golden.digests,
+        url=release.url,
+    )
+
+
+def _served(release: ReleaseFacts, golden: Golden) -> CheckReport:
+    """Ask the pods which image has answered."""
+    verdict = served_release(release)
+    images = sorted({pod.runs or pod.image for pod in verdict.pods})
+    ready = sum(pod.ready for pod in verdict.pods)
+    return CheckReport(
+        name=NAMES["served"],
+        passed=verdict.ready,
+        summary=f"{verdict.message} Pods run {', '.join(images)}." if images else verdict.message,
+        measures={"pods": float(len(verdict.pods)), "ready_pods": float(ready)},
+        evidence=tuple(pod.to_dict() for pod in verdict.pods),
         model_digests=golden.digests,
         url=release.url,
     )

@@ -26,6 +26,7 @@ from kfp_bento.runtime.deployments.release.status import (
     list_releases,
     release_facts,
     release_status,
+    served_release,
     unsettled_releases,
     wait_for_release,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "renderer_for_task",
     "resource_name_problem",
     "roll_back",
+    "served_release",
     "target_of",
     "unsettled_releases",
     "wait_for_release",

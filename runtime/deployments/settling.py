@@ -35,11 +35,17 @@ from kfp_bento.runtime.deployments.release.rollout import (
     fall_back,
     registered_models,
 )
-from kfp_bento.runtime.deployments.release.verdict import DEFAULT_WAITING, Verdict, Waiting
+from kfp_bento.runtime.deployments.release.status import served_release
+from kfp_bento.runtime.deployments.release.verdict import (
+    DEFAULT_WAITING,
+    NOT_OURS,
+    Verdict,
+    Waiting,
+)
 from kfp_bento.runtime.deployments.targets.marks import CONTRACT
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of
-from kfp_bento.runtime.errors import DeploymentError
+from kfp_bento.runtime.errors import DeploymentError, NotServed
 
 CONFIRMED, BROUGHT_BACK, TAKEN_AWAY = "confirmed", "brought back", "taken away"
 KEPT, SUPERSEDED, NOTHING = "kept", "superseded", "nothing"
@@ -77,6 +83,7 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "") -> Settlement
             on the release until `end_promotion`.
 
     Raises:
+        NotServed: It does not serve, or pods run another image; nothing is kept then.
         DeploymentError: Another release was applied in the meantime, or what is on record of the
             trial is not believed.
     """
@@ -88,6 +95,12 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "") -> Settlement
     ref, target = release_ref(release.name, release.target, release.namespace), _target(release)
     holder, note = target.holder_of(ref), sealed_note(promotion, ref)
     with connect(release.context) as cluster:
+        verdict = served_release(release, cluster=cluster)
+        if not verdict.ready and verdict.reason not in NOT_OURS:
+            raise NotServed(
+                f"{ref} is not kept as good ({verdict.reason}): {verdict.message}",
+                hint="kfp-bento release status says what answers; deploy again what shall.",
+            )
         if not mark_confirmed(cluster, holder, ref, release.revision, promotion=note):
             raise _superseded(ref, release, read_record(cluster.get(holder), ref))
         good = read_record(cluster.get(holder), ref).last_good

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.checks import NAMES
 from kfp_bento.runtime.deployments import Waiting, confirm_release, end_promotion, leave_release
-from kfp_bento.runtime.errors import InvalidInput, PromotionError, PromotionRefused
+from kfp_bento.runtime.errors import (
+    InvalidInput,
+    KfpBentoError,
+    NotServed,
+    PromotionError,
+    PromotionRefused,
+)
 from kfp_bento.runtime.files import KEY_VARIABLE
 from kfp_bento.runtime.models import choose_tracking, speaking_to, tracking_client
 from kfp_bento.runtime.promotion.approval import APPROVAL
@@ -109,7 +115,7 @@ def promote_models(
 
     Each alias must still be where it was when the models were resolved, which is looked at for all
     before the first one moves. If one cannot be moved, those that were are put back. This is
-    check-then-set, not compare-and-set, since MLflow offers none. Aliases are read back afterwards.
+    check-then-set, as MLflow has no compare-and-set. Aliases are read back afterwards.
 
     Args:
         models: The versions, as they were pulled.
@@ -125,7 +131,7 @@ def promote_models(
 
     Raises:
         InvalidInput: The alias is not one the registry takes.
-        PromotionRefused: The checks do not allow it, or an alias moved meanwhile.
+        PromotionRefused: The checks do not allow it, an alias moved, or another image answers.
         PromotionError: The registry did not do as asked.
         DeploymentError: The release is not what is applied any more.
     """
@@ -134,15 +140,14 @@ def promote_models(
     try:
         _require_registered(models)
         _require_passed(models, reports, required)
-        if release is not None:
-            _require_about(release, reports)
+        _require_about(release, reports)
         found = _standings(models, alias, tracking)
-    except PromotionRefused as refusal:
+        pending = Pending.of(alias, found)
+        told = confirm_release(release, promotion=pending.note).message if release else ""
+    except (PromotionRefused, NotServed) as refusal:
         if release is None:
             raise
         raise _left(refusal, release, waiting or Waiting(), tracking_uri, by) from refusal
-    pending = Pending.of(alias, found)
-    told = confirm_release(release, promotion=pending.note).message if release else ""
     title, image = (release.title, release.image) if release else ("", image)
     act = Act.now(by=by, why=why, image=image, release=title)
     promoted = _moved(found, reports, alias, act, tracking)
@@ -203,7 +208,8 @@ def confirm_checked(
     """Keep a release as the good one where all checks passed that are required.
 
     Raises:
-        PromotionRefused: They did not, or one is missing; the last good release is back.
+        PromotionRefused: They did not, one is missing, or what answers is not the release; the
+            last good one is back.
         DeploymentError: The release is not what is applied any more.
     """
     release = checked.release
@@ -211,10 +217,10 @@ def confirm_checked(
         _require_all_passed(checked.reports)
         _require_named(checked.reports, required)
         _require_about(release, checked.reports)
-    except PromotionRefused as refusal:
+        return confirm_release(release)
+    except (PromotionRefused, NotServed) as refusal:
         settled = leave_release(release, refusal.message, waiting=waiting or Waiting())
         raise _with_end(refusal, release, settled.message) from refusal
-    return confirm_release(release)
 
 
 def run_name(run: str) -> str:
@@ -232,7 +238,7 @@ def _standings(models: Sequence[ModelVersion], alias: str, tracking: Any) -> lis
 
 
 def _left(
-    refusal: PromotionRefused, release: ReleaseFacts, waiting: Waiting, tracking_uri: str, by: str
+    refusal: KfpBentoError, release: ReleaseFacts, waiting: Waiting, tracking_uri: str, by: str
 ) -> PromotionRefused:
     """Bring the last good release back, and say so with the refusal."""
     settled = leave_release(release, refusal.message, waiting=waiting)
@@ -240,7 +246,7 @@ def _left(
     return _with_end(refusal, release, settled.message, completed)
 
 
-def _with_end(refusal: PromotionRefused, release: ReleaseFacts, *told: str) -> PromotionRefused:
+def _with_end(refusal: KfpBentoError, release: ReleaseFacts, *told: str) -> PromotionRefused:
     """Add to a refusal what became of the release."""
     end = " ".join(text for text in told if text)
     return PromotionRefused(
@@ -352,7 +358,9 @@ def _require_named(reports: Sequence[CheckReport], required: Sequence[str]) -> N
             )
 
 
-def _require_about(release: ReleaseFacts, reports: Sequence[CheckReport]) -> None:
+def _require_about(release: ReleaseFacts | None, reports: Sequence[CheckReport]) -> None:
+    if release is None:
+        return
     for report in reports:
         if (report.release, report.image) != (release.title, release.image):
             raise PromotionRefused(

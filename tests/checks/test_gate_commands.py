@@ -106,7 +106,7 @@ def test_a_release_is_loaded_only_after_its_answers_were_right() -> None:
 
     def checked(value: int) -> list[tuple[str, bool]]:
         with serve(Service(predict=lambda body: (200, [value] * len(body["inputs"])))) as service:
-            release = ReleaseFacts("workload", "applied", "pair", "default", "0" * 16, service.url)
+            release = ReleaseFacts("workload", "local", "pair", "default", "0" * 16, service.url)
             found = check_release(release, make_golden(), gates=gates, leave=False)
         return [(report.name, report.passed) for report in found.reports]
 

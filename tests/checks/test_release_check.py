@@ -12,7 +12,7 @@ import pytest
 from checked_models import DIGEST
 from faulty_services import Service, serve
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
-from trials import KINDS, Endpoint, played_waits
+from trials import KINDS, Endpoint, image_of, played_waits
 
 from kfp_bento.runtime.checks import CheckReport, ReleaseReports, check_release
 from kfp_bento.runtime.checks.release_reports import load_given_reports
@@ -56,7 +56,9 @@ def test_what_passes_stays_on_trial(endpoint: Endpoint, golden: Golden) -> None:
     release = endpoint.trial("2")
     found = checked(release, golden)
     assert (found.passed, found.settled, endpoint.serves) == (True, "", "2")
-    assert [report.name for report in found.reports] == ["smoke_test", "compare_predictions"]
+    assert [report.name for report in found.reports] == [
+        *("smoke_test", "compare_predictions", "served_image")
+    ]
     assert {report.image for report in found.reports} == {release.image}
     assert {report.release for report in found.reports} == {release.title}
 
@@ -66,6 +68,26 @@ def test_what_does_not_pass_is_left_at_once(endpoint: Endpoint, golden: Golden) 
     assert (found.passed, endpoint.serves) == (False, "1")
     assert "rolled back to revision" in found.settled
     assert found.failed[0].name == "compare_predictions"
+
+
+def test_right_answers_of_another_image_do_not_pass(endpoint: Endpoint, golden: Golden) -> None:
+    release = endpoint.trial("2")
+    endpoint.runs = image_of("3")
+    found = checked(release, golden)
+    assert (found.passed, endpoint.serves) == (False, "1")
+    (failed,) = found.failed
+    assert failed.name == "served_image"
+    assert failed.summary == (
+        f"The pods of Deployment default/wine run {image_of('3')}, not {image_of('2')}"
+    )
+
+
+def test_the_pods_that_were_asked_are_evidence(endpoint: Endpoint, golden: Golden) -> None:
+    report = checked(endpoint.trial("2"), golden).report("served_image")
+    assert report is not None
+    image = image_of("2")
+    assert report.evidence == ({"name": "wine-1", "image": image, "runs": image, "ready": True},)
+    assert report.summary == f"It serves. Pods run {image}."
 
 
 def test_the_first_check_that_does_not_pass_is_the_last(endpoint: Endpoint, golden: Golden) -> None:

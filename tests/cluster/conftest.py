@@ -9,6 +9,7 @@ import pytest
 from control_plane import ToolsMissing, built_programs, tail
 from crd_sets import available
 from live_cluster import LiveCluster, live_cluster_in
+from pods_witness import witness
 
 HERE = Path(__file__).parent
 
@@ -41,6 +42,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
         pytest.skip(f"no Kubernetes control plane: {missing}")
     with live_cluster_in(tmp_path_factory.mktemp("cluster"), programs) as live:
         yield live
+
+
+@pytest.fixture(autouse=True)
+def what_is_said_to_serve_serves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whenever a release is said to serve, its pods are asked, in every test with a cluster."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    with witness(request.getfixturevalue("cluster").api) as wrong:
+        yield
+    assert not wrong
 
 
 @pytest.fixture

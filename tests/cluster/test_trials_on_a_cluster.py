@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from live_cluster import LiveCluster
+from played_targets import controllers_of
 from pod_behaviour import crash_loop
+from pods_witness import pods_of_other_images
 from releases import roll_out
 from sample_bentos import make_bento
 from workload_releases import FIRST, SECOND, THIRD
@@ -24,9 +27,11 @@ from kfp_bento.runtime.deployments import (
     promotion_under_way,
     release_facts,
     release_status,
+    served_release,
     unsettled_releases,
 )
 from kfp_bento.runtime.deployments.release import rollout
+from kfp_bento.runtime.errors import NotServed
 
 KINDS = ["workload", "bento-deployment"]
 
@@ -34,19 +39,18 @@ KINDS = ["workload", "bento-deployment"]
 @pytest.fixture(params=KINDS)
 def place(
     request: pytest.FixtureRequest, cluster: LiveCluster, namespace: str, kubeconfig: Path
-) -> dict[str, str]:
+) -> Iterator[dict[str, str]]:
     if request.param == "bento-deployment":
         request.getfixturevalue("yatai")
-    return {"target": request.param, "namespace": namespace}
+    with controllers_of(request.param, cluster.api, namespace):
+        yield {"target": request.param, "namespace": namespace}
 
 
 def trial(place: dict[str, str], image: str, *, run: str = "run-1", **options: Any) -> ReleaseFacts:
     version = {FIRST: "v1", SECOND: "v2", THIRD: "v3"}[image]
     given = {"namespace": place["namespace"]}
     release = TARGETS[place["target"]].render(image, make_bento("wine", version), given)
-    # What serves is played elsewhere; here it is only applied where Yatai's controller is missing.
-    seconds = 60.0 if place["target"] == "workload" else 0.0
-    roll_out(release, seconds=seconds, confirm=False, run=run, **options)
+    roll_out(release, confirm=False, run=run, **options)
     return release_facts("wine", **place)
 
 
@@ -59,9 +63,39 @@ def test_a_trial_is_confirmed_and_the_next_is_left_for_it(place: dict[str, str])
     assert (status.on_trial, status.run, status.last_good) == (True, "run-2", first.revision)
     ((found, mine),) = unsettled_releases("run-2", **place)
     assert (found.revision, mine) == (second.revision, True)
-    settled = leave_release(second, "The answers differ.", waiting=Waiting(1))
+    settled = leave_release(second, "The answers differ.", waiting=Waiting(60))
     assert settled.outcome == "brought back"
     assert release_status("wine", **place).image == FIRST
+
+
+def test_what_somebody_has_put_in_its_place_is_not_called_good(
+    place: dict[str, str], cluster: LiveCluster
+) -> None:
+    release = trial(place, FIRST)
+    assert [one.runs for one in served_release(release).pods] == [FIRST]
+    deployment = ("apps/v1", "Deployment", place["namespace"], "wine")
+    if place["target"] == "workload":
+        (container,) = cluster.api.get(*deployment)["spec"]["template"]["spec"]["containers"]
+        pods = {"spec": {"containers": [{**container, "image": SECOND}]}}
+        cluster.api.merge(*deployment, {"spec": {"template": pods}})
+    else:
+        kind = ("resources.yatai.ai/v1alpha1", "Bento", place["namespace"])
+        (bento,) = cluster.api.list(*kind)
+        cluster.api.merge(*kind, bento["metadata"]["name"], {"spec": {"image": SECOND}})
+    with pytest.raises(NotServed, match=r"WrongImage.*sha256:b2") as refused:
+        confirm_release(release)
+    assert "release status" in refused.value.hint
+    assert release_status("wine", **place).on_trial
+
+
+def test_the_witness_sees_pods_of_another_image(
+    cluster: LiveCluster, namespace: str, kubeconfig: Path
+) -> None:
+    place = {"target": "workload", "namespace": namespace}
+    trial(place, FIRST)
+    made = TARGETS["workload"].render(SECOND, make_bento("wine", "v1"), {"namespace": namespace})
+    (told,) = pods_of_other_images(cluster.api, made.watched)
+    assert told.endswith(f"runs {FIRST}, not {SECOND}")
 
 
 def test_trials_of_runs_after_one_another_leave_nothing(place: dict[str, str]) -> None:
@@ -102,7 +136,7 @@ def test_the_note_of_a_promotion_outlasts_the_next_apply(place: dict[str, str]) 
     confirm_release(first, promotion='["prod"]')
     trial(place, SECOND)
     assert under_way(first) == ('["prod"]', False)
-    leave_release(release_facts("wine", **place), "refused", waiting=Waiting(1))
+    leave_release(release_facts("wine", **place), "refused", waiting=Waiting(60))
     assert under_way(first) == ('["prod"]', True)
     end_promotion(first, '["prod"]')
     assert under_way(first) is None

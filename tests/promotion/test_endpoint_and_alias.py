@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from stub_api_server import ApiServer, serve_api, write_kubeconfig
-from trials import KINDS, Endpoint, Killed, dying, played_waits
+from trials import KINDS, Endpoint, Killed, dying, image_of, played_waits
 
 from kfp_bento.runtime.checks import CheckReport, ReleaseReports
 from kfp_bento.runtime.deployments import ReleaseFacts, Waiting, leave_release, release_status
@@ -152,6 +152,16 @@ def test_a_release_that_does_not_serve_leaves_both(stage: Stage) -> None:
     with pytest.raises(PromotionRefused):
         stage.run("2")
     assert stage.where == ("1", "1")
+
+
+def test_pods_of_another_image_leave_both(stage: Stage) -> None:
+    def other() -> None:
+        stage.endpoint.runs = image_of("3")
+
+    with pytest.raises(PromotionRefused, match="is not kept as good") as refused:
+        stage.run("2", meanwhile=other)
+    assert stage.where == ("1", "1")
+    assert "It was rolled back to revision" in refused.value.message
 
 
 def test_an_alias_that_moved_meanwhile_stays_and_the_endpoint_goes_back(stage: Stage) -> None:

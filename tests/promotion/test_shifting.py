@@ -33,9 +33,6 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoi
         found = Endpoint(server, tmp_path)
         with played_waits(found):
             found.good("1", **ROUTE)
-            monkeypatch.setattr(
-                shifting, "wait_for_release", lambda *_, **__: Verdict(True, "Ready", "It serves.")
-            )
             yield found
 
 
@@ -92,8 +89,8 @@ def test_each_step_is_checked_and_the_last_one_stays(
     assert found.passed
     assert seen == [{"wine": 90, "wine-canary": 10}, {"wine": 50, "wine-canary": 50}]
     assert [one.name for one in found.reports] == [
-        *("smoke_test at 10 %", "compare_predictions at 10 %"),
-        *("smoke_test at 50 %", "compare_predictions at 50 %"),
+        *("smoke_test at 10 %", "compare_predictions at 10 %", "served_image at 10 %"),
+        *("smoke_test at 50 %", "compare_predictions at 50 %", "served_image at 50 %"),
     ]
     assert endpoint.serves == "1"
     assert sorted(path.name for path in (endpoint.folder / "steps").iterdir()) == ["10", "50"]
@@ -127,7 +124,7 @@ def test_pods_that_crash_while_it_soaks_are_seen(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashed = Verdict(False, "CrashLoopBackOff", "The container crashes.")
-    monkeypatch.setattr(shifting, "wait_for_release", lambda *_, **__: crashed)
+    monkeypatch.setattr(shifting, "served_release", lambda *_, **__: crashed)
     found = shift(endpoint, monkeypatch, Service(predict=zeros))
     assert [one.summary for one in found.failed] == ["The container crashes."]
     assert weights(endpoint) == {"wine": 1}

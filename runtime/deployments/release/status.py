@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection, connect
@@ -14,6 +14,8 @@ from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
 from kfp_bento.runtime.deployments.release.verdict import (
     DEFAULT_WAITING,
+    DELETED,
+    WRONG_IMAGE,
     ReadinessJudge,
     Verdict,
     Waiting,
@@ -29,6 +31,9 @@ from kfp_bento.runtime.deployments.targets.targets import (
     target_of_live,
 )
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+
+SERVED_WAITING = Waiting(60.0, steady=0.0)
+"""For a release that was ready a moment ago."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,50 @@ def wait_for_release(
             raise InvalidInput(f"{ref} is not there.", hint="Deploy it first.")
         watched = chosen.watched(_objects(cluster, live, chosen))
         return wait_until_ready(cluster, watched, waiting)
+
+
+def served_release(
+    release: ReleaseFacts,
+    waiting: Waiting = SERVED_WAITING,
+    *,
+    cluster: ClusterConnection | None = None,
+) -> Verdict:
+    """Ask the cluster, down to the pods, whether a release is what serves.
+
+    It has to be ready, and its pods have to run its image: by the reference that they were given,
+    or by the digest that their nodes tell.
+
+    Args:
+        release: The release, as its deployment gave it.
+        waiting: How long it may take, as an autoscaler may be at work.
+        cluster: The connection, where there is one already.
+
+    Returns:
+        The verdict, with the pods where it is ready. `Superseded` and `Deleted` where something
+        else is applied by now.
+
+    Raises:
+        DeploymentError: As for `wait_until_ready`.
+    """
+    if cluster is None:
+        with connect(release.context, patience_seconds=LOOK_PATIENCE) as connected:
+            return served_release(release, waiting, cluster=connected)
+    ref = release_ref(release.name, release.target, release.namespace)
+    target = target_of(release.target)
+    live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
+    if live is None:
+        return Verdict(False, DELETED, f"{ref} is not there (any more)")
+    watched = target.watched(_objects(cluster, live, target))
+    # A builder has a tag on record; the digest is compared below.
+    image = "" if target.builder else release.image
+    watched = replace(watched, revision=release.revision, image=image)
+    verdict = wait_until_ready(cluster, watched, waiting)
+    # Beside a canary there are pods of another image.
+    if release.image and verdict.pods and not any(one.is_of(release.image) for one in verdict.pods):
+        runs = ", ".join(sorted({one.runs or one.image for one in verdict.pods}))
+        told = f"The pods of {ref} run {runs}, not {release.image}"
+        return Verdict(False, WRONG_IMAGE, told)
+    return verdict
 
 
 def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> list[Manifest]:

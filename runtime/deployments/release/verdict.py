@@ -16,6 +16,11 @@ from kfp_bento.runtime.deployments.release.pod_state import (
     new_pods,
     restarts_of,
 )
+from kfp_bento.runtime.deployments.release.served_pods import (
+    ServedPod,
+    other_images,
+    served_pods,
+)
 from kfp_bento.runtime.deployments.targets.marks import revision_on
 from kfp_bento.runtime.deployments.targets.readiness import (
     Observation,
@@ -29,15 +34,16 @@ from kfp_bento.runtime.deployments.targets.readiness import (
     is_accepted,
     is_marked,
     is_observed,
-    is_run_for,
     is_same_image,
     live_deployment,
-    pod_images,
 )
 from kfp_bento.runtime.errors import DeploymentError
 from kfp_bento.runtime.programs import cleaned
 
 READY = "Ready"
+WRONG_IMAGE, SUPERSEDED, DELETED = "WrongImage", "Superseded", "Deleted"
+NOT_OURS = frozenset((SUPERSEDED, DELETED))
+"""Reasons that say that something else is applied by now."""
 DEADLINE = "DeadlineExceeded"
 
 
@@ -57,12 +63,14 @@ class Verdict:
             `CrashLoopBackOff`, `Quota`, `Superseded`, `DeadlineExceeded`, ...
         message: What was seen, in sentences.
         evidence: Events of pods and last log lines, one line each.
+        pods: What serves, where it does; none where it is scaled to zero.
     """
 
     ready: bool
     reason: str
     message: str
     evidence: tuple[str, ...] = ()
+    pods: tuple[ServedPod, ...] = ()
 
     def error(self, name: str, *, hint: str = "") -> DeploymentError:
         """Give the error for a release that does not serve, with its evidence.
@@ -167,7 +175,8 @@ class ReadinessJudge:
             self._ready_since = now
         if now - self._ready_since < self._waiting.steady:
             return None
-        return Verdict(True, READY, _shown(_ready_message(watched, snapshot)))
+        message, pods = _ready_message(watched, snapshot), served_pods(watched, snapshot)
+        return Verdict(True, READY, _shown(message), pods=pods)
 
     def give_up(self) -> Verdict:
         """Give the verdict when the time is up."""
@@ -193,12 +202,14 @@ class ReadinessJudge:
         self._first = self._first or primary
         look = Observation(snapshot, healthy, arrived, self._waiting.unwatched, self._first)
         yield from watched.problems(watched, look)
+        for message in _other_image(watched):
+            yield Problem(WRONG_IMAGE, message, _FLICKER)
         yield from builder_problems(snapshot)
         for wanted, live in found:
             if live is None:
                 if wanted.name in self._seen:
                     message = f"Deployment {wanted.name} was deleted meanwhile"
-                    yield Problem("Deleted", message, _GONE)
+                    yield Problem(DELETED, message, _GONE)
                 continue
             yield from _deployment_problems(wanted, live, direct=watched.direct)
             # Until then the newest pods are those of the revision before.
@@ -211,18 +222,18 @@ class ReadinessJudge:
         ref = self.watched.primary
         primary = snapshot.primary
         if primary is None:
-            yield Problem("Deleted", f"{ref} is not there (any more)")
+            yield Problem(DELETED, f"{ref} is not there (any more)")
             return
         metadata = primary["metadata"]
         self._uid = self._uid or str(metadata.get("uid"))
         if metadata.get("deletionTimestamp"):
-            yield Problem("Deleted", f"{ref} is being deleted")
+            yield Problem(DELETED, f"{ref} is being deleted")
         elif metadata.get("uid") != self._uid:
-            yield Problem("Deleted", f"{ref} was deleted and another one created")
+            yield Problem(DELETED, f"{ref} was deleted and another one created")
         found = revision_on(snapshot.holder)
         if self.watched.revision and found != self.watched.revision:
             yield Problem(
-                "Superseded",
+                SUPERSEDED,
                 f"{ref} has revision {found or 'none'} by now instead of "
                 f"{self.watched.revision}: another release was applied",
             )
@@ -322,21 +333,9 @@ def _rollout(watched: Watched, wanted: WatchedDeployment, snapshot: Snapshot) ->
             f"{updated} of the new revision, {total} in all"
         )
     else:
-        yield from _pods_images(wanted, live, snapshot)
+        yield from other_images(wanted, live, snapshot)
     if (conditions_of(live).get("Progressing") or {}).get("status") == "False":
         yield f"Deployment {name} does not progress"
-
-
-def _pods_images(wanted: WatchedDeployment, live: Manifest, snapshot: Snapshot) -> Iterator[str]:
-    """Say which pods run another image than their Deployment, or each another one of a tag."""
-    image, ids = image_of(wanted, live), set()
-    for pod in new_pods(live, snapshot):
-        asked, runs = pod_images(wanted, pod)
-        if asked and not is_run_for(image, asked):
-            yield f"pod {pod['metadata']['name']} runs image {asked}, not {image}"
-        ids.add(runs)
-    if "@" not in image and len(ids - {""}) > 1:
-        yield f"pods of {live['metadata']['name']} run different images of {image}: {sorted(ids)}"
 
 
 def _deployment_problems(
@@ -344,7 +343,7 @@ def _deployment_problems(
 ) -> Iterator[Problem]:
     name = live["metadata"]["name"]
     if live["metadata"].get("deletionTimestamp"):
-        yield Problem("Deleted", f"Deployment {name} is being deleted", _FLICKER)
+        yield Problem(DELETED, f"Deployment {name} is being deleted", _FLICKER)
     # A controller that writes the Deployment whole takes that away with its next change.
     kept = direct or (has_arrived(wanted, live) and _is_under_way(live))
     if live["spec"].get("paused") and kept:
@@ -354,7 +353,7 @@ def _deployment_problems(
     right = is_same_image(wanted.image, image := image_of(wanted, live))
     if not right and (told_apart or direct):
         yield Problem(
-            "WrongImage",
+            WRONG_IMAGE,
             f"Deployment {name} has image {image or 'none'} instead of {wanted.image}",
             _FLICKER,
         )

@@ -257,6 +257,7 @@ def _untouched(ref: ObjectRef, absent: str, look: Observation) -> Problem:
         if other["kind"] == BENTO_REQUEST and _is_asking(other):
             told = f"{busy}: it waits for the registry of that image"
             return Problem("Blocked", told, _FOR_EVER)
+    absent += "; or it is kept by an object of another namespace, which nobody here can see"
     if any(conditions_of(other) for other in others):
         absent += ". It has worked in this namespace: it has stopped, or another keeps it waiting"
     return Problem("NotWatched", absent, look.unwatched_seconds)
