@@ -17,7 +17,6 @@ from kfp_bento.runtime.images.assembly.plan import ImagePlan
 from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
 from kfp_bento.runtime.images.assembly.recipes import (
     Recipe,
-    dependency_recipe,
     model_recipes,
     source_recipe,
     system_recipe,
@@ -27,7 +26,7 @@ from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
 from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
-from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.groups import dependency_groups
 from kfp_bento.runtime.images.python.lock import Lock
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         ),
         recipes=(
             *system,
-            *(dependency_recipe(group, builder) for group in groups),
+            *context.dependency_recipes(groups),
             *model_recipes(bento.directory, builder.epoch),
             source_recipe(bento.directory, bento.name, builder),
         ),

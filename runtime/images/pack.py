@@ -20,13 +20,12 @@ from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
-from kfp_bento.runtime.images.assembly.recipes import dependency_recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
-from kfp_bento.runtime.images.python.environment import dependency_groups
+from kfp_bento.runtime.images.python.groups import dependency_groups, own_wheels
 from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.requirements import variables_in
 from kfp_bento.runtime.programs import NETWORK, clean_environment, confined, run_program
@@ -94,16 +93,11 @@ def pack_image(
 def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:
     base, builder, platform = context.base, context.builder, context.platform
     chosen = [context.select(lock) for lock in locks]
+    found = [(lock, wheels) for lock, (wheels, _) in zip(locks, chosen, strict=True)]
+    at = base.interpreter
     groups = [
-        group
-        for number, (lock, (wheels, _)) in enumerate(zip(locks, chosen, strict=True))
-        for group in dependency_groups(
-            lock,
-            platform,
-            interpreter=base.interpreter,
-            wheels=wheels,
-            own_files=number == 0,
-        )
+        *dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1]),
+        *(own_wheels(lock, platform, interpreter=at, wheels=own) for lock, own in found[1:]),
     ]
     named = titles(name, version)
     every = tuple(wheel for wheels, _ in chosen for wheel in wheels)
@@ -121,7 +115,7 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
             labels={**named, **glibc_label(every)},
             annotations=named,
         ),
-        recipes=tuple(dependency_recipe(group, builder) for group in groups),
+        recipes=context.dependency_recipes(groups),
         compression=builder.codec.name,
         wheels=every,
     )

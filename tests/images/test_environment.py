@@ -10,23 +10,23 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from handmade import MINOR, open_layer, write, write_base, write_bento
+from handmade import MINOR, write
 from small_wheels import make_wheel
 
 from kfp_bento.runtime.errors import ImageError
-from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.oci.tar import tar_stream
-from kfp_bento.runtime.images.python import environment
-from kfp_bento.runtime.images.python.environment import (
-    DependencyGroup,
-    bytecode_identity,
-    dependency_groups,
-    settle,
-)
+from kfp_bento.runtime.images.python import groups as groups_module
+from kfp_bento.runtime.images.python.bytecode import Compilers
+from kfp_bento.runtime.images.python.environment import bytecode_identity, settle
+from kfp_bento.runtime.images.python.groups import ALONE, DependencyGroup, dependency_groups
 from kfp_bento.runtime.images.python.lock import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 PYTHON = f"/usr/local/bin/python{MINOR}"
@@ -74,8 +74,12 @@ def lock_of(folder: Path, *lines: str, python: str = MINOR) -> Lock:
     return Lock(write(folder / f"{name}.txt", text), folder, python)
 
 
-def packed(group: DependencyGroup, folder: Path) -> bytes:
-    with group.prepared(folder, lambda sentence: None) as entries:
+def packed(
+    group: DependencyGroup,
+    folder: Path,
+    progress: Callable[[str], None] = lambda sentence: None,
+) -> bytes:
+    with Compilers() as compilers, group.prepared(folder, compilers, progress) as entries:
         return b"".join(tar_stream(entries(), 1))
 
 
@@ -84,7 +88,7 @@ def opened(tar: bytes) -> tarfile.TarFile:
 
 
 def only_layer(lock: Lock, folder: Path, platform: Platform = AMD64) -> tarfile.TarFile:
-    (group,) = dependency_groups(lock, platform, interpreter=PYTHON)
+    group, _ = dependency_groups(lock, platform, interpreter=PYTHON)
     return opened(packed(group, folder))
 
 
@@ -113,7 +117,6 @@ def test_the_tree_is_what_uv_puts_into_a_real_environment(tmp_path: Path, shelf:
         if path not in before and path.is_file()
     }
     found = {x.name.removeprefix("app/.venv/") for x in layer.getmembers() if x.isfile()}
-    found -= {"pyvenv.cfg", "bin/activate"}
     expected -= {".lock"}
     assert {x for x in found if not is_own(x)} == {x for x in expected if not is_own(x)}
 
@@ -175,14 +178,13 @@ def test_a_file_of_uvs_cache_that_was_changed_is_not_packed(
     tmp_path: Path, shelf: Path, uv_cache: Path
 ) -> None:
     lock = lock_of(tmp_path, make_wheel(shelf, "trust", members={"trust/roots.pem": "theirs\n"}))
-    (group,) = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    group, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
     before = packed(group, tmp_path)
     (cached,) = uv_cache.rglob("roots.pem")
     with cached.open("a") as file:
         file.write("ours\n")
     said: list[str] = []
-    with group.prepared(tmp_path, said.append) as entries:
-        assert b"".join(tar_stream(entries(), 1)) == before
+    assert packed(group, tmp_path, said.append) == before
     assert any("uv cache clean trust" in sentence for sentence in said)
 
 
@@ -190,8 +192,9 @@ def test_the_members_can_be_listed_again_and_come_in_order(tmp_path: Path, shelf
     members: dict[str, str | bytes] = {f"many/m{n}.py": f"x = {n}\n" * n for n in range(300)}
     members |= {"many-data/x.py": "1", "many.py": "2", "many/__pycache__.py": "3"}
     lock = lock_of(tmp_path, make_wheel(shelf, "many", members=members))
-    (group,) = dependency_groups(lock, AMD64, interpreter=PYTHON)
-    with group.prepared(tmp_path, lambda sentence: None) as entries:
+    group, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    quiet = str.strip
+    with Compilers() as compilers, group.prepared(tmp_path, compilers, quiet) as entries:
         first = b"".join(tar_stream(entries(), 1))
         assert b"".join(tar_stream(entries(), 1)) == first
         assert b"".join(tar_stream(list(entries()), 1)) == first
@@ -202,17 +205,22 @@ def test_the_members_can_be_listed_again_and_come_in_order(tmp_path: Path, shelf
 
 
 def test_nothing_is_left_behind(tmp_path: Path, shelf: Path) -> None:
-    (group,) = dependency_groups(
+    group, _ = dependency_groups(
         lock_of(tmp_path, make_wheel(shelf, "a")), AMD64, interpreter=PYTHON
     )
-    with pytest.raises(KeyboardInterrupt), group.prepared(tmp_path / "s", lambda sentence: None):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Compilers() as compilers,
+        group.prepared(tmp_path / "s", compilers, str.strip),
+    ):
         raise KeyboardInterrupt
     assert list((tmp_path / "s").iterdir()) == []
 
 
 def test_without_wheels_the_environment_is_there_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "shelf").mkdir()
-    layer = only_layer(lock_of(tmp_path), tmp_path)
+    (group,) = dependency_groups(lock_of(tmp_path), AMD64, interpreter=PYTHON)
+    layer = opened(packed(group, tmp_path))
     assert layer.getnames() == [
         "app",
         "app/.venv",
@@ -233,13 +241,10 @@ def test_for_another_python_there_is_no_bytecode_and_folders_are_named_for_it(
     tmp_path: Path, shelf: Path
 ) -> None:
     lock = lock_of(tmp_path, make_wheel(shelf, "datum", members=EVERYTHING), python=OTHER)
-    (group,) = dependency_groups(lock, AMD64, interpreter=f"/usr/local/bin/python{OTHER}")
-    said: list[str] = []
-    with group.prepared(tmp_path, said.append) as entries:
-        layer = opened(b"".join(tar_stream(entries(), 1)))
+    group, _ = dependency_groups(lock, AMD64, interpreter=f"/usr/local/bin/python{OTHER}")
+    layer = opened(packed(group, tmp_path))
     names = layer.getnames()
     assert bytecode_identity(OTHER) == group.inputs["bytecode"] == ""
-    assert any("no bytecode" in sentence for sentence in said)
     assert not [x for x in names if x.endswith(".pyc") or f"python{MINOR}" in x]
     packages = f"app/.venv/lib/python{OTHER}/site-packages"
     assert f"app/.venv/include/site/python{OTHER}/datum/datum.h" in names
@@ -249,8 +254,8 @@ def test_for_another_python_there_is_no_bytecode_and_folders_are_named_for_it(
 
 def test_pure_wheels_give_the_same_layer_on_every_platform(tmp_path: Path, shelf: Path) -> None:
     lock = lock_of(tmp_path, make_wheel(shelf, "pure"))
-    (amd,) = dependency_groups(lock, AMD64, interpreter=PYTHON)
-    (arm,) = dependency_groups(lock, ARM64, interpreter=PYTHON)
+    amd, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    arm, _ = dependency_groups(lock, ARM64, interpreter=PYTHON)
     assert amd.inputs == arm.inputs
     assert packed(amd, tmp_path) == packed(arm, tmp_path)
 
@@ -264,77 +269,112 @@ def test_libraries_of_a_lib64_machine_come_to_lib(tmp_path: Path) -> None:
     assert found == {f"{packages}/plat.so", f"{packages}/pure.py"}
 
 
-@pytest.fixture
-def small_is_big(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes wheels of ten kilobytes big ones."""
-    monkeypatch.setattr(environment, "BIG_WHEEL", 10_000)
-
-
 def big_members(name: str) -> dict[str, str | bytes]:
-    weights = b"".join(hashlib.sha256(bytes([n % 256, n // 256])).digest() for n in range(640))
+    """Members of a wheel that gets a layer of its own."""
+    blocks = ALONE // 32 + 1
+    weights = b"".join(hashlib.sha256(n.to_bytes(4, "big")).digest() for n in range(blocks))
     return {f"nvidia/{name}/lib.bin": weights, f"nvidia/{name}/__init__.py": "big = True\n"}
 
 
-@pytest.mark.usefixtures("small_is_big")
-def test_bentos_with_other_locks_share_the_layer_of_a_big_wheel(
+def test_bentos_with_other_locks_share_the_layers_of_their_wheels(
     tmp_path: Path, shelf: Path
 ) -> None:
-    big = make_wheel(shelf, "big", members=big_members("big"))
-    one = lock_of(tmp_path, big, make_wheel(shelf, "a"))
-    two = lock_of(tmp_path, make_wheel(shelf, "b"), big, make_wheel(shelf, "c"))
+    big, a = make_wheel(shelf, "big", members=big_members("big")), make_wheel(shelf, "a")
+    one = lock_of(tmp_path, big, a)
+    two = lock_of(tmp_path, make_wheel(shelf, "b"), big, a)
     first = dependency_groups(one, AMD64, interpreter=PYTHON)
     second = dependency_groups(two, AMD64, interpreter="/usr/bin/python3")
-    assert [group.title for group in first] == ["big 1.0", "dependencies (1 wheel)"]
-    assert first[0].inputs == second[0].inputs
-    assert packed(first[0], tmp_path / "one") == packed(second[0], tmp_path / "two")
-    assert first[1].inputs != second[1].inputs
+    titles = [group.title for group in second]
+    assert titles[0] == "big 1.0" and titles[-1] == f"environment (Python {MINOR})"
+    assert {"a 1.0", "b 1.0"} == set(titles[1:-1])
+    theirs = {group.title: group for group in second}
+    for group in first[:-1]:
+        assert group.inputs == theirs[group.title].inputs
+        assert packed(group, tmp_path / "one") == packed(theirs[group.title], tmp_path / "two")
+    assert first[-1].inputs != second[-1].inputs
 
 
-@pytest.mark.usefixtures("small_is_big")
+def unpacked(groups: Sequence[DependencyGroup], root: Path) -> Path:
+    """Lays the layers over each other, as a node does; gives the environment's Python."""
+    for group in groups:
+        layer = opened(packed(group, root.parent / "scratch"))
+        folders = {member.name for member in layer.getmembers() if member.isdir()}
+        assert {"app", "app/.venv"} <= folders
+        for member in layer.getmembers():
+            if not member.isdir():
+                (root / member.name).unlink(missing_ok=True)
+            layer.extract(member, root)
+    return root / "app/.venv/bin/python"
+
+
 def test_layers_that_share_folders_unpack_into_one_environment(tmp_path: Path, shelf: Path) -> None:
     lines = [make_wheel(shelf, name, members=big_members(name)) for name in ("cuda", "dnn")]
     small: dict[str, str | bytes] = {"nvidia/small.py": "small = True\n"}
     lock = lock_of(tmp_path, *lines, make_wheel(shelf, "small", members=small))
     groups = dependency_groups(lock, AMD64, interpreter=sys.executable)
-    assert len(groups) == 3
-    for group in groups:
-        layer = opened(packed(group, tmp_path / "scratch"))
-        folders = [member.name for member in layer.getmembers() if member.isdir()]
-        assert {"app", "app/.venv", f"{PACKAGES}/nvidia"} <= set(folders)
-        layer.extractall(tmp_path / "root")
+    assert len(groups) == 4
+    python = unpacked(groups, tmp_path / "root")
     check = "import nvidia.cuda, nvidia.dnn, nvidia.small; print(nvidia.cuda.__cached__)"
-    python = tmp_path / "root/app/.venv/bin/python"
     done = subprocess.run([python, "-I", "-c", check], check=True, capture_output=True, text=True)
     assert str(tmp_path / "root") in done.stdout
     assert Path(done.stdout.strip()).exists()
 
 
-@pytest.mark.usefixtures("small_is_big")
-def test_an_image_has_one_layer_for_each_big_wheel(
-    tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+def shared_wheels(shelf: Path, names: Sequence[str]) -> list[str]:
+    """Lines of small wheels that all write the same module."""
+    return [
+        make_wheel(
+            shelf, name, members={"both/__init__.py": f"who = {name!r}\n", f"both/{name}.py": ""}
+        )
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_a_file_that_two_wheels_have_the_later_one_counts(
+    tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
-    # A bento cannot name a folder of the builder's; whoever builds can.
-    monkeypatch.setenv("UV_FIND_LINKS", str(shelf))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    big = make_wheel(shelf, "big", members=big_members("big"))
-    small = make_wheel(shelf, "small")
-    bento = write_bento(tmp_path / "bento", f"{big}\n{small}\n")
-    base, cache = write_base(tmp_path / "base"), tmp_path / "cache"
-    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, cache=cache))
-    assert [layer.title for layer in image.layers[1:3]] == ["big 1.0", "dependencies (2 wheels)"]
-    assert {layer.kind for layer in image.layers[1:3]} == {"dependencies"}
-    with open_layer(tmp_path / "out", image.layers[1]) as layer:
-        assert "app/.venv/pyvenv.cfg" not in layer.getnames()
-    other = write_bento(tmp_path / "other", f"{big}\n")
-    second = build_image(other, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
-    assert [layer.origin for layer in second.layers[1:3]] == ["reused", "built"]
+    monkeypatch.setattr(groups_module, "_share", lambda name: 0 if together else ord(name))
+    lock = lock_of(tmp_path, *shared_wheels(shelf, ["c", "a", "b"]))
+    groups = dependency_groups(lock, AMD64, interpreter=sys.executable)
+    assert len(groups) == (2 if together else 4)
+    python = unpacked(groups, tmp_path / "root")
+    check = "import both, both.a, both.b, both.c; print(both.who)"
+    done = subprocess.run([python, "-I", "-c", check], check=True, capture_output=True, text=True)
+    assert done.stdout == "c\n"
+    if together:
+        assert packed(groups[0], tmp_path / "one") == packed(groups[0], tmp_path / "two")
+
+
+def test_a_wheel_that_writes_over_anothers_files_does_not_change_its_layer(
+    tmp_path: Path, shelf: Path
+) -> None:
+    good, evil = {"x.py": "good = 1\n"}, {"x.py": "evil = 1\n", "a-1.0.dist-info/RECORD": ""}
+    alone = lock_of(tmp_path, make_wheel(shelf, "a", members=good))
+    both = lock_of(
+        tmp_path, make_wheel(shelf, "a", members=good), make_wheel(shelf, "b", members=evil)
+    )
+    one = dependency_groups(alone, AMD64, interpreter=PYTHON)
+    two = dependency_groups(both, AMD64, interpreter=PYTHON)
+    (same,) = (group for group in two if group.inputs == one[0].inputs)
+    assert packed(one[0], tmp_path / "one") == packed(same, tmp_path / "two")
+
+
+def test_a_wheel_cannot_put_a_file_where_the_environment_has_a_folder(
+    tmp_path: Path, shelf: Path
+) -> None:
+    members: dict[str, str | bytes] = {"rude-1.0.data/data/bin": "no folder\n"}
+    lock = lock_of(tmp_path, make_wheel(shelf, "rude", members=members))
+    group, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    with pytest.raises(ImageError, match=r"the folder '/app/\.venv/bin'"):
+        packed(group, tmp_path)
 
 
 def test_a_wheel_that_cannot_be_fetched_is_an_error_in_uvs_words(
     tmp_path: Path, shelf: Path
 ) -> None:
     lock = lock_of(tmp_path, make_wheel(shelf, "gone"))
-    (group,) = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    group, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
     for wheel in shelf.iterdir():
         wheel.unlink()
     with pytest.raises(ImageError, match="gone"):

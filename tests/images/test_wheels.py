@@ -18,11 +18,13 @@ from small_wheels import make_wheel
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import Platform
-from kfp_bento.runtime.images.python.environment import (
-    BIG_WHEEL,
-    MOST_BIG_GROUPS,
+from kfp_bento.runtime.images.python.groups import (
+    ALONE,
+    MOST_ALONE,
+    SHARED,
     DependencyGroup,
     dependency_groups,
+    own_wheels,
 )
 from kfp_bento.runtime.images.python.installer import install_wheels
 from kfp_bento.runtime.images.python.lock import Lock
@@ -265,10 +267,10 @@ def test_what_an_index_has_sources_of_only_is_refused_with_the_way_out(
 def test_sizes_come_from_the_index_where_it_gives_them(
     tmp_path: Path, shelf: Path, index: PackageIndex
 ) -> None:
-    index.lied_size = BIG_WHEEL
+    index.lied_size = ALONE
     options = f"{INDEX_OPTION} {index.address}/simple/"
     lock = lock_of(tmp_path, make_wheel(shelf, "sized"), options=options)
-    assert [wheel.size for wheel in select_wheels(lock, AMD64)] == [BIG_WHEEL]
+    assert [wheel.size for wheel in select_wheels(lock, AMD64)] == [ALONE]
     assert index.asked == []
 
 
@@ -415,52 +417,66 @@ def groups_of(wheels: list[Wheel]) -> tuple[DependencyGroup, ...]:
     return dependency_groups(lock, AMD64, interpreter="/usr/bin/python3.11", wheels=wheels)
 
 
-def test_big_wheels_stand_alone_the_largest_first() -> None:
+def test_wheels_of_some_size_stand_alone_the_larger_below() -> None:
     wheels = [
         wheel_of("b", 5),
-        wheel_of("torch", BIG_WHEEL * 9),
-        wheel_of("a", BIG_WHEEL - 1),
-        wheel_of("cudnn", BIG_WHEEL),
+        wheel_of("torch", ALONE * 9),
+        wheel_of("a", ALONE - 1),
+        wheel_of("cudnn", ALONE),
     ]
     groups = groups_of(wheels)
-    assert [group.title for group in groups] == [
-        *("torch 1.0", "cudnn 1.0", "dependencies (2 wheels)")
-    ]
-    assert [wheel.name for wheel in groups[-1].wheels] == ["a", "b"]
-    assert [group.last for group in groups] == [False, False, True]
-    assert groups[0].download_size == BIG_WHEEL * 9
+    titles = [group.title for group in groups]
+    assert titles[:2] == ["torch 1.0", "cudnn 1.0"]
+    assert titles[-1] == "environment (Python 3.11)"
+    small = [wheel.name for group in groups[2:-1] for wheel in group.wheels]
+    assert sorted(small) == ["a", "b"]
+    assert groups[0].download_size == ALONE * 9
 
 
-def test_the_smallest_of_too_many_big_wheels_share_a_layer() -> None:
-    wheels = [wheel_of(f"w{number:02}", BIG_WHEEL + number) for number in range(15)]
-    groups = groups_of(wheels)
-    assert len(groups) == MOST_BIG_GROUPS + 1
-    assert [wheel.name for wheel in groups[-2].wheels] == ["w00", "w01", "w02", "w03"]
-    assert groups[-2].title == "large dependencies (4 wheels)"
-    assert groups[-1].wheels == ()
+def test_layers_keep_their_order_when_a_wheel_grows_a_little() -> None:
+    before = [wheel_of("a", ALONE * 5), wheel_of("b", ALONE * 6), wheel_of("c", ALONE * 2)]
+    after = [wheel_of("a", ALONE * 7), *before[1:]]
+    orders = [[group.title for group in groups_of(wheels)] for wheels in (before, after)]
+    assert orders[0] == orders[1]
+
+
+def test_an_image_of_any_lock_has_some_sixty_layers_at_most() -> None:
+    many = [wheel_of(f"w{number:03}", ALONE * (number % 3)) for number in range(600)]
+    groups = groups_of(many)
+    assert len(groups) == MOST_ALONE + SHARED + 1 <= 60
+    assert sum(len(group.wheels) for group in groups) == 600
+
+
+def test_another_version_of_a_small_wheel_changes_one_layer() -> None:
+    wheels = [wheel_of(f"w{number:03}", 10) for number in range(200)]
+    newer = replace(wheels[7], version="2.0", sha256="new")
+    before = [group.inputs for group in groups_of(wheels)]
+    after = [group.inputs for group in groups_of([*wheels[:7], newer, *wheels[8:]])]
+    assert len(before) == len(after)
+    assert len([inputs for inputs in after if inputs not in before]) == 1
 
 
 def test_without_wheels_there_is_still_an_environment() -> None:
     (group,) = groups_of([])
-    assert (group.wheels, group.last, group.title) == ((), True, "dependencies (0 wheels)")
+    assert (group.wheels, group.title) == ((), "environment (Python 3.11)")
 
 
-def test_wheels_for_an_environment_in_a_lower_layer_bring_no_files_of_it() -> None:
+def test_wheels_for_an_environment_in_a_lower_layer_are_one_layer() -> None:
     lock = Lock(Path("requirements.txt"), Path(), "3.11")
-    options = {"interpreter": "/usr/bin/python3.11", "own_files": False}
-    (group,) = dependency_groups(lock, AMD64, wheels=[wheel_of("a", 1)], **options)
-    assert not group.last
-    assert dependency_groups(lock, AMD64, wheels=[], **options) == ()
+    wheels = [wheel_of("b", ALONE), wheel_of("a", 1)]
+    group = own_wheels(lock, AMD64, interpreter="/usr/bin/python3.11", wheels=wheels)
+    assert [wheel.name for wheel in group.wheels] == ["a", "b"]
+    assert group.title == "wheels: a and b"
 
 
-def test_a_big_wheels_key_knows_neither_its_neighbours_nor_the_interpreter() -> None:
-    torch = wheel_of("torch", BIG_WHEEL)
+def test_a_layers_key_knows_neither_its_neighbours_nor_the_interpreter() -> None:
+    torch = wheel_of("torch", ALONE)
     one = groups_of([torch, wheel_of("a", 1)])
     two = groups_of([torch, wheel_of("b", 1)])
     theirs = "/usr/local/bin/python3.11"
     assert one[0].inputs == replace(two[0], interpreter=theirs).inputs
     assert one[1].inputs != two[1].inputs
-    assert one[1].inputs != replace(one[1], interpreter=theirs).inputs
+    assert one[-1].inputs == two[-1].inputs != replace(one[-1], interpreter=theirs).inputs
     assert one[0].inputs != replace(one[0], lock=replace(one[0].lock, python="3.12")).inputs
     assert one[0].inputs != replace(one[0], bytecode="another compiler").inputs
 

@@ -33,9 +33,8 @@ REBUILD = "Build the image again from its bento, with the new base."
 _OWN_LABELS = (IMAGE_TITLE, IMAGE_VERSION, BASE_DIGEST)
 _HISTORY = "kfp-bento: "
 _KINDS = {
-    "dependencies (": "dependencies",
-    "large dependencies (": "dependencies",
-    "own wheels (": "dependencies",
+    "environment (": "dependencies",
+    "wheels: ": "dependencies",
     "model ": "model",
     "source of ": "source",
 }

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
 from kfp_bento.runtime.images.assembly.context import BuildContext
 from kfp_bento.runtime.images.assembly.documents import image_documents
-from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
+from kfp_bento.runtime.images.assembly.known import LOOKUPS, KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
@@ -37,9 +37,14 @@ _Result = TypeVar("_Result")
 _UNFIT = {"MANIFEST_INVALID", "UNSUPPORTED"}
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
-_LOOKUPS = 8
 # A new layer up to this size is made on disk first, so that a HEAD can spare the upload.
 _SMALL = 8 << 20
+
+
+# What of a known layer is believed: that its blob is there, that it is if the registry says so
+# when it is asked for this very blob, or nothing.
+_Trust = Literal["records", "blobs", "nothing"]
+_TRUSTS: tuple[_Trust, ...] = ("records", "blobs", "nothing")
 
 
 class Assembly:
@@ -72,7 +77,7 @@ class Assembly:
         self._cache = context.builder.cache
         self._workspace = context.builder.workspace
         self._tell = context.builder.tell
-        self._known = KnownLayers(self._cache, context.shared, self._tell)
+        self._known = KnownLayers(spec.recipes, self._cache, context.shared, self._tell)
         self._stop = threading.Event()
         self._recorded_keys: set[str] = set()
         self._sums: dict[str, str] = {}
@@ -86,15 +91,16 @@ class Assembly:
         """
         if found := self._recognise():
             return self._tagged(*found)
-        try:
-            return self._assemble(trusting=True)
-        except RegistryError as error:
-            if not any("BLOB_UNKNOWN" in code for code in error.codes):
-                raise
-        # Somebody deleted blobs below our records: do without them.
-        self._tell("the registry lost layers that it had; making them again")
-        self._stop.clear()
-        return self._assemble(trusting=False)
+        for trust in _TRUSTS[:-1]:
+            try:
+                return self._assemble(trust)
+            except RegistryError as error:
+                if not any("BLOB_UNKNOWN" in code for code in error.codes):
+                    raise
+            # Somebody deleted blobs below our records: do without them.
+            self._tell("the registry lost layers that it had; making them again")
+            self._stop.clear()
+        return self._assemble(_TRUSTS[-1])
 
     def plan(self) -> ImagePlan:
         """Say what `carry_out` would do."""
@@ -105,7 +111,7 @@ class Assembly:
             base = self._spec.base
             planned = [partial(self._planned_base, layer) for layer in base.layers]
             planned += [partial(self._planned, recipe) for recipe in self._spec.recipes]
-            layers = run_all(planned, _LOOKUPS, stop=self._stop)
+            layers = run_all(planned, LOOKUPS, stop=self._stop)
         place = self._context.target.location.removeprefix("docker://")
         return ImagePlan(
             destination=f"{place}:{self._context.tag}",
@@ -200,10 +206,10 @@ class Assembly:
 
     # Making what is not there.
 
-    def _assemble(self, *, trusting: bool) -> Image:
+    def _assemble(self, trust: _Trust) -> Image:
         base, recipes = self._spec.base, self._spec.recipes
         tasks = [partial(self._place_base, layer) for layer in base.layers]
-        tasks += [partial(self._realise, recipe, trusting) for recipe in recipes]
+        tasks += [partial(self._realise, recipe, trust) for recipe in recipes]
         layers = tuple(run_all(tasks, _TRANSFERS, stop=self._stop))
         self._check(self._sums)
         composed = self._spec.compose(layers)
@@ -268,9 +274,11 @@ class Assembly:
     def _place_base(self, layer: Layer) -> Layer:
         return layer.placed(self._sink.put_blob(layer.descriptor, self._spec.base.blobs))
 
-    def _realise(self, recipe: Recipe, trusting: bool) -> Layer:
+    def _realise(self, recipe: Recipe, trust: _Trust) -> Layer:
         """Give the recipe's layer, in the sink."""
-        known = self._known.find(recipe) if trusting else None
+        known = self._known.find(recipe) if trust != "nothing" else None
+        if known and trust == "blobs" and not self._known.is_stored(known):
+            known = None
         if known and self._still(recipe, known.layer) and self._known.is_whole(known):
             return self._reuse(recipe, known)
         with (
@@ -305,19 +313,22 @@ class Assembly:
     def _remember(self, composed: ComposedImage, layers: Sequence[Layer]) -> None:
         """Write records of what is new; a build that cannot is a build all the same."""
         tasks: list[Callable[[], None]]
-        key, manifest = self._spec.key, composed.manifest
+        key, manifest, own = self._spec.key, composed.manifest, self._spec.own(layers)
         tasks = [partial(self._sink.remember, key, manifest, composed.content)]
         for records in self._context.records:
             tasks += [partial(records.keep_facts, *fact) for fact in self._kept.items()]
         if self._context.shared and self._sink.records:
             tasks += [
                 partial(self._context.shared.keep_layer, recipe.key, layer, self._sink.records)
-                for recipe, layer in self._spec.own(layers)
+                for recipe, layer in own
                 if recipe.key not in self._recorded_keys and recipe.kind != "source"
             ]
+        installed = {recipe.key: layer for recipe, layer in own if recipe.installed}
         for tries_left in (1, 0):  # writing a record twice is harmless
             try:
-                run_all(tasks, _LOOKUPS, stop=self._stop)
+                run_all(tasks, LOOKUPS, stop=self._stop)
+                if self._context.shared and self._sink.records and not self._known.together:
+                    self._context.shared.keep_together(installed)
                 return
             except KfpBentoError as error:
                 self._stop.clear()

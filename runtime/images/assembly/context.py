@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from kfp_bento.runtime.images.assembly.options import (
     ImageOptions,
 )
 from kfp_bento.runtime.images.assembly.plan import PlannedLayer
+from kfp_bento.runtime.images.assembly.recipes import Recipe, dependency_recipe
 from kfp_bento.runtime.images.base.base_image import HOST, BaseImage, choose_base, open_base
 from kfp_bento.runtime.images.base.fit import fitting_base
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerCache, open_cache
@@ -37,6 +39,8 @@ from kfp_bento.runtime.images.oci.reference import (
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.places.open import check_free, open_sink
 from kfp_bento.runtime.images.places.sink import ImageSink
+from kfp_bento.runtime.images.python.bytecode import Compilers
+from kfp_bento.runtime.images.python.groups import DependencyGroup
 from kfp_bento.runtime.images.python.installer import GLIBC
 from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.selection import (
@@ -64,6 +68,7 @@ class BuildContext:
         sink: Takes it.
         builder: Makes its layers.
         shared: Layers known to the registry.
+        compilers: Write the bytecode of its layers.
         seen: What to remember of the base, by key.
         facts: What the base holds, if its layers have been read.
     """
@@ -77,6 +82,7 @@ class BuildContext:
     sink: ImageSink
     builder: LayerBuilder
     shared: RegistryRecords | None
+    compilers: Compilers
     seen: Mapping[str, Any] = field(default_factory=dict)
     facts: RootFilesystem | None = None
 
@@ -101,6 +107,16 @@ class BuildContext:
         self.builder.tell("choosing the wheels")
         wheels = select_wheels(lock, self.platform, glibc)
         return wheels, {key: [wheel.to_dict() for wheel in wheels]}
+
+    def dependency_recipes(self, groups: Sequence[DependencyGroup]) -> tuple[Recipe, ...]:
+        """Give the layers of an environment."""
+        if any(group.wheels and not group.bytecode for group in groups):
+            here, python = sys.version.split()[0], groups[0].lock.python
+            self.builder.tell(
+                f"no bytecode: this is Python {here}, the image has {python}; it will start "
+                "more slowly"
+            )
+        return tuple(dependency_recipe(group, self.builder, self.compilers) for group in groups)
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:
         """Say what files the base holds, read from its layers once; and what to remember of it.
@@ -212,7 +228,11 @@ def open_context(
     platform, codec = parse_platform(options.platform), codec_named(options.compression)
     epoch, cache = source_date_epoch(), _layer_cache(options.cache)
     elsewhere = _cache_repository(options.cache_repository, target)
-    with open_sink(target, repository) as sink, _workspace(sink) as workspace:
+    with (
+        open_sink(target, repository) as sink,
+        _workspace(sink) as workspace,
+        Compilers() as compilers,
+    ):
         builder = LayerBuilder(workspace, codec, epoch, cache, tell)
         # Never the builder's own machine unless it was asked for: this may be a pod.
         text = choose_base(python, wanted=options.base, allow_host=False)
@@ -230,6 +250,7 @@ def open_context(
             sink=sink,
             builder=builder,
             shared=_shared(sink, elsewhere, target),
+            compilers=compilers,
         )
         yield context.fitted(python, needs)
 

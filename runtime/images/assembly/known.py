@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.images.assembly.recipes import Recipe
 from kfp_bento.runtime.images.cache.local import LayerCache
 from kfp_bento.runtime.images.cache.records import RegistryRecords
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer
+
+LOOKUPS = 8
+"""Questions to a registry at one time."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,31 @@ class KnownLayer:
     shared: bool
 
 
-@dataclass(frozen=True)
 class KnownLayers:
     """Finished layers by their recipes.
 
-    Attributes:
+    Args:
+        recipes: All layers of the image. What is installed is asked for at once and in one round,
+            when the first of it is wanted.
         cache: Layers kept on this machine.
         shared: Layers kept in a registry: in the destination itself, or beside it.
         tell: Told what is going on.
     """
 
-    cache: LayerCache | None
-    shared: RegistryRecords | None
-    tell: Callable[[str], None]
+    def __init__(
+        self,
+        recipes: Sequence[Recipe],
+        cache: LayerCache | None,
+        shared: RegistryRecords | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._installed = [recipe.key for recipe in recipes if recipe.installed]
+        self._cache = cache
+        self._shared = shared
+        self._tell = tell
+        self._asking = threading.Lock()
+        self._found: dict[str, Layer] | None = None
+        self.together = False
 
     def find(self, recipe: Recipe, *, sealed: bool = False) -> KnownLayer | None:
         """Find a layer for a recipe; the destination's own record spares the most.
@@ -48,12 +66,12 @@ class KnownLayers:
             recipe: What to look for.
             sealed: Whether only a record with a seal of ours counts.
         """
-        local, shared = self._local(recipe), self._shared(recipe, sealed=sealed)
+        local, shared = self._kept(recipe), self._recorded(recipe, sealed=sealed)
         if shared is None:
             return local
         if shared.layer.unverified and local is not None:
             if not same_bytes(local.layer, shared.layer):
-                self.tell(f"the registry's record of {recipe.title} is not what was made here")
+                self._tell(f"the registry's record of {recipe.title} is not what was made here")
                 return local
             return replace(shared, layer=replace(shared.layer, unverified=False))
         return shared
@@ -67,30 +85,52 @@ class KnownLayers:
         known = self.find(recipe, sealed=True)
         if known is not None:
             return layer if same_bytes(known.layer, layer) else None
-        believed = self.shared is not None and not self.shared.sealed
+        believed = self._shared is not None and not self._shared.sealed
         return replace(layer, unverified=True) if believed else None
 
     def is_whole(self, known: KnownLayer) -> bool:
         """Say whether a known layer's blob can be had; one that is kept here is read."""
         return known.shared or (
-            self.cache is not None and self.cache.blobs.holds(known.layer.descriptor)
+            self._cache is not None and self._cache.blobs.holds(known.layer.descriptor)
         )
 
-    def _local(self, recipe: Recipe) -> KnownLayer | None:
-        layer = self.cache.find_layer(recipe.key) if self.cache else None
-        if self.cache is None or layer is None or not recipe.fits(layer):
-            return None
-        return KnownLayer(replace(layer, title=recipe.title), self.cache.source, shared=False)
+    def is_stored(self, known: KnownLayer) -> bool:
+        """Say whether a blob is where a record says; a registry is asked for this very one."""
+        shared = known.shared and self._shared
+        return not shared or shared.repository.has_blob(known.layer.descriptor)
 
-    def _shared(self, recipe: Recipe, *, sealed: bool) -> KnownLayer | None:
-        if self.shared is None or (sealed and not self.shared.sealed):
+    def _kept(self, recipe: Recipe) -> KnownLayer | None:
+        layer = self._cache.find_layer(recipe.key) if self._cache else None
+        if self._cache is None or layer is None or not recipe.fits(layer):
             return None
-        layer = self.shared.find_layer(recipe.key)
+        return KnownLayer(replace(layer, title=recipe.title), self._cache.source, shared=False)
+
+    def _recorded(self, recipe: Recipe, *, sealed: bool) -> KnownLayer | None:
+        if self._shared is None or (sealed and not self._shared.sealed):
+            return None
+        if recipe.installed:
+            layer = self._asked(self._shared).get(recipe.key)
+        else:
+            layer = self._shared.find_layer(recipe.key)
         if layer is None or not recipe.fits(layer):
             return None
-        proven = self.shared.sealed or recipe.claimed
+        proven = self._shared.sealed or recipe.claimed
         layer = replace(layer, title=recipe.title, unverified=not proven)
-        return KnownLayer(layer, self.shared.repository, shared=True)
+        return KnownLayer(layer, self._shared.repository, shared=True)
+
+    def _asked(self, shared: RegistryRecords) -> dict[str, Layer]:
+        """Give what the registry knows of all that is installed, asked once."""
+        with self._asking:
+            if self._found is None:
+                found = shared.find_together(self._installed)
+                self.together = bool(found)
+                self._found = found or self._each(shared)
+            return self._found
+
+    def _each(self, shared: RegistryRecords) -> dict[str, Layer]:
+        questions = [partial(shared.find_layer, key) for key in self._installed]
+        answers = zip(self._installed, run_all(questions, LOOKUPS), strict=True)
+        return {key: layer for key, layer in answers if layer}
 
 
 def same_bytes(one: Layer, other: Layer) -> bool:

@@ -30,7 +30,8 @@ from kfp_bento.runtime.images.oci.tar import (
     tar_size,
     walk_tree,
 )
-from kfp_bento.runtime.images.python.environment import DependencyGroup
+from kfp_bento.runtime.images.python.bytecode import Compilers
+from kfp_bento.runtime.images.python.groups import DependencyGroup
 
 # Says where a bento came from (run ids, addresses), which is not part of what it is.
 RECORD_NAME = ".kfp-bento.json"
@@ -84,6 +85,11 @@ class Recipe:
                 **self.inputs,
             }
         )
+
+    @property
+    def installed(self) -> bool:
+        """Whether it holds packages, which other images may have as well."""
+        return self.kind in {"system", "dependencies"}
 
     @property
     def exact(self) -> bool:
@@ -228,8 +234,10 @@ def _content_digest(entry: TarEntry) -> str:
     return digest.hexdigest()
 
 
-def dependency_recipe(group: DependencyGroup, builder: LayerBuilder) -> Recipe:
-    """Give the layer of some wheels of the environment."""
+def dependency_recipe(
+    group: DependencyGroup, builder: LayerBuilder, compilers: Compilers
+) -> Recipe:
+    """Give one layer of the environment."""
     return Recipe(
         kind="dependencies",
         title=group.title,
@@ -237,8 +245,8 @@ def dependency_recipe(group: DependencyGroup, builder: LayerBuilder) -> Recipe:
         codec=builder.codec,
         epoch=builder.epoch,
         size=group.download_size,
-        prepare=lambda scratch: group.prepared(scratch, builder.tell),
-        costly=True,
+        prepare=lambda scratch: group.prepared(scratch, compilers, builder.tell),
+        costly=bool(group.wheels),
         parts=tuple(wheel.sha256 for wheel in group.wheels),
     )
 

@@ -7,7 +7,8 @@ the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from kfp_bento.runtime.images.oci.image import (
     Descriptor,
     Layer,
 )
+from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.places.registry import KEY_DIGITS
 from kfp_bento.runtime.images.registry.repository import Repository
 
@@ -81,9 +83,28 @@ class RegistryRecords:
             return None  # none, or another version's record: as good as none
 
     def keep_layer(self, key: str, layer: Layer, source: BlobSource) -> None:
-        """Write a record; the blob is mounted or sent if it is not here."""
-        self.repository.put_blob(layer.descriptor, source)
+        """Write a record; the blob is mounted or sent if it comes from elsewhere."""
+        if source is not self.repository:
+            self.repository.put_blob(layer.descriptor, source)
         self._write(f"layer-{key[:KEY_DIGITS]}", layer.record(), [layer.descriptor])
+
+    def find_together(self, keys: Sequence[str]) -> dict[str, Layer]:
+        """Give the layers that were recorded together, by their keys; none if one is missing."""
+        try:
+            facts = self._find(_together(keys))
+            if not isinstance(facts, dict) or facts.keys() != set(keys):
+                return {}
+            return {
+                key: Layer.from_dict(found).with_origin("reused") for key, found in facts.items()
+            }
+        except ValueError:
+            return {}
+
+    def keep_together(self, layers: Mapping[str, Layer]) -> None:
+        """Write one record of layers whose blobs are here, so that one question finds them all."""
+        facts = {key: layer.record() for key, layer in layers.items()}
+        blobs = dict.fromkeys(layer.descriptor for layer in layers.values())
+        self._write(_together(list(layers)), facts, list(blobs))
 
     def find_facts(self, key: str) -> Any:
         """Give the recorded values."""
@@ -107,8 +128,7 @@ class RegistryRecords:
         return facts if counts else None
 
     def _write(self, name: str, facts: Any, blobs: Sequence[Descriptor]) -> None:
-        empty = descriptor_of(EMPTY, EMPTY_TYPE)
-        self.repository.put_blob(empty, BytesSource(EMPTY))
+        empty = self._empty
         found = seal_facts(name, facts, shared=True)
         sealed = {_SEAL: found} if found else {}
         content = canonical_json(
@@ -122,4 +142,15 @@ class RegistryRecords:
             }
         )
         manifest = descriptor_of(content, OCI_MANIFEST)
-        self.repository.tag(manifest, content, f"kfp-bento.{name}")
+        self.repository.store_manifest(manifest, content, f"kfp-bento.{name}")
+
+    @functools.cached_property
+    def _empty(self) -> Descriptor:
+        """What stands for the configuration that a record has not; in the repository."""
+        empty = descriptor_of(EMPTY, EMPTY_TYPE)
+        self.repository.put_blob(empty, BytesSource(EMPTY))
+        return empty
+
+
+def _together(keys: Sequence[str]) -> str:
+    return f"layers-{key_of({'kind': 'layers', 'keys': sorted(keys)})[:KEY_DIGITS]}"

@@ -55,21 +55,27 @@ def cache_path(source: str) -> str:
 
 
 class Compilation:
-    """Bytecode that is being written beside the sources by several processes.
+    """Bytecode that is being written beside the sources of one tree.
 
     Sources that this Python cannot parse are passed over, as pip does: packages ship templates
     and code for other versions.
+
+    Args:
+        root: The directory of the sources.
+        installed_at: The path that tracebacks are to show in its place.
+        compilers: The processes that do it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._jobs: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+    def __init__(self, root: Path, installed_at: str, compilers: Compilers) -> None:
+        self._where = (str(root), installed_at)
+        self._compilers = compilers
         self._batch: list[str] = []
         self._batch_bytes = 0
         self._asked: list[str] = []
         self._outcomes: dict[str, bool] = {}
         self._failure: OSError | None = None
-        self._news = threading.Condition()
+        self._under_way = 0
+        self._closed = False
 
     def add(self, name: str, size: int) -> None:
         """Have a source compiled: its path below the root and its size in bytes."""
@@ -82,7 +88,7 @@ class Compilation:
     def flush(self) -> None:
         """Hand over what was added; nothing may be waited for before."""
         if self._batch:
-            self._jobs.put(self._batch)
+            self._compilers.ask(self, self._batch)
         self._batch, self._batch_bytes = [], 0
 
     def wrote(self, name: str) -> bool:
@@ -92,10 +98,11 @@ class Compilation:
             OSError: A process could not write, or ended.
         """
         if name not in self._outcomes:
-            with self._news:
-                self._news.wait_for(lambda: self._failure or name in self._outcomes)
-        if name not in self._outcomes and self._failure is not None:
-            raise OSError(*self._failure.args)
+            news = self._compilers.news
+            with news:
+                news.wait_for(lambda: self._failed or name in self._outcomes)
+        if name not in self._outcomes and (failure := self._failed):
+            raise OSError(*failure.args)
         return self._outcomes[name]
 
     def count(self) -> int:
@@ -103,77 +110,134 @@ class Compilation:
         self.flush()
         return sum(self.wrote(name) for name in self._asked)
 
-    def feed(self, worker: subprocess.Popen[bytes]) -> None:
+    def close(self) -> None:
+        """Let nothing more be written: what is under way is waited for, the rest is dropped."""
+        with self._compilers.news:
+            self._closed = True
+            self._compilers.news.wait_for(lambda: self._failed or not self._under_way)
+
+    @property
+    def _failed(self) -> OSError | None:
+        return self._failure or self._compilers.failure
+
+    def order(self, batch: Sequence[str]) -> bytes:
+        """Give what a process is told of a batch."""
+        return "\0".join((*self._where, *batch)).encode("utf-8", "surrogateescape")
+
+    def begin(self) -> bool:
+        """Note that a batch is being sent; says whether it is wanted still."""
+        with self._compilers.news:
+            self._under_way += not self._closed
+            return not self._closed
+
+    def end(self, batch: Sequence[str], outcomes: Sequence[bool] | OSError) -> None:
+        """Note what became of a batch."""
+        with self._compilers.news:
+            self._under_way -= 1
+            if isinstance(outcomes, OSError):
+                self._failure = self._failure or outcomes
+            else:
+                self._outcomes.update(zip(batch, outcomes, strict=True))
+            self._compilers.news.notify_all()
+
+
+_Job = tuple[Compilation, Sequence[str]]
+
+
+class Compilers:
+    """Processes that compile with this interpreter, for several trees and threads at once.
+
+    They are started when the first source is handed over, and end with the block.
+
+    Args:
+        processes: How many share the work; as many as there are processors, up to eight, if 0.
+    """
+
+    def __init__(self, processes: int = 0) -> None:
+        self._processes = processes
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
+        self._running = contextlib.ExitStack()
+        self._starting = threading.Lock()
+        self.news = threading.Condition()
+        self.failure: OSError | None = None
+
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.kill()
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._running.close()
+        for worker in self._workers:
+            _close(worker)
+
+    @contextlib.contextmanager
+    def compilation(self, root: Path, installed_at: str) -> Iterator[Compilation]:
+        """Compile sources of a tree; nothing is written to it any more after the block.
+
+        Args:
+            root: The directory of the sources; it need not be there yet.
+            installed_at: The path that tracebacks are to show in its place.
+        """
+        work = Compilation(root, installed_at, self)
+        try:
+            yield work
+        finally:
+            work.close()
+
+    def ask(self, work: Compilation, batch: Sequence[str]) -> None:
+        """Have a batch compiled by whichever process is free."""
+        with self._starting:
+            if not self._workers:
+                self._start()
+        self._jobs.put((work, batch))
+
+    def _start(self) -> None:
+        # Not at the top of the module: as a script it has the standard library only.
+        from kfp_bento.runtime.programs import clean_environment, start_program
+
+        environment = clean_environment(PYTHONHASHSEED="0")
+        command = [sys.executable, "-S", "-P", "-X", "utf8", __file__]
+        for _ in range(self._processes or _processors()):
+            started = start_program(command, environment=environment, memory=_MEMORY)
+            worker = self._running.enter_context(started)
+            thread = threading.Thread(target=self._feed, args=(worker,), daemon=True)
+            self._workers.append(worker)
+            self._threads.append(thread)
+            thread.start()
+
+    def _feed(self, worker: subprocess.Popen[bytes]) -> None:
         """Give batches to one process until there are no more; runs in a thread of its own."""
-        asked: list[str] = []
+        asked: _Job | None = None
         try:
             while True:
-                batch = self._next(wait=not asked)
-                if batch:
-                    _ask(worker, batch)
+                job = self._next(wait=asked is None)
+                if job and job[0].begin():
+                    _ask(worker, job[0].order(job[1]))
+                elif job:
+                    continue
                 # One batch ahead where there is one, so that the process need not wait for us.
                 if asked:
-                    self._note(asked, _answer(worker, asked))
-                if batch is None:
+                    asked[0].end(asked[1], _answer(worker, asked[1]))
+                if job is None:
                     return
-                asked = batch
+                asked = job or None
         except OSError as error:
-            with self._news:
-                self._failure = self._failure or error
-                self._news.notify_all()
+            with self.news:
+                self.failure = self.failure or error
+                self.news.notify_all()
 
-    def _next(self, *, wait: bool) -> list[str] | None:
+    def _next(self, *, wait: bool) -> _Job | tuple[()] | None:
         try:
             return self._jobs.get(block=wait)
         except queue.Empty:
-            return []
-
-    def _note(self, batch: Sequence[str], outcomes: Sequence[bool]) -> None:
-        with self._news:
-            self._outcomes.update(zip(batch, outcomes, strict=True))
-            self._news.notify_all()
-
-    def stop(self) -> None:
-        """Let one feeding thread end once the batches before have been given out."""
-        self._jobs.put(None)
-
-
-@contextlib.contextmanager
-def compilation(root: Path, installed_at: str, processes: int = 0) -> Iterator[Compilation]:
-    """Start processes that compile what they are given, with this interpreter.
-
-    Args:
-        root: The directory of the sources; it need not be there yet.
-        installed_at: The path that tracebacks are to show in its place.
-        processes: How many share the work; as many as there are processors, up to eight, if 0.
-    """
-    # Not at the top of the module: as a script it has the standard library only.
-    from kfp_bento.runtime.programs import clean_environment, start_program
-
-    environment = clean_environment(PYTHONHASHSEED="0")
-    command = [sys.executable, "-S", "-P", "-X", "utf8", __file__, str(root), installed_at]
-    work = Compilation(root)
-    workers: list[subprocess.Popen[bytes]] = []
-    threads: list[threading.Thread] = []
-    try:
-        with contextlib.ExitStack() as running:
-            for _ in range(processes or _processors()):
-                started = start_program(command, environment=environment, memory=_MEMORY)
-                workers.append(running.enter_context(started))
-                threads.append(threading.Thread(target=work.feed, args=(workers[-1],), daemon=True))
-                threads[-1].start()
-            try:
-                yield work
-            finally:
-                for worker in workers:
-                    worker.kill()
-    finally:
-        for _ in threads:
-            work.stop()
-        for thread in threads:
-            thread.join()
-        for worker in workers:
-            _close(worker)
+            return ()
 
 
 def compile_tree(root: Path, installed_at: str, processes: int = 0) -> int:
@@ -182,7 +246,7 @@ def compile_tree(root: Path, installed_at: str, processes: int = 0) -> int:
     Args:
         root: The directory.
         installed_at: The path that tracebacks are to show in its place.
-        processes: How many processes share the work; see `compilation`.
+        processes: How many processes share the work; see `Compilers`.
 
     Returns:
         How many files were compiled.
@@ -190,7 +254,7 @@ def compile_tree(root: Path, installed_at: str, processes: int = 0) -> int:
     Raises:
         OSError: A result could not be written.
     """
-    with compilation(root, installed_at, processes) as work:
+    with Compilers(processes) as compilers, compilers.compilation(root, installed_at) as work:
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root).as_posix()
             if wants_bytecode(name):
@@ -252,27 +316,23 @@ def _processors() -> int:
     return min(available, _MOST_PROCESSES)
 
 
-def _ask(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> None:
+def _ask(worker: subprocess.Popen[bytes], message: bytes) -> None:
     assert worker.stdin is not None  # noqa: S101
-    message = "\0".join(batch).encode("utf-8", "surrogateescape")
     with contextlib.suppress(BrokenPipeError):  # the answer says why
         worker.stdin.write(len(message).to_bytes(4, "big") + message)
         worker.stdin.flush()
 
 
-def _answer(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> list[bool]:
+def _answer(worker: subprocess.Popen[bytes], batch: Sequence[str]) -> list[bool] | OSError:
+    """Give whether there is bytecode of each source, or why one could not be written."""
     assert worker.stdout is not None  # noqa: S101
+    failure = worker.stdout.read(1)
+    if failure and failure[0]:
+        return OSError(failure[0], os.strerror(failure[0]))
     answer = worker.stdout.read(len(batch))
     if len(answer) < len(batch):
-        raise _complaint(worker)
+        raise OSError(5, "the compiler stopped")
     return [outcome == 1 for outcome in answer]
-
-
-def _complaint(worker: subprocess.Popen[bytes]) -> OSError:
-    assert worker.stderr is not None  # noqa: S101
-    said = worker.stderr.read().decode(errors="replace").strip()
-    number, _, text = said.rpartition("\n")[2].partition(" ")
-    return OSError(int(number) if number.isdigit() else 5, text or "the compiler stopped")
 
 
 def _close(worker: subprocess.Popen[bytes]) -> None:
@@ -284,18 +344,17 @@ def _close(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _main() -> int:
-    root, installed_at = sys.argv[1:3]
     # Compiling makes no cycles worth collecting.
     gc.disable()
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     while length := orders.read(4):
         message = orders.read(int.from_bytes(length, "big"))
-        names = message.decode("utf-8", "surrogateescape").split("\0")
+        root, installed_at, *names = message.decode("utf-8", "surrogateescape").split("\0")
         try:
-            answers.write(bytes(_compile_file(root, name, installed_at) for name in names))
+            done = bytes(_compile_file(root, name, installed_at) for name in names)
+            answers.write(b"\0" + done)
         except OSError as error:
-            sys.stderr.write(f"{error.errno} {error.strerror}")
-            return 1
+            answers.write(bytes([error.errno or 5]))
         answers.flush()
     return 0
 

@@ -1,9 +1,8 @@
-"""The dependency layers: a virtual environment at `/app/.venv` made from a hash-locked list.
+"""The virtual environment at `/app/.venv`, tree by tree: what wheels put there, and its own files.
 
 uv unpacks wheels into a scratch directory; nothing is executed and nothing is built. The tree is
-then made independent of this machine: interpreter paths, cache notes and bytecode. Big wheels
-have layers of their own, whose content depends on the wheel alone, so that bentos with different
-locks share them.
+then made independent of this machine: interpreter paths, cache notes and bytecode. What a tree
+holds follows from its wheels alone.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.config import VENV
 from kfp_bento.runtime.images.oci.image import Platform
@@ -36,19 +35,17 @@ from kfp_bento.runtime.images.oci.tar import (
 )
 from kfp_bento.runtime.images.python.bytecode import (
     Compilation,
+    Compilers,
     cache_path,
-    compilation,
     wants_bytecode,
 )
-from kfp_bento.runtime.images.python.installer import install_wheels, recorded_files
+from kfp_bento.runtime.images.python.installer import (
+    install_wheels,
+    recorded_files,
+    wheel_records,
+)
 from kfp_bento.runtime.images.python.lock import Lock
-from kfp_bento.runtime.images.python.selection import Wheel, select_wheels
-
-BIG_WHEEL = 64_000_000
-"""From this size on, in bytes of the wheel file, a wheel gets a layer of its own."""
-
-MOST_BIG_GROUPS = 12
-"""Containers may have 127 layers, and pulls gain nothing beyond a few."""
+from kfp_bento.runtime.images.python.selection import Wheel
 
 # Notes of the installer about this machine's cache, and where a wheel came from: a path here, or
 # an address that the wheel's hash says nothing about.
@@ -73,146 +70,94 @@ hash -r 2>/dev/null || true
 """
 
 
-@dataclass(frozen=True)
-class DependencyGroup:
-    """Wheels that make one layer of the environment.
-
-    Attributes:
-        wheels: Which wheels, in the order of their names.
-        last: Whether the environment's own files (`pyvenv.cfg`, `bin/python` …) are with them;
-            true for one group at most, which may have no wheels at all.
-        lock: What to install.
-        platform: For which platform the wheels were chosen.
-        interpreter: The image's Python, for example `/usr/local/bin/python3.11`.
-        bytecode: Which compiler writes the bytecode; empty for none.
-    """
-
-    wheels: tuple[Wheel, ...]
-    last: bool
-    lock: Lock = field(repr=False)
-    platform: Platform = field(repr=False)
-    interpreter: str = field(repr=False)
-    bytecode: str = field(repr=False)
-
-    @property
-    def title(self) -> str:
-        """For people: `torch 2.4.0`, `dependencies (41 wheels)`."""
-        count = f"({len(self.wheels)} wheel{'s' if len(self.wheels) != 1 else ''})"
-        if self.last:
-            return f"dependencies {count}"
-        first = f"{self.wheels[0].name} {self.wheels[0].version}"
-        if len(self.wheels) == 1:
-            return first
-        large = all(wheel.size >= BIG_WHEEL for wheel in self.wheels)
-        return f"{'large dependencies' if large else 'own wheels'} {count}"
-
-    @property
-    def download_size(self) -> int:
-        """Bytes of the wheel files, as far as known."""
-        return sum(wheel.size for wheel in self.wheels)
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """Everything that the group's files follow from, as plain JSON values.
-
-        Neither the lock nor the platform is among it: the wheels say it all. The interpreter's
-        path is in the environment's own files only.
-        """
-        inputs: dict[str, Any] = {
-            "kind": "dependencies",
-            "wheels": [wheel.sha256 for wheel in self.wheels],
-            "python": self.lock.python,
-            "bytecode": self.bytecode,
-        }
-        return {**inputs, "interpreter": self.interpreter} if self.last else inputs
-
-    @contextlib.contextmanager
-    def prepared(
-        self, scratch: Path, progress: Callable[[str], None]
-    ) -> Iterator[Callable[[], Iterable[TarEntry]]]:
-        """Install the wheels into a directory below `scratch` that goes away with the block.
-
-        Bytecode is still being written when the block begins: listing the members waits where it
-        has to, so that packing overlaps with compiling.
-
-        Yields:
-            A function that lists the layer's members, in order; it may be called again.
-
-        Raises:
-            ImageError: uv cannot install the wheels, or the disk is full.
-        """
-        python = self.lock.python
-        interpreter = self.interpreter if self.last else ""
-        with scratch_directory(".environment-", scratch) as folder, contextlib.ExitStack() as stack:
-            tree = folder / "tree"
-            work = None
-            if self.wheels and self.bytecode:
-                with storage_errors(folder):
-                    work = stack.enter_context(compilation(tree, VENV))
-            elif self.wheels:
-                progress(
-                    f"no bytecode: this is Python {_release()}, the image has {python}; "
-                    "it will start more slowly"
-                )
-            progress(f"installing {self.title}")
-            install_wheels(self.wheels, self.lock, tree, self.platform, progress)
-            settle(tree, python)
-            members = _list_members(tree, python, interpreter, work)
-            if work is not None:
-                progress(f"compiling bytecode for Python {python}")
-            yield lambda: InOrder(_in_order(members, tree, work))
-
-
-def dependency_groups(
+@contextlib.contextmanager
+def installed_wheels(
+    wheels: Sequence[Wheel],
     lock: Lock,
     platform: Platform,
-    *,
-    interpreter: str,
-    wheels: Iterable[Wheel] | None = None,
-    own_files: bool = True,
-) -> tuple[DependencyGroup, ...]:
-    """Decide on the layers of the environment, from the lowest to the highest.
+    scratch: Path,
+    compilers: Compilers | None,
+    progress: Callable[[str], None],
+) -> Iterator[Callable[[], Iterable[TarEntry]]]:
+    """Install wheels into a directory below `scratch` that goes away with the block.
 
-    Nothing is downloaded or installed for it. Big wheels come first, then all others with the
-    environment's own files.
+    Bytecode is still being written when the block begins: listing the members waits where it has
+    to, so that packing overlaps with compiling.
 
     Args:
-        lock: What to install.
-        platform: For which platform the wheels are chosen.
-        interpreter: The image's Python, for example `/usr/local/bin/python3.11`.
-        wheels: What `select_wheels` gave for the lock and platform, if it is known already.
-        own_files: Whether the environment is made here; False for wheels that are added to one
-            in a lower layer.
+        wheels: Which wheels. Where two of them have the same file, the later one's counts.
+        lock: What they are locked by.
+        platform: For which platform they were chosen.
+        scratch: A directory.
+        compilers: Write the bytecode; None for none.
+        progress: Told what is going on.
+
+    Yields:
+        A function that lists the members of a layer, in order; it may be called again.
 
     Raises:
-        ImageError: See `select_wheels`.
+        ImageError: uv cannot install the wheels, one puts a file in the place of a folder that
+            all share, or the disk is full.
     """
-    chosen = select_wheels(lock, platform) if wheels is None else tuple(wheels)
-    rest = [wheel for wheel in chosen if wheel.size < BIG_WHEEL]
-    parts: list[tuple[Sequence[Wheel], bool]] = [(part, False) for part in _big_parts(chosen)]
-    if rest or own_files:
-        parts.append((rest, own_files))
-    compiler = bytecode_identity(lock.python)
-    return tuple(
-        DependencyGroup(_by_name(part), last, lock, platform, interpreter, compiler)
-        for part, last in parts
-    )
+    with scratch_directory(".environment-", scratch) as folder, contextlib.ExitStack() as stack:
+        trees: list[_Tree] = []
+        for tree in _installed(wheels, lock, platform, folder, progress):
+            settle(tree, lock.python)
+            work = None
+            if compilers is not None:
+                work = stack.enter_context(compilers.compilation(tree, VENV))
+            trees.append((tree, work))
+        members = _list_members(trees, lock.python)
+        yield lambda: InOrder(_in_order(members, folder))
 
 
-def _big_parts(wheels: Iterable[Wheel]) -> Iterator[Sequence[Wheel]]:
-    """Each big wheel alone, largest first; of more than may be, the smallest share a layer."""
-    big = sorted(
-        (wheel for wheel in wheels if wheel.size >= BIG_WHEEL),
-        key=lambda wheel: (-wheel.size, wheel.name),
-    )
-    alone = MOST_BIG_GROUPS if len(big) <= MOST_BIG_GROUPS else MOST_BIG_GROUPS - 1
-    yield from ([wheel] for wheel in big[:alone])
-    if together := big[alone:]:
-        yield together
+def _installed(
+    wheels: Sequence[Wheel],
+    lock: Lock,
+    platform: Platform,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> list[Path]:
+    """Give trees that hold the wheels: one for all, or one for each where they share files."""
+    together = folder / "all/tree"
+    install_wheels(wheels, lock, together, platform, progress)
+    if not _contested(together):
+        return [together]
+    # uv unpacks side by side, so that it is chance whose file is left.
+    trees = []
+    for number, wheel in enumerate(wheels):
+        trees.append(folder / f"{number}/tree")
+        install_wheels([wheel], lock, trees[-1], platform, progress)
+    return trees
 
 
-def _by_name(wheels: Iterable[Wheel]) -> tuple[Wheel, ...]:
-    return tuple(sorted(wheels, key=lambda wheel: wheel.name))
+def own_files(python: str, interpreter: str) -> list[TarEntry]:
+    """List what makes `/app/.venv` a virtual environment, with the folders above.
+
+    Args:
+        python: Minor version of the image's Python.
+        interpreter: Its path, for example `/usr/local/bin/python3.11`.
+    """
+    venv = VENV.lstrip("/")
+    return [
+        *(directory_entry(path) for path in _folders(python)),
+        content_entry(
+            f"{venv}/pyvenv.cfg",
+            f"home = {os.path.dirname(interpreter)}\n"  # noqa: PTH120
+            f"include-system-site-packages = false\nversion = {python}\n".encode(),
+        ),
+        content_entry(f"{venv}/bin/activate", _ACTIVATE.encode()),
+        symlink_entry(f"{venv}/bin/python", interpreter),
+        symlink_entry(f"{venv}/bin/python3", "python"),
+        symlink_entry(f"{venv}/bin/python{python}", "python"),
+    ]
+
+
+def _folders(python: str) -> list[str]:
+    """Give the folders that the trees of all wheels have in common."""
+    venv = VENV.lstrip("/")
+    library = f"{venv}/lib/python{python}"
+    return ["app", venv, f"{venv}/bin", f"{venv}/lib", library, f"{library}/site-packages"]
 
 
 def bytecode_identity(python: str) -> str:
@@ -240,10 +185,12 @@ def settle(tree: Path, python: str) -> None:
         for folder in (tree / "lib", tree / "include/site"):
             _rename_python(folder, python)
         scripts = dict(_relocated_scripts(tree / "bin"))
-        packages = tree / f"lib/python{python}/site-packages"
-        for record in sorted(packages.glob("*.dist-info/RECORD")):
+        for record in wheel_records(tree):
             dropped = set(_drop_local_notes(record.parent))
             _rewrite_record(record, scripts, dropped, python)
+
+
+_Tree = tuple[Path, Compilation | None]
 
 
 @dataclass(frozen=True)
@@ -251,49 +198,52 @@ class _Pending:
     """Bytecode that is not written yet: a file, or the folder of several."""
 
     path: str
-    sources: tuple[str, ...]
+    sources: list[tuple[Compilation, str]]
     file: Path | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether any was written, once that is known."""
+        return any(work.wrote(source) for work, source in self.sources)
 
-def _list_members(
-    tree: Path, python: str, interpreter: str, work: Compilation | None
-) -> list[tuple[bytes, TarEntry | _Pending]]:
-    """Give the members of the layer by their paths' bytes; sources are handed to the compiler."""
+
+def _list_members(trees: Sequence[_Tree], python: str) -> list[tuple[bytes, TarEntry | _Pending]]:
+    """Give the members of the layer by their paths' bytes; sources are handed to the compilers."""
     venv = VENV.lstrip("/")
     packages = f"{venv}/lib/python{python}/site-packages/"
     found: dict[str, TarEntry | _Pending] = {"app": directory_entry("app")}
-    folders: dict[str, list[str]] = {}
-    for entry in walk_tree(tree, venv, skip=_is_cache):
-        found[entry.path] = entry
-        if work and entry.path.startswith(packages) and _is_source(entry):
-            source = entry.path[len(venv) + 1 :]
-            work.add(source, entry.size)
-            path = f"{venv}/{cache_path(source)}"
-            found[path] = _Pending(path, (source,), tree / cache_path(source))
-            folders.setdefault(path.rpartition("/")[0], []).append(source)
-    if work:
-        work.flush()
-    for path, sources in folders.items():
-        found[path] = _Pending(path, tuple(sources))
-    if interpreter:
-        found.update((entry.path, entry) for entry in _own_files(python, interpreter))
-        for path in (f"{venv}/lib", f"{venv}/lib/python{python}", packages[:-1], f"{venv}/bin"):
-            found.setdefault(path, directory_entry(path))
+    for tree, work in trees:
+        for entry in walk_tree(tree, venv, skip=_is_cache):
+            found[entry.path] = entry
+            if work and entry.path.startswith(packages) and _is_source(entry):
+                source = entry.path[len(venv) + 1 :]
+                work.add(source, entry.size)
+                path = f"{venv}/{cache_path(source)}"
+                found[path] = _Pending(path, [(work, source)], tree / cache_path(source))
+                folder = path.rpartition("/")[0]
+                whole = found.setdefault(folder, _Pending(folder, []))
+                assert isinstance(whole, _Pending)  # noqa: S101 - no tree is listed with caches
+                whole.sources.append((work, source))
+        if work:
+            work.flush()
+    for path in _folders(python):
+        if path in found and found[path] != directory_entry(path):
+            raise ImageError(
+                f"A wheel puts a file where every environment has the folder '/{path}'.",
+                hint="Do without it, or build it anew without that file.",
+            )
     keyed = ((path.encode("utf-8", "surrogateescape"), item) for path, item in found.items())
     return sorted(keyed, key=lambda pair: pair[0])
 
 
-def _in_order(
-    members: list[tuple[bytes, TarEntry | _Pending]], tree: Path, work: Compilation | None
-) -> Iterator[TarEntry]:
+def _in_order(members: list[tuple[bytes, TarEntry | _Pending]], folder: Path) -> Iterator[TarEntry]:
     """Give the members that there are, waiting for bytecode where its turn comes."""
     for _, member in members:
         if isinstance(member, TarEntry):
             yield member
             continue
-        assert work is not None  # noqa: S101
-        with storage_errors(tree):
-            if not any(work.wrote(source) for source in member.sources):
+        with storage_errors(folder):
+            if not member.is_there:
                 continue
         if member.file is None:
             yield directory_entry(member.path)
@@ -301,18 +251,16 @@ def _in_order(
             yield file_entry(member.path, os.fsencode(member.file), executable=False)
 
 
-def _own_files(python: str, interpreter: str) -> Iterator[TarEntry]:
-    """Give what makes a directory a virtual environment."""
-    venv = VENV.lstrip("/")
-    yield content_entry(
-        f"{venv}/pyvenv.cfg",
-        f"home = {os.path.dirname(interpreter)}\n"  # noqa: PTH120
-        f"include-system-site-packages = false\nversion = {python}\n".encode(),
-    )
-    yield content_entry(f"{venv}/bin/activate", _ACTIVATE.encode())
-    yield symlink_entry(f"{venv}/bin/python", interpreter)
-    yield symlink_entry(f"{venv}/bin/python3", "python")
-    yield symlink_entry(f"{venv}/bin/python{python}", "python")
+def _contested(tree: Path) -> bool:
+    """Whether two wheels in a tree have a file in common."""
+    seen: set[str] = set()
+    for record in wheel_records(tree):
+        here = record.parent.parent
+        own = {os.path.normpath(f"{here}/{name}") for name, _, _ in recorded_files(record)}
+        if not seen.isdisjoint(own):
+            return True
+        seen |= own
+    return False
 
 
 def _is_cache(path: str) -> bool:

@@ -178,7 +178,7 @@ def _damaged(tree: Path) -> set[str]:
     """Give the distributions with a file that has not the size that any RECORD gives it."""
     sizes: dict[str, set[str]] = {}
     owners: dict[str, str] = {}
-    for record in tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"):
+    for record in wheel_records(tree):
         for name, _, size in recorded_files(record):
             if not size or name.endswith(".dist-info/RECORD"):
                 continue
@@ -186,6 +186,11 @@ def _damaged(tree: Path) -> set[str]:
             sizes.setdefault(path, set()).add(size)
             owners[path] = canonicalize_name(record.parent.name.partition("-")[0])
     return {owners[path] for path, said in sizes.items() if _size(path) not in said}
+
+
+def wheel_records(tree: Path) -> list[Path]:
+    """Find the lists of files of all wheels in a virtual environment."""
+    return sorted(tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD"))
 
 
 def recorded_files(record: Path) -> Iterator[list[str]]:
