@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -20,7 +21,7 @@ from kfp_bento.runtime.cli.output import (
     stopwatch,
     working,
 )
-from kfp_bento.runtime.reports import human_bytes
+from kfp_bento.runtime.reports import gathered, human_bytes, shortened
 
 if TYPE_CHECKING:
     from kfp_bento.runtime import images
@@ -172,14 +173,14 @@ def _show_image(image: images.Image, seconds: float) -> None:
     table = Table(box=None, padding=(0, 2))
     for heading in ("layer", "content", "size", "", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
-    for layer in image.layers:
-        size = human_bytes(layer.size)
+    for layers in gathered(image.layers, _fate):
+        layer = layers[0]
         origin = "" if layer.kind == "base" else layer.origin
         if layer.unverified:
             origin += ", on the registry's word"
-        digest = layer.digest[:19]
         placement = layer.placement if remote else _LOCAL.get(layer.placement, "")
-        table.add_row(layer.kind, foreign(layer.title), size, origin, placement, digest)
+        digest = layer.digest[:19] if len(layers) == 1 else f"{len(layers)} layers"
+        table.add_row(*_named(layers), _bytes(layers), origin, placement, digest)
     out.print(table)
     sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
     print_facts(
@@ -195,16 +196,35 @@ def _show_image(image: images.Image, seconds: float) -> None:
     )
 
 
+def _fate(layer: images.Layer) -> object:
+    """Give what layers of dependencies must share to stand in one line; None for all others."""
+    fate = (layer.origin, layer.placement, layer.unverified)
+    return fate if layer.kind == "dependencies" else None
+
+
+def _planned_fate(layer: images.PlannedLayer) -> object:
+    return (layer.action, layer.unverified) if layer.kind == "dependencies" else None
+
+
+def _named(layers: Sequence[images.Layer | images.PlannedLayer]) -> tuple[str, str]:
+    return layers[0].kind, foreign(shortened([layer.title for layer in layers]))
+
+
+def _bytes(layers: Sequence[images.Layer | images.PlannedLayer]) -> str:
+    return human_bytes(sum(layer.size for layer in layers))
+
+
 def _show_plan(plan: images.ImagePlan) -> None:
     table = Table(box=None, padding=(0, 2))
     for heading in ("layer", "content", "what happens", "size", "key"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
-    for layer in plan.layers:
-        size = human_bytes(layer.size) if layer.size else "unknown"
-        about = "" if layer.exact or not layer.size else "about "
-        key = layer.key.removeprefix("sha256:")[:12]
+    for layers in gathered(plan.layers, _planned_fate):
+        layer, known = layers[0], all(layer.size for layer in layers)
+        size = _bytes(layers) if known else "unknown"
+        about = "" if layer.exact or not known else "about "
+        key = layer.key.removeprefix("sha256:")[:12] if len(layers) == 1 else f"{len(layers)} keys"
         action = layer.action + (", on the registry's word" if layer.unverified else "")
-        table.add_row(layer.kind, foreign(layer.title), action, about + size, key)
+        table.add_row(*_named(layers), action, about + size, key)
     out.print(table)
     unknown = any(layer.action == "build" and not layer.size for layer in plan.layers)
     outcome = f"at most {human_bytes(plan.bytes_to_send)}" + (", and more" if unknown else "")

@@ -18,12 +18,14 @@ from kfp_bento.runtime.cli.output import (
     stopwatch,
     working,
 )
-from kfp_bento.runtime.reports import human_bytes
+from kfp_bento.runtime.reports import gathered, human_bytes, shortened
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.images import Transfer
 
 PLACES = "registry/repository[:tag], oci:DIRECTORY[:TAG] or docker-archive:FILE[:TAG]"
+
+_MOST_ROWS = 24
 
 Platform = Annotated[
     str, typer.Option(help="linux/amd64 or linux/arm64, of a multi-platform image.")
@@ -125,8 +127,12 @@ def _print_transfers(transfers: Sequence[Transfer]) -> None:
     table = Table(box=None, padding=(0, 2))
     for heading in ("content", "size", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
-    for item in transfers:
-        table.add_row(foreign(item.title), human_bytes(item.size), item.placement, item.digest[:19])
+    many = len(transfers) > _MOST_ROWS
+    for items in gathered(transfers, lambda item: item.placement if many else None):
+        title = foreign(shortened([item.title for item in items]))
+        digest = items[0].digest[:19] if len(items) == 1 else f"{len(items)} blobs"
+        size = human_bytes(sum(item.size for item in items))
+        table.add_row(title, size, items[0].placement, digest)
     out.print(table)
 
 

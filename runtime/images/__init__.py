@@ -11,12 +11,12 @@ from kfp_bento.runtime.images.assembly.documents import (
     write_attestations,
 )
 from kfp_bento.runtime.images.assembly.options import ImageOptions
-from kfp_bento.runtime.images.assembly.plan import ImagePlan
+from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.base.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, plan_image
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
-from kfp_bento.runtime.images.oci.image import Descriptor, Image, descriptor_from
+from kfp_bento.runtime.images.oci.image import Descriptor, Image, Layer, descriptor_from
 from kfp_bento.runtime.images.oci.reference import LayoutReference, parse_layout, parse_reference
 from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
@@ -30,8 +30,10 @@ __all__ = [
     "Image",
     "ImageOptions",
     "ImagePlan",
+    "Layer",
     "LayoutReference",
     "LayoutSource",
+    "PlannedLayer",
     "Transfer",
     "build_image",
     "choose_base",

@@ -31,13 +31,14 @@ from kfp_bento.runtime.reports.summaries import (
     load_summary,
     scan_summary,
 )
-from kfp_bento.runtime.reports.wording import human_bytes, measures
+from kfp_bento.runtime.reports.wording import gathered, human_bytes, measures, shortened
 
 __all__ = [
     "check_metrics",
     "check_summary",
     "diff_summary",
     "drift_page",
+    "gathered",
     "human_bytes",
     "image_metrics",
     "image_summary",
@@ -49,6 +50,7 @@ __all__ = [
     "run_settled_summary",
     "scan_summary",
     "settled_summary",
+    "shortened",
     "signature_fields",
     "tell",
     "tell_diff",

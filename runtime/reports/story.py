@@ -6,13 +6,13 @@ A summary may lack any part: a run that stopped half-way is told as far as it we
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 from kfp_bento.runtime.reports.json_text import one_line
-from kfp_bento.runtime.reports.wording import counted, listed
+from kfp_bento.runtime.reports.wording import counted, gathered, listed, shortened
 
 Facts: TypeAlias = Mapping[str, Any]
 
@@ -60,7 +60,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an image; `share` is its part of all bytes, between 0 and 1."""
+    """A layer of an image, or several of dependencies with the same origin, which have no digest.
+
+    `share` is its part of all bytes, between 0 and 1.
+    """
 
     kind: str
     title: str
@@ -78,6 +81,22 @@ class Layer:
     def percent(self) -> str:
         """The share for reading."""
         return f"{100 * self.share:.0f} %" if self.share >= 0.01 else "< 1 %"
+
+
+def _in_common(layer: Facts) -> object:
+    return str(layer.get("origin", "")) if layer.get("kind") == "dependencies" else None
+
+
+def _layer(layers: Sequence[Facts], whole: float) -> Layer:
+    size = sum(layer.get("size", 0) for layer in layers)
+    return Layer(
+        kind=str(layers[0].get("kind", "?")),
+        title=shortened([str(layer.get("title", "")) for layer in layers]),
+        digest=str(layers[0].get("digest", "")) if len(layers) == 1 else "",
+        origin=str(layers[0].get("origin", "")),
+        size=size,
+        share=size / whole,
+    )
 
 
 def part(summary: Facts, name: str) -> Facts:
@@ -170,22 +189,17 @@ class Story:
             part(self.summary, "image").get("size") or sum(one.size for one in self.layers)
         )
 
+    @property
+    def layer_count(self) -> int:
+        """How many layers the image has."""
+        return len(part(self.summary, "image").get("layers") or ())
+
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the image, from the lowest to the highest."""
         found: list[Facts] = list(part(self.summary, "image").get("layers") or ())
         whole = sum(layer.get("size", 0) for layer in found) or 1
-        return [
-            Layer(
-                kind=str(layer.get("kind", "?")),
-                title=str(layer.get("title", "")),
-                digest=str(layer.get("digest", "")),
-                origin=str(layer.get("origin", "")),
-                size=layer.get("size", 0),
-                share=layer.get("size", 0) / whole,
-            )
-            for layer in found
-        ]
+        return [_layer(layers, whole) for layers in gathered(found, _in_common)]
 
     @cached_property
     def verdict(self) -> RunVerdict:

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 from kfp_bento.runtime.reports.json_text import one_line, readable
 from kfp_bento.runtime.reports.load_view import LoadView
 from kfp_bento.runtime.reports.markdown import code, document, facts, fenced, literal, table
-from kfp_bento.runtime.reports.wording import counted, human_bytes, listed, measure, shorten_digests
+from kfp_bento.runtime.reports.wording import (
+    counted,
+    gathered,
+    human_bytes,
+    listed,
+    measure,
+    shorten_digests,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.checks import CheckReport
-    from kfp_bento.runtime.images import Image
+    from kfp_bento.runtime.images import Image, Layer
     from kfp_bento.runtime.promotion import Promotion
     from kfp_bento.runtime.scan import ScanReport
 
@@ -30,13 +38,15 @@ def image_summary(image: Image) -> str:
     }
     rows = (
         (
-            literal(layer.kind),
-            literal(layer.title),
-            human_bytes(layer.size),
-            literal(layer.origin + (", on the registry's word" if layer.unverified else "")),
-            code(shorten_digests(layer.digest)),
+            literal(layers[0].kind),
+            literal(shortened([layer.title for layer in layers])),
+            human_bytes(sum(layer.size for layer in layers)),
+            literal(
+                layers[0].origin + (", on the registry's word" if layers[0].unverified else "")
+            ),
+            code(shorten_digests(layers[0].digest)) if len(layers) == 1 else "",
         )
-        for layer in image.layers
+        for layers in gathered(image.layers, _in_common)
     )
     return document(
         f"# Image {literal(image.repository)}",
@@ -44,6 +54,11 @@ def image_summary(image: Image) -> str:
         "## Layers",
         table(("Kind", "Content", "Size", "Origin", "Digest"), rows, right=frozenset({2})),
     )
+
+
+def _in_common(layer: Layer) -> object:
+    """Give what several layers of dependencies must share for one line of the table."""
+    return (layer.origin, layer.unverified) if layer.kind == "dependencies" else None
 
 
 def check_summary(report: CheckReport) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
+_Item = TypeVar("_Item")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
 
 
@@ -45,6 +46,27 @@ def listed(words: Iterable[str]) -> str:
     """Give words as a list in a sentence: one, two and three."""
     *before, last = words
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def shortened(titles: Sequence[str], most: int = 3) -> str:
+    """Give titles as far as a line of a table holds them: one, two, three and 40 more."""
+    if len(titles) <= most + 1:
+        return listed(titles)
+    return f"{', '.join(titles[:most])} and {len(titles) - most} more"
+
+
+def gathered(items: Iterable[_Item], sign: Callable[[_Item], Hashable]) -> list[list[_Item]]:
+    """Group items that have the same sign, each group in the place of its first one.
+
+    Args:
+        items: What there is.
+        sign: What items of one group have in common; None for one that stays alone.
+    """
+    groups: dict[Hashable, list[_Item]] = {}
+    for number, item in enumerate(items):
+        found = sign(item)
+        groups.setdefault(("alone", number) if found is None else ("sign", found), []).append(item)
+    return list(groups.values())
 
 
 def measure(name: str, value: Any) -> tuple[str, str]:

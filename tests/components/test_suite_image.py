@@ -204,6 +204,6 @@ def test_every_step_finds_in_it_all_that_it_may_ever_import(
 
 def test_own_wheels_lie_in_a_layer_on_top(image: Image, wheel: Path) -> None:
     kinds = [layer.kind for layer in image.layers]
-    assert kinds == ["base", "dependencies", "dependencies"]
-    assert image.layers[-1].title == "own wheels (2 wheels)"
-    assert image.layers[-1].size < image.layers[-2].size / 20
+    assert set(kinds[1:]) == {"dependencies"} and kinds[0] == "base" and len(kinds) > 20
+    assert image.layers[-2].title.startswith("environment (")
+    assert image.layers[-1].title.startswith("wheels: ")

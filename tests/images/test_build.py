@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import open_layer, read_json, read_manifest, write_base, write_bento
+from handmade import MINOR, open_layer, read_json, read_manifest, write_base, write_bento
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import Image, ImageOptions, build_image, plan_image
@@ -32,7 +33,11 @@ def test_an_image_has_base_dependencies_models_and_source(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
-    assert [layer.kind for layer in image.layers] == ["base", "dependencies", "model", "source"]
+    assert [layer.kind for layer in image.layers] == [
+        *("base", "dependencies", "dependencies", "model", "source")
+    ]
+    titles = [layer.title for layer in image.layers[1:3]]
+    assert titles == ["wheels: bentoml and greeter", f"environment (Python {MINOR})"]
     assert image.repository == "localhost/tiny"
     assert image.tags == ("v1",)
     assert image.location == f"oci:{tmp_path}/out"
@@ -76,31 +81,32 @@ def test_there_is_no_clock_path_or_run_in_an_image(bento: Bento, base: str, tmp_
     build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     config = config_of(tmp_path / "out")
     assert config["created"] == "1980-01-01T00:00:00Z"
-    assert len([x for x in config["history"] if not x.get("empty_layer")]) == 4
+    assert len([x for x in config["history"] if not x.get("empty_layer")]) == 5
     assert str(tmp_path) not in json.dumps([config, read_manifest(tmp_path / "out")])
+
+
+def text_in(layer: tarfile.TarFile, name: str) -> str:
+    member = layer.extractfile(f"app/.venv/{name}")
+    assert member is not None
+    return member.read().decode()
 
 
 def test_the_environment_is_a_real_one_and_forgets_this_machine(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
-    with open_layer(tmp_path / "out", image.layers[1]) as layer:
-
-        def text(name: str) -> str:
-            member = layer.extractfile(f"app/.venv/{name}")
-            assert member is not None
-            return member.read().decode()
-
-        packages = f"lib/python{bento.python_version}/site-packages"
-        assert text("bin/greet").startswith("#!/app/.venv/bin/python\n")
-        assert "home = /usr/local/bin" in text("pyvenv.cfg")
-        assert "VIRTUAL_ENV=/app/.venv" in text("bin/activate")
+    with open_layer(tmp_path / "out", image.layers[2]) as layer:
+        assert "home = /usr/local/bin" in text_in(layer, "pyvenv.cfg")
+        assert "VIRTUAL_ENV=/app/.venv" in text_in(layer, "bin/activate")
         python = layer.getmember("app/.venv/bin/python")
         assert python.linkname == f"/usr/local/bin/python{bento.python_version}"
-        assert text("share/greeter/motto.txt") == "be kind\n"
+    with open_layer(tmp_path / "out", image.layers[1]) as layer:
+        packages = f"lib/python{bento.python_version}/site-packages"
+        assert text_in(layer, "bin/greet").startswith("#!/app/.venv/bin/python\n")
+        assert text_in(layer, "share/greeter/motto.txt") == "be kind\n"
         names = layer.getnames()
         assert not [x for x in names if x.endswith((".lock", "direct_url.json", "uv_cache.json"))]
-        record = text(f"{packages}/greeter-1.0.dist-info/RECORD")
+        record = text_in(layer, f"{packages}/greeter-1.0.dist-info/RECORD")
         for line in record.splitlines():
             path = os.path.normpath(f"app/.venv/{packages}/{line.split(',')[0]}")
             assert path in names
@@ -120,7 +126,7 @@ def test_the_source_layer_has_no_models_no_record_and_no_noise(
     bento: Bento, base: str, tmp_path: Path
 ) -> None:
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
-    with open_layer(tmp_path / "out", image.layers[3]) as layer:
+    with open_layer(tmp_path / "out", image.layers[-1]) as layer:
         names = layer.getnames()
         script = layer.getmember("home/bentoml/bento/env/docker/entrypoint.sh")
     assert script.mode == 0o755
@@ -145,7 +151,7 @@ def test_only_directories_that_are_ours_are_written(
 def test_models_are_never_compressed(bento: Bento, base: str, tmp_path: Path) -> None:
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, compression="gzip"))
     assert [layer.media_type.rpartition("layer.v1.")[2] for layer in image.layers] == [
-        *("tar+gzip", "tar+gzip", "tar", "tar+gzip")
+        *("tar+gzip", "tar+gzip", "tar+gzip", "tar", "tar+gzip")
     ]
 
 
@@ -155,8 +161,8 @@ def test_a_changed_source_changes_the_source_layer_only(
     before = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     (bento.directory / "src/service.py").write_text("# changed\n")
     after = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
-    assert before.layers[:3] == after.layers[:3]
-    assert before.layers[3].digest != after.layers[3].digest
+    assert before.layers[:-1] == after.layers[:-1]
+    assert before.layers[-1].digest != after.layers[-1].digest
 
 
 BUILD = """
@@ -256,8 +262,9 @@ def test_a_second_build_reuses_the_dependencies(bento: Bento, base: str, tmp_pat
     cache = tmp_path / "cache"
     first = build_image(bento, f"oci:{tmp_path}/one", ImageOptions(base=base, cache=cache))
     second = build_image(bento, f"oci:{tmp_path}/two", ImageOptions(base=base, cache=cache))
-    assert [layer.origin for layer in first.layers] == ["base", "built", "built", "built"]
-    assert [layer.origin for layer in second.layers] == ["base", "reused", "built", "built"]
+    made, reused = ["built", "built"], ["reused", "reused"]
+    assert [layer.origin for layer in first.layers] == ["base", *made, "built", "built"]
+    assert [layer.origin for layer in second.layers] == ["base", *reused, "built", "built"]
     assert second.digest == first.digest
 
 
@@ -298,7 +305,7 @@ def test_another_image_replaces_the_old_one(bento: Bento, base: str, tmp_path: P
     (bento.directory / "src/service.py").write_text("# changed\n")
     build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
     blobs = {path.name for path in (tmp_path / "out/blobs/sha256").iterdir()}
-    assert old.layers[3].digest.removeprefix("sha256:") not in blobs
+    assert old.layers[-1].digest.removeprefix("sha256:") not in blobs
     assert leftovers(tmp_path) == []
 
 
@@ -450,6 +457,7 @@ def test_a_bento_for_another_python_gets_no_bytecode_and_says_so(tmp_path: Path)
     image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base), progress=said.append)
     with open_layer(tmp_path / "out", image.layers[1]) as layer:
         assert not [x for x in layer.getnames() if x.endswith(".pyc")]
+    with open_layer(tmp_path / "out", image.layers[2]) as layer:
         assert "app/.venv/bin/python3.13" in layer.getnames()
     assert any("no bytecode" in sentence for sentence in said)
 

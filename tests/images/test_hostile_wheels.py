@@ -173,10 +173,10 @@ def test_a_wheel_changes_nothing_outside_its_place(
         f"oci:{tmp_path}/out",
         ImageOptions(base=base),
     )
-    with open_layer(tmp_path / "out", image.layers[1]) as layer:
-        found = {member.name: member for member in layer.getmembers()}
-        config = layer.extractfile("app/.venv/pyvenv.cfg")
-        assert config is not None and b"home = /usr/local/bin" in config.read()
+    wheels, environment = (open_layer(tmp_path / "out", layer) for layer in image.layers[1:3])
+    found = {member.name: member for layer in (wheels, environment) for member in layer}
+    config = environment.extractfile("app/.venv/pyvenv.cfg")  # it lies above
+    assert config is not None and b"home = /usr/local/bin" in config.read()
     assert all(name == "app" or name.startswith("app/.venv") for name in found)
     links = {name: member.linkname for name, member in found.items() if member.issym()}
     venv = "app/.venv/bin"

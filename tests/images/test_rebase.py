@@ -131,7 +131,8 @@ def test_in_a_registry_only_the_configuration_is_sent(
     assert placements(rebased) == {
         "base layer 1": "present",
         "base layer 2": "mounted",
-        "dependencies (2 wheels)": "present",
+        "wheels: bentoml and greeter": "present",
+        f"environment (Python {MINOR})": "present",
         "model factor:0123456789abcdef": "present",
         "source of tiny": "present",
         "configuration": "sent",
@@ -184,7 +185,7 @@ def test_a_packed_environment_on_another_base_is_that_of_a_fresh_pack(
     assert after.content == open_image(f"oci:{tmp_path}/fresh").content
     assert after.config["config"]["Entrypoint"] == []
     assert after.config["config"]["Labels"]["kfp-bento.profile"] == "step"
-    assert [layer.kind for layer in after.layers[2:]] == ["dependencies", "dependencies"]
+    assert [layer.kind for layer in after.layers[2:]] == ["dependencies"] * 3
     bills = [read_attachments(f"oci:{tmp_path}/{x}", SBOM_TYPE) for x in ("after", "fresh")]
     assert bills[0] == bills[1] != ()
 
@@ -415,7 +416,7 @@ def test_the_host_can_be_the_new_base_and_the_old_one(
         f"docker-archive:{tmp_path}/fresh.tar", new, destination=f"oci:{tmp_path}/moved"
     )
     kinds = [layer.kind for layer in open_image(moved.location).layers]
-    assert kinds == ["base", "base", "dependencies", "model", "source"]
+    assert kinds == ["base", "base", "dependencies", "dependencies", "model", "source"]
 
 
 # What is refused.

@@ -241,12 +241,13 @@ def test_a_plan_says_what_a_build_then_does_and_changes_nothing(
     assert [(layer.kind, layer.action) for layer in plan.layers] == [
         ("base", "mount"),
         ("dependencies", "build"),
+        ("dependencies", "build"),
         ("model", "build"),
         ("source", "build"),
     ]
     assert plan.destination == f"{target}:v1" and plan.unchanged == ""
     image = build_image(bento, target, ImageOptions(base=pushed_base))
-    model, planned = image.layers[2], plan.layers[2]
+    model, planned = image.layers[3], plan.layers[3]
     assert (planned.size, planned.exact) == (model.size, True)
     after = plan_image(bento, target, ImageOptions(base=pushed_base))
     assert after.unchanged == image.digest and after.bytes_to_send == 0

@@ -116,7 +116,8 @@ def test_the_summary_tells_every_stop(summary: dict[str, Any]) -> None:
     assert summary["bento"]["tag"].startswith("wine:")
     assert summary["image"]["reference"].endswith(summary["image"]["digest"])
     kinds = [layer["kind"] for layer in summary["image"]["layers"]]
-    assert kinds == ["base", "dependencies", "model", "source"]
+    assert list(dict.fromkeys(kinds)) == ["base", "dependencies", "model", "source"]
+    assert 20 < kinds.count("dependencies") < 60
     assert summary["release"]["target"] == "bento-deployment"
     assert summary["release"]["url"].startswith("http://127.0.0.1:")
     assert summary["seconds"]["total"] > summary["seconds"]["build-image"] > 0

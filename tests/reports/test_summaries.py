@@ -120,6 +120,17 @@ def test_each_layer_is_a_row() -> None:
     assert row in reports.image_summary(image()).splitlines()
 
 
+def test_layers_of_dependencies_with_one_origin_are_one_row() -> None:
+    whole = image()
+    found = next(layer for layer in whole.layers if layer.kind == "dependencies")
+    many = [replace(found, title=f"w{n} 1.0", size=1024) for n in range(50)]
+    made = replace(found, title="new 1.0", origin="built")
+    rows = reports.image_summary(replace(whole, layers=(*many, made))).splitlines()
+    named = "w0 1.0, w1 1.0, w2 1.0 and 47 more"
+    assert f"| dependencies | {named} | 50.0 KiB | reused |  |" in rows
+    assert any("| new 1.0 | 150.0 MiB | built | `sha256:" in row for row in rows)
+
+
 def test_image_metrics_tell_built_from_reused() -> None:
     metrics = reports.image_metrics(image())
     assert metrics["bytes"] == 180 * 1024**2 + 10240

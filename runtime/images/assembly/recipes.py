@@ -246,7 +246,7 @@ def dependency_recipe(
         epoch=builder.epoch,
         size=group.download_size,
         prepare=lambda scratch: group.prepared(scratch, compilers, builder.tell),
-        costly=bool(group.wheels),
+        costly=True,
         parts=tuple(wheel.sha256 for wheel in group.wheels),
     )
 
