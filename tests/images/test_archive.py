@@ -57,7 +57,7 @@ def test_an_archive_holds_the_image_with_its_layers_uncompressed(
 
 def test_skopeo_reads_an_archive(archive: Path, tmp_path: Path) -> None:
     seen = json.loads(skopeo("inspect", f"docker-archive:{archive}"))
-    assert len(seen["Layers"]) == 4
+    assert len(seen["Layers"]) == 5
     assert seen["Labels"]["org.opencontainers.image.title"] == "tiny"
     skopeo("copy", f"docker-archive:{archive}:localhost/tiny:v1", f"oci:{tmp_path}/copied:v1")
     ours = open_image(f"docker-archive:{archive}")

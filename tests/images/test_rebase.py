@@ -503,7 +503,7 @@ def test_debian_packages_move_between_bases_of_one_release(
         change_image(tmp_path / "image", with_packages), new, destination=f"oci:{tmp_path}/out"
     )
     kinds = [layer.kind for layer in open_image(rebased.location).layers]
-    assert kinds == ["base", "base", "system", "model", "source"]
+    assert kinds == ["base", "base", "system", "dependencies", "model", "source"]
 
 
 @pytest.mark.parametrize(("release", "said"), [("trixie", "Debian trixie"), ("", "not tell")])

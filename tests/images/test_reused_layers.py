@@ -322,10 +322,12 @@ def records(name: str) -> RegistryRecords:
 
 
 def plant_layer(name: str, bento: Bento, base: str, evil: Layer, blobs: BlobDirectory) -> None:
-    """Writes over the record of the dependencies, as whoever can push."""
+    """Writes over the records of the dependencies, as whoever can push."""
     plan = plan_image(replace(bento, version="v0"), f"{name}:never", ImageOptions(base=base))
-    key = next(layer.key for layer in plan.layers if layer.kind == "dependencies")
-    records(name).keep_layer(key, evil, blobs)
+    keys = [layer.key for layer in plan.layers if layer.kind == "dependencies"]
+    there = {key: records(name).find_layer(key) or evil for key in keys}
+    records(name).keep_layer(keys[0], evil, blobs)
+    records(name).keep_together({**there, keys[0]: evil})
 
 
 def test_what_is_reused_on_a_registrys_word_is_marked_everywhere(

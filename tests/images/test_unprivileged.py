@@ -131,7 +131,7 @@ def test_an_image_is_built_and_pushed_without_any_privilege(
     to = f"{oci_registry}/team/{tmp_path.name.lower()}:v1"
     cold = build_in(jail, bento, to, registry_base)
     assert cold["digest"] == ordinary.digest
-    assert [layer["origin"] for layer in cold["layers"]].count("built") == 3
+    assert [layer["origin"] for layer in cold["layers"]].count("built") == 4
     # skopeo checks each blob and every diff id on the way.
     source = f"docker://{to.rpartition(':')[0]}@{cold['digest']}"
     copy = ["skopeo", "copy", "--preserve-digests", "--src-tls-verify=false", source]
@@ -184,7 +184,7 @@ def test_a_wheel_from_the_package_index_is_installed_without_any_privilege(
         pytest.skip(f"the package index gives no wheel: {error.message[-200:]}")
     built = build_in(jail, bento, f"{oci_registry}/team/indexed:v1", registry_base)
     assert built["digest"] == ordinary.digest
-    assert "2 wheels" in built["layers"][1]["title"]
+    assert "idna 3.10" in [layer["title"] for layer in built["layers"]]
 
 
 def test_a_directory_that_cannot_be_written_is_named(

@@ -37,6 +37,9 @@ _Result = TypeVar("_Result")
 _UNFIT = {"MANIFEST_INVALID", "UNSUPPORTED"}
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
+# Layers that are made side by side, each with an installer and a compressor of its own: enough to
+# keep the compilers busy, which have most of the work.
+_MADE_AT_ONCE = 2
 # A new layer up to this size is made on disk first, so that a HEAD can spare the upload.
 _SMALL = 8 << 20
 
@@ -79,6 +82,7 @@ class Assembly:
         self._tell = context.builder.tell
         self._known = KnownLayers(spec.recipes, self._cache, context.shared, self._tell)
         self._stop = threading.Event()
+        self._making = threading.BoundedSemaphore(_MADE_AT_ONCE)
         self._recorded_keys: set[str] = set()
         self._sums: dict[str, str] = {}
 
@@ -282,6 +286,7 @@ class Assembly:
         if known and self._still(recipe, known.layer) and self._known.is_whole(known):
             return self._reuse(recipe, known)
         with (
+            self._making,
             scratch_directory(".layer-", self._workspace.root) as scratch,
             recipe.prepare(scratch) as listing,
         ):

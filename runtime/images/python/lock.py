@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import urllib.parse
@@ -57,7 +58,12 @@ class Lock:
         Raises:
             ImageError: It cannot be read.
         """
-        return requirement_lines(self.file)
+        return iter(self._lines)
+
+    @functools.cached_property
+    def _lines(self) -> tuple[str, ...]:
+        """The lines, read once: every layer's installation asks for them."""
+        return tuple(requirement_lines(self.file))
 
     def options(self) -> Iterator[str]:
         """Its options that say where packages are, with paths made absolute.
