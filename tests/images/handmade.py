@@ -6,13 +6,18 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
+from platform import machine
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from small_wheels import bentoml_line
+from uv import find_uv_bin
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento
@@ -134,6 +139,19 @@ def write_bento(directory: Path, requirements: str = "") -> Bento:
     write(directory / "models/factor/latest", "0123456789abcdef")
     write(directory / ".kfp-bento.json", "{}")
     return load_bento(directory)
+
+
+def real_lock(folder: Path, *more: str) -> str:
+    """Locks the real BentoML, and more, from the package index; skips where that cannot be had."""
+    wanted = write(folder / "requirements.in", "\n".join([f"bentoml=={version('bentoml')}", *more]))
+    command = [find_uv_bin(), "pip", "compile", "--generate-hashes", "--no-header", "--quiet"]
+    command += ["--no-emit-index-url", "--python-platform", f"{machine()}-manylinux_2_28"]
+    locked = subprocess.run(
+        [*command, wanted], capture_output=True, text=True, check=False, cwd=folder
+    )
+    if locked.returncode != 0:
+        pytest.skip(f"BentoML's dependencies cannot be locked here: {locked.stderr.strip()}")
+    return locked.stdout
 
 
 def starting_files(python: str = f"/usr/local/bin/python{MINOR}") -> list[tarfile.TarInfo]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.request
-from importlib.metadata import version
 from pathlib import Path
-from platform import machine
 
 import pytest
 from containers import YATAI_COMMAND, run, serving, status
-from handmade import write, write_bento
-from uv import find_uv_bin
+from handmade import real_lock, write_bento
 
 from kfp_bento.runtime.images import ImageOptions, build_image
 
@@ -21,15 +17,7 @@ from kfp_bento.runtime.images import ImageOptions, build_image
 def image(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> str:
     """The image of a small service with the real BentoML, on the host base."""
     folder = tmp_path_factory.mktemp("image")
-    wanted = write(folder / "requirements.in", f"bentoml=={version('bentoml')}\n")
-    command = [find_uv_bin(), "pip", "compile", "--generate-hashes", "--no-header", "--quiet"]
-    command += ["--no-emit-index-url", "--python-platform", f"{machine()}-manylinux_2_28"]
-    locked = subprocess.run(
-        [*command, wanted], capture_output=True, text=True, check=False, cwd=folder
-    )
-    if locked.returncode != 0:
-        pytest.skip(f"BentoML's dependencies cannot be locked here: {locked.stderr.strip()}")
-    bento = write_bento(folder / "bento", locked.stdout)
+    bento = write_bento(folder / "bento", real_lock(folder))
     build_image(bento, f"oci:{folder}/out", ImageOptions(base="host", cache=shared_cache))
     return f"oci:{folder}/out:v1"
 
