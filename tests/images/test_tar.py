@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.images.oci import tar
 from kfp_bento.runtime.images.oci.tar import (
     DEFAULT_EPOCH,
+    TarEntry,
     content_entry,
     source_date_epoch,
     tar_stream,
@@ -184,3 +186,17 @@ def test_source_date_epoch_sets_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(InvalidInput, match="yesterday"):
         source_date_epoch()
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "app/with blank.py", "x" * 100, "x" * 101, "é.py", "a/" * 40]
+)
+@pytest.mark.parametrize("size", [0, 8**11 - 1, 8**11])
+@pytest.mark.parametrize("owner", [0, 1034, 8**7 - 1, 8**7])
+def test_headers_are_those_of_the_standard_library(path: str, size: int, owner: int) -> None:
+    entry = TarEntry(path, "file", 0o755, owner, size)
+    for epoch in (0, DEFAULT_EPOCH, 8**11):
+        info = tarfile.TarInfo(path)
+        info.mode, info.uid, info.gid, info.size, info.mtime = 0o755, owner, owner, size, epoch
+        whole = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        assert tar._header(entry, epoch) == whole

@@ -40,7 +40,8 @@ _TRANSFERS = 4
 # Layers that are made side by side, each with an installer and a compressor of its own: enough to
 # keep the compilers busy, which have most of the work.
 _MADE_AT_ONCE = 2
-# A new layer up to this size is made on disk first, so that a HEAD can spare the upload.
+# Another new layer up to this size is made on disk first, so that a HEAD can spare the upload; what
+# is installed has been asked for by its record.
 _SMALL = 8 << 20
 
 
@@ -303,7 +304,7 @@ class Assembly:
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
         """Make a layer: kept where there is a cache, sent while it is made where there is none."""
         keep = self._cache if recipe.costly else None
-        direct = keep is None and recipe.size > _SMALL
+        direct = keep is None and (recipe.installed or recipe.size > _SMALL)
         taker = self._sink if direct else keep.blobs if keep else self._workspace
         taker.put_stream(stream)
         self._sums.update(stream.sums)
