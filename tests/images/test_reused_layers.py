@@ -516,3 +516,22 @@ def test_a_cache_made_before_is_taken_over(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "cache")
     assert cache == LayerCache(tmp_path / "cache")
     assert cache.find_layer("a") is None
+
+
+def test_what_is_known_of_a_wheel_goes_along_with_the_record_of_its_layer(
+    bento: Bento, base: str, tmp_path: Path, image_name: str
+) -> None:
+    image = build_image(bento, image_name, ImageOptions(base=base))
+    known = replace(dependencies(image), facts={"0" * 64: {"brings": ["libx.so.1"]}})
+    assert Layer.from_dict(known.record()).facts == known.facts
+    assert "facts" not in known.to_dict()
+    there = records(image_name)
+    there.keep_layer("a", known, there.repository)
+    there.keep_together({"b": known})
+    again = records(image_name)
+    assert again.find_layers(["a", "never"])["a"].facts == known.facts
+    assert again.find_layers(["b"])["b"].facts == known.facts
+    cache = open_cache(tmp_path / "cache")
+    cache.keep_layer("a", known, there.repository)
+    found = cache.find_layer("a")
+    assert found is not None and found.facts == known.facts

@@ -15,11 +15,12 @@ from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
 from kfp_bento.runtime.images.assembly.context import BuildContext
 from kfp_bento.runtime.images.assembly.documents import image_documents
-from kfp_bento.runtime.images.assembly.known import LOOKUPS, KnownLayer, KnownLayers
+from kfp_bento.runtime.images.assembly.known import KnownLayer, KnownLayers
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.assembly.recipes import Listing, Recipe
 from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach_if_taken
+from kfp_bento.runtime.images.cache.records import LOOKUPS
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
@@ -304,11 +305,12 @@ class Assembly:
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
         """Make a layer: kept where there is a cache, sent while it is made where there is none."""
         keep = self._cache if recipe.costly else None
-        direct = keep is None and (recipe.installed or recipe.size > _SMALL)
+        direct = keep is None and (recipe.costly or recipe.size > _SMALL)
         taker = self._sink if direct else keep.blobs if keep else self._workspace
         taker.put_stream(stream)
         self._sums.update(stream.sums)
-        layer = stream.layer(kind=recipe.kind, title=recipe.title)
+        made = stream.layer(kind=recipe.kind, title=recipe.title)
+        layer = replace(made, facts=recipe.facts)
         if direct:
             return layer.placed("sent")
         if keep:
@@ -333,7 +335,7 @@ class Assembly:
         for tries_left in (1, 0):  # writing a record twice is harmless
             try:
                 run_all(tasks, LOOKUPS, stop=self._stop)
-                if self._context.shared and self._sink.records and not self._known.together:
+                if self._context.shared and self._sink.records:
                     self._context.shared.keep_together(installed)
                 return
             except KfpBentoError as error:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.images.assembly.recipes import Recipe
 from kfp_bento.runtime.images.cache.local import LayerCache
 from kfp_bento.runtime.images.cache.records import RegistryRecords
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer
-
-LOOKUPS = 8
-"""Questions to a registry at one time."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,7 @@ class KnownLayers:
     """Finished layers by their recipes.
 
     Args:
-        recipes: All layers of the image. What is installed is asked for at once and in one round,
-            when the first of it is wanted.
+        recipes: All layers of the image.
         cache: Layers kept on this machine.
         shared: Layers kept in a registry: in the destination itself, or beside it.
         tell: Told what is going on.
@@ -55,9 +48,6 @@ class KnownLayers:
         self._cache = cache
         self._shared = shared
         self._tell = tell
-        self._asking = threading.Lock()
-        self._found: dict[str, Layer] | None = None
-        self.together = False
 
     def find(self, recipe: Recipe, *, sealed: bool = False) -> KnownLayer | None:
         """Find a layer for a recipe; the destination's own record spares the most.
@@ -109,7 +99,7 @@ class KnownLayers:
         if self._shared is None or (sealed and not self._shared.sealed):
             return None
         if recipe.installed:
-            layer = self._asked(self._shared).get(recipe.key)
+            layer = self._shared.find_layers(self._installed).get(recipe.key)
         else:
             layer = self._shared.find_layer(recipe.key)
         if layer is None or not recipe.fits(layer):
@@ -117,20 +107,6 @@ class KnownLayers:
         proven = self._shared.sealed or recipe.claimed
         layer = replace(layer, title=recipe.title, unverified=not proven)
         return KnownLayer(layer, self._shared.repository, shared=True)
-
-    def _asked(self, shared: RegistryRecords) -> dict[str, Layer]:
-        """Give what the registry knows of all that is installed, asked once."""
-        with self._asking:
-            if self._found is None:
-                found = shared.find_together(self._installed)
-                self.together = bool(found)
-                self._found = found or self._each(shared)
-            return self._found
-
-    def _each(self, shared: RegistryRecords) -> dict[str, Layer]:
-        questions = [partial(shared.find_layer, key) for key in self._installed]
-        answers = zip(self._installed, run_all(questions, LOOKUPS), strict=True)
-        return {key: layer for key, layer in answers if layer}
 
 
 def same_bytes(one: Layer, other: Layer) -> bool:

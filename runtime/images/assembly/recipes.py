@@ -7,7 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,6 +61,7 @@ class Recipe:
             for this recipe must first see that the bytes are still the same.
         costly: It takes long to make, so that a local cache should keep it.
         parts: SHA-256 in hexadecimal of the wheels or packages inside.
+        facts: What else is known of these, by their SHA-256, to be remembered with the layer.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Recipe:
     claimed: bool = False
     costly: bool = False
     parts: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def key(self) -> str:
@@ -86,10 +88,14 @@ class Recipe:
             }
         )
 
+    def knowing(self, facts: Mapping[str, Any]) -> Recipe:
+        """Give the recipe with what is known of its own wheels or packages."""
+        return replace(self, facts={part: facts[part] for part in self.parts if part in facts})
+
     @property
     def installed(self) -> bool:
-        """Whether it holds packages, which other images may have as well."""
-        return self.kind in {"system", "dependencies"}
+        """Whether it is a layer of the environment, of which an image has many."""
+        return self.kind == "dependencies"
 
     @property
     def exact(self) -> bool:

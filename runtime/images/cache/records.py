@@ -8,10 +8,12 @@ the same bytes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kfp_bento.runtime.concurrency import run_all
 from kfp_bento.runtime.files import parse_json, parse_json_value, shared_key
 from kfp_bento.runtime.images.cache.seals import are_ours, seal_facts
 from kfp_bento.runtime.images.oci.blobs import BytesSource
@@ -32,6 +34,9 @@ from kfp_bento.runtime.images.places.registry import KEY_DIGITS
 from kfp_bento.runtime.images.registry.repository import Repository
 
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
+LOOKUPS = 8
+"""Questions to a registry at one time."""
+
 _ANNOTATION = "kfp-bento.record"
 _SEAL = "kfp-bento.seal"
 
@@ -69,6 +74,9 @@ class RegistryRecords:
     """
 
     repository: Repository
+    _asked: dict[frozenset[str], dict[str, Layer]] = field(default_factory=dict, compare=False)
+    _together: set[frozenset[str]] = field(default_factory=set, compare=False)
+    _asking: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     @property
     def sealed(self) -> bool:
@@ -88,10 +96,27 @@ class RegistryRecords:
             self.repository.put_blob(layer.descriptor, source)
         self._write(f"layer-{key[:KEY_DIGITS]}", layer.record(), [layer.descriptor])
 
+    def find_layers(self, keys: Sequence[str]) -> dict[str, Layer]:
+        """Give those of several layers that are recorded, by their keys, asked once in one round.
+
+        One question does where all of them were recorded together.
+        """
+        wanted = frozenset(keys)
+        with self._asking:
+            if wanted not in self._asked:
+                together = self.find_together(keys)
+                self._together.update([wanted] if together else ())
+                self._asked[wanted] = together or self._find_each(keys)
+            return self._asked[wanted]
+
+    def _find_each(self, keys: Sequence[str]) -> dict[str, Layer]:
+        found = run_all([functools.partial(self.find_layer, key) for key in keys], LOOKUPS)
+        return {key: layer for key, layer in zip(keys, found, strict=True) if layer}
+
     def find_together(self, keys: Sequence[str]) -> dict[str, Layer]:
-        """Give the layers that were recorded together, by their keys; none if one is missing."""
+        """Give layers that were recorded together, by their keys; none if one is missing."""
         try:
-            facts = self._find(_together(keys))
+            facts = self._find(_name_of(keys))
             if not isinstance(facts, dict) or facts.keys() != set(keys):
                 return {}
             return {
@@ -102,9 +127,11 @@ class RegistryRecords:
 
     def keep_together(self, layers: Mapping[str, Layer]) -> None:
         """Write one record of layers whose blobs are here, so that one question finds them all."""
+        if frozenset(layers) in self._together:
+            return
         facts = {key: layer.record() for key, layer in layers.items()}
         blobs = dict.fromkeys(layer.descriptor for layer in layers.values())
-        self._write(_together(list(layers)), facts, list(blobs))
+        self._write(_name_of(layers), facts, list(blobs))
 
     def find_facts(self, key: str) -> Any:
         """Give the recorded values."""
@@ -152,5 +179,5 @@ class RegistryRecords:
         return empty
 
 
-def _together(keys: Sequence[str]) -> str:
+def _name_of(keys: Iterable[str]) -> str:
     return f"layers-{key_of({'kind': 'layers', 'keys': sorted(keys)})[:KEY_DIGITS]}"

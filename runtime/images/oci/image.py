@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform as host_platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -88,6 +88,10 @@ def referrer_type(manifest: dict[str, Any]) -> str:
     return str(manifest.get("artifactType") or other or "")
 
 
+# Of a layer, what its records do not hold: how it came to one image.
+_LEFT_OUT = {"placement", "unverified"}
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer of an image.
@@ -103,6 +107,8 @@ class Layer:
         placement: How it came to its destination, or an empty string before it did.
         unverified: Whether it is reused on the word of a registry alone: a record without a seal
             of ours names it, and nobody here has seen what is in it.
+        facts: What else was seen of its content when it was made, by the SHA-256 of the wheel or
+            package that it is about; JSON values. It goes along with records alone.
     """
 
     kind: str
@@ -114,6 +120,7 @@ class Layer:
     title: str
     placement: Placement | Literal[""] = field(default="", compare=False)
     unverified: bool = field(default=False, compare=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -127,10 +134,12 @@ class Layer:
         Raises:
             ValueError: It is none.
         """
-        names = {item.name for item in fields(cls)} - {"placement", "unverified"}
+        names = {item.name for item in fields(cls)} - _LEFT_OUT
         if not isinstance(data, dict) or not names <= data.keys() <= names | {"placement"}:
             raise ValueError("a layer with other fields")
-        texts = [value for name, value in data.items() if name != "size"]
+        if not isinstance(data["facts"], dict):
+            raise ValueError("a layer with other facts")
+        texts = [value for name, value in data.items() if name not in {"size", "facts"}]
         if not all(isinstance(value, str) for value in texts) or not is_digest(data["diff_id"]):
             raise ValueError("a layer with wrong values")
         try:
@@ -142,7 +151,13 @@ class Layer:
     def record(self) -> dict[str, Any]:
         """Give the layer as plain JSON values, for a build that will reuse it."""
         facts = asdict(replace(self, origin="reused"))
-        return {name: facts[name] for name in facts.keys() - {"placement", "unverified"}}
+        return {name: facts[name] for name in facts.keys() - _LEFT_OUT}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the layer as plain JSON values, for whoever looks at an image."""
+        facts = asdict(self)
+        del facts["facts"]
+        return facts
 
     def with_origin(self, origin: str) -> Layer:
         """Give the same layer, said to come from elsewhere."""
@@ -213,7 +228,7 @@ class Image:
     def to_dict(self) -> dict[str, Any]:
         """Give the image as plain JSON values, its reference and size among them."""
         derived = {"reference": self.reference, "size": self.size}
-        layers = [asdict(layer) for layer in self.layers]
+        layers = [layer.to_dict() for layer in self.layers]
         facts = asdict(replace(self, documents=()))
         del facts["documents"]
         lists = {"tags": list(self.tags), "notes": list(self.notes), "layers": layers}
