@@ -59,6 +59,7 @@ def serve_steps(deploy):
         image_platform: str = "",
         image_cache_repository: str = "",
         image_compression: str = "zstd",
+        image_system_packages: list = [],  # noqa: B006
         deploy_target: str = "bento-deployment",
         deploy_mode: str = "auto",
         deploy_name: str = "",
@@ -115,6 +116,8 @@ def serve_steps(deploy):
             image_cache_repository: Repository of the same registry through which images share
                 layers.
             image_compression: zstd, or gzip for registries and clusters without zstd, or none.
+            image_system_packages: Debian packages to add to the base, besides those that the
+                bento asks for and those that its wheels cannot do without.
             deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a
                 plain Deployment).
             deploy_mode: auto, apply, render or local.

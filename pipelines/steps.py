@@ -116,6 +116,7 @@ def built_image(given, bento) -> dsl.PipelineTask:
         platform=given.image_platform,
         cache_repository=given.image_cache_repository,
         compression=given.image_compression,
+        system_packages=given.image_system_packages,
     )
     with_registry_credentials(image, given.image_secret)
     with_package_index(image, given.index_secret)

@@ -24,6 +24,7 @@ def build_image(
     platform: str = "",
     cache_repository: str = "",
     compression: str = "zstd",
+    system_packages: list = [],  # noqa: B006 - KFP wants the defaults in the signature
 ) -> NamedTuple("Outputs", [("image", str), ("location", str)]):
     """Assemble an OCI image and write it to a registry or an OCI layout directory.
 
@@ -40,6 +41,8 @@ def build_image(
             empty takes KFP_BENTO_CACHE_REPOSITORY, else the image's own repository.
         compression: zstd, or gzip for registries and clusters that know no zstd, or none;
             models are never compressed.
+        system_packages: Debian packages to add to the base, name or name=version, besides those
+            that the bento asks for and those that its wheels cannot do without.
 
     Returns:
         record: JSON record of the image: reference, digest, base, layers.
@@ -62,6 +65,7 @@ def build_image(
             platform=platform,
             cache_repository=cache_repository,
             compression=compression,
+            system_packages=tuple(system_packages),
         ),
     )
     images.write_attestations(built, Path(sbom.path), Path(provenance.path))

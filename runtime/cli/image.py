@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 
 
+Destination = Annotated[
+    str, typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE.")
+]
 Base = Annotated[
     str,
     typer.Option(
@@ -50,6 +53,13 @@ CacheRepository = Annotated[
         envvar="KFP_BENTO_CACHE_REPOSITORY",
     ),
 ]
+SystemPackage = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer evaluates it
+    typer.Option(
+        metavar="NAME",
+        help="A Debian package to add to the base, name or name=version; may be repeated.",
+    ),
+]
 Compression = Annotated[str, typer.Option(help="zstd, gzip or none.")]
 
 
@@ -58,14 +68,12 @@ Compression = Annotated[str, typer.Option(help="zstd, gzip or none.")]
 )
 def build(
     bento_directory: Annotated[Path, typer.Argument(metavar="BENTO_DIR", help="A bento folder.")],
-    to: Annotated[
-        str,
-        typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
-    ],
+    to: Destination,
     base: Base = "",
     platform: ImagePlatform = "",
     cache: Cache = None,
     cache_repository: CacheRepository = "",
+    system_package: SystemPackage = None,
     compression: Compression = "zstd",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be made and sent, and stop.")
@@ -82,6 +90,7 @@ def build(
         platform=platform,
         cache=cache,
         cache_repository=cache_repository,
+        system_packages=tuple(system_package or ()),
         compression=compression,
     )
     task = "planning the image" if dry_run else "assembling the image"
@@ -107,10 +116,7 @@ def pack(
     requirements: Annotated[
         Path, typer.Argument(metavar="LOCK", help="Requirements, each with a hash.")
     ],
-    to: Annotated[
-        str,
-        typer.Option("--to", help="registry/repository[:tag], oci:DIR or docker-archive:FILE."),
-    ],
+    to: Destination,
     name: Annotated[str, typer.Option(help="What the image is called.")],
     version: Annotated[str, typer.Option(help="Its version, and its tag if --to has none.")],
     wheel: Annotated[
@@ -129,6 +135,7 @@ def pack(
     platform: ImagePlatform = "",
     cache: Cache = None,
     cache_repository: CacheRepository = "",
+    system_package: SystemPackage = None,
     compression: Compression = "zstd",
     json: Json = False,
 ) -> None:
@@ -144,6 +151,7 @@ def pack(
         platform=platform,
         cache=cache,
         cache_repository=cache_repository,
+        system_packages=tuple(system_package or ()),
         compression=compression,
     )
     with working("assembling the image", quiet=json) as progress:

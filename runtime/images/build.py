@@ -6,24 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan
 from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
 from kfp_bento.runtime.images.assembly.recipes import (
-    Recipe,
     model_recipes,
     source_recipe,
-    system_recipe,
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
-from kfp_bento.runtime.images.debian import DebianPackage, resolve_packages
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.python.groups import dependency_groups
@@ -83,13 +81,18 @@ def plan_image(
         ImageError: The bento or the base does not qualify.
         RegistryError: A registry refused or failed.
     """
-    with _assembly(bento, destination, options, progress) as assembly:
+    with _assembly(bento, destination, options, progress, reading=False) as assembly:
         return assembly.plan()
 
 
 @contextmanager
 def _assembly(
-    bento: Bento, destination: str, options: ImageOptions, progress: Callable[[str], None]
+    bento: Bento,
+    destination: str,
+    options: ImageOptions,
+    progress: Callable[[str], None],
+    *,
+    reading: bool = True,
 ) -> Iterator[Assembly]:
     wishes = qualify(bento.directory)
     if not bento.python_version:
@@ -107,17 +110,27 @@ def _assembly(
         progress,
         needs=ENTRYPOINT_NEEDS,
     ) as context:
-        yield _assembled(bento, wishes, context)
+        asked = tuple(dict.fromkeys((*wishes.system_packages, *options.system_packages)))
+        wishes = replace(wishes, system_packages=asked)
+        yield _assembled(bento, wishes, context, reading=reading)
 
 
-def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -> Assembly:
+def _assembled(
+    bento: Bento, wishes: ImageRequirements, context: BuildContext, *, reading: bool
+) -> Assembly:
     """Give base and recipes, from the layer that changes least to the one that changes most."""
     base, builder, platform = context.base, context.builder, context.platform
     folder = _install_folder(bento.directory)
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
     wheels, chosen = context.select(lock)
     groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
-    system, debs, remembered = _system(wishes, context)
+    system = system_layer(
+        wishes.system_packages,
+        [(lock, wheels)],
+        context,
+        reading=reading,
+        own_folders="LD_LIBRARY_PATH" in wishes.environment,
+    )
     named = titles(bento.name, bento.version)
     spec = ImageSpec(
         name=bento.name,
@@ -139,7 +152,7 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
             annotations=named,
         ),
         recipes=(
-            *system,
+            *system.recipes,
             *context.dependency_recipes(groups),
             *model_recipes(bento.directory, builder.epoch),
             source_recipe(bento.directory, bento.name, builder),
@@ -148,30 +161,15 @@ def _assembled(bento: Bento, wishes: ImageRequirements, context: BuildContext) -
         digest=bento.digest,
         models=bento.models,
         wheels=wheels,
-        debs=debs,
+        debs=system.packages,
     )
     return Assembly(
         spec,
         context,
         check=lambda sums: _check_models(bento, sums),
-        kept={**context.seen, **chosen, **remembered},
-        notes=wishes.notes,
+        kept={**context.seen, **chosen, **system.kept},
+        notes=(*wishes.notes, *system.notes),
     )
-
-
-def _system(
-    wishes: ImageRequirements, context: BuildContext
-) -> tuple[tuple[Recipe, ...], tuple[DebianPackage, ...], Mapping[str, Any]]:
-    """Give the Debian packages that a bento asks for and its base lacks; what to remember of it."""
-    if not wishes.system_packages:
-        return (), (), {}
-    facts, remembered = context.base_facts()
-    builder = context.builder
-    chosen = resolve_packages(wishes.system_packages, facts, context.platform, builder.tell)
-    if not chosen.packages:
-        return (), (), remembered
-    recipe = system_recipe(chosen, facts, context.base, builder)
-    return (recipe,), chosen.packages, remembered
 
 
 def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
@@ -87,10 +88,16 @@ def pack_image(
             progress(f"building wheels: {', '.join(built_here)}")
             wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
         locks = [lock, *([_own_lock(wheels, python, scratch)] if wheels else [])]
-        return _assembled(context, name, version, locks).carry_out()
+        return _assembled(context, name, version, locks, options.system_packages).carry_out()
 
 
-def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[Lock]) -> Assembly:
+def _assembled(
+    context: BuildContext,
+    name: str,
+    version: str,
+    locks: Sequence[Lock],
+    packages: Sequence[str],
+) -> Assembly:
     base, builder, platform = context.base, context.builder, context.platform
     chosen = [context.select(lock) for lock in locks]
     found = [(lock, wheels) for lock, (wheels, _) in zip(locks, chosen, strict=True)]
@@ -99,6 +106,7 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
         *dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1]),
         *(own_wheels(lock, platform, interpreter=at, wheels=own) for lock, own in found[1:]),
     ]
+    system = system_layer(packages, found, context)
     named = titles(name, version)
     every = tuple(wheel for wheels, _ in chosen for wheel in wheels)
     spec = ImageSpec(
@@ -115,12 +123,13 @@ def _assembled(context: BuildContext, name: str, version: str, locks: Sequence[L
             labels={**named, **glibc_label(every)},
             annotations=named,
         ),
-        recipes=context.dependency_recipes(groups),
+        recipes=(*system.recipes, *context.dependency_recipes(groups)),
         compression=builder.codec.name,
         wheels=every,
+        debs=system.packages,
     )
     kept = {key: facts for _, kept in chosen for key, facts in kept.items()}
-    return Assembly(spec, context, kept={**context.seen, **kept})
+    return Assembly(spec, context, kept={**context.seen, **kept, **system.kept}, notes=system.notes)
 
 
 def _divided(lock: Lock, names: Sequence[str], scratch: Path) -> tuple[Lock, Path | None]:

@@ -103,6 +103,14 @@ def make_deb(
     return path
 
 
+def files_in(deb: Path) -> list[str]:
+    listed = subprocess.run(
+        ["dpkg-deb", "--contents", deb], check=True, capture_output=True, text=True
+    )
+    paths = (line.split()[5].removeprefix("./") for line in listed.stdout.splitlines())
+    return [path for path in paths if path and not path.endswith("/")]
+
+
 def compressed(data: bytes, how: str) -> bytes:
     if how == "zst":
         import zstandard
@@ -125,8 +133,10 @@ def _signed_archive(folder: Path, debs: Iterable[Path], home: str) -> tuple[str,
     subprocess.run([*gpg, *parameters, "never"], check=True, capture_output=True)
     pool = folder / "repository"
     pool.mkdir()
-    stanzas = []
+    stanzas, contents = [], ""
     for deb in debs:
+        package = deb.name.partition("_")[0]
+        contents += "".join(f"{path}  libs/{package}\n" for path in files_in(deb))
         (pool / deb.name).write_bytes(deb.read_bytes())
         shown = subprocess.run(
             ["dpkg-deb", "--field", deb], check=True, capture_output=True, text=True
@@ -136,12 +146,11 @@ def _signed_archive(folder: Path, debs: Iterable[Path], home: str) -> tuple[str,
             f"{shown.stdout.strip()}\nFilename: ./{deb.name}\n"
             f"Size: {deb.stat().st_size}\nSHA256: {digest}\n"
         )
-    index = "\n".join(stanzas).encode()
-    (pool / "Packages").write_bytes(index)
-    release = (
-        "Suite: handmade\nDate: Sat, 21 Nov 2020 10:00:00 UTC\nSHA256:\n"
-        f" {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
-    )
+    release = "Suite: handmade\nDate: Sat, 21 Nov 2020 10:00:00 UTC\nSHA256:\n"
+    for name, lines in {"Packages": "\n".join(stanzas), "Contents-amd64": contents}.items():
+        index = lines.encode()
+        (pool / name).write_bytes(index)
+        release += f" {hashlib.sha256(index).hexdigest()} {len(index)} {name}\n"
     (folder / "Release").write_text(release)
     sign = ["--clearsign", "--output", str(pool / "InRelease"), str(folder / "Release")]
     subprocess.run([*gpg, *sign], check=True, capture_output=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import struct
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from elf_files import program
 from handmade import MINOR, read_json, read_manifest, write_bento
 from moving import base_of_layers, make_base
 from registries import registry
@@ -28,14 +28,6 @@ MUSL_LOADER = "/lib/ld-musl-x86_64.so.1"
 PYTHON = f"usr/bin/python{MINOR}"
 SHELL = {"usr/bin/env": b"", "usr/bin/bash": b""}
 OTHER = "3.8"
-
-
-def program(loader: str) -> bytes:
-    """The first bytes of a program that asks for a dynamic loader."""
-    name = loader.encode() + b"\0"
-    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, 0)
-    header += struct.pack("<IHHHHHH", 0, 64, 56, 1, 0, 0, 0)
-    return header + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(name), len(name), 1) + name
 
 
 def layer(files: dict[str, bytes | str]) -> bytes:

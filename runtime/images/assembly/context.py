@@ -102,7 +102,7 @@ class BuildContext:
             wheels = tuple(Wheel.from_dict(item) for item in facts)
             return wheels if locked(wheels, lock) else None
 
-        if found := _recalled(self.records, key, chosen):
+        if found := recalled(self.records, key, chosen):
             return found, {}
         self.builder.tell("choosing the wheels")
         wheels = select_wheels(lock, self.platform, glibc)
@@ -138,7 +138,7 @@ class BuildContext:
         key = key_of({"kind": "base", "layers": [layer.diff_id for layer in self.base.layers]})
         # Nothing here could tell whether a registry's word about the base is true.
         trusted = [records for records in self.records if records.sealed]
-        if found := _recalled(trusted, key, RootFilesystem.from_dict):
+        if found := recalled(trusted, key, RootFilesystem.from_dict):
             return found, {}
         facts = self.facts or self._read_base()
         return facts, {key: facts.to_dict()}
@@ -160,7 +160,7 @@ class BuildContext:
             return self
         layers = [layer.diff_id for layer in self.base.layers]
         key = key_of({"kind": "userland", "layers": layers})
-        if found := _recalled(self.records, key, Userland.from_dict):
+        if found := recalled(self.records, key, Userland.from_dict):
             return replace(self, base=fitting_base(self.base, found, python, needs=needs))
         facts = self._read_base()
         base = fitting_base(self.base, facts.userland, python, needs=needs)
@@ -192,10 +192,16 @@ class BuildContext:
             )
 
 
-def _recalled(
+def recalled(
     places: Sequence[Records], key: str, read: Callable[[Any], Found | None]
 ) -> Found | None:
-    """Give the facts with this key that can be read first; whoever wrote the others."""
+    """Give the facts with this key that can be read first; whoever wrote the others.
+
+    Args:
+        places: Where to look, in this order.
+        key: Of the facts.
+        read: Reads them; facts that it refuses, or gives nothing for, are as good as none.
+    """
     for records in places:
         with contextlib.suppress(TypeError, ValueError):
             if (facts := records.find_facts(key)) and (found := read(facts)):

@@ -25,6 +25,8 @@ class ImageOptions:
         cache_repository: A repository of the destination's registry where layers are recorded, so
             that several repositories share them; `$KFP_BENTO_CACHE_REPOSITORY` if empty, and
             the destination itself if that is not set.
+        system_packages: Debian packages besides those that the bento asks for, with or without
+            `=version`.
         compression: `zstd`, `gzip` or `none`; models are never compressed.
     """
 
@@ -34,6 +36,7 @@ class ImageOptions:
     platform: str = ""
     cache: Path | None = None
     cache_repository: str = ""
+    system_packages: tuple[str, ...] = ()
     compression: str = "zstd"
 
 

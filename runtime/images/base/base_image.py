@@ -6,7 +6,7 @@ import os
 import platform as host_platform
 import re
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, KfpBentoError
@@ -47,6 +47,8 @@ class BaseImage:
         interpreter: The Python executable inside it.
         python: Its Python version where known, for example `3.11.7`, or an empty string.
         glibc: Its C library's version, or an empty string where nobody has looked.
+        libraries: Names of the shared libraries that a loader finds in it; empty where nobody
+            has looked.
     """
 
     title: str
@@ -57,6 +59,7 @@ class BaseImage:
     interpreter: str
     python: str
     glibc: str = ""
+    libraries: frozenset[str] = field(default=frozenset(), repr=False)
 
     def inputs(self) -> dict[str, Any]:
         """Give what an image on it follows from, as plain JSON values."""
@@ -146,7 +149,7 @@ def open_base(
 
 
 def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> BaseImage:
-    layer, config, version = host_base(python_version, platform, builder)
+    layer, config, version, libraries = host_base(python_version, platform, builder)
     return BaseImage(
         title=HOST,
         digest="",
@@ -156,6 +159,7 @@ def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> Bas
         interpreter=f"/usr/local/bin/python{python_version}",
         python=version if _PYTHON.fullmatch(version) else "",
         glibc=host_platform.libc_ver()[1],
+        libraries=libraries,
     )
 
 

@@ -22,7 +22,7 @@ ENTRYPOINT_NEEDS = ("bash",)
 def fitting_base(
     base: BaseImage, userland: Userland, python: str, *, needs: tuple[str, ...] = ()
 ) -> BaseImage:
-    """Give a base with the interpreter that it really has.
+    """Give a base with the interpreter, C library and shared libraries that it really has.
 
     Args:
         base: The base, with the interpreter that its configuration suggests.
@@ -45,13 +45,17 @@ def fitting_base(
             "it:\n" + "\n".join(f"- {reason}" for reason in reasons),
             hint=_way_out(userland, python, found),
         )
-    return replace(base, interpreter=found, glibc=userland.glibc)
+    libraries = userland.libraries_on(_variables(base).get("LD_LIBRARY_PATH", ""))
+    return replace(base, interpreter=found, glibc=userland.glibc, libraries=libraries)
 
 
 def _search_path(base: BaseImage) -> str:
+    return _variables(base).get("PATH") or DEFAULT_PATH
+
+
+def _variables(base: BaseImage) -> dict[str, str]:
     listed = (base.config.get("config") or {}).get("Env") or ()
-    variables = dict(pair.partition("=")[::2] for pair in listed)
-    return variables.get("PATH") or DEFAULT_PATH
+    return dict(pair.partition("=")[::2] for pair in listed)
 
 
 def _reasons(

@@ -49,7 +49,8 @@ _COMMANDS = (
 # What wheels may expect of any Linux (PEP 600), and what name resolution loads at run time.
 _LIBRARIES = (
     *("libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libresolv.so.2"),
-    *("librt.so.1", "libstdc++.so.6", "libutil.so.1", "libz.so.1", "libgomp.so.1"),
+    *("libmvec.so.1", "librt.so.1", "libstdc++.so.6", "libutil.so.1", "libz.so.1"),
+    "libgomp.so.1",
     *("libnss_dns.so.2", "libnss_files.so.2"),
 )
 _UNWANTED_FOLDERS = {
@@ -102,11 +103,12 @@ class _Runtime:
 
 def host_base(
     python_version: str, platform: Platform, builder: LayerBuilder
-) -> tuple[Layer, dict[str, Any], str]:
+) -> tuple[Layer, dict[str, Any], str, frozenset[str]]:
     """Make the base layer, or take it from the cache.
 
     Returns:
-        The layer, an image configuration for it, and the full version of the Python inside.
+        The layer, an image configuration for it, the full version of the Python inside, and the
+        names of the shared libraries.
 
     Raises:
         ImageError: This is not Linux with glibc, the platform or the Python version is not this
@@ -137,7 +139,8 @@ def host_base(
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         "history": [{"created_by": f"kfp-bento: {TITLE}"}],
     }
-    return layer, config, version
+    libraries = frozenset(path.rpartition("/")[2] for path in runtime.programs if ".so" in path)
+    return layer, config, version, libraries
 
 
 def _check(python_version: str, platform: Platform) -> None:

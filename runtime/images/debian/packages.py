@@ -1,14 +1,8 @@
-"""Choosing and fetching Debian packages for a base image, with apt as the solver.
-
-apt runs in a directory of its own: it sees the base's packages, sources, pins and keyrings, and
-nothing of this machine but its program files. It needs no privilege and installs nothing.
-"""
+"""Choosing and fetching Debian packages for a base image, with apt as the solver."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +12,10 @@ from typing import Any
 from kfp_bento.runtime.bentos import DEBIAN_PACKAGE
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
+from kfp_bento.runtime.images.debian.apt import apt_root, run_apt
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, release_of
-from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
-from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
+from kfp_bento.runtime.images.oci.blobs import storage_errors
 from kfp_bento.runtime.images.oci.image import Platform
-from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
 
 # Raised when the same packages would come to give another layer.
 SYSTEM_FORMAT = 1
@@ -30,12 +23,6 @@ SYSTEM_FORMAT = 1
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb")
 _HELPER = "/usr/lib/apt/apt-helper"
-_PROXIES = (
-    *("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY"),
-)
-_SECONDS = 1800.0
-_WAY_OUT = "Use a base image that has what the bento needs, or let the cluster build the bento."
 
 
 @dataclass(frozen=True)
@@ -112,12 +99,12 @@ def resolve_packages(
     _check_base(facts, platform)
     if progress:
         progress(f"finding system packages for {release_of(facts)}: {' '.join(names)}")
-    with _apt_root(facts, platform.architecture) as root:
-        _apt(root, "apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
+    with apt_root(facts, platform.architecture) as root:
+        run_apt(root, "apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
         install = ("apt-get", "install", "-qq", "-y", "--no-upgrade", "--no-install-recommends")
-        plan = _apt(root, *install, "--simulate", *names)
+        plan = run_apt(root, *install, "--simulate", *names)
         _check_plan(plan)
-        uris = _apt(root, *install, "--print-uris", *names)
+        uris = run_apt(root, *install, "--print-uris", *names)
         codename = facts.os_release.get("VERSION_CODENAME", "")
         found = sorted(_packages(uris, codename), key=lambda item: (item.name, item.architecture))
     if {item.name for item in found} != set(re.findall(r"^Inst (\S+)", plan, re.MULTILINE)):
@@ -142,8 +129,8 @@ def fetch_packages(
     arguments = []
     for package, path in found.items():
         arguments += [package.uri, str(path), f"SHA256:{package.sha256}"]
-    with _apt_root(facts, chosen.architecture) as root:
-        _apt(root, _HELPER, "download-file", *arguments)
+    with apt_root(facts, chosen.architecture) as root:
+        run_apt(root, _HELPER, "download-file", *arguments)
     for package, path in found.items():
         with storage_errors(path):
             found_sha256 = file_sha256(path)
@@ -200,87 +187,3 @@ def _packages(uris: str, codename: str) -> Iterator[DebianPackage]:
             yield DebianPackage(
                 name, version, architecture, sha256, int(size), filename, codename, uri
             )
-
-
-@contextlib.contextmanager
-def _apt_root(facts: RootFilesystem, architecture: str) -> Iterator[Path]:
-    with scratch_directory("kfp-bento-apt-") as root, storage_errors(root):
-        for name in ("etc", "etc/preferences.d", "lists/partial", "archives/partial", "log"):
-            (root / name).mkdir(parents=True)
-        (root / "status").write_text(facts.status, encoding="utf-8")
-        for name, text in facts.preferences.items():
-            (root / "etc/preferences.d" / name).write_text(text, encoding="utf-8")
-        sources = apt_sources(facts, architecture, root / "keyrings")
-        (root / "etc/base.sources").write_text(sources, encoding="utf-8")
-        (root / "apt.conf").write_text(_configuration(root, architecture), encoding="utf-8")
-        yield root
-
-
-def _configuration(root: Path, architecture: str) -> str:
-    """All of apt's settings; it reads nothing of this machine's /etc/apt.
-
-    apt reads the file in APT_CONFIG first, and it says where all others would be.
-    """
-    places = {
-        "Dir::Etc": root / "etc",
-        "Dir::Etc::sourcelist": root / "etc/base.sources",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::trusted": "/dev/null",
-        "Dir::Etc::trustedparts": root / "keyrings",
-        "Dir::State": root,
-        "Dir::State::lists": root / "lists",
-        "Dir::State::status": root / "status",
-        "Dir::Cache": root,
-        "Dir::Cache::archives": root / "archives",
-        "Dir::Log": root / "log",
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
-        # Dropping privileges needs privileges, and there are none.
-        "APT::Sandbox::User": "",
-        "APT::Get::AllowUnauthenticated": "false",
-        "Acquire::AllowInsecureRepositories": "false",
-        "Acquire::AllowDowngradeToInsecureRepositories": "false",
-        "Acquire::ForceHash": "sha256",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "2",
-        "Acquire::http::Timeout": "30",
-        "Acquire::https::Timeout": "30",
-    }
-    return "".join(f'{name} "{value}";\n' for name, value in places.items())
-
-
-def _apt(root: Path, program: str, *arguments: str) -> str:
-    if shutil.which(program) is None:
-        raise ImageError(
-            f"System packages need apt, and there is no {program} here.",
-            hint="Install apt (Debian package apt) beside kfp-bento, "
-            "or use a base image that has the packages.",
-        )
-    done = run_program(
-        [program, *arguments],
-        doing="Finding system packages",
-        directory=root,
-        environment=clean_environment(_PROXIES, APT_CONFIG=str(root / "apt.conf"), LC_ALL="C"),
-        seconds=_SECONDS,
-        error=ImageError,
-        hint=_WAY_OUT,
-    )
-    if done.status != 0:
-        raise _failed(done.complaint if done.complaint.strip() else cleaned(done.output))
-    return done.output
-
-
-def _failed(output: str) -> ImageError:
-    lines = [line.strip() for line in output.splitlines()]
-    reasons = [line[3:] for line in lines if line.startswith(("E: ", "W: "))] or lines
-    text = " ".join(dict.fromkeys(reasons))
-    text = text[:1200].rstrip(". ")
-    hint = _WAY_OUT
-    if "Unable to locate" in text or "has no installation candidate" in text:
-        hint = "Correct the name; it must be a package of the base's own Debian release."
-    elif "Failed to fetch" in text or "Could not resolve" in text or "signed" in text:
-        hint = (
-            f"Let {SOURCES_VARIABLE} name a file with apt sources that can be reached from here "
-            "and are signed, for example a mirror's."
-        )
-    return ImageError(f"The system packages cannot be had: {text}.", hint=hint)

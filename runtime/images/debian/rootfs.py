@@ -19,6 +19,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import ChunkReader
 from kfp_bento.runtime.images.debian.userland import (
+    Note,
     Userland,
     follow,
     is_libc,
@@ -27,7 +28,6 @@ from kfp_bento.runtime.images.debian.userland import (
     userland_of,
 )
 from kfp_bento.runtime.images.oci.decompression import decompressed
-from kfp_bento.runtime.images.oci.elf import HEAD
 from kfp_bento.runtime.images.oci.image import BlobSource, Layer, one_line
 
 _WANTED = re.compile(
@@ -35,6 +35,7 @@ _WANTED = re.compile(
     r"|var/lib/dpkg/status|var/lib/dpkg/status\.d/(?!.*\.md5sums$)[^/]+"
     r"|var/lib/dpkg/alternatives/[^/]+"
     r"|etc/apt/sources\.list|etc/apt/sources\.list\.d/[^/]+\.(list|sources)"
+    r"|etc/ld\.so\.conf|etc/ld\.so\.conf\.d/[^/]+\.conf"
     r"|etc/apt/preferences|etc/apt/preferences\.d/[^/]+"
     r"|etc/apt/trusted\.gpg|(etc/apt/trusted\.gpg\.d|etc/apt/keyrings|usr/share/keyrings)/[^/]+"
 )
@@ -191,7 +192,7 @@ class _Tree:
     directories: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    programs: dict[str, str] = field(default_factory=dict)  # what can be run, and what is noted
+    programs: dict[str, Note] = field(default_factory=dict)  # what can be run or loaded
     others: set[str] = field(default_factory=set)  # what hides a directory or link of below
     room: int = _MOST_CONTENT
 
@@ -219,7 +220,7 @@ class _Tree:
                 self.files[path] = content.read() if content else b""
             elif _is_program(path, member):
                 twin = posixpath.normpath(f"/{member.linkname}").lstrip("/")
-                known = self.programs.get(twin, "") if member.islnk() else ""
+                known = self.programs.get(twin) if member.islnk() else None
                 self.programs[path] = known or _note(path, member, archive)
 
     def remove(self, path: str) -> None:
@@ -272,7 +273,8 @@ def _facts(tree: _Tree) -> RootFilesystem:
         links=tree.links,
     )
     facts = _with_links_to_directories(facts)
-    runs = userland_of(release_of(facts), tree.programs, tree.links, facts.links)
+    configured = _named(texts, "etc/ld.so.conf").values()
+    runs = userland_of(release_of(facts), tree.programs, tree.links, facts.links, configured)
     return replace(facts, userland=runs)
 
 
@@ -282,12 +284,12 @@ def _is_program(path: str, member: tarfile.TarInfo) -> bool:
     return executable and (member.isreg() or member.islnk())
 
 
-def _note(path: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> str:
+def _note(path: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> Note:
     """Read what there is to know of an interpreter or the C library; of others, nothing."""
     if not member.isreg() or member.size > _LIMIT or not (is_libc(path) or is_python(path)):
-        return ""
+        return Note()
     content = archive.extractfile(member)
-    return noted(path, content.read(_LIMIT if is_libc(path) else HEAD)) if content else ""
+    return noted(path, content.read()) if content else Note()
 
 
 def _with_links_to_directories(facts: RootFilesystem) -> RootFilesystem:
