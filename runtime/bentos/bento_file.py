@@ -140,12 +140,15 @@ class BentoFile:
 
     def runtime_variables(self, taken: Container[str] = ()) -> dict[str, str]:
         """Give what the bento itself sets for its service, without names that are taken."""
+        found = self.variables("all", "runtime")
+        return {name: value for name, value in found.items() if name not in taken}
+
+    def variables(self, *stages: str) -> dict[str, str]:
+        """Give the variables of these stages that have a value."""
         return {
             variable.name: variable.value
             for variable in self.environment
-            if variable.value
-            and variable.stage in ("all", "runtime")
-            and variable.name not in taken
+            if variable.value and variable.stage in stages
         }
 
     def at(self, *place: str | int) -> str:

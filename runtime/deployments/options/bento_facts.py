@@ -30,6 +30,13 @@ def _text_problem(text: str) -> str:
 _Text = Annotated[str, valid(_text_problem, "Build the bento again.")]
 
 
+def _value_problem(text: str) -> str:
+    return "" if len(text) <= _LONGEST_TEXT and "\0" not in text else "is no such text"
+
+
+_Value = Annotated[str, valid(_value_problem, "Build the bento again.")]
+
+
 class _Model(TypedDict):
     tag: _Text
     digest: _Text
@@ -53,6 +60,7 @@ class _Facts(BaseModel):
     generated: bool
     takes_token: bool
     protocols: list[_Text] = []
+    environment: dict[_Text, _Value] = {}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class BentoFacts:
         generated: Whether kfp-bento wrote its service.
         takes_token: Whether its service asks for a token where it is given one.
         protocols: What a service that kfp-bento wrote speaks: some of mlflow, v2 and v1.
+        environment: Variables that it leaves to its release (`envs` of the stage runtime).
         directory: Where it lies, where it is at hand; no part of the release.
         digest: Its digest, where it is at hand; no part of the release either.
     """
@@ -80,6 +89,7 @@ class BentoFacts:
     generated: bool = False
     takes_token: bool = False
     protocols: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = field(default=None, compare=False)
     digest: str = field(default="", compare=False)
 
@@ -102,14 +112,18 @@ class BentoFacts:
             generated=(bento.directory / "src" / "pyfunc_json.py").is_file(),
             takes_token=can_require_token(bento),
             protocols=spoken_protocols(bento),
+            environment=_environment(bento),
             directory=bento.directory,
             digest=bento.digest,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as plain JSON values."""
+        facts = {key: getattr(self, key) for key in _Facts.model_fields}
+        if not self.environment:
+            del facts["environment"]
         return {
-            **{key: getattr(self, key) for key in _Facts.model_fields},
+            **facts,
             "models": [model.to_dict() for model in self.models],
             "runners": [dict(runner) for runner in self.runners],
             "protocols": [*self.protocols],
@@ -129,6 +143,15 @@ class BentoFacts:
         models = tuple(BentoModel(**model) for model in told["models"])
         lists = {"runners": tuple(told["runners"]), "protocols": tuple(told.get("protocols", ()))}
         return cls(**{**told, "models": models, **lists})
+
+
+def _environment(bento: Bento) -> dict[str, str]:
+    """Give the variables for the release; none where the folder is not here to be looked at."""
+    from kfp_bento.runtime.bentos import BENTO_FILE, read_bento_file
+
+    if not (bento.directory / BENTO_FILE).is_file():
+        return {}
+    return read_bento_file(bento.directory).variables("runtime")
 
 
 def _model(model: BentoModel) -> BentoModel:

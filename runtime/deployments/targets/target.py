@@ -181,7 +181,27 @@ class Target:
                 f"bento: the target {self.kind} serves bentos only.", hint="Give the bento."
             )
         facts = bento if bento is None or isinstance(bento, BentoFacts) else BentoFacts.of(bento)
+        if facts is not None and facts.environment:
+            chosen = self._with_environment(facts.environment, chosen, given)
         return Release(self, self.renderer(image, facts, chosen), image, facts, given)
+
+    def _with_environment(
+        self, environment: Mapping[str, str], chosen: Any, given: Mapping[str, Any]
+    ) -> Any:
+        """Give the options with the variables that a bento leaves to its release.
+
+        What the user sets wins. A target without pods of its own takes none.
+        """
+        if "envs" not in self.options_type.model_fields:
+            return chosen
+        own = [dict(one) for one in chosen.envs]
+        taken = {one["name"] for one in own}
+        left = [
+            {"name": name, "value": value}
+            for name, value in environment.items()
+            if name not in taken
+        ]
+        return self.options_type.of(self.kind, {**given, "envs": [*left, *own]})
 
     def primary(self, objects: Objects) -> Manifest:
         """Give the object whose name is the release's."""

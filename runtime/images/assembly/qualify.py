@@ -149,7 +149,7 @@ def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_
 def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:
     return ImageRequirements(
         base="" if _DEFAULT_BASE.fullmatch(file.base_image) else file.base_image,
-        environment=_environment(file),
+        environment=file.variables("all"),
         requirements=requirements,
         system_packages=tuple(dict.fromkeys(wanted_packages(file))),
         notes=tuple(dict.fromkeys(_notes(file))),
@@ -198,7 +198,7 @@ def _model_reasons(file: BentoFile, directory: Path) -> Iterator[_Reason]:
 
 def _environment_reasons(file: BentoFile) -> Iterator[_Reason]:
     place = file.at("envs") if file.own_envs else file.at("docker", "env")
-    for name, value in _environment(file).items():
+    for name, value in file.variables("all").items():
         if not _VARIABLE.fullmatch(name):
             yield _Reason(place, f"{name!a} is no name of an environment variable", _RENAME)
         elif name == "PATH":
@@ -245,12 +245,4 @@ def _notes(file: BentoFile) -> Iterator[str]:
             yield f"the build-stage variable {cleaned(variable.name)} is not needed"
         if variable.stage == "runtime" and variable.value:
             name = cleaned(variable.name)
-            yield f"the runtime-stage variable {name} is not in the image: give it to the release"
-
-
-def _environment(file: BentoFile) -> dict[str, str]:
-    return {
-        variable.name: variable.value
-        for variable in file.environment
-        if variable.stage == "all" and variable.value
-    }
+            yield f"the runtime-stage variable {name} is not in the image; releases set it"

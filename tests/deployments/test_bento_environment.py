@@ -1,0 +1,72 @@
+"""Variables that a bento leaves to its release are in the manifests of every target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sample_bentos import IMAGE, write_bento
+
+from kfp_bento.runtime.bentos import load_bento
+from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
+from kfp_bento.runtime.deployments.targets.targets import TARGETS
+from kfp_bento.runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENVS = """\
+envs:
+- {name: AREA, value: eu, stage: runtime}
+- {name: LATER, value: '', stage: runtime}
+- {name: BAKED, value: x, stage: all}
+- {name: BUILT, value: x, stage: build}
+"""
+
+
+def facts(folder: Path, envs: str = ENVS) -> BentoFacts:
+    write_bento(folder)
+    with (folder / "bento.yaml").open("a") as file:
+        file.write(envs)
+    return BentoFacts.of(load_bento(folder))
+
+
+def lists_of_variables(value: Any) -> Iterator[list[dict[str, Any]]]:
+    """All lists of variables in a manifest."""
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            if key in {"env", "envs"}:
+                yield inside
+            else:
+                yield from lists_of_variables(inside)
+    elif isinstance(value, list):
+        for item in value:
+            yield from lists_of_variables(item)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_release_sets_what_the_bento_leaves_to_it(target: str, tmp_path: Path) -> None:
+    bento = facts(tmp_path / "bento")
+    image = IMAGE if target != "bento-request" else "registry.example.com/team/wine:v1"
+    archive = {"archive_url": "https://store.example.com/wine.tar.gz?X-Amz-Signature=0"}
+    options = archive if target == "bento-request" else {}
+    plain = TARGETS[target].render(image, bento, options)
+    assert [{"name": "AREA", "value": "eu"}] in list(lists_of_variables([*plain.manifests]))
+    given = {**options, "envs": {"AREA": "us", "OWN": "1"}}
+    chosen = TARGETS[target].render(image, bento, given)
+    wanted = [{"name": "AREA", "value": "us"}, {"name": "OWN", "value": "1"}]
+    assert wanted in list(lists_of_variables([*chosen.manifests]))
+    # A release that is rendered from what was recorded is the same one.
+    recorded = BentoFacts.from_dict(bento.to_dict())
+    assert TARGETS[target].render(image, recorded, options).manifests == plain.manifests
+
+
+def test_a_bento_without_such_variables_has_the_facts_that_it_had(tmp_path: Path) -> None:
+    assert "environment" not in facts(tmp_path / "bento", "").to_dict()
+
+
+def test_a_variable_that_no_release_may_set_is_refused_here_too(tmp_path: Path) -> None:
+    bento = facts(tmp_path / "bento", "envs:\n- {name: PORT, value: '80', stage: runtime}\n")
+    with pytest.raises(InvalidInput, match="PORT"):
+        TARGETS["workload"].render(IMAGE, bento)
