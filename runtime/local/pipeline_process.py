@@ -14,7 +14,12 @@ from typing import Any
 from kfp import local
 
 from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
-from kfp_bento.runtime.local.pipelines import load_pipeline, values_here, without_retries
+from kfp_bento.runtime.local.pipelines import (
+    load_pipeline,
+    values_here,
+    without_nones,
+    without_retries,
+)
 
 
 def main(request: dict[str, Any]) -> None:
@@ -28,7 +33,8 @@ def main(request: dict[str, Any]) -> None:
         workspace_root=str(Path(request["root"]) / ".workspace"),
     )
     sys.stdin.readline()  # ready so far; the rest begins when we are told to
-    pipeline(**values_here(pipeline) | request["arguments"])
+    arguments = values_here(pipeline) | request["arguments"]
+    without_nones(pipeline, arguments)(**arguments)
 
 
 if __name__ == "__main__":

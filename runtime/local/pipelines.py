@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,56 @@ def without_retries(pipeline: Any) -> Any:
     for task in (task for dag in dags for task in dag.tasks.values()):
         task.ClearField("retry_policy")
     return pipeline
+
+
+def without_nones(pipeline: Any, given: Iterable[str]) -> Any:
+    """Take parameters that are None out of a pipeline: kfp.local has no way to say so.
+
+    On a cluster a parameter that is left out and has no default is None for the function
+    (`name: Optional[str] = None`). A function that is not given it has None as well.
+
+    Args:
+        pipeline: What load_pipeline gave.
+        given: Names of the pipeline's parameters that have a value.
+    """
+    specification = pipeline.pipeline_spec
+    inputs = specification.root.input_definitions.parameters
+    empty = {name for name in inputs if name not in given and _may_be_none(inputs[name])}
+    _leave_out(specification, specification.root, empty)
+    tasks = [
+        task
+        for component in (specification.root, *specification.components.values())
+        for task in component.dag.tasks.values()
+    ]
+    for name, component in specification.components.items():
+        passed = {
+            key
+            for task in tasks
+            if task.component_ref.name == name
+            for key in task.inputs.parameters
+        }
+        for key, parameter in [*component.input_definitions.parameters.items()]:
+            if key not in passed and _may_be_none(parameter):
+                del component.input_definitions.parameters[key]
+    return pipeline
+
+
+def _may_be_none(parameter: Any) -> bool:
+    return parameter.is_optional and parameter.default_value.WhichOneof("kind") is None
+
+
+def _leave_out(specification: Any, component: Any, names: set[str]) -> None:
+    """Take inputs out of a group of tasks, and what its tasks are passed of them."""
+    for name in names:
+        del component.input_definitions.parameters[name]
+    for task in component.dag.tasks.values():
+        parameters = task.inputs.parameters
+        passed = {key for key in parameters if parameters[key].component_input_parameter in names}
+        for key in passed:
+            del parameters[key]
+        inside = specification.components[task.component_ref.name]
+        if passed and inside.HasField("dag"):
+            _leave_out(specification, inside, passed)
 
 
 def _key(reference: str) -> str:

@@ -1,6 +1,6 @@
 """Small pipelines that the local runner's tests run."""
 
-from typing import Dict, List  # noqa: UP035 - as people write them
+from typing import Dict, List, Optional  # noqa: UP035 - as people write them
 
 from kfp import dsl
 
@@ -123,3 +123,14 @@ def of_typed_lists(
 ):
     """Take a list and an object whose values have types."""
     joined(names=names, weights=weights)
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def say_what_is_missing(name: Optional[str] = None, count: Optional[int] = None) -> str:  # noqa: UP045
+    return f"{name} {count}"
+
+
+@dsl.pipeline
+def with_nothing(name: Optional[str] = None, count: Optional[int] = None):  # noqa: UP045
+    with dsl.ExitHandler(double(number=1)):
+        say_what_is_missing(name=name, count=count)

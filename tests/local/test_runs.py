@@ -64,6 +64,12 @@ def test_a_step_that_crashes_points_to_the_log(tmp_path: Path) -> None:
     assert "Traceback" in log.read_text()
 
 
+def test_a_parameter_that_is_left_out_and_has_no_default_is_none(tmp_path: Path) -> None:
+    run = run_pipeline(f"{HERE}:with_nothing", {"name": "wine"}, tmp_path)
+    assert list(run.seconds) == ["say-what-is-missing", "double"]
+    assert "Output: 'wine None'" in (tmp_path / "pipeline.log").read_text()
+
+
 def test_temporary_files_stay_in_the_run_directory(tmp_path: Path) -> None:
     run = run_pipeline(f"{HERE}:temporary", {}, tmp_path)
     assert (tmp_path / "tmp").is_dir()
