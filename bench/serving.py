@@ -30,6 +30,7 @@ from rich.table import Table
 
 from bench.load import answer, load
 from bench.serving_sides import ROWS, Side, sides
+from bench.trace_receiver import receiving
 
 RESULT = Path(__file__).parents[1] / "build" / "bench" / "serving.json"
 CONNECTIONS = 16
@@ -53,12 +54,14 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bench-serving-"))
     try:
-        chosen = [side for side in sides(work) if not options.only or side.name in options.only]
-        rounds: dict[str, list[dict[str, Any]]] = {side.name: [] for side in chosen}
-        for number in range(options.rounds):
-            for side in chosen:
-                rounds[side.name].append(_round(side, work, options.seconds))
-                print(f"round {number + 1}: {side.name}: {rounds[side.name][-1]}", flush=True)
+        with receiving() as endpoint:
+            found = sides(work, endpoint)
+            chosen = [side for side in found if not options.only or side.name in options.only]
+            rounds: dict[str, list[dict[str, Any]]] = {side.name: [] for side in chosen}
+            for number in range(options.rounds):
+                for side in chosen:
+                    rounds[side.name].append(_round(side, work, options.seconds))
+                    print(f"round {number + 1}: {side.name}: {rounds[side.name][-1]}", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     report = _report(rounds, options)

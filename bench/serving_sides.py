@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,13 @@ def wine_model(folder: Path) -> Path:
     return path
 
 
-def sides(work: Path) -> list[Side]:
-    """Make the model, the bentos and the services, and say how each is served."""
+def sides(work: Path, endpoint: str) -> list[Side]:
+    """Make the model, the bentos and the services, and say how each is served.
+
+    Args:
+        work: A directory for all of it.
+        endpoint: Where traces go.
+    """
     from sklearn.datasets import load_wine
 
     model = wine_model(work)
@@ -110,7 +115,7 @@ def sides(work: Path) -> list[Side]:
     bentoml = (sys.executable, "-m", "bentoml", "serve")
     served = ("--host", "127.0.0.1")
     found = [
-        *_generated(work, model, (bentoml, served), (one, thousands)),
+        *_generated(work, model, (bentoml, served), (one, thousands), endpoint),
         *(
             Side(
                 name,
@@ -139,7 +144,11 @@ def sides(work: Path) -> list[Side]:
 
 
 def _generated(
-    work: Path, model: Path, start: tuple[tuple[str, ...], tuple[str, ...]], bodies: Any
+    work: Path,
+    model: Path,
+    start: tuple[tuple[str, ...], tuple[str, ...]],
+    bodies: Any,
+    endpoint: str,
 ) -> list[Side]:
     found = []
     for name, options in GENERATED.items():
@@ -148,6 +157,17 @@ def _generated(
         command = (*start[0], str(folder), *start[1])
         asked = [Request("/predict", body) for body in bodies]
         found.append(Side(name, command, "--port", work, "/readyz", *asked))
+    log = {"KFP_BENTO_REQUEST_LOG": str(work / "requests.jsonl")}
+    watched = {
+        "traces": {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+        "log": log,
+        "redacted log": {**log, "KFP_BENTO_REQUEST_LOG_REDACT": "alcohol,proline"},
+    }
+    plain = found[0]
+    found += [
+        replace(plain, name=f"{plain.name}, {name}", environment=variables)
+        for name, variables in watched.items()
+    ]
     return found
 
 

@@ -60,9 +60,11 @@ def build_bento(
         scan_verdict: The verdict of scan_model on these models; one that did not pass is refused.
             Empty where nobody scanned.
         options: The rarer wishes, by name: system_packages (Debian's), envs (public in the image),
-            labels; and of a generated service show_example (whether the API page shows a row of the
-            input example), protocols (of mlflow, v2, v1), max_batch_size and max_latency_ms (rows
-            of several callers in one call of the model).
+            labels, traces (whether it holds what sends OpenTelemetry's traces); and of a generated
+            service log_to_bucket (whether it holds what writes its log of requests to a bucket),
+            show_example (whether the API page shows a row of the input example), protocols (of
+            mlflow, v2, v1), max_batch_size and max_latency_ms (rows of several callers in one call
+            of the model).
         looked_at: What resolve_models says of a service and requests at addresses. Nothing is made
             of it: with another value Kubeflow's cache takes this for another step.
 

@@ -141,7 +141,8 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
     own = users_requirements(asked.requirements, "the build", asked.sources, indexes=False)
     constraints = bento_constraints(asked.models, asked.sources)
     indexes = bento_indexes(asked.models, asked.sources)
-    needed = bento_requirements(asked.models, requirement_texts(own), asked.sources)
+    more = [*requirement_texts(own), *asked.options.requirements()]
+    needed = bento_requirements(asked.models, more, asked.sources)
     store = work / "home" / "models"
     for model, tag in zip(asked.models, asked.tagged, strict=True):
         add_model(model, tag.tag, store)
@@ -170,7 +171,7 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
         brought = users_requirements(
             recorded_requirements(path), "the service", asked.sources, indexes=True
         )
-        both = [*requirement_texts(brought), *requirement_texts(own)]
+        both = [*requirement_texts(brought), *more]
         needed = bento_requirements(asked.models, both, asked.sources)
         indexes = list(dict.fromkeys([*index_options(brought), *indexes]))
         locked = lock_requirements(needed, constraints, asked.python, work, indexes)

@@ -25,6 +25,13 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_NAME = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _LONGEST_VALUE = 32 << 10
+
+TRACE_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
+"""What sends traces; it fits one version of OpenTelemetry's SDK, so that the lock chooses it."""
+
+BUCKET_WRITER = "boto3>=1.36"
+"""What writes to a bucket."""
+
 _PUBLIC = (
     "What a bento sets is public with its image: give it to the release, from a Secret "
     "(deploy_envs: [{name: ..., valueFrom: {secretKeyRef: {name: ..., key: ...}}}])."
@@ -109,6 +116,10 @@ class BentoOptions(BaseModel):
         protocols: What a generated service speaks besides JSON on /predict, of `PROTOCOLS`.
         max_batch_size: Most rows of requests that are put together into one call; 0 is not at all.
         max_latency_ms: How long a request waits for others at most, in milliseconds.
+        traces: Whether it holds what sends OpenTelemetry's traces (OTLP over HTTP), where the
+            variables `OTEL_*` of its release say where to.
+        log_to_bucket: Whether it holds what writes the log of requests to a bucket, where
+            `KFP_BENTO_REQUEST_LOG` of its release says so.
         system_packages: Debian packages for the image, with =version where pinned.
         envs: Variables of the service, public in its image: a mapping, or a list of name and value.
         labels: Labels of the bento.
@@ -120,6 +131,8 @@ class BentoOptions(BaseModel):
     protocols: list[str] = list(PROTOCOLS)
     max_batch_size: int = 0
     max_latency_ms: int = 0
+    traces: bool = False
+    log_to_bucket: bool = False
     system_packages: Annotated[
         list[_Package], AfterValidator(lambda names: sorted(dict.fromkeys(names)))
     ] = []
@@ -159,6 +172,11 @@ class BentoOptions(BaseModel):
         """
         return Speech(tuple(self.protocols), self.max_batch_size, self.max_latency_ms)
 
+    def requirements(self) -> list[str]:
+        """Give what the bento needs besides what its models and its service need."""
+        wanted = ((self.traces, TRACE_EXPORTER), (self.log_to_bucket, BUCKET_WRITER))
+        return [requirement for is_wanted, requirement in wanted if is_wanted]
+
     def require_own_service(self) -> None:
         """Refuse what is for generated services only.
 
@@ -169,6 +187,12 @@ class BentoOptions(BaseModel):
             raise InvalidInput(
                 "show_example=False is for generated services; what yours shows is up to it.",
                 hint="Leave show_example as it is.",
+            )
+        if self.log_to_bucket:
+            raise InvalidInput(
+                "log_to_bucket is for generated services; what yours logs is up to it.",
+                hint="Leave log_to_bucket as it is, and name what your service needs among its "
+                "requirements.",
             )
         if self.speech != EVERY_PROTOCOL:
             raise InvalidInput(

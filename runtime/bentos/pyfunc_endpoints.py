@@ -20,6 +20,7 @@ from pyfunc_enforcement import Direct  # type: ignore[import-not-found]
 from pyfunc_guard import traced  # type: ignore[import-not-found]
 from pyfunc_json import answer  # type: ignore[import-not-found]
 from pyfunc_lean import Answer, Asked, Handler, encoded  # type: ignore[import-not-found]
+from pyfunc_tracing import traced as with_spans  # type: ignore[import-not-found]
 from pyfunc_workers import Batching, Desk, Workers  # type: ignore[import-not-found]
 from starlette.exceptions import HTTPException
 
@@ -69,9 +70,17 @@ class Served:
         return self._loaded()
 
     @cached_property
+    def asked_mlflows_way(self) -> Any:
+        """The loaded model, with a span each time that it is asked, where spans are wanted."""
+        return self._with_spans(self.model)
+
+    @cached_property
     def desk(self) -> Desk:
         """Where it is asked."""
-        return Desk(Direct(self.model), self.workers, self._batching)
+        return Desk(self._with_spans(Direct(self.model)), self.workers, self._batching)
+
+    def _with_spans(self, model: Any) -> Any:
+        return with_spans(model, name=self.name, version=self.version, digest=self.digest)
 
     async def read(self, raw: bytes) -> Any:
         """Gives a request in the form of the model's own route, checked.

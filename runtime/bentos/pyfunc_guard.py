@@ -323,6 +323,7 @@ def _browser_headers(message: Message) -> Iterator[tuple[bytes, bytes]]:
 
 
 Shortcut = Callable[[Request], Awaitable[bool]]
+Last = Callable[[], Awaitable[None]]
 
 
 class Guard:
@@ -333,6 +334,7 @@ class Guard:
         app: Starlette,
         shortcut: Shortcut | None = None,
         media: Mapping[str, Collection[bytes]] = MappingProxyType({}),
+        last: Last | None = None,
     ) -> None:
         """Stands before an application.
 
@@ -340,7 +342,9 @@ class Guard:
             app: What answers.
             shortcut: What answers some requests before `app` and says whether it did.
             media: The media types, besides JSON, that a path takes.
+            last: What is done when all requests are answered, before the service ends.
         """
+        self._last = last
         self._app, self._shortcut, self._media = app, shortcut, media
         self._tokens, self._hosts = Tokens(), Hosts()
         self._health = {
@@ -353,7 +357,7 @@ class Guard:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answers a request."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, _freezing(send))
+            await self._app(scope, _ending(receive, self._last), _freezing(send))
         elif scope["type"] == "http":
             await self._answer(Request(scope, receive, send))
         else:
@@ -453,6 +457,18 @@ class Guard:
                     if drained > 8 * LIMITS.max_body_bytes:
                         break
         await _reply(request, refusal.status, refusal.reason, refusal.headers)
+
+
+def _ending(receive: Receive, last: Last | None) -> Receive:
+    """Lets the last thing be done while everything is still there."""
+
+    async def passing() -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown" and last is not None:
+            await last()
+        return message
+
+    return passing
 
 
 def _freezing(send: Send) -> Send:

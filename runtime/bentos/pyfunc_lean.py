@@ -3,8 +3,9 @@
 This file lies beside the service in every bento that kfp-bento generates. BentoML sends a request
 through eight middlewares, which takes longer than most models need for a row. `Lean` does what they
 do (metrics under their names, access log, request id, timeout, most requests at once) with what
-they have been configured with. Where they do more, since traces are exported, other origins are
-let in, or this is another BentoML than it knows, it leaves the request to them.
+they have been configured with, and the span of a trace where traces are exported. Where they do
+more, since other origins are let in, or this is another BentoML than it knows, it leaves the
+request to them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bentoml._internal.container import BentoMLContainer
 from bentoml._internal.context import server_context, trace_context
 from opentelemetry import propagate, trace
 from pyfunc_guard import Request  # type: ignore[import-not-found]
+from pyfunc_tracing import excluded, note_status, request_span, tracer  # type: ignore[import-not-found]
 from starlette.applications import Starlette
 
 log = logging.getLogger("bentoml.kfp_bento")
@@ -108,8 +110,9 @@ class Lean:
             return False
         start = default_timer()
         asked = Asked(request.body or b"", request.media, request.headers)
-        with around.counted(request.path) as done, around.identified(request.headers) as identity:
+        with around.counted(request.path) as done, around.identified(request) as identity:
             answer = await around.answered(handler, asked)
+            note_status(answer.status)
             length = str(len(answer.body)).encode()
             head = [
                 (b"content-length", length),
@@ -158,12 +161,12 @@ class Surroundings:
         self._turns = None if most is None else most._semaphore
         self._tells_trace = bool(BentoMLContainer.http.response.trace_id.get())
         self._formats = BentoMLContainer.logging_formatting.get()
+        self._tracer = tracer()
 
     @classmethod
     def of(cls, app: Starlette) -> Surroundings | None:
         """Gives what is around an application; None where that cannot be done here."""
-        tracing = BentoMLContainer.config.tracing
-        if tracing.exporter_type.get() is not None:
+        if excluded():
             return None
         found: dict[str, Any] = {}
         layer: Any = app.middleware_stack
@@ -179,8 +182,24 @@ class Surroundings:
         return self._metrics.counted(path)
 
     @contextlib.contextmanager
-    def identified(self, headers: Mapping[bytes, bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
+    def identified(self, request: Request) -> Iterator[list[tuple[bytes, bytes]]]:
         """Gives a request its ids, in the log too; and the headers that tell them."""
+        with self._span(request) as span:
+            own = span.get_span_context()
+            trace_context.request_id = own.span_id
+            number = format(own.span_id, self._formats["span_id"]).encode()
+            told = [(b"x-bentoml-request-id", number)]
+            if self._tells_trace:
+                whole = format(own.trace_id, self._formats["trace_id"]).encode()
+                told.append((b"x-bentoml-trace-id", whole))
+            yield told
+
+    def _span(self, request: Request) -> contextlib.AbstractContextManager[trace.Span]:
+        headers = request.headers
+        if self._tracer is not None and request.method == "POST":
+            span: contextlib.AbstractContextManager[trace.Span]
+            span = request_span(self._tracer, request.path, headers)
+            return span
         parent = trace.INVALID_SPAN_CONTEXT
         if b"traceparent" in headers:
             carrier = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()}
@@ -191,14 +210,7 @@ class Surroundings:
             is_remote=False,
             trace_flags=parent.trace_flags,
         )
-        with trace.use_span(trace.NonRecordingSpan(own)):
-            trace_context.request_id = own.span_id
-            request = format(own.span_id, self._formats["span_id"]).encode()
-            told = [(b"x-bentoml-request-id", request)]
-            if self._tells_trace:
-                whole = format(own.trace_id, self._formats["trace_id"]).encode()
-                told.append((b"x-bentoml-trace-id", whole))
-            yield told
+        return trace.use_span(trace.NonRecordingSpan(own))
 
     async def answered(self, handler: Handler, asked: Asked) -> Answer:
         """Lets a request be answered, in time and not too many at once."""

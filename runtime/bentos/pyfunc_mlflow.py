@@ -76,7 +76,7 @@ def _invocations(served: Served) -> Handler:
         small = len(asked.body) <= SMALL
         data = _read(asked) if small else await anyio.to_thread.run_sync(_read, asked)
         media = "text/csv" if asked.media == CSV else "application/json"
-        text: str = await served.workers.run(_answer, served.model, data, media)
+        text: str = await served.workers.run(_answer, served.asked_mlflows_way, data, media)
         return Answer(text.encode())
 
     return handler

@@ -13,6 +13,7 @@ import re
 from functools import cached_property, partial
 from typing import Any
 
+import anyio.to_thread
 import bentoml
 from _bentoml_sdk import Service  # type: ignore[import-untyped]
 from _bentoml_sdk.service import get_current_service  # type: ignore[import-untyped]
@@ -31,6 +32,12 @@ from pyfunc_lean import Asked, Handler, Lean  # type: ignore[import-not-found]
 from pyfunc_mlflow import CSV  # type: ignore[import-not-found]
 from pyfunc_mlflow import routes as mlflow_routes
 from pyfunc_openapi import described  # type: ignore[import-not-found]
+from pyfunc_request_log import (  # type: ignore[import-not-found]
+    RequestLog,
+    Settings,
+    input_names,
+)
+from pyfunc_tracing import exporting, flush, provide  # type: ignore[import-not-found]
 from pyfunc_workers import Batching, Workers  # type: ignore[import-not-found]
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -46,13 +53,6 @@ MODEL_NAME = "KFP_BENTO_MODEL_NAME"
 """The variable with one more name of a model that is served alone: that of its endpoint."""
 
 
-_TRACES_GO_TO = (
-    "MLFLOW_TRACKING_URI",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-)
-
-
 def load_model(path: str) -> Any:
     """Gives a model as MLflow loads it.
 
@@ -62,7 +62,7 @@ def load_model(path: str) -> Any:
     other releases take half a second, and the bento's lock holds the right ones.
     """
     load = partial(mlflow.pyfunc.load_model, path, suppress_warnings=True)
-    if not hasattr(mlflow, "tracing") or any(os.environ.get(name) for name in _TRACES_GO_TO):
+    if not hasattr(mlflow, "tracing") or os.environ.get("MLFLOW_TRACKING_URI") or exporting():
         return load()
     mlflow.tracing.disable()
     model = load()
@@ -79,6 +79,7 @@ class GuardedService(Service):  # type: ignore[misc]
         super().__attrs_post_init__()
         Tokens()
         switch("KFP_BENTO_LOG_VALUES", default=False)
+        Settings.from_environment()
         _model_name()
 
     @cached_property
@@ -145,13 +146,32 @@ class GuardedService(Service):  # type: ignore[misc]
         logger = logging.getLogger("bentoml._internal.server.http_app")
         if not any(isinstance(known, WithoutValues) for known in logger.filters):
             logger.addFilter(WithoutValues())
+        provide()
         app: Starlette = super().to_asgi(is_main=is_main)
         app.debug = False  # it would answer with tracebacks
-        endpoints = self.endpoints()
+        endpoints, logged = self.endpoints(), self._request_log()
+        if logged is not None:
+            endpoints = logged.over(endpoints)
         for (method, path), handler in endpoints.items():
             app.router.routes.insert(0, _route(method, path, handler))
-        media = {path: (OCTETS,) for _, path in endpoints if path.endswith("/infer")}
-        return Guard(app, Lean(app, endpoints, self.name), {**media, "/invocations": (CSV,)})
+        media: dict[str, tuple[bytes, ...]] = {
+            path: (OCTETS,) for _, path in endpoints if path.endswith("/infer")
+        }
+        media["/invocations"] = (CSV,)
+
+        async def last() -> None:
+            if logged is not None:
+                await logged.end()
+            await anyio.to_thread.run_sync(flush)
+
+        return Guard(app, Lean(app, endpoints, self.name), media, last)
+
+    def _request_log(self) -> RequestLog | None:
+        settings = Settings.from_environment()
+        if settings is None:
+            return None
+        served = self.served.values()
+        return RequestLog(settings, lambda: input_names([one.model for one in served]))
 
 
 def _model_name() -> str:

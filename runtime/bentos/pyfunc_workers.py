@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import bentoml
+from opentelemetry.context import Context, attach, detach, get_current
+from pyfunc_tracing import ask_together  # type: ignore[import-not-found]
 
 with bentoml.importing():
     import numpy as np
@@ -66,6 +68,7 @@ class _Job:
     params: str
     answer: asyncio.Future[Any] = field(repr=False)
     data: Any = None
+    caller: Context = field(default_factory=get_current)
 
 
 class Desk:
@@ -189,10 +192,13 @@ def _answers_of(model: Any, jobs: Sequence[_Job]) -> list[tuple[Any, BaseExcepti
 
 
 def _answer_alone(model: Any, job: _Job) -> tuple[Any, BaseException | None]:
+    token = attach(job.caller)
     try:
         return job.ask(model, job.data), None
     except Exception as error:
         return None, error
+    finally:
+        detach(token)
 
 
 class _Shared:
@@ -209,7 +215,8 @@ class _Shared:
         """Gives the next part of the answer."""
         if data is self._jobs[0].data:
             whole = together([job.data for job in self._jobs])
-            answer = self._model.predict(whole, *args, **kwargs)
+            callers = [(job.caller, job.rows) for job in self._jobs]
+            answer = ask_together(self._model, callers, whole, *args, **kwargs)
             self._parts = apart(answer, [job.rows for job in self._jobs])[::-1]
         return self._parts.pop()
 

@@ -123,6 +123,20 @@ def build(
     max_latency_ms: Annotated[
         int, typer.Option(help="How long a request waits for others, in milliseconds.")
     ] = 0,
+    traces: Annotated[
+        bool,
+        typer.Option(
+            "--traces",
+            help="Hold what sends OpenTelemetry's traces, where the release's OTEL_* say where to.",
+        ),
+    ] = False,
+    log_to_bucket: Annotated[
+        bool,
+        typer.Option(
+            "--log-to-bucket",
+            help="Hold what writes the log of requests to a bucket, where the release says so.",
+        ),
+    ] = False,
     system_package: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A Debian package that the image needs; may be repeated."),
@@ -156,6 +170,8 @@ def build(
         show_example=example,
         max_batch_size=max_batch_size,
         max_latency_ms=max_latency_ms,
+        traces=traces,
+        log_to_bucket=log_to_bucket,
     )
     golden_file = to.absolute().with_name(f"{to.absolute().name}.golden.json")
     with working("building the bento", quiet=json) as tell:

@@ -21,6 +21,8 @@ from kfp_bento.runtime.files import write_whole
 _REQUESTS = "bentoml_service_request_total"
 _SECONDS = "bentoml_service_request_duration_seconds_bucket"
 _IN_PROGRESS = "bentoml_service_request_in_progress"
+# Of generated services that log requests (`pyfunc_request_log.py`); of others there is none.
+_LOG_LINES = "kfp_bento_request_log_lines_total"
 # What probes and scrapers ask is no traffic.
 _NO_TRAFFIC = "/(livez|readyz|healthz|metrics)?"
 _WINDOW = "5m"
@@ -170,10 +172,20 @@ class Monitoring:
                     f"service_version) ({_IN_PROGRESS}{self._selector(traffic=False)}))"
                 },
             ),
+            (
+                "Log of requests",
+                "Lines that are written, or lost; nothing where the release logs none.",
+                "cps",
+                {
+                    "{{outcome}}": "sum by (outcome) (rate("
+                    f"{_LOG_LINES}{self._selector(traffic=False)}[{_WINDOW}]))"
+                },
+            ),
         ]
 
     def _rules(self) -> list[dict[str, Any]]:
         release = f"{self.name} in {self.namespace}"
+        lost = self._selector('outcome!="written"', traffic=False)
         return [
             _rule(
                 "ReleaseFails",
@@ -201,6 +213,15 @@ class Monitoring:
                 f"No pod of {release} is scraped.",
                 "It has no pods, or Prometheus does not find them (the option metrics of a "
                 "workload).",
+            ),
+            _rule(
+                "ReleaseLosesLogLines",
+                f"sum(rate({_LOG_LINES}{lost}[{_WINDOW}])) > 0",
+                "10m",
+                "warning",
+                f"{release} loses lines of its log of requests.",
+                "outcome=failed: its place takes none, and the pods' log says why; dropped: it is "
+                "too slow (a lower KFP_BENTO_REQUEST_LOG_RATE).",
             ),
         ]
 

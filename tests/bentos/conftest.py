@@ -145,7 +145,7 @@ def serve() -> Callable[..., Any]:
 
 @contextmanager
 def serving(
-    directory: Path, home: Path, token: str = ""
+    directory: Path, home: Path, token: str = "", **variables: str
 ) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Serves a bento with `bentoml serve` and gives a function that sends it requests.
 
@@ -154,7 +154,7 @@ def serving(
     port = free_port()
     log = (home / "serve.log").open("w")
     environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
-    environment |= {"KFP_BENTO_API_TOKEN": token} if token else {}
+    environment |= variables | ({"KFP_BENTO_API_TOKEN": token} if token else {})
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "bentoml", "serve", str(directory)),

@@ -132,3 +132,22 @@ def test_what_is_for_generated_services_is_refused_for_ones_own(
 ) -> None:
     with pytest.raises(InvalidInput, match="is up to it"):
         build(tmp_path / "bento", option)
+
+
+def test_what_traces_and_writes_to_buckets_is_there_where_it_is_wanted(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def lock(needed: list[str], *_: Any) -> str:
+        asked.append(needed)
+        return "six==1.17.0\n"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kfp_bento.runtime.bentos.build.lock_requirements", lock)
+        for number, options in enumerate(({}, {"traces": False}, {"traces": True})):
+            build_bento([], tmp_path / str(number), service=OWN, options=options)
+    without, also_without, traced = asked
+    assert without == also_without
+    assert set(traced) - set(without) == {"opentelemetry-exporter-otlp-proto-http"}
+    assert BentoOptions.of({"log_to_bucket": True}).requirements() == ["boto3>=1.36"]
+    with pytest.raises(InvalidInput, match="log_to_bucket is for generated services"):
+        build(tmp_path / "own", {"log_to_bucket": True})

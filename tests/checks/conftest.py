@@ -35,6 +35,7 @@ def served_wine(
     command = [sys.executable, "-m", "bentoml", "serve", ".", "--host", host, "--port", port]
     command += ["--working-dir", str(bento.directory)]
     environment = {"BENTOML_HOME": str(folder / "home"), "BENTOML_DO_NOT_TRACK": "true"}
+    environment["KFP_BENTO_REQUEST_LOG"] = str(folder / "requests.jsonl")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KFP_BENTO_CACHE", str(shared_cache))
         proven = golden_answers(bento, [wine_model])

@@ -23,7 +23,7 @@ _GROUPED = re.compile(r"by \(([^)]*)\)")
 
 @pytest.fixture(scope="module")
 def live(served_wine: tuple[str, Golden]) -> dict[str, set[str]]:
-    """The labels of each metric of a bento that was asked for predictions."""
+    """The labels of each metric of a bento that was asked for predictions, and logs them."""
     url, golden = served_wine
     content = golden.requests[0].content
     assert content is not None

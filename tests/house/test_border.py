@@ -15,6 +15,8 @@ TRAVELLERS = {
     "runtime/bentos/pyfunc_body.py",
     "runtime/bentos/pyfunc_json.py",
     "runtime/bentos/pyfunc_kserve.py",
+    "runtime/bentos/pyfunc_redaction.py",
+    "runtime/bentos/pyfunc_request_log.py",
     "runtime/bentos/pyfunc_tensor_data.py",
     "runtime/proof/predict_with_mlflow.py",
 }
