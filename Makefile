@@ -17,7 +17,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-tools lint compile lock audit image examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile lock audit image examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,13 @@ test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control pl
 	  $(BIN)/python -m pytest tests/cluster -m cluster -n 2 --dist worksteal; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no Kubernetes control plane can be had on this machine."; \
+	fi
+
+test-node: $(VENV)/.dev test-tools ## Run the tests on a real node: kubelet, containerd, a network (needs Go and root)
+	@if ./tests/node/install-tools && ./tests/cluster/build-tools node >/dev/null; then \
+	  ./tests/node/apart $(BIN)/python -m pytest tests/node -m node; \
+	else \
+	  [ $$? -eq 69 ] && echo "Skipped: no node can be had on this machine."; \
 	fi
 
 test-tools: # As root on Debian the tests bring the real services that they use

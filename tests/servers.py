@@ -1,4 +1,4 @@
-"""Real servers for tests, each on a free loopback port and gone afterwards."""
+"""Real servers for tests, each on a free port of this machine and gone afterwards."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ADDRESS = os.environ.get("KFP_BENTO_TEST_ADDRESS", "127.0.0.1")
+"""Where servers listen: loopback, or where pods reach them too (`tests/node`)."""
+
 
 def free_port() -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((ADDRESS, 0))
         return int(listener.getsockname()[1])
 
 
@@ -74,9 +77,9 @@ def stop_group(process: subprocess.Popen[bytes], patience: float = 10) -> None:
 def mlflow_server_in(directory: Path) -> Iterator[str]:
     """A real MLflow server on SQLite that keeps artifacts itself; gives its URI."""
     directory.mkdir(parents=True, exist_ok=True)
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://{ADDRESS}:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
+    command += ["--host", ADDRESS, "--port", uri.rpartition(":")[2]]
     command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db"]
     command += ["--artifacts-destination", str(directory / "artifacts")]
     with running(
@@ -93,7 +96,7 @@ def mlflow_server_in(directory: Path) -> Iterator[str]:
 def oci_registry_in(directory: Path, binary: str, *, read_only: bool = False) -> Iterator[str]:
     """A real OCI registry that keeps its blobs in a directory; gives its `host:port`."""
     directory.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{ADDRESS}:{free_port()}"
     config = directory / "config.yml"
     config.write_text(
         "version: 0.1\n"
@@ -162,7 +165,7 @@ def seaweedfs_binary() -> str | None:
 @contextlib.contextmanager
 def s3_server_in(directory: Path, binary: str) -> Iterator[S3Server]:
     """A real SeaweedFS with one bucket."""
-    server = S3Server(f"http://127.0.0.1:{free_port()}")
+    server = S3Server(f"http://{ADDRESS}:{free_port()}")
     directory.mkdir(parents=True, exist_ok=True)
     identity = {
         "name": "tests",
@@ -170,7 +173,7 @@ def s3_server_in(directory: Path, binary: str) -> Iterator[S3Server]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    command = [binary, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={directory}"]
+    command = [binary, "server", f"-ip={ADDRESS}", f"-ip.bind={ADDRESS}", f"-dir={directory}"]
     command += ["-filer", "-s3", f"-s3.config={directory}/s3.json", "-master.telemetry=false"]
     command += [
         f"-s3.port={server.endpoint.rpartition(':')[2]}",

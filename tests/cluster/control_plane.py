@@ -1,4 +1,4 @@
-"""A Kubernetes control plane on loopback: etcd, API server, controllers, scheduler.
+"""A Kubernetes control plane on this machine: etcd, API server, controllers, scheduler.
 
 The programs are the real ones, built by `build-tools` from their Go modules. Certificates and
 tokens are made for one run and die with it.
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servers import free_port, stop_group
+from servers import ADDRESS, free_port, stop_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
 START_SECONDS = 90.0
 GOODBYE_SECONDS = 3.0
+IN_PODS = "10.96.0.1"
+"""Where pods find the API server: the first address of the range of Services."""
 
 # user, its groups: who may talk to the API server from the start
 _IDENTITIES = {
@@ -46,12 +48,12 @@ class ToolsMissing(Exception):
     """The programs are not here and cannot be built here."""
 
 
-def built_programs() -> Path:
-    """The folder with the programs; builds what is missing in it."""
+def built_programs(of: str = "control-plane") -> Path:
+    """The folder with the programs of a `control-plane` or `node`; builds what is missing."""
     if shutil.which("openssl") is None:
         raise ToolsMissing("not installed: openssl")
     script = Path(__file__).with_name("build-tools")
-    done = subprocess.run([str(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(script), of], capture_output=True, text=True, check=False)
     if done.returncode == NO_TOOLS:
         raise ToolsMissing(done.stderr.strip())
     if done.returncode != 0:
@@ -60,16 +62,23 @@ def built_programs() -> Path:
 
 
 class ControlPlane:
-    """The processes of one cluster, their files and their addresses."""
+    """The processes of one cluster, their files and their addresses.
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    Args:
+        programs: The folder that has them.
+        folder: Where their files go.
+        lost_seconds: Seconds without a sign of life after which a node counts as lost.
+    """
+
+    def __init__(self, programs: Path, folder: Path, lost_seconds: int = 600) -> None:
         self.folder = folder
-        self.url = f"https://127.0.0.1:{free_port()}"
+        self.lost_seconds = lost_seconds
+        self.url = f"https://{ADDRESS}:{free_port()}"
         self.programs = programs
         self._tokens = {user: secrets.token_hex(16) for user in _IDENTITIES}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._etcd = f"http://127.0.0.1:{free_port()}"
+        self._etcd = f"http://{ADDRESS}:{free_port()}"
 
     @property
     def process_groups(self) -> list[int]:
@@ -83,7 +92,7 @@ class ControlPlane:
 
     @property
     def server_certificate(self) -> tuple[Path, Path]:
-        """Certificate and key for any server on loopback."""
+        """Certificate and key for any server here."""
         return self.folder / "server.crt", self.folder / "server.key"
 
     def start(self) -> None:
@@ -110,7 +119,7 @@ class ControlPlane:
         self._run(
             "kube-apiserver",
             f"--etcd-servers={self._etcd}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={ADDRESS}",
             f"--secure-port={self.url.rpartition(':')[2]}",
             f"--tls-cert-file={certificate}",
             f"--tls-private-key-file={key}",
@@ -177,8 +186,8 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={self.folder}/service-accounts.key",
             f"--root-ca-file={self.ca}",
-            # Nodes here are only told about; a busy machine must not make them look dead.
-            "--node-monitor-grace-period=10m",
+            # A busy machine must not make nodes look dead.
+            f"--node-monitor-grace-period={self.lost_seconds}s",
             "--leader-elect=false",
             "--secure-port=0",
             "--use-service-account-credentials=true",
@@ -191,7 +200,7 @@ class ControlPlane:
         )
 
     def _start_etcd(self) -> None:
-        peer = f"http://127.0.0.1:{free_port()}"
+        peer = f"http://{ADDRESS}:{free_port()}"
         self._run(
             "etcd",
             f"--data-dir={self.folder}/etcd",
@@ -273,8 +282,10 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane_in(folder: Path, programs: Path) -> Iterator[ControlPlane]:
-    plane = ControlPlane(programs, folder)
+def control_plane_in(
+    folder: Path, programs: Path, lost_seconds: int = 600
+) -> Iterator[ControlPlane]:
+    plane = ControlPlane(programs, folder, lost_seconds)
     try:
         plane.start()
         yield plane
@@ -287,7 +298,7 @@ def tail(log: Path, characters: int = 3000) -> str:
 
 
 def _make_certificates(folder: Path) -> None:
-    """One authority, one certificate for all servers on loopback, one key for tokens."""
+    """One authority, one certificate for all servers here, one key for tokens."""
     ca, server = folder / "ca", folder / "server"
     _openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test-ca"),
@@ -300,7 +311,7 @@ def _make_certificates(folder: Path) -> None:
     )
     extensions = folder / "server.ext"
     extensions.write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+        f"subjectAltName=IP:127.0.0.1,IP:{ADDRESS},IP:{IN_PODS},DNS:localhost\n"
         "extendedKeyUsage=serverAuth\n"
         "subjectKeyIdentifier=hash\n"
         "authorityKeyIdentifier=keyid\n"

@@ -20,25 +20,23 @@ POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
-class LiveCluster:
-    """One cluster for all tests of a session.
+class Cluster:
+    """A control plane and handles on it, for all tests of a session.
 
     Attributes:
         kubeconfig: Of a cluster administrator; context `test`.
         api: Requests as that administrator.
-        pods: What pods do on the nodes; see `FakeNodes.behave`.
         crds: Which custom resource definitions there are.
-        nodes: Names of the nodes, 8 cores and 32 GiB each.
+        nodes: Names of the nodes.
     """
+
+    nodes: tuple[str, ...] = ()
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
         self.kubeconfig = plane.kubeconfig("admin")
         self.api = KubeApi(self.kubeconfig)
-        kubelet = KubeApi(plane.kubeconfig("kubelet"))
-        self.pods = FakeNodes(kubelet, NODES, plane.server_certificate)
         self.crds = InstalledCrds(self.api)
-        self.nodes = NODES
         self._names = itertools.count(1)
 
     @property
@@ -62,8 +60,7 @@ class LiveCluster:
         return name
 
     def discard(self, namespace: str) -> None:
-        """Deletes a namespace in the background, and its rules for pods."""
-        self.pods.forget(namespace)
+        """Deletes a namespace in the background."""
         self.api.delete("v1", "Namespace", None, namespace)
 
     def user(self, namespace: str, rules: Sequence[dict[str, Any]], name: str = "limited") -> Path:
@@ -162,6 +159,27 @@ class LiveCluster:
                 return wanted == any(t["key"] == taint for t in spec.get("taints") or [])
 
             self.until(f"the taint of {node}", as_wanted)
+
+
+class LiveCluster(Cluster):
+    """Its nodes only tell.
+
+    Attributes:
+        pods: What pods do on the nodes; see `FakeNodes.behave`.
+        nodes: Two, with 8 cores and 32 GiB each.
+    """
+
+    nodes = NODES
+
+    def __init__(self, plane: ControlPlane) -> None:
+        super().__init__(plane)
+        kubelet = KubeApi(plane.kubeconfig("kubelet"))
+        self.pods = FakeNodes(kubelet, NODES, plane.server_certificate)
+
+    def discard(self, namespace: str) -> None:
+        """Deletes a namespace in the background, and its rules for pods."""
+        self.pods.forget(namespace)
+        super().discard(namespace)
 
 
 @contextlib.contextmanager

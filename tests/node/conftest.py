@@ -1,0 +1,62 @@
+"""A real node below a real control plane for the tests of this folder, all marked `node`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "cluster"))
+
+from control_plane import ToolsMissing, built_programs, tail  # noqa: E402
+from real_node import RealCluster, missing, real_cluster_in  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if isinstance(cluster, RealCluster) and report.failed:
+        for log in cluster.logs():
+            report.sections.append((f"end of {log}", tail(log)))
+    return report
+
+
+@pytest.fixture(scope="session")
+def cluster(oci_registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    """A running cluster, shared; skips, saying why, where it cannot be had."""
+    if lacking := missing():
+        pytest.skip(f"no real node: {lacking}")
+    try:
+        programs = built_programs("node")
+    except ToolsMissing as lacking:
+        pytest.skip(f"no real node: {lacking}")
+    folder = tmp_path_factory.mktemp("cluster")
+    with real_cluster_in(folder, programs, (oci_registry,)) as live:
+        yield live
+
+
+@pytest.fixture
+def namespace(cluster: RealCluster) -> Iterator[str]:
+    """A fresh namespace, deleted afterwards."""
+    name = cluster.namespace()
+    yield name
+    cluster.discard(name)
+
+
+@pytest.fixture
+def kubeconfig(cluster: RealCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The administrator's kubeconfig, set as this process's."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    return cluster.kubeconfig
