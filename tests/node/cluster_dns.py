@@ -10,7 +10,6 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from kube_api import KubeApi
@@ -90,8 +89,9 @@ class ClusterDns:
 
 
 def _nameserver() -> str:
-    words: Iterator[list[str]] = map(str.split, Path("/etc/resolv.conf").read_text().splitlines())
-    return next((line[1] for line in words if line[:1] == ["nameserver"]), "10.0.2.3")
+    """The machine's; ours stands before it (`apart`)."""
+    words = (line.split() for line in Path("/etc/resolv.conf").read_text().splitlines())
+    return [line[1] for line in words if line[:1] == ["nameserver"]][-1]
 
 
 def _asked(question: bytes) -> tuple[str, int, int]:

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "cluster"))
 
 from control_plane import ToolsMissing, built_programs, tail  # noqa: E402
+from endpoints import Built, built  # noqa: E402
 from real_node import RealCluster, missing, real_cluster_in  # noqa: E402
 
 
@@ -60,3 +61,15 @@ def kubeconfig(cluster: RealCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     return cluster.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def images(
+    cluster: RealCluster, oci_registry: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[int, Built]]:
+    """Services that multiply by 1 and by 2; the registry is one without TLS."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("KFP_BENTO_INSECURE_REGISTRIES", oci_registry)
+    folder = tmp_path_factory.mktemp("built")
+    yield {factor: built(factor, folder, oci_registry) for factor in (1, 2)}
+    patch.undo()

@@ -116,7 +116,7 @@ class RealNode:
         for host in self.registries:
             place = hosts / host
             place.mkdir(parents=True)
-            (place / "hosts.toml").write_text(f'server = "http://{host}"\n')
+            (place / "hosts.toml").write_text(f'[host."http://{host}"]\n')
         (network / "10-bridge.conflist").write_text(json.dumps(_network()))
         (self.folder / "containerd.toml").write_text(
             "version = 2\n"
@@ -235,6 +235,7 @@ def _lead_to_the_api_server(cluster: RealCluster) -> None:
     """The Service `kubernetes`, which an API server writes that knows its own address."""
     port = int(cluster.plane.url.rpartition(":")[2])
     place = {"name": "kubernetes", "namespace": "default"}
+    cluster.until("its namespace", lambda: cluster.api.get("v1", "Namespace", None, "default"))
     cluster.api.apply(
         {
             "apiVersion": "v1",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
-
 from real_node import PAUSE, RealCluster
 
 
