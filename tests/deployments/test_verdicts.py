@@ -297,6 +297,39 @@ def test_pods_that_are_being_removed_do_not_count() -> None:
     assert verdict_after(PLAIN, *lasting(workload(DOWN, leaving), 100))[0] is None
 
 
+def evicted(name: str, message: str) -> dict[str, Any]:
+    made = pod({"terminated": {"exitCode": 137, "reason": "Error"}}, name=name)
+    made["status"] |= {"phase": "Failed", "reason": "Evicted", "message": message}
+    return made
+
+
+FULL = "Pod ephemeral local storage usage exceeds the total limit of containers 64Mi. "
+PRESSED = "The node was low on resource: ephemeral-storage."
+
+
+def test_a_pod_that_is_thrown_out_for_a_limit_of_its_own_always_will_be() -> None:
+    looks = ((0.0, workload(DOWN, pod())), (1.0, workload(DOWN, evicted("one", FULL), pod())))
+    verdict, told = verdict_after(PLAIN, *looks)
+    assert verdict is not None and verdict.reason == "Evicted"
+    assert "pod one: Pod ephemeral local storage usage exceeds" in told
+
+
+def test_pods_that_a_node_throws_out_for_its_own_sake_may_be_kept_by_another() -> None:
+    ready = workload(deployment(), pod(ready=True), evicted("one", PRESSED))
+    looks = ((0.0, workload(DOWN, pod(ready=True))), (1.0, ready), (4.0, ready))
+    verdict, _ = verdict_after(PLAIN, *looks)
+    assert verdict is not None and verdict.ready
+    again = [evicted(name, PRESSED) for name in ("one", "two", "three")]
+    for count, given_up in ((2, False), (3, True)):
+        looks = ((0.0, workload(DOWN, pod())), (1.0, workload(DOWN, *again[:count])))
+        assert (verdict_after(PLAIN, *looks)[0] is not None) == given_up
+
+
+def test_pods_that_were_thrown_out_before_are_not_held_against_the_same_revision() -> None:
+    looks = lasting(workload(DOWN, evicted("before", FULL), pod()), 100)
+    assert verdict_after(PLAIN, *looks)[0] is None
+
+
 def test_the_culprits_are_named_for_the_evidence() -> None:
     judge = ReadinessJudge(PLAIN, Waiting())
     judge.look(workload(DOWN, pod(waiting("ImagePullBackOff"))), 0)

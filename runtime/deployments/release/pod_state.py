@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,10 @@ _IMAGE = frozenset(
 _START = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
 _LOOP = "CrashLoopBackOff"
 _OOM_KILLS = 2
+# Of pods in a row, each on whatever node was left.
+_EVICTIONS = 3
+# In all of the kubelet's messages about local storage that a pod itself has limited.
+_OWN_LIMIT = "limit"
 # Of the seven pods that a Job of a builder tries.
 _FAILED_BUILDS = 3
 # Seconds for which those of an attempt before may still be there.
@@ -51,6 +55,24 @@ def container_problems(pod: Manifest) -> Iterator[Problem]:
         elif reason == _LOOP:
             message = f"{subject} keeps ending with {exit_of(ended)}, {restarts} restarts"
             yield Problem(reason, message, pods=(name,))
+
+
+def eviction_problems(evicted: Sequence[Manifest]) -> Iterator[Problem]:
+    """Say where nodes throw pods out: for a limit of their own, or again and again.
+
+    A node that has run out of something throws out pods that another node may keep.
+    """
+    for number, pod in enumerate(evicted, 1):
+        told = str(pod["status"].get("message") or "no message").strip()
+        if _OWN_LIMIT in told or number >= _EVICTIONS:
+            name = pod["metadata"]["name"]
+            yield Problem("Evicted", f"A node has thrown out pod {name}: {told}", pods=(name,))
+
+
+def is_evicted(pod: Manifest) -> bool:
+    """Say whether a node has ended a pod for what it used."""
+    status = pod.get("status") or {}
+    return status.get("phase") == "Failed" and status.get("reason") == "Evicted"
 
 
 def builder_problems(snapshot: Snapshot) -> Iterator[Problem]:

@@ -11,7 +11,9 @@ from kfp_bento.runtime.deployments.release.pod_state import (
     container_problems,
     container_statuses,
     ended_of,
+    eviction_problems,
     exit_of,
+    is_evicted,
     is_ready,
     new_pods,
     restarts_of,
@@ -134,6 +136,8 @@ class ReadinessJudge:
         self._first: Manifest | None = None
         self._were_ready: dict[str, int] = {}
         self._seen: set[str] = set()
+        # Evicted before: pods of a revision that is applied again.
+        self._evicted: set[str] | None = None
 
     def look(self, snapshot: Snapshot, now: float) -> Verdict | None:
         """Give the verdict, or None while there is none.
@@ -142,6 +146,8 @@ class ReadinessJudge:
             snapshot: What the cluster shows.
             now: Seconds on any steady clock.
         """
+        if self._evicted is None:
+            self._evicted = {pod["metadata"]["uid"] for pod in filter(is_evicted, snapshot.pods)}
         watched = self.watched.told_by(snapshot)
         waiting = "; ".join(_waiting(watched, snapshot))
         problems = [
@@ -214,8 +220,14 @@ class ReadinessJudge:
             yield from _deployment_problems(wanted, live, direct=watched.direct)
             # Until then the newest pods are those of the revision before.
             if has_arrived(wanted, live) and is_observed(live):
-                for pod in new_pods(live, snapshot):
+                pods = new_pods(live, snapshot)
+                evicted = [pod for pod in pods if is_evicted(pod)]
+                for pod in (one for one in pods if one not in evicted):
                     yield from self._pod(pod)
+                before = self._evicted or ()
+                yield from eviction_problems(
+                    [pod for pod in evicted if pod["metadata"]["uid"] not in before]
+                )
 
     def _identity(self, snapshot: Snapshot) -> Iterator[Problem]:
         """Say whether the object is the one that was applied, and still what was applied."""
