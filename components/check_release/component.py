@@ -27,9 +27,9 @@ def check_release(
     """Wait until a release is ready, replay its bento's golden requests, and run further gates.
 
     At the end its pods are asked which image has answered. The first check that does not pass is
-    the last; then the last good release comes back at once. This step ends well all the same, so that Kubeflow keeps its
-    reports: promote_model and confirm_release refuse them, and fail the run. Switch caching off
-    for this step.
+    the last; then the last good release comes back at once. This step ends well all the same, so
+    that Kubeflow keeps its reports: promote_model and confirm_release refuse them, and fail the
+    run. Switch caching off for this step.
 
     Args:
         release: The release of deploy_bento.

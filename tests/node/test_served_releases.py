@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from crd_sets import available
-from endpoints import NAME, Built, Endpoint, built, load
-from gateway import GatewayController, running
+from endpoints import Built, Endpoint, load
 from real_node import RealCluster
 
 pytestmark = pytest.mark.timeout(900)
