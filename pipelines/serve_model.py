@@ -174,7 +174,7 @@ def serving_steps(deploy, given) -> None:
         given,
         image=image.outputs["image"],
         image_location=image.outputs["location"],
-        bento=bento.outputs["bento"],
+        bento=bento.outputs["facts"],
         image_pull_secrets=given.deploy_image_pull_secrets,
     )
     reports = checked_release(given, release, bento.outputs["golden"])

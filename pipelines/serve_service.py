@@ -114,7 +114,7 @@ def serve_service(
             given,
             image=image.outputs["image"],
             image_location=image.outputs["location"],
-            bento=bento.outputs["bento"],
+            bento=bento.outputs["facts"],
             image_pull_secrets=deploy_image_pull_secrets,
         )
         confirmed_release(given, checked_release(given, release, bento.outputs["golden"]))

@@ -146,7 +146,7 @@ def serve_with_builder(deploy, *, name: str):
                 given,
                 image=image_destination,
                 archive=exported.outputs["location"],
-                bento=bento.outputs["bento"],
+                bento=bento.outputs["facts"],
             )
             with_storage_credentials(release, storage_secret)
             reports = checked_release(given, release, bento.outputs["golden"])

@@ -35,12 +35,14 @@ class Pulled:
 
     Attributes:
         models: Their files.
+        facts: What is known of them, for steps that need no files.
         aliases: Where their aliases were when the run began.
         verdict: What the scan says of them.
         looked_at: What build_bento is to be told of a service and requests at addresses.
     """
 
     models: Any
+    facts: Any
     aliases: Any
     verdict: Any
     looked_at: Any = ""
@@ -75,6 +77,7 @@ def scanned_models(given) -> Pulled:
     with_record_key(scanned, given.record_secret)
     return Pulled(
         models,
+        pulled.outputs["facts"],
         resolved.outputs["aliases"],
         scanned.outputs["verdict"],
         resolved.outputs["looked_at"],
@@ -207,7 +210,7 @@ def promoted_when_approved(given, pulled, reports) -> None:
         promoted_models(given, pulled, reports)
     with dsl.Else(name="Promoted after an approval"):
         approved = await_approval(
-            models=pulled.models,
+            models=pulled.facts,
             reports=reports,
             alias=given.promote_alias,
             seconds=given.approval_seconds,
@@ -222,7 +225,7 @@ def promoted_when_approved(given, pulled, reports) -> None:
 def promoted_models(given, pulled, reports, **approval) -> None:
     """Keep a release as the good one and move an alias on all models, if all checks passed."""
     promoted = promote_model(
-        models=pulled.models,
+        models=pulled.facts,
         aliases=pulled.aliases,
         reports=reports,
         alias=given.promote_alias,

@@ -13,7 +13,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def await_approval(
-    models: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Artifact],
     reports: dsl.Input[dsl.Artifact],
     alias: str,
     seconds: int,
@@ -31,7 +31,7 @@ def await_approval(
     not pass nobody is asked. Switch caching off for this step.
 
     Args:
-        models: The models from pull_model.
+        models: The facts of the models, from pull_model.
         reports: The reports of check_release; they name the release and its image.
         alias: The registry alias that is to move.
         seconds: How long to wait.
@@ -48,7 +48,7 @@ def await_approval(
     from kfp_bento.runtime import reports as written
 
     decided = promotion.await_approval(
-        pulled.load_given_models(models),
+        pulled.load_given_facts(models),
         checks.load_given_reports(reports),
         alias,
         seconds=seconds,

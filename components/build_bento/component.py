@@ -14,6 +14,7 @@ from kfp import dsl
 def build_bento(
     bento: dsl.Output[dsl.Model],
     golden: dsl.Output[dsl.Artifact],
+    facts: dsl.Output[dsl.Artifact],
     models: dsl.Input[dsl.Model] = None,
     service_artifact: dsl.Input[dsl.Artifact] = None,
     bento_name: str = "",
@@ -72,6 +73,7 @@ def build_bento(
         bento: The bento directory, models included; its metadata says tag and digest.
         golden: Requests and the answers that are right for them, for smoke_test and
             compare_predictions.
+        facts: The bento without its models' files, for steps that need no weights.
         Output: The bento's tag, name:version.
     """
     from pathlib import Path
@@ -89,12 +91,7 @@ def build_bento(
         python_version=python_version,
         options=options,
     )
-    bento.metadata.update(
-        tag=built.tag,
-        digest=built.digest,
-        python_version=built.python_version,
-        record=bentos.bento_record(built),
-    )
+    bentos.hand_on(built, bento, facts)
     answers = proof.golden_answers(
         built,
         loaded,

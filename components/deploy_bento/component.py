@@ -30,7 +30,7 @@ def deploy_bento(
     task_config: dsl.TaskConfig,
     target: str = "bento-deployment",
     image: str = "",
-    bento: dsl.Input[dsl.Model] = None,
+    bento: dsl.Input[dsl.Artifact] = None,
     image_location: str = "",
     archive: str = "",
     mode: str = "auto",
@@ -64,7 +64,8 @@ def deploy_bento(
         image: The image by digest, repository@sha256:...; empty where a stored model is served;
             for a bento-request where its builder pushes to, registry/repository (the tag is the
             bento's version) or registry/repository:tag, or empty.
-        bento: The bento directory that the image was made of; not needed for a stored model.
+        bento: The facts of the bento that the image was made of, or the bento; not needed for a
+            stored model.
         image_location: Where the image's bytes are; needed for a local deployment only.
         archive: For a bento-request, the bento's archive in a bucket as export_bento gives it,
             s3://bucket/key or minio://bucket/key; this step presigns it for the builder.
@@ -110,7 +111,7 @@ def deploy_bento(
     from kfp_bento.runtime import bentos, deployments, promotion, reports
 
     promotion.require_passed(after)
-    found = bentos.load_given_bento(bento)
+    found = bentos.load_given_bento(bento, facts=True)
     rendered = deployments.render_for_task(
         target,
         image,

@@ -13,7 +13,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def promote_model(
-    models: dsl.Input[dsl.Model],
+    models: dsl.Input[dsl.Artifact],
     reports: dsl.Input[dsl.Artifact],
     alias: str,
     record: dsl.Output[dsl.Artifact],
@@ -35,7 +35,7 @@ def promote_model(
     known good and writes a history tag on each version. Switch caching off for this step.
 
     Args:
-        models: The models from pull_model.
+        models: The facts of the models, from pull_model.
         reports: The reports of check_release; they name the release.
         alias: The registry alias to move, for example prod; the same for all models.
         approval: The report of await_approval; it is required where it is given.
@@ -57,7 +57,7 @@ def promote_model(
     from kfp_bento.runtime import models as pulled
     from kfp_bento.runtime import reports as written
 
-    kept = (pulled.load_given_models(models, aliases), checks.load_given_reports(reports))
+    kept = (pulled.load_given_facts(models, aliases), checks.load_given_reports(reports))
     approved = promotion.load_given_approval(approval)
     promoted = promotion.promote_release(
         *kept,

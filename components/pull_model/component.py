@@ -15,6 +15,7 @@ from kfp import dsl
 def pull_model(
     model_uris: list,
     models: dsl.Output[dsl.Model],
+    facts: dsl.Output[dsl.Artifact],
     tracking_uri: str = "",
     identities: list = [],  # noqa: B006 - KFP wants the default in the signature
 ) -> NamedTuple("Outputs", [("versions", dict)]):
@@ -36,12 +37,13 @@ def pull_model(
     Returns:
         models: The models, each in a folder of its name; the metadata say name, version, run,
             signature and digest of each, and which records the later steps may believe.
+        facts: What is known of the models without their files, for steps that need no weights.
         versions: The registered version of each model by its name; an empty text for one that is
             not registered.
     """
     from pathlib import Path
 
-    from kfp_bento.runtime.models import models_record, pull_models
+    from kfp_bento.runtime.models import models_record, pull_models, save_facts
 
     pulled = pull_models(
         model_uris, Path(models.path), tracking_uri=tracking_uri, identities=identities
@@ -49,4 +51,5 @@ def pull_model(
     models.metadata.update(
         models=[model.to_dict() for model in pulled], record=models_record(pulled)
     )
+    facts.metadata["record"] = save_facts(pulled, Path(facts.path))
     return ({model.name_in_bento: model.version for model in pulled},)

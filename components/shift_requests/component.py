@@ -13,7 +13,7 @@ from kfp import dsl
     install_kfp_package=False,
 )
 def shift_requests(
-    bento: dsl.Input[dsl.Model],
+    bento: dsl.Input[dsl.Artifact],
     golden: dsl.Input[dsl.Artifact],
     image: str,
     manifests: dsl.Output[dsl.Artifact],
@@ -45,7 +45,7 @@ def shift_requests(
     given them as `after`, refuses to go on. Switch caching off for this step.
 
     Args:
-        bento: The bento directory that the image was made of.
+        bento: The facts of the bento that the image was made of, or the bento.
         golden: The golden answers of build_bento.
         image: The image by digest, repository@sha256:...
         steps: Percent of the requests that the new image gets, step by step, from 1 to 99.
@@ -91,7 +91,7 @@ def shift_requests(
     render = deployments.renderer_for_task(
         target,
         image,
-        bentos.load_given_bento(bento),
+        bentos.load_given_bento(bento, facts=True),
         {
             "name": name,
             "namespace": deployments.own_namespace(namespace),

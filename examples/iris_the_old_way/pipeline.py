@@ -27,7 +27,7 @@ def serve(
     release = deploy_bento(
         image=image.outputs["image"],
         image_location=image.outputs["location"],
-        bento=bento.outputs["bento"],
+        bento=bento.outputs["facts"],
         mode=deploy_mode,
     )
     checked = check_release(release=release.outputs["release"], golden=bento.outputs["golden"])

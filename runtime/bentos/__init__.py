@@ -3,8 +3,8 @@
 from kfp_bento.runtime.bentos.bento import (
     Bento,
     BentoModel,
-    bento_record,
     changed_models,
+    hand_on,
     load_bento,
     load_given_bento,
 )
@@ -56,7 +56,6 @@ __all__ = [
     "ImportOptions",
     "StoredBento",
     "bento_indexes",
-    "bento_record",
     "build_bento",
     "can_require_token",
     "changed_models",
@@ -67,6 +66,7 @@ __all__ = [
     "export_bento",
     "given_service",
     "golden_file",
+    "hand_on",
     "import_bento",
     "is_default_command",
     "is_fixed",

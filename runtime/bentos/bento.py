@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from kfp_bento.runtime.files import (
     file_sha256,
     open_record,
     read_small_file,
+    reading,
     record_digest,
     sealed_record,
     write_whole,
@@ -118,7 +120,9 @@ class Bento:
         }
 
 
-def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> Bento:
+def load_bento(
+    directory: Path, *, record: str = "", deferred: bool = False, facts: bool = False
+) -> Bento:
     """Read a bento: one of ours or any other that BentoML built (spec 1 and 2).
 
     Where its models came from is said only by a record of our own: sealed by this user, or the one
@@ -130,15 +134,17 @@ def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> 
         deferred: Whether to leave large models unread where a record of our own has their
             digests: for a caller that reads the files anyway and compares then, as `build_image`
             does.
+        facts: Whether models may lie elsewhere, as `write_facts` leaves them out: then their
+            digests are those of a record of our own.
 
     Raises:
         BentoError: There is no bento, or its `bento.yaml` cannot be read.
     """
     file = read_bento_file(directory)
     known = _read_record(directory, file, record)
-    claims = known.digests if deferred else {}
+    claims = known.digests if deferred or facts else {}
     try:
-        digest, found = _digests(directory, claims)
+        digest, found = _digests(directory, claims, absent=facts)
     except RecursionError:
         raise BentoError(
             f"The directories in {directory} are nested too deeply.", hint="Build the bento again."
@@ -165,13 +171,14 @@ def load_bento(directory: Path, *, record: str = "", deferred: bool = False) -> 
     )
 
 
-def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
+def load_given_bento(artifact: Any, *, deferred: bool = False, facts: bool = False) -> Bento | None:
     """Read the bento of an input artifact that may have been left out.
 
     Args:
         artifact: Has the directory as `path`, and as `metadata` what `build_bento` said of it;
             None gives None.
         deferred: See `load_bento`.
+        facts: See `load_bento`.
 
     Raises:
         BentoError: As `load_bento`.
@@ -179,7 +186,7 @@ def load_given_bento(artifact: Any, *, deferred: bool = False) -> Bento | None:
     if artifact is None:
         return None
     record = str((getattr(artifact, "metadata", None) or {}).get(RECORD, ""))
-    bento = load_bento(Path(artifact.path), record=record, deferred=deferred)
+    bento = load_bento(Path(artifact.path), record=record, deferred=deferred, facts=facts)
     if bento.note:
         print(bento.note, file=sys.stderr)
     return bento
@@ -192,6 +199,42 @@ def bento_record(bento: Bento) -> str:
         OSError: It has none.
     """
     return record_digest(read_small_file(bento.directory / RECORD_NAME, JSON_LIMIT))
+
+
+def write_facts(bento: Bento, directory: Path) -> str:
+    """Write a bento without its models' files, for steps that need none of them.
+
+    Returns:
+        The digest of its record, for the steps that read it.
+
+    Raises:
+        BentoError: The directory cannot be written.
+    """
+    hint = "Look at what that says, and run the step again."
+    with reading(f"The facts of {bento.tag} cannot be written", BentoError, hint=hint):
+        plain, _ = _grouped(bento.directory)
+        for relative, path in {**plain, RECORD_NAME: bento.directory / RECORD_NAME}.items():
+            place = directory / relative
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        return bento_record(bento)
+
+
+def hand_on(bento: Bento, whole: Any, facts: Any) -> None:
+    """Say on its output artifacts what later steps may believe of a bento, and write its facts.
+
+    Args:
+        bento: The bento, as it was built.
+        whole: The artifact that holds it.
+        facts: The artifact for what `write_facts` writes.
+    """
+    whole.metadata.update(
+        tag=bento.tag,
+        digest=bento.digest,
+        python_version=bento.python_version,
+        **{RECORD: bento_record(bento)},
+    )
+    facts.metadata[RECORD] = write_facts(bento, Path(facts.path))
 
 
 def write_record(bento: Bento) -> None:
@@ -264,13 +307,21 @@ def changed_models(bento: Bento, sums: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _digests(directory: Path, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def _digests(
+    directory: Path, known: Mapping[str, str], *, absent: bool
+) -> tuple[str, dict[str, str]]:
     """Give the bento's digest and its models' digests; models with a known one are not read.
 
     A digest is known from a record of our own alone; whoever relies on it compares it.
+
+    Args:
+        directory: The bento.
+        known: What the record says.
+        absent: Whether models that are not here count, too.
     """
     plain, models = _grouped(directory)
-    found = {
+    elsewhere = {tag: digest for tag, digest in known.items() if digest} if absent else {}
+    found = elsewhere | {
         tag: known.get(tag) or set_digest(file_digests(files)) for tag, files in models.items()
     }
     entries = [

@@ -10,12 +10,15 @@ from typing import Any
 
 from kfp_bento.runtime.bentos import Bento, load_bento
 from kfp_bento.runtime.errors import InvalidInput
-from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.files import JSON_LIMIT, parse_json, read_small_file
 from kfp_bento.runtime.images import LayoutReference, parse_layout, parse_reference
 from kfp_bento.runtime.local.layouts import LayoutImage, check_image, read_layout
 from kfp_bento.runtime.local.private import exposed_at
+from kfp_bento.runtime.models import RECORD_NAME
 
 LONGEST_TEXT = 4096
+# Outputs of build_bento.
+FACTS, WHOLE = "facts", "bento"
 FIELDS = frozenset({"manifests", "image", "image_location", "bento_directory"})
 
 
@@ -123,7 +126,7 @@ def check_request(request: ReleaseRequest, run: Path) -> CheckedRelease:
         KfpBentoError: The bento or the image cannot be read.
     """
     top = run.resolve()
-    directory = _resolved("bento_directory", request.bento_directory)
+    directory = _resolved("bento_directory", _with_models(request.bento_directory))
     if not directory.is_relative_to(top):
         raise InvalidInput(
             "bento_directory: it does not lie in the directory of this run.",
@@ -138,6 +141,31 @@ def check_request(request: ReleaseRequest, run: Path) -> CheckedRelease:
     image = read_layout(LayoutReference(place, request.layout.tag))
     check_image(image, request.digest, bento.tag)
     return CheckedRelease(request.image, image, bento)
+
+
+def _with_models(directory: Path) -> Path:
+    """Give where a bento lies whole: beside its facts, among the outputs of the step that built it.
+
+    Raises:
+        InvalidInput: It is not there, or another one is.
+    """
+    whole = directory.with_name(WHOLE)
+    if directory.name != FACTS:
+        return directory
+    texts = [_record_of(directory), _record_of(whole)]
+    if not texts[0] or texts[0] != texts[1]:
+        raise InvalidInput(
+            f"bento_directory: the bento of {directory} does not lie beside it.",
+            hint="A local run serves what its own steps have built.",
+        )
+    return whole
+
+
+def _record_of(directory: Path) -> bytes:
+    try:
+        return read_small_file(directory / RECORD_NAME, JSON_LIMIT)
+    except (OSError, ValueError):
+        return b""
 
 
 def _text(given: Mapping[str, Any], field: str) -> str:

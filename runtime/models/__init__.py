@@ -15,7 +15,13 @@ from kfp_bento.runtime.models.mlmodel import (
     read_flavors,
     read_mlmodel_of,
 )
-from kfp_bento.runtime.models.model_set import load_given_models, load_models, models_record
+from kfp_bento.runtime.models.model_set import (
+    load_given_facts,
+    load_given_models,
+    load_models,
+    models_record,
+    save_facts,
+)
 from kfp_bento.runtime.models.modules import own_modules
 from kfp_bento.runtime.models.naming import ascii_text, is_tag_name, tag_name
 from kfp_bento.runtime.models.portable import portable_files
@@ -60,6 +66,7 @@ __all__ = [
     "file_digests",
     "is_tag_name",
     "list_registered_models",
+    "load_given_facts",
     "load_given_models",
     "load_model",
     "load_models",
@@ -77,6 +84,7 @@ __all__ = [
     "read_registered_model",
     "read_registered_version",
     "resolve_models",
+    "save_facts",
     "set_digest",
     "speaking_to",
     "tag_name",

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.errors import InvalidInput, ModelError
-from kfp_bento.runtime.files import record_digest
-from kfp_bento.runtime.models.directory import load_model, record_content, require_mlmodel
+from kfp_bento.runtime.files import JSON_LIMIT, load_record, record_digest, save_record
+from kfp_bento.runtime.models.directory import (
+    load_model,
+    record_content,
+    require_mlmodel,
+    require_usable_key,
+)
 from kfp_bento.runtime.models.identity import FileDigest, set_digest
 from kfp_bento.runtime.models.mlmodel import MLMODEL_NAME
 from kfp_bento.runtime.models.text import checked_text
-from kfp_bento.runtime.models.version import RECORD_NAME, version_number
+from kfp_bento.runtime.models.version import RECORD_NAME, ModelVersion, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kfp_bento.runtime.models.version import ModelVersion
+_PURPOSE = "models"
 
 
 def models_record(models: Iterable[ModelVersion]) -> str:
@@ -57,26 +62,66 @@ def load_models(directory: Path, *, record: str = "") -> list[ModelVersion]:
     return [load_model(folder, record=told[folder.name]) for folder in folders]
 
 
-def load_given_models(
-    artifact: Any, aliases: Mapping[str, Mapping[str, str]] | None = None
-) -> list[ModelVersion]:
+def load_given_models(artifact: Any) -> list[ModelVersion]:
     """Read the models of an input artifact: its `path`, and `record` of its metadata.
 
     None is what an optional input is that was left out: no models.
 
     Args:
-        artifact: What pull_model hands on.
+        artifact: The output `models` of pull_model.
+    """
+    return [] if artifact is None else load_models(Path(artifact.path), record=_told(artifact))
+
+
+def save_facts(models: Iterable[ModelVersion], path: Path) -> str:
+    """Write what is known of models, sealed as our own, for steps that need none of their files.
+
+    Returns:
+        The digest of the record, for the steps that read it.
+
+    Raises:
+        ModelError: The file cannot be written.
+    """
+    require_usable_key()
+    facts = {"models": [model.to_dict() for model in models]}
+    return save_record(facts, _PURPOSE, path, ModelError)
+
+
+def load_given_facts(
+    artifact: Any, aliases: Mapping[str, Mapping[str, str]] | None = None
+) -> list[ModelVersion]:
+    """Read what `save_facts` wrote: the models, without their files.
+
+    Args:
+        artifact: The output `facts` of pull_model.
         aliases: Where the aliases of each registered model were at the beginning of this run, as
             `resolve_models` says: the models themselves may have been pulled in an earlier one.
 
     Raises:
         InvalidInput: The aliases are none.
+        ModelError: It is not what the step wrote, or is something else.
     """
-    if artifact is None:
-        return []
-    record = str((getattr(artifact, "metadata", None) or {}).get("record", ""))
-    models = load_models(Path(artifact.path), record=record)
+    path = Path(artifact.path)
+    facts = load_record(
+        path,
+        _PURPOSE,
+        told=_told(artifact),
+        largest=JSON_LIMIT,
+        absent="There are no facts of models",
+        changed=f"The facts of the models in {path} are not what the step wrote that pulled them.",
+        error=ModelError,
+        hint="Hand on the output `facts` of pull_model, as the step wrote it.",
+        claims=False,
+    )
+    found = facts.get("models")
+    if not isinstance(found, list):
+        raise ModelError(f"{path} holds no facts of models.", hint="Run pull_model again.")
+    models = [ModelVersion.from_dict(one, path.parent) for one in found]
     return [_with_aliases(model, aliases) for model in models] if aliases else models
+
+
+def _told(artifact: Any) -> str:
+    return str((getattr(artifact, "metadata", None) or {}).get("record", ""))
 
 
 def _with_aliases(model: ModelVersion, aliases: Mapping[str, Mapping[str, str]]) -> ModelVersion:

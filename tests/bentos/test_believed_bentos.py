@@ -15,12 +15,11 @@ from test_load_bento import CURRENT
 
 from kfp_bento.runtime.bentos import (
     BentoModel,
-    bento_record,
     changed_models,
     load_bento,
     load_given_bento,
 )
-from kfp_bento.runtime.bentos.bento import write_record
+from kfp_bento.runtime.bentos.bento import bento_record, write_facts, write_record
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
 from kfp_bento.runtime.bentos.build import _settled
 from kfp_bento.runtime.bentos.tree import finish_files
@@ -70,6 +69,35 @@ def bento(tmp_path: Path) -> Bento:
     made = replace(loaded, models=models)
     write_record(made)
     return made
+
+
+# --- facts
+
+
+def test_facts_of_a_bento_are_the_bento_without_its_models(bento: Bento, tmp_path: Path) -> None:
+    record = write_facts(bento, tmp_path / "facts")
+    artifact = SimpleNamespace(path=str(tmp_path / "facts"), metadata={"record": record})
+    found = load_given_bento(artifact, facts=True)
+    assert found is not None and replace(found, directory=bento.directory) == bento
+    there = sorted(path.name for path in (tmp_path / "facts").rglob("*") if path.is_file())
+    assert there == [".kfp-bento.json", "bento.yaml", "latest", "model.yaml", "service.py"]
+
+
+def test_facts_are_no_bento_to_build_of(bento: Bento, tmp_path: Path) -> None:
+    write_facts(bento, tmp_path / "facts")
+    assert {model.digest for model in load_bento(tmp_path / "facts").models} == {""}
+    deferred = load_bento(tmp_path / "facts", deferred=True)
+    assert {model.digest for model in deferred.models} == {""}
+
+
+def test_models_elsewhere_are_believed_of_our_own_record_alone(
+    bento: Bento, tmp_path: Path, another_user: Callable[[], None]
+) -> None:
+    write_facts(bento, tmp_path / "facts")
+    another_user()
+    found = load_bento(tmp_path / "facts", facts=True)
+    assert {model.digest for model in found.models} == {""}
+    assert "is not one of ours" in found.note
 
 
 # --- provenance

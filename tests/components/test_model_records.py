@@ -11,7 +11,7 @@ import pytest
 from kfp_bento.components import build_bento, promote_model, pull_model
 from kfp_bento.runtime.checks import CheckReport, ReleaseReports
 from kfp_bento.runtime.deployments import ReleaseFacts
-from kfp_bento.runtime.errors import InvalidInput, ModelError, PromotionError
+from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import ModelVersion
 
 
@@ -28,10 +28,10 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def pulled(wine_model: ModelVersion, artifact: Any) -> Any:
-    """The artifact that pull_model leaves behind in a pod without a home."""
-    models = artifact("models")
-    pull_model.python_func(model_uris=["models:/wine/1"], models=models)
-    return models
+    """The facts that pull_model leaves behind in a pod without a home."""
+    facts = artifact("facts")
+    pull_model.python_func(model_uris=["models:/wine/1"], models=artifact("models"), facts=facts)
+    return facts
 
 
 def test_the_building_step_takes_another_python(
@@ -39,15 +39,16 @@ def test_the_building_step_takes_another_python(
 ) -> None:
     monkeypatch.setattr("kfp_bento.runtime.bentos.build.lock_requirements", lambda *_: "six==1.0\n")
     model, bento = artifact("model"), artifact("bento")
+    rest = {"golden": artifact("golden"), "facts": artifact("bento-facts")}
     Path(model.path).mkdir()
     old = "{loader_module: x, python_version: 3.8.5}"
     (Path(model.path) / "MLmodel").write_text(f"flavors: {{python_function: {old}}}\n")
     with pytest.raises(InvalidInput, match=r"Python '3\.8'"):
-        build_bento.python_func(models=model, bento=bento, golden=artifact("golden"))
+        build_bento.python_func(models=model, bento=bento, **rest)
     build_bento.python_func(
         models=model,
         bento=bento,
-        golden=artifact("golden"),
+        **rest,
         python_version="3.11",
         verify=False,
     )
@@ -84,14 +85,14 @@ def test_a_model_whose_step_told_nothing_is_not_promoted(
     pulled: Any, artifact: Any, wine_model: ModelVersion
 ) -> None:
     del pulled.metadata["record"]
-    with pytest.raises(PromotionError, match="no registered version"):
+    with pytest.raises(ModelError, match="are not what the step wrote"):
         promote(pulled, artifact, wine_model)
 
 
 def test_a_record_that_was_changed_in_object_storage_is_refused(
     pulled: Any, artifact: Any, wine_model: ModelVersion
 ) -> None:
-    record = Path(pulled.path) / "wine" / ".kfp-bento.json"
+    record = Path(pulled.path)
     record.write_text(record.read_text().replace('"1"', '"2"'))
-    with pytest.raises(ModelError, match="not the ones that the step wrote"):
+    with pytest.raises(ModelError, match="are not what the step wrote"):
         promote(pulled, artifact, wine_model)

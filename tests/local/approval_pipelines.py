@@ -9,7 +9,7 @@ from kfp_bento.pipelines.steps import Pulled, promoted_when_approved
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
-def check_nothing(models: dsl.Input[dsl.Model], reports: dsl.Output[dsl.Artifact]):
+def check_nothing(models: dsl.Input[dsl.Artifact], reports: dsl.Output[dsl.Artifact]):
     """Find everything well about a release that was only rendered."""
     from pathlib import Path
 
@@ -20,7 +20,7 @@ def check_nothing(models: dsl.Input[dsl.Model], reports: dsl.Output[dsl.Artifact
     release = deployments.ReleaseFacts(
         "workload", "rendered", "wine", "default", "0" * 16, image=image
     )
-    digests = tuple(model.digest for model in pulled.load_given_models(models))
+    digests = tuple(model.digest for model in pulled.load_given_facts(models))
     report = checks.CheckReport(
         *("smoke_test", True, "fine", {}, (), digests, ""), image=image, release=release.title
     )
@@ -39,7 +39,7 @@ def note_the_end(marker: str):
 def promoting(model: str, tracking_uri: str, alias: str, marker: str, approval_seconds: int = 0):
     with dsl.ExitHandler(note_the_end(marker=marker)):
         pulled = pull_model(model_uris=[model], tracking_uri=tracking_uri)
-        checked = check_nothing(models=pulled.outputs["models"])
+        checked = check_nothing(models=pulled.outputs["facts"])
         given = SimpleNamespace(
             approval_seconds=approval_seconds,
             promote_alias=alias,
@@ -49,5 +49,5 @@ def promoting(model: str, tracking_uri: str, alias: str, marker: str, approval_s
             mlflow_secret="mlflow",
             record_secret="records",
         )
-        models = Pulled(pulled.outputs["models"], {}, "")
+        models = Pulled(pulled.outputs["models"], pulled.outputs["facts"], {}, "")
         promoted_when_approved(given, models, checked.outputs["reports"])

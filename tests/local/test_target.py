@@ -28,6 +28,8 @@ from small_releases import (
     write_small_layout,
 )
 
+from kfp_bento.runtime.bentos import Bento, load_bento
+from kfp_bento.runtime.bentos.bento import write_facts, write_record
 from kfp_bento.runtime.deployments.local_target import settle_locally, start_locally
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput, LocalRunError
 from kfp_bento.runtime.local import local_target
@@ -64,6 +66,12 @@ def marker(tmp_path: Path) -> Path:
 @pytest.fixture
 def bento(run: Path, marker: Path) -> Path:
     return write_small_bento(run / "steps" / "bento", marker)
+
+
+def bento_with_record(directory: Path) -> Bento:
+    made = load_bento(directory)
+    write_record(made)
+    return made
 
 
 def answers(url: str) -> bool:
@@ -236,6 +244,26 @@ def test_a_bento_of_elsewhere_is_not_started(
     for given in (elsewhere, run / "steps" / "link", run / "steps" / ".." / ".." / "elsewhere"):
         status, told = said_to(target.address, spoken(body_of(given)))
         assert (status, "does not lie in the directory of this run" in told) == (400, True)
+    assert not marker.exists()
+
+
+def test_the_whole_bento_beside_given_facts_is_served(target: LocalTarget, bento: Path) -> None:
+    write_facts(bento_with_record(bento), bento.with_name("facts"))
+    facts = bento.with_name("facts")
+    assert answers(
+        start_locally(target.address, [], image=IMAGE, image_location="", bento_directory=facts)
+    )
+
+
+@pytest.mark.parametrize("beside", ["nothing", "another"])
+def test_facts_without_their_bento_start_nothing(
+    target: LocalTarget, run: Path, bento: Path, marker: Path, beside: str
+) -> None:
+    write_facts(bento_with_record(bento), run / "steps/alone/facts")
+    if beside == "another":
+        bento_with_record(write_small_bento(run / "steps/alone/bento", marker, version="v9"))
+    status, told = said_to(target.address, spoken(body_of(run / "steps/alone/facts")))
+    assert (status, "does not lie beside it" in told) == (400, True)
     assert not marker.exists()
 
 

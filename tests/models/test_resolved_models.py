@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,11 @@ from small_models import small_model
 from kfp_bento.runtime.bentos import is_fixed
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import (
-    load_given_models,
+    load_given_facts,
     models_record,
     pull_models,
     resolve_models,
+    save_facts,
 )
 from kfp_bento.runtime.models.resolved import ResolvedModel
 
@@ -132,12 +134,27 @@ def test_models_of_an_earlier_run_are_told_where_the_aliases_are_now(
     pulled = pull_models([f"models:/{registered}/2"], tmp_path / "models")
     client.set_registered_model_alias(registered, "prod", "2")
     (found,) = resolved(f"models:/{registered}/2")
-    artifact = given(tmp_path / "models", models_record(pulled))
-    assert load_given_models(artifact)[0].aliases == {"prod": "1"}
+    artifact = given(tmp_path / "facts", save_facts(pulled, tmp_path / "facts"))
+    assert load_given_facts(artifact)[0].aliases == {"prod": "1"}
     now = {found.name: dict(found.aliases)}
-    assert load_given_models(artifact, now)[0].aliases == {"prod": "2"}
+    assert load_given_facts(artifact, now)[0].aliases == {"prod": "2"}
     with pytest.raises(InvalidInput, match="is no object"):
-        load_given_models(artifact, {registered: "2"})  # type: ignore[dict-item]
+        load_given_facts(artifact, {registered: "2"})  # type: ignore[dict-item]
+
+
+def test_facts_of_models_are_the_models_without_their_files(
+    registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled = pull_models([f"models:/{registered}/2"], tmp_path / "models")
+    place = tmp_path / "facts"
+    artifact = given(place, save_facts(pulled, place))
+    (found,) = load_given_facts(artifact)
+    assert replace(found, directory=pulled[0].directory) == pulled[0]
+    place.write_text(place.read_text().replace('"version": "2"', '"version": "3"'))
+    with pytest.raises(ModelError, match="are not what the step wrote"):
+        load_given_facts(artifact)
+    with pytest.raises(ModelError, match="There are no facts of models in"):
+        load_given_facts(given(tmp_path / "models", models_record(pulled)))
 
 
 @pytest.mark.parametrize(

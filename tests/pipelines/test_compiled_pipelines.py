@@ -230,6 +230,22 @@ def test_a_service_at_an_address_is_looked_up_anew_in_every_run() -> None:
     assert "promote-model" not in found
 
 
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_weights_go_to_steps_that_need_them_alone(path: Path) -> None:
+    """Kubeflow moves each artifact whole through object storage, up once and down for each step."""
+    heavy = {("pull-model", "models"), ("build-bento", "bento"), ("import-bento", "bento")}
+    needing = {"scan-model", "build-bento", "build-image", "export-bento"}
+    needing |= {"plan-batch", "predict-shard"}
+    taken = set()
+    for name, task in tasks(path).items():
+        for one in task.get("inputs", {}).get("artifacts", {}).values():
+            made = one.get("taskOutputArtifact", {})
+            step = re.sub(r"-\d+$", "", made.get("producerTask", ""))
+            if (step, made.get("outputArtifactKey")) in heavy and "for-loop" not in name:
+                taken.add(re.sub(r"-\d+$", "", name))
+    assert taken <= needing | {"condition-1", "condition-branches"}, taken - needing
+
+
 def test_the_target_is_a_parameter_of_the_run() -> None:
     given = tasks(ROOT / "pipelines/compiled/serve_model.yaml")["deploy-bento"]["inputs"]
     assert given["parameters"]["target"]["componentInputParameter"] == channel("deploy_target")

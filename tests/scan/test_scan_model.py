@@ -330,17 +330,17 @@ def test_a_model_that_nobody_scanned_does_not_pass_beside_one_that_was(pair: Pat
 def test_the_components_hand_the_verdict_on(tmp_path: Path, pair: Path) -> None:
     made = {
         name: artifact(tmp_path / name)
-        for name in ("report", "metrics", "summary", "bento", "golden")
+        for name in ("report", "metrics", "summary", "bento", "golden", "facts")
     }
-    models, bento, golden = artifact(pair), made.pop("bento"), made.pop("golden")
+    models, rest = artifact(pair), {name: made.pop(name) for name in ("bento", "golden", "facts")}
     passed, verdict = scan_model.python_func(models=models, policy="enforce", **made)
     assert passed is False
     assert json.loads(Path(made["report"].path).read_text())["passed"] is False
     assert made["metrics"].metadata["dangerous"] == 1
     assert "`os.system`" in Path(made["summary"].path).read_text()
     with pytest.raises(ModelError, match=r"os\.system"):
-        build_bento.python_func(models=models, bento=bento, golden=golden, scan_verdict=verdict)
-    assert not Path(bento.path).exists()
+        build_bento.python_func(models=models, **rest, scan_verdict=verdict)
+    assert not Path(rest["bento"].path).exists()
 
 
 def test_the_summary_takes_names_literally(tmp_path: Path) -> None:
