@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
-from kfp_bento.runtime.images.oci import tar
 from kfp_bento.runtime.images.oci.tar import (
     DEFAULT_EPOCH,
     TarEntry,
@@ -20,6 +19,7 @@ from kfp_bento.runtime.images.oci.tar import (
     tar_stream,
     walk_tree,
 )
+from kfp_bento.runtime.images.oci.tar_header import member_header
 
 LONG = "a-rather-long-directory-name-that-goes-on/" * 6 + "end.txt"
 
@@ -199,4 +199,4 @@ def test_headers_are_those_of_the_standard_library(path: str, size: int, owner: 
         info = tarfile.TarInfo(path)
         info.mode, info.uid, info.gid, info.size, info.mtime = 0o755, owner, owner, size, epoch
         whole = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        assert tar._header(entry, epoch) == whole
+        assert member_header(entry, epoch) == whole
