@@ -127,6 +127,7 @@ def _assembled(
     system = system_layer(
         wishes.system_packages,
         [(lock, wheels)],
+        context.dependency_recipes(groups),
         context,
         reading=reading,
         own_folders="LD_LIBRARY_PATH" in wishes.environment,
@@ -153,7 +154,6 @@ def _assembled(
         ),
         recipes=(
             *system.recipes,
-            *context.dependency_recipes(groups),
             *model_recipes(bento.directory, builder.epoch),
             source_recipe(bento.directory, bento.name, builder),
         ),

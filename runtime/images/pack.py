@@ -106,7 +106,7 @@ def _assembled(
         *dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1]),
         *(own_wheels(lock, platform, interpreter=at, wheels=own) for lock, own in found[1:]),
     ]
-    system = system_layer(packages, found, context)
+    system = system_layer(packages, found, context.dependency_recipes(groups), context)
     named = titles(name, version)
     every = tuple(wheel for wheels, _ in chosen for wheel in wheels)
     spec = ImageSpec(
@@ -123,7 +123,7 @@ def _assembled(
             labels={**named, **glibc_label(every)},
             annotations=named,
         ),
-        recipes=(*system.recipes, *context.dependency_recipes(groups)),
+        recipes=system.recipes,
         compression=builder.codec.name,
         wheels=every,
         debs=system.packages,

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from containers import serving, status
+from elf_files import program, shared_object
 from handmade import real_lock, write_bento
 from servers import docker_registry_binary, oci_registry_in
 from small_wheels import make_wheel
+from test_base_fit import GLIBC_LOADER, PYTHON, SHELL, base_of
+from test_libraries import BASE, MACHINE
 
 from kfp_bento.runtime.images import Image, ImageOptions, Layer, build_image, plan_image
+from kfp_bento.runtime.images.assembly import libraries
 from kfp_bento.runtime.images.python import environment
 from kfp_bento.runtime.images.python.groups import ALONE
 from kfp_bento.runtime.images.python.installer import install_wheels
+from kfp_bento.runtime.images.python.needs import read_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,6 +154,41 @@ def test_layers_that_nobody_recorded_are_the_same_blobs_all_the_same(
         one, two = (found[f"{name} 1.0"] for found in layers)
         assert one.digest == two.digest
         assert (two.origin, registry.times_stored(two)) == ("built", 1)
+
+
+def test_wheels_in_known_layers_are_not_fetched_to_be_looked_into(
+    registry: Registry, tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def noted(wheels: Sequence[Wheel], *given: Any) -> Any:
+        looked.extend(wheel.name for wheel in wheels)
+        return read_needs(wheels, *given)
+
+    monkeypatch.setattr(libraries, "read_needs", noted)
+    lines = [
+        make_wheel(
+            shelf,
+            name,
+            tag=f"py3-none-manylinux_2_28_{MACHINE}",
+            members={f"{name}/lib.so": shared_object("libc.so.6")},
+        )
+        for name in ("one", "two")
+    ]
+    bare = {**SHELL, PYTHON: program(GLIBC_LOADER), GLIBC_LOADER[1:]: b""}
+    bases = [base_of(tmp_path / "bare", bare), base_of(tmp_path / "base", BASE)]
+    target = f"{registry.address}/compiled/image"
+
+    def built(tag: str, base: str, count: int) -> list[str]:
+        looked.clear()
+        bento = write_bento(tmp_path / tag, "\n".join([*lines[:count], ""]))
+        build_image(bento, f"{target}:{tag}", ImageOptions(base=base))
+        return looked
+
+    assert built("a", bases[0], 1) == []  # nobody asks, on a base without a C library
+    assert built("b", bases[1], 1) == ["one"]
+    assert built("c", bases[1], 1) == []
+    assert built("d", bases[1], 2) == ["two"]
 
 
 @pytest.mark.slow

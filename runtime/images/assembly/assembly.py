@@ -296,11 +296,12 @@ class Assembly:
             return self._make(recipe, recipe.stream(listing, self._stop))
 
     def _reuse(self, recipe: Recipe, known: KnownLayer) -> Layer:
-        if known.shared:
+        layer = replace(known.layer, facts={**known.layer.facts, **recipe.facts})
+        if known.shared and layer.facts == known.layer.facts:
             self._recorded_keys.add(recipe.key)
         if known.source is self._sink.records:
-            return known.layer.placed("present")  # the record itself refers to the blob
-        return known.layer.placed(self._sink.put_blob(known.layer.descriptor, known.source))
+            return layer.placed("present")  # the record itself refers to the blob
+        return layer.placed(self._sink.put_blob(layer.descriptor, known.source))
 
     def _make(self, recipe: Recipe, stream: LayerStream) -> Layer:
         """Make a layer: kept where there is a cache, sent while it is made where there is none."""

@@ -119,15 +119,11 @@ class BuildContext:
         return tuple(dependency_recipe(group, self.builder, self.compilers) for group in groups)
 
     def wheel_facts(self, recipes: Sequence[Recipe]) -> dict[str, Any]:
-        """Give what is remembered of the wheels in known layers, by their SHA-256."""
-        keys = [recipe.key for recipe in recipes]
-        known = self.shared.find_layers(keys) if self.shared else {}
-        facts: dict[str, Any] = {}
-        for key in keys:
-            kept = self.builder.cache.find_layer(key) if self.builder.cache else None
-            for layer in (known.get(key), kept):
-                facts |= layer.facts if layer else {}
-        return facts
+        """Give what the registry remembers of the wheels in known layers, by their SHA-256."""
+        if self.shared is None:
+            return {}
+        known = self.shared.find_layers([recipe.key for recipe in recipes])
+        return {sha256: fact for layer in known.values() for sha256, fact in layer.facts.items()}
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:
         """Say what files the base holds, read from its layers once; and what to remember of it.

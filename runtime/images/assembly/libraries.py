@@ -7,6 +7,7 @@ complete and never start.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.needs import WheelNeeds, is_compiled, lacking, read_needs
 from kfp_bento.runtime.images.python.selection import Wheel
 
+# What facts about a wheel call what it looks for.
+_NEEDS = "needs"
 _LIBC = "libc.so.6"
 _WAY_OUT = (
     "Choose a base that has them, or one made from Debian, which gets them by itself; or lock "
@@ -45,7 +48,8 @@ class SystemLayer:
     """What lies between the base and the wheels.
 
     Attributes:
-        recipes: The layer; none where nothing is to be added.
+        recipes: The layer, where anything is to be added, and those of the wheels above it, with
+            what is known of the wheels.
         packages: Which packages.
         kept: What to remember for the next build, by key.
         notes: What else there is to know, for people.
@@ -60,6 +64,7 @@ class SystemLayer:
 def system_layer(
     asked: Sequence[str],
     chosen: Chosen,
+    recipes: Sequence[Recipe],
     context: BuildContext,
     *,
     reading: bool = True,
@@ -70,6 +75,7 @@ def system_layer(
     Args:
         asked: Packages that were asked for, with or without `=version`.
         chosen: The image's wheels.
+        recipes: The layers of these.
         context: The base, and what is known from earlier builds.
         reading: Whether wheels that nobody has looked into may be downloaded for it.
         own_folders: Whether the image says itself where libraries are (`LD_LIBRARY_PATH`); what
@@ -79,7 +85,11 @@ def system_layer(
         ImageError: A library is missing that cannot be added, or a package cannot be had.
         InvalidInput: A package has no valid name.
     """
-    needs, kept, notes = _needs(chosen, context, reading=reading)
+    wheels = {wheel.sha256: wheel for _, some in chosen for wheel in some if is_compiled(wheel)}
+    found, notes = _needs(wheels, chosen, recipes, context, reading=reading)
+    facts = {sha256: {_NEEDS: needs.to_dict()} for sha256, needs in found.items()}
+    above = tuple(recipe.knowing(facts) for recipe in recipes)
+    needs = {f"{wheels[one].name} {wheels[one].version}": found[one] for one in found}
     missing = lacking(needs, context.base.libraries)
     if missing.optional:
         notes = (
@@ -96,8 +106,8 @@ def system_layer(
         notes = (*notes, f"not in the base: {_listed(needed, '; ')}")
         needed = {}
     if not needed and not asked:
-        return SystemLayer(kept=kept, notes=notes)
-    return _added(asked, needed, context, SystemLayer(kept=kept, notes=notes))
+        return SystemLayer(above, notes=notes)
+    return _added(asked, needed, context, SystemLayer(above, notes=notes))
 
 
 def _added(
@@ -118,11 +128,11 @@ def _added(
         context.builder.tell(f"{package} is added: {', '.join(needed[library])} needs {library}")
     names = tuple(dict.fromkeys((*asked, *found.values())))
     packages = resolve_packages(names, facts, context.platform, context.builder.tell)
-    kept = {**known.kept, **remembered, **looked_up}
+    kept = {**remembered, **looked_up}
     if not packages.packages:
-        return SystemLayer(kept=kept, notes=notes)
+        return SystemLayer(known.recipes, kept=kept, notes=notes)
     recipe = system_recipe(packages, facts, context.base, context.builder)
-    return SystemLayer((recipe,), packages.packages, kept, notes)
+    return SystemLayer((recipe, *known.recipes), packages.packages, kept, notes)
 
 
 def _packages_for(
@@ -178,28 +188,36 @@ def _listed(needed: Mapping[str, tuple[str, ...]], separator: str) -> str:
 
 
 def _needs(
-    chosen: Chosen, context: BuildContext, *, reading: bool
-) -> tuple[dict[str, WheelNeeds], Mapping[str, Any], tuple[str, ...]]:
-    """Say what the wheels look for, by their names for people; what to remember; and notes."""
-    wheels = {wheel.sha256: wheel for _, some in chosen for wheel in some if is_compiled(wheel)}
+    wheels: Mapping[str, Wheel],
+    chosen: Chosen,
+    recipes: Sequence[Recipe],
+    context: BuildContext,
+    *,
+    reading: bool,
+) -> tuple[dict[str, WheelNeeds], tuple[str, ...]]:
+    """Say what the wheels look for, by their SHA-256; and notes.
+
+    The record of a layer says it of the wheels in it, so that known layers need not be fetched.
+    """
     if not wheels or _LIBC not in context.base.libraries:
-        return {}, {}, ()
-    key = _key("wheels", *sorted(wheels))
-
-    def all_of(data: Any) -> dict[str, WheelNeeds] | None:
-        facts = {str(sha256): WheelNeeds.from_dict(item) for sha256, item in dict(data).items()}
-        return facts if facts.keys() == wheels.keys() else None
-
-    if known := recalled(context.records, key, all_of):
-        return _titled(known, wheels), {}, ()
+        return {}, ()
     found = _known_here(wheels, context.builder.cache)
+    if len(found) < len(wheels):
+        found = {**_recorded(wheels, context.wheel_facts(recipes)), **found}
     left = len(wheels) - len(found)
     if left and not reading:
         note = f"which shared libraries {left} wheels look for is seen when they are fetched"
-        return _titled(found, wheels), {}, (note,)
-    if left:
-        found |= _read(chosen, found, context)
-    return _titled(found, wheels), {key: {one: found[one].to_dict() for one in found}}, ()
+        return found, (note,)
+    return {**found, **(_read(chosen, found, context) if left else {})}, ()
+
+
+def _recorded(wheels: Mapping[str, Wheel], facts: Mapping[str, Any]) -> dict[str, WheelNeeds]:
+    """Read what records of layers say, whoever wrote them."""
+    found = {}
+    for sha256 in wheels:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            found[sha256] = WheelNeeds.from_dict(facts[sha256][_NEEDS])
+    return found
 
 
 def _read(
@@ -213,19 +231,15 @@ def _read(
         found |= read_needs(left, lock, context.platform, context.builder.workspace.root)
     if cache := context.builder.cache:
         for sha256, needs in found.items():
-            cache.keep_facts(_key("wheel", sha256), needs.to_dict())
+            cache.keep_facts(_key(sha256), needs.to_dict())
     return found
 
 
 def _known_here(wheels: Mapping[str, Wheel], cache: Records | None) -> dict[str, WheelNeeds]:
     places = [cache] if cache is not None else []
-    known = {one: recalled(places, _key("wheel", one), WheelNeeds.from_dict) for one in wheels}
+    known = {one: recalled(places, _key(one), WheelNeeds.from_dict) for one in wheels}
     return {sha256: needs for sha256, needs in known.items() if needs is not None}
 
 
-def _titled(found: Mapping[str, WheelNeeds], wheels: Mapping[str, Wheel]) -> dict[str, WheelNeeds]:
-    return {f"{wheels[one].name} {wheels[one].version}": needs for one, needs in found.items()}
-
-
-def _key(kind: str, *wheels: str) -> str:
-    return key_of({"kind": f"needs-of-{kind}", "wheels": list(wheels)})
+def _key(sha256: str) -> str:
+    return key_of({"kind": "needs-of-wheel", "wheel": sha256})

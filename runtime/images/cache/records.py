@@ -127,9 +127,12 @@ class RegistryRecords:
 
     def keep_together(self, layers: Mapping[str, Layer]) -> None:
         """Write one record of layers whose blobs are here, so that one question finds them all."""
-        if frozenset(layers) in self._together:
-            return
         facts = {key: layer.record() for key, layer in layers.items()}
+        known = (
+            self._asked.get(frozenset(layers), {}) if frozenset(layers) in self._together else {}
+        )
+        if facts == {key: layer.record() for key, layer in known.items()}:
+            return
         blobs = dict.fromkeys(layer.descriptor for layer in layers.values())
         self._write(_name_of(layers), facts, list(blobs))
 
