@@ -126,7 +126,8 @@ def _memory_of(pid: int, wanted: bool) -> Iterator[list[int]]:
         peak, pause = 0, _INTERVAL
         while not done.wait(pause):
             began = time.thread_time()
-            peak = max(peak, sum(own_memory(each) for each in process_tree(pid)))
+            running = [each for each in process_tree(pid) if not _is_about_to_start(each)]
+            peak = max(peak, sum(map(own_memory, running)))
             pause = max(_INTERVAL, (time.thread_time() - began) / _SHARE)
         peaks.append(peak)
 
@@ -146,6 +147,19 @@ def process_tree(pid: int) -> Iterator[int]:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 yield from process_tree(int(child))
+
+
+def _is_about_to_start(pid: int) -> bool:
+    """Tell whether a process has not begun its own program: until then its memory is its parent's.
+
+    Each of many short programs would otherwise be counted as one more of what starts it.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        parent = int(stat.rpartition(")")[2].split()[1])
+        one, other = (Path(f"/proc/{each}/cmdline").read_bytes() for each in (pid, parent))
+        return one == other
+    return False
 
 
 def own_memory(pid: int) -> int:

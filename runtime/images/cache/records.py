@@ -128,9 +128,8 @@ class RegistryRecords:
     def keep_together(self, layers: Mapping[str, Layer]) -> None:
         """Write one record of layers whose blobs are here, so that one question finds them all."""
         facts = {key: layer.record() for key, layer in layers.items()}
-        known = (
-            self._asked.get(frozenset(layers), {}) if frozenset(layers) in self._together else {}
-        )
+        these = frozenset(layers)
+        known = self._asked[these] if these in self._together else {}
         if facts == {key: layer.record() for key, layer in known.items()}:
             return
         blobs = dict.fromkeys(layer.descriptor for layer in layers.values())
