@@ -104,7 +104,11 @@ def _assembled(
     at = base.interpreter
     groups = [
         *dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1]),
-        *(own_wheels(lock, platform, interpreter=at, wheels=own) for lock, own in found[1:]),
+        *(
+            group
+            for lock, own in found[1:]
+            for group in own_wheels(lock, platform, interpreter=at, wheels=own)
+        ),
     ]
     system = system_layer(packages, found, context.dependency_recipes(groups), context)
     named = titles(name, version)

@@ -10,7 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from handmade import INDEX_OPTION, MINOR, write, write_wheel
@@ -464,7 +464,9 @@ def test_without_wheels_there_is_still_an_environment() -> None:
 def test_wheels_for_an_environment_in_a_lower_layer_are_one_layer() -> None:
     lock = Lock(Path("requirements.txt"), Path(), "3.11")
     wheels = [wheel_of("b", ALONE), wheel_of("a", 1)]
-    group = own_wheels(lock, AMD64, interpreter="/usr/bin/python3.11", wheels=wheels)
+    options: dict[str, Any] = {"interpreter": "/usr/bin/python3.11"}
+    (group,) = own_wheels(lock, AMD64, **options, wheels=wheels)
+    assert own_wheels(lock, AMD64, **options, wheels=[]) == ()
     assert [wheel.name for wheel in group.wheels] == ["a", "b"]
     assert group.title == "wheels: a and b"
 

@@ -12,6 +12,7 @@ library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib.util
 import marshal
@@ -167,6 +168,9 @@ class Compilers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self.news:
+            self.failure = self.failure or OSError(errno.ECANCELED, "the build has ended")
+            self.news.notify_all()
         for worker in self._workers:
             worker.kill()
         for _thread in self._threads:

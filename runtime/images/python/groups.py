@@ -145,10 +145,10 @@ def dependency_groups(
 
 def own_wheels(
     lock: Lock, platform: Platform, *, interpreter: str, wheels: Iterable[Wheel]
-) -> DependencyGroup:
-    """Give one layer of wheels that are added to an environment in lower layers."""
-    compiler = bytecode_identity(lock.python)
-    return DependencyGroup(_by_name(wheels), lock, platform, interpreter, compiler)
+) -> tuple[DependencyGroup, ...]:
+    """Give the one layer of wheels that are added to an environment below; none without wheels."""
+    own, compiler = _by_name(wheels), bytecode_identity(lock.python)
+    return (DependencyGroup(own, lock, platform, interpreter, compiler),) if own else ()
 
 
 def _divided(wheels: Sequence[Wheel]) -> Iterator[tuple[Wheel, ...]]:
