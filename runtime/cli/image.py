@@ -24,7 +24,11 @@ from kfp_bento.runtime.cli.output import (
 from kfp_bento.runtime.reports import gathered, human_bytes, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kfp_bento.runtime import images
+    from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.local import Trial
 
 app = typer.Typer(help="OCI images out of bentos.", no_args_is_help=True)
 
@@ -78,6 +82,10 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be made and sent, and stop.")
     ] = False,
+    try_it: Annotated[
+        bool,
+        typer.Option("--try", help="Start the image once, where podman or docker is usable."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Assemble an image and write it to a registry, an OCI layout or a docker archive."""
@@ -98,14 +106,25 @@ def build(
         bento = bentos.load_bento(bento_directory, deferred=True)
         carry_out = images.plan_image if dry_run else images.build_image
         made: images.Image | images.ImagePlan = carry_out(bento, to, options, progress=progress)
+        seconds = elapsed()
+        tried = _tried(made, bento, progress) if try_it else None
     if bento.note:
         err.print(escape(bento.note))
     if json:
-        print_json(made.to_dict())
+        print_json({**made.to_dict(), **({"trial": tried.to_dict()} if tried else {})})
     elif isinstance(made, images.ImagePlan):
         _show_plan(made)
     else:
-        _show_image(made, elapsed())
+        _show_image(made, seconds, **({"trial": str(tried)} if tried else {}))
+
+
+def _tried(
+    made: images.Image | images.ImagePlan, bento: Bento, progress: Callable[[str], None]
+) -> Trial | None:
+    from kfp_bento.runtime.images import Image
+    from kfp_bento.runtime.local import try_image
+
+    return try_image(made, bento, progress=progress) if isinstance(made, Image) else None
 
 
 @app.command(
@@ -176,7 +195,7 @@ def pack(
 _LOCAL = {"present": "there", "mounted": "linked", "sent": "written"}
 
 
-def _show_image(image: images.Image, seconds: float) -> None:
+def _show_image(image: images.Image, seconds: float, **more: str) -> None:
     remote = image.location.startswith("docker://")
     table = Table(box=None, padding=(0, 2))
     for heading in ("layer", "content", "size", "", "", "digest"):
@@ -199,6 +218,7 @@ def _show_image(image: images.Image, seconds: float) -> None:
             "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
             + ("sent" if remote else "written"),
             "location": image.location,
+            **more,
             **({"notes": "; ".join(image.notes)} if image.notes else {}),
         },
     )

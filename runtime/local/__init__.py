@@ -15,6 +15,7 @@ from kfp_bento.runtime.local.run_summary import run_summary, write_summary
 from kfp_bento.runtime.local.runs import Run, RunFailed, Step, run_pipeline
 from kfp_bento.runtime.local.serving import follow, serve_bento
 from kfp_bento.runtime.local.target import ADDRESS_VARIABLE, LocalTarget, local_target
+from kfp_bento.runtime.local.trying import Trial, try_image
 
 __all__ = [
     "ADDRESS_VARIABLE",
@@ -23,6 +24,7 @@ __all__ = [
     "Run",
     "RunFailed",
     "Step",
+    "Trial",
     "compile_components",
     "compile_pipelines",
     "deploys",
@@ -35,6 +37,7 @@ __all__ = [
     "run_summary",
     "serve_bento",
     "tracking_server",
+    "try_image",
     "typed_arguments",
     "values_here",
     "write_summary",

@@ -85,6 +85,7 @@ class Services:
         engine: The container engine that is usable here, if one is.
         note: Why none is.
         cache: Where environments of processes are kept; see `locked_environment`.
+        path: What is asked until a service answers.
     """
 
     directory: Path
@@ -93,6 +94,7 @@ class Services:
     engine: Engine | None
     note: str = ""
     cache: Path | None = None
+    path: str = LIVE
 
     @classmethod
     @contextlib.contextmanager
@@ -147,13 +149,18 @@ class Services:
 
     @contextlib.contextmanager
     def _in_container(self, engine: Engine, release: CheckedRelease) -> Iterator[Service]:
-        if release.layout is not None:
-            image = engine.load(release.layout)
-        else:
-            image = engine.pull(release.image, release.bento.tag)
-        start = self._cut_off if self.network == "none" else self._on_host_network
-        with start(engine, image) as url:
+        with self.run(engine, taken(engine, release)) as url:
             yield Service(url, engine.name)
+
+    def run(self, engine: Engine, image: str) -> contextlib.AbstractContextManager[str]:
+        """Run an image for the length of a block, which is given its URL.
+
+        Args:
+            engine: Runs it.
+            image: What `taken` gave.
+        """
+        start = self._cut_off if self.network == "none" else self._on_host_network
+        return start(engine, image)
 
     @contextlib.contextmanager
     def _on_host_network(self, engine: Engine, image: str) -> Iterator[str]:
@@ -238,7 +245,7 @@ class Services:
         """Wait until the service answers on a port, and give its URL."""
         url = f"http://127.0.0.1:{port}"
         wait_until_answers(
-            f"{url}{LIVE}",
+            f"{url}{self.path}",
             process,
             log,
             seconds=START_SECONDS,
@@ -248,6 +255,18 @@ class Services:
             since=since,
         )
         return url
+
+
+def taken(engine: Engine, release: CheckedRelease) -> str:
+    """Have an engine take an image out of its layout or registry, and give the name to run it by.
+
+    Raises:
+        ImageError: It is another image than was asked for.
+        LocalRunError: It cannot be had.
+    """
+    if release.layout is not None:
+        return engine.load(release.layout)
+    return engine.pull(release.image, release.bento.tag)
 
 
 def _variables(port: int) -> dict[str, str]:
