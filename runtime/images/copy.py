@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kfp_bento.runtime.errors import ImageError, InvalidInput
+from kfp_bento.runtime.errors import ImageError, InvalidInput, RegistryError
 from kfp_bento.runtime.images.assembly.options import ImageOptions
 from kfp_bento.runtime.images.base.base_image import HOST
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
@@ -137,7 +137,7 @@ def copy_image(
         left_behind = _why_left(opened, manifest, sink)
         depth = 0 if left_behind else _REFERRER_DEPTH
         found = _with_children(opened, manifest, content, depth=depth, seen=set())
-        transfers, referrers = _put(found, opened, sink, progress)
+        transfers, referrers, refused = _put(found, opened, sink, progress)
         changed = sink.tag(manifest, content, tag)
     return replace(
         done,
@@ -146,7 +146,7 @@ def copy_image(
         changed=changed,
         transfers=transfers,
         referrers=referrers,
-        left_behind=left_behind,
+        left_behind=left_behind or refused,
     )
 
 
@@ -189,11 +189,11 @@ def _made_here(destination: str, platform: str, progress: Callable[[str], None])
 
 def copy_referrers(
     source: OpenedImage, sink: ImageSink, progress: Callable[[str], None]
-) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
+) -> tuple[tuple[Transfer, ...], tuple[str, ...], str]:
     """Copy what refers to an image that the sink holds under the same digest.
 
     Returns:
-        What became of each blob, and digests of the manifests.
+        What became of each blob, digests of the manifests, and why others are not among them.
     """
     found = _referrers(source, source.descriptor, _REFERRER_DEPTH, set())
     return _put(found, source, sink, progress)
@@ -204,8 +204,13 @@ def _put(
     source: OpenedImage,
     sink: ImageSink,
     progress: Callable[[str], None],
-) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
-    """Put each manifest after its blobs; what became of these, and digests of the referrers."""
+) -> tuple[tuple[Transfer, ...], tuple[str, ...], str]:
+    """Put each manifest after its blobs.
+
+    Returns:
+        What became of each blob, digests of the referrers, and why others were not taken: that
+        is no reason to do without the image.
+    """
     transfers: list[Transfer] = []
     referrers: dict[Descriptor, list[tuple[Descriptor, bytes]]] = {}
     for item in manifests:
@@ -217,12 +222,20 @@ def _put(
         else:
             referrers.setdefault(item.subject, []).append((item.descriptor, item.content))
     # All of one subject at once: where tags are immutable, their list can be written only once.
+    digests: list[str] = []
+    refused = ""
     for subject, about in referrers.items():
-        sink.put_referrers(about, subject)
+        try:
+            sink.put_referrers(about, subject)
+        except RegistryError as error:
+            if not error.refused:
+                raise
+            refused = f"what is attached to the image is not taken here: {error.message}"
+        else:
+            digests += [manifest.digest for manifest, _ in about]
     # Of each blob the first mention: later ones only say that it is there by now.
     once = {transfer.digest: transfer for transfer in reversed(transfers)}
-    digests = (manifest.digest for about in referrers.values() for manifest, _ in about)
-    return tuple(once.values())[::-1], tuple(digests)
+    return tuple(once.values())[::-1], tuple(digests), refused
 
 
 def _with_children(

@@ -185,7 +185,7 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
             tell(refused)
         referrers = tuple(item.digest for item in attached)
         if target.keeps_manifests and not documents:
-            more, referrers = copy_referrers(opened, sink, tell)
+            more, referrers, refused = copy_referrers(opened, sink, tell)
             transfers += more
         changed = sink.tag(manifest, composed.content, done.tag)
     return replace(

@@ -100,6 +100,17 @@ def test_a_registry_without_artifacts_gets_the_image_and_says_what_it_lacks(
     assert (tmp_path / "provenance.jsonl").read_text().count("\n") == 1
 
 
+def test_a_copy_says_what_did_not_come_along(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
+) -> None:
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    proxy.on("PUT manifest", no_artifacts(400), times=ALWAYS)
+    copied = copy_image(f"oci:{tmp_path}/out:v1", f"{proxy.host}/a/tiny:v1")
+    assert (copied.digest, copied.referrers) == (image.digest, ())
+    assert open_image(f"{proxy.host}/a/tiny:v1").descriptor.digest == image.digest
+    assert "manifest invalid: unknown media type" in copied.left_behind
+
+
 def test_a_rebase_says_what_was_not_attached(
     proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
 ) -> None:
