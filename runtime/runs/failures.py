@@ -7,6 +7,7 @@ from typing import Any
 
 from kfp_bento.runtime.errors import RunError, RunUnavailable
 from kfp_bento.runtime.files import parse_json
+from kfp_bento.runtime.proxies import ProxyTrouble, proxy_for, proxy_trouble, refused_by_proxy
 
 _SHOWN = 500
 _LOGIN = "Give a token that is valid: --token-file, or KFP_BENTO_KFP_TOKEN."
@@ -26,6 +27,9 @@ def translated(failure: Exception, host: str) -> RunError:
     import urllib3
     from kfp_server_api import ApiException
 
+    if trouble := _at_proxy(failure, host):
+        kind = RunError if trouble.lasting else RunUnavailable
+        return kind(trouble.message, hint=trouble.hint)
     names = {type(one).__name__ for one in _causes(failure)}
     if "SSLError" in names or "SSLError" in str(getattr(failure, "reason", "")):
         return RunError(
@@ -42,6 +46,13 @@ def translated(failure: Exception, host: str) -> RunError:
         f"{host} answered something that is no Kubeflow Pipelines API: {_line(failure)}",
         hint="Check the address; the API of version 2 is needed (…/apis/v2beta1).",
     )
+
+
+def _at_proxy(failure: Exception, host: str) -> ProxyTrouble | None:
+    """Say what the proxy before the server has to do with it; None where it is nothing."""
+    if getattr(failure, "status", None) == 407 and (proxy := proxy_for(host)):
+        return refused_by_proxy(proxy, host, f"407 {getattr(failure, 'reason', '')}".rstrip())
+    return proxy_trouble(failure, host)
 
 
 def _refused(failure: Any, host: str) -> RunError:

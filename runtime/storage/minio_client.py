@@ -40,7 +40,10 @@ class MinioClient:
         self._bucket = bucket
         self._client = _client(settings)
         self._refusals = Refusals(
-            f"minio://{bucket}", "MINIO_ENDPOINT", ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
+            f"minio://{bucket}",
+            "MINIO_ENDPOINT",
+            ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
+            settings.endpoint,
         )
 
     def head(self, key: str) -> StoredObject:
@@ -141,6 +144,8 @@ class MinioClient:
         except S3Error as failure:
             raise say.of_store(key, str(failure.code), str(failure.message)) from failure
         except (ServerError, InvalidResponseError) as failure:
+            if getattr(failure, "status_code", 0) == 407:
+                raise say.of_store(key, "407", "") from failure
             raise say.busy(key, str(failure)) from failure
         except (MinioException, ValueError) as failure:
             raise say.unusable(key, failure) from failure

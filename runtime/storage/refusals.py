@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kfp_bento.runtime.errors import StorageError
+from kfp_bento.runtime.proxies import ProxyTrouble, proxy_for, proxy_trouble, refused_by_proxy
 from kfp_bento.runtime.storage.place import BrokenTransferError, NotThereError
 
 _ABSENT = {"NoSuchKey", "NoSuchObject", "ResourceNotFound", "NotFound", "404"}
@@ -21,15 +22,19 @@ class Refusals:
         bucket: Its address, `scheme://bucket`.
         endpoint: The variable that says where the store is.
         credentials: The variables that say who asks.
+        url: Where the store is.
     """
 
     bucket: str
     endpoint: str
     credentials: tuple[str, str]
+    url: str
 
     def of_store(self, key: str, code: str, said: str) -> StorageError:
         """Give what an answer of the store means: S3's codes, or the status where it has none."""
         what = self.address(key)
+        if code == "407" and (proxy := proxy_for(self.url)):
+            return _at_proxy(refused_by_proxy(proxy, self.url, f"407 {said}".rstrip()))
         if code in _ABSENT:
             return NotThereError(f"There is no object {what}.")
         if code in _CHANGED:
@@ -71,7 +76,11 @@ class Refusals:
         )
 
     def broken(self, key: str, failure: BaseException) -> StorageError:
-        """Say that a connection broke, or never came about."""
+        """Say that a connection broke, or never came about, be it for the proxy before it."""
+        inner = getattr(failure, "kwargs", {}).get("error")  # as botocore keeps it
+        cause = inner if isinstance(inner, BaseException) else failure
+        if trouble := proxy_trouble(cause, self.url):
+            return _at_proxy(trouble)
         return BrokenTransferError(
             f"{self.address(key)}: the connection to the store broke ({type(failure).__name__}).",
             hint=f"Look at {self.endpoint} and whether the store runs.",
@@ -84,3 +93,8 @@ class Refusals:
     def address(self, key: str) -> str:
         """Give the address of an object."""
         return f"{self.bucket}/{key}"
+
+
+def _at_proxy(trouble: ProxyTrouble) -> StorageError:
+    kind = StorageError if trouble.lasting else BrokenTransferError
+    return kind(trouble.message, hint=trouble.hint)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.storage.place import Progress
     from kfp_bento.runtime.storage.settings import StorageSettings
 
+_AMAZON = "https://s3.amazonaws.com"
+
 
 class S3Client:
     """One bucket through boto3; see `BucketClient`.
@@ -43,7 +45,10 @@ class S3Client:
         self._settings = settings
         self._client = _client(settings)
         self._refusals = Refusals(
-            f"s3://{bucket}", "AWS_ENDPOINT_URL", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            f"s3://{bucket}",
+            "AWS_ENDPOINT_URL",
+            ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            settings.endpoint or _AMAZON,
         )
 
     def head(self, key: str) -> StoredObject:
@@ -227,7 +232,7 @@ def _client(settings: StorageSettings, *, signature: str = "") -> Any:
         "read_timeout": 60,
         "max_pool_connections": 16,
         # botocore's own choice would not know networks in NO_PROXY.
-        "proxies": _proxies(settings.endpoint or "https://s3.amazonaws.com"),
+        "proxies": _proxies(settings.endpoint or _AMAZON),
     }
     if "AWS_MAX_ATTEMPTS" not in os.environ:  # boto3's own, which it takes itself
         config["retries"]["total_max_attempts"] = 5

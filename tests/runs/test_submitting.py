@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kfp_bento_command import COMMAND, assert_refused, kfp_bento_here
 from pipelines_api import KubeflowPipelines, refusal, serve_pipelines, step, until
+from proxy_server import ProxyServer
 
 from kfp_bento.runtime.errors import RunError, RunUnavailable
 from kfp_bento.runtime.local import load_pipeline
@@ -295,6 +296,20 @@ def test_the_proxy_of_the_environment_is_asked(
     with pytest.raises(RunError, match="does not answer"):
         PipelinesApi(choose_server("http://inside.example.com")).find("mine")
     assert len(server.asked) == seen
+
+
+@pytest.mark.parametrize("web", ["http", "https"])
+def test_a_proxy_that_lets_nobody_through_is_told(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProxyServer(refuses="407 Proxy Authentication Required") as proxy:
+        monkeypatch.setenv(f"{web}_proxy", f"ali:secret@{proxy.host}")
+        with pytest.raises(
+            RunError, match=r"does not lead to kubeflow\.only\.example.*: 407"
+        ) as failure:
+            PipelinesApi(choose_server(f"{web}://kubeflow.only.example")).find("mine")
+    assert failure.value.message.startswith(f"The proxy {proxy.url} ")
+    assert "secret" not in str(failure.value)
 
 
 def test_an_unknown_run_is_said(server: KubeflowPipelines) -> None:

@@ -78,6 +78,24 @@ def test_the_proxys_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["s3", "minio"])
+@pytest.mark.parametrize("web", ["http", "https"])
+def test_a_proxy_that_lets_nobody_through_to_a_bucket_is_told(
+    scheme: str, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{web}://store.only.example")
+    monkeypatch.setenv("MINIO_ENDPOINT", f"{web}://store.only.example")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with ProxyServer(refuses="407 Proxy Authentication Required") as proxy:
+        monkeypatch.setenv(f"{web.upper()}_PROXY", f"ali:secret@{proxy.host}")
+        with pytest.raises(StorageError) as failure:
+            open_place(f"{scheme}://bucket/file").stat()
+    told = f"The proxy {proxy.url} does not lead to store.only.example: 407"
+    assert failure.value.message.startswith(told)
+    assert f"{web.upper()}_PROXY=http://USER:PASSWORD" in (failure.value.hint or "")
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "minio"])
 def test_a_bucket_is_reached_by_the_proxy(
     scheme: str, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
