@@ -147,6 +147,7 @@ def _assembled(
             labels={
                 **named,
                 **glibc_label(wheels),
+                **system.label,
                 BENTO: bento.tag,
                 MODELS: _listed_models(bento),
             },

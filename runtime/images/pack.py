@@ -124,7 +124,7 @@ def _assembled(
             interpreter=base.interpreter,
             epoch=builder.epoch,
             profile=STEP,
-            labels={**named, **glibc_label(every)},
+            labels={**named, **glibc_label(every), **system.label},
             annotations=named,
         ),
         recipes=system.recipes,

@@ -33,7 +33,7 @@ from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
 from kfp_bento.runtime.images.debian import probe_base, version_of
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
-from kfp_bento.runtime.images.oci.config import NEEDED_GLIBC
+from kfp_bento.runtime.images.oci.config import NEEDED_GLIBC, NEEDED_LIBRARIES
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -47,6 +47,7 @@ from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blob
 from kfp_bento.runtime.images.places.open import check_free, open_image, open_sink
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, well_formed
 from kfp_bento.runtime.images.python.installer import GLIBC
+from kfp_bento.runtime.images.python.needs import GLIBC_NAME
 
 # How Docker's Debian images begin, and all that are made from them.
 _DEBIAN = re.compile(r"debian\.sh\b.* '(?P<suite>[a-z]+)' '@\d+'")
@@ -282,6 +283,14 @@ def _check_fit(image: OpenedImage, parts: ImageParts, base: BaseImage) -> None:
             f"The base {base.title} has glibc {base.glibc}, and what is in {image.title} may need "
             f"{needed}.",
             hint=f"Choose a newer base. {REBUILD}",
+        )
+    wanted = parts.config.labels.get(NEEDED_LIBRARIES, "").split()
+    missing = [name for name in wanted if name not in base.libraries]
+    if missing and GLIBC_NAME in base.libraries:
+        raise ImageError(
+            f"The base {base.title} lacks {', '.join(missing)}, which wheels in {image.title} "
+            "need.",
+            hint=f"Choose a base that has them. {REBUILD}",
         )
     if not any(layer.kind == "system" for layer in parts.own):
         return

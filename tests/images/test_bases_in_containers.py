@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +19,8 @@ from bases import (
     without_shell,
 )
 from containers import serving
-from handmade import MINOR, SERVICE, write, write_bento
+from handmade import MINOR, SERVICE, real_lock, write, write_bento
 from test_running_images import ask
-from uv import find_uv_bin
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError
@@ -111,14 +109,8 @@ def test_the_documentation_shows_the_table() -> None:
 def bento(tmp_path_factory: pytest.TempPathFactory) -> Bento:
     """A service that imports LightGBM, which leaves libgomp to the system."""
     folder = tmp_path_factory.mktemp("bento")
-    names = "".join(f"{name}=={version(name)}\n" for name in ("bentoml", "lightgbm"))
-    wanted = write(folder / "requirements.in", names)
-    command = [find_uv_bin(), "pip", "compile", "--generate-hashes", "--no-header", "--quiet"]
-    command += ["--no-emit-index-url", "--python-platform", "x86_64-manylinux_2_28"]
-    locked = subprocess.run([*command, wanted], capture_output=True, text=True, check=False)
-    if locked.returncode != 0:
-        pytest.skip(f"LightGBM's dependencies cannot be locked here: {locked.stderr.strip()}")
-    write_bento(folder / "bento", locked.stdout)
+    locked = real_lock(folder, f"lightgbm=={version('lightgbm')}")
+    write_bento(folder / "bento", locked)
     write(folder / "bento/src/service.py", f"import lightgbm\n{SERVICE}")
     return load_bento(folder / "bento")
 

@@ -22,6 +22,7 @@ from kfp_bento.runtime.images import (
     build_image,
     pack_image,
     plan_image,
+    rebase_image,
 )
 from kfp_bento.runtime.images.debian.contents import package_named_after
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE
@@ -118,6 +119,13 @@ def test_what_another_wheel_brings_or_the_base_has_is_not_missing() -> None:
     assert lacking(wheels, frozenset()).needed == {"libgomp.so.1": ("flash 1",)}
 
 
+def test_a_missing_runtime_makes_no_other_library_needed() -> None:
+    files = {"a/b.so": ("libstdc++.so.6",), "a/c.so": ("libstdc++.so.6", "libtbb.so.12")}
+    missing = lacking({"it 1": needs_of(files)}, frozenset())
+    assert set(missing.needed) == {"libstdc++.so.6"}
+    assert missing.optional == ("it 1 (1 of 2 modules: libtbb.so.12)",)
+
+
 def test_debians_policy_names_packages_after_their_libraries() -> None:
     names = [*map(package_named_after, ("libgomp.so.1", "libX11.so.6", "libGL.so.1"))]
     assert names == ["libgomp1", "libx11-6", "libgl1"]
@@ -201,6 +209,20 @@ def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
         build_image(
             *(bento, f"oci:{tmp_path}/out"), ImageOptions(base=base_of(tmp_path / "base", files))
         )
+
+
+def test_an_image_is_not_put_onto_a_base_without_its_libraries(tmp_path: Path) -> None:
+    bento = bento_needing(tmp_path / "bento", "libgomp.so.1", "libc.so.6")
+    good = {**BASE, f"{FOLDER}/libgomp.so.1": b""}
+    base = base_of(tmp_path / "base", good)
+    build_image(bento, f"oci:{tmp_path}/image", ImageOptions(base=base, tag="v1"))
+    bare = base_of(tmp_path / "bare", BASE)
+    with pytest.raises(ImageError, match=r"lacks libgomp\.so\.1, which wheels in"):
+        rebase_image(f"oci:{tmp_path}/image:v1", bare, destination=f"oci:{tmp_path}/other:v1")
+    other = base_of(tmp_path / "other-base", {**good, "etc/other": b""})
+    rebased = rebase_image(f"oci:{tmp_path}/image:v1", other, destination=f"oci:{tmp_path}/new:v1")
+    built = build_image(bento, f"oci:{tmp_path}/built", ImageOptions(base=other, tag="v1"))
+    assert rebased.digest == built.digest
 
 
 @pytest.fixture

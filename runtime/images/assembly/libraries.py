@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.bentos import DEBIAN_PACKAGE
@@ -25,14 +25,21 @@ from kfp_bento.runtime.images.debian import (
     release_of,
     resolve_packages,
 )
+from kfp_bento.runtime.images.oci.config import NEEDED_LIBRARIES
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.python.lock import Lock
-from kfp_bento.runtime.images.python.needs import WheelNeeds, is_compiled, lacking, read_needs
+from kfp_bento.runtime.images.python.needs import (
+    GLIBC_NAME,
+    WheelNeeds,
+    is_compiled,
+    lacking,
+    needed_of_base,
+    read_needs,
+)
 from kfp_bento.runtime.images.python.selection import Wheel
 
 # What facts about a wheel call what it looks for.
 _NEEDS = "needs"
-_LIBC = "libc.so.6"
 _WAY_OUT = (
     "Choose a base that has them, or one made from Debian, which gets them by itself; or lock "
     "wheels that bring them."
@@ -53,12 +60,19 @@ class SystemLayer:
         packages: Which packages.
         kept: What to remember for the next build, by key.
         notes: What else there is to know, for people.
+        expected: Libraries that the base has to have.
     """
 
     recipes: tuple[Recipe, ...] = ()
     packages: tuple[DebianPackage, ...] = ()
     kept: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    expected: frozenset[str] = frozenset()
+
+    @property
+    def label(self) -> dict[str, str]:
+        """What an image says about the base that it needs, for whoever puts it onto another."""
+        return {NEEDED_LIBRARIES: " ".join(sorted(self.expected))} if self.expected else {}
 
 
 def system_layer(
@@ -105,9 +119,9 @@ def system_layer(
     if needed and own_folders:
         notes = (*notes, f"not in the base: {_listed(needed, '; ')}")
         needed = {}
-    if not needed and not asked:
-        return SystemLayer(above, notes=notes)
-    return _added(asked, needed, context, SystemLayer(above, notes=notes))
+    expected = needed_of_base(needs.values()) - missing.needed.keys()
+    known = SystemLayer(above, notes=notes, expected=expected)
+    return _added(asked, needed, context, known) if needed or asked else known
 
 
 def _added(
@@ -130,9 +144,10 @@ def _added(
     packages = resolve_packages(names, facts, context.platform, context.builder.tell)
     kept = {**remembered, **looked_up}
     if not packages.packages:
-        return SystemLayer(known.recipes, kept=kept, notes=notes)
+        return replace(known, kept=kept, notes=notes)
     recipe = system_recipe(packages, facts, context.base, context.builder)
-    return SystemLayer((recipe, *known.recipes), packages.packages, kept, notes)
+    layers = (recipe, *known.recipes)
+    return SystemLayer(layers, packages.packages, kept, notes, known.expected)
 
 
 def _packages_for(
@@ -199,7 +214,7 @@ def _needs(
 
     The record of a layer says it of the wheels in it, so that known layers need not be fetched.
     """
-    if not wheels or _LIBC not in context.base.libraries:
+    if not wheels or GLIBC_NAME not in context.base.libraries:
         return {}, ()
     found = _known_here(wheels, context.builder.cache)
     if len(found) < len(wheels):

@@ -25,6 +25,9 @@ from kfp_bento.runtime.images.python.installer import install_wheels, recorded_f
 from kfp_bento.runtime.images.python.lock import Lock
 from kfp_bento.runtime.images.python.selection import Wheel
 
+GLIBC_NAME = "libc.so.6"
+"""What every base has for which it is known what it has."""
+
 # Whatever has the C library has these.
 _OF_GLIBC = re.compile(
     r"ld-linux\S*|lib(?:anl|c|dl|m|mvec|nsl|pthread|resolv|rt|thread_db|util)\.so\.\d+"
@@ -112,17 +115,34 @@ def lacking(needs: Mapping[str, WheelNeeds], there: frozenset[str]) -> Lacking:
     optional = []
     for title, wheel in needs.items():
         missing = {one: _not_in(found, one.libraries) for one in wheel.modules}
-        touched = [one for one in wheel.modules if missing[one]]
+        touched = [one for one in wheel.modules if missing[one] - _RUNTIME]
         all_missing = sorted(set().union(*missing.values()))
         useless = len(touched) == len(wheel.modules)
         for library in all_missing:
             if useless or library in _RUNTIME:
                 needed.setdefault(library, []).append(title)
-        if rest := [] if useless else [name for name in all_missing if name not in _RUNTIME]:
+        if touched and not useless:
+            rest = [name for name in all_missing if name not in _RUNTIME]
             count = sum(one.count for one in touched)
             total = sum(one.count for one in wheel.modules)
             optional.append(f"{title} ({count} of {total} modules: {', '.join(rest)})")
     return Lacking({library: tuple(needed[library]) for library in sorted(needed)}, tuple(optional))
+
+
+def needed_of_base(needs: Iterable[WheelNeeds]) -> frozenset[str]:
+    """Give the libraries that no base can be without, whichever else it has.
+
+    Args:
+        needs: What each wheel looks for.
+    """
+    wheels = tuple(needs)
+    found: set[str] = set()
+    for wheel in wheels:
+        sets = [set(one.libraries) for one in wheel.modules]
+        if sets:
+            found |= set.intersection(*sets) | (_RUNTIME & set().union(*sets))
+    brought = frozenset(name for wheel in wheels for name in wheel.brings)
+    return frozenset(_not_in(brought, found))
 
 
 def _not_in(found: frozenset[str], libraries: Iterable[str]) -> set[str]:
