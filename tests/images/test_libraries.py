@@ -254,7 +254,7 @@ def test_a_debian_base_gets_the_package_that_has_the_library(
         assert [layer.title for layer in image.layers if layer.kind == "system"] == [
             "system packages (1 for debian 12)"
         ]
-        assert "libquick3 is added: fast 1.0 needs libquick.so.1" in said
+        assert "libquick3 is added for libquick.so.1, which fast 1.0 needs" in said
         # What wheels need, and which packages have it, is found out once for a registry.
         again: list[str] = []
         build_image(bento, f"{address}/a/fast:2", options, progress=again.append)

@@ -46,6 +46,8 @@ _WAY_OUT = (
 )
 _NAME_PACKAGES = "Name the packages that have them: --system-package NAME, for each."
 
+_SHOWN = 3
+
 Chosen = Sequence[tuple[Lock, Sequence[Wheel]]]
 """Wheels, with the lock that they were chosen for."""
 
@@ -139,7 +141,9 @@ def _added(
     if unknown:
         notes = (*notes, f"taken to be in the packages asked for: {', '.join(unknown)}")
     for library, package in found.items():
-        context.builder.tell(f"{package} is added: {', '.join(needed[library])} needs {library}")
+        context.builder.tell(
+            f"{package} is added for {library}, which {_few(needed[library])} needs"
+        )
     names = tuple(dict.fromkeys((*asked, *found.values())))
     packages = resolve_packages(names, facts, context.platform, context.builder.tell)
     kept = {**remembered, **looked_up}
@@ -197,9 +201,14 @@ def _refused(
 
 def _listed(needed: Mapping[str, tuple[str, ...]], separator: str) -> str:
     return separator.join(
-        f"{library}, which {', '.join(wheels)} need{'s' * (len(wheels) == 1)}"
+        f"{library}, which {_few(wheels)} need{'s' * (len(wheels) == 1)}"
         for library, wheels in needed.items()
     )
+
+
+def _few(wheels: Sequence[str]) -> str:
+    more = f" and {len(wheels) - _SHOWN} more" if len(wheels) > _SHOWN else ""
+    return ", ".join(wheels[:_SHOWN]) + more
 
 
 def _needs(
