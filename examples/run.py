@@ -150,19 +150,11 @@ def serve(
         given["bento_uri"] = archive(directory).as_uri()
     return run_pipeline(
         pipeline,
-        on_base(given),
+        given,
         directory / "run",
         environment={**variables, ADDRESS_VARIABLE: target.address},
         on_step=_print_step,
     )
-
-
-def on_base(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Leave Debian's packages out where the base is this machine, whose own libraries it has."""
-    options = dict(arguments.get("bento_options", {}))
-    if arguments["image_base"] != "host" or not options.pop("system_packages", None):
-        return arguments
-    return {**arguments, "bento_options": options}
 
 
 def ask(name: str, run: Run, url: str, expected: Mapping[str, Any]) -> Iterator[Answer]:
