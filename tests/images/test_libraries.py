@@ -24,15 +24,24 @@ from kfp_bento.runtime.images import (
     plan_image,
     rebase_image,
 )
+from kfp_bento.runtime.images.assembly import libraries
 from kfp_bento.runtime.images.debian.contents import package_named_after
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE
 from kfp_bento.runtime.images.oci.elf import Linking, linking_of
 from kfp_bento.runtime.images.oci.image import parse_platform
 from kfp_bento.runtime.images.python.installer import MACHINES
-from kfp_bento.runtime.images.python.needs import WheelNeeds, lacking, needs_of
+from kfp_bento.runtime.images.python.needs import (
+    WheelNeeds,
+    lacking,
+    needs_of,
+    read_needs,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kfp_bento.runtime.bentos import Bento
+    from kfp_bento.runtime.images.python.selection import Wheel
 
 MACHINE = MACHINES[parse_platform().architecture]
 FOLDER = f"usr/lib/{MACHINE}-linux-gnu"
@@ -134,12 +143,15 @@ def test_debians_policy_names_packages_after_their_libraries() -> None:
 # --- images --------------------------------------------------------------------------------------
 
 
-def bento_needing(folder: Path, *needed: str, name: str = "fast") -> Bento:
-    """A bento with one wheel whose only module asks for these libraries."""
+def bento_needing(folder: Path, *needed: str, names: tuple[str, ...] = ("fast",)) -> Bento:
+    """A bento with wheels whose only module asks for these libraries."""
     tag = f"py3-none-manylinux_2_28_{MACHINE}"
-    members: dict[str, str | bytes] = {f"{name}/lib_{name}.so": shared_object(*needed)}
-    line = make_wheel(folder / "src/wheels", name, tag=tag, members=members)
-    return write_bento(folder, f"./wheels/{name}-1.0-{tag}.whl {line.partition(' ')[2]}\n")
+    lines = ""
+    for name in names:
+        members: dict[str, str | bytes] = {f"{name}/lib_{name}.so": shared_object(*needed)}
+        line = make_wheel(folder / "src/wheels", name, tag=tag, members=members)
+        lines += f"./wheels/{name}-1.0-{tag}.whl {line.partition(' ')[2]}\n"
+    return write_bento(folder, lines)
 
 
 def debian_like(folder: Path, *layers: dict[str, Any]) -> str:
@@ -209,6 +221,23 @@ def test_a_link_to_nothing_is_no_library(tmp_path: Path) -> None:
         build_image(
             *(bento, f"oci:{tmp_path}/out"), ImageOptions(base=base_of(tmp_path / "base", files))
         )
+
+
+def test_a_wheel_is_looked_into_once_for_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def look(wheels: Sequence[Wheel], *rest: Any) -> dict[str, WheelNeeds]:
+        seen.extend(wheel.name for wheel in wheels)
+        return read_needs(wheels, *rest)
+
+    monkeypatch.setattr(libraries, "read_needs", look)
+    options = ImageOptions(base=base_of(tmp_path / "base", BASE), cache=tmp_path / "cache")
+    for number, names in enumerate([("fast",), ("fast",), ("fast", "quick")]):
+        bento = bento_needing(tmp_path / f"bento{number}", "libc.so.6", names=names)
+        build_image(bento, f"oci:{tmp_path}/out{number}", options)
+    assert seen == ["fast", "quick"]
 
 
 def test_an_image_is_not_put_onto_a_base_without_its_libraries(tmp_path: Path) -> None:

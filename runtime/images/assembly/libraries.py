@@ -254,8 +254,9 @@ def _read(
         left = [one for one in wheels if is_compiled(one) and one.sha256 not in known]
         found |= read_needs(left, lock, context.platform, context.builder.workspace.root)
     if cache := context.builder.cache:
-        for sha256, needs in found.items():
-            cache.keep_facts(_key(sha256), needs.to_dict())
+        with contextlib.suppress(ImageError):  # without a record they are read again
+            for sha256, needs in found.items():
+                cache.keep_facts(_key(sha256), needs.to_dict())
     return found
 
 
