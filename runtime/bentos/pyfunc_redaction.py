@@ -74,15 +74,16 @@ class Redaction:
             return found
         if isinstance(columns, list) and isinstance(data, list):
             hidden = [n for n, name in enumerate(columns) if name in self._fields]
-            if hidden:
-                found["data"] = [self._row(row, hidden) for row in data]
+            found["data"] = [self._row(row, hidden) for row in data]
+            if self._known and "index" in value:
+                found["index"] = REDACTED
         elif "data" in value and value.get("name") in self._fields:
             found["data"] = REDACTED
         return found
 
     def _row(self, row: Any, hidden: list[int]) -> Any:
         if not isinstance(row, list):
-            return REDACTED
+            return REDACTED if hidden else self.answer(row)
         return [REDACTED if n in hidden else self.answer(item) for n, item in enumerate(row)]
 
     def _text(self, text: str) -> str:

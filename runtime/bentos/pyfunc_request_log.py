@@ -48,6 +48,12 @@ MOST_AT_ONCE = 8 * 2**20
 SECONDS_TO_END = 20.0
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
+KEYS = (
+    *("inputs", "params", "instances", "dataframe_records", "dataframe_split", "parameters"),
+    *("predictions", "outputs", "data", "index", "detail", "error", "message"),
+)
+"""What protocols have around the values of a model's fields."""
+
 WRITTEN, DROPPED, FAILED = "written", "dropped", "failed"
 
 log = logging.getLogger("bentoml.kfp_bento")
@@ -240,17 +246,17 @@ def _head(body: bytes, media: bytes, headers: dict[bytes, bytes]) -> bytes:
 class RequestLog:
     """Takes exchanges without waiting, and writes them in a thread."""
 
-    def __init__(self, settings: Settings, inputs: Callable[[], Collection[str]]) -> None:
+    def __init__(self, settings: Settings, models: Callable[[], Sequence[Any]]) -> None:
         """Makes ready to log.
 
         Args:
             settings: What is logged, and where.
-            inputs: Gives the names of the models' inputs, once they are loaded.
+            models: Gives the models, once they are loaded.
 
         Raises:
             BentoMLConfigException: Nothing can be written there.
         """
-        self._settings, self._inputs = settings, inputs
+        self._settings, self._models = settings, models
         self._place = settings.open()
         self._bound = int(settings.rate * 2**64)
         self._waiting: deque[Exchange] = deque()
@@ -326,7 +332,10 @@ class RequestLog:
 
     def _writer(self) -> Writer:
         redact = self._settings.redact
-        return Writer(self._settings.max_bytes, Redaction(redact, self._inputs() if redact else ()))
+        models = self._models() if redact else ()
+        for field in sorted(unknown_fields(redact, models)):
+            log.warning("%s_REDACT: no signature has a field %s", NAME, ascii(field)[:100])
+        return Writer(self._settings.max_bytes, Redaction(redact, input_names(models)))
 
     def _take(self, writer: Writer, exchange: Exchange) -> None:
         if not self._lines:
@@ -369,9 +378,27 @@ def _reason(error: Exception) -> str:
 
 def input_names(models: Sequence[Any]) -> frozenset[str]:
     """Gives the names of the inputs of some models; those without names have none."""
-    found: set[str] = set()
-    for model in models:
-        schema = model.metadata.get_input_schema()
-        if schema is not None and schema.has_input_names():
-            found |= set(map(str, schema.input_names()))
-    return frozenset(found)
+    schemas = [model.metadata.get_input_schema() for model in models]
+    named = [schema for schema in schemas if schema is not None and schema.has_input_names()]
+    return frozenset(str(name) for schema in named for name in schema.input_names())
+
+
+def unknown_fields(fields: Collection[str], models: Sequence[Any]) -> set[str]:
+    """Gives the fields that stand in no signature, where every model has one."""
+    signatures = [model.metadata.signature for model in models]
+    if not signatures or None in signatures:
+        return set()
+    found = set(KEYS)
+    for signature in signatures:
+        for text in filter(None, signature.to_dict().values()):
+            left = [json.loads(text)]
+            while left:
+                item = left.pop()
+                if isinstance(item, dict):
+                    found |= set(item)
+                    left += item.values()
+                elif isinstance(item, list):
+                    left += item
+                else:
+                    found.add(str(item))
+    return set(fields) - found

@@ -32,11 +32,7 @@ from pyfunc_lean import Asked, Handler, Lean  # type: ignore[import-not-found]
 from pyfunc_mlflow import CSV  # type: ignore[import-not-found]
 from pyfunc_mlflow import routes as mlflow_routes
 from pyfunc_openapi import described  # type: ignore[import-not-found]
-from pyfunc_request_log import (  # type: ignore[import-not-found]
-    RequestLog,
-    Settings,
-    input_names,
-)
+from pyfunc_request_log import RequestLog, Settings  # type: ignore[import-not-found]
 from pyfunc_tracing import exporting, flush, provide  # type: ignore[import-not-found]
 from pyfunc_workers import Batching, Workers  # type: ignore[import-not-found]
 from starlette.applications import Starlette
@@ -170,8 +166,7 @@ class GuardedService(Service):  # type: ignore[misc]
         settings = Settings.from_environment()
         if settings is None:
             return None
-        served = self.served.values()
-        return RequestLog(settings, lambda: input_names([one.model for one in served]))
+        return RequestLog(settings, lambda: [one.model for one in self.served.values()])
 
 
 def _model_name() -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import importlib
 import json
 import random
+import resource
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -20,8 +23,6 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 import kfp_bento.runtime.bentos
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from servers import S3Server
 
 SECRET = "Ada-Lovelace-1815"
@@ -31,6 +32,7 @@ SCHEMA = Schema(
     [ColSpec("long", "age in years"), ColSpec("string", "class"), ColSpec("long", "children")]
 )
 SPLIT = {"columns": ["children", "class", "age in years"], "data": [[0, SECRET, 31]]}
+INDEXED = {**SPLIT, "index": [SECRET]}
 
 
 def tensor(name: str, value: Any, kind: str = "INT64") -> dict[str, Any]:
@@ -48,13 +50,12 @@ def people(tmp_path_factory: Any, generate: Any) -> Path:
     return generate(samples.save_echo(tmp_path_factory.mktemp("m") / "people", SCHEMA))
 
 
-@pytest.fixture(scope="module")
-def redaction() -> Iterator[Any]:
-    """The module that travels with every service."""
+def traveller(name: str) -> Any:
+    """A module that travels with every service."""
     folder = str(Path(kfp_bento.runtime.bentos.__file__).parent)
     sys.path.insert(0, folder)
     try:
-        yield importlib.import_module("pyfunc_redaction")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(folder)
 
@@ -95,7 +96,7 @@ def test_a_line_says_what_was_asked_and_answered(people: Path, talk: Any, tmp_pa
 FORMS = [
     Ask({"inputs": [ROW]}),
     Ask({"dataframe_records": [ROW]}, "/invocations"),
-    Ask({"dataframe_split": SPLIT}, "/invocations"),
+    Ask({"dataframe_split": INDEXED}, "/invocations"),
     Ask({"inputs": {name: [value] for name, value in ROW.items()}}, "/invocations"),
     Ask(f"children,class,age in years\n0,{SECRET},31\n", "/invocations", headers=CSV),
     Ask({"instances": [ROW]}, "/v1/models/people:predict"),
@@ -118,6 +119,8 @@ def test_redacted_fields_stand_in_no_line_whatever_the_form(
         KFP_BENTO_REQUEST_LOG_REDACT="class, cells,output-1",
     )
     assert talked.statuses[:7] == [200] * 7, talked
+    assert "KFP_BENTO_REQUEST_LOG_REDACT: no signature has a field 'cells'" in talked.log
+    assert "no signature has a field 'class'" not in talked.log
     found = lines(file)
     assert len(found) == len(FORMS)
     assert SECRET not in file.read_text()
@@ -145,9 +148,9 @@ def test_redacted_fields_stand_in_no_line_whatever_the_form(
     ],
 )
 def test_values_without_a_name_are_replaced_where_inputs_have_names(
-    body: Any, of_tensors: bool, left: Any, redaction: Any
+    body: Any, of_tensors: bool, left: Any
 ) -> None:
-    found = redaction.Redaction(["ssn"], ["a", "ssn"]).request(body, of_tensors)
+    found = traveller("pyfunc_redaction").Redaction(["ssn"], ["a", "ssn"]).request(body, of_tensors)
     text = (
         json.dumps(found)
         .replace('"ssn": "[redacted]", ', "")
@@ -217,26 +220,47 @@ def test_a_rate_takes_the_requests_whose_traces_are_sampled(
     assert [line["trace_id"] for line in lines(file)] == wanted
 
 
-def test_large_bodies_are_left_out_and_full_files_put_aside(
-    people: Path, talk: Any, tmp_path: Path
-) -> None:
+def test_of_large_bodies_only_the_size_is_logged(people: Path, talk: Any, tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
-    asks = [Ask({"inputs": [ROW] * count}) for count in (100, 1, 1, 1, 1, 1, 1, 1)]
-    talk(
-        people,
-        *asks,
-        KFP_BENTO_REQUEST_LOG=str(file),
-        KFP_BENTO_REQUEST_LOG_MAX_BYTES="1000",
-        KFP_BENTO_REQUEST_LOG_FILE_BYTES="1",
-        KFP_BENTO_REQUEST_LOG_FILES="2",
-    )
-    files = sorted(tmp_path.iterdir())
-    found = [line for one in reversed(files) for line in lines(one)]
-    assert files[0] == file
-    assert len(files) <= 3
-    large = [one for one in found if one.get("request_left_out") == "large"]
-    assert all(one["request_bytes"] > 1000 for one in large)
-    assert len(found) > len(large)
+    body = {"inputs": [ROW] * 100}
+    logged = {"KFP_BENTO_REQUEST_LOG": str(file), "KFP_BENTO_REQUEST_LOG_MAX_BYTES": "1000"}
+    talk(people, Ask(body), **logged)
+    (line,) = lines(file)
+    assert (line["request_left_out"], line["request_bytes"]) == ("large", len(json.dumps(body)))
+    assert "request" not in line
+    assert line["answer_left_out"] == "large"
+
+
+def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    file = traveller("pyfunc_log_places").File(path, 20, 2)
+    for number in range(7):
+        file.write([b"%d" % number * 9 + b"\n"])
+    assert {one.name: one.read_text()[::10] for one in tmp_path.iterdir()} == {
+        "requests.jsonl": "6",
+        "requests.jsonl.1": "45",
+        "requests.jsonl.2": "23",
+    }
+    path.unlink()  # as whoever gathers files does
+    file.write([b"again\n"])
+    assert path.read_text() == "again\n"
+
+
+def test_of_lines_for_which_there_is_no_room_nothing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    places = traveller("pyfunc_log_places")
+    file = places.File(path, 1 << 20, 2)
+    file.write([b"whole\n"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # the disk is full after 100 bytes
+    try:
+        with pytest.raises(OSError, match="too large"):
+            file.write([b"x" * 200 + b"\n"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_text() == "whole\n"
 
 
 @pytest.mark.parametrize(
@@ -288,17 +312,6 @@ def test_lines_in_a_bucket_and_a_bucket_that_takes_none(
     assert talked.log.count(reason) == 1, talked.log
 
 
-@pytest.fixture(scope="module")
-def request_log() -> Iterator[Any]:
-    """The module that travels with every service, and its metrics without others."""
-    folder = str(Path(kfp_bento.runtime.bentos.__file__).parent)
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("pyfunc_request_log")
-    finally:
-        sys.path.remove(folder)
-
-
 class Stuck:
     """A place that takes nothing until it may."""
 
@@ -314,15 +327,14 @@ class Stuck:
 
 
 def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_is_written(
-    request_log: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import asyncio
-
+    request_log = traveller("pyfunc_request_log")
     place = Stuck(request_log)
     monkeypatch.setattr(request_log.Settings, "open", lambda _: place)
     monkeypatch.setattr(request_log, "MOST_WAITING", 1000)
     monkeypatch.setattr(request_log, "PAUSE", 0.01)
-    log = request_log.RequestLog(request_log.Settings("stdout"), lambda: ())
+    log = request_log.RequestLog(request_log.Settings("stdout"), list)
     asked, answer = request_log.Asked(b"[" + b"1," * 49 + b"1]"), request_log.Answer(b"[1]")
     for _ in range(100):
         log.add(request_log.Exchange(1.0, "/predict", 1, 2, 0.1, asked, answer))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import mlflow.pyfunc
 import packed_models as samples
 import pytest
@@ -209,3 +211,56 @@ def test_a_receiver_that_is_gone_costs_no_answer(plain: Path, talk: Any) -> None
     nobody = "http://127.0.0.1:9"
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": nobody, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
     assert talk(plain, Ask({"inputs": [ROW]}), **variables).statuses == [200]
+
+
+OWN = """\
+import bentoml
+
+@bentoml.service
+class Own:
+    @bentoml.api
+    def predict(self, number: int) -> int:
+        return number + 1
+"""
+
+
+@pytest.mark.slow  # served bentos
+@pytest.mark.parametrize("own", [True, False])
+def test_bentomls_own_settings_trace_any_service(
+    own: bool, plain: Path, serve: Any, receiver: Receiver, bento_home: Path, tmp_path: Path
+) -> None:
+    before = len(receiver.spans)
+    (tmp_path / "service.py").write_text(OWN)
+    (tmp_path / "bentofile.yaml").write_text("service: service\n")
+    settings = ("exporter_type=otlp", "otlp.protocol=http", "sample_rate=1.0")
+    variables = {"BENTOML_CONFIG_OPTIONS": " ".join(f"services.tracing.{one}" for one in settings)}
+    variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    variables |= {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+    body = {"number": 1} if own else {"inputs": [ROW]}
+    with serve(tmp_path if own else plain, bento_home, **variables) as send:
+        assert send("/predict", body) == (200, 2 if own else [1.5])
+        while not any(one.kind == 2 for one in receiver.spans[before:]):
+            time.sleep(0.05)  # BentoML alone sends nothing once it ends
+    spans = receiver.spans[before:]
+    (request,) = [one for one in spans if one.name == "POST /predict" and one.kind == 2]
+    asked = [one.parent for one in spans if one.name == "predict failing"]
+    assert asked == ([] if own else [request.id])
+
+
+@pytest.mark.slow  # a tracking server
+def test_mlflow_takes_the_traces_and_shows_them(plain: Path, talk: Any, mlflow_server: str) -> None:
+    experiment = mlflow.MlflowClient(mlflow_server).create_experiment("served")
+    talked = talk(
+        plain,
+        asked_from(PARENT, {"inputs": [ROW]}),
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{mlflow_server}/v1/traces",
+        OTEL_EXPORTER_OTLP_TRACES_HEADERS=f"x-mlflow-experiment-id={experiment}",
+    )
+    assert talked.statuses == [200]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        found = mlflow.MlflowClient(mlflow_server).search_traces(locations=[experiment])
+    (trace,) = found
+    names = {span.name: span for span in trace.data.spans}
+    assert set(names) == {"POST /predict", "predict failing"}
+    assert names["predict failing"].parent_id == names["POST /predict"].span_id
