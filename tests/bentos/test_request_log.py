@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import packed_models as samples
 import pytest
+from bentoml.exceptions import BentoMLConfigException
 from conversations import JSON, Ask
 from mlflow.types import ColSpec, Schema, TensorSpec
 
@@ -269,6 +270,7 @@ def test_of_lines_for_which_there_is_no_room_nothing_stays(tmp_path: Path) -> No
         ({"": "requests.jsonl"}, "is no absolute path, s3://bucket/prefix or stdout"),
         ({"": "/nowhere/at/all/requests.jsonl"}, "cannot be written: No such file or directory"),
         ({"": "s3://"}, "is not s3://bucket/prefix"),
+        ({"": "s3://bucket/x"}, "holds nothing that writes to a bucket; build it with the option"),
         ({"": "stdout", "_RATE": "2"}, "RATE is no number from 0 to 1"),
         ({"": "stdout", "_RATE": "1e-3"}, "RATE is no number from 0 to 1"),
         ({"": "stdout", "_MAX_BYTES": "0"}, "MAX_BYTES is not a whole number above 0"),
@@ -277,16 +279,25 @@ def test_of_lines_for_which_there_is_no_room_nothing_stays(tmp_path: Path) -> No
         ({"_REDACTED": "ssn"}, "REDACTED is no variable of the log of requests"),
     ],
 )
-def test_settings_that_cannot_be_keep_the_service_from_starting(
-    variables: dict[str, str], told: str, people: Path, talk: Any
+def test_settings_that_cannot_be_are_refused(
+    variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = {f"KFP_BENTO_REQUEST_LOG{name}": text for name, text in variables.items()}
-    assert told in talk(people, Ask({"inputs": [ROW]}), **named).error
+    for name, text in variables.items():
+        monkeypatch.setenv(f"KFP_BENTO_REQUEST_LOG{name}", text)
+    monkeypatch.setitem(sys.modules, "boto3", None)  # as in a bento that was built without it
+    with pytest.raises(BentoMLConfigException, match=told):
+        traveller("pyfunc_request_log").Settings.from_environment().open()
+
+
+def test_a_service_with_such_settings_does_not_start(people: Path, talk: Any) -> None:
+    talked = talk(people, Ask({"inputs": [ROW]}), KFP_BENTO_REQUEST_LOG_REDACTED="class")
+    assert "REDACTED is no variable of the log of requests" in talked.error
 
 
 # --- what it never costs -------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a server of objects
 def test_lines_in_a_bucket_and_a_bucket_that_takes_none(
     people: Path, talk: Any, s3_server: S3Server
 ) -> None:
