@@ -7,6 +7,8 @@ DEMO := build/demo
 BASE ?= host
 TO ?= oci:build/image
 EXTRA ?= runtime
+# They travel with the package: an installation makes the images of its steps of them.
+LOCKS := runtime/installation
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # The interpreter may have been told not to keep bytecode; every start would then compile anew.
@@ -69,24 +71,28 @@ lock: $(VENV)/.uv ## Resolve the dependencies anew into the requirements files
 	  --no-emit-index-url --python-version 3.11 --extra local -o requirements.txt pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra runtime -c requirements.txt \
-	  -o requirements-runtime.txt pyproject.toml
+	  -o $(LOCKS)/requirements-runtime.txt pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra training -c requirements.txt \
-	  -c requirements-runtime.txt -o requirements-training.txt pyproject.toml
+	  -c $(LOCKS)/requirements-runtime.txt \
+	  -o $(LOCKS)/requirements-training.txt pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --python-version 3.11 --extra docs -c requirements.txt \
+	  -c requirements-dev.txt -o requirements-docs.txt pyproject.toml
 
 # Apart from the others: it needs a newer pip, and MLflow writes pip's version into every model.
 audit: $(VENV)/.uv ## Look for known holes in the locked dependencies
 	@$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'pip-audit>=2.9,<3' \
-	  python tests/audit_dependencies.py requirements-runtime.txt requirements-training.txt \
-	  requirements-dev.txt
+	  python tests/audit_dependencies.py $(LOCKS)/requirements-runtime.txt \
+	  $(LOCKS)/requirements-training.txt requirements-dev.txt
 
 image: $(VENV)/.runtime ## Build the image of the components: make image [EXTRA=training] [BASE=…] [TO=…]
 	@rm -rf build/wheel
 	@SOURCE_DATE_EPOCH=315532800 $(BIN)/uv build --quiet --wheel --out-dir build/wheel .
-	@$(BIN)/kfp-bento image pack requirements-$(EXTRA).txt --build-wheel kfp-server-api \
+	@$(BIN)/kfp-bento image pack $(LOCKS)/requirements-$(EXTRA).txt --build-wheel kfp-server-api \
 	  --wheel build/wheel/*.whl --name $(EXTRA)-python --version $(VERSION) --base $(BASE) \
 	  --to $(TO) --cache build/image-cache
 

@@ -50,6 +50,8 @@ class KubeflowPipelines:
     token: str = ""
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    pipelines: list[dict[str, Any]] = field(default_factory=list)
+    pipeline_versions: list[dict[str, Any]] = field(default_factory=list)
     # What the looks at a run show, one after the other; the last one stays.
     looks: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -67,7 +69,8 @@ class KubeflowPipelines:
         kind, _, name = parts.path.removeprefix(PREFIX).partition("/")
         if kind == "healthz":
             return 200, {"multi_user": self.multi_user}
-        namespace = query.get("namespace", "") or (body or {}).get("namespace", "")
+        sent = body if isinstance(body, dict) else {}
+        namespace = query.get("namespace", "") or sent.get("namespace", "")
         if self.multi_user and not name and not (method == "POST" and kind == "runs"):
             if not namespace:
                 return refusal(400, 3, "In multi-user mode, the namespace must be given.")
@@ -77,6 +80,8 @@ class KubeflowPipelines:
             return self.experiment(body) if method == "POST" else self.listed(kind, query)
         if kind == "runs" and method == "POST":
             return self.make(body)
+        if kind == "pipelines":
+            return self.pipeline(name, query, body)
         if kind == "runs" and name:
             return self.look(name)
         return self.listed(kind, query) if kind == "runs" else (404, "404 page not found")
@@ -84,6 +89,18 @@ class KubeflowPipelines:
     def experiment(self, body: dict[str, Any]) -> Answer:
         self.experiments.append(body | {"experiment_id": str(uuid.uuid4())})
         return 200, self.experiments[-1]
+
+    def pipeline(self, name: str, query: dict[str, str], body: Any) -> Answer:
+        told = {"display_name": query.get("name"), "description": query.get("description", "")}
+        if name == "upload":
+            made = {"pipeline_id": str(uuid.uuid4()), "namespace": query.get("namespace", "")}
+            self.pipelines.append(told | made | {"package": body})
+            return 200, self.pipelines[-1]
+        if name == "upload_version":
+            made = {"pipeline_id": query["pipelineid"], "pipeline_version_id": str(uuid.uuid4())}
+            self.pipeline_versions.append(told | made | {"package": body})
+            return 200, self.pipeline_versions[-1]
+        return self.listed("pipeline_versions" if name else "pipelines", query)
 
     def listed(self, kind: str, query: dict[str, str]) -> Answer:
         kept: list[dict[str, Any]] = getattr(self, kind)
@@ -126,7 +143,9 @@ def serve_pipelines(api: KubeflowPipelines | None = None) -> Iterator[KubeflowPi
         def respond(self) -> None:
             served.asked.append(f"{self.command} {self.path}")
             length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
+            body: Any = self.rfile.read(length).decode() if length else None
+            if body and not self.headers["Content-Type"].startswith("multipart/"):
+                body = json.loads(body)
             given = self.headers.get("authorization", "")
             if served.passing:
                 status, content = served.passing.pop(0)

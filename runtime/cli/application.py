@@ -23,6 +23,7 @@ from kfp_bento.runtime.cli import (
     image,
     image_documents,
     image_moves,
+    install,
     model,
     monitoring,
     pipelines,
@@ -101,6 +102,11 @@ app.command(
     "--host https://kubeflow.example.com/pipeline -n models --every 60",
 )(watch.watch)
 app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)
+app.command(
+    "install",
+    epilog="Example: kfp-bento install --registry registry.example.com/ml --namespace models "
+    "--host https://kubeflow.example.com/pipeline",
+)(install.install)
 app.add_typer(model.app, name="model")
 bento.app.add_typer(bento_archives.app)
 bento.app.add_typer(bento_batch.app)

@@ -128,13 +128,49 @@ class PipelinesApi:
             )
             return read_run(made.run_info).run_id
 
+    def upload(self, package: Path, name: str, version: str) -> tuple[str, bool]:
+        """Upload a compiled pipeline, once for each version, and give its page.
+
+        Args:
+            package: The YAML.
+            name: Name of the pipeline; where it is there, a version of it is added.
+            version: Name of the version, which says what is in it.
+
+        Returns:
+            The address of its page, for people, and whether that version was there already.
+
+        Raises:
+            RunError: It was refused, or no answer came.
+        """
+        namespace = self.server.namespace or None
+        with self._speaking():
+            found = self._client.list_pipelines(namespace=namespace, filter=_named(name))
+            there = next((one for one in found.pipelines or () if one.display_name == name), None)
+            if there is None:
+                # The first version has the pipeline's name; its own stands in the description.
+                made = self._client.upload_pipeline(
+                    str(package), pipeline_name=name, description=version, namespace=namespace
+                )
+                return self._pipeline_page(made.pipeline_id), False
+            versions = self._client.list_pipeline_versions(
+                there.pipeline_id, filter=_named(version)
+            )
+            known = there.description == version or bool(versions.pipeline_versions)
+            if not known:
+                self._client.upload_pipeline_version(
+                    str(package), version, pipeline_id=there.pipeline_id
+                )
+            return self._pipeline_page(there.pipeline_id), known
+
+    def _pipeline_page(self, pipeline_id: str) -> str:
+        return f"{self._client._get_url_prefix()}/#/pipelines/details/{pipeline_id}"
+
     def find(self, name: str) -> RunState | None:
         """Give the newest run of a name."""
-        wanted = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         with self._speaking():
             found = self._client.list_runs(
                 namespace=self.server.namespace or None,
-                filter=json.dumps({"predicates": [wanted]}),
+                filter=_named(name),
                 sort_by="created_at desc",
             )
             runs = [read_run(run) for run in found.runs or ()]
@@ -174,6 +210,12 @@ class PipelinesApi:
             raise
         except Exception as failure:
             raise translated(failure, self.server.host) from failure
+
+
+def _named(name: str) -> str:
+    """Give the filter for what has a name."""
+    wanted = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [wanted]})
 
 
 def _bounded_client(server: PipelinesServer) -> Any:

@@ -64,7 +64,7 @@ def training_image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Ima
 def packed(extra: str, wheel: Path, folder: Path) -> Image:
     """As `make image EXTRA=...` does."""
     return pack_image(
-        ROOT / f"requirements-{extra}.txt",
+        ROOT / f"runtime/installation/requirements-{extra}.txt",
         f"oci:{folder}/image",
         ImageOptions(base="host"),
         name=f"{extra}-python",

@@ -78,6 +78,12 @@ def test_runs_know_models_and_local_and_no_other_room() -> None:
         assert rooms(imports(path)) <= allowed, identifier(path)
 
 
+def test_an_installation_knows_images_and_no_other_stop() -> None:
+    for path in files("runtime", "installation"):
+        allowed = {*SHARED, "files", "images", "installation", "programs"}
+        assert rooms(imports(path)) <= allowed, identifier(path)
+
+
 @pytest.mark.parametrize("stop", ROAD)
 def test_a_stop_imports_only_earlier_stops(stop: str) -> None:
     below = {"files", "programs", "requirements", "storage"}

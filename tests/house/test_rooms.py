@@ -30,6 +30,7 @@ LONG_FUNCTIONS = {
     "runtime/cli/check_data.py:drift",
     "runtime/cli/release.py:roll_back",
     "runtime/cli/deploy.py:apply",
+    "runtime/cli/install.py:install",
     "runtime/cli/watch.py:watch",
 }
 OPERATORS_WORDS = {
