@@ -12,7 +12,7 @@ from typing import Any
 
 from control_plane import NO_TOOLS, ToolsMissing
 from crd_sets import FAMILIES
-from live_cluster import LiveCluster
+from live_cluster import Cluster
 from servers import free_port
 
 HOME = "kserve"
@@ -67,7 +67,7 @@ def built_kserve(generation: str = "newer") -> Path:
 class KServe:
     """The controller with its webhooks; watches all namespaces while it runs."""
 
-    def __init__(self, cluster: LiveCluster, built: Path) -> None:
+    def __init__(self, cluster: Cluster, built: Path) -> None:
         self._cluster, self._program = cluster, built / "kserve"
         self._port = free_port()
 
@@ -104,7 +104,7 @@ class KServe:
 
 
 @contextmanager
-def kserve_running(cluster: LiveCluster, built: Path) -> Iterator[KServe]:
+def kserve_running(cluster: Cluster, built: Path) -> Iterator[KServe]:
     """Afterwards no InferenceService is left."""
     _install(cluster, built)
     kserve = KServe(cluster, built)
@@ -117,7 +117,7 @@ def kserve_running(cluster: LiveCluster, built: Path) -> Iterator[KServe]:
         _let_go(cluster)
 
 
-def _install(cluster: LiveCluster, built: Path) -> None:
+def _install(cluster: Cluster, built: Path) -> None:
     """The definitions that belong to this very version, and its settings."""
     FAMILIES["kserve"] = {built.name: sorted((built / "crds").glob("*")), **FAMILIES["kserve"]}
     cluster.crds.ensure("kserve", built.name)
@@ -172,14 +172,14 @@ def _webhooks(port: int, ca: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _delete_all(cluster: LiveCluster) -> None:
+def _delete_all(cluster: Cluster) -> None:
     for live in cluster.api.list(*SERVICE):
         metadata = live["metadata"]
         cluster.api.delete(*SERVICE, metadata["namespace"], metadata["name"])
     cluster.until("no InferenceService", lambda: not cluster.api.list(*SERVICE))
 
 
-def _let_go(cluster: LiveCluster) -> None:
+def _let_go(cluster: Cluster) -> None:
     """Takes off the finalizers that nobody would take off any more."""
     for live in cluster.api.list(*SERVICE):
         metadata = live["metadata"]

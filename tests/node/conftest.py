@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 sys.path.append(str(HERE.parent / "cluster"))
 
 from control_plane import ToolsMissing, built_programs, tail  # noqa: E402
@@ -73,3 +76,14 @@ def images(
     folder = tmp_path_factory.mktemp("built")
     yield {factor: built(factor, folder, oci_registry) for factor in (1, 2)}
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def runtime_image(cluster: RealCluster, oci_registry: str) -> str:
+    """The image of the steps, as `make image` makes it."""
+    to = f"{oci_registry}/ml/runtime-python:0"
+    command = ["make", "--silent", "-C", str(ROOT), "image", "BASE=host", f"TO={to}"]
+    environment = {**os.environ, "KFP_BENTO_INSECURE_REGISTRIES": oci_registry}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return to

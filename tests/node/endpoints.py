@@ -82,19 +82,30 @@ def _well(*arguments: object) -> str:
 
 @dataclass
 class Endpoint:
-    """The release of one namespace."""
+    """The release of one namespace.
+
+    Attributes:
+        target: The release's.
+        suffix: What its Service is called besides.
+        port: Where that answers.
+    """
 
     cluster: RealCluster
     namespace: str
+    name: str = NAME
+    target: str = "workload"
+    suffix: str = ""
+    port: int = 3000
 
     def apply(
         self, what: Built, *arguments: str, resources: Any = SMALL, image: str = ""
     ) -> CompletedProcess[str]:
         """Brings a release to the cluster, and waits until it serves or the reason is known."""
         return kfp_bento_here(
-            *("deploy", "apply", image or what.image, "--bento", what.bento, "-t", "workload"),
+            *("deploy", "apply", image or what.image, "--bento", what.bento, "-t", self.target),
             *("-n", self.namespace, "--resources", json.dumps(resources)),
-            *("--wait-seconds", "240", "--confirm", *arguments),
+            *("--wait-seconds", "240", "--confirm"),
+            *("--to", what.bento.parent / "manifests", *arguments),
             KUBECONFIG=str(self.cluster.kubeconfig),
         )
 
@@ -103,15 +114,23 @@ class Endpoint:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def roll_back(self) -> None:
-        done = kfp_bento_here(
-            *("release", "roll-back", NAME, "-t", "workload", "-n", self.namespace),
-            KUBECONFIG=str(self.cluster.kubeconfig),
-        )
+        done = self._release("roll-back")
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def ask(self, service: str = NAME) -> str:
+    def is_up(self) -> bool:
+        """Whether we say that it serves."""
+        return self._release("status").returncode == 0
+
+    def _release(self, verb: str) -> CompletedProcess[str]:
+        return kfp_bento_here(
+            *("release", verb, self.name, "-t", self.target, "-n", self.namespace),
+            KUBECONFIG=str(self.cluster.kubeconfig),
+        )
+
+    def ask(self, service: str = "") -> str:
         """What the Service answers to 1, over a connection of its own."""
-        url = f"http://{service}.{self.namespace}.svc.cluster.local:3000/predict"
+        service = service or f"{self.name}{self.suffix}"
+        url = f"http://{service}.{self.namespace}.svc.cluster.local:{self.port}/predict"
         with urllib3.PoolManager(retries=False, timeout=10) as http:
             answer = http.request("POST", url, json={"inputs": [{"a": 1.0}]})
         if answer.status != 200:
@@ -120,7 +139,7 @@ class Endpoint:
 
     def ask_through_the_route(self) -> str:
         """As a Gateway would: one of the Services, by their weights."""
-        live = self.cluster.api.get(*ROUTE, self.namespace, NAME)
+        live = self.cluster.api.get(*ROUTE, self.namespace, self.name)
         assert live is not None
         services = {
             one["name"]: one.get("weight", 1) for one in live["spec"]["rules"][0]["backendRefs"]

@@ -66,7 +66,7 @@ class RealNode:
         pause.write_bytes(_pause_image(self._plane.programs / "pause"))
         imported = self._ctr("images", "import", str(pause))
         assert imported.returncode == 0, imported.stderr
-        self.start_kubelet()
+        self._start_kubelet()
         self._run(
             "kube-proxy",
             str(self._plane.programs / "kube-proxy"),
@@ -82,7 +82,7 @@ class RealNode:
             "--conntrack-tcp-timeout-close-wait=0",
         )
 
-    def start_kubelet(self) -> None:
+    def _start_kubelet(self) -> None:
         self._run(
             "kubelet",
             str(self._plane.programs / "kubelet"),
@@ -94,9 +94,14 @@ class RealNode:
             f"--node-ip={ADDRESS}",
         )
 
-    def stop_kubelet(self) -> None:
-        """As if the machine had been cut off: pods go on, and nobody says so."""
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Inside, the node is as if it had been cut off: pods go on, and nobody says so."""
         self._stop("kubelet")
+        try:
+            yield
+        finally:
+            self._start_kubelet()
 
     def stop(self) -> None:
         """Ends the processes; containers and mounts end with the world around them."""

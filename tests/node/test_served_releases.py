@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from endpoints import Built, Endpoint, load
+from crd_sets import available
+from endpoints import SMALL, Built, Endpoint, load
+from gateway import GatewayController, running
+from kfp_bento_command import assert_refused
 from real_node import RealCluster
 
 pytestmark = pytest.mark.timeout(900)
@@ -39,3 +44,72 @@ def test_a_release_changes_and_goes_back_and_no_request_is_lost(
         asked.until_answered("1")
     assert sum(asked.answers.values()) > 100
     assert {*asked.answers} == {"1", "2"}
+
+
+def test_a_canary_comes_and_goes_and_no_request_is_lost(
+    cluster: RealCluster, endpoint: Endpoint, first: Built, second: Built
+) -> None:
+    cluster.crds.ensure("gateway-api", available("gateway-api")[-1])
+    routed = ("--set", "route={gateway: public}")
+    beside = ("--set", "canary_percent=50", "--set", f"stable_image={first.image}")
+    with running(GatewayController(cluster.api, endpoint.namespace)):
+        endpoint.serve(first, *routed)
+        with load(endpoint.ask_through_the_route) as asked:
+            asked.until_answered("1")
+            endpoint.serve(second, *routed, *beside)
+            asked.until_answered("1")
+            asked.until_answered("2")
+            endpoint.roll_back()
+            asked.until_answered("1", 100)
+            endpoint.serve(second, *routed, *beside)
+            endpoint.serve(second, *routed)
+            asked.until_answered("2")
+
+
+# -- what the cluster really does with what does not serve ------------------------------------
+
+
+def test_the_last_good_release_answers_while_its_successor_never_does(
+    endpoint: Endpoint, first: Built, second: Built
+) -> None:
+    endpoint.serve(first)
+    with load(endpoint.ask) as asked:
+        failed = endpoint.apply(second, "--env", "FAILS=1", "--roll-back-on-failure")
+        assert_refused(failed, "does not serve (CrashLoopBackOff)")
+        assert "this model does not load" in failed.stderr, failed.stderr
+        asked.until_answered("1")
+    assert {*asked.answers} == {"1"}
+    assert len(endpoint.pods()) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "told", "given"),
+    [
+        ("ErrImagePull", "not found", {"image": "0" * 64}),
+        ("OOMKilled", "raise the limit", {"envs": ("EATS=1",)}),
+        ("Evicted", "ephemeral", {"envs": ("FILLS=1",), "limits": {"ephemeral-storage": "64Mi"}}),
+        ("Unschedulable", "Insufficient cpu", {"limits": {"cpu": "64"}, "requests": {"cpu": "64"}}),
+    ],
+)
+def test_what_keeps_a_release_from_serving_is_told(
+    endpoint: Endpoint, first: Built, reason: str, told: str, given: dict[str, Any]
+) -> None:
+    image = first.image.partition("@")[0] + "@sha256:" + given["image"] if "image" in given else ""
+    resources = {kind: {**SMALL[kind], **given.get(kind, {})} for kind in ("requests", "limits")}
+    envs = [word for env in given.get("envs", ()) for word in ("--env", env)]
+    failed = endpoint.apply(first, *envs, resources=resources, image=image)
+    assert_refused(failed, f"does not serve ({reason})")
+    assert told in failed.stderr
+
+
+def test_a_node_that_is_gone_takes_its_pods_along_and_comes_back_with_them(
+    cluster: RealCluster, endpoint: Endpoint, first: Built, second: Built
+) -> None:
+    endpoint.serve(first)
+    with cluster.node.away():
+        cluster.until("what serves is told to be down", lambda: not endpoint.is_up(), 180)
+        failed = endpoint.apply(second)
+        assert_refused(failed, "does not serve (Unschedulable)")
+        assert "node.kubernetes.io/unreachable" in failed.stderr
+    endpoint.serve(second)
+    assert endpoint.ask() == "2"
