@@ -74,6 +74,10 @@ _FIRST_ON_PYTHON_310 = Version("1.30.0")
 """MLflow 1.x before it has no mlflow-skinny, or fails with the NumPy of such a Python."""
 
 _GLIBC = "manylinux_2_28"
+_UNTRUSTED = (
+    "Name the certificates of the authority that vouches for the package index: in SSL_CERT_FILE, "
+    "or for steps on Kubeflow as ca.crt in the ConfigMap that runtime_settings names."
+)
 """Wheels for Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
 
 
@@ -385,7 +389,9 @@ def _unresolved(output: str, asked: _Asked) -> BentoError:
     return BentoError(
         f"The dependencies cannot be locked for Python {asked.python} on {_platform()}: "
         f"{reason.rstrip('.')}.",
-        hint=" ".join([*_to_be_built(output), *hints, asked.way_out]),
+        hint=_UNTRUSTED
+        if "invalid peer certificate" in output
+        else " ".join([*_to_be_built(output), *hints, asked.way_out]),
     )
 
 

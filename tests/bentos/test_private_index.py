@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import http.server
+import ssl
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,3 +50,27 @@ def test_what_has_sources_only_is_told_with_the_way_out(
             lock_requirements(["sourced"], [], "3.11", tmp_path)
     assert "Build a wheel of sourced once" in failure.value.hint
     assert not (tmp_path / "built").exists()
+
+
+def test_an_index_of_an_unknown_authority_is_told_with_where_to_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=index"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"https://127.0.0.1:{server.server_port}/simple/")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    try:
+        with pytest.raises(BentoError, match="cannot be locked") as failure:
+            lock_requirements(["inhouse"], [], "3.11", tmp_path)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "ca.crt in the ConfigMap" in failure.value.hint
