@@ -22,19 +22,20 @@ from small_models import small_model
 NAME = "times"
 MODEL = """\
 import os
-import pathlib
 import tempfile
+import time
 
 
 def _load_pyfunc(path):
     if "FAILS" in os.environ:
         raise RuntimeError("this model does not load")
     held = []
-    while "EATS" in os.environ:
+    while "EATS" in os.environ and len(held) < 64:
         held.append(bytearray(os.urandom(1) * (1 << 24)))
-    while "FILLS" in os.environ:
-        with open(os.path.join(tempfile.gettempdir(), "filling"), "ab") as file:
-            file.write(bytes(1 << 20))
+    if "FILLS" in os.environ:
+        with open(os.path.join(tempfile.gettempdir(), "filling"), "wb") as file:
+            file.write(bytes(1 << 27))
+        time.sleep(3600)
     return Times()
 
 
@@ -104,7 +105,7 @@ class Endpoint:
         return kfp_bento_here(
             *("deploy", "apply", image or what.image, "--bento", what.bento, "-t", self.target),
             *("-n", self.namespace, "--resources", json.dumps(resources)),
-            *("--wait-seconds", "240", "--confirm"),
+            *("--wait-seconds", "600", "--confirm"),
             *("--to", what.bento.parent / "manifests", *arguments),
             KUBECONFIG=str(self.cluster.kubeconfig),
         )
@@ -165,7 +166,7 @@ class Load:
 
     def until_answered(self, answer: str, times: int = 20) -> None:
         """Waits until an answer was given as often as that from now on."""
-        wanted, deadline = self.answers[answer] + times, time.monotonic() + 60
+        wanted, deadline = self.answers[answer] + times, time.monotonic() + 300
         while self.answers[answer] < wanted:
             assert time.monotonic() < deadline, (answer, self.answers, self.failures[:3])
             time.sleep(0.05)

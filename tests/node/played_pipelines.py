@@ -32,7 +32,7 @@ SECURITY = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-STEP_SECONDS = 600.0
+STEP_SECONDS = 1200.0
 LATE = "ALL_UPSTREAM_TASKS_COMPLETED"
 
 Json = dict[str, Any]

@@ -28,8 +28,8 @@ PAUSE = "localhost/pause:1"
 PLUGINS = Path("/usr/lib/cni")
 WANTED = ("containerd", "runc", "conntrack", "iptables", "slirp4netns", "openssl")
 LOST_SECONDS = 40
-READY_SECONDS = 90.0
-START_SECONDS = 60.0
+READY_SECONDS = 300.0
+START_SECONDS = 120.0
 GOODBYE_SECONDS = 10.0
 
 

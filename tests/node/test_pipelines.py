@@ -21,7 +21,7 @@ from real_node import RealCluster
 from servers import S3Server
 from small_models import requirements
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2700)
 
 ENDPOINT = "road"
 MODEL = """\
@@ -70,7 +70,6 @@ class Road:
     storage: S3Server
     registry: str
     image: str
-    tracking_uri: str
 
     @property
     def alias(self) -> str:
@@ -103,7 +102,7 @@ class Road:
             "deploy_namespace": self.namespace,
             "deploy_target": "workload",
             "deploy_resources": SMALL,
-            "deploy_wait_seconds": 240,
+            "deploy_wait_seconds": 600,
             **more,
         }
         made.run(**given)
@@ -139,7 +138,7 @@ def road(
     folder = tmp_path_factory.mktemp("models")
     for factor in (1, 2):
         register(ENDPOINT, folder, factor)
-    yield Road(cluster, namespace, s3_server, oci_registry, runtime_image, mlflow_server)
+    yield Road(cluster, namespace, s3_server, oci_registry, runtime_image)
     cluster.discard(namespace)
 
 
