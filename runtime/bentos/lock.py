@@ -20,10 +20,11 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from kfp_bento.runtime.bentos.full_mlflow import missed_bounds
+from kfp_bento.runtime.bentos.lock_failures import not_locked
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import read_small_file
 from kfp_bento.runtime.models import unknown_conda_packages
-from kfp_bento.runtime.programs import Finished, cleaned, run_uv, without_wheel
+from kfp_bento.runtime.programs import Finished, cleaned, run_uv
 from kfp_bento.runtime.requirements import (
     NAMES_ONLY,
     SEPARATORS,
@@ -61,9 +62,6 @@ _HOW = (
     *("--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url"),
     *("--only-binary", ":all:", "--python", sys.executable),
 )
-_DRAWING = " \t\u00d7\u2570\u2500\u25b6\u2502\u251c"
-"""The lines and arrows that uv draws around its sentences."""
-
 _MLFLOW = re.compile(r"mlflow(?![A-Za-z0-9._-])(?!\s*\[)", re.I)
 _OLD_MLFLOW_IN_THE_WAY = re.compile(
     r"mlflow-skinny\S* depends\s+on\s+packaging|bentoml\S* depends\s+on\s+packaging"
@@ -74,10 +72,6 @@ _FIRST_ON_PYTHON_310 = Version("1.30.0")
 """MLflow 1.x before it has no mlflow-skinny, or fails with the NumPy of such a Python."""
 
 _GLIBC = "manylinux_2_28"
-_UNTRUSTED = (
-    "Name the certificates of the authority that vouches for the package index: in SSL_CERT_FILE, "
-    "or for steps on Kubeflow as ca.crt in the ConfigMap that runtime_settings names."
-)
 """Wheels for Debian 10, RHEL 8, Ubuntu 20.04 and everything newer."""
 
 
@@ -298,7 +292,8 @@ def _resolved(asked: _Asked, requirements: Sequence[str], constraints: Sequence[
         overrides.write_text(f"{_needed_by_bentoml('packaging')}\n", encoding="ascii")
         done = _uv(asked, [*command, "--overrides", str(overrides)])
     if done.status:
-        raise _unresolved(done.complaint, asked)
+        where = f"Python {asked.python} on {_platform()}"
+        raise not_locked(done.complaint, where, asked.way_out)
     return done.output
 
 
@@ -373,34 +368,6 @@ def _with_addresses(lines: Iterable[str], wheels: Mapping[str, DirectWheel]) -> 
 
 def _lies_inside(wheel: DirectWheel) -> bool:
     return not isinstance(wheel.place, Address)
-
-
-def _unresolved(output: str, asked: _Asked) -> BentoError:
-    reasons, hints = [], []
-    for line in output.splitlines():
-        text = line.lstrip(_DRAWING).removeprefix("error: ").removeprefix("cause: ")
-        if text.startswith("hint: "):
-            hints.append(text.removeprefix("hint: "))
-        elif text and not text.startswith(("warning:", "No solution found")):
-            reasons.append(text)
-    reason = " ".join(reasons) or "uv gives no reason"
-    if len(reason) > 800:
-        reason = reason[:800].rpartition(" ")[0] + " …"
-    return BentoError(
-        f"The dependencies cannot be locked for Python {asked.python} on {_platform()}: "
-        f"{reason.rstrip('.')}.",
-        hint=_UNTRUSTED
-        if "invalid peer certificate" in output
-        else " ".join([*_to_be_built(output), *hints, asked.way_out]),
-    )
-
-
-def _to_be_built(output: str) -> Iterator[str]:
-    if package := without_wheel(output):
-        yield (
-            f"Build a wheel of {package} once (`pip wheel --no-deps`) and publish it to your "
-            "package index, or require a version that has one."
-        )
 
 
 def _platform() -> str:
