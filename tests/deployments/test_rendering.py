@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from releases import render_bento_deployment
+from releases import render_bento_deployment, rendered
 from sample_bentos import make_bento, make_model
 
 from kfp_bento.runtime.bentos import Bento
@@ -250,3 +250,16 @@ def test_a_file_that_is_right_already_is_not_written_again(bento: Bento, tmp_pat
     write_manifests(render(bento), tmp_path)
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_pods_that_are_replaced_answer_until_nobody_asks_them(
+    mode: str, bento: Bento, image: str
+) -> None:
+    """Knative's queue-proxy sees to it by itself."""
+    *_, service = rendered("inference-service", image, bento, deployment_mode=mode)
+    (container,) = service["spec"]["predictor"]["containers"]
+    waits = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+    assert container.get("lifecycle") == (waits if mode == "Standard" else None)
+    deployment, _ = rendered("workload", image, bento)
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["lifecycle"] == waits

@@ -120,11 +120,11 @@ class Endpoint:
 
     def is_up(self) -> bool:
         """Whether we say that it serves."""
-        return self._release("status").returncode == 0
+        return self._release("status", "--exit-code").returncode == 0
 
-    def _release(self, verb: str) -> CompletedProcess[str]:
+    def _release(self, verb: str, *options: str) -> CompletedProcess[str]:
         return kfp_bento_here(
-            *("release", verb, self.name, "-t", self.target, "-n", self.namespace),
+            *("release", verb, self.name, "-t", self.target, "-n", self.namespace, *options),
             KUBECONFIG=str(self.cluster.kubeconfig),
         )
 

@@ -95,7 +95,7 @@ def test_the_last_good_release_answers_while_its_successor_never_does(
 @pytest.mark.parametrize(
     ("reason", "told", "given"),
     [
-        ("ErrImagePull|ImagePullBackOff", "not found", {"image": "0" * 64}),
+        ("ErrImagePull|ImagePullBackOff", "has no image", {"image": "0" * 64}),
         ("OOMKilled", "raise the limit", {"envs": ("EATS=1",)}),
         ("Evicted", "ephemeral", {"envs": ("FILLS=1",), "limits": {"ephemeral-storage": "64Mi"}}),
         ("Unschedulable", "Insufficient cpu", {"limits": {"cpu": "64"}, "requests": {"cpu": "64"}}),
@@ -110,7 +110,7 @@ def test_what_keeps_a_release_from_serving_is_told(
     failed = endpoint.apply(first, *envs, resources=resources, image=image)
     assert_refused(failed, "does not serve (")
     assert re.search(rf"does not serve \(({reason})\)", failed.stderr), failed.stderr
-    assert told in failed.stderr
+    assert told in failed.stderr, failed.stderr
 
 
 def test_a_node_that_is_gone_takes_its_pods_along_and_comes_back_with_them(

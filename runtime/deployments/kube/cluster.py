@@ -219,7 +219,7 @@ class ClusterConnection:
 
     def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool) -> str:
         """Give the last lines that a container wrote."""
-        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", "65536")]
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", str(1 << 20))]
         if previous:
             query.append(("previous", "true"))
         request = _Request(

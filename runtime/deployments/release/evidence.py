@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from kfp_bento.runtime.programs import cleaned
 
 EVENTS = 5
 LOG_LINES = 20
+# So much of a log is looked through for errors above its last lines: where a worker does not load,
+# what started it has the last word.
+_LOOKED_THROUGH = 200
+_ERRORS = 3
+_ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception)\b: \S")
 _LONGEST_LINE = 2000
 # More pods of one Deployment say the same thing again.
 PODS = 3
@@ -121,7 +127,19 @@ def _log(
     cluster: ClusterConnection, ref: ObjectRef, container: str, *, previous: bool
 ) -> list[str]:
     try:
-        text = cluster.log(ref.namespace, ref.name, container, lines=LOG_LINES, previous=previous)
+        text = cluster.log(
+            ref.namespace, ref.name, container, lines=_LOOKED_THROUGH, previous=previous
+        )
     except DeploymentError as error:
         return [f"{ref.name}/{container}: its log cannot be read: {error.message}"]
-    return [f"{ref.name}/{container}: {line}" for line in text.splitlines()[-LOG_LINES:] if line]
+    return [f"{ref.name}/{container}: {line}" for line in telling(text.splitlines()) if line]
+
+
+def telling(lines: Sequence[str]) -> list[str]:
+    """Give the last lines of a log, and before them the errors that stand above.
+
+    Args:
+        lines: The log.
+    """
+    errors = dict.fromkeys(line for line in lines[:-LOG_LINES] if _ERROR.search(line))
+    return [*list(errors)[-_ERRORS:], *lines[-LOG_LINES:]]

@@ -46,6 +46,7 @@ from kfp_bento.runtime.deployments.targets.kserve.watch import (
     watched_inference_service,
 )
 from kfp_bento.runtime.deployments.targets.pods import (
+    LIFECYCLE,
     POD_SECURITY,
     PORT,
     bento_container,
@@ -247,6 +248,9 @@ def _subject(served: _Served, options: InferenceServiceOptions) -> dict[str, Any
         port_name=options.port_name,
         startup_probe=options.standard,
     )
+    if options.standard:
+        # Knative's queue-proxy waits by itself.
+        container["lifecycle"] = dict(LIFECYCLE)
     if served.protocol != "bentoml":
         given = container.get("env", [])
         said = {"PROTOCOL": served.protocol}

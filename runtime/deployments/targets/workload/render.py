@@ -17,6 +17,7 @@ from kfp_bento.runtime.deployments.options.options import without_empty
 from kfp_bento.runtime.deployments.options.provenance import check_tag, pod_revision, provenance
 from kfp_bento.runtime.deployments.options.quantities import DEFAULT_RESOURCES, pod_resources
 from kfp_bento.runtime.deployments.targets.pods import (
+    LIFECYCLE,
     POD_SECURITY,
     PORT,
     bento_container,
@@ -59,8 +60,6 @@ CONTAINER = "bento"
 COMPONENT_LABEL, CANARY = "app.kubernetes.io/component", "canary"
 
 _SCRAPED = ("prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path")
-# Endpoints forget a pod a moment after it is told to stop.
-_LIFECYCLE: Mapping[str, Any] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
 _PORTS = [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}]
 
 
@@ -205,7 +204,7 @@ def _template(
 ) -> dict[str, Any]:
     options, selector = server.options, server.selector
     container = bento_container(CONTAINER, image, options, resources=resources, port_name="http")
-    container["lifecycle"] = dict(_LIFECYCLE)
+    container["lifecycle"] = dict(LIFECYCLE)
     spec = {**pod_spec(container, options, selector), "securityContext": dict(POD_SECURITY)}
     if replicas > 1 and not options.topology_spread:
         spec["topologySpreadConstraints"] = [
