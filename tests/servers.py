@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -23,9 +24,13 @@ ADDRESS = os.environ.get("KFP_BENTO_TEST_ADDRESS", "127.0.0.1")
 """Where servers listen: loopback, or where pods reach them too (`tests/node`)."""
 
 
+# In a world of its own nobody else listens, and what connects takes ports above these.
+_PORTS = itertools.count(20000) if ADDRESS != "127.0.0.1" else itertools.repeat(0)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
-        listener.bind((ADDRESS, 0))
+        listener.bind((ADDRESS, next(_PORTS)))
         return int(listener.getsockname()[1])
 
 
