@@ -23,6 +23,7 @@ PACKAGE_INDEX = {
 }
 STORAGE_DIRECTORY = "/etc/kfp-bento/storage"
 REGISTRY_DIRECTORY = "/etc/kfp-bento/registry"
+SIGNING_DIRECTORY = "/etc/kfp-bento/signing"
 
 
 def with_mlflow_credentials(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
@@ -36,6 +37,16 @@ def with_registry_credentials(task: dsl.PipelineTask, secret_name) -> dsl.Pipeli
     """Mount a kubernetes.io/dockerconfigjson Secret, which may be absent, into a task."""
     return kubernetes.use_secret_as_volume(
         task, secret_name=secret_name, mount_path=REGISTRY_DIRECTORY, optional=True
+    )
+
+
+def with_signing_key(task: dsl.PipelineTask, secret_name) -> dsl.PipelineTask:
+    """Mount the Secret with the key that signs images, which may be absent, into a task.
+
+    Its keys are `cosign.key` and, where that has one, its password as `cosign.password`.
+    """
+    return kubernetes.use_secret_as_volume(
+        task, secret_name=secret_name, mount_path=SIGNING_DIRECTORY, optional=True
     )
 
 

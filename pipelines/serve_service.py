@@ -32,6 +32,7 @@ def serve_service(
     image_cache_repository: str = "",
     image_compression: str = "zstd",
     image_system_packages: list = [],  # noqa: B006
+    image_base_key: str = "",
     deploy_target: str = "bento-deployment",
     deploy_mode: str = "auto",
     deploy_name: str = "",
@@ -49,6 +50,7 @@ def serve_service(
     storage_secret: str = "kfp-bento-storage",
     index_secret: str = "kfp-bento-index",
     image_secret: str = "kfp-bento-registry",
+    signing_secret: str = "kfp-bento-signing",
     record_secret: str = "kfp-bento-records",
     service_token_secret: str = "kfp-bento-service",
 ):
@@ -76,6 +78,8 @@ def serve_service(
         image_compression: zstd, or gzip for registries and clusters without zstd, or none.
         image_system_packages: Debian packages to add to the base, besides those that the bento asks
             for and those that its wheels cannot do without.
+        image_base_key: Public key in PEM (cosign.pub): a base that it did not sign is refused;
+            empty takes any base.
         deploy_target: bento-deployment (Yatai), inference-service (KServe) or workload (a plain
             Deployment).
         deploy_mode: auto, apply, render or local.
@@ -99,6 +103,8 @@ def serve_service(
             index, and username and password of one that is written private=https://...; may be
             absent.
         image_secret: Secret of type kubernetes.io/dockerconfigjson for the registry; may be absent.
+        signing_secret: Secret whose `cosign.key` (password: `cosign.password`) signs the image;
+            may be absent, and the image is then not signed.
         record_secret: Secret whose `key` (32 characters or more) seals the records that steps read
             of each other, such as layers in the registry; may be absent.
         service_token_secret: Secret whose `token` the checks send to a service that asks for one;

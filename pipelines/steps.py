@@ -23,6 +23,7 @@ from kfp_bento.pipelines.credentials import (
     with_record_key,
     with_registry_credentials,
     with_service_token,
+    with_signing_key,
     with_storage_credentials,
 )
 
@@ -120,8 +121,10 @@ def built_image(given, bento) -> dsl.PipelineTask:
         cache_repository=given.image_cache_repository,
         compression=given.image_compression,
         system_packages=given.image_system_packages,
+        base_key=given.image_base_key,
     )
     with_registry_credentials(image, given.image_secret)
+    with_signing_key(image, given.signing_secret)
     with_package_index(image, given.index_secret)
     with_record_key(image, given.record_secret)
     return image

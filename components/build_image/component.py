@@ -25,11 +25,13 @@ def build_image(
     cache_repository: str = "",
     compression: str = "zstd",
     system_packages: list = [],  # noqa: B006 - KFP wants the defaults in the signature
+    base_key: str = "",
 ) -> NamedTuple("Outputs", [("image", str), ("location", str)]):
     """Assemble an OCI image and write it to a registry or an OCI layout directory.
 
     The same bento on the same base gives the same digest on any machine and any day. Layers that
-    the registry knows from earlier builds are neither made nor sent again.
+    the registry knows from earlier builds are neither made nor sent again. Where a Secret with a
+    key is mounted, the image is signed as cosign does.
 
     Args:
         bento: A bento directory from build_bento.
@@ -43,9 +45,12 @@ def build_image(
             models are never compressed.
         system_packages: Debian packages to add to the base, name or name=version, besides those
             that the bento asks for and those that its wheels cannot do without.
+        base_key: Public key in PEM, as cosign.pub holds it: a base that it did not sign is refused;
+            empty takes any base.
 
     Returns:
-        record: JSON record of the image: reference, digest, base, layers.
+        record: JSON record of the image: reference, digest, base, layers, and whose signatures
+            base and image have.
         metrics: Bytes and number of layers, built and reused.
         summary: The layers as a table.
         sbom: What is in the image, as CycloneDX; also attached to the image.
@@ -66,6 +71,7 @@ def build_image(
             cache_repository=cache_repository,
             compression=compression,
             system_packages=tuple(system_packages),
+            base_key=base_key,
         ),
     )
     images.write_attestations(built, Path(sbom.path), Path(provenance.path))

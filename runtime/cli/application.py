@@ -23,6 +23,7 @@ from kfp_bento.runtime.cli import (
     image,
     image_documents,
     image_moves,
+    image_signatures,
     install,
     model,
     monitoring,
@@ -118,6 +119,7 @@ check.app.add_typer(check_data.app)
 app.add_typer(check.app, name="check")
 app.add_typer(requests.app, name="requests")
 image.app.add_typer(image_documents.app)
+image.app.add_typer(image_signatures.app)
 app.add_typer(image.app, name="image")
 image_moves.add_moves(image.app)
 app.add_typer(deploy.app, name="deploy")

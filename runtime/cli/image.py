@@ -43,6 +43,10 @@ Base = Annotated[
         envvar="KFP_BENTO_BASE_IMAGE",
     ),
 ]
+BaseKey = Annotated[
+    Optional[Path],  # noqa: UP045 - typer evaluates it
+    typer.Option(metavar="FILE", help="Public key in PEM: refuse a base that it did not sign."),
+]
 ImagePlatform = Annotated[
     str, typer.Option(help="linux/amd64 or linux/arm64; this machine's by default.")
 ]
@@ -74,6 +78,7 @@ def build(
     bento_directory: Annotated[Path, typer.Argument(metavar="BENTO_DIR", help="A bento folder.")],
     to: Destination,
     base: Base = "",
+    base_key: BaseKey = None,
     platform: ImagePlatform = "",
     cache: Cache = None,
     cache_repository: CacheRepository = "",
@@ -99,6 +104,7 @@ def build(
         cache=cache,
         cache_repository=cache_repository,
         system_packages=tuple(system_package or ()),
+        base_key=images.read_public_keys(base_key) if base_key else "",
         compression=compression,
     )
     task = "planning the image" if dry_run else "assembling the image"
@@ -151,6 +157,7 @@ def pack(
     ] = None,
     python: Annotated[str, typer.Option(help="Minor version of Python.")] = "",
     base: Base = "",
+    base_key: BaseKey = None,
     platform: ImagePlatform = "",
     cache: Cache = None,
     cache_repository: CacheRepository = "",
@@ -171,6 +178,7 @@ def pack(
         cache=cache,
         cache_repository=cache_repository,
         system_packages=tuple(system_package or ()),
+        base_key=images.read_public_keys(base_key) if base_key else "",
         compression=compression,
     )
     with working("assembling the image", quiet=json) as progress:
@@ -219,6 +227,8 @@ def _show_image(image: images.Image, seconds: float, **more: str) -> None:
             + ("sent" if remote else "written"),
             "location": image.location,
             **more,
+            **({"base signed by": image.base_signed_by} if image.base_signed_by else {}),
+            **({"signed by": image.signed_by} if image.signed_by else {}),
             **({"notes": "; ".join(image.notes)} if image.notes else {}),
         },
     )

@@ -78,6 +78,7 @@ def copy(
             "location": copied.location,
             "moved": _summary(copied.transfers),
             "attached": f"{len(copied.referrers)} came along" if copied.referrers else "",
+            "signatures": f"{copied.signatures} came along" if copied.signatures else "",
             "left behind": copied.left_behind,
         },
     )

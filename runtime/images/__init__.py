@@ -2,7 +2,8 @@
 
 `build_image` puts base, dependencies, models and source together as layers whose bytes depend on
 content only, and writes them to an OCI layout directory, a docker archive or a registry.
-`copy_image` moves whole images between these, and `rebase_image` exchanges what lies below one.
+`copy_image` moves whole images between these, `rebase_image` exchanges what lies below one, and
+`sign_image` and `verify_image` say who stands for one.
 """
 
 from kfp_bento.runtime.images.assembly.documents import (
@@ -22,6 +23,13 @@ from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
 from kfp_bento.runtime.images.places.layout import LayoutSource
 from kfp_bento.runtime.images.rebase import rebase_image
+from kfp_bento.runtime.images.sign import SignedImage, sign_image, verify_image
+from kfp_bento.runtime.images.signatures.keys import (
+    load_public_keys,
+    load_signing_key,
+    own_signing_key,
+    read_public_keys,
+)
 
 __all__ = [
     "BENTO",
@@ -34,18 +42,25 @@ __all__ = [
     "LayoutReference",
     "LayoutSource",
     "PlannedLayer",
+    "SignedImage",
     "Transfer",
     "build_image",
     "choose_base",
     "copy_image",
     "descriptor_from",
+    "load_public_keys",
+    "load_signing_key",
+    "own_signing_key",
     "pack_image",
     "parse_layout",
     "parse_reference",
     "placed_bytes",
     "plan_image",
     "read_provenance",
+    "read_public_keys",
     "read_sboms",
     "rebase_image",
+    "sign_image",
+    "verify_image",
     "write_attestations",
 ]

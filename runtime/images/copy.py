@@ -41,6 +41,7 @@ from kfp_bento.runtime.images.places.opened_image import (
     well_formed,
 )
 from kfp_bento.runtime.images.places.sink import ImageSink
+from kfp_bento.runtime.images.signatures.stored import copy_signatures, signature_layers
 
 # A signature of an SBOM of an image: deeper than this somebody is playing games.
 _REFERRER_DEPTH = 4
@@ -59,6 +60,7 @@ class CopiedImage:
         changed: False when the destination held just this image under this tag.
         transfers: What became of each blob.
         referrers: Digests of the manifests about the image that came along.
+        signatures: How many signatures came along that cosign keeps under a tag.
         left_behind: Why others did not.
     """
 
@@ -70,6 +72,7 @@ class CopiedImage:
     changed: bool = False
     transfers: tuple[Transfer, ...] = ()
     referrers: tuple[str, ...] = ()
+    signatures: int = 0
     left_behind: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,13 +135,25 @@ def copy_image(
             progress(f"already there: {opened.title}")
             return done
         check_free(target)
+    return _written(opened, target, done, progress)
+
+
+def _written(
+    opened: OpenedImage,
+    target: ImageReference,
+    done: CopiedImage,
+    progress: Callable[[str], None],
+) -> CopiedImage:
+    """Write an image with what is said about it, its tag last."""
     manifest, content = _for_destination(opened, target)
     with open_sink(target, opened.name) as sink:
         left_behind = _why_left(opened, manifest, sink)
         depth = 0 if left_behind else _REFERRER_DEPTH
-        found = _with_children(opened, manifest, content, depth=depth, seen=set())
+        found = list(_with_children(opened, manifest, content, depth=depth, seen=set()))
         transfers, referrers, refused = _put(found, opened, sink, progress)
-        changed = sink.tag(manifest, content, tag)
+        images = [item.descriptor.digest for item in found if item.subject is None and depth]
+        signatures = sum(copy_signatures(opened.blobs, sink, digest) for digest in images)
+        changed = sink.tag(manifest, content, done.tag)
     return replace(
         done,
         digest=manifest.digest,
@@ -146,6 +161,7 @@ def copy_image(
         changed=changed,
         transfers=transfers,
         referrers=referrers,
+        signatures=signatures,
         left_behind=left_behind or refused,
     )
 
@@ -195,6 +211,7 @@ def copy_referrers(
     Returns:
         What became of each blob, digests of the manifests, and why others are not among them.
     """
+    copy_signatures(source.blobs, sink, source.descriptor.digest)
     found = _referrers(source, source.descriptor, _REFERRER_DEPTH, set())
     return _put(found, source, sink, progress)
 
@@ -335,6 +352,7 @@ def _why_left(image: OpenedImage, written: Descriptor, sink: ImageSink) -> str:
     if sink.carries_referrers and written.digest == image.descriptor.digest:
         return ""
     count = len(image.blobs.referrers(image.descriptor.digest))
+    count += len(signature_layers(image.blobs, image.descriptor.digest))
     if not count:
         return ""
     why = "the image has another digest now" if sink.carries_referrers else "an archive holds none"

@@ -34,6 +34,8 @@ def image_summary(image: Image) -> str:
         "Platform": code(image.platform),
         "Size": f"{human_bytes(image.size)} in {counted(len(image.layers), 'layer')}",
         "Location": code(image.location),
+        **({"Base signed by": code(image.base_signed_by)} if image.base_signed_by else {}),
+        **({"Signed by": code(image.signed_by)} if image.signed_by else {}),
         **({"Notes": literal("; ".join(image.notes))} if image.notes else {}),
     }
     rows = (

@@ -25,6 +25,7 @@ INNER = {
         {"python", "debian", "cache"},
         {"base"},
         {"attestations"},
+        {"signatures"},
         {"assembly"},
     ],
     "deployments": [{"kube"}, {"options"}, {"targets"}, {"release"}],

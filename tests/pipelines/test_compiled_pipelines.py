@@ -178,7 +178,7 @@ NEEDED = {
     "resolve-models": {"mlflow_secret"},
     "pull-model": {"mlflow_secret", "record_secret"},
     "build-bento": {"index_secret", "record_secret", "storage_secret"},
-    "build-image": {"image_secret", "index_secret", "record_secret"},
+    "build-image": {"image_secret", "index_secret", "record_secret", "signing_secret"},
     "check-release": {"record_secret", "service_token_secret", "storage_secret"},
     "shift-requests": {"record_secret", "service_token_secret"},
     "settle-run": {"mlflow_secret", "record_secret"},

@@ -25,6 +25,7 @@ from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import ComposedImage
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
+    Descriptor,
     Document,
     Image,
     Layer,
@@ -32,6 +33,7 @@ from kfp_bento.runtime.images.oci.image import (
 )
 from kfp_bento.runtime.images.oci.layers import LayerStream
 from kfp_bento.runtime.images.places.opened_image import OpenedImage
+from kfp_bento.runtime.images.signatures.stored import put_signature
 
 _Result = TypeVar("_Result")
 # How registries refuse a manifest of a kind that they do not know.
@@ -254,10 +256,13 @@ class Assembly:
         self, composed: ComposedImage, layers: tuple[Layer, ...], refused: str = ""
     ) -> Image:
         context, manifest = self._context, composed.manifest
+        signed_by = self._signed(manifest)
         changed = self._stored(partial(self._sink.tag, manifest, composed.content, context.tag))
         verb = "wrote" if changed else "already there:"
         self._tell(f"{verb} {context.target} as {manifest.digest}")
         notes = (*self._notes, *context.notes(layers), *([refused] if refused else []))
+        if context.signing_key and not signed_by:
+            notes = (*notes, "not signed: an archive has no place for signatures")
         for note in notes:
             self._tell(note)
         # Where some layers are unverified, what is attached may be anybody's.
@@ -275,7 +280,17 @@ class Assembly:
             reused=not changed,
             documents=documents,
             notes=notes,
+            base_signed_by=context.base_signed_by,
+            signed_by=signed_by,
         )
+
+    def _signed(self, manifest: Descriptor) -> str:
+        """Sign the image, where there is a key, before its tag moves; and say with which."""
+        key = self._context.signing_key
+        if key is None or not self._sink.carries_referrers:
+            return ""
+        put_signature(self._sink, self._workspace, manifest.digest, self._context.repository, key)
+        return key.public.fingerprint
 
     def _place_base(self, layer: Layer) -> Layer:
         return layer.placed(self._sink.put_blob(layer.descriptor, self._spec.base.blobs))

@@ -50,6 +50,12 @@ from kfp_bento.runtime.images.python.selection import (
     selection_inputs,
 )
 from kfp_bento.runtime.images.registry.repository import Repository
+from kfp_bento.runtime.images.signatures.keys import (
+    SigningKey,
+    own_signing_key,
+    parse_public_keys,
+)
+from kfp_bento.runtime.images.signatures.verify import check_can_be_signed, signer_of_base
 
 Found = TypeVar("Found")
 
@@ -71,6 +77,8 @@ class BuildContext:
         compilers: Write the bytecode of its layers.
         seen: What to remember of the base, by key.
         facts: What the base holds, if its layers have been read.
+        base_signed_by: The key that the base was found signed with, where one was asked for.
+        signing_key: What the image is to be signed with, if anything.
     """
 
     target: ImageReference
@@ -85,6 +93,8 @@ class BuildContext:
     compilers: Compilers
     seen: Mapping[str, Any] = field(default_factory=dict)
     facts: RootFilesystem | None = None
+    base_signed_by: str = ""
+    signing_key: SigningKey | None = field(default_factory=own_signing_key)
 
     def select(self, lock: Lock) -> tuple[tuple[Wheel, ...], Mapping[str, Any]]:
         """Choose the wheels, or take what was chosen for the same lock before.
@@ -239,18 +249,15 @@ def open_context(
     repository = target.known_as(options.repository or f"localhost/{name}")
     tag = check_tag(options.tag or target.tag or version)
     platform, codec = parse_platform(options.platform), codec_named(options.compression)
-    epoch, cache = source_date_epoch(), _layer_cache(options.cache)
+    cache = _layer_cache(options.cache)
     elsewhere = _cache_repository(options.cache_repository, target)
     with (
         open_sink(target, repository) as sink,
         _workspace(sink) as workspace,
         Compilers() as compilers,
     ):
-        builder = LayerBuilder(workspace, codec, epoch, cache, tell)
-        # Never the builder's own machine unless it was asked for: this may be a pod.
-        text = choose_base(python, wanted=options.base, allow_host=False)
-        tell(f"base image: {text}")
-        base = open_base(text, python, platform, builder)
+        builder = LayerBuilder(workspace, codec, source_date_epoch(), cache, tell)
+        base, signed_by = _opened_base(python, platform, builder, options)
         if sink.blobs and cache:
             base = replace(base, blobs=KeptBlobs(base.blobs, cache))
         context = BuildContext(
@@ -264,8 +271,32 @@ def open_context(
             builder=builder,
             shared=_shared(sink, elsewhere, target),
             compilers=compilers,
+            base_signed_by=signed_by,
         )
         yield context.fitted(python, needs)
+
+
+def _opened_base(
+    python: str, platform: Platform, builder: LayerBuilder, options: ImageOptions
+) -> tuple[BaseImage, str]:
+    """Choose and open the base, and make sure that it is signed where it has to be.
+
+    Returns:
+        The base; and the key that it is signed with, empty where none was asked for.
+
+    Raises:
+        InvalidInput: The keys cannot be used, or the base is one that carries no signatures.
+        ImageError: None of them signed it, or it cannot be read.
+    """
+    # Never the builder's own machine unless it was asked for: this may be a pod.
+    text = choose_base(python, wanted=options.base, allow_host=False)
+    builder.tell(f"base image: {text}")
+    if not options.base_key:
+        return open_base(text, python, platform, builder), ""
+    wanted = parse_public_keys(options.base_key, "base_key")
+    check_can_be_signed(text)
+    base = open_base(text, python, platform, builder)
+    return base, signer_of_base(text, base.digest, wanted).fingerprint
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ class ImageOptions:
             the destination itself if that is not set.
         system_packages: Debian packages besides those that the bento asks for, with or without
             `=version`.
+        base_key: Public keys in PEM: a base that none of them signed is refused. Empty: any base
+            is taken.
         compression: `zstd`, `gzip` or `none`; models are never compressed.
     """
 
@@ -37,6 +39,7 @@ class ImageOptions:
     cache: Path | None = None
     cache_repository: str = ""
     system_packages: tuple[str, ...] = ()
+    base_key: str = ""
     compression: str = "zstd"
 
 

@@ -59,6 +59,11 @@ def is_digest(value: object) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
+def signature_tag(digest: str) -> str:
+    """Give the tag under which cosign looks for the signatures of a manifest."""
+    return f"{digest.replace(':', '-', 1)}.sig"
+
+
 def descriptor_from(item: object) -> Descriptor:
     """Read a descriptor from a manifest or index that somebody else wrote.
 
@@ -202,6 +207,8 @@ class Image:
             where some layers are unverified, when those attached to the image may be anybody's, or
             where the registry takes no documents.
         notes: What else there is to know of the build: what was left out and why.
+        base_signed_by: SHA-256 of the public key that the base had to be signed with, and was.
+        signed_by: SHA-256 of the public key that verifies the image's signature.
     """
 
     repository: str
@@ -214,6 +221,8 @@ class Image:
     reused: bool = field(default=False, compare=False)
     documents: tuple[Document, ...] = field(default=(), compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    base_signed_by: str = field(default="", compare=False)
+    signed_by: str = field(default="", compare=False)
 
     @property
     def reference(self) -> str:
@@ -299,6 +308,10 @@ class ImageSource(BlobSource, Protocol):
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """List descriptors of the manifests whose `subject` has this digest: SBOMs, signatures."""
         return []
+
+    def named(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """Read the manifest with this tag; None if there is none, or no place for tags."""
+        return None
 
     def read_named(self, manifest: Descriptor) -> bytes:
         """Read a manifest that another one names; see `read_small`."""

@@ -17,6 +17,7 @@ from kfp_bento.runtime.files import (
     put_in_place,
     read_small_file,
     scratch_beside,
+    write_whole,
 )
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, storage_errors
 from kfp_bento.runtime.images.oci.image import (
@@ -28,6 +29,8 @@ from kfp_bento.runtime.images.oci.image import (
     Placement,
     descriptor_from,
     read_small,
+    referrer_type,
+    signature_tag,
 )
 from kfp_bento.runtime.images.oci.reference import LayoutReference
 from kfp_bento.runtime.images.places.opened_image import OpenedImage
@@ -87,6 +90,14 @@ class LayoutSource(ImageSource):
         listed = [item for item in self._manifests() if _is_referrer(item)]
         return [item for item in listed if self._subject(descriptor_from(item)) == digest]
 
+    def named(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """Read the manifest with this tag."""
+        found = next((item for item in self._manifests() if _name(item) == tag), None)
+        if found is None:
+            return None
+        described = descriptor_from(found)
+        return described, read_small(self, described)
+
     def _subject(self, referrer: Descriptor) -> Any:
         try:
             subject = parse_json(read_small(self, referrer)).get("subject")
@@ -137,6 +148,7 @@ class LayoutSink(ImageSink):
         self._inputs = ""
         self._recorded = ("", "")  # digest and tag of an image that is in place already
         self._referrers: list[dict[str, Any]] = []
+        self._named: dict[str, tuple[Descriptor, bytes]] = {}
 
     @property
     def blobs(self) -> BlobDirectory:
@@ -167,6 +179,18 @@ class LayoutSink(ImageSink):
             kind = parse_json(content).get("artifactType", "")
             self._referrers.append({**manifest.to_dict(), "artifactType": kind})
 
+    def named(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """Read the manifest that was put under this tag, or that the layout in place has there."""
+        if tag not in self._named:
+            with contextlib.suppress(ImageError):
+                return LayoutSource(self.directory).named(tag)
+        return self._named.get(tag)
+
+    def put_named(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+        """Store a manifest; the index will list it under its tag."""
+        self.put_manifest(manifest, content)
+        self._named[tag] = manifest, content
+
     def recorded(self, key: str, tag: str) -> OpenedImage | None:
         """Find the image in place, if it has this tag; all its blobs are read."""
         found = recorded_image(self.directory, key, tag)
@@ -181,12 +205,14 @@ class LayoutSink(ImageSink):
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Name the manifest in the index, and put the layout into place."""
         if self._recorded == (manifest.digest, tag):
+            self.add_named()
             return False
+        self._keep_named(signature_tag(manifest.digest))
         entry = {**manifest.to_dict(), "annotations": {REF_NAME: tag}}
         index = {
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
-            "manifests": [entry, *self._referrers],
+            "manifests": [entry, *self._referrers, *self._named_entries()],
             "annotations": {WRITER: "1", INPUTS: self._inputs},
         }
         with storage_errors(self.directory):
@@ -197,6 +223,43 @@ class LayoutSink(ImageSink):
             changed = _image_named(self.directory, tag) != manifest.digest
             put_in_place(self._partial, self.directory)
         return changed
+
+    def add_named(self) -> None:
+        """Put what has a tag of its own beside the image in place, which stays as it is."""
+        if not self._named:
+            return
+        held = BlobDirectory(self.directory)
+        with storage_errors(self.directory):
+            for path in (self._partial / "blobs" / "sha256").iterdir():
+                blob = Descriptor("", f"sha256:{path.name}", path.stat().st_size)
+                held.put_blob(blob, self.blobs)
+            index = _read_index(self.directory)
+            others = [item for item in index["manifests"] if _name(item) not in self._named]
+            index["manifests"] = [*others, *self._named_entries()]
+            write_whole(json.dumps(index, indent=2).encode(), self.directory / "index.json")
+
+    def _named_entries(self) -> list[dict[str, Any]]:
+        """Give the entries of signatures; with a type, so that none is taken for an image."""
+        return [
+            {
+                **manifest.to_dict(),
+                "artifactType": referrer_type(parse_json(content)),
+                "annotations": {REF_NAME: tag},
+            }
+            for tag, (manifest, content) in sorted(self._named.items())
+        ]
+
+    def _keep_named(self, tag: str) -> None:
+        """Take over what the same image has in place under this tag, as far as it is whole."""
+        if (found := self.named(tag)) is None:
+            return
+        held = BlobDirectory(self.directory)
+        document = parse_json(found[1])
+        blobs = [descriptor_from(item) for item in (document["config"], *document["layers"])]
+        if all(self.blobs.local_path(blob) or held.holds(blob) for blob in blobs):
+            for blob in blobs:
+                self.blobs.put_blob(blob, held)
+            self.put_named(*found, tag)
 
     def _is_there(self) -> bool:
         """Whether the directory holds just this image already; then it is left untouched."""
@@ -280,6 +343,18 @@ def layout_sink(directory: Path) -> Iterator[LayoutSink]:
         with storage_errors(directory):
             partial = stack.enter_context(scratch_beside(directory))
         yield LayoutSink(directory, partial)
+
+
+@contextlib.contextmanager
+def layout_beside(directory: Path) -> Iterator[LayoutSink]:
+    """Open a layout to put signatures beside its image.
+
+    Raises:
+        ImageError: It is none that we wrote, or cannot be written.
+    """
+    with layout_sink(directory) as sink:
+        yield sink
+        sink.add_named()
 
 
 def check_replaceable(directory: Path) -> None:

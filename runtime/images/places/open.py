@@ -29,7 +29,12 @@ from kfp_bento.runtime.images.places.archive import (
     check_archive_replaceable,
     open_archive,
 )
-from kfp_bento.runtime.images.places.layout import check_replaceable, layout_sink, open_layout
+from kfp_bento.runtime.images.places.layout import (
+    check_replaceable,
+    layout_beside,
+    layout_sink,
+    open_layout,
+)
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform
 from kfp_bento.runtime.images.places.registry import ImageRepository, open_repository
 from kfp_bento.runtime.images.places.sink import ImageSink
@@ -81,6 +86,15 @@ def open_sink(
     return _PLACES[type(target)].sink(target, repository)
 
 
+def open_beside(target: ImageReference) -> contextlib.AbstractContextManager[ImageSink]:
+    """Open the place of an image that stays as it is, to put signatures beside it.
+
+    Raises:
+        ImageError: It is an archive, or a layout that kfp-bento did not write.
+    """
+    return _PLACES[type(target)].beside(target)
+
+
 def check_free(target: ImageReference) -> None:
     """Make sure that nothing of anybody else's would be overwritten.
 
@@ -95,6 +109,14 @@ class _Place:
     read: Callable[[Any], OpenedImage]
     sink: Callable[[Any, str], contextlib.AbstractContextManager[ImageSink]]
     check_free: Callable[[Any], None]
+    beside: Callable[[Any], contextlib.AbstractContextManager[ImageSink]]
+
+
+def _nothing_beside(where: ArchiveReference) -> contextlib.AbstractContextManager[ImageSink]:
+    raise ImageError(
+        f"{where} carries no signatures: a docker archive has no place for them.",
+        hint="Sign the image where it came from, a registry or an oci:DIR.",
+    )
 
 
 _PLACES: dict[type, _Place] = {
@@ -102,16 +124,19 @@ _PLACES: dict[type, _Place] = {
         read=open_repository,
         sink=lambda where, name: contextlib.nullcontext(ImageRepository(where)),
         check_free=lambda where: None,
+        beside=lambda where: contextlib.nullcontext(ImageRepository(where)),
     ),
     LayoutReference: _Place(
         read=open_layout,
         sink=lambda where, name: layout_sink(where.directory),
         check_free=lambda where: check_replaceable(where.directory),
+        beside=lambda where: layout_beside(where.directory),
     ),
     ArchiveReference: _Place(
         read=open_archive,
         sink=lambda where, name: archive_sink(where.file, where.known_as(name)),
         check_free=lambda where: check_archive_replaceable(where.file),
+        beside=_nothing_beside,
     ),
 }
 

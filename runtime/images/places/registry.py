@@ -31,6 +31,14 @@ class ImageRepository(Repository, ImageSink):
             )
         return content
 
+    def named(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """Read the manifest with this tag."""
+        return self.read_manifest_bytes(tag)
+
+    def put_named(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+        """Store a manifest under its tag."""
+        self.tag(manifest, content, tag)
+
     def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
         """Say what `put_blob` would do."""
         if self.has_blob(blob):

@@ -60,6 +60,17 @@ class ImageSink(BlobSink, Protocol):
         """List descriptors of the manifests that refer to one with this digest by now."""
         return []
 
+    def named(self, tag: str) -> tuple[Descriptor, bytes] | None:
+        """Read the manifest with this tag; None if there is none, or no place for tags."""
+        return None
+
+    def put_named(self, manifest: Descriptor, content: bytes, tag: str) -> None:
+        """Store a manifest beside the image under a tag of its own: signatures.
+
+        Its blobs must be there.
+        """
+        return
+
     def outcome(self, blob: Descriptor, source: BlobSource) -> Outcome:
         """Say what `put_blob` would do."""
         return "upload"
