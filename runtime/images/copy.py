@@ -152,7 +152,7 @@ def _written(
         found = list(_with_children(opened, manifest, content, depth=depth, seen=set()))
         transfers, referrers, refused = _put(found, opened, sink, progress)
         images = [item.descriptor.digest for item in found if item.subject is None and depth]
-        signatures = sum(copy_signatures(opened.blobs, sink, digest) for digest in images)
+        signatures, unsigned = _copied_signatures(images, opened, sink)
         changed = sink.tag(manifest, content, done.tag)
     return replace(
         done,
@@ -162,8 +162,20 @@ def _written(
         transfers=transfers,
         referrers=referrers,
         signatures=signatures,
-        left_behind=left_behind or refused,
+        left_behind=left_behind or refused or unsigned,
     )
+
+
+def _copied_signatures(
+    digests: Iterable[str], source: OpenedImage, sink: ImageSink
+) -> tuple[int, str]:
+    """Copy signatures; their number, and why there are none where the place takes none."""
+    try:
+        return sum(copy_signatures(source.blobs, sink, digest) for digest in digests), ""
+    except RegistryError as error:
+        if not error.refused:
+            raise
+        return 0, f"the signatures of the image are not taken here: {error.message}"
 
 
 def _opened(source: str, platform: str, *, all_platforms: bool) -> OpenedImage:
@@ -211,9 +223,10 @@ def copy_referrers(
     Returns:
         What became of each blob, digests of the manifests, and why others are not among them.
     """
-    copy_signatures(source.blobs, sink, source.descriptor.digest)
+    _, unsigned = _copied_signatures([source.descriptor.digest], source, sink)
     found = _referrers(source, source.descriptor, _REFERRER_DEPTH, set())
-    return _put(found, source, sink, progress)
+    transfers, digests, refused = _put(found, source, sink, progress)
+    return transfers, digests, refused or unsigned
 
 
 def _put(

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_proxy import Exchange, Fault, FaultProxy, pass_on, refuse
 from handmade import MINOR, write_base, write_bento
+from keys import openssl_pair
+from moving import make_base
 from registries import no_login, registry
 
 from kfp_bento.runtime.errors import RegistryError
-from kfp_bento.runtime.images import ImageOptions, build_image, rebase_image, write_attestations
+from kfp_bento.runtime.images import (
+    ImageOptions,
+    build_image,
+    load_signing_key,
+    rebase_image,
+    sign_image,
+    write_attestations,
+)
 from kfp_bento.runtime.images.assembly.documents import read_provenance, read_sboms
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.places.open import open_image
@@ -109,6 +118,26 @@ def test_a_copy_says_what_did_not_come_along(
     assert (copied.digest, copied.referrers) == (image.digest, ())
     assert open_image(f"{proxy.host}/a/tiny:v1").descriptor.digest == image.digest
     assert "manifest invalid: unknown media type" in copied.left_behind
+
+
+def test_a_signature_that_is_not_taken_stays_behind_in_a_copy_and_fails_a_signing(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    def no_signatures(exchange: Exchange) -> None:
+        if exchange.path.endswith(".sig"):
+            refuse(400, content=said("TAG_INVALID", "no such tags here"))(exchange)
+        else:
+            pass_on(exchange)
+
+    key = load_signing_key(openssl_pair(tmp_path / "keys")[0])
+    copy_image(make_base(tmp_path / "made"), f"oci:{tmp_path}/out:v1")
+    sign_image(f"oci:{tmp_path}/out:v1", key)
+    proxy.on("PUT tag", no_signatures, times=ALWAYS)
+    copied = copy_image(f"oci:{tmp_path}/out:v1", f"{proxy.host}/a/tiny:v1")
+    assert "no such tags here" in copied.left_behind
+    assert open_image(f"{proxy.host}/a/tiny:v1").descriptor.digest == copied.digest
+    with pytest.raises(RegistryError, match="no such tags here"):
+        sign_image(f"{proxy.host}/a/tiny:v1", key)
 
 
 def test_a_rebase_says_what_was_not_attached(

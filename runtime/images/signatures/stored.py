@@ -30,7 +30,7 @@ from kfp_bento.runtime.images.signatures.simple_signing import (
     signed_layer,
 )
 
-_MOST = 128
+_MOST = 512
 _PAYLOAD_LIMIT = 64 << 10
 # Two who sign at once overwrite each other's list, and find out when they read it again.
 _ROUNDS = 5
