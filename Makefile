@@ -19,7 +19,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile lock audit image examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile docs lock audit image examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: $(VENV)/.dev ## Check style and types
 
 compile: $(VENV)/.runtime ## Compile components and pipelines to YAML
 	@$(BIN)/kfp-bento compile --to pipelines/compiled --components components
+
+docs: $(VENV)/.docs ## Build the pages as a site, in build/site
+	@$(BIN)/python docs/site/build.py build/site && echo build/site/docs/README.html
 
 lock: $(VENV)/.uv ## Resolve the dependencies anew into the requirements files
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
@@ -128,4 +131,8 @@ $(VENV)/.runtime: requirements.txt pyproject.toml $(VENV)/.uv
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
 	  -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-docs.txt
 	@touch $@

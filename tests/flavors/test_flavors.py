@@ -90,6 +90,6 @@ def test_a_tiny_model_is_served_as_mlflow_predicts(flavor: str, tmp_path: Path) 
 
 def test_every_flavor_of_the_table_has_a_model() -> None:
     assert PACKAGES.keys() == tiny_models.FLAVORS.keys()
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/models.md").read_text()
     for flavor in PACKAGES:
-        assert f"| `{flavor}` |" in readme, flavor
+        assert f"| `{flavor}` |" in page, flavor
