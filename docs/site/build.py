@@ -114,6 +114,12 @@ def table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in clean)
 
 
+def cleaned(cell: str) -> str:
+    """Give text that does not end its cell, and begins no element unless it is shown as code."""
+    text = " ".join(cell.replace("|", "\\|").split())
+    return text if "`" in text else text.replace("<", "&lt;")
+
+
 def pipelines() -> str:
     """Describe the parameters of the shipped pipelines, as their run forms ask for them."""
     parts = []
