@@ -25,7 +25,12 @@ class KfpBentoError(Exception):
     Args:
         message: What failed and why, in one or two sentences, without a trailing hint.
         hint: What the reader can do next; may be empty.
+
+    Attributes:
+        page: The page of docs/ that says more about failures of this kind; may be empty.
     """
+
+    page = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         self.message = plain_text(message)
@@ -43,21 +48,31 @@ class InvalidInput(KfpBentoError):
 class StorageError(KfpBentoError):
     """An object cannot be listed, read, written or deleted."""
 
+    page = "docs/storage.md"
+
 
 class ModelError(KfpBentoError):
     """A model cannot be found, downloaded or understood."""
+
+    page = "docs/models.md"
 
 
 class BentoError(KfpBentoError):
     """A bento cannot be built or read."""
 
+    page = "docs/bentos.md"
+
 
 class BatchError(KfpBentoError):
     """A batch of rows cannot be predicted."""
 
+    page = "docs/batch.md"
+
 
 class ImageError(KfpBentoError):
     """An image cannot be assembled, read or written."""
+
+    page = "docs/images.md"
 
 
 class RegistryError(ImageError):
@@ -69,6 +84,8 @@ class RegistryError(ImageError):
         codes: The registry's own error codes, such as `MANIFEST_BLOB_UNKNOWN`.
         status: The HTTP status of its answer; 0 where there was none, or it was not that.
     """
+
+    page = "docs/networks.md"
 
     def __init__(
         self, message: str, *, hint: str = "", codes: tuple[str, ...] = (), status: int = 0
@@ -86,6 +103,8 @@ class RegistryError(ImageError):
 class DeploymentError(KfpBentoError):
     """A release cannot be rendered, applied or started."""
 
+    page = "docs/operating.md"
+
 
 class NotServed(DeploymentError):
     """What answers is not the release that was to be kept."""
@@ -94,9 +113,13 @@ class NotServed(DeploymentError):
 class CheckError(KfpBentoError):
     """A check could not be carried out (a check that ran and failed is a report)."""
 
+    page = "docs/operating.md"
+
 
 class PromotionError(KfpBentoError):
     """A promotion was refused or did not take effect."""
+
+    page = "docs/releases.md"
 
 
 class PromotionRefused(PromotionError):
@@ -106,9 +129,13 @@ class PromotionRefused(PromotionError):
 class LocalRunError(KfpBentoError):
     """A pipeline step failed while running on this machine."""
 
+    page = "docs/first-hour.md"
+
 
 class RunError(KfpBentoError):
     """A run on Kubeflow Pipelines cannot be submitted or followed."""
+
+    page = "docs/kubeflow.md"
 
 
 class RunUnavailable(RunError):

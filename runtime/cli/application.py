@@ -38,6 +38,7 @@ from kfp_bento.runtime.cli import (
 from kfp_bento.runtime.cli.about import (
     Shell,
     offer_completion,
+    print_beginning,
     print_completion,
     print_version,
 )
@@ -45,6 +46,7 @@ from kfp_bento.runtime.cli.output import print_error
 from kfp_bento.runtime.errors import KfpBentoError
 
 FAILURE = 2
+HERE, CLUSTER, STEPS, RELEASES = "On this machine", "On Kubeflow", "Step by step", "Releases"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -73,18 +75,22 @@ app = typer.Typer(
     cls=Application,
     help="From an MLflow model to a running, verified service on Kubeflow.\n\n"
     "Start with [bold]kfp-bento demo[/]: the whole road on this machine.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", epilog="Example: kfp-bento demo --to ./demo")(pipelines.demo)
-app.command("run", epilog="Example: kfp-bento run serve_model -p model_uris=models:/credit@prod")(
-    pipelines.run
+app.command("demo", rich_help_panel=HERE, epilog="Example: kfp-bento demo --to ./demo")(
+    pipelines.demo
 )
 app.command(
+    "run",
+    rich_help_panel=HERE,
+    epilog="Example: kfp-bento run serve_model -p model_uris=models:/credit@prod",
+)(pipelines.run)
+app.command(
     "submit",
+    rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento submit serve_model -p model_uris=models:/credit@candidate "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
     "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
@@ -92,54 +98,67 @@ app.command(
 )(submit.submit)
 app.command(
     "follow",
+    rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento follow 3f0e2c51-5a0b-4d1e-9d57-0f0c2d5b8a11 "
     "--host https://kubeflow.example.com/pipeline",
 )(submit.follow)
 app.command(
     "watch",
+    rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento watch models:/credit@candidate --submit serve_model "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
     "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
     "--host https://kubeflow.example.com/pipeline -n models --every 60",
 )(watch.watch)
-app.command("compile", epilog="Example: kfp-bento compile --to ./compiled")(pipelines.compile_)
+app.command(
+    "compile", rich_help_panel=CLUSTER, epilog="Example: kfp-bento compile --to ./compiled"
+)(pipelines.compile_)
 app.command(
     "install",
+    rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento install --registry registry.example.com/ml --namespace models "
     "--host https://kubeflow.example.com/pipeline",
 )(install.install)
-app.add_typer(model.app, name="model")
+app.add_typer(model.app, name="model", rich_help_panel=STEPS)
 bento.app.add_typer(bento_archives.app)
 bento.app.add_typer(bento_batch.app)
 bento.app.add_typer(bento_store.app)
 bento.app.add_typer(bento_serve.app)
-app.add_typer(bento.app, name="bento")
+app.add_typer(bento.app, name="bento", rich_help_panel=STEPS)
 check.app.add_typer(check_served.app)
 check.app.add_typer(check_data.app)
-app.add_typer(check.app, name="check")
-app.add_typer(requests.app, name="requests")
+app.add_typer(check.app, name="check", rich_help_panel=STEPS)
+app.add_typer(requests.app, name="requests", rich_help_panel=STEPS)
 image.app.add_typer(image_documents.app)
 image.app.add_typer(image_signatures.app)
-app.add_typer(image.app, name="image")
+app.add_typer(image.app, name="image", rich_help_panel=STEPS)
 image_moves.add_moves(image.app)
-app.add_typer(deploy.app, name="deploy")
+app.add_typer(deploy.app, name="deploy", rich_help_panel=STEPS)
 release.app.add_typer(monitoring.app)
-app.add_typer(release.app, name="release")
+app.add_typer(release.app, name="release", rich_help_panel=RELEASES)
 app.command(
     "promote",
+    rich_help_panel=RELEASES,
     epilog="Example: kfp-bento promote models:/credit/3 --alias prod --reports reports.json",
 )(promote.promote)
 app.command(
-    "approve", epilog="Example: kfp-bento approve models:/credit/7 --alias prod --why 'Looks good'"
+    "approve",
+    rich_help_panel=RELEASES,
+    epilog="Example: kfp-bento approve models:/credit/7 --alias prod --why 'Looks good'",
 )(approve.approve)
-app.command("roll-back", epilog="Example: kfp-bento roll-back credit -n models --alias prod")(
-    release.roll_back
-)
-app.command("rbac", epilog="Example: kfp-bento rbac -t workload -n models")(rbac.rbac)
+app.command(
+    "roll-back",
+    rich_help_panel=RELEASES,
+    epilog="Example: kfp-bento roll-back credit -n models --alias prod",
+)(release.roll_back)
+app.command(
+    "rbac", rich_help_panel=CLUSTER, epilog="Example: kfp-bento rbac -t workload -n models"
+)(rbac.rbac)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def about(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -156,7 +175,9 @@ def about(
         ),
     ] = None,
 ) -> None:
-    """Take options that are for no command."""
+    """Take options that are for no command; without any command say where to begin."""
+    if context.invoked_subcommand is None:
+        print_beginning()
 
 
 def main() -> NoReturn:

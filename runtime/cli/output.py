@@ -96,6 +96,8 @@ def print_error(error: KfpBentoError, *, as_json: bool) -> None:
     err.print(f"[bold red]Error:[/] {foreign(error.message)}", soft_wrap=whole)
     if error.hint:
         err.print(f"[bold]Hint:[/]  {foreign(error.hint)}", soft_wrap=whole)
+    if error.page:
+        err.print(f"[bold]More:[/]  {error.page}", soft_wrap=whole)
 
 
 def require_confirmable(*, yes: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ import pytest
 from kfp_bento_command import kfp_bento_here
 
 from kfp_bento.runtime.cli.about import Shell
+from kfp_bento.runtime.errors import KfpBentoError
+
+ROOT = Path(__file__).parents[2]
 
 # What bash does when Tab is pressed after some words: it calls the function that is registered.
 ASK = """
@@ -27,6 +32,50 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def test_the_version_is_that_of_the_distribution() -> None:
     done = kfp_bento_here("--version")
     assert (done.returncode, done.stdout) == (0, f"kfp-bento {version('kfp-bento')}\n")
+
+
+def test_without_a_command_it_says_where_to_begin() -> None:
+    done = kfp_bento_here()
+    assert done.returncode == 0
+    assert "kfp-bento demo" in done.stdout
+    assert "kfp-bento install --registry" in done.stdout
+    assert len(done.stdout.splitlines()) < 20
+
+
+def test_python_runs_it_by_the_name_of_the_package() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kfp_bento", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"kfp-bento {version('kfp-bento')}\n"
+
+
+def test_a_failure_names_its_page_and_has_no_colour_where_none_is_wanted() -> None:
+    code = (
+        "from kfp_bento.runtime.cli.output import print_error; "
+        "from kfp_bento.runtime.errors import ModelError; "
+        "print_error(ModelError('It is no model.'), as_json=False)"
+    )
+    said = {
+        wanted: subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": wanted},
+        ).stderr
+        for wanted in ("", "1")
+    }
+    assert re.search(r"\x1b\[1;31mError:", said[""])
+    assert not re.search(r"\x1b\[[\d;]*3\d", said["1"])
+    assert "docs/models.md" in said["1"]
+
+
+def test_the_pages_that_failures_name_are_there() -> None:
+    kinds = {KfpBentoError}
+    while more := {one for kind in kinds for one in kind.__subclasses__()} - kinds:
+        kinds |= more
+    pages = {kind.page for kind in kinds} - {""}
+    assert len(pages) > 5
+    assert {page for page in pages if not (ROOT / page).is_file()} == set()
 
 
 @pytest.fixture

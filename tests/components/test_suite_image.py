@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's own wheel, as `make image` builds it."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    wanted = ("components", "pipelines", "runtime")
+    wanted = ("command", "components", "pipelines", "runtime")
     for name in wanted:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
