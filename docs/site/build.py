@@ -26,7 +26,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGES = (
     *("[!R]*.md", "docs/*.md", "docs/pictures/*"),
-    *("components/*/README.md", "examples/*/README.md", "runtime/**/README.md"),
+    *(
+        "components/*/README.md",
+        "examples/*/README.md",
+        "runtime/**/README.md",
+        "tests/*/README.md",
+    ),
 )
 GENERATED = {
     "pipelines": "Pipelines and their parameters",

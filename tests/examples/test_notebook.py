@@ -40,6 +40,8 @@ def test_it_runs_to_a_promoted_answer_and_is_submitted(
         place = {"metadata": {"path": str(tmp_path)}}
         NotebookClient(notebook, timeout=800, kernel_name="python3", resources=place).execute()
         (run,) = server.runs
-    assert run["pipeline_spec"]["pipelineInfo"]["name"] == "serve-model"
+    # Beside it kfp.Client sends what only Kubernetes knows, such as Secrets.
+    specification = run["pipeline_spec"]["pipeline_spec"]
+    assert specification["pipelineInfo"]["name"] == "serve-model"
     assert run["runtime_config"]["parameters"]["promote_alias"] == "champion"
     assert "champion is version 1" in said(notebook)
