@@ -120,7 +120,7 @@ def test_a_node_that_is_gone_takes_its_pods_along_and_comes_back_with_them(
         cluster.until("what serves is told to be down", lambda: not serving.is_up(), 300)
         failed = serving.apply(second)
         assert_refused(failed, "does not serve (Unschedulable)")
-        assert "node.kubernetes.io/unreachable" in failed.stderr
+        assert "untolerated taint" in failed.stderr, failed.stderr
     cluster.wait_for_node()
     serving.serve(second)
     assert serving.ask() == "2"
