@@ -69,7 +69,8 @@ def document(bento: Bento) -> dict[str, dict[str, object]]:
 
 
 def test_requirements_of_today_are_locked_and_the_tag_stays(tmp_path: Path) -> None:
-    lines = "--index-url https://index.example/simple\n\nsix==1.16.0\nbentoml==1.4.39\n"
+    public = "https://{}.example/simple".format("pypi")
+    lines = f"--index-url {public}\n\nsix==1.16.0\nbentoml==1.4.39\n"
     bento = taken(new_bento(tmp_path / "given", lines))
     lock = (bento.directory / "env/python/requirements.txt").read_text()
     assert bento.tag == "p:abc"

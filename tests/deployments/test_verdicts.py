@@ -543,9 +543,11 @@ def test_what_is_live_has_to_be_what_was_applied() -> None:
         (replace(YATAI, image=OTHER), yatai(bento_deployment(AVAILABLE), deployment(labels=NEW))),
         (replace(PLAIN, image=OTHER), workload()),
     ):
-        verdict, told = verdict_after(watched, *lasting(snapshot, 2))
+        verdict, told = verdict_after(watched, *lasting(snapshot, 1))
         assert verdict is None
         assert f"asks for image {OURS} by now, while {OTHER} was applied" in told
+        verdict, _ = verdict_after(watched, *lasting(snapshot, 3))
+        assert verdict is not None and verdict.reason == "WrongImage"
 
 
 def running(asked: str, runs: str, name: str = "wine-2-abc") -> dict[str, Any]:
