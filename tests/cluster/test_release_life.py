@@ -387,7 +387,8 @@ def test_an_expired_token_is_read_again(
     done = release.out()
     timer.join()
     assert done.verdict.ready, done.verdict
-    assert proxy.tokens_refused == 1
+    # A watch that is refused is no error, and reads nothing anew: the next look does.
+    assert proxy.tokens_refused in (1, 2)
 
 
 def test_a_token_that_stays_refused_is_an_error(
