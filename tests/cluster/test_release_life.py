@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -376,16 +375,14 @@ def test_an_expired_token_is_read_again(
     proxy.token = "first"
     path = proxy.write_kubeconfig(tmp_path / "expiring", token="first")
     monkeypatch.setenv("KUBECONFIG", str(path))
-    cluster.pods.behave(release.namespace, becomes_ready(after=3))
 
-    def expire() -> None:
-        proxy.write_kubeconfig(path, token="second")
-        proxy.token = "second"
+    def expires(asked: Asked) -> None:
+        if asked.resource == "pods" and proxy.token == "first":
+            proxy.write_kubeconfig(path, token="second")
+            proxy.token = "second"
 
-    timer = threading.Timer(1.5, expire)
-    timer.start()
+    proxy.harm = expires
     done = release.out()
-    timer.join()
     assert done.verdict.ready, done.verdict
     # A watch that is refused is no error, and reads nothing anew: the next look does.
     assert proxy.tokens_refused in (1, 2)
