@@ -122,6 +122,7 @@ def requests(tmp_path: Path) -> str:
     return str(tmp_path / "asked/requests.yaml")
 
 
+@pytest.mark.slow  # test_whole_roads has such a service, on a cluster
 def test_a_service_without_a_model_is_asked_pictures_and_answers_them(
     requests: str, target: LocalTarget, tmp_path: Path
 ) -> None:
