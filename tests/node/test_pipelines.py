@@ -160,7 +160,7 @@ def test_a_model_is_served_and_promoted_by_steps_in_pods(road: Road) -> None:
     for step, given in done.steps.items():
         # What is in the metadata of an artifact alone has no file, as metrics.
         assert {LOG} <= done.stored(step) <= {*given["artifacts"], LOG}, step
-    assert done.stored("build-bento") == {"bento", "golden", LOG}
+    assert done.stored("build-bento") == {"bento", "facts", "golden", LOG}
     assert image in done.text("promote-model", "page")
 
 
