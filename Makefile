@@ -93,7 +93,7 @@ audit: $(VENV)/.uv ## Look for known holes in the locked dependencies
 	  $(LOCKS)/requirements-training.txt requirements-dev.txt
 
 image: $(VENV)/.runtime ## Build the image of the components: make image [EXTRA=training] [BASE=…] [TO=…]
-	@rm -rf build/wheel
+	@rm -rf build/wheel build/lib
 	@SOURCE_DATE_EPOCH=315532800 $(BIN)/uv build --quiet --wheel --out-dir build/wheel .
 	@$(BIN)/kfp-bento image pack $(LOCKS)/requirements-$(EXTRA).txt --build-wheel kfp-server-api \
 	  --wheel build/wheel/*.whl --name $(EXTRA)-python --version $(VERSION) --base $(BASE) \

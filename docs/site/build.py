@@ -112,11 +112,7 @@ def cells(notebook: dict[str, Any]) -> Iterator[str]:
 def table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """Give a table; text in cells is kept from ending them."""
     lines = [headings, tuple("---" for _ in headings), *rows]
-    clean = (
-        [" ".join(cell.replace("|", "\\|").replace("<", "&lt;").split()) for cell in line]
-        for line in lines
-    )
-    return "".join(f"| {' | '.join(line)} |\n" for line in clean)
+    return "".join(f"| {' | '.join(map(cleaned, line))} |\n" for line in lines)
 
 
 def cleaned(cell: str) -> str:

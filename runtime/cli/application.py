@@ -93,7 +93,7 @@ app.command(
     rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento submit serve_model -p model_uris=models:/credit@candidate "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
-    "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
+    "-p runtime_image=registry.example.com/ml/runtime-python:0.1.0 "
     "--host https://kubeflow.example.com/pipeline -n models --follow",
 )(submit.submit)
 app.command(
@@ -107,7 +107,7 @@ app.command(
     rich_help_panel=CLUSTER,
     epilog="Example: kfp-bento watch models:/credit@candidate --submit serve_model "
     "-p image_destination=registry.example.com/ml/credit -p promote_alias=prod "
-    "-p runtime_image=registry.example.com/ml/kfp-bento-python:0.1.0 "
+    "-p runtime_image=registry.example.com/ml/runtime-python:0.1.0 "
     "--host https://kubeflow.example.com/pipeline -n models --every 60",
 )(watch.watch)
 app.command(

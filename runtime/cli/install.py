@@ -26,7 +26,8 @@ Tell = Callable[[str], None]
 
 def install(
     registry: Annotated[
-        str, typer.Option(help="Where the cluster pulls images from: HOST[:PORT][/PATH].")
+        str,
+        typer.Option(help="Where the cluster pulls images from: registry.example.com/ml."),
     ],
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="Where pipelines run and releases are served.")
@@ -92,7 +93,8 @@ def install(
         packages = _compile(images, to)
         pages = _upload(api, packages, tell) if api else {}
     written = {path.stem: str(path) for path in packages}
-    _tell(images, str(to / "role.yaml"), pages or written, uploaded=bool(pages), json=json)
+    where = {"role": str(to / "role.yaml"), "target": (target or [DEFAULT_TARGET])[0]}
+    _tell(images, where, pages or written, uploaded=bool(pages), json=json)
 
 
 def _destinations(registry: str, extras: Sequence[str]) -> dict[str, str]:
@@ -101,8 +103,7 @@ def _destinations(registry: str, extras: Sequence[str]) -> dict[str, str]:
     if registry.startswith(("oci:", "docker-archive:")) or "://" in registry:
         raise InvalidInput(
             f"--registry: {registry} is no registry that a cluster pulls from.",
-            hint="Give HOST[:PORT][/PATH], such as registry.example.com/ml; make image writes "
-            "the image to a folder.",
+            hint="Give a registry and a path in it, such as registry.example.com/ml.",
         )
     return {extra: STEPS_IMAGES[extra].destination(registry) for extra in extras}
 
@@ -168,22 +169,26 @@ def _tell_plan(
 
 def _tell(
     images: Mapping[str, str],
-    role: str,
+    where: Mapping[str, str],
     pipelines: Mapping[str, str],
     *,
     uploaded: bool,
     json: bool,
 ) -> None:
     if json:
-        print_json({"images": images, "role": role, "pipelines": pipelines, "uploaded": uploaded})
+        print_json({"images": images, **where, "pipelines": pipelines, "uploaded": uploaded})
         return
     shown = {f"{extra} image": reference for extra, reference in images.items()}
     print_facts("Installed" if uploaded else "Ready to upload", {**shown, **pipelines})
-    print_facts("Next", _next(role, uploaded=uploaded))
+    print_facts("Next", _next(**where, uploaded=uploaded))
 
 
-def _next(role: str, *, uploaded: bool) -> dict[str, str]:
-    first = {"rights": f"kubectl apply -f {role}"}
+def _next(role: str, target: str, *, uploaded: bool) -> dict[str, str]:
+    first = {
+        "rights": f"kubectl apply -f {role}",
+        "Secrets": "docs/kubeflow.md has the two that a first run wants",
+    }
     if uploaded:
-        return first | {"a run": "open the page of serve-model; its form asks for four values"}
+        told = f"open the page of serve-model; say deploy_target={target} beside what it asks for"
+        return first | {"a run": told}
     return first | {"pipelines": "upload the files in Kubeflow's UI, or ask again with --host"}

@@ -64,8 +64,11 @@ def _source_of(installed: Distribution) -> Path | None:
 
 def _built(source: Path, folder: Path) -> Mapping[str, bytes]:
     out = folder / "built"
+    # In the checkout's own build folder there may be modules that the source has no more.
+    fresh = ("build", f"--build-base={folder / 'fresh'}")
+    apart = [f"--config-setting=--global-option={one}" for one in fresh]
     done = run_uv(
-        ["build", "--quiet", "--wheel", "--out-dir", str(out), str(source)],
+        ["build", "--quiet", "--wheel", *apart, "--out-dir", str(out), str(source)],
         doing="Building the wheel of kfp-bento",
         directory=folder,
         seconds=_SECONDS,

@@ -37,7 +37,7 @@ def make_package(pipeline: Any, path: Path, *, caching: bool = True) -> None:
     if placeholders:
         raise InvalidInput(
             f"The steps' image is a placeholder that no cluster can pull: {placeholders[0]}.",
-            hint="make image TO=REGISTRY/REPOSITORY pushes one; then set KFP_BENTO_IMAGE to it, "
+            hint="kfp-bento install pushes one, or make image; then set KFP_BENTO_IMAGE to it, "
             "also where a YAML file is compiled: kfp-bento compile --image …",
         )
     if not caching:

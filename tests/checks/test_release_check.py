@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +84,11 @@ def test_right_answers_of_another_image_do_not_pass(endpoint: Endpoint, golden: 
 
 
 def test_the_pods_that_were_asked_are_evidence(endpoint: Endpoint, golden: Golden) -> None:
-    report = checked(endpoint.trial("2"), golden).report("served_image")
+    found = checked(endpoint.trial("2"), golden)
+    report = found.report("served_image")
     assert report is not None
+    titles = re.findall("<summary>(.*?)</summary>", checks_page(found))
+    assert titles[-1] == "Evidence" and "Request and answer" in titles
     image = image_of("2")
     assert report.evidence == ({"name": "wine-1", "image": image, "runs": image, "ready": True},)
     assert report.summary == f"It serves. Pods run {image}."

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from kfp_bento.runtime.cli.application import app
 
@@ -65,6 +66,14 @@ def problem(command: str) -> str:
     given = [word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*.*", word)]
     unknown = [word for word in given if word not in {*options, "--help", "-h"}]
     return f"{known} has no {', '.join(unknown)}" if unknown else ""
+
+
+def test_every_help_page_can_be_shown() -> None:
+    """As people see it: what is in brackets might be taken for markup."""
+    for path in ("", *commands(), *sorted({path.split()[0] for path in commands()})):
+        shown = CliRunner().invoke(app, [*path.split(), "--help"])
+        assert shown.exit_code == 0, (path, shown.exception)
+        assert "Usage" in shown.output
 
 
 @pytest.mark.parametrize("path", sorted(commands()))

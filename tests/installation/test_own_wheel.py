@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -39,3 +40,15 @@ def test_source_and_installed_files_give_the_same_wheel(
     assert second.read_bytes() == first.read_bytes()
     locks = {path.name for path in site.glob("kfp_bento/runtime/installation/*.txt")}
     assert locks == {"requirements-runtime.txt", "requirements-training.txt"}
+
+
+def test_a_module_that_is_gone_from_the_source_is_in_no_wheel(tmp_path: Path) -> None:
+    left = Path(__file__).parents[2] / "build" / "lib" / "kfp_bento" / "gone_tomorrow.py"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text("")
+    try:
+        with zipfile.ZipFile(module.own_wheel(tmp_path)) as wheel:
+            assert "kfp_bento/runtime/errors.py" in wheel.namelist()
+            assert "kfp_bento/gone_tomorrow.py" not in wheel.namelist()
+    finally:
+        left.unlink()
