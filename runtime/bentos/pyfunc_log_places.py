@@ -71,7 +71,9 @@ class File:
             BentoMLConfigException: It cannot.
         """
         index = server_context.worker_index or 1  # processes must not move each other's file away
-        self._path = path if index == 1 else path.with_name(f"{path.stem}.{index}{path.suffix}")
+        self._path = (
+            path if index == 1 else path.with_name(f"{path.stem}.worker{index}{path.suffix}")
+        )
         self._most, self._kept = most_bytes, kept
         try:
             os.close(self._open())
@@ -107,10 +109,7 @@ class File:
         for older, newer in zip(full[:0:-1], full[-2::-1], strict=True):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
-        if full:
-            self._path.replace(full[0])
-        else:
-            self._path.unlink()
+        self._path.replace(full[0])
 
 
 class Bucket:
@@ -130,7 +129,11 @@ class Bucket:
             BentoMLConfigException: It is no such address, or nothing here can write to it.
         """
         parts = urlsplit(uri)
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,62}", parts.netloc) or parts.query:
+        if (
+            not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,62}", parts.netloc)
+            or parts.query
+            or parts.fragment
+        ):
             raise BentoMLConfigException("KFP_BENTO_REQUEST_LOG is not s3://bucket/prefix.")
         try:
             boto3, config = (
@@ -146,15 +149,17 @@ class Bucket:
         prefix = parts.path.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._number = 0
-        self._client: Any = boto3.client(
-            "s3",
-            config=config.Config(
-                retries={"mode": "standard", "max_attempts": ATTEMPTS},
-                connect_timeout=5,
-                read_timeout=20,
-                request_checksum_calculation="when_required",
-            ),
+        settings = config.Config(
+            retries={"mode": "standard", "max_attempts": ATTEMPTS},
+            connect_timeout=5,
+            read_timeout=20,
+            request_checksum_calculation="when_required",
         )
+        try:
+            self._client: Any = boto3.client("s3", config=settings)
+        except Exception as error:  # an address or a profile of the environment's, in many kinds
+            told = f"KFP_BENTO_REQUEST_LOG: the settings of the bucket do not do: {error}"
+            raise BentoMLConfigException(told) from None
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Writes lines as one object."""

@@ -69,31 +69,35 @@ class Redaction:
             key: REDACTED if key in self._fields else self.answer(item)
             for key, item in value.items()
         }
-        columns, data = value.get("columns"), value.get("data")
-        if "data" in self._fields:
+        if "data" in self._fields or "data" not in value:
             return found
-        if isinstance(columns, list) and isinstance(data, list):
-            hidden = [n for n, name in enumerate(columns) if name in self._fields]
-            found["data"] = [self._row(row, hidden) for row in data]
+        if "columns" in value:
+            found["data"] = self._rows(value["columns"], value["data"])
             if self._known and "index" in value:
                 found["index"] = REDACTED
-        elif "data" in value and value.get("name") in self._fields:
+        elif str(value.get("name")) in self._fields:
             found["data"] = REDACTED
         return found
 
-    def _row(self, row: Any, hidden: list[int]) -> Any:
-        if not isinstance(row, list):
-            return REDACTED if hidden else self.answer(row)
-        return [REDACTED if n in hidden else self.answer(item) for n, item in enumerate(row)]
+    def _rows(self, columns: Any, data: Any) -> Any:
+        """Gives rows below their columns; nothing of what is not surely below which."""
+        if not isinstance(columns, list) or not isinstance(data, list):
+            return REDACTED
+        shown = [str(name) not in self._fields for name in columns]
+        return [
+            [self.answer(item) if one else REDACTED for item, one in zip(row, shown, strict=True)]
+            if isinstance(row, list) and len(row) == len(shown)
+            else REDACTED
+            for row in data
+        ]
 
     def _text(self, text: str) -> str:
-        """Gives a text that may be JSON, written anew only where something in it is replaced."""
+        """Gives a text that may be JSON, written anew: a key may be in it twice."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return text
-        found = self.answer(value)
-        return text if found == value else json.dumps(found)
+        return json.dumps(self.answer(value))
 
     def _nameless_row(self, rows: Any) -> Any:
         if isinstance(rows, dict):
@@ -114,15 +118,19 @@ class Redaction:
 
 
 def read_table(raw: bytes) -> dict[str, Any]:
-    """Gives CSV in the form of MLflow's `dataframe_split`.
+    """Gives CSV in the form of MLflow's `dataframe_split`, its columns those that pandas sees.
 
     Raises:
-        ValueError: It is no CSV.
+        ValueError: It is no CSV, or a row has not as many values as there are columns: pandas
+            takes the first for an index then, and moves the others.
     """
     try:
-        columns, *data = csv.reader(io.StringIO(raw.decode()), strict=True)
+        lines = csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        columns, *data = [line for line in lines if line]
     except csv.Error as error:
         raise ValueError(str(error)) from None
+    if any(len(row) != len(columns) for row in data):
+        raise ValueError("rows of other lengths than the header")
     return {"columns": columns, "data": data}
 
 

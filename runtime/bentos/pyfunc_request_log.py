@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import re
 import threading
 import time
@@ -286,15 +287,18 @@ class RequestLog:
     def _logged(self, path: str, handler: Handler) -> Handler:
         async def answering(asked: Asked) -> Answer:
             own = trace.get_current_span().get_span_context()
-            if own.trace_id & (2**64 - 1) >= self._bound:
+            # BentoML has none for paths that its own settings leave out.
+            trace_id = own.trace_id or random.getrandbits(128)
+            if trace_id & (2**64 - 1) >= self._bound:
                 return await handler(asked)
+            span_id = own.span_id or random.getrandbits(64)
             at, start, answer = time.time(), time.perf_counter(), None
             try:
                 answer = await handler(asked)
                 return answer
             finally:
                 taken = time.perf_counter() - start
-                self.add(Exchange(at, path, own.trace_id, own.span_id, taken, asked, answer))
+                self.add(Exchange(at, path, trace_id, span_id, taken, asked, answer))
 
         return answering
 
@@ -344,7 +348,7 @@ class RequestLog:
             line = writer.line(exchange)
         except Exception as error:
             self._counted[FAILED].inc()
-            self._complain(error)
+            self._complain("A line of the log of requests cannot be made", error)
         else:
             self._lines.append(line)
             self._length += len(line)
@@ -359,15 +363,15 @@ class RequestLog:
             self._place.write(lines)
         except Exception as error:
             self._counted[FAILED].inc(len(lines))
-            self._complain(error)
+            self._complain("The log of requests cannot be written", error)
         else:
             self._counted[WRITTEN].inc(len(lines))
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, told: str, error: Exception) -> None:
         now = time.monotonic()
         if not self._complained or now - self._complained > SECONDS_BETWEEN_COMPLAINTS:
             self._complained = now
-            log.error("The log of requests cannot be written: %s", _reason(error))
+            log.error("%s: %s", told, _reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -94,6 +94,8 @@ def test_a_line_says_what_was_asked_and_answered(people: Path, talk: Any, tmp_pa
     assert file.stat().st_mode & 0o777 == 0o640
 
 
+MAPPED = {**SPLIT, "columns": {name: n for n, name in enumerate(SPLIT["columns"])}}
+TWICE = f'{{"a": {{"class": "{SECRET}"}}, "a": 2}}'
 FORMS = [
     Ask({"inputs": [ROW]}),
     Ask({"dataframe_records": [ROW]}, "/invocations"),
@@ -102,6 +104,14 @@ FORMS = [
     Ask(f"children,class,age in years\n0,{SECRET},31\n", "/invocations", headers=CSV),
     Ask({"instances": [ROW]}, "/v1/models/people:predict"),
     Ask({"inputs": TENSORS}, INFER),
+    # As pandas reads them: blank lines and what Excel puts first do not count, and one value more
+    # is an index.
+    Ask(f"\nchildren,class,age in years\n0,{SECRET},31\n", "/invocations", headers=CSV),
+    Ask(f"\xef\xbb\xbfclass,children,age in years\n{SECRET},0,31\n", "/invocations", headers=CSV),
+    Ask(f"class,children,age in years\nx,{SECRET},0,31\n", "/invocations", headers=CSV),
+    Ask({"dataframe_split": MAPPED}, "/invocations"),
+    Ask({"dataframe_records": [{**ROW, "x": {"data": 1, "name": []}}]}, "/invocations"),
+    Ask({"dataframe_records": [{**ROW, "x": TWICE}]}, "/invocations"),
     Ask({"inputs": [{**ROW, "children": "many"}]}),
     Ask(f'{{"inputs": [{SECRET}'),
     Ask({"inputs": [[31, SECRET, 0]]}, "/invocations"),
@@ -119,7 +129,7 @@ def test_redacted_fields_stand_in_no_line_whatever_the_form(
         # The echo model answers with the cells that it was asked.
         KFP_BENTO_REQUEST_LOG_REDACT="class, cells,output-1",
     )
-    assert talked.statuses[:7] == [200] * 7, talked
+    assert talked.statuses[:13] == [200] * 13, talked
     assert "KFP_BENTO_REQUEST_LOG_REDACT: no signature has a field 'cells'" in talked.log
     assert "no signature has a field 'class'" not in talked.log
     found = lines(file)
