@@ -15,8 +15,8 @@ from stub_api_server import ApiServer
 from kfp_bento.runtime.deployments import TARGETS, Deployed, ReleaseFacts, Waiting, deploy
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.release import rollout, status
-from kfp_bento.runtime.deployments.release.served_pods import ServedPod
 from kfp_bento.runtime.deployments.release.verdict import Verdict
+from kfp_bento.runtime.deployments.targets.readiness import Snapshot, Watched
 
 KINDS = {
     "apps/v1": {"deployments": "Deployment", "replicasets": "ReplicaSet"},
@@ -79,14 +79,35 @@ class Endpoint:
         (container,) = live["spec"]["template"]["spec"]["containers"]
         return str(container["image"])[-2:].lstrip("0")
 
-    def pods(self) -> Iterator[ServedPod]:
-        """One of each Deployment, the canary's included."""
+    def snapshot(self, watched: Watched) -> Snapshot:
+        """What is applied, with one ready pod of each Deployment, the canary's included."""
         assert self.api is not None
-        for key, live in self.api.objects.items():
-            if key.startswith("deployments/"):
-                (container,) = live["spec"]["template"]["spec"]["containers"]
-                image = self.runs or container["image"]
-                yield ServedPod(f"{live['metadata']['name']}-1", image, image, True)
+        live = {
+            one["metadata"]["name"]: one
+            for key, one in self.api.objects.items()
+            if key.startswith("deployments/")
+        }
+        holder = live.get(watched.primary.name)
+        deployments, sets, pods = [], [], []
+        for name, one in live.items():
+            deployments.append({**one, "metadata": {**one["metadata"], "uid": f"uid-{name}"}})
+            owner = {"uid": f"rs-{name}"}
+            sets.append({"metadata": {**owner, "ownerReferences": [{"uid": f"uid-{name}"}]}})
+            pods.append(self._pod(one, owner))
+        return Snapshot(holder, holder, deployments=deployments, replica_sets=sets, pods=pods)
+
+    def _pod(self, live: dict[str, Any], owner: dict[str, str]) -> dict[str, Any]:
+        (container,) = live["spec"]["template"]["spec"]["containers"]
+        image = self.runs or container["image"]
+        name = f"{live['metadata']['name']}-1"
+        return {
+            "metadata": {"name": name, "uid": f"uid-{name}", "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": container["name"], "image": image}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [{"name": container["name"], "imageID": image}],
+            },
+        }
 
     @property
     def marks(self) -> dict[str, str]:
@@ -103,13 +124,16 @@ def played_waits(endpoint: Endpoint) -> Iterator[None]:
     def wait(_: Any, watched: Any, *rest: Any, **more: Any) -> Verdict:
         if endpoint.serves in endpoint.broken:
             return Verdict(False, "CrashLoopBackOff", "The container crashes.")
-        if watched.revision != endpoint.marks["revision"]:
-            return Verdict(False, "Superseded", "Another release was applied.")
-        return Verdict(True, "Ready", "It serves.", pods=tuple(endpoint.pods()))
+        return Verdict(True, "Ready", "It serves.")
+
+    def look(_: Any, watched: Watched) -> tuple[Snapshot, str]:
+        return endpoint.snapshot(watched), ""
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (rollout, status):
             patch.setattr(module, "wait_until_ready", wait)
+        patch.setattr(status, "look_at", look)
+        patch.setattr(status, "SERVED_SECONDS", 0.0)
         yield
 
 

@@ -38,10 +38,10 @@ from kfp_bento.runtime.deployments.release.rollout import (
 from kfp_bento.runtime.deployments.release.status import served_release
 from kfp_bento.runtime.deployments.release.verdict import (
     DEFAULT_WAITING,
-    NOT_OURS,
     Verdict,
     Waiting,
 )
+from kfp_bento.runtime.deployments.release.verdict import SUPERSEDED as OTHER_APPLIED
 from kfp_bento.runtime.deployments.targets.marks import CONTRACT
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import release_ref, target_of
@@ -96,7 +96,7 @@ def confirm_release(release: ReleaseFacts, *, promotion: str = "") -> Settlement
     holder, note = target.holder_of(ref), sealed_note(promotion, ref)
     with connect(release.context) as cluster:
         verdict = served_release(release, cluster=cluster)
-        if not verdict.ready and verdict.reason not in NOT_OURS:
+        if not verdict.ready and verdict.reason != OTHER_APPLIED:
             raise NotServed(
                 f"{ref} is not kept as good ({verdict.reason}): {verdict.message}",
                 hint="kfp-bento release status says what answers; deploy again what shall.",

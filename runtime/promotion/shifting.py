@@ -18,7 +18,7 @@ from kfp_bento.runtime.deployments import (
     deploy,
     last_good_image,
     leave_release,
-    served_release,
+    wait_for_release,
 )
 from kfp_bento.runtime.errors import InvalidInput, PromotionRefused
 
@@ -171,7 +171,12 @@ def _checked(
 def _looked_at_again(found: ReleaseReports, golden: Golden, shifting: Shifting) -> ReleaseReports:
     """Look at a step once more after a while: whether it still serves, and as it did."""
     facts = found.release
-    verdict = served_release(facts, replace(shifting.waiting, seconds=shifting.ready_seconds))
+    verdict = wait_for_release(
+        facts.name,
+        target=facts.target,
+        namespace=facts.namespace,
+        waiting=replace(shifting.waiting, seconds=shifting.ready_seconds),
+    )
     if not verdict.ready:
         settled = leave_release(facts, verdict.message, waiting=shifting.waiting)
         report = _serves(facts, golden, verdict.message, passed=False)

@@ -78,9 +78,7 @@ def test_right_answers_of_another_image_do_not_pass(endpoint: Endpoint, golden: 
     assert (found.passed, endpoint.serves) == (False, "1")
     (failed,) = found.failed
     assert failed.name == "served_image"
-    assert failed.summary == (
-        f"The pods of Deployment default/wine run {image_of('3')}, not {image_of('2')}"
-    )
+    assert failed.summary == (f"pod wine-1 runs image {image_of('3')}, not {image_of('2')}")
 
 
 def test_the_pods_that_were_asked_are_evidence(endpoint: Endpoint, golden: Golden) -> None:
@@ -91,7 +89,7 @@ def test_the_pods_that_were_asked_are_evidence(endpoint: Endpoint, golden: Golde
     assert titles[-1] == "Evidence" and "Request and answer" in titles
     image = image_of("2")
     assert report.evidence == ({"name": "wine-1", "image": image, "runs": image, "ready": True},)
-    assert report.summary == f"It serves. Pods run {image}."
+    assert report.summary == f"Deployment default/wine answers. Asked: wine-1. Pods run {image}."
 
 
 def test_the_first_check_that_does_not_pass_is_the_last(endpoint: Endpoint, golden: Golden) -> None:

@@ -70,3 +70,9 @@ def test_a_variable_that_no_release_may_set_is_refused_here_too(tmp_path: Path) 
     bento = facts(tmp_path / "bento", "envs:\n- {name: PORT, value: '80', stage: runtime}\n")
     with pytest.raises(InvalidInput, match="PORT"):
         TARGETS["workload"].render(IMAGE, bento)
+
+
+def test_a_release_takes_values_as_long_as_a_bento_does(tmp_path: Path) -> None:
+    value = "x" * (32 << 10)
+    bento = facts(tmp_path / "bento", f"envs:\n- {{name: RULES, value: {value}, stage: runtime}}\n")
+    assert BentoFacts.from_dict(bento.to_dict()).environment == {"RULES": value}

@@ -29,7 +29,7 @@ from kfp_bento.runtime.deployments.settling import (
     SUPERSEDED,
     TAKEN_AWAY,
 )
-from kfp_bento.runtime.errors import DeploymentError, InvalidInput
+from kfp_bento.runtime.errors import DeploymentError, InvalidInput, NotServed
 
 PLACE = {"target": "workload"}
 
@@ -64,6 +64,21 @@ def test_a_confirmed_release_is_the_last_good_one(endpoint: Endpoint) -> None:
     assert (status.on_trial, status.last_good) == (False, second.revision)
     assert status.previous_good == first.revision
     assert {"trial", "run", "new"}.isdisjoint(endpoint.marks)
+
+
+def test_a_release_that_is_being_deleted_is_not_kept(endpoint: Endpoint) -> None:
+    trial = endpoint.trial("1")
+    live = endpoint.api.objects["deployments/wine"]
+    live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(NotServed, match=r"is not kept as good \(Deleted\).*being deleted"):
+        confirm_release(trial)
+    assert "trial" in endpoint.marks
+
+
+def test_an_autoscaler_at_work_keeps_no_release_from_being_kept(endpoint: Endpoint) -> None:
+    trial = endpoint.trial("1")
+    endpoint.api.objects["deployments/wine"]["spec"]["replicas"] = 5  # one of five pods is there
+    assert confirm_release(trial).outcome == CONFIRMED
 
 
 def test_what_an_earlier_revision_had_goes_when_the_new_one_is_good(endpoint: Endpoint) -> None:

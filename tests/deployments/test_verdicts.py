@@ -304,14 +304,25 @@ def evicted(name: str, message: str) -> dict[str, Any]:
 
 
 FULL = "Pod ephemeral local storage usage exceeds the total limit of containers 64Mi. "
-PRESSED = "The node was low on resource: ephemeral-storage."
+PRESSED = (
+    "The node was low on resource: ephemeral-storage. Container bento was using 36Ki, which "
+    "exceeds its request of 0. Container rate-limit was using 1Mi, which exceeds its request of 0. "
+)
 
 
-def test_a_pod_that_is_thrown_out_for_a_limit_of_its_own_always_will_be() -> None:
-    looks = ((0.0, workload(DOWN, pod())), (1.0, workload(DOWN, evicted("one", FULL), pod())))
+@pytest.mark.parametrize(
+    "message",
+    [
+        FULL,
+        'Usage of EmptyDir volume "scratch" exceeds the limit "1Mi". ',
+        'Container bento exceeded its local ephemeral storage limit "1Mi". ',
+    ],
+)
+def test_a_pod_that_is_thrown_out_for_a_limit_of_its_own_always_will_be(message: str) -> None:
+    looks = ((0.0, workload(DOWN, pod())), (1.0, workload(DOWN, evicted("one", message), pod())))
     verdict, told = verdict_after(PLAIN, *looks)
     assert verdict is not None and verdict.reason == "Evicted"
-    assert "pod one: Pod ephemeral local storage usage exceeds" in told
+    assert f"pod one: {message.strip()}" in told
 
 
 def test_pods_that_a_node_throws_out_for_its_own_sake_may_be_kept_by_another() -> None:

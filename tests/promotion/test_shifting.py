@@ -124,7 +124,7 @@ def test_pods_that_crash_while_it_soaks_are_seen(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashed = Verdict(False, "CrashLoopBackOff", "The container crashes.")
-    monkeypatch.setattr(shifting, "served_release", lambda *_, **__: crashed)
+    monkeypatch.setattr(shifting, "wait_for_release", lambda *_, **__: crashed)
     found = shift(endpoint, monkeypatch, Service(predict=zeros))
     assert [one.summary for one in found.failed] == ["The container crashes."]
     assert weights(endpoint) == {"wine": 1}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ORIGIN = ("uri", "name", "version", "digest", "run_id")
 _LONGEST_TEXT = 4096
+_LONGEST_VALUE = 32 << 10  # as much as a bento takes
 
 
 def _text_problem(text: str) -> str:
@@ -31,7 +32,7 @@ _Text = Annotated[str, valid(_text_problem, "Build the bento again.")]
 
 
 def _value_problem(text: str) -> str:
-    return "" if len(text) <= _LONGEST_TEXT and "\0" not in text else "is no such text"
+    return "" if len(text) <= _LONGEST_VALUE and "\0" not in text else "is no such text"
 
 
 _Value = Annotated[str, valid(_value_problem, "Build the bento again.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,9 @@ _LOOP = "CrashLoopBackOff"
 _OOM_KILLS = 2
 # Of pods in a row, each on whatever node was left.
 _EVICTIONS = 3
-# In all of the kubelet's messages about local storage that a pod itself has limited.
-_OWN_LIMIT = "limit"
+# All of the kubelet's messages about local storage that a pod itself has limited; those about
+# what a node lacks hold names of containers.
+_OWN_LIMIT = re.compile(r"\bexceed(s|ed) (its|the)\b[^.]*\blimit\b")
 # Of the seven pods that a Job of a builder tries.
 _FAILED_BUILDS = 3
 # Seconds for which those of an attempt before may still be there.
@@ -64,7 +66,7 @@ def eviction_problems(evicted: Sequence[Manifest]) -> Iterator[Problem]:
     """
     for number, pod in enumerate(evicted, 1):
         told = str(pod["status"].get("message") or "no message").strip()
-        if _OWN_LIMIT in told or number >= _EVICTIONS:
+        if _OWN_LIMIT.search(told) or number >= _EVICTIONS:
             name = pod["metadata"]["name"]
             yield Problem("Evicted", f"A node has thrown out pod {name}: {told}", pods=(name,))
 
@@ -101,19 +103,33 @@ def _ends(pod: Manifest) -> Iterator[str]:
 
 def new_pods(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
     """Give the pods of a Deployment's newest revision; those of older ones prove nothing."""
-    revision = (live["metadata"].get("annotations") or {}).get(_REVISION)
+    revision = _revision_of(live)
+    return [pod for pod, found in _pods_by_revision(live, snapshot) if found == revision]
+
+
+def pods_of_others(live: Manifest, snapshot: Snapshot) -> list[Manifest]:
+    """Give the pods of a Deployment's older revisions."""
+    revision = _revision_of(live)
+    return [pod for pod, found in _pods_by_revision(live, snapshot) if found != revision]
+
+
+def _revision_of(live: Manifest) -> str | None:
+    found = (live["metadata"].get("annotations") or {}).get(_REVISION)
+    return None if found is None else str(found)
+
+
+def _pods_by_revision(live: Manifest, snapshot: Snapshot) -> Iterator[tuple[Manifest, str | None]]:
+    uid = live["metadata"].get("uid")
     owners = {
-        entry["metadata"]["uid"]
+        entry["metadata"]["uid"]: _revision_of(entry)
         for entry in snapshot.replica_sets
-        if _owned(entry, live["metadata"].get("uid"))
-        and (entry["metadata"].get("annotations") or {}).get(_REVISION) == revision
+        if _owned(entry, uid)
     }
-    return [
-        pod
-        for pod in snapshot.pods
-        if not pod["metadata"].get("deletionTimestamp")
-        and any(_owned(pod, owner) for owner in owners)
-    ]
+    for pod in snapshot.pods:
+        if not pod["metadata"].get("deletionTimestamp"):
+            for owner, revision in owners.items():
+                if _owned(pod, owner):
+                    yield pod, revision
 
 
 def container_statuses(pod: Manifest) -> list[Mapping[str, Any]]:

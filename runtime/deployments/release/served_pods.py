@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from kfp_bento.runtime.deployments.kube.objects import Manifest
-from kfp_bento.runtime.deployments.release.pod_state import is_ready, new_pods
+from kfp_bento.runtime.deployments.release.pod_state import (
+    is_ready,
+    new_pods,
+    pods_of_others,
+)
 from kfp_bento.runtime.deployments.targets.readiness import (
     Snapshot,
     Watched,
     WatchedDeployment,
+    has_arrived,
     image_of,
     is_run_for,
     live_deployment,
@@ -69,3 +74,23 @@ def other_images(wanted: WatchedDeployment, live: Manifest, snapshot: Snapshot) 
         ids.add(runs)
     if "@" not in image and len(ids - {""}) > 1:
         yield f"pods of {live['metadata']['name']} run different images of {image}: {sorted(ids)}"
+
+
+def not_served(watched: Watched, snapshot: Snapshot) -> str:
+    """Say why what answers requests is not the release, as far as its pods tell; "" where it is.
+
+    Whether all replicas are there is not asked: after a release was ready an autoscaler may be at
+    work, and what its wait has tolerated is not to be told again.
+    """
+    for wanted in watched.deployments:
+        live = live_deployment(wanted, snapshot)
+        if live is None or not has_arrived(wanted, live):
+            return f"Deployment {wanted.name or wanted.component} is not at this revision"
+        if other := next(other_images(wanted, live, snapshot), ""):
+            return other
+        idle = not wanted.minimum and not live["spec"].get("replicas", 1)
+        if not idle and not any(map(is_ready, new_pods(live, snapshot))):
+            return f"no pod of Deployment {live['metadata']['name']} is ready"
+        for pod in filter(is_ready, pods_of_others(live, snapshot)):
+            return f"pod {pod['metadata']['name']} of another revision still answers"
+    return ""

@@ -12,16 +12,20 @@ from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
 from kfp_bento.runtime.deployments.release.delete import release_objects
 from kfp_bento.runtime.deployments.release.record import read_record
 from kfp_bento.runtime.deployments.release.release_facts import ReleaseFacts
+from kfp_bento.runtime.deployments.release.served_pods import not_served, served_pods
 from kfp_bento.runtime.deployments.release.verdict import (
     DEFAULT_WAITING,
     DELETED,
+    READY,
+    SUPERSEDED,
     WRONG_IMAGE,
     ReadinessJudge,
     Verdict,
     Waiting,
+    other_image,
 )
 from kfp_bento.runtime.deployments.release.wait import LOOK_PATIENCE, look_at, wait_until_ready
-from kfp_bento.runtime.deployments.targets.marks import KIND_LABEL, RELEASE_LABEL
+from kfp_bento.runtime.deployments.targets.marks import KIND_LABEL, RELEASE_LABEL, revision_on
 from kfp_bento.runtime.deployments.targets.target import Target
 from kfp_bento.runtime.deployments.targets.targets import (
     TARGETS,
@@ -32,8 +36,8 @@ from kfp_bento.runtime.deployments.targets.targets import (
 )
 from kfp_bento.runtime.errors import DeploymentError, InvalidInput
 
-SERVED_WAITING = Waiting(60.0, steady=0.0)
-"""For a release that was ready a moment ago."""
+# For a release that was ready a moment ago.
+SERVED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -263,46 +267,63 @@ def wait_for_release(
 
 def served_release(
     release: ReleaseFacts,
-    waiting: Waiting = SERVED_WAITING,
+    seconds: float | None = None,
     *,
     cluster: ClusterConnection | None = None,
 ) -> Verdict:
-    """Ask the cluster, down to the pods, whether a release is what serves.
+    """Ask the cluster, down to the pods, whether what answers is a release that was ready before.
 
-    It has to be ready, and its pods have to run its image: by the reference that they were given,
-    or by the digest that their nodes tell.
+    Its pods have to run its image: by the reference that they were given, or by the digest that
+    their nodes tell. Whether all replicas are there, as a wait asks, is not asked again.
 
     Args:
         release: The release, as its deployment gave it.
-        waiting: How long it may take, as an autoscaler may be at work.
+        seconds: How long it may take, as pods may be on the move; a minute when None.
         cluster: The connection, where there is one already.
 
     Returns:
-        The verdict, with the pods where it is ready. `Superseded` and `Deleted` where something
-        else is applied by now.
+        The verdict, with the pods where it is ready. `Superseded` where another release is
+        applied by now, `Deleted` where it is gone or going.
 
     Raises:
-        DeploymentError: As for `wait_until_ready`.
+        DeploymentError: The cluster does not answer, or refuses to be read.
     """
     if cluster is None:
-        with connect(release.context, patience_seconds=LOOK_PATIENCE) as connected:
-            return served_release(release, waiting, cluster=connected)
+        with connect(release.context) as connected:
+            return served_release(release, seconds, cluster=connected)
+    deadline = time.monotonic() + (SERVED_SECONDS if seconds is None else seconds)
+    while True:
+        verdict = _answering(cluster, release)
+        settled = verdict.ready or verdict.reason in (SUPERSEDED, DELETED)
+        if settled or time.monotonic() >= deadline:
+            return verdict
+        time.sleep(1.0)
+
+
+def _answering(cluster: ClusterConnection, release: ReleaseFacts) -> Verdict:
     ref = release_ref(release.name, release.target, release.namespace)
     target = target_of(release.target)
     live = cluster.get(ref) if cluster.knows(ref.api_version, ref.kind) else None
-    if live is None:
-        return Verdict(False, DELETED, f"{ref} is not there (any more)")
+    if live is None or live["metadata"].get("deletionTimestamp"):
+        return Verdict(False, DELETED, f"{ref} is not there (any more), or is being deleted")
     watched = target.watched(_objects(cluster, live, target))
+    snapshot, _ = look_at(cluster, watched)
+    if revision_on(snapshot.holder) != release.revision:
+        return Verdict(False, SUPERSEDED, f"{ref} is at another revision: another was applied")
     # A builder has a tag on record; the digest is compared below.
-    image = "" if target.builder else release.image
-    watched = replace(watched, revision=release.revision, image=image)
-    verdict = wait_until_ready(cluster, watched, waiting)
-    # Beside a canary there are pods of another image.
-    if release.image and verdict.pods and not any(one.is_of(release.image) for one in verdict.pods):
-        runs = ", ".join(sorted({one.runs or one.image for one in verdict.pods}))
-        told = f"The pods of {ref} run {runs}, not {release.image}"
+    watched = replace(watched, image="" if target.builder else release.image).told_by(snapshot)
+    if told := next(other_image(watched), ""):
         return Verdict(False, WRONG_IMAGE, told)
-    return verdict
+    if told := not_served(watched, snapshot):
+        return Verdict(False, "NotReady", told)
+    pods = served_pods(watched, snapshot)
+    # Beside a canary there are pods of another image.
+    enough = all if len({one.image for one in watched.deployments}) == 1 else any
+    if release.image and pods and not enough(one.is_of(release.image) for one in pods):
+        runs = ", ".join(sorted({one.runs or one.image for one in pods}))
+        return Verdict(False, WRONG_IMAGE, f"The pods of {ref} run {runs}, not {release.image}")
+    asked = ", ".join(one.name for one in pods) or "no pod, as there is none"
+    return Verdict(True, READY, f"{ref} answers. Asked: {asked}.", pods=pods)
 
 
 def _objects(cluster: ClusterConnection, primary: Manifest, target: Target) -> list[Manifest]:

@@ -44,8 +44,6 @@ from kfp_bento.runtime.programs import cleaned
 
 READY = "Ready"
 WRONG_IMAGE, SUPERSEDED, DELETED = "WrongImage", "Superseded", "Deleted"
-NOT_OURS = frozenset((SUPERSEDED, DELETED))
-"""Reasons that say that something else is applied by now."""
 DEADLINE = "DeadlineExceeded"
 
 
@@ -208,7 +206,7 @@ class ReadinessJudge:
         self._first = self._first or primary
         look = Observation(snapshot, healthy, arrived, self._waiting.unwatched, self._first)
         yield from watched.problems(watched, look)
-        for message in _other_image(watched):
+        for message in other_image(watched):
             yield Problem(WRONG_IMAGE, message, _FLICKER)
         yield from builder_problems(snapshot)
         for wanted, live in found:
@@ -292,7 +290,7 @@ def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
         if condition.get("status") != "True":
             told = condition.get("message") or condition.get("reason") or "no message"
             yield f"{name} is {condition.get('status') or 'not there'} ({told})"
-    yield from _other_image(watched)
+    yield from other_image(watched)
     for wanted in watched.deployments:
         yield from _rollout(watched, wanted, snapshot)
     accepted = [_route_name(route) for route in snapshot.routes if is_accepted(route)]
@@ -301,7 +299,7 @@ def _waiting(watched: Watched, snapshot: Snapshot) -> Iterator[str]:
             yield f"no Gateway has taken HTTPRoute {ref.name} yet"
 
 
-def _other_image(watched: Watched) -> Iterator[str]:
+def other_image(watched: Watched) -> Iterator[str]:
     """Say that what is live asks for another image than the one that was applied."""
     asked = [one.image for one in watched.deployments if one.image]
     if watched.image and asked and not any(is_same_image(watched.image, one) for one in asked):
