@@ -3,6 +3,7 @@
 from kfp_bento.pipelines.batch_score import batch_score, batch_score_with
 from kfp_bento.pipelines.canary_release import canary_release, canary_with
 from kfp_bento.pipelines.move_to_production import move_to_production
+from kfp_bento.pipelines.release_model import release_model, release_with
 from kfp_bento.pipelines.retrain_on_drift import retrain_on_drift, retrain_with
 from kfp_bento.pipelines.roll_back_model import roll_back_model
 from kfp_bento.pipelines.serve_model import serve_model, serve_with
@@ -20,6 +21,8 @@ __all__ = [
     "canary_release",
     "canary_with",
     "move_to_production",
+    "release_model",
+    "release_with",
     "retrain_on_drift",
     "retrain_with",
     "roll_back_model",

@@ -12,6 +12,7 @@ DISPLAY_NAMES = {
     "await-approval": "Wait for an approval",
     "build-bento": "Build the bento and prove it",
     "build-image": "Build and push the image",
+    "check-and-promote": "Check what is served, move the alias",
     "check-release": "Check what is served",
     "collect-batch": "Write the manifest of the batch",
     "confirm-release": "Keep the release as the good one",
@@ -20,10 +21,12 @@ DISPLAY_NAMES = {
     "export-bento": "Put the bento into the bucket",
     "import-bento": "Take the bento in",
     "move-release": "Deploy on trial where it goes",
+    "package-model": "Take the models to a proven image",
     "plan-batch": "Plan the batch",
     "predict-shard": "Predict one shard",
     "promote-model": "Keep the release, move the alias",
     "pull-model": "Pull the models",
+    "require-passed": "Say why it was refused",
     "resolve-models": "Look the models up",
     "roll-back": "Bring the last good release back",
     "scan-model": "Scan the models",
@@ -43,13 +46,15 @@ RETRIES = {
         ("resolve-models", "pull-model", "build-image", "export-bento", "import-bento"), 2
     ),
     **dict.fromkeys(("deploy-bento", "move-release", "shift-requests", "check-release"), 2),
+    "check-and-promote": 2,
     **dict.fromkeys(("await-approval", "detect-drift", "settle-run"), 2),
     **dict.fromkeys(("plan-batch", "predict-shard", "collect-batch"), 2),
     # Its own mistakes, a model that does not load, take minutes to show: once more, no more.
-    "build-bento": 1,
-    # Not these: scan-model asks no network; each attempt of a training registers one more version;
-    # promote-model and confirm-release fail where a check said no, and settle-run completes what
-    # they had begun; roll-back without `leaving_image` would go one release further.
+    **dict.fromkeys(("build-bento", "package-model"), 1),
+    # Not these: scan-model and require-passed ask no network; each attempt of a training
+    # registers one more version; promote-model and confirm-release fail where a check said no,
+    # and settle-run completes what they had begun; roll-back without `leaving_image` would go one
+    # release further.
 }
 """How often a step is tried again, by the name of its component."""
 

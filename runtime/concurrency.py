@@ -20,6 +20,38 @@ class Stopped(KfpBentoError):
     """Another part of the same work failed."""
 
 
+class Approval:
+    """What one thread waits for before its last step, while another finds out.
+
+    Attributes:
+        refused: Set where it was refused, for a thread that can stop early.
+    """
+
+    def __init__(self) -> None:
+        self.refused = threading.Event()
+        self._decided = threading.Event()
+
+    def give(self) -> None:
+        """Let the last step be done."""
+        self._decided.set()
+
+    def refuse(self) -> None:
+        """Let it not be done; what was given before stays given."""
+        if not self._decided.is_set():
+            self.refused.set()
+            self._decided.set()
+
+    def wait(self) -> None:
+        """Wait until it is given.
+
+        Raises:
+            Stopped: It was refused.
+        """
+        self._decided.wait()
+        if self.refused.is_set():
+            raise Stopped("The work that this waited for failed.")
+
+
 def run_all(
     tasks: Sequence[Callable[[], Result]], at_once: int, *, stop: threading.Event | None = None
 ) -> list[Result]:

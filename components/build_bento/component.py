@@ -91,7 +91,7 @@ def build_bento(
         python_version=python_version,
         options=options,
     )
-    bentos.hand_on(built, bento, facts)
+    bentos.hand_on(built, facts, bento)
     answers = proof.golden_answers(
         built,
         loaded,

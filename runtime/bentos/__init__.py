@@ -5,6 +5,7 @@ from kfp_bento.runtime.bentos.bento import (
     BentoModel,
     changed_models,
     hand_on,
+    hand_on_refusal,
     load_bento,
     load_given_bento,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "given_service",
     "golden_file",
     "hand_on",
+    "hand_on_refusal",
     "import_bento",
     "is_default_command",
     "is_fixed",

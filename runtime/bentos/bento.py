@@ -39,6 +39,8 @@ LOCK_FILE = "env/python/requirements.txt"
 RECORD = "record"
 """The metadata of a bento's artifact that names its record's digest."""
 
+_REFUSED = "refused"
+
 _PURPOSE = "bento"
 _FOREIGN = (
     f"The record {RECORD_NAME} beside the bento is not one of ours: where its models came from is "
@@ -185,7 +187,13 @@ def load_given_bento(artifact: Any, *, deferred: bool = False, facts: bool = Fal
     """
     if artifact is None:
         return None
-    record = str((getattr(artifact, "metadata", None) or {}).get(RECORD, ""))
+    told = getattr(artifact, "metadata", None) or {}
+    if refused := told.get(_REFUSED):
+        raise BentoError(
+            f"There is no bento to go on with: {refused}",
+            hint="The reports of the step that should have made it say more.",
+        )
+    record = str(told.get(RECORD, ""))
     bento = load_bento(Path(artifact.path), record=record, deferred=deferred, facts=facts)
     if bento.note:
         print(bento.note, file=sys.stderr)
@@ -220,21 +228,34 @@ def write_facts(bento: Bento, directory: Path) -> str:
         return bento_record(bento)
 
 
-def hand_on(bento: Bento, whole: Any, facts: Any) -> None:
+def hand_on(bento: Bento, facts: Any, whole: Any = None) -> None:
     """Say on its output artifacts what later steps may believe of a bento, and write its facts.
 
     Args:
         bento: The bento, as it was built.
-        whole: The artifact that holds it.
         facts: The artifact for what `write_facts` writes.
+        whole: The artifact that holds the bento, where a step hands it on.
     """
-    whole.metadata.update(
-        tag=bento.tag,
-        digest=bento.digest,
-        python_version=bento.python_version,
-        **{RECORD: bento_record(bento)},
-    )
+    if whole is not None:
+        whole.metadata.update(
+            tag=bento.tag,
+            digest=bento.digest,
+            python_version=bento.python_version,
+            **{RECORD: bento_record(bento)},
+        )
     facts.metadata[RECORD] = write_facts(bento, Path(facts.path))
+
+
+def hand_on_refusal(reason: str, facts: Any) -> None:
+    """Say on an output artifact why there is no bento; `load_given_bento` fails with that.
+
+    Args:
+        reason: A sentence.
+        facts: The artifact that would have been the bento's facts.
+    """
+    facts.metadata[_REFUSED] = reason
+    Path(facts.path).mkdir(parents=True, exist_ok=True)
+    (Path(facts.path) / _REFUSED).write_text(f"{reason}\n")
 
 
 def write_record(bento: Bento) -> None:

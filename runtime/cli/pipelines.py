@@ -25,6 +25,8 @@ from kfp_bento.runtime.cli.output import (
 from kfp_bento.runtime.reports import human_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kfp_bento.runtime.local import LocalTarget, Run
 
 Network = Annotated[
@@ -136,21 +138,43 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a pipeline on this machine with kfp.local, its release served here."""
+    from kfp_bento.runtime.local import load_pipeline, local_arguments
+
+    require_extra("runtime")
+    file = mapping_in(param_file, "--param-file") if param_file else {}
+    arguments = local_arguments(load_pipeline(pipeline), param or (), file)
+    run_here(pipeline, arguments, to, network=network, keep=keep, json=json)
+
+
+def run_here(
+    pipeline: str,
+    arguments: Mapping[str, Any],
+    to: Path,
+    *,
+    network: str,
+    keep: bool,
+    json: bool,
+) -> None:
+    """Run a pipeline on this machine, and tell what became of it.
+
+    Args:
+        pipeline: See `load_pipeline`.
+        arguments: Its parameters, as `local_arguments` gives them.
+        to: Directory that receives the run's outputs.
+        network: What a model that is served here reaches.
+        keep: Whether what is served here goes on until Ctrl-C.
+        json: Whether to tell it as JSON.
+    """
     from kfp_bento.runtime.local import (
         ADDRESS_VARIABLE,
         RunFailed,
         deploys,
         load_pipeline,
-        local_arguments,
         local_target,
         run_pipeline,
     )
 
-    require_extra("runtime")
-    file = mapping_in(param_file, "--param-file") if param_file else {}
-    loaded = load_pipeline(pipeline)
-    arguments = local_arguments(loaded, param or (), file)
-    report = to / "report.html" if deploys(loaded) else None
+    report = to / "report.html" if deploys(load_pipeline(pipeline)) else None
     took = stopwatch()
     with local_target(to.resolve() / "service", network=network) as target:
         environment = {ADDRESS_VARIABLE: target.address}

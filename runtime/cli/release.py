@@ -36,13 +36,21 @@ from kfp_bento.runtime.cli.release_facts import (
     stopped_before_the_verdict,
     verdict_document,
 )
+from kfp_bento.runtime.cli.release_make import Releases, make
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.deployments import Rollout
 
 app = typer.Typer(
-    help="Releases on a cluster: look at them, go back, delete.", no_args_is_help=True
+    cls=Releases,
+    help="Releases: make one of a model, look at them, go back, delete.",
+    no_args_is_help=True,
 )
+app.command(
+    "make",
+    epilog="Example: kfp-bento release make models:/credit@candidate "
+    "--to registry.example.com/ml/credit --target workload -n models --promote prod",
+)(make)
 
 Name = Annotated[str, typer.Argument(help="Name of the release.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")]

@@ -14,7 +14,7 @@ from kfp_bento.runtime.images.assembly.documents import (
 from kfp_bento.runtime.images.assembly.options import ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.base.base_image import choose_base
-from kfp_bento.runtime.images.build import build_image, plan_image
+from kfp_bento.runtime.images.build import build_image, check_destination, plan_image
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
 from kfp_bento.runtime.images.oci.image import Descriptor, Image, Layer, descriptor_from
@@ -45,6 +45,7 @@ __all__ = [
     "SignedImage",
     "Transfer",
     "build_image",
+    "check_destination",
     "choose_base",
     "copy_image",
     "descriptor_from",

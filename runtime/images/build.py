@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.bentos import changed_models
+from kfp_bento.runtime.concurrency import Approval
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.assembly.assembly import Assembly
 from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
@@ -23,7 +24,10 @@ from kfp_bento.runtime.images.assembly.recipes import (
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
 from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
-from kfp_bento.runtime.images.oci.image import Image
+from kfp_bento.runtime.images.oci.image import Image, parse_platform
+from kfp_bento.runtime.images.oci.layers import codec_named
+from kfp_bento.runtime.images.oci.reference import check_tag, parse_destination
+from kfp_bento.runtime.images.places.open import check_free
 from kfp_bento.runtime.images.python.groups import dependency_groups
 from kfp_bento.runtime.images.python.lock import Lock
 
@@ -37,6 +41,7 @@ def build_image(
     options: ImageOptions = DEFAULTS,
     *,
     progress: Callable[[str], None] = lambda sentence: None,
+    approval: Approval | None = None,
 ) -> Image:
     """Build an OCI image from a bento and write it to a directory or a registry.
 
@@ -50,6 +55,8 @@ def build_image(
             `docker load` reads, or `host[:port]/path[:tag]`.
         options: The base, the image's names, and how it is built.
         progress: Called with a short sentence at each step.
+        approval: What has to be given before the image gets its manifest and its tag; its layers
+            are made and sent meanwhile.
 
     Returns:
         The image, by digest.
@@ -59,8 +66,9 @@ def build_image(
         ImageError: The bento needs a builder that runs commands, a dependency cannot be
             installed, the base does not fit, the destination is taken or the disk is full.
         RegistryError: A registry refused or failed.
+        Stopped: The approval was refused.
     """
-    with _assembly(bento, destination, options, progress) as assembly:
+    with _assembly(bento, destination, options, progress, approval=approval) as assembly:
         return assembly.carry_out()
 
 
@@ -85,6 +93,21 @@ def plan_image(
         return assembly.plan()
 
 
+def check_destination(destination: str, options: ImageOptions = DEFAULTS) -> None:
+    """Look whether `build_image` could begin, before there is a bento; nothing is asked for.
+
+    Raises:
+        InvalidInput: The destination, the platform, the compression or the tag cannot be used.
+        ImageError: A directory or file is there that kfp-bento did not write.
+    """
+    target = parse_destination(destination)
+    check_free(target)
+    parse_platform(options.platform)
+    codec_named(options.compression)
+    if options.tag:
+        check_tag(options.tag)
+
+
 @contextmanager
 def _assembly(
     bento: Bento,
@@ -93,6 +116,7 @@ def _assembly(
     progress: Callable[[str], None],
     *,
     reading: bool = True,
+    approval: Approval | None = None,
 ) -> Iterator[Assembly]:
     wishes = qualify(bento.directory)
     if not bento.python_version:
@@ -112,7 +136,8 @@ def _assembly(
     ) as context:
         asked = tuple(dict.fromkeys((*wishes.system_packages, *options.system_packages)))
         wishes = replace(wishes, system_packages=asked)
-        yield _assembled(bento, wishes, context, reading=reading)
+        assembly = _assembled(bento, wishes, context, reading=reading)
+        yield assembly.approved_by(approval) if approval else assembly
 
 
 def _assembled(

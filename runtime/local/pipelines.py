@@ -15,6 +15,7 @@ SHIPPED = {
     "batch_score": "kfp_bento.pipelines:batch_score",
     "canary_release": "kfp_bento.pipelines:canary_release",
     "move_to_production": "kfp_bento.pipelines:move_to_production",
+    "release_model": "kfp_bento.pipelines:release_model",
     "retrain_on_drift": "kfp_bento.pipelines:retrain_on_drift",
     "roll_back_model": "kfp_bento.pipelines:roll_back_model",
     "serve_model": "kfp_bento.pipelines:serve_model",

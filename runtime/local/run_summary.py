@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.checks import NAMES
-from kfp_bento.runtime.models import load_models
+from kfp_bento.runtime.models import load_given_facts, load_models
 from kfp_bento.runtime.proof import Golden
 from kfp_bento.runtime.reports import run_report, write_json, write_text
 
 if TYPE_CHECKING:
     from kfp_bento.runtime.local.runs import Run
     from kfp_bento.runtime.local.services import Service
+    from kfp_bento.runtime.models import ModelVersion
 
+# Steps of the short road, release_model.
+_SHORT, _SHORT_END = "package-model", "check-and-promote"
 HOST_BASE_NOTE = (
     "made of this machine's own interpreter and libraries: for trying out, not for production"
 )
@@ -36,29 +40,34 @@ def run_summary(
         KfpBentoError: What a step has left cannot be read.
     """
     found: dict[str, Any] = {}
-    if run.has("scan-model", "report"):
-        found["scan"] = run.record("scan-model", "report")
-    if run.has("pull-model", "models"):
+    for step, output in (("scan-model", "report"), (_SHORT, "scan")):
+        if run.has(step, output):
+            found["scan"] = run.record(step, output)
+    if models := _models(run):
         found["models"] = [
-            model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"}
-            for model in load_models(run.output("pull-model", "models"))
+            model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
         ]
-    if run.has("build-bento", "golden"):
-        found["bento"] = _bento(run)
-    if run.has("build-image", "record"):
-        image = run.record("build-image")
-        found["image"] = image | ({"base_note": HOST_BASE_NOTE} if image["base"] == "host" else {})
+    for step, output in (("build-bento", "bento"), (_SHORT, "bento")):
+        if run.has(step, "golden"):
+            found["bento"] = _bento(run, step, output)
+    for step in ("build-image", _SHORT):
+        if run.has(step, "record"):
+            image = run.record(step)
+            note = {"base_note": HOST_BASE_NOTE} if image["base"] == "host" else {}
+            found["image"] = image | note
     if run.has("deploy-bento", "release"):
         started = {"runtime": service.runtime, "runtime_note": service.note} if service else {}
         found["release"] = run.record("deploy-bento", "release") | started
-    if run.has("check-release", "reports"):
-        found |= _checks(run.record("check-release", "reports"))
+    for step in ("check-release", _SHORT_END):
+        if run.has(step, "reports"):
+            found |= _checks(run.record(step, "reports"))
     if run.has("await-approval", "report"):
         asked = run.record("await-approval", "report")
         found["checks"] = [*found.get("checks", ()), *asked["reports"]]
-    for step in ("promote-model", "promote-model-2"):  # unasked, and after an approval
-        if run.has(step, "record"):
-            found["promoted"] = run.record(step)
+    # Unasked, after an approval, and with the checks.
+    for step in ("promote-model", "promote-model-2", _SHORT_END):
+        if run.has(step, "record") and (promoted := run.record(step)):
+            found["promoted"] = promoted
     found["confirmed"] = run.has("confirm-release", "summary")
     times = {name: round(value, 2) for name, value in seconds.items()}
     return found | {"seconds": times} | ({"failure": failure} if failure else {})
@@ -73,9 +82,17 @@ def write_summary(directory: Path, run: Run, summary: Mapping[str, Any]) -> None
     write_json(dict(summary), directory / "summary.json")
 
 
-def _bento(run: Run) -> dict[str, Any]:
-    bento = load_bento(run.output("build-bento", "bento"))
-    golden = Golden.load(run.output("build-bento", "golden"))
+def _models(run: Run) -> list[ModelVersion]:
+    if run.has("pull-model", "models"):
+        return load_models(run.output("pull-model", "models"))
+    if run.has(_SHORT, "models"):
+        return load_given_facts(SimpleNamespace(path=run.output(_SHORT, "models")))
+    return []
+
+
+def _bento(run: Run, step: str, output: str) -> dict[str, Any]:
+    bento = load_bento(run.output(step, output), facts=True)
+    golden = Golden.load(run.output(step, "golden"))
     models = [{"tag": model.tag, "digest": model.digest} for model in bento.models]
     verified = {"verified": golden.verified, "verified_reason": golden.reason}
     return bento.to_dict() | {"models": models} | verified

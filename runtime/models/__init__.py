@@ -24,6 +24,7 @@ from kfp_bento.runtime.models.model_set import (
 )
 from kfp_bento.runtime.models.modules import own_modules
 from kfp_bento.runtime.models.naming import ascii_text, is_tag_name, tag_name
+from kfp_bento.runtime.models.partial import human_size
 from kfp_bento.runtime.models.portable import portable_files
 from kfp_bento.runtime.models.pull import pull_models
 from kfp_bento.runtime.models.resolution import (
@@ -64,6 +65,7 @@ __all__ = [
     "ascii_text",
     "choose_tracking",
     "file_digests",
+    "human_size",
     "is_tag_name",
     "list_registered_models",
     "load_given_facts",

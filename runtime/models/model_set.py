@@ -93,7 +93,7 @@ def load_given_facts(
     """Read what `save_facts` wrote: the models, without their files.
 
     Args:
-        artifact: The output `facts` of pull_model.
+        artifact: The output `facts` of pull_model; None, an input that was left out, is no models.
         aliases: Where the aliases of each registered model were at the beginning of this run, as
             `resolve_models` says: the models themselves may have been pulled in an earlier one.
 
@@ -101,6 +101,8 @@ def load_given_facts(
         InvalidInput: The aliases are none.
         ModelError: It is not what the step wrote, or is something else.
     """
+    if artifact is None:
+        return []
     path = Path(artifact.path)
     facts = load_record(
         path,

@@ -154,3 +154,34 @@ def _accounts_file(directory: Path, indexes: Sequence[str]) -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def keeps_downloads() -> bool:
+    """Tell whether uv's usual cache can be written.
+
+    A random uid has no home, or `/`; without any, uv would take its working directory.
+    """
+    if "UV_CACHE_DIR" in os.environ:
+        return True
+    home = os.environ.get("HOME")
+    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
+    place = Path(usual or "/nowhere", "uv")
+    while not place.exists():
+        place = place.parent
+    return os.access(place, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def downloads_kept_in(folder: Path) -> Iterator[None]:
+    """Let uv keep what it fetches in a folder for the length of a block, where it has no cache.
+
+    What several parts of one task install is fetched once then.
+    """
+    if keeps_downloads():
+        yield
+        return
+    os.environ["UV_CACHE_DIR"] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ["UV_CACHE_DIR"]

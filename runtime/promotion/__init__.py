@@ -7,14 +7,17 @@ from kfp_bento.runtime.promotion.promotion import (
     promote_release,
     run_name,
 )
+from kfp_bento.runtime.promotion.releasing import Released, check_and_promote
 from kfp_bento.runtime.promotion.rolling_back import MovedBack, roll_back_release, settle_run
 from kfp_bento.runtime.promotion.shifting import Shifting, require_passed, shift_requests
 
 __all__ = [
     "MovedBack",
     "Promotion",
+    "Released",
     "Shifting",
     "await_approval",
+    "check_and_promote",
     "confirm_checked",
     "decide",
     "load_given_approval",

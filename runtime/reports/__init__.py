@@ -24,6 +24,7 @@ from kfp_bento.runtime.reports.releases import (
     write_deployment,
     write_roll_back,
 )
+from kfp_bento.runtime.reports.short_road import write_package, write_released
 from kfp_bento.runtime.reports.signature import signature_fields
 from kfp_bento.runtime.reports.summaries import (
     check_summary,
@@ -60,7 +61,9 @@ __all__ = [
     "write_drift_check",
     "write_json",
     "write_metrics_check",
+    "write_package",
     "write_promotion",
+    "write_released",
     "write_roll_back",
     "write_text",
 ]

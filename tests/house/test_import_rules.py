@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROAD = [
     *("models", "scan", "bentos", "proof", "batch"),
-    *("images", "deployments", "checks", "promotion"),
+    *("images", "packaging", "deployments", "checks", "promotion"),
     "training",  # before the road in time; it describes and measures as the checks do
 ]
 SHARED = {"concurrency", "errors", "http", "pools", "proxies", "validation"}

@@ -29,6 +29,7 @@ LONG_FUNCTIONS = {
     "runtime/cli/check_data.py:metrics",
     "runtime/cli/check_data.py:drift",
     "runtime/cli/release.py:roll_back",
+    "runtime/cli/release_make.py:make",
     "runtime/cli/deploy.py:apply",
     "runtime/cli/install.py:install",
     "runtime/cli/watch.py:watch",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from handmade import MINOR, open_layer, read_json, read_manifest, write_base, write_bento
 
+from kfp_bento.runtime.concurrency import Approval, Stopped
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images import Image, ImageOptions, build_image, plan_image
 
@@ -500,3 +501,25 @@ def test_what_was_left_out_is_said_by_a_plan_and_by_a_build(
     assert image.notes == planned == tuple(image.to_dict()["notes"])
     assert "runtime-stage variable RATE is not in the image" in planned[0]
     assert "build-stage variable KEY" in planned[1]
+
+
+def test_an_image_that_was_not_approved_gets_neither_manifest_nor_tag(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    approval = Approval()
+    approval.refuse()
+    with pytest.raises(Stopped):
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base), approval=approval)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_waits_for_its_approval(bento: Bento, base: str, tmp_path: Path) -> None:
+    approval, options = Approval(), ImageOptions(base=base)
+    said: list[str] = []
+
+    def tell(sentence: str) -> None:
+        said.append(sentence)
+        approval.give()
+
+    image = build_image(bento, f"oci:{tmp_path}/out", options, progress=tell, approval=approval)
+    assert image.digest == build_image(bento, f"oci:{tmp_path}/plain", options).digest

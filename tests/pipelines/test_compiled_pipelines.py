@@ -179,7 +179,14 @@ NEEDED = {
     "pull-model": {"mlflow_secret", "record_secret"},
     "build-bento": {"index_secret", "record_secret", "storage_secret"},
     "build-image": {"image_secret", "index_secret", "record_secret", "signing_secret"},
+    "package-model": {
+        *("image_secret", "index_secret", "mlflow_secret", "record_secret", "signing_secret"),
+        "storage_secret",
+    },
     "check-release": {"record_secret", "service_token_secret", "storage_secret"},
+    "check-and-promote": {
+        *("mlflow_secret", "record_secret", "service_token_secret", "storage_secret"),
+    },
     "shift-requests": {"record_secret", "service_token_secret"},
     "settle-run": {"mlflow_secret", "record_secret"},
     "detect-drift": {"mlflow_secret", "record_secret", "storage_secret"},

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 TRAINING = {"retrain_on_drift", "train_to_serve"}
 RUNTIME_IMAGE, TRAINING_IMAGE = IMAGES
 NO_RETRY = {
+    "require-passed",
     # One more version each time.
     *("train-wine-model", "train-sklearn", "train-lightgbm", "train-xgboost"),
     # They fail where a check said no.

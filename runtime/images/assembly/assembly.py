@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from kfp_bento.runtime.concurrency import run_all
+from kfp_bento.runtime.concurrency import Approval, run_all
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
 from kfp_bento.runtime.images.assembly.context import BuildContext
 from kfp_bento.runtime.images.assembly.documents import image_documents
@@ -85,10 +85,20 @@ class Assembly:
         self._workspace = context.builder.workspace
         self._tell = context.builder.tell
         self._known = KnownLayers(spec.recipes, self._cache, context.shared, self._tell)
+        self._approval: Approval | None = None
         self._stop = threading.Event()
         self._making = threading.BoundedSemaphore(_MADE_AT_ONCE)
         self._recorded_keys: set[str] = set()
         self._sums: dict[str, str] = {}
+
+    def approved_by(self, approval: Approval) -> Assembly:
+        """Let the image have its manifest and its tag once that is given, and stop where it is not.
+
+        Returns:
+            This assembly.
+        """
+        self._approval, self._stop = approval, approval.refused
+        return self
 
     def carry_out(self) -> Image:
         """Make what is missing and write the image.
@@ -98,6 +108,7 @@ class Assembly:
             RegistryError: A registry refused or failed; the tag then is what it was.
         """
         if found := self._recognise():
+            self._approved()
             return self._tagged(*found)
         for trust in _TRUSTS[:-1]:
             try:
@@ -129,6 +140,10 @@ class Assembly:
             layers=tuple(layers),
             notes=(*self._notes, *self._context.notes(layers)),
         )
+
+    def _approved(self) -> None:
+        if self._approval:
+            self._approval.wait()
 
     # Recognising an image that these inputs gave before.
 
@@ -220,6 +235,7 @@ class Assembly:
         tasks += [partial(self._realise, recipe, trust) for recipe in recipes]
         layers = tuple(run_all(tasks, _TRANSFERS, stop=self._stop))
         self._check(self._sums)
+        self._approved()
         composed = self._spec.compose(layers)
         self._workspace.put_bytes(composed.config_content, composed.config.media_type)
         self._sink.put_blob(composed.config, self._workspace)

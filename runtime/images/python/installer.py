@@ -109,28 +109,12 @@ def run_uv(
         ImageError: uv is missing or fails, its last lines are in the message; or the disk is full.
     """
     with scratch_directory("kfp-bento-uv-") as folder:
-        if "--cache-dir" not in arguments and not _has_cache():
+        if "--cache-dir" not in arguments and not programs.keeps_downloads():
             cache = (scratch or folder).absolute() / "uv-cache"
             arguments = (*arguments, "--cache-dir", str(cache))
         # In a directory of our own: uv looks for its settings where it runs.
         options = ["--offline"] if offline else []
         return _run_uv(lock, platform, *arguments, *options, directory=folder, glibc=glibc)
-
-
-def _has_cache() -> bool:
-    """Tell whether uv's usual cache can be written.
-
-    A random uid has no home, or `/`; without any, uv would take the working directory, which
-    is the bento.
-    """
-    if "UV_CACHE_DIR" in os.environ:
-        return True
-    home = os.environ.get("HOME")
-    usual = os.environ.get("XDG_CACHE_HOME") or (home and f"{home}/.cache")
-    place = Path(usual or "/nowhere", "uv")
-    while not place.exists():
-        place = place.parent
-    return os.access(place, os.W_OK | os.X_OK)
 
 
 def _run_uv(
