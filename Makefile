@@ -3,13 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
-# What `make image` builds on, and where it goes.
-BASE ?= host
-TO ?= oci:build/image
-EXTRA ?= runtime
 # They travel with the package: an installation makes the images of its steps of them.
 LOCKS := runtime/installation
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # The interpreter may have been told not to keep bytecode; every start would then compile anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +14,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile docs lock audit image examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,13 +86,6 @@ audit: $(VENV)/.uv ## Look for known holes in the locked dependencies
 	@$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'pip-audit>=2.9,<3' \
 	  python tests/audit_dependencies.py $(LOCKS)/requirements-runtime.txt \
 	  $(LOCKS)/requirements-training.txt requirements-dev.txt
-
-image: $(VENV)/.runtime ## Build the image of the components: make image [EXTRA=training] [BASE=…] [TO=…]
-	@rm -rf build/wheel build/lib
-	@SOURCE_DATE_EPOCH=315532800 $(BIN)/uv build --quiet --wheel --out-dir build/wheel .
-	@$(BIN)/kfp-bento image pack $(LOCKS)/requirements-$(EXTRA).txt --build-wheel kfp-server-api \
-	  --wheel build/wheel/*.whl --name $(EXTRA)-python --version $(VERSION) --base $(BASE) \
-	  --to $(TO) --cache build/image-cache
 
 bench: $(VENV)/.runtime ## Measure image builds beside BentoML's, as root (BENCH=--quick: ours only)
 	@./bench/install-tools

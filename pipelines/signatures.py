@@ -55,13 +55,13 @@ RUNTIME_SETTINGS = "runtime_settings"
 COMMON = {
     RUNTIME_IMAGE: Common(
         "KFP_BENTO_IMAGE",
-        "Image of the steps, which holds kfp-bento; make image pushes one to a registry that the "
-        "cluster pulls from.",
+        "Image of the steps, which holds kfp-bento; kfp-bento install pushes one to a registry "
+        "that the cluster pulls from.",
     ),
     TRAINING_IMAGE: Common(
         "KFP_BENTO_TRAINING_IMAGE",
-        "Image of the training step, which holds its libraries besides; make image EXTRA=training "
-        "pushes one.",
+        "Image of the training step, which holds its libraries besides; kfp-bento install "
+        "--training pushes one.",
     ),
     RUNTIME_SETTINGS: Common(
         "",
@@ -127,7 +127,7 @@ def _with_common(function, names: list):
 
 def _common_parameter(name: str) -> inspect.Parameter:
     one = COMMON[name]
-    given = one.default or os.environ.get(one.variable) or inspect.Parameter.empty
+    given = one.default or os.environ.get(one.variable, "").strip() or inspect.Parameter.empty
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(name, kind, default=given, annotation=str)
 

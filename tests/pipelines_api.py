@@ -100,15 +100,24 @@ class KubeflowPipelines:
             made = {"pipeline_id": query["pipelineid"], "pipeline_version_id": str(uuid.uuid4())}
             self.pipeline_versions.append(told | made | {"package": body})
             return 200, self.pipeline_versions[-1]
-        return self.listed("pipeline_versions" if name else "pipelines", query)
+        if not name:
+            return self.listed("pipelines", query)
+        asked = name.partition("/")[0]
+        kept = [one for one in self.pipeline_versions if one["pipeline_id"] == asked]
+        return self.filtered("pipeline_versions", kept, query)
 
     def listed(self, kind: str, query: dict[str, str]) -> Answer:
-        kept: list[dict[str, Any]] = getattr(self, kind)
+        return self.filtered(kind, getattr(self, kind), query)
+
+    def filtered(self, kind: str, kept: list[dict[str, Any]], query: dict[str, str]) -> Answer:
         predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
         for one in predicates:
             assert one["operation"] in (1, "EQUALS")  # by number, or by name
             kept = [entry for entry in kept if entry[one["key"]] == one["stringValue"]]
-        return 200, {kind: kept, "total_size": len(kept)} if kept else {}
+        if query.get("sort_by", "").endswith(" desc"):
+            kept = kept[::-1]  # they were made in the order in which they are kept
+        page = kept[: int(query.get("page_size", "10"))]
+        return 200, {kind: page, "total_size": len(kept)} if kept else {}
 
     def make(self, body: dict[str, Any]) -> Answer:
         known = {one["experiment_id"] for one in self.experiments}

@@ -262,5 +262,6 @@ def compile_(
     if json:
         print_json([str(path) for path in written])
     else:
-        told = image or "none yet: each run has to give runtime_image (make image pushes one)"
+        none = "none yet: each run has to give runtime_image (kfp-bento install pushes one)"
+        told = image or none
         print_facts("Compiled", {path.stem: path for path in written} | {"steps' image": told})

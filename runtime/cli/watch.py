@@ -244,7 +244,7 @@ def _render(
     if not image or not namespace:
         raise InvalidInput(
             f"--render: {'--image' if not image else '--namespace'} is missing.",
-            hint="--image is that of the components (make image), --namespace where it runs.",
+            hint="--image is that of the steps (kfp-bento install), --namespace where it runs.",
         )
     if listen:
         runs.read_address(listen)

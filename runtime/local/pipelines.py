@@ -33,9 +33,8 @@ PYTHON_TYPES: Mapping[str, Any] = {
 }
 """What values of KFP's types are in Python."""
 IMAGES = {
-    "runtime_image": "make image TO=REGISTRY/REPOSITORY pushes that image, and KFP_BENTO_IMAGE "
-    "names it as well.",
-    "training_image": "make image EXTRA=training TO=REGISTRY/REPOSITORY pushes that image, and "
+    "runtime_image": "kfp-bento install pushes that image, and KFP_BENTO_IMAGE names it as well.",
+    "training_image": "kfp-bento install --training pushes that image, and "
     "KFP_BENTO_TRAINING_IMAGE names it as well.",
 }
 """Parameters of the shipped pipelines that say in which image steps run on a cluster."""
@@ -107,9 +106,11 @@ def typed_arguments(
         if not found:
             raise InvalidInput(f"{text!r} is not key=value.", hint=f"It has: {', '.join(inputs)}.")
         arguments[key] = _typed(key, value, _kind(key, inputs))
-    # Kubeflow takes an image without a name, and waits for one that its driver did not put in.
-    given_at_all = {key for key, value in arguments.items() if value or key not in IMAGES}
-    missing = [key for key, spec in inputs.items() if not spec.optional and key not in given_at_all]
+    missing = [
+        key
+        for key, spec in inputs.items()
+        if (key not in arguments and not spec.optional) or _is_blank_image(key, arguments)
+    ]
     if missing:
         raise InvalidInput(
             f"The pipeline needs a value for {', '.join(missing)}.",
@@ -129,6 +130,11 @@ def local_arguments(pipeline: Any, given: Sequence[str], file: Mapping[str, Any]
 def values_here(pipeline: Any) -> dict[str, Any]:
     """Give the values of parameters that mean nothing on this machine: no step has an image."""
     return {key: "python" for key in pipeline.component_spec.inputs or () if key in IMAGES}
+
+
+def _is_blank_image(key: str, arguments: Mapping[str, Any]) -> bool:
+    """Tell whether an image is given without a name: Kubeflow takes that, and waits for ever."""
+    return key in IMAGES and key in arguments and not str(arguments[key]).strip()
 
 
 def without_retries(pipeline: Any) -> Any:

@@ -33,11 +33,18 @@ def make_package(pipeline: Any, path: Path, *, caching: bool = True) -> None:
     compiler.Compiler().compile(pipeline, str(path))
     documents = re.split(rb"^---$", path.read_bytes(), flags=re.MULTILINE)
     specification, *platforms = map(parse_yaml, documents)
-    placeholders = sorted({one for one in _images(specification) if one.startswith(_PLACEHOLDER)})
+    images = {*_images(specification)}
+    if not all(map(str.strip, images)):
+        raise InvalidInput(
+            "A step of the pipeline has an image without a name.",
+            hint="Is KFP_BENTO_IMAGE empty? kfp-bento install pushes an image; set it to that, or "
+            "to nothing at all.",
+        )
+    placeholders = sorted(one for one in images if one.startswith(_PLACEHOLDER))
     if placeholders:
         raise InvalidInput(
             f"The steps' image is a placeholder that no cluster can pull: {placeholders[0]}.",
-            hint="kfp-bento install pushes one, or make image; then set KFP_BENTO_IMAGE to it, "
+            hint="kfp-bento install pushes one; then set KFP_BENTO_IMAGE to it, "
             "also where a YAML file is compiled: kfp-bento compile --image …",
         )
     if not caching:
@@ -49,4 +56,5 @@ def make_package(pipeline: Any, path: Path, *, caching: bool = True) -> None:
 
 def _images(specification: Mapping[str, Any]) -> Iterator[str]:
     for executor in (specification["deploymentSpec"].get("executors") or {}).values():
-        yield str(executor.get("container", {}).get("image", ""))
+        if "container" in executor:  # an importer has none
+            yield str(executor["container"].get("image", ""))

@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,7 +130,7 @@ class PipelinesApi:
             return read_run(made.run_info).run_id
 
     def upload(self, package: Path, name: str, version: str) -> tuple[str, bool]:
-        """Upload a compiled pipeline, once for each version, and give its page.
+        """Upload a compiled pipeline, unless its newest version is that one, and give its page.
 
         Args:
             package: The YAML.
@@ -137,7 +138,7 @@ class PipelinesApi:
             version: Name of the version, which says what is in it.
 
         Returns:
-            The address of its page, for people, and whether that version was there already.
+            The address of its page, for people, and whether that is its newest version already.
 
         Raises:
             RunError: It was refused, or no answer came.
@@ -152,15 +153,34 @@ class PipelinesApi:
                     str(package), pipeline_name=name, description=version, namespace=namespace
                 )
                 return self._pipeline_page(made.pipeline_id), False
-            versions = self._client.list_pipeline_versions(
-                there.pipeline_id, filter=_named(version)
-            )
-            known = there.description == version or bool(versions.pipeline_versions)
+            known = self._newest_version(there) == version
             if not known:
                 self._client.upload_pipeline_version(
-                    str(package), version, pipeline_id=there.pipeline_id
+                    str(package),
+                    self._free_name(there.pipeline_id, version),
+                    pipeline_id=there.pipeline_id,
+                    description=version,
                 )
             return self._pipeline_page(there.pipeline_id), known
+
+    def _newest_version(self, pipeline: Any) -> str:
+        """Say what is in the version of a pipeline that Kubeflow starts unless told otherwise."""
+        found = self._client.list_pipeline_versions(
+            pipeline.pipeline_id, page_size=1, sort_by="created_at desc"
+        )
+        newest = next(iter(found.pipeline_versions or ()), None)
+        if newest is None or newest.display_name == pipeline.display_name:
+            return str(pipeline.description)
+        return str(newest.description or newest.display_name)
+
+    def _free_name(self, pipeline_id: str, version: str) -> str:
+        """Give a name for a version that came before, and comes back, too: no two have one name."""
+        for number in count(1):
+            name = version if number == 1 else f"{version}-{number}"
+            found = self._client.list_pipeline_versions(pipeline_id, filter=_named(name))
+            if not found.pipeline_versions:
+                break
+        return name
 
     def _pipeline_page(self, pipeline_id: str) -> str:
         return f"{self._client._get_url_prefix()}/#/pipelines/details/{pipeline_id}"

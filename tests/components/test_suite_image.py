@@ -28,7 +28,7 @@ MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own wheel, as `make image` builds it."""
+    """The project's own wheel, as `kfp-bento install` builds it."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     wanted = ("command", "components", "pipelines", "runtime")
@@ -62,7 +62,7 @@ def training_image(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Ima
 
 
 def packed(extra: str, wheel: Path, folder: Path) -> Image:
-    """As `make image EXTRA=...` does."""
+    """As `kfp-bento install` does."""
     return pack_image(
         ROOT / f"runtime/installation/requirements-{extra}.txt",
         f"oci:{folder}/image",

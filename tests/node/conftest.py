@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,9 @@ sys.path.append(str(HERE.parent / "cluster"))
 from control_plane import ToolsMissing, built_programs, tail  # noqa: E402
 from endpoints import Built, built  # noqa: E402
 from real_node import RealCluster, missing, real_cluster_in  # noqa: E402
+
+from kfp_bento.runtime.images import ImageOptions  # noqa: E402
+from kfp_bento.runtime.installation import STEPS_IMAGES, pack_steps_image  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -80,10 +81,9 @@ def images(
 
 @pytest.fixture(scope="session")
 def runtime_image(cluster: RealCluster, oci_registry: str) -> str:
-    """The image of the steps, as `make image` makes it."""
+    """The image of the steps, as `kfp-bento install` makes it."""
     to = f"{oci_registry}/ml/runtime-python:0"
-    command = ["make", "--silent", "-C", str(ROOT), "image", "BASE=host", f"TO={to}"]
-    environment = {**os.environ, "KFP_BENTO_INSECURE_REGISTRIES": oci_registry}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KFP_BENTO_INSECURE_REGISTRIES", oci_registry)
+        pack_steps_image(STEPS_IMAGES["runtime"], to, ImageOptions(base="host"))
     return to

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_bento_command import COMMAND, assert_refused, kfp_bento_here
+from kfp_bento_command import COMMAND, assert_refused, kfp_bento, kfp_bento_here
 from pipelines_api import KubeflowPipelines, refusal, serve_pipelines, step, until
 from proxy_server import ProxyServer
 
@@ -75,8 +75,16 @@ def test_a_placeholder_for_the_image_is_refused(
 ) -> None:
     done = kfp_bento_here("submit", SHOWN, "-p", "place=s3://a/b", "--host", server.url)
     assert_refused(done, "placeholder that no cluster can pull: registry.example.com/")
-    assert "make image" in done.stderr
+    assert "kfp-bento install" in done.stderr
     assert "KFP_BENTO_IMAGE" in done.stderr
+    assert not server.runs
+
+
+def test_an_image_without_a_name_is_refused(server: KubeflowPipelines) -> None:
+    done = kfp_bento(
+        *("submit", SHOWN, "-p", "place=s3://a/b", "--host", server.url), KFP_BENTO_IMAGE=" "
+    )
+    assert_refused(done, "A step of the pipeline has an image without a name")
     assert not server.runs
 
 
@@ -86,11 +94,12 @@ ROLL_BACK = ("submit", "roll_back_model", "-p", "deploy_name=wine", "-p", "promo
 def test_a_shipped_pipeline_without_an_image_for_its_steps_is_refused(
     server: KubeflowPipelines,
 ) -> None:
-    nameless = kfp_bento_here(*ROLL_BACK, "-p", "runtime_image=", "--host", server.url)
-    assert_refused(nameless, "needs a value for runtime_image")
+    for blank in ("", "  "):
+        nameless = kfp_bento_here(*ROLL_BACK, "-p", f"runtime_image={blank}", "--host", server.url)
+        assert_refused(nameless, "needs a value for runtime_image")
     done = kfp_bento_here(*ROLL_BACK, "--host", server.url)
     assert_refused(done, "needs a value for runtime_image")
-    assert "make image" in done.stderr
+    assert "kfp-bento install" in done.stderr
     assert "KFP_BENTO_IMAGE" in done.stderr
     assert not server.asked
 

@@ -43,6 +43,17 @@ def test_a_pipeline_is_uploaded_once_and_gets_a_version_when_it_changed(
     assert len(server.pipelines) == 1
 
 
+def test_what_came_before_and_comes_back_is_the_newest_version_again(
+    server: KubeflowPipelines, package: Path
+) -> None:
+    api = PipelinesApi(choose_server(server.url, namespace="team"))
+    api.upload(package, "other", "0.1.0-b")
+    made = [api.upload(package, "serve-model", f"0.1.0-{content}")[1] for content in "abaabb"]
+    assert made == [False, False, False, True, False, True]
+    names = [one["display_name"] for one in server.pipeline_versions]
+    assert names == ["0.1.0-b", "0.1.0-a", "0.1.0-b-2"]
+
+
 def test_an_upload_that_is_refused_says_so(server: KubeflowPipelines, package: Path) -> None:
     api = PipelinesApi(choose_server(server.url, namespace="team"))
     server.passing.append(refusal(403, 7, "User is not authorized to create pipelines."))
