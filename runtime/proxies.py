@@ -17,6 +17,7 @@ from kfp_bento.runtime.errors import InvalidInput
 
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY"}
+_ANY = "ALL_PROXY"
 _FORBIDDEN = "407", "403"
 _LONGEST = 200
 
@@ -63,9 +64,10 @@ class ProxyTrouble:
 def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
     """Give the proxy for a URL; None where it is asked directly.
 
-    `HTTPS_PROXY` or `HTTP_PROXY` by the URL's scheme, without one it is `http://`. Never for
-    `localhost` and loopback addresses, nor for what `NO_PROXY` lists (see `is_exempt`). Each
-    variable may be in small letters; capitals win.
+    `HTTPS_PROXY` or `HTTP_PROXY` by the URL's scheme, else `ALL_PROXY`, which is not Go's, but that
+    of uv, curl and MLflow's client; without a scheme it is `http://`. Never for `localhost` and
+    loopback addresses, nor for what `NO_PROXY` lists (see `is_exempt`). Each variable may be in
+    small letters; capitals win.
 
     Args:
         url: An http or https address.
@@ -76,11 +78,11 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
     """
     variables = os.environ if environment is None else environment
     parts = urlsplit(url)
-    name = _VARIABLES.get(parts.scheme)
-    given = _variable(variables, name) if name else ""
-    if name is None or not given or is_exempt(parts, _variable(variables, "NO_PROXY")):
+    names = (_VARIABLES[parts.scheme], _ANY) if parts.scheme in _VARIABLES else ()
+    name = next((one for one in names if _variable(variables, one)), "")
+    if not name or is_exempt(parts, _variable(variables, "NO_PROXY")):
         return None
-    return parsed_proxy(given, name)
+    return parsed_proxy(_variable(variables, name), name)
 
 
 def parsed_proxy(given: str, named_by: str) -> Proxy:

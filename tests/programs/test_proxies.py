@@ -78,6 +78,18 @@ def test_variables_are_chosen_by_scheme_and_may_be_in_small_letters() -> None:
     assert chosen("https://a.example") == ""
 
 
+def test_what_has_no_variable_of_its_scheme_is_asked_by_that_for_all() -> None:
+    variables = {"all_proxy": "http://all:1", "HTTP_PROXY": "http://plain:2"}
+    assert proxy_for("http://a.example", variables).address == "http://plain:2"  # type: ignore[union-attr]
+    chosen = proxy_for("https://a.example", variables)
+    assert chosen is not None
+    assert (chosen.address, chosen.named_by) == ("http://all:1", "ALL_PROXY")
+    assert proxy_for("https://a.example", variables | {"NO_PROXY": ".example"}) is None
+    assert proxy_for("s3://bucket", variables) is None
+    with pytest.raises(InvalidInput, match="ALL_PROXY names a proxy of the kind socks5"):
+        proxy_for("https://a.example", {"ALL_PROXY": "socks5://proxy:1080"})
+
+
 @pytest.mark.parametrize(
     ("given", "address"),
     [
