@@ -123,11 +123,14 @@ def _memory_of(pid: int, wanted: bool) -> Iterator[list[int]]:
     done = threading.Event()
 
     def look() -> None:
-        peak, pause = 0, _INTERVAL
+        peak, pause, copies = 0, _INTERVAL, set[int]()
         while not done.wait(pause):
             began = time.thread_time()
-            running = [each for each in process_tree(pid) if not _is_about_to_start(each)]
-            peak = max(peak, sum(map(own_memory, running)))
+            tree = [*process_tree(pid)]
+            now = {each for each in tree if _has_its_parents_program(each)}
+            # At the first look it may be about to start; at the second it is a worker.
+            peak = max(peak, sum(own_memory(each) for each in tree if each not in now - copies))
+            copies = now
             pause = max(_INTERVAL, (time.thread_time() - began) / _SHARE)
         peaks.append(peak)
 
@@ -149,10 +152,11 @@ def process_tree(pid: int) -> Iterator[int]:
                 yield from process_tree(int(child))
 
 
-def _is_about_to_start(pid: int) -> bool:
-    """Tell whether a process has not begun its own program: until then its memory is its parent's.
+def _has_its_parents_program(pid: int) -> bool:
+    """Tell whether a process is a copy of its parent: a worker, or not yet at its own program.
 
-    Each of many short programs would otherwise be counted as one more of what starts it.
+    Until it is, its memory is its parent's, and each of many short programs would be counted as
+    one more of what starts it.
     """
     with contextlib.suppress(OSError, IndexError):
         stat = Path(f"/proc/{pid}/stat").read_text()
