@@ -9,7 +9,7 @@ from kfp_bento.runtime.bentos.bento import (
     load_bento,
     load_given_bento,
 )
-from kfp_bento.runtime.bentos.bento_file import BENTO_FILE, BentoFile, read_bento_file
+from kfp_bento.runtime.bentos.bento_file import BentoFile, read_bento_file
 from kfp_bento.runtime.bentos.build import build_bento, model_paths
 from kfp_bento.runtime.bentos.description import BentoDescription, describe_bento
 from kfp_bento.runtime.bentos.exchange import (
@@ -47,7 +47,6 @@ from kfp_bento.runtime.bentos.wishes import (
 )
 
 __all__ = [
-    "BENTO_FILE",
     "DEBIAN_PACKAGE",
     "Bento",
     "BentoDescription",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -86,6 +87,7 @@ class Bento:
         runners: The runners of a BentoML 1.1 service; () for services of today.
         digest: `sha256:…` of the tree without `.kfp-bento.json`, each model counted as one entry
             with its own digest.
+        environment: Variables that it leaves to its release (`envs` of the stage runtime).
         reused: Whether the directory already held this very bento, so that nothing was built.
         note: What people are to be told of it, such as that its files had been changed.
     """
@@ -99,6 +101,7 @@ class Bento:
     models: tuple[BentoModel, ...]
     runners: tuple[dict[str, Any], ...]
     digest: str
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)
     reused: bool = field(default=False, compare=False)
     note: str = field(default="", compare=False)
 
@@ -108,7 +111,7 @@ class Bento:
         return f"{self.name}:{self.version}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the facts as JSON-able data, without `directory`, `reused` and `note`."""
+        """Give the facts as JSON-able data, without what is no part of its identity."""
         return {
             "tag": self.tag,
             "name": self.name,
@@ -168,6 +171,7 @@ def load_bento(
             for tag in dict.fromkeys(model.tag for model in file.models)
         ),
         runners=file.runners,
+        environment=file.variables("runtime"),
         digest=digest,
         note=known.note,
     )

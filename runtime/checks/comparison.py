@@ -138,13 +138,16 @@ def _subject(golden: Golden, compared: Sequence[_Comparison]) -> str:
     by_service = [one for one in compared if not one.request.is_predicted]
     if len(by_service) == len(compared):
         return f"what the bento {golden.bento} answered when it was built"
-    named = [
-        f"{model.uri} (version {model.version})" if model.version else model.uri
-        for model in golden.models
-    ]
+    named = [_with_version(model.uri, model.version) for model in golden.models]
     subject = f"what the model{'s' if len(named) > 1 else ''} {' and '.join(named)} predict"
     subject += "" if len(named) > 1 else "s"
     return f"{subject} or the bento answered when it was built" if by_service else subject
+
+
+def _with_version(uri: str, version: str) -> str:
+    """Name a model's version where its URI leaves it open, as an alias does."""
+    said = not version or uri.endswith(f"/{version}")
+    return uri if said else f"{uri} (version {version})"
 
 
 def _shown(request: GoldenRequest, difference: Difference) -> dict[str, Any]:

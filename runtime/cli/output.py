@@ -90,7 +90,8 @@ def _print(table: Table) -> None:
 def print_error(error: KfpBentoError, *, as_json: bool) -> None:
     """Print what went wrong and what to do next on standard error."""
     if as_json:
-        typer.echo(json.dumps({"error": error.message, "hint": error.hint}), err=True)
+        told = {"error": error.message, "hint": error.hint, "page": error.page}
+        typer.echo(json.dumps(told), err=True)
         return
     whole = not err.is_terminal
     err.print(f"[bold red]Error:[/] {foreign(error.message)}", soft_wrap=whole)

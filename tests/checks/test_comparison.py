@@ -33,6 +33,17 @@ def per_row(value: Any) -> Any:
     return lambda body: (200, [value(row) for row in body["inputs"]])
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("models:/wine/3", "models:/wine/3 predicts"), ("models:/wine@a", "@a (version 3) predicts")],
+)
+def test_the_version_is_said_once(golden: Golden, uri: str, said: str) -> None:
+    models = (replace(golden.models[0], uri=uri, version="3"),)
+    with serve(Service(predict=per_row(twice))) as service:
+        report = compare_predictions(service.url, replace(golden, models=models), timeout=5)
+    assert f"{said}, in" in report.summary
+
+
 def test_each_row_is_also_asked_by_itself(golden: Golden) -> None:
     with serve(Service(predict=per_row(twice))) as service:
         report = compare_predictions(service.url, golden, timeout=5)

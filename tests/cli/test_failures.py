@@ -240,8 +240,15 @@ def test_options_that_are_not_json(wine_bento: Path, tmp_path: Path) -> None:
 def test_a_machine_gets_its_error_as_json(tmp_path: Path) -> None:
     done = kfp_bento("model", "pull", tmp_path / "none", "--to", tmp_path / "m", "--json")
     assert done.returncode == 2
-    assert set(json.loads(done.stderr)) == {"error", "hint"}
+    told = json.loads(done.stderr)
+    assert set(told) == {"error", "hint", "page"}
+    assert told["page"] == ""
     assert done.stdout == ""
+
+
+def test_a_machine_is_told_the_page_that_says_more(tmp_path: Path) -> None:
+    done = kfp_bento_here("bento", "show", tmp_path / "none", "--json")
+    assert json.loads(done.stderr)["page"] == "docs/storage.md"
 
 
 def test_a_step_of_a_local_run_that_fails(

@@ -45,6 +45,15 @@ def lists_of_variables(value: Any) -> Iterator[list[dict[str, Any]]]:
             yield from lists_of_variables(item)
 
 
+def test_facts_take_no_second_reading_of_the_bento(tmp_path: Path) -> None:
+    write_bento(tmp_path / "bento")
+    with (tmp_path / "bento/bento.yaml").open("a") as file:
+        file.write(ENVS)
+    bento = load_bento(tmp_path / "bento")
+    (tmp_path / "bento/bento.yaml").unlink()
+    assert BentoFacts.of(bento).environment == {"AREA": "eu"}
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_release_sets_what_the_bento_leaves_to_it(target: str, tmp_path: Path) -> None:
     bento = facts(tmp_path / "bento")

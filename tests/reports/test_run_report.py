@@ -75,7 +75,7 @@ def test_a_promoted_run_tells(fact: str) -> None:
 
 def test_the_story_goes_along_the_road() -> None:
     text = promoted_page().text
-    titles = ["Promoted.", "The road", "Asked for as", "BentoML", "Layers, from", "Manifests"]
+    titles = ["Promoted.", "The road", "Model URI", "BentoML", "Layers, from", "Manifests"]
     titles += ["Served beside expected", "History tag", "7 steps, 34.0 s", "What to do next"]
     places = [text.index(title) for title in titles]
     assert places == sorted(places)

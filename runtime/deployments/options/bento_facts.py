@@ -113,7 +113,7 @@ class BentoFacts:
             generated=(bento.directory / "src" / "pyfunc_json.py").is_file(),
             takes_token=can_require_token(bento),
             protocols=spoken_protocols(bento),
-            environment=_environment(bento),
+            environment=bento.environment,
             directory=bento.directory,
             digest=bento.digest,
         )
@@ -144,15 +144,6 @@ class BentoFacts:
         models = tuple(BentoModel(**model) for model in told["models"])
         lists = {"runners": tuple(told["runners"]), "protocols": tuple(told.get("protocols", ()))}
         return cls(**{**told, "models": models, **lists})
-
-
-def _environment(bento: Bento) -> dict[str, str]:
-    """Give the variables for the release; none where the folder is not here to be looked at."""
-    from kfp_bento.runtime.bentos import BENTO_FILE, read_bento_file
-
-    if not (bento.directory / BENTO_FILE).is_file():
-        return {}
-    return read_bento_file(bento.directory).variables("runtime")
 
 
 def _model(model: BentoModel) -> BentoModel:
