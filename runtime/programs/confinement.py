@@ -36,12 +36,17 @@ _SECRETS_AT_HOME = (
     *(".kube", ".mlflow", ".my.cnf", ".netrc", ".pgpass", ".pypirc", ".ssh", ".wandb"),
     *(".config/containers", ".config/gcloud", ".config/git", ".config/gh", ".config/kfp-bento"),
     *(".config/pip", ".config/rclone", ".local/share/keyrings", ".cache/huggingface/token"),
+    ".local/state/kfp-bento",
 )
 _SECRETS_ELSEWHERE = ("/run/secrets", "/var/run/secrets", "/etc/kfp-bento", "/etc/kubernetes")
 _SECRETS_NAMED = (
-    *("AWS_SHARED_CREDENTIALS_FILE", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"),
-    *("KUBECONFIG", "NETRC", "REGISTRY_AUTH_FILE"),
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("DOCKER_CERT_PATH", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS", "KUBECONFIG"),
+    *("KF_PIPELINES_SA_TOKEN_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "NETRC"),
+    *("REGISTRY_AUTH_FILE", "SSL_CLIENT_CERT"),
 )
+# It holds a key, or names its file; the password is beside it.
+_SIGNING_KEY, _ITS_PASSWORD = "KFP_BENTO_SIGNING_KEY", "cosign.password"
 
 
 def confined(
@@ -85,7 +90,8 @@ def confined(
     if not way:
         return list(argv)
     kept = frozenset(readable)
-    hidden = (path for path in _secrets() if Path(path).name not in kept)
+    # What a variable names from here, the program would look for in its own directory.
+    hidden = (os.path.abspath(path) for path in _secrets() if Path(path).name not in kept)  # noqa: PTH100
     return [*_started(way, os.pathsep.join(sorted(set(hidden)))), *argv]
 
 
@@ -128,6 +134,11 @@ def _secrets() -> Iterator[str]:
     yield from _SECRETS_ELSEWHERE
     named = chosen(os.environ, _SECRETS_NAMED).values()
     yield from (path for value in named for path in value.split(os.pathsep) if path)
+    if state := os.environ.get("XDG_STATE_HOME"):
+        yield f"{state}/kfp-bento"
+    key = os.environ.get(_SIGNING_KEY, "").strip()
+    if key and not key.startswith("-----BEGIN "):
+        yield from (key, str(Path(key).parent / _ITS_PASSWORD))
 
 
 def _way(*, network: bool) -> str:

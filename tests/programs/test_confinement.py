@@ -127,6 +127,56 @@ def test_code_cannot_read_credentials_but_everything_else(
     assert said.count("readable") == 3
 
 
+@pytest.mark.parametrize("named", ["absolute", "relative", "key"])
+def test_code_cannot_read_keys_that_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    own = [f"{folder}/kfp-bento/record-key" for folder in ("home/.local/state", "state")]
+    for name in (*own, "keys/cosign.key", "keys/cosign.password", "keys/cosign.pub"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("public" if name.endswith(".pub") else SECRET)
+    key = {
+        "absolute": str(tmp_path / "keys/cosign.key"),
+        "relative": " keys/cosign.key\n",
+        "key": f"-----BEGIN PRIVATE KEY-----\n/{tmp_path}/keys\n-----END PRIVATE KEY-----\n",
+    }[named]
+    monkeypatch.setenv("KFP_BENTO_SIGNING_KEY", key)
+    (tmp_path / "inside").mkdir()
+    source = (
+        "import pathlib\n"
+        f"for path in sorted(pathlib.Path({str(tmp_path)!r}).rglob('*')):\n"
+        "    try: print(path.name, path.read_text())\n"
+        "    except OSError: pass"
+    )
+    said = run(source, tmp_path / "inside").output
+    # A variable that holds the key itself names no files.
+    kept = [f"cosign.{name} {SECRET}" for name in ("key", "password") if named == "key"]
+    assert said.splitlines() == [*kept, "cosign.pub public"]
+
+
+def test_a_file_that_a_variable_names_from_here_is_hidden_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable, name in (
+        ("REGISTRY_AUTH_FILE", "auth.json"),
+        ("MLFLOW_TRACKING_CLIENT_CERT_PATH", "client.pem"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "token"),
+    ):
+        (tmp_path / name).write_text(SECRET)
+        monkeypatch.setenv(variable, name)
+    (tmp_path / "inside").mkdir()
+    source = (
+        "for name in ('auth.json', 'client.pem', 'token'):\n"
+        "    try: print(open(f'../{name}').read())\n"
+        "    except PermissionError: print('hidden')"
+    )
+    assert run(source, tmp_path / "inside").output == "hidden\n" * 3
+
+
 def test_files_are_made_moved_and_run_as_ever(tmp_path: Path) -> None:
     source = (
         "import os, subprocess, tempfile\n"
