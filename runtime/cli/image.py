@@ -21,6 +21,7 @@ from kfp_bento.runtime.cli.output import (
     stopwatch,
     working,
 )
+from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.reports import gathered, human_bytes, shortened
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def build(
     from kfp_bento.runtime import bentos, images
 
     require_extra("runtime")
+    if dry_run and try_it:
+        raise InvalidInput(
+            "--dry-run makes no image that --try could start.", hint="Leave one of them out."
+        )
     elapsed = stopwatch()
     options = images.ImageOptions(
         base=base,
@@ -257,15 +262,15 @@ def _show_plan(plan: images.ImagePlan) -> None:
     for heading in ("layer", "content", "what happens", "size", "key"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for layers in gathered(plan.layers, _planned_fate):
-        layer, known = layers[0], all(layer.size for layer in layers)
-        size = _bytes(layers) if known else "unknown"
-        about = "" if layer.exact or not known else "about "
+        layer = layers[0]
+        about = "" if all(one.exact for one in layers) else "about "
         key = layer.key.removeprefix("sha256:")[:12] if len(layers) == 1 else f"{len(layers)} keys"
         action = layer.action + (", on the registry's word" if layer.unverified else "")
-        table.add_row(*_named(layers), action, about + size, key)
+        table.add_row(*_named(layers), action, about + _bytes(layers), key)
     out.print(table)
-    unknown = any(layer.action == "build" and not layer.size for layer in plan.layers)
-    outcome = f"at most {human_bytes(plan.bytes_to_send)}" + (", and more" if unknown else "")
+    # Bytecode comes to what wheels hold, and compression takes from it.
+    about = "at most" if all(layer.exact for layer in plan.layers) else "about"
+    outcome = f"{about} {human_bytes(plan.bytes_to_send)}"
     print_facts(
         "Nothing to do: the image is there" if plan.unchanged else "Would be built and sent",
         {

@@ -17,7 +17,13 @@ from kfp_bento.runtime.images.base.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, check_destination, plan_image
 from kfp_bento.runtime.images.copy import copy_image
 from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
-from kfp_bento.runtime.images.oci.image import Descriptor, Image, Layer, descriptor_from
+from kfp_bento.runtime.images.oci.image import (
+    Descriptor,
+    Image,
+    Layer,
+    descriptor_from,
+    own_platform,
+)
 from kfp_bento.runtime.images.oci.reference import LayoutReference, parse_layout, parse_reference
 from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
@@ -51,6 +57,7 @@ __all__ = [
     "descriptor_from",
     "load_public_keys",
     "load_signing_key",
+    "own_platform",
     "own_signing_key",
     "pack_image",
     "parse_layout",

@@ -23,7 +23,13 @@ from kfp_bento.runtime.images.assembly.recipes import (
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
-from kfp_bento.runtime.images.oci.config import BENTO, BENTO_PATH, MODELS, ImageConfig
+from kfp_bento.runtime.images.oci.config import (
+    BENTO,
+    BENTO_PATH,
+    MODELS,
+    ImageConfig,
+    check_layer_count,
+)
 from kfp_bento.runtime.images.oci.image import Image, parse_platform
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.reference import check_tag, parse_destination
@@ -149,6 +155,9 @@ def _assembled(
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
     wheels, chosen = context.select(lock)
     groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
+    models = tuple(model_recipes(bento.directory, builder.epoch))
+    # Before wheels are fetched, to be looked into.
+    check_layer_count(len(base.layers) + len(groups) + len(models) + 1)
     system = system_layer(
         wishes.system_packages,
         [(lock, wheels)],
@@ -180,7 +189,7 @@ def _assembled(
         ),
         recipes=(
             *system.recipes,
-            *model_recipes(bento.directory, builder.epoch),
+            *models,
             source_recipe(bento.directory, bento.name, builder),
         ),
         compression=builder.codec.name,

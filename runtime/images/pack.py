@@ -1,7 +1,7 @@
 """An image of a locked Python environment: what a pipeline's steps run in.
 
-The same builder as for bentos, without a bento: a base, the locked wheels, and on top, where they
-change most often, wheels of one's own.
+The same builder as for bentos, without a bento: a base, the locked wheels, above them, where they
+change most often, wheels of one's own, and what makes all of it an environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
-from kfp_bento.runtime.images.oci.config import STEP, ImageConfig
+from kfp_bento.runtime.images.oci.config import STEP, ImageConfig, check_layer_count
 from kfp_bento.runtime.images.oci.image import Image
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.python.groups import dependency_groups, own_wheels
@@ -64,10 +64,10 @@ def pack_image(
         name: What the image is called.
         version: Its version, and its tag unless one is given.
         python: Minor version of Python: `3.11`.
-        wheels: Wheels of one's own, in a layer of their own on top.
+        wheels: Wheels of one's own, in a layer of their own above all others.
         built_here: Names of distributions that have no wheel, whose wheels pip is to build first.
             That runs their build code, which may reach the network, and its result depends on
-            the build tools of the day. They go on top, too.
+            the build tools of the day. They go into the same layer.
         progress: Called with a short sentence at each step.
 
     Raises:
@@ -102,14 +102,18 @@ def _assembled(
     chosen = [context.select(lock) for lock in locks]
     found = [(lock, wheels) for lock, (wheels, _) in zip(locks, chosen, strict=True)]
     at = base.interpreter
+    locked = dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1])
+    # What makes it an environment stays on top: no wheel puts anything in its place.
     groups = [
-        *dependency_groups(locks[0], platform, interpreter=at, wheels=found[0][1]),
+        *locked[:-1],
         *(
             group
             for lock, own in found[1:]
             for group in own_wheels(lock, platform, interpreter=at, wheels=own)
         ),
+        locked[-1],
     ]
+    check_layer_count(len(base.layers) + len(groups))
     system = system_layer(packages, found, context.dependency_recipes(groups), context)
     named = titles(name, version)
     every = tuple(wheel for wheels, _ in chosen for wheel in wheels)

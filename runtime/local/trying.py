@@ -12,7 +12,7 @@ from typing import Any
 
 from kfp_bento.runtime.bentos import Bento
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.images import Image, parse_layout
+from kfp_bento.runtime.images import Image, own_platform, parse_layout
 from kfp_bento.runtime.local.layouts import read_layout
 from kfp_bento.runtime.local.request import CheckedRelease
 from kfp_bento.runtime.local.services import Services, chosen_network, taken
@@ -56,12 +56,14 @@ def try_image(
         progress: Called with a short sentence at each step.
 
     Returns:
-        What was seen, or why no container engine could have a try.
+        What was seen, or why nothing here could have a try.
 
     Raises:
         ImageError: The image is another by now.
-        LocalRunError: It does not start, or does not become ready.
+        LocalRunError: The engine does not take it, it does not start, or does not become ready.
     """
+    if image.platform != (here := own_platform()):
+        return Trial(why_not=f"the image is for {image.platform}, and this machine is {here}")
     kind = image.location.partition(":")[0]
     if kind == "docker-archive":
         return Trial(why_not="an image in an archive has to be loaded first")
@@ -80,7 +82,12 @@ def try_image(
         try:
             name = taken(engine, release)
         except LocalRunError as error:
-            return Trial(why_not=error.message)
+            raise LocalRunError(
+                f"The image was built as {image.reference}, and {engine.name} does not take it. "
+                f"{error.message}",
+                hint=f"A cluster may not take it either. If only {engine.name} here lacks a login, "
+                "a certificate or a proxy, give it these, or build without --try.",
+            ) from error
         progress("starting the image")
         began = time.monotonic()
         try:

@@ -370,6 +370,26 @@ def test_a_wheel_cannot_put_a_file_where_the_environment_has_a_folder(
         packed(group, tmp_path)
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_wheels_that_cannot_lie_in_one_folder_are_named(
+    tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """Whichever uv unpacks first."""
+    monkeypatch.setattr(groups_module, "_share", lambda name: 0)
+    first, second = order
+    lock = lock_of(
+        tmp_path,
+        make_wheel(shelf, first, members={"shared": "a file\n"}),
+        make_wheel(shelf, second, members={"shared/inner.py": "in a folder\n"}),
+    )
+    group, _ = dependency_groups(lock, AMD64, interpreter=PYTHON)
+    told = rf"{first} 1\.0 has a file '\S+/shared' where {second} 1\.0 has a folder"
+    with pytest.raises(ImageError, match=told) as failure:
+        packed(group, tmp_path / "scratch")
+    assert "Lock other versions" in (failure.value.hint or "")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_a_wheel_that_cannot_be_fetched_is_an_error_in_uvs_words(
     tmp_path: Path, shelf: Path
 ) -> None:

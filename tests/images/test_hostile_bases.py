@@ -20,13 +20,15 @@ from by_chance import MUTATIONS, garbled, mutated, outcome
 from handmade import (
     MINOR,
     read_manifest,
+    starting_files,
     write,
 )
+from moving import base_of_layers, tar_of
 from spoilt_base import OCI, Base
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import parse_json
-from kfp_bento.runtime.images import ImageOptions, build_image
+from kfp_bento.runtime.images import ImageOptions, build_image, plan_image
 from kfp_bento.runtime.images.base.base_image import open_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder, LayerCache
 from kfp_bento.runtime.images.copy import copy_image
@@ -80,8 +82,8 @@ def drop(*path: Any) -> Callable[[Base], None]:
 
 
 def many_layers(base: Base) -> None:
-    base.manifest["layers"] *= 120
-    base.config["rootfs"]["diff_ids"] *= 120
+    base.manifest["layers"] *= 127
+    base.config["rootfs"]["diff_ids"] *= 127
 
 
 def spoil(name: str, value: Any) -> Callable[[Base], None]:
@@ -120,7 +122,7 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         (spoil_manifest(manifests=[]), "neither an image manifest nor"),
         (spoil_manifest(mediaType=f"{OCI}.index.v1+json"), "but says"),
         (drop("manifest", "layers"), "is no image"),
-        (many_layers, "120 layers"),
+        (many_layers, "127 layers"),
         (spoil("manifest", []), "no JSON object"),
         (spoil("manifest", b"[" * 100_000), "nested too deeply"),
         (spoil("manifest", TWICE), "a key twice"),
@@ -222,6 +224,24 @@ def test_an_image_has_no_more_layers_than_a_container_may(tmp_path: Path) -> Non
     assert image_manifest(config, found.layers * 127, {})
     with pytest.raises(ImageError, match="128 layers; containers have at most 127"):
         image_manifest(config, found.layers * 128, {})
+
+
+def test_an_image_of_too_many_layers_is_refused_before_anything_is_made(
+    bento: Bento, tmp_path: Path
+) -> None:
+    layers = [tar_of({}, *starting_files())]
+    layers += [tar_of({f"etc/{number}": b""}) for number in range(123)]
+    environment = [f"PYTHON_VERSION={MINOR}.1", "PATH=/usr/local/bin:/usr/bin:/bin"]
+    fits = base_of_layers(tmp_path / "fits", layers[:-1], environment=environment)
+    # Wheels, the environment, the model and the source are four more.
+    assert len(build_image(bento, f"oci:{tmp_path}/whole", ImageOptions(base=fits)).layers) == 127
+    said: list[str] = []
+    options = ImageOptions(base=base_of_layers(tmp_path / "b", layers, environment=environment))
+    for refused in (build_image, plan_image):
+        with pytest.raises(ImageError, match="have 128 layers; containers have at most 127"):
+            refused(bento, f"oci:{tmp_path}/out", options, progress=said.append)
+    assert not [line for line in said if line.startswith(("packing", "installing"))]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_base_whose_tar_would_fill_the_memory_is_refused(tmp_path: Path) -> None:

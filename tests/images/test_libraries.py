@@ -15,6 +15,7 @@ from registries import registry
 from small_wheels import make_wheel
 from test_base_fit import GLIBC_LOADER, PYTHON, SHELL, base_of
 from test_debian import needs_apt, needs_gpg
+from wheel_index import serving_wheels
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import (
@@ -29,6 +30,7 @@ from kfp_bento.runtime.images.debian.contents import package_named_after
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE
 from kfp_bento.runtime.images.oci.elf import Linking, linking_of
 from kfp_bento.runtime.images.oci.image import parse_platform
+from kfp_bento.runtime.images.python import installer
 from kfp_bento.runtime.images.python.installer import MACHINES
 from kfp_bento.runtime.images.python.needs import (
     WheelNeeds,
@@ -81,6 +83,27 @@ def test_what_is_cut_off_or_points_outside_itself_says_nothing() -> None:
         assert linking_of(io.BytesIO(whole[:size])) is None
     for place in range(0, 64 + 2 * 56, 3):
         linking_of(io.BytesIO(whole[:place] + b"\xff" * 8 + whole[place + 8 :]))
+
+
+@pytest.mark.parametrize("value", [b"\xff" * 8, b"\xff" * 7 + b"\x7f", bytes(7) + b"\x40"])
+def test_a_file_on_disk_that_points_outside_itself_says_nothing(
+    tmp_path: Path, value: bytes
+) -> None:
+    """The system refuses places that a file in memory takes."""
+    whole = shared_object("libgomp.so.1")
+    for place in range(64, len(whole) - 8, 8):
+        file = write(tmp_path / "lib.so", whole[:place] + value + whole[place + 8 :])
+        with file.open("rb") as content:
+            found = linking_of(content)
+        assert found is None or isinstance(found, Linking)
+
+
+def test_a_library_that_was_cut_off_on_disk_says_nothing(tmp_path: Path) -> None:
+    folder = Path(sysconfig.get_path("platlib"))
+    whole = next(folder.glob("numpy/_core/_multiarray_umath*.so")).read_bytes()
+    for size in (0, 3, 64, 200, 1 << 12, 1 << 16, len(whole) // 2):
+        with write(tmp_path / "lib.so", whole[:size]).open("rb") as content:
+            assert linking_of(content) is None
 
 
 # --- whole wheels --------------------------------------------------------------------------------
@@ -238,6 +261,29 @@ def test_a_wheel_is_looked_into_once_for_a_cache(
         bento = bento_needing(tmp_path / f"bento{number}", "libc.so.6", names=names)
         build_image(bento, f"oci:{tmp_path}/out{number}", options)
     assert seen == ["fast", "quick"]
+
+
+@pytest.mark.parametrize("to", ["oci:{}/out", "docker-archive:{}/out.tar"])
+def test_a_wheel_is_fetched_once_where_uv_has_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    monkeypatch.setattr(installer, "_has_cache", lambda: False)
+    members: dict[str, str | bytes] = {"fast/fast.so": shared_object("libc.so.6")}
+    tag = f"py3-none-manylinux_2_28_{MACHINE}"
+    line = make_wheel(tmp_path / "shelf", "fast", tag=tag, members=members)
+    bento = write_bento(tmp_path / "bento", f"{line}\n")
+    options = ImageOptions(base=base_of(tmp_path / "base", BASE))
+    before = set(tmp_path.iterdir())
+    with serving_wheels(tmp_path / "shelf") as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{index.address}/simple/")
+        image = build_image(bento, to.format(tmp_path), options)
+    assert "fast 1.0" in {layer.title for layer in image.layers}
+    assert index.asked == [f"/files/fast-1.0-{tag}.whl"]
+    (left,) = set(tmp_path.iterdir()) - before
+    assert left.is_file() or {path.name for path in left.iterdir()} == {
+        *("blobs", "index.json", "oci-layout")
+    }
 
 
 def test_an_image_is_not_put_onto_a_base_without_its_libraries(tmp_path: Path) -> None:

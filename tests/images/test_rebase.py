@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from handmade import BENTO_YAML, MINOR, write, write_base
+from handmade import BENTO_YAML, MINOR, open_layer, write, write_base
 from moving import add_blob, change_image, make_base, skopeo
 from small_wheels import make_wheel
 from typer.testing import CliRunner
@@ -172,6 +172,30 @@ def make_locked(folder: Path) -> str:
     """A wheel beside a lock; gives its line."""
     line = make_wheel(folder, "greeter")
     return f"greeter-1.0-py3-none-any.whl {line.partition(' ')[2]}"
+
+
+def test_a_wheel_of_ones_own_does_not_replace_what_makes_the_environment(
+    old: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    # A `bin/python` is refused by uv itself.
+    theirs = {f"mine-1.0.data/data/{name}": "evil" for name in ("pyvenv.cfg", "bin/activate")}
+    make_wheel(own, "mine", members={**theirs, "mine.py": "there = True\n"})
+    lock = write(tmp_path / "lock/requirements.txt", f"./{make_locked(tmp_path / 'lock')}\n")
+    image = pack_image(
+        *(lock, f"oci:{tmp_path}/out", ImageOptions(base=old)),
+        **{"name": "steps", "version": "v1", "python": MINOR},
+        wheels=[own / "mine-1.0-py3-none-any.whl"],
+    )
+    seen: dict[str, bytes] = {}
+    for layer in image.layers:
+        with open_layer(tmp_path / "out", layer) as files:
+            for member in files:
+                content = files.extractfile(member) if member.isreg() else None
+                seen[member.name] = content.read() if content else member.linkname.encode()
+    assert b"home = " in seen["app/.venv/pyvenv.cfg"]
+    assert b"evil" not in seen["app/.venv/bin/activate"]
+    assert seen[f"app/.venv/lib/python{MINOR}/site-packages/mine.py"] == b"there = True\n"
 
 
 def test_a_packed_environment_on_another_base_is_that_of_a_fresh_pack(

@@ -246,12 +246,23 @@ def test_a_plan_says_what_a_build_then_does_and_changes_nothing(
         ("source", "build"),
     ]
     assert plan.destination == f"{target}:v1" and plan.unchanged == ""
+    assert all(layer.size for layer in plan.layers)
     image = build_image(bento, target, ImageOptions(base=pushed_base))
     model, planned = image.layers[3], plan.layers[3]
     assert (planned.size, planned.exact) == (model.size, True)
     after = plan_image(bento, target, ImageOptions(base=pushed_base))
     assert after.unchanged == image.digest and after.bytes_to_send == 0
     assert {layer.action for layer in after.layers} == {"present"}
+
+
+def test_what_a_plan_calls_exact_is_what_is_made(bento: Bento, base: str, tmp_path: Path) -> None:
+    options = ImageOptions(base=base, compression="none")
+    plan = plan_image(bento, f"oci:{tmp_path}/out", options)
+    image = build_image(bento, f"oci:{tmp_path}/out", options)
+    assert [layer.exact for layer in plan.layers] == [True, False, True, True, True]
+    assert [one.size for one in plan.layers if one.exact] == [
+        made.size for made, one in zip(image.layers, plan.layers, strict=True) if one.exact
+    ]
 
 
 def test_a_plan_knows_what_the_local_cache_holds(bento: Bento, base: str, tmp_path: Path) -> None:

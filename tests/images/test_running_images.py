@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from containers import YATAI_COMMAND, run, serving, status
 from handmade import real_lock, write_base, write_bento
-from kfp_bento_command import kfp_bento_here
+from kfp_bento_command import assert_refused, kfp_bento_here
 
 from kfp_bento.runtime.errors import LocalRunError
-from kfp_bento.runtime.images import Image, ImageOptions, build_image
+from kfp_bento.runtime.images import Image, ImageOptions, build_image, own_platform
 from kfp_bento.runtime.local import try_image
 
 if TYPE_CHECKING:
@@ -82,6 +83,44 @@ def test_without_an_engine_a_build_says_why_its_image_was_not_started(tmp_path: 
     assert "not started: KFP_BENTO_LOCAL_RUNTIME is process" in " ".join(done.stdout.split())
     image = build_image(bento, f"docker-archive:{tmp_path}/image.tar", ImageOptions(base=base))
     assert "loaded first" in try_image(image, bento).why_not
+
+
+ENGINE = """#!/bin/sh
+case "$*" in *" pull "*) echo "it is denied" >&2; exit 125;; esac
+"""
+
+
+@pytest.mark.parametrize("to", ["oci", "registry"])
+def test_an_image_that_the_engine_does_not_take_is_no_success(
+    bento: Bento, base: str, tmp_path: Path, oci_registry: str, to: str
+) -> None:
+    podman = tmp_path / "bin/podman"
+    podman.parent.mkdir()
+    podman.write_text(ENGINE)
+    podman.chmod(0o755)
+    place = f"oci:{tmp_path}/out" if to == "oci" else f"{oci_registry}/denied/tiny"
+    done = kfp_bento_here(
+        *("image", "build", bento.directory, "--base", base, "--try", "--to", place),
+        PATH=f"{podman.parent}:{os.environ['PATH']}",
+        KFP_BENTO_LOCAL_RUNTIME="podman",
+    )
+    assert_refused(done, "podman does not take it")
+    assert "it is denied" in done.stderr
+    assert "without --try" in " ".join(done.stderr.split())
+
+
+def test_an_image_for_another_processor_is_not_started(
+    bento: Bento, base: str, tmp_path: Path
+) -> None:
+    other = next(one for one in ("linux/amd64", "linux/arm64") if one != own_platform())
+    image = build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base, platform=other))
+    why = try_image(image, bento).why_not
+    assert why == f"the image is for {other}, and this machine is {own_platform()}"
+
+
+def test_a_plan_cannot_be_tried(bento: Bento, base: str, tmp_path: Path) -> None:
+    command = ("image", "build", bento.directory, "--base", base, "--to", f"oci:{tmp_path}/out")
+    assert_refused(kfp_bento_here(*command, "--dry-run", "--try"), "no image that --try could")
 
 
 @pytest.mark.slow

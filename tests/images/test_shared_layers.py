@@ -73,9 +73,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of wheels that were unpacked."""
     names: list[str] = []
 
-    def noted(wheels: Sequence[Wheel], *given: Any) -> None:
+    def noted(wheels: Sequence[Wheel], **given: Any) -> None:
         names.extend(wheel.name for wheel in wheels)
-        install_wheels(wheels, *given)
+        install_wheels(wheels, **given)
 
     monkeypatch.setattr(environment, "install_wheels", noted)
     return names

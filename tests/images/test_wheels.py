@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from handmade import INDEX_OPTION, MINOR, write, write_wheel
 from small_wheels import make_wheel
+from wheel_index import PackageIndex, serving_wheels
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import Platform
@@ -178,75 +177,10 @@ def test_an_empty_lock_needs_nothing(tmp_path: Path) -> None:
     assert select_wheels(lock_of(tmp_path, "# nothing"), AMD64) == ()
 
 
-class PackageIndex(http.server.ThreadingHTTPServer):
-    """A small package index on this machine; gives sizes only when asked to.
-
-    Attributes:
-        asked: The files that were asked for.
-        way: How it gives files: whole, in ranges, without a length, or not (a status).
-    """
-
-    def __init__(self, shelf: Path, sizes: bool) -> None:
-        self.shelf, self.sizes = shelf, sizes
-        self.asked: list[str] = []
-        self.lied_size = 0
-        self.way = "whole"
-        super().__init__(("127.0.0.1", 0), _IndexHandler)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _IndexHandler(http.server.BaseHTTPRequestHandler):
-    server: PackageIndex
-
-    def do_GET(self) -> None:
-        if not self.path.startswith("/simple/"):
-            return self.give_file()
-        files = []
-        for wheel in sorted(self.server.shelf.iterdir()):
-            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-            entry = {"filename": wheel.name, "url": f"/files/{wheel.name}"}
-            files.append({**entry, "hashes": {"sha256": digest}})
-            if self.server.sizes:
-                files[-1]["size"] = self.server.lied_size or wheel.stat().st_size
-        page = {"meta": {"api-version": "1.1"}, "name": self.path.split("/")[2], "files": files}
-        content = json.dumps(page).encode()
-        kind = {"Content-Type": "application/vnd.pypi.simple.v1+json"}
-        return self.respond(content, **kind, **{"Content-Length": str(len(content))})
-
-    def give_file(self) -> None:
-        self.server.asked.append(self.path)
-        content = (self.server.shelf / self.path.rpartition("/")[2]).read_bytes()
-        if self.server.way.isdecimal():
-            return self.respond(b"", int(self.server.way))
-        if self.server.way == "endless":
-            return self.respond(content)
-        if self.server.way == "ranges" and self.headers.get("Range") == "bytes=0-0":
-            extent = {"Content-Range": f"bytes 0-0/{len(content)}", "Content-Length": "1"}
-            return self.respond(content[:1], 206, **extent)
-        return self.respond(content, **{"Content-Length": str(len(content))})
-
-    def respond(self, content: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def index(shelf: Path, request: pytest.FixtureRequest) -> Iterator[PackageIndex]:
-    with PackageIndex(shelf, sizes=getattr(request, "param", True)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving_wheels(shelf, sizes=getattr(request, "param", True)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("uv_cache")

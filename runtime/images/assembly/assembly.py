@@ -22,7 +22,7 @@ from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach_if_taken
 from kfp_bento.runtime.images.cache.records import LOOKUPS
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
-from kfp_bento.runtime.images.oci.config import ComposedImage
+from kfp_bento.runtime.images.oci.config import ComposedImage, check_layer_count
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Descriptor,
@@ -64,6 +64,9 @@ class Assembly:
             ImageError where they are not what was claimed.
         kept: JSON values to remember for the next build, by key.
         notes: What else there is to tell people.
+
+    Raises:
+        ImageError: It would have more layers than a container may have.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Assembly:
         kept: Mapping[str, Any],
         notes: tuple[str, ...] = (),
     ) -> None:
+        check_layer_count(len(spec.base.layers) + len(spec.recipes))
         self._spec = spec
         self._context = context
         self._check = check

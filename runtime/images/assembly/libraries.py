@@ -252,7 +252,8 @@ def _read(
     found: dict[str, WheelNeeds] = {}
     for lock, wheels in chosen:
         left = [one for one in wheels if is_compiled(one) and one.sha256 not in known]
-        found |= read_needs(left, lock, context.platform, context.builder.workspace.root)
+        scratch, spare = context.builder.workspace.root, context.builder.spare
+        found |= read_needs(left, lock, context.platform, scratch, spare)
     if cache := context.builder.cache:
         with contextlib.suppress(ImageError):  # without a record they are read again
             for sha256, needs in found.items():

@@ -18,7 +18,8 @@ class PlannedLayer:
         key: What it is recognised by: SHA-256 of its inputs; the digest for a base layer.
         action: `present` (the destination has it), `mount` (a neighbour repository has it),
             `upload` (it is at hand and would be sent or copied) or `build`.
-        size: Bytes of the blob; for a layer to be built, of its content before compression.
+        size: Bytes of the blob; for a layer to be built, of its tar before compression, or of the
+            wheels or packages that it is made of.
         exact: Whether the size is known and not an estimate.
         digest: Digest of the blob where it is known.
         unverified: Whether it would be reused on the word of the registry alone; see `Layer`.
@@ -57,7 +58,7 @@ class ImagePlan:
 
     @property
     def bytes_to_send(self) -> int:
-        """Bytes that would be sent or written at most."""
+        """Bytes that would be sent or written, as far as sizes are known before."""
         return sum(layer.size for layer in self.layers if layer.action in {"upload", "build"})
 
     def to_dict(self) -> dict[str, Any]:

@@ -54,11 +54,12 @@ class Recipe:
         inputs: JSON values that the layer's bytes follow from, and nothing else.
         codec: How it is compressed.
         epoch: Seconds since 1970 for every timestamp.
-        size: Bytes, exact for an uncompressed layer, else an upper estimate; 0 if unknown.
+        size: Bytes of the tar, or of the wheels or packages that it is made of.
         prepare: Given an empty scratch directory, makes the files ready and gives a function that
             lists the members, which may be called more than once.
         claimed: The inputs name content that nobody has read yet: whoever takes a finished layer
             for this recipe must first see that the bytes are still the same.
+        measured: Whether the size is that of the tar.
         costly: It takes long to make, so that a local cache should keep it.
         parts: SHA-256 in hexadecimal of the wheels or packages inside.
         facts: What else is known of these, by their SHA-256, to be remembered with the layer.
@@ -72,6 +73,7 @@ class Recipe:
     size: int
     prepare: Callable[[Path], AbstractContextManager[Listing]]
     claimed: bool = False
+    measured: bool = False
     costly: bool = False
     parts: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class Recipe:
     @property
     def exact(self) -> bool:
         """Whether `size` is what the layer will have."""
-        return self.codec.name == "none"
+        return self.measured and self.codec.name == "none"
 
     def stream(self, listing: Listing, stop: threading.Event) -> LayerStream:
         """Give the layer, to be made while it is read, until `stop` is set."""
@@ -110,7 +112,7 @@ class Recipe:
         """Whether a recorded layer can be one of this recipe, as far as that is known before."""
         if layer.kind != self.kind or layer.media_type != self.codec.media_type:
             return False
-        return not self.exact or layer.digest == layer.diff_id
+        return self.codec.name != "none" or layer.digest == layer.diff_id
 
 
 def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
@@ -133,6 +135,7 @@ def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
                 epoch=epoch,
                 size=tar_size(entries, epoch),
                 prepare=_at_hand(entries),
+                measured=True,
                 claimed=True,  # the bytes are read once, while they are sent
             )
 
@@ -148,6 +151,7 @@ def source_recipe(bento: Path, name: str, builder: LayerBuilder) -> Recipe:
         epoch=builder.epoch,
         size=tar_size(entries, builder.epoch),
         prepare=_at_hand(entries),
+        measured=True,
     )
 
 
@@ -250,8 +254,11 @@ def dependency_recipe(
         inputs=group.inputs,
         codec=builder.codec,
         epoch=builder.epoch,
-        size=group.download_size,
-        prepare=lambda scratch: group.prepared(scratch, compilers, builder.tell),
+        size=group.download_size or tar_size(group.own_files, builder.epoch),
+        prepare=lambda scratch: group.prepared(
+            scratch, compilers, builder.tell, spare=builder.spare
+        ),
+        measured=not group.wheels,
         costly=True,
         parts=tuple(wheel.sha256 for wheel in group.wheels),
     )

@@ -28,8 +28,6 @@ from kfp_bento.runtime.images.registry.repository import Repository
 HOST = "host"
 BASE_VARIABLE = "KFP_BENTO_BASE_IMAGE"
 
-# A bento needs some layers of its own.
-_MOST_BASE_LAYERS = MOST_LAYERS - 20
 _CONFIG_NAMES = {name.casefold(): name for name in CONFIG_NAMES}
 _PYTHON = re.compile(r"\d+(?:\.\d+)+[a-z0-9.+]*", re.ASCII)
 
@@ -173,7 +171,7 @@ def _check_limits(image: OpenedImage) -> None:
         proper = _CONFIG_NAMES.get(name.casefold(), name)
         if name != proper:
             raise ValueError(f"its configuration spells '{proper}' as {name!a}")
-    if len(image.layers) > _MOST_BASE_LAYERS:
+    if len(image.layers) >= MOST_LAYERS:
         raise ValueError(
             f"it has {len(image.layers)} layers, and containers have at most {MOST_LAYERS} with "
             "the bento's own"

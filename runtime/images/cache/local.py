@@ -228,6 +228,11 @@ class LayerBuilder:
     cache: LayerCache | None
     tell: Callable[[str], None]
 
+    @property
+    def spare(self) -> Path:
+        """Where uv keeps wheels for the length of a build, if it has no cache of its own."""
+        return self.workspace.root / ".uv-cache"
+
     def layer(self, inputs: Mapping[str, Any], build: Callable[[BlobDirectory], Layer]) -> Layer:
         """Give the layer for these inputs, kept or built now; its blob ends in the workspace."""
         if self.cache is None:

@@ -196,6 +196,19 @@ class ComposedImage:
     content: bytes
 
 
+def check_layer_count(count: int) -> None:
+    """Refuse an image of more layers than a container may have.
+
+    Raises:
+        ImageError: There are more.
+    """
+    if count > MOST_LAYERS:
+        raise ImageError(
+            f"The image would have {count} layers; containers have at most {MOST_LAYERS}.",
+            hint="Choose a base image with fewer layers: `skopeo inspect` lists them.",
+        )
+
+
 def image_manifest(
     config: Descriptor, layers: Sequence[Layer], annotations: Mapping[str, str]
 ) -> tuple[Descriptor, bytes]:
@@ -204,11 +217,7 @@ def image_manifest(
     Raises:
         ImageError: There are more layers than a container may have.
     """
-    if len(layers) > MOST_LAYERS:
-        raise ImageError(
-            f"The image would have {len(layers)} layers; containers have at most {MOST_LAYERS}.",
-            hint="Choose a base image with fewer layers.",
-        )
+    check_layer_count(len(layers))
     content = canonical_json(
         {
             "schemaVersion": 2,

@@ -6,6 +6,7 @@ kind, or points outside itself, says nothing.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,8 +91,7 @@ def _linking(
 
 
 def _dynamic(file: IO[bytes], start: int, size: int) -> Iterator[tuple[int, int]]:
-    file.seek(start)
-    table = file.read(min(size, _LONGEST_TABLE))
+    table = _read(file, start, min(size, _LONGEST_TABLE))
     for tag, value in struct.iter_unpack("<QQ", table[: len(table) // 16 * 16]):
         if tag == 0:
             return
@@ -99,11 +99,18 @@ def _dynamic(file: IO[bytes], start: int, size: int) -> Iterator[tuple[int, int]
 
 
 def _text(file: IO[bytes], start: int) -> str:
-    file.seek(start)
-    text, end, _ = file.read(_LONGEST_NAME).partition(b"\0")
+    text, end, _ = _read(file, start, _LONGEST_NAME).partition(b"\0")
     if not end:
         raise ValueError("a name without an end")
     return text.decode("ascii")
+
+
+def _read(file: IO[bytes], start: int, size: int) -> bytes:
+    # The system refuses to look so far, in words that say nothing of the file.
+    if not 0 <= start <= file.seek(0, io.SEEK_END):
+        raise ValueError("a place outside the file")
+    file.seek(start)
+    return file.read(size)
 
 
 def _program_headers(head: bytes) -> Iterator[tuple[int, int, int, int]]:

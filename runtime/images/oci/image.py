@@ -263,14 +263,18 @@ class Platform:
         return f"{self.os}/{self.architecture}"
 
 
+def own_platform() -> str:
+    """Give what images for this machine's processor are for, be they built or not."""
+    return f"linux/{_MACHINES.get(host_platform.machine().lower(), host_platform.machine())}"
+
+
 def parse_platform(text: str = "") -> Platform:
     """Parse `linux/amd64` or `linux/arm64`; an empty text means this machine's processor.
 
     Raises:
         InvalidInput: Another platform.
     """
-    if not text:
-        text = f"linux/{_MACHINES.get(host_platform.machine().lower(), host_platform.machine())}"
+    text = text or own_platform()
     os, _, architecture = text.partition("/")
     if os != "linux" or architecture not in {"amd64", "arm64"}:
         raise InvalidInput(

@@ -16,6 +16,7 @@ from kfp_bento.runtime.files import (
     parse_json,
     put_in_place,
     read_small_file,
+    remove_tree,
     scratch_beside,
     write_whole,
 )
@@ -216,6 +217,9 @@ class LayoutSink(ImageSink):
             "annotations": {WRITER: "1", INPUTS: self._inputs},
         }
         with storage_errors(self.directory):
+            for left in self._partial.iterdir():
+                if left.name not in _PARTS:  # what builds keep for their own length
+                    remove_tree(left)
             (self._partial / "index.json").write_text(json.dumps(index, indent=2))
             (self._partial / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
             if self._is_there():

@@ -18,12 +18,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.images.oci.config import VENV
-from kfp_bento.runtime.images.oci.image import Platform
+from kfp_bento.runtime.images.oci.image import Platform, one_line
 from kfp_bento.runtime.images.oci.tar import (
     InOrder,
     TarEntry,
@@ -78,6 +79,8 @@ def installed_wheels(
     scratch: Path,
     compilers: Compilers | None,
     progress: Callable[[str], None],
+    *,
+    spare: Path | None = None,
 ) -> Iterator[Callable[[], Iterable[TarEntry]]]:
     """Install wheels into a directory below `scratch` that goes away with the block.
 
@@ -91,17 +94,21 @@ def installed_wheels(
         scratch: A directory.
         compilers: Write the bytecode; None for none.
         progress: Told what is going on.
+        spare: See `install_wheels`.
 
     Yields:
         A function that lists the members of a layer, in order; it may be called again.
 
     Raises:
-        ImageError: uv cannot install the wheels, one puts a file in the place of a folder that
-            all share, or the disk is full.
+        ImageError: uv cannot install the wheels, one puts a file in the place of a folder of
+            another or of all, or the disk is full.
     """
     with scratch_directory(".environment-", scratch) as folder, contextlib.ExitStack() as stack:
         trees: list[_Tree] = []
-        for tree in _installed(wheels, lock, platform, folder, progress):
+        install = partial(
+            install_wheels, lock=lock, platform=platform, progress=progress, spare=spare
+        )
+        for tree in _installed(wheels, folder, install):
             settle(tree, lock.python)
             work = None
             if compilers is not None:
@@ -111,24 +118,48 @@ def installed_wheels(
         yield lambda: InOrder(_in_order(members, folder))
 
 
-def _installed(
-    wheels: Sequence[Wheel],
-    lock: Lock,
-    platform: Platform,
-    folder: Path,
-    progress: Callable[[str], None],
-) -> list[Path]:
+def _installed(wheels: Sequence[Wheel], folder: Path, install: Callable[..., None]) -> list[Path]:
     """Give trees that hold the wheels: one for all, or one for each where they share files."""
     together = folder / "all/tree"
-    install_wheels(wheels, lock, together, platform, progress)
+    try:
+        install(wheels, tree=together)
+    except ImageError:
+        if clash := _clash(wheels, folder, install):
+            raise ImageError(
+                f"{clash}, which no directory can hold both.",
+                hint="Lock other versions of them, or do without one.",
+            ) from None
+        raise
     if not _contested(together):
         return [together]
     # uv unpacks side by side, so that it is chance whose file is left.
     trees = []
     for number, wheel in enumerate(wheels):
         trees.append(folder / f"{number}/tree")
-        install_wheels([wheel], lock, trees[-1], platform, progress)
+        install([wheel], tree=trees[-1])
     return trees
+
+
+def _clash(wheels: Sequence[Wheel], folder: Path, install: Callable[..., None]) -> str:
+    """Say which wheel has a file where another has a folder; empty if none can be seen to.
+
+    uv only says what it could not make.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for number, wheel in enumerate(wheels):
+        tree, name = folder / f"alone-{number}/tree", f"{wheel.name} {wheel.version}"
+        try:
+            install([wheel], tree=tree)
+        except ImageError:
+            return ""
+        for found in tree.rglob("*"):
+            kind = folders if found.is_dir() else files
+            kind[found.relative_to(tree).as_posix()] = name
+        shutil.rmtree(tree.parent)
+    for path in sorted(files.keys() & folders.keys()):
+        return f"{files[path]} has a file '{one_line(path)}' where {folders[path]} has a folder"
+    return ""
 
 
 def own_files(python: str, interpreter: str) -> list[TarEntry]:

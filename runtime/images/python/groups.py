@@ -76,6 +76,11 @@ class DependencyGroup:
         return sum(wheel.size for wheel in self.wheels)
 
     @property
+    def own_files(self) -> list[TarEntry]:
+        """What makes the directory an environment, in the layer without wheels."""
+        return [] if self.wheels else own_files(self.lock.python, self.interpreter)
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """Everything that the group's files follow from, as plain JSON values.
 
@@ -90,7 +95,12 @@ class DependencyGroup:
 
     @contextlib.contextmanager
     def prepared(
-        self, scratch: Path, compilers: Compilers, progress: Callable[[str], None]
+        self,
+        scratch: Path,
+        compilers: Compilers,
+        progress: Callable[[str], None],
+        *,
+        spare: Path | None = None,
     ) -> Iterator[Callable[[], Iterable[TarEntry]]]:
         """Make the files ready below `scratch`, until the block ends; see `installed_wheels`.
 
@@ -101,7 +111,7 @@ class DependencyGroup:
             ImageError: As `installed_wheels`.
         """
         if not self.wheels:
-            listed = own_files(self.lock.python, self.interpreter)
+            listed = self.own_files
             yield lambda: listed
             return
         progress(f"installing {self.title}")
@@ -112,6 +122,7 @@ class DependencyGroup:
             scratch,
             compilers if self.bytecode else None,
             progress,
+            spare=spare,
         ) as listing:
             yield listing
 

@@ -45,6 +45,8 @@ def install_wheels(
     tree: Path,
     platform: Platform,
     progress: Callable[[str], None] = lambda sentence: None,
+    *,
+    spare: Path | None = None,
 ) -> None:
     """Unpack exactly these wheels with uv, as into a virtual environment at `tree`.
 
@@ -52,6 +54,14 @@ def install_wheels(
     damaged, though: a virtual environment's files may be hard links into it, and some programs
     add certificates to such a file. What does not have the size that its wheel says is taken
     again, past the cache.
+
+    Args:
+        wheels: Which wheels.
+        lock: What they are locked by.
+        tree: The directory.
+        platform: For which platform they were chosen.
+        progress: Told what is going on.
+        spare: Uv's cache where its own place cannot be written; one beside `tree` if not given.
 
     Raises:
         ImageError: uv is missing or fails, or the disk is full.
@@ -61,10 +71,11 @@ def install_wheels(
     if not wheels:
         return
     arguments, glibc = _installation(wheels, lock, tree), needed_glibc(wheels)
+    spare = spare or tree.parent / "uv-cache"
     try:
-        run_uv(lock, platform, *arguments, offline=True, scratch=tree.parent, glibc=glibc)
+        run_uv(lock, platform, *arguments, offline=True, spare=spare, glibc=glibc)
     except ImageError:
-        run_uv(lock, platform, *arguments, scratch=tree.parent, glibc=glibc)
+        run_uv(lock, platform, *arguments, spare=spare, glibc=glibc)
     if damaged := _damaged(tree):
         names = " ".join(sorted(damaged))
         progress(f"uv's cache was changed by another program (uv cache clean {names})")
@@ -91,7 +102,7 @@ def run_uv(
     platform: Platform,
     *arguments: str,
     offline: bool = False,
-    scratch: Path | None = None,
+    spare: Path | None = None,
     glibc: tuple[int, int] = GLIBC,
 ) -> str:
     """Run uv for the lock's Python and the image's platform, and give what it prints.
@@ -101,8 +112,8 @@ def run_uv(
         platform: The image's.
         arguments: The command and its options.
         offline: Whether uv's cache must do.
-        scratch: Where uv gets a cache if its own place cannot be written and none is among the
-            arguments; a temporary directory if not given.
+        spare: Uv's cache if its own place cannot be written and none is among the arguments; a
+            temporary directory if not given.
         glibc: The C library that wheels may need; the next one that uv has a name for is taken.
 
     Raises:
@@ -110,7 +121,7 @@ def run_uv(
     """
     with scratch_directory("kfp-bento-uv-") as folder:
         if "--cache-dir" not in arguments and not programs.keeps_downloads():
-            cache = (scratch or folder).absolute() / "uv-cache"
+            cache = (spare or folder / "uv-cache").absolute()
             arguments = (*arguments, "--cache-dir", str(cache))
         # In a directory of our own: uv looks for its settings where it runs.
         options = ["--offline"] if offline else []

@@ -157,7 +157,11 @@ def is_compiled(wheel: Wheel) -> bool:
 
 
 def read_needs(
-    wheels: Sequence[Wheel], lock: Lock, platform: Platform, scratch: Path
+    wheels: Sequence[Wheel],
+    lock: Lock,
+    platform: Platform,
+    scratch: Path,
+    spare: Path | None = None,
 ) -> dict[str, WheelNeeds]:
     """Say what wheels look for, by SHA-256. They are unpacked for it, and come into uv's cache.
 
@@ -166,6 +170,7 @@ def read_needs(
         lock: What they were chosen for.
         platform: For which platform.
         scratch: A directory for what is needed meanwhile.
+        spare: See `install_wheels`.
 
     Raises:
         ImageError: See `install_wheels`.
@@ -174,7 +179,7 @@ def read_needs(
         return {}
     with scratch_directory(".needs-", scratch) as folder:
         tree = folder / "tree"
-        install_wheels(wheels, lock, tree, platform)
+        install_wheels(wheels, lock, tree, platform, spare=spare)
         with storage_errors(tree):
             records = tree.glob("lib*/python3.*/site-packages/*.dist-info/RECORD")
             found: dict[str, WheelNeeds] = {}
