@@ -3,6 +3,7 @@
 from kfp_bento.runtime.files.caches import code_digest, keep_latest, own_folder
 from kfp_bento.runtime.files.digests import copied_sha256, file_sha256
 from kfp_bento.runtime.files.directories import (
+    held,
     link_or_copy,
     put_in_place,
     remove_tree,
@@ -44,6 +45,7 @@ __all__ = [
     "code_digest",
     "copied_sha256",
     "file_sha256",
+    "held",
     "is_sealed",
     "keep_latest",
     "link_or_copy",

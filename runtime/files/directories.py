@@ -131,6 +131,35 @@ def put_in_place(made: Path, destination: Path) -> None:
     remove_tree(old)
 
 
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep others who do so out of a directory while it is read and changed, or replaced.
+
+    Nothing is held where there is no directory, or a file system has no locks.
+    """
+    while True:
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            yield
+            return
+        try:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_still(directory, lock):  # and not what stood there while others held it
+                yield
+                return
+        finally:
+            os.close(lock)
+
+
+def _is_still(directory: Path, opened: int) -> bool:
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(opened))
+    except OSError:
+        return False
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Make a second name for a file; a copy where the file system has none."""
     try:

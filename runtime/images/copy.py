@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput, RegistryError
@@ -41,7 +42,11 @@ from kfp_bento.runtime.images.places.opened_image import (
     well_formed,
 )
 from kfp_bento.runtime.images.places.sink import ImageSink
-from kfp_bento.runtime.images.signatures.stored import copy_signatures, signature_layers
+from kfp_bento.runtime.images.signatures.stored import (
+    NoSignatures,
+    copy_signatures,
+    signature_layers,
+)
 
 # A signature of an SBOM of an image: deeper than this somebody is playing games.
 _REFERRER_DEPTH = 4
@@ -89,6 +94,14 @@ class _Manifest:
     content: bytes
     document: dict[str, Any]
     subject: Descriptor | None
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What was met on the way: digests of what refers to an image, and why some are left."""
+
+    seen: set[str] = field(default_factory=set)
+    left: list[str] = field(default_factory=list)
 
 
 def copy_image(
@@ -148,8 +161,9 @@ def _written(
     manifest, content = _for_destination(opened, target)
     with open_sink(target, opened.name) as sink:
         left_behind = _why_left(opened, manifest, sink)
-        depth = 0 if left_behind else _REFERRER_DEPTH
-        found = list(_with_children(opened, manifest, content, depth=depth, seen=set()))
+        depth = 0 if left_behind or not sink.carries_referrers else _REFERRER_DEPTH
+        walk = _Walk()
+        found = list(_with_children(opened, manifest, content, depth=depth, walk=walk))
         transfers, referrers, refused = _put(found, opened, sink, progress)
         images = [item.descriptor.digest for item in found if item.subject is None and depth]
         signatures, unsigned = _copied_signatures(images, opened, sink)
@@ -162,7 +176,7 @@ def _written(
         transfers=transfers,
         referrers=referrers,
         signatures=signatures,
-        left_behind=left_behind or refused or unsigned,
+        left_behind=left_behind or "; ".join(filter(None, (refused, unsigned, *walk.left))),
     )
 
 
@@ -170,12 +184,17 @@ def _copied_signatures(
     digests: Iterable[str], source: OpenedImage, sink: ImageSink
 ) -> tuple[int, str]:
     """Copy signatures; their number, and why there are none where the place takes none."""
-    try:
-        return sum(copy_signatures(source.blobs, sink, digest) for digest in digests), ""
-    except RegistryError as error:
-        if not error.refused:
-            raise
-        return 0, f"the signatures of the image are not taken here: {error.message}"
+    count, left = 0, []
+    for digest in digests:
+        try:
+            count += copy_signatures(source.blobs, sink, digest)
+        except NoSignatures as error:
+            left.append(f"{error.message} {error.hint}")
+        except RegistryError as error:
+            if not error.refused:
+                raise
+            return count, f"the signatures of the image are not taken here: {error.message}"
+    return count, "; ".join(left)
 
 
 def _opened(source: str, platform: str, *, all_platforms: bool) -> OpenedImage:
@@ -224,9 +243,10 @@ def copy_referrers(
         What became of each blob, digests of the manifests, and why others are not among them.
     """
     _, unsigned = _copied_signatures([source.descriptor.digest], source, sink)
-    found = _referrers(source, source.descriptor, _REFERRER_DEPTH, set())
+    walk = _Walk()
+    found = _referrers(source, source.descriptor, _REFERRER_DEPTH, walk)
     transfers, digests, refused = _put(found, source, sink, progress)
-    return transfers, digests, refused or unsigned
+    return transfers, digests, "; ".join(filter(None, (refused, unsigned, *walk.left)))
 
 
 def _put(
@@ -275,7 +295,7 @@ def _with_children(
     *,
     subject: Descriptor | None = None,
     depth: int,
-    seen: set[str],
+    walk: _Walk,
 ) -> Iterator[_Manifest]:
     """Give a manifest, below it the children of an index, after it what refers to it."""
     document = parse_document(content, f"The manifest {manifest.digest}")
@@ -291,23 +311,30 @@ def _with_children(
                 hint="Such images cannot be copied; copy one of the inner ones by its digest.",
             )
         yield _Manifest(child, inner, parsed, None)
-        yield from _referrers(source, child, depth, seen)
+        yield from _referrers(source, child, depth, walk)
     yield _Manifest(manifest, content, document, subject)
-    yield from _referrers(source, manifest, depth, seen)
+    yield from _referrers(source, manifest, depth, walk)
 
 
 def _referrers(
-    source: OpenedImage, subject: Descriptor, depth: int, seen: set[str]
+    source: OpenedImage, subject: Descriptor, depth: int, walk: _Walk
 ) -> Iterator[_Manifest]:
     """Give what refers to a manifest, and what refers to that; an index of signatures as such."""
     for item in source.blobs.referrers(subject.digest) if depth else ():
         found = descriptor_from(item)
-        if found.digest not in seen:
-            seen.add(found.digest)
+        if found.digest in walk.seen:
+            continue
+        walk.seen.add(found.digest)
+        try:
             content = source.blobs.read_named(found)
-            yield from _with_children(
-                source, found, content, subject=subject, depth=depth - 1, seen=seen
+            below = _with_children(
+                source, found, content, subject=subject, depth=depth - 1, walk=walk
             )
+            yield from list(below)
+        except RegistryError:
+            raise
+        except ImageError as error:  # anybody may attach anything: no reason to do without the rest
+            walk.left.append(f"what is attached as {found.digest} cannot be read: {error.message}")
 
 
 def _is_there(image: OpenedImage, target: ImageReference, tag: str) -> bool:
@@ -365,7 +392,8 @@ def _why_left(image: OpenedImage, written: Descriptor, sink: ImageSink) -> str:
     if sink.carries_referrers and written.digest == image.descriptor.digest:
         return ""
     count = len(image.blobs.referrers(image.descriptor.digest))
-    count += len(signature_layers(image.blobs, image.descriptor.digest))
+    with suppress(NoSignatures):
+        count += len(signature_layers(image.blobs, image.descriptor.digest))
     if not count:
         return ""
     why = "the image has another digest now" if sink.carries_referrers else "an archive holds none"

@@ -117,8 +117,7 @@ def test_what_cosign_signed_is_verified_here(
     image = f"{oci_registry}/by-cosign-{version[:2]}/{'bundled' if bundles else 'plain'}:v1"
     copy_image(make_base(tmp_path / "made"), image)
     form = f"--new-bundle-format={str(bundles).lower()}"
-    if not cosign(version, "sign", "--key", key, form, *WITHOUT_LOG, *OFFLINE[version], image):
-        pytest.skip(f"cosign {version} does not sign so")
+    assert cosign(version, "sign", "--key", key, form, *WITHOUT_LOG, *OFFLINE[version], image)
     opened = open_manifest(image)
     assert bool(signature_layers(opened.blobs, opened.descriptor.digest)) is not bundles
     assert (
@@ -130,8 +129,10 @@ def test_what_cosign_signed_is_verified_here(
         verify_image(image, load_public_keys(ours))
     # Both lie side by side, whoever came first.
     assert sign_image(image, load_signing_key(own)).changed
-    assert finds_signed(version, image, public, form)
-    assert finds_signed(version, image, ours, "--new-bundle-format=false")
+    # Beside bundles cosign 2 wants a root of trust from the network, for its own as well.
+    content = not (bundles and version == OLDER)
+    assert finds_signed(version, image, public, form) is content
+    assert finds_signed(version, image, ours, "--new-bundle-format=false") is content
     assert verify_image(image, load_public_keys(public))
     if not bundles:
         assert finds_signed(version, image, ours)

@@ -6,6 +6,8 @@ import base64
 import json
 import shutil
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,7 @@ from kfp_bento.runtime.images.places.open import open_image, open_manifest
 from kfp_bento.runtime.images.places.registry import ImageRepository
 from kfp_bento.runtime.images.signatures import keys as key_files
 from kfp_bento.runtime.images.signatures.keys import parse_public_keys
-from kfp_bento.runtime.images.signatures.stored import put_layers, signature_layers
+from kfp_bento.runtime.images.signatures.stored import NoSignatures, put_layers, signature_layers
 from kfp_bento.runtime.images.signatures.verify import NotSigned
 
 if TYPE_CHECKING:
@@ -96,6 +98,10 @@ def is_signed(image: str, pair: Pair) -> bool:
 def signatures(image: str) -> list[dict]:
     opened = open_manifest(image)
     return signature_layers(opened.blobs, opened.descriptor.digest)
+
+
+def digest_of(image: str) -> str:
+    return open_manifest(image).descriptor.digest
 
 
 def index_of(image: str) -> bytes:
@@ -247,6 +253,74 @@ def test_a_copy_takes_signatures_along_and_keeps_those_that_are_there(
     assert index_of(f"oci:{tmp_path}/back:v1") == before
     copy_image(f"oci:{tmp_path}/made", f"oci:{tmp_path}/back:v1")
     assert is_signed(f"oci:{tmp_path}/back:v1", other)  # the same image, copied once more
+
+
+def give_signature_tag(image: str, what: str) -> None:
+    """Lets something else have the tag where an image's signatures belong."""
+    digest = open_manifest(image).descriptor.digest
+    copy_image(what, f"{image.rpartition(':')[0]}:{signature_tag(digest)}", all_platforms=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "index"])
+def test_something_else_with_the_tag_of_signatures_stops_no_copy(
+    small: str, oci_registry: str, tmp_path: Path, pair: Pair, kind: str
+) -> None:
+    there = f"{oci_registry}/foreign-{kind}/image:v1"
+    copy_image(small, there)
+    copy_image(small, f"{oci_registry}/foreign-{kind}-own/image:v1")
+    sign(f"{oci_registry}/foreign-{kind}-own/image:v1", pair)
+    other = make_base(tmp_path / "c", files={"etc/c": b"c"})
+    give_signature_tag(there, other if kind == "image" else write_base(tmp_path / "index"))
+    before = open_manifest(f"{there.rpartition(':')[0]}:{signature_tag(digest_of(small))}")
+    for target in (f"oci:{tmp_path}/out:v1", f"{oci_registry}/foreign-{kind}/copied:v1"):
+        copied = copy_image(there, target)
+        assert (copied.digest, copied.signatures) == (digest_of(small), 0)
+        assert "is no list of signatures" in copied.left_behind
+        assert "delete that tag" in copied.left_behind
+    # Nor is it taken for one, or written over.
+    onto = copy_image(f"{oci_registry}/foreign-{kind}-own/image:v1", there)
+    assert "is no list of signatures" in onto.left_behind
+    for refused in (partial(sign, there, pair), partial(is_signed, there, pair)):
+        with pytest.raises(NoSignatures, match=r"sha256-\w+\.sig is no list"):
+            refused()
+    after = open_manifest(f"{there.rpartition(':')[0]}:{signature_tag(digest_of(small))}")
+    assert after.content == before.content
+    assert copy_image(there, f"docker-archive:{tmp_path}/x.tar").left_behind == ""
+
+
+SIGN = """
+import sys, pathlib
+from kfp_bento.runtime.images import load_signing_key, sign_image
+print("ready", flush=True)
+sys.stdin.readline()
+sign_image(sys.argv[1], load_signing_key(pathlib.Path(sys.argv[2])))
+"""
+
+
+def test_who_sign_a_layout_at_once_do_not_lose_each_others_signatures(
+    small: str, tmp_path: Path
+) -> None:
+    pairs = [openssl_pair(tmp_path / f"keys-{number}") for number in range(6)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SIGN, small, key],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for key, _ in pairs
+    ]
+    for one in started:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    for one in started:
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+    assert [is_signed(small, pair) for pair in pairs] == [True] * len(pairs)
 
 
 def test_another_image_in_its_place_is_not_signed(small: str, tmp_path: Path, pair: Pair) -> None:

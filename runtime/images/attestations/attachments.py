@@ -206,7 +206,8 @@ def documents_of(
     subject = image.descriptor.digest
     found: dict[str, bytes] = {}
     for item in image.blobs.referrers(subject):
-        if item.get(_ARTIFACT_TYPE, artifact_type) != artifact_type:
+        # cosign 2 lists what it attaches by the type of its empty configuration.
+        if item.get(_ARTIFACT_TYPE, artifact_type) not in (artifact_type, EMPTY_TYPE):
             continue
         described = descriptor_from(item)
         manifest = parse_document(

@@ -13,6 +13,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
+    held,
     parse_json,
     put_in_place,
     read_small_file,
@@ -205,6 +206,10 @@ class LayoutSink(ImageSink):
 
     def tag(self, manifest: Descriptor, content: bytes, tag: str) -> bool:
         """Name the manifest in the index, and put the layout into place."""
+        with held(self.directory):
+            return self._put(manifest, tag)
+
+    def _put(self, manifest: Descriptor, tag: str) -> bool:
         if self._recorded == (manifest.digest, tag):
             self.add_named()
             return False
@@ -232,11 +237,11 @@ class LayoutSink(ImageSink):
         """Put what has a tag of its own beside the image in place, which stays as it is."""
         if not self._named:
             return
-        held = BlobDirectory(self.directory)
+        there = BlobDirectory(self.directory)
         with storage_errors(self.directory):
             for path in (self._partial / "blobs" / "sha256").iterdir():
                 blob = Descriptor("", f"sha256:{path.name}", path.stat().st_size)
-                held.put_blob(blob, self.blobs)
+                there.put_blob(blob, self.blobs)
             index = _read_index(self.directory)
             others = [item for item in index["manifests"] if _name(item) not in self._named]
             index["manifests"] = [*others, *self._named_entries()]
@@ -257,12 +262,15 @@ class LayoutSink(ImageSink):
         """Take over what the same image has in place under this tag, as far as it is whole."""
         if (found := self.named(tag)) is None:
             return
-        held = BlobDirectory(self.directory)
-        document = parse_json(found[1])
-        blobs = [descriptor_from(item) for item in (document["config"], *document["layers"])]
-        if all(self.blobs.local_path(blob) or held.holds(blob) for blob in blobs):
+        there = BlobDirectory(self.directory)
+        try:
+            document = parse_json(found[1])
+            blobs = [descriptor_from(item) for item in (document["config"], *document["layers"])]
+        except (ImageError, KeyError, TypeError, ValueError):
+            return  # somebody else's
+        if all(self.blobs.local_path(blob) or there.holds(blob) for blob in blobs):
             for blob in blobs:
-                self.blobs.put_blob(blob, held)
+                self.blobs.put_blob(blob, there)
             self.put_named(*found, tag)
 
     def _is_there(self) -> bool:
@@ -271,9 +279,9 @@ class LayoutSink(ImageSink):
         index = self.directory / "index.json"
         if fresh != present or index.read_bytes() != (self._partial / "index.json").read_bytes():
             return False
-        held = BlobDirectory(self.directory)
+        there = BlobDirectory(self.directory)
         return all(
-            held.holds(Descriptor("", f"sha256:{path.rpartition('/')[2]}", size))
+            there.holds(Descriptor("", f"sha256:{path.rpartition('/')[2]}", size))
             for path, size in present.items()
             if path.startswith("blobs/")
         )
@@ -351,12 +359,12 @@ def layout_sink(directory: Path) -> Iterator[LayoutSink]:
 
 @contextlib.contextmanager
 def layout_beside(directory: Path) -> Iterator[LayoutSink]:
-    """Open a layout to put signatures beside its image.
+    """Open a layout to put signatures beside its image, with nobody else at it.
 
     Raises:
         ImageError: It is none that we wrote, or cannot be written.
     """
-    with layout_sink(directory) as sink:
+    with held(directory), layout_sink(directory) as sink:
         yield sink
         sink.add_named()
 

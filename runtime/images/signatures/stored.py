@@ -14,6 +14,7 @@ from kfp_bento.runtime.images.oci.image import (
     Descriptor,
     ImageSource,
     descriptor_from,
+    one_line,
     signature_tag,
 )
 from kfp_bento.runtime.images.places.opened_image import OpenedImage, parse_document, well_formed
@@ -32,8 +33,13 @@ from kfp_bento.runtime.images.signatures.simple_signing import (
 
 _MOST = 512
 _PAYLOAD_LIMIT = 64 << 10
-# Two who sign at once overwrite each other's list, and find out when they read it again.
+# A registry writes a list whoever wrote it since it was read: of two who sign at once one may
+# overwrite the other's. Reading it again finds that out only where it has happened by then.
 _ROUNDS = 5
+
+
+class NoSignatures(ImageError):
+    """Something else is where the signatures of an image belong."""
 
 
 def claims_about(image: OpenedImage) -> Iterator[Claim]:
@@ -56,19 +62,28 @@ def signature_layers(place: ImageSource | ImageSink, digest: str) -> list[dict[s
     """Give what the manifest of an image's signatures lists; empty if there is none.
 
     Raises:
-        ImageError: It is malformed.
+        NoSignatures: Something else has the tag.
     """
-    found = place.named(signature_tag(digest))
+    tag = signature_tag(digest)
+    found = place.named(tag)
     if found is None:
         return []
-    title = f"The manifest of the signatures of {digest}"
-    document = parse_document(found[1], title)
-    with well_formed(title):
-        layers = document["layers"]
-        for layer in layers:
-            descriptor_from(layer)
-    if len(layers) > _MOST:
-        raise ImageError(f"{title} lists {len(layers)} signatures; at most {_MOST} are read.")
+    title = f"with the tag {tag}"
+    try:
+        document = parse_document(found[1], f"The image {title}")
+        with well_formed(title):
+            layers = document["layers"]
+            kinds = {descriptor_from(layer).media_type for layer in layers}
+        if kinds - {PAYLOAD_TYPE}:
+            raise ImageError(f"It lists {one_line(', '.join(sorted(kinds)))}.")
+        if len(layers) > _MOST:
+            raise ImageError(f"It lists {len(layers)} signatures; at most {_MOST} are read.")
+    except ImageError as error:
+        raise NoSignatures(
+            f"What has the tag {tag} is no list of signatures. {error.message}",
+            hint="Look at what it is, and delete that tag if nobody needs it: signatures of this "
+            "image belong there.",
+        ) from error
     return list(layers)
 
 
@@ -93,6 +108,7 @@ def put_layers(
 
     Raises:
         RegistryError: The registry refused or failed.
+        NoSignatures: Something else has their tag.
         ImageError: Others keep writing the list, or the disk is full.
     """
     changed = False
