@@ -44,6 +44,7 @@ test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control pl
 
 test-node: $(VENV)/.dev test-tools ## Run the tests on a real node: kubelet, containerd, a network (needs Go and root)
 	@if ./tests/node/install-tools && ./tests/cluster/build-tools node >/dev/null; then \
+	  ./tests/cluster/operators/build-kserve >/dev/null || [ $$? -eq 69 ] || exit 1; \
 	  ./tests/node/apart $(BIN)/python -m pytest tests/node -m node; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no node can be had on this machine."; \

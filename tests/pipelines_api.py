@@ -102,14 +102,15 @@ class KubeflowPipelines:
             return 200, self.pipeline_versions[-1]
         if not name:
             return self.listed("pipelines", query)
-        asked = name.partition("/")[0]
-        kept = [one for one in self.pipeline_versions if one["pipeline_id"] == asked]
-        return self.filtered("pipeline_versions", kept, query)
+        return self.listed("pipeline_versions", query, pipeline_id=name.partition("/")[0])
 
-    def listed(self, kind: str, query: dict[str, str]) -> Answer:
-        return self.filtered(kind, getattr(self, kind), query)
-
-    def filtered(self, kind: str, kept: list[dict[str, Any]], query: dict[str, str]) -> Answer:
+    def listed(self, kind: str, query: dict[str, str], **of: str) -> Answer:
+        """What there is of a kind in the asked namespace, of the given owner, as filtered."""
+        if "namespace" in query:
+            of["namespace"] = query["namespace"]
+        known: list[dict[str, Any]] = getattr(self, kind)
+        # A run has its experiment's.
+        kept = [one for one in known if all(one.get(key, to) == to for key, to in of.items())]
         predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
         for one in predicates:
             assert one["operation"] in (1, "EQUALS")  # by number, or by name

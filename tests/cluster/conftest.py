@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_fixtures import namespace as namespace
 from control_plane import ToolsMissing, built_programs, tail
 from crd_sets import available
 from live_cluster import LiveCluster, live_cluster_in
@@ -53,14 +54,6 @@ def what_is_said_to_serve_serves(request: pytest.FixtureRequest) -> Iterator[Non
     with witness(request.getfixturevalue("cluster").api) as wrong:
         yield
     assert not wrong
-
-
-@pytest.fixture
-def namespace(cluster: LiveCluster) -> Iterator[str]:
-    """A fresh namespace, deleted afterwards."""
-    name = cluster.namespace()
-    yield name
-    cluster.discard(name)
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from servers import ADDRESS, free_port, stop_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 NO_TOOLS = 69  # what `build-tools` answers where it has nothing to build with
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 GOODBYE_SECONDS = 3.0
 IN_PODS = "10.96.0.1"
 """Where pods find the API server: the first address of the range of Services."""
@@ -135,7 +135,8 @@ class ControlPlane:
             "--kubelet-preferred-address-types=InternalIP",
             "--profiling=false",
         )
-        self._wait_for("kube-apiserver", f"{self.url}/readyz", token=self._tokens["admin"])
+        ready = self._answers(f"{self.url}/readyz", token=self._tokens["admin"])
+        self._wait_for("kube-apiserver", ready)
 
     def stop_api_server(self, *, abruptly: bool = False) -> None:
         self._stop("kube-apiserver", abruptly=abruptly)
@@ -168,10 +169,19 @@ class ControlPlane:
         _write_private(path, json.dumps(config))
         return path
 
-    def run_beside(self, program: Path, *options: str, ready: str, **environment: str) -> None:
-        """Starts another program that ends with the cluster, and waits until `ready` answers."""
+    def run_beside(
+        self, program: Path, *options: str, ready: str | Callable[[], bool], **environment: str
+    ) -> None:
+        """Starts another program that ends with the cluster, and waits until it is ready.
+
+        Args:
+            program: The program; its log has its name.
+            options: What it is told.
+            ready: A URL that answers then, or what says so.
+            environment: Variables besides this process's.
+        """
         self._run(program.name, *options, program=program, environment=environment)
-        self._wait_for(program.name, ready)
+        self._wait_for(program.name, self._answers(ready) if isinstance(ready, str) else ready)
 
     def stop_beside(self, program: Path) -> None:
         """Stops what `run_beside` started."""
@@ -213,7 +223,7 @@ class ControlPlane:
             "--unsafe-no-fsync",
             "--log-level=warn",
         )
-        self._wait_for("etcd", f"{self._etcd}/health")
+        self._wait_for("etcd", self._answers(f"{self._etcd}/health"))
 
     def _run(
         self,
@@ -262,20 +272,29 @@ class ControlPlane:
         stop_group(process)
         self._tell_guardian()
 
-    def _wait_for(self, name: str, url: str, *, token: str = "") -> None:
+    def _answers(self, url: str, *, token: str = "") -> Callable[[], bool]:
         request = urllib.request.Request(url)
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         trust = ssl.create_default_context(cafile=str(self.ca))
+
+        def look() -> bool:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(request, timeout=2, context=trust),
+            ):
+                return True
+            return False
+
+        return look
+
+    def _wait_for(self, name: str, ready: Callable[[], bool]) -> None:
         process = self._processes[name]
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise RuntimeError(f"{name} ended at once:\n{tail(self.folder / f'{name}.log')}")
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(request, timeout=2, context=trust),
-            ):
+            if ready():
                 return
             time.sleep(0.1)
         raise RuntimeError(f"{name} gave no answer:\n{tail(self.folder / f'{name}.log')}")

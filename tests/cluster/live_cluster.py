@@ -63,8 +63,8 @@ class Cluster:
         """Deletes a namespace in the background."""
         self.api.delete("v1", "Namespace", None, namespace)
 
-    def user(self, namespace: str, rules: Sequence[dict[str, Any]], name: str = "limited") -> Path:
-        """Makes a ServiceAccount with a Role of these rules and gives its kubeconfig."""
+    def account(self, namespace: str, name: str, rules: Sequence[dict[str, Any]]) -> None:
+        """Makes a ServiceAccount with a Role of these rules."""
         metadata = {"name": name, "namespace": namespace}
         rbac = "rbac.authorization.k8s.io"
         self.api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
@@ -85,6 +85,10 @@ class Cluster:
                 "subjects": [{"kind": "ServiceAccount", **metadata}],
             }
         )
+
+    def user(self, namespace: str, rules: Sequence[dict[str, Any]], name: str = "limited") -> Path:
+        """Makes a ServiceAccount with a Role of these rules and gives its kubeconfig."""
+        self.account(namespace, name, rules)
         account = self.api.path("v1", "ServiceAccount", namespace, name)
         request = {
             "apiVersion": "authentication.k8s.io/v1",

@@ -23,7 +23,9 @@ from played_controller import Json, running
 from pod_behaviour import completes
 from servers import S3Server
 from serving_pods import ServingPods, serving_pods_in
-from whole_roads import HANGS, REFUSING, WRONG, Road, Stage, register, stage_in, why_failed
+from times_models import HANGS, WRONG, register
+from whole_roads import REFUSING, Road, Stage, stage_in, why_failed
+from wine import requirements
 from yatai_operator import YataiOperator
 
 from kfp_bento.runtime.local import Run, Step
@@ -46,7 +48,8 @@ def stage(
         stage_in(folder, pods, mlflow_server, oci_registry, shared_cache) as made,
     ):
         for factor in (1, 2, 3):
-            register("road", folder, factor)
+            # The environment of what is trained meanwhile serves them too.
+            register("road", folder, factor, requirements())
         yield made
 
 

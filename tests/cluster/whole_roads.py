@@ -8,73 +8,26 @@ is given.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from api_proxy import Answer, ApiProxy, Asked, serve_proxy
 from flaky_proxy import FlakyProxy
 from serving_pods import ServingPods
-from wine import requirements
 
 from kfp_bento.runtime.local import Run, RunFailed, Step, run_pipeline
 
-MODEL = """\
-import os
-import time
-
-import mlflow
-
-
-class Times(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        while "HANGS" in os.environ:
-            time.sleep(1)
-
-    def predict(self, context, model_input, params=None):
-        wrong = os.path.exists(os.environ.get("WRONG_WHEN", ""))
-        return (model_input["a"] * {factor} + wrong / 2).to_numpy()
-
-
-mlflow.models.set_model(Times())
-"""
-HANGS = [{"name": "HANGS", "value": "1"}]
-WRONG = [{"name": "WRONG_WHEN", "value": "/"}]
-"""In both cases the proof of the bento goes well: it does not know these variables."""
 REFUSING = {
     "load": {"users": 1, "ramp_seconds": 0, "duration_seconds": 1, "limits": {"p95_ms": 1e-3}}
 }
 """A limit that no service keeps."""
 TOKEN = "WHOLE_ROADS"
-
-
-def register(name: str, folder: Path, factor: int) -> None:
-    """Registers one more version of a model, which multiplies."""
-    import mlflow
-    from mlflow.models import infer_signature
-
-    source = folder / f"times_{factor}.py"
-    source.write_text(MODEL.replace("{factor}", str(factor)))
-    example = pd.DataFrame({"a": [1.0, 2.5]})
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), mlflow.start_run():
-        warnings.simplefilter("ignore")
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(source),
-            registered_model_name=name,
-            signature=infer_signature(example, example["a"].to_numpy() * factor),
-            input_example=example,
-            pip_requirements=requirements(),
-        )
 
 
 class Registry(FlakyProxy):

@@ -90,7 +90,7 @@ def run(name: str, target: LocalTarget, directory: Path, **arguments: Any) -> Ru
     return run_pipeline(name, {**both, **arguments}, directory, environment=environment)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole road; test_service_doors has such a cell
 def test_a_cell_of_a_notebook_around_a_model_is_served_and_promoted(
     mlflow_server: str, target: LocalTarget, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.append(str(HERE.parent / "cluster"))
 
+from cluster_fixtures import namespace as namespace  # noqa: E402
 from control_plane import ToolsMissing, built_programs, tail  # noqa: E402
 from endpoints import Built, built  # noqa: E402
 from real_node import RealCluster, missing, real_cluster_in  # noqa: E402
@@ -32,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if isinstance(cluster, RealCluster) and report.failed:
-        for log in cluster.logs():
+        for log in cluster.plane.logs():
             report.sections.append((f"end of {log}", tail(log)))
     return report
 
@@ -49,22 +50,6 @@ def cluster(oci_registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("cluster")
     with real_cluster_in(folder, programs, (oci_registry,)) as live:
         yield live
-
-
-@pytest.fixture
-def namespace(cluster: RealCluster) -> Iterator[str]:
-    """A fresh namespace, deleted afterwards."""
-    name = cluster.namespace()
-    yield name
-    cluster.discard(name)
-
-
-@pytest.fixture
-def kubeconfig(cluster: RealCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The administrator's kubeconfig, set as this process's."""
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    return cluster.kubeconfig
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,7 +84,6 @@ class PlayedRun:
     Attributes:
         steps: What each step that ended well gave, by its task's name.
         failed: Steps that did not.
-        seconds: How long the pod of each was there.
     """
 
     cluster: RealCluster
@@ -95,7 +93,6 @@ class PlayedRun:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     steps: dict[str, Json] = field(default_factory=dict)
     failed: dict[str, StepFailed] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
     user: int | None = None
 
     def __post_init__(self) -> None:
@@ -251,9 +248,7 @@ class PlayedRun:
             phase = live.get("status", {}).get("phase", "")
             return phase if phase in ("Succeeded", "Failed") else ""
 
-        started = time.monotonic()
         phase = self.cluster.until(f"the end of {name}", ended, STEP_SECONDS)
-        self.seconds[step] = round(time.monotonic() - started, 1)
         if phase == "Failed":
             raise StepFailed(step, str(self.cluster.api.request("GET", f"{path}/{name}/log")))
         self.cluster.api.delete("v1", "Pod", self.namespace, name)
@@ -261,26 +256,16 @@ class PlayedRun:
 
 def prepare(cluster: RealCluster, namespace: str, storage: S3Server) -> None:
     """What Kubeflow has in the namespace of a run: an account, its rights, and credentials."""
-    rbac = "rbac.authorization.k8s.io"
-    metadata = {"name": ACCOUNT, "namespace": namespace}
+    rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+    cluster.account(namespace, ACCOUNT, rules)
     keys = {"accesskey": storage.access_key, "secretkey": storage.secret_key}
     launcher = {"launcher.py": Path(__file__).with_name("launcher.py").read_text()}
-    rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
-    role = {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT}
-    for version, kind, name, content in (
-        ("v1", "ServiceAccount", ACCOUNT, {}),
-        ("v1", "Secret", SECRET, {"stringData": keys}),
-        ("v1", "ConfigMap", LAUNCHER, {"data": launcher}),
-        (f"{rbac}/v1", "Role", ACCOUNT, {"rules": rules}),
-        (
-            f"{rbac}/v1",
-            "RoleBinding",
-            ACCOUNT,
-            {"roleRef": role, "subjects": [{"kind": "ServiceAccount", **metadata}]},
-        ),
+    for kind, name, content in (
+        ("Secret", SECRET, {"stringData": keys}),
+        ("ConfigMap", LAUNCHER, {"data": launcher}),
     ):
         metadata = {"name": name, "namespace": namespace}
-        cluster.api.apply({"apiVersion": version, "kind": kind, "metadata": metadata, **content})
+        cluster.api.apply({"apiVersion": "v1", "kind": kind, "metadata": metadata, **content})
 
 
 def _in_order(tasks: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:

@@ -12,25 +12,22 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster_dns import DOMAIN, ClusterDns
 from control_plane import IN_PODS, ControlPlane, control_plane_in, tail
 from live_cluster import Cluster
-from servers import ADDRESS, free_port, stop_group
+from servers import ADDRESS, free_port
 
 NODE = "node-a"
 PODS = "10.78.0.0/24"
 PAUSE = "localhost/pause:1"
 PLUGINS = Path("/usr/lib/cni")
-WANTED = ("containerd", "runc", "conntrack", "iptables", "slirp4netns", "openssl")
+WANTED = ("conntrack", "containerd", "ip", "iptables", "openssl", "runc", "slirp4netns")
 LOST_SECONDS = 40
 READY_SECONDS = 300.0
-START_SECONDS = 120.0
-GOODBYE_SECONDS = 10.0
 
 
 def missing() -> str:
@@ -54,24 +51,29 @@ class RealNode:
         self.registries = registries
         self.folder = Path(os.environ["KFP_BENTO_NODE_FOLDER"]) / "node"
         self.socket = self.folder / "containerd.sock"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._containerd = Path(shutil.which("containerd") or "containerd")
+        self._kubelet, self._proxy = plane.programs / "kubelet", plane.programs / "kube-proxy"
         self._health = free_port()
 
     def start(self) -> None:
         self.folder.mkdir()
         self._write_files()
-        self._run("containerd", "containerd", f"--config={self.folder}/containerd.toml")
-        self._until("containerd", lambda: self._ctr("version").returncode == 0)
+        self._plane.run_beside(
+            self._containerd,
+            f"--config={self.folder}/containerd.toml",
+            ready=lambda: self._ctr("version").returncode == 0,
+        )
         pause = self.folder / "pause.tar"
         pause.write_bytes(_pause_image(self._plane.programs / "pause"))
         imported = self._ctr("images", "import", str(pause))
         assert imported.returncode == 0, imported.stderr
         self._start_kubelet()
-        self._run(
-            "kube-proxy",
-            str(self._plane.programs / "kube-proxy"),
+        health = f"{ADDRESS}:{free_port()}"
+        self._plane.run_beside(
+            self._proxy,
             f"--kubeconfig={self._plane.kubeconfig('kubelet')}",
             f"--hostname-override={NODE}",
+            f"--healthz-bind-address={health}",
             "--proxy-mode=iptables",
             f"--cluster-cidr={PODS}",
             # Pods answer each other past the node otherwise.
@@ -80,24 +82,25 @@ class RealNode:
             "--conntrack-max-per-core=0",
             "--conntrack-tcp-timeout-established=0",
             "--conntrack-tcp-timeout-close-wait=0",
+            ready=f"http://{health}/healthz",
         )
 
     def _start_kubelet(self) -> None:
-        self._run(
-            "kubelet",
-            str(self._plane.programs / "kubelet"),
+        self._plane.run_beside(
+            self._kubelet,
             f"--config={self.folder}/kubelet.json",
             f"--kubeconfig={self._plane.kubeconfig('kubelet')}",
             f"--root-dir={self.folder}/kubelet",
             f"--cert-dir={self.folder}/kubelet/pki",
             f"--hostname-override={NODE}",
             f"--node-ip={ADDRESS}",
+            ready=f"http://{ADDRESS}:{self._health}/healthz",
         )
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
         """Inside, the node is as if it had been cut off: pods go on, and nobody says so."""
-        self._stop("kubelet")
+        self._plane.stop_beside(self._kubelet)
         try:
             yield
         finally:
@@ -105,11 +108,8 @@ class RealNode:
 
     def stop(self) -> None:
         """Ends the processes; containers and mounts end with the world around them."""
-        for name in ("kubelet", "kube-proxy", "containerd"):
-            self._stop(name)
-
-    def logs(self) -> list[Path]:
-        return sorted(self.folder.glob("*.log"))
+        for program in (self._kubelet, self._proxy, self._containerd):
+            self._plane.stop_beside(program)
 
     def _ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["ctr", f"--address={self.socket}", "--namespace=k8s.io", *arguments]
@@ -128,6 +128,7 @@ class RealNode:
             f'root = "{self.folder}/containerd"\n'
             f'state = "{self.folder}/state"\n'
             f"[grpc]\naddress = '{self.socket}'\n"
+            f'[plugins."io.containerd.internal.v1.opt"]\npath = "{self.folder}/opt"\n'
             '[plugins."io.containerd.grpc.v1.cri"]\n'
             f'sandbox_image = "{PAUSE}"\n'
             "disable_apparmor = true\nrestrict_oom_score_adj = true\n"
@@ -137,9 +138,9 @@ class RealNode:
             '[plugins."io.containerd.grpc.v1.cri".registry]\n'
             f'config_path = "{hosts}"\n'
         )
-        (self.folder / "kubelet.json").write_text(json.dumps(self._kubelet()))
+        (self.folder / "kubelet.json").write_text(json.dumps(self._kubelet_settings()))
 
-    def _kubelet(self) -> dict[str, Any]:
+    def _kubelet_settings(self) -> dict[str, Any]:
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -164,33 +165,9 @@ class RealNode:
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
             "localStorageCapacityIsolation": True,
             "nodeStatusUpdateFrequency": "4s",
-            "protectKernelDefaults": False,
+            # It finds what it wants, and writes nothing (`apart`).
+            "protectKernelDefaults": True,
         }
-
-    def _run(self, name: str, *command: str) -> None:
-        with (self.folder / f"{name}.log").open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def _stop(self, name: str) -> None:
-        if process := self._processes.pop(name, None):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=GOODBYE_SECONDS)
-            stop_group(process)
-
-    def _until(self, name: str, look: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not look():
-            log = self.folder / f"{name}.log"
-            if self._processes[name].poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not work:\n{tail(log)}")
-            time.sleep(0.1)
 
 
 class RealCluster(Cluster):
@@ -202,9 +179,6 @@ class RealCluster(Cluster):
         super().__init__(plane)
         self.node = RealNode(plane, registries)
         self.dns = ClusterDns(self.api)
-
-    def logs(self) -> list[Path]:
-        return [*self.plane.logs(), *self.node.logs()]
 
     def wait_for_node(self) -> None:
         def ready() -> bool:
@@ -230,7 +204,7 @@ def real_cluster_in(
                 cluster.wait_for_node()
                 yield cluster
             except (RuntimeError, TimeoutError) as failure:
-                ends = [f"{log}:\n{tail(log)}" for log in cluster.logs()]
+                ends = [f"{log}:\n{tail(log)}" for log in cluster.plane.logs()]
                 raise RuntimeError("\n".join([str(failure), *ends])) from failure
             finally:
                 cluster.node.stop()

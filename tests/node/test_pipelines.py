@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 from endpoints import SMALL, Endpoint, load
@@ -19,46 +16,11 @@ from launcher import LOG
 from played_pipelines import PlayedRun, prepare
 from real_node import RealCluster
 from servers import S3Server
-from small_models import requirements
+from times_models import WRONG, register
 
 pytestmark = pytest.mark.timeout(2700)
 
 ENDPOINT = "road"
-MODEL = """\
-import os
-
-import mlflow
-
-
-class Times(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        wrong = "WRONG" in os.environ
-        return (model_input["a"] * {factor} + wrong / 2).to_numpy()
-
-
-mlflow.models.set_model(Times())
-"""
-
-
-def register(name: str, folder: Path, factor: int) -> None:
-    """Registers one more version of a model, which multiplies."""
-    import mlflow
-    from mlflow.models import infer_signature
-
-    source = folder / f"times_{factor}.py"
-    source.write_text(MODEL.replace("{factor}", str(factor)))
-    example = pd.DataFrame({"a": [1.0, 2.5]})
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), mlflow.start_run():
-        warnings.simplefilter("ignore")
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(source),
-            registered_model_name=name,
-            signature=infer_signature(example, example["a"].to_numpy() * factor),
-            input_example=example,
-            pip_requirements=requirements(),
-        )
 
 
 @dataclass
@@ -147,11 +109,16 @@ STEPS = (
     *("deploy-bento", "check-release", "promote-model", "settle-run"),
 )
 UNKNOWN_USER = 1000680000
-WRONG = [{"name": "WRONG", "value": "1"}]
 
 
-def test_a_model_is_served_and_promoted_by_steps_in_pods(road: Road) -> None:
-    done = road.serve("1")
+@pytest.fixture(scope="module")
+def served(road: Road) -> PlayedRun:
+    """The run that brought the first version to its users."""
+    return road.serve("1")
+
+
+def test_a_model_is_served_and_promoted_by_steps_in_pods(road: Road, served: PlayedRun) -> None:
+    done = served
     assert (*done.steps,) == STEPS
     assert (road.serves, road.alias) == ("1", "1")
     image = done.steps["build-image"]["parameters"]["image"]
@@ -164,7 +131,9 @@ def test_a_model_is_served_and_promoted_by_steps_in_pods(road: Road) -> None:
     assert image in done.text("promote-model", "page")
 
 
-def test_a_wrong_model_leaves_both_and_its_step_keeps_its_log_alone(road: Road) -> None:
+def test_a_wrong_model_leaves_both_and_its_step_keeps_its_log_alone(
+    road: Road, served: PlayedRun
+) -> None:
     """The steps of this run have a user that nobody knows, as on OpenShift."""
     assert (road.serves, road.alias) == ("1", "1")
     with load(Endpoint(road.cluster, road.namespace, ENDPOINT).ask) as asked:

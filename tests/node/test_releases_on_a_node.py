@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from crd_sets import available
-from endpoints import SMALL, Built, Endpoint, load
+from endpoints import DEPLOYMENT, NAME, SMALL, Built, Endpoint, load
 from gateway import GatewayController, running
 from kfp_bento_command import assert_refused
 from real_node import RealCluster
@@ -73,8 +73,17 @@ def test_a_canary_comes_and_becomes_the_release_and_no_request_is_lost(
             endpoint.serve(second, *routed, *beside)
             asked.until_answered("1")
             asked.until_answered("2")
+            both = cluster.api.list(*DEPLOYMENT, endpoint.namespace)
+            assert len(both) == 2
             endpoint.serve(second, *routed)
+            # Whoever was asked before has answered by then.
+            asked.until_answered("2")
+            old = asked.answers["1"]
             asked.until_answered("2", 100)
+            assert asked.answers["1"] == old
+    (left,) = cluster.api.list(*DEPLOYMENT, endpoint.namespace)
+    (container,) = left["spec"]["template"]["spec"]["containers"]
+    assert (left["metadata"]["name"], container["image"]) == (NAME, second.image)
 
 
 # -- what the cluster really does with what does not serve ------------------------------------

@@ -54,6 +54,20 @@ def test_what_came_before_and_comes_back_is_the_newest_version_again(
     assert names == ["0.1.0-b", "0.1.0-a", "0.1.0-b-2"]
 
 
+def test_a_version_of_one_pipeline_is_none_of_another(
+    server: KubeflowPipelines, package: Path
+) -> None:
+    api = PipelinesApi(choose_server(server.url, namespace="team"))
+    for version in ("0.1.0-a", "0.1.0-b"):
+        api.upload(package, "serve-model", version)
+    api.upload(package, "release-model", "0.1.0-a")
+    page, there = api.upload(package, "release-model", "0.1.0-b")
+    assert not there
+    mine, other = (one["pipeline_id"] for one in server.pipelines)
+    assert [one["pipeline_id"] for one in server.pipeline_versions] == [mine, other]
+    assert page.endswith(other)
+
+
 def test_an_upload_that_is_refused_says_so(server: KubeflowPipelines, package: Path) -> None:
     api = PipelinesApi(choose_server(server.url, namespace="team"))
     server.passing.append(refusal(403, 7, "User is not authorized to create pipelines."))
