@@ -92,31 +92,33 @@ def build(
         bool,
         typer.Option("--try", help="Start the image once, where podman or docker is usable."),
     ] = False,
+    model_only: Annotated[
+        bool,
+        typer.Option("--model-only", help="Only a model's files, for KServe's oci:// addresses."),
+    ] = False,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="With --model-only: which one, of several.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Assemble an image and write it to a registry, an OCI layout or a docker archive."""
     from kfp_bento.runtime import bentos, images
 
     require_extra("runtime")
-    if dry_run and try_it:
-        raise InvalidInput(
-            "--dry-run makes no image that --try could start.", hint="Leave one of them out."
-        )
+    _check_together(dry_run=dry_run, try_it=try_it, model_only=model_only, model=model)
     elapsed = stopwatch()
-    options = images.ImageOptions(
-        base=base,
-        platform=platform,
-        cache=cache,
-        cache_repository=cache_repository,
-        system_packages=tuple(system_package or ()),
-        base_key=images.read_public_keys(base_key) if base_key else "",
-        compression=compression,
+    options = _options(
+        base, base_key, platform, cache, cache_repository, system_package, compression
     )
     task = "planning the image" if dry_run else "assembling the image"
     with working(task, quiet=json) as progress:
         bento = bentos.load_bento(bento_directory, deferred=True)
-        carry_out = images.plan_image if dry_run else images.build_image
-        made: images.Image | images.ImagePlan = carry_out(bento, to, options, progress=progress)
+        made: images.Image | images.ImagePlan
+        if model_only:
+            made = images.build_model_image(bento, to, options, model=model, progress=progress)
+        else:
+            carry_out = images.plan_image if dry_run else images.build_image
+            made = carry_out(bento, to, options, progress=progress)
         seconds = elapsed()
         tried = _tried(made, bento, progress) if try_it else None
     if bento.note:
@@ -127,6 +129,46 @@ def build(
         _show_plan(made)
     else:
         _show_image(made, seconds, **({"trial": str(tried)} if tried else {}))
+
+
+def _check_together(*, dry_run: bool, try_it: bool, model_only: bool, model: str) -> None:
+    """Refuse options of a build of which one says what another takes back."""
+    if dry_run and try_it:
+        raise InvalidInput(
+            "--dry-run makes no image that --try could start.", hint="Leave one of them out."
+        )
+    if model_only and (dry_run or try_it):
+        raise InvalidInput(
+            "--model-only makes files, which neither --dry-run nor --try knows.",
+            hint="Leave one of them out.",
+        )
+    if model and not model_only:
+        raise InvalidInput(
+            "--model says which model --model-only takes; an image of a bento has all.",
+            hint="Add --model-only, or leave --model out.",
+        )
+
+
+def _options(
+    base: str,
+    base_key: Path | None,
+    platform: str,
+    cache: Path | None,
+    cache_repository: str,
+    system_package: list[str] | None,
+    compression: str,
+) -> images.ImageOptions:
+    from kfp_bento.runtime import images
+
+    return images.ImageOptions(
+        base=base,
+        platform=platform,
+        cache=cache,
+        cache_repository=cache_repository,
+        system_packages=tuple(system_package or ()),
+        base_key=images.read_public_keys(base_key) if base_key else "",
+        compression=compression,
+    )
 
 
 def _tried(
@@ -177,14 +219,8 @@ def pack(
 
     require_extra("runtime")
     elapsed = stopwatch()
-    options = images.ImageOptions(
-        base=base,
-        platform=platform,
-        cache=cache,
-        cache_repository=cache_repository,
-        system_packages=tuple(system_package or ()),
-        base_key=images.read_public_keys(base_key) if base_key else "",
-        compression=compression,
+    options = _options(
+        base, base_key, platform, cache, cache_repository, system_package, compression
     )
     with working("assembling the image", quiet=json) as progress:
         image = images.pack_image(

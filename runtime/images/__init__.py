@@ -16,6 +16,7 @@ from kfp_bento.runtime.images.assembly.plan import ImagePlan, PlannedLayer
 from kfp_bento.runtime.images.base.base_image import choose_base
 from kfp_bento.runtime.images.build import build_image, check_destination, plan_image
 from kfp_bento.runtime.images.copy import copy_image
+from kfp_bento.runtime.images.model_only import build_model_image
 from kfp_bento.runtime.images.oci.config import BENTO, USER_ID
 from kfp_bento.runtime.images.oci.image import (
     Descriptor,
@@ -51,6 +52,7 @@ __all__ = [
     "SignedImage",
     "Transfer",
     "build_image",
+    "build_model_image",
     "check_destination",
     "choose_base",
     "copy_image",

@@ -201,13 +201,13 @@ def _assembled(
     return Assembly(
         spec,
         context,
-        check=lambda sums: _check_models(bento, sums),
+        check=lambda sums: check_models(bento, sums),
         kept={**context.seen, **chosen, **system.kept},
         notes=(*wishes.notes, *system.notes),
     )
 
 
-def _check_models(bento: Bento, sums: Mapping[str, str]) -> None:
+def check_models(bento: Bento, sums: Mapping[str, str]) -> None:
     """Make sure that the image holds the models that it will say it holds.
 
     Raises:

@@ -115,15 +115,18 @@ class Recipe:
         return self.codec.name != "none" or layer.digest == layer.diff_id
 
 
-def model_recipes(bento: Path, epoch: int) -> Iterator[Recipe]:
+def model_recipes(bento: Path, epoch: int, *, tag: str = "") -> Iterator[Recipe]:
     """One layer for each model, uncompressed; several where it has large files.
 
     Args:
         bento: The bento's directory, with `models/<name>/<version>` inside.
         epoch: Seconds since 1970 for every timestamp.
+        tag: The tag of one model, for its layers alone; by default those of all.
     """
     for model in model_folders(bento):
         name = f"{model.parent.name}:{model.name}"
+        if tag not in ("", name):
+            continue
         parts = _spread(list(_model_entries(bento, model)))
         for number, entries in enumerate(parts, start=1):
             part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""

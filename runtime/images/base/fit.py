@@ -75,7 +75,7 @@ def _reasons(
         yield "no /usr/bin/env, which the entrypoint is run with"
     for name in needs:
         if not userland.find(name, search):
-            yield f"no {name} on its path, which the entrypoint is run with"
+            yield f"no {name} on its path, which its containers are started with"
 
 
 def _way_out(userland: Userland, python: str, found: str) -> str:

@@ -105,7 +105,9 @@ STEP = Profile(
         "MLFLOW_DISABLE_TELEMETRY": "true",
     },
 )
-PROFILES = {profile.name: profile for profile in (SERVICE, STEP)}
+# Files that another container reads; what runs in it KServe says.
+MODEL = Profile(name="model", environment={})
+PROFILES = {profile.name: profile for profile in (SERVICE, STEP, MODEL)}
 
 
 @dataclass(frozen=True)
