@@ -73,7 +73,8 @@ def serve_service(
         bento_relative_tolerance: Allowed relative difference between served and expected.
         bento_absolute_tolerance: Allowed absolute difference between served and expected.
         image_base: Base image; empty takes python:<minor>-slim.
-        image_platform: linux/amd64 or linux/arm64; empty takes the build step's own.
+        image_platform: linux/amd64 or linux/arm64, or both with a comma between; empty takes the
+            build step's own.
         image_cache_repository: Repository of the same registry through which images share layers.
         image_compression: zstd, or gzip for registries and clusters without zstd, or none.
         image_system_packages: Debian packages to add to the base, besides those that the bento asks

@@ -38,7 +38,8 @@ def build_image(
         destination: Where the image goes: registry/repository[:tag], or oci:DIRECTORY.
         base: Base image reference, oci:DIRECTORY or host; empty takes KFP_BENTO_BASE_IMAGE,
             else python:<minor>-slim.
-        platform: linux/amd64 or linux/arm64; empty takes the one this step runs on.
+        platform: linux/amd64 or linux/arm64, or both with a comma between for one index; empty
+            takes the one this step runs on.
         cache_repository: Repository of the same registry through which images share layers;
             empty takes KFP_BENTO_CACHE_REPOSITORY, else the image's own repository.
         compression: zstd, or gzip for registries and clusters that know no zstd, or none;
@@ -53,7 +54,8 @@ def build_image(
             base and image have.
         metrics: Bytes and number of layers, built and reused.
         summary: The layers as a table.
-        sbom: What is in the image, as CycloneDX; also attached to the image.
+        sbom: What is in the image, as CycloneDX; also attached to the image. Of an index that
+            of its first image.
         provenance: How it came about, as in-toto statements, one a line; also attached.
         image: The image by digest, repository@sha256:...
         location: Where the bytes are: docker://repository or oci:DIRECTORY, without tag or digest.

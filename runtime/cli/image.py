@@ -51,6 +51,13 @@ BaseKey = Annotated[
 ImagePlatform = Annotated[
     str, typer.Option(help="linux/amd64 or linux/arm64; this machine's by default.")
 ]
+ImagePlatforms = Annotated[
+    str,
+    typer.Option(
+        help="linux/amd64 or linux/arm64; with a comma between, one index of both; this machine's "
+        "by default."
+    ),
+]
 Cache = Annotated[
     Optional[Path],  # noqa: UP045 - typer evaluates it
     typer.Option(help="Directory that keeps layers for the next build.", envvar="KFP_BENTO_CACHE"),
@@ -80,7 +87,7 @@ def build(
     to: Destination,
     base: Base = "",
     base_key: BaseKey = None,
-    platform: ImagePlatform = "",
+    platform: ImagePlatforms = "",
     cache: Cache = None,
     cache_repository: CacheRepository = "",
     system_package: SystemPackage = None,
@@ -246,6 +253,29 @@ _LOCAL = {"present": "there", "mounted": "linked", "sent": "written"}
 
 def _show_image(image: images.Image, seconds: float, **more: str) -> None:
     remote = image.location.startswith("docker://")
+    for part in image.parts or (image,):
+        if image.parts:
+            out.print(f"{part.platform}: {part.digest}")
+        _show_layers(part, remote=remote)
+    sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
+    print_facts(
+        f"{'Already there, seen' if image.reused else 'Built'} in {seconds:.1f} s",
+        {
+            "image": image.reference,
+            **({"platforms": image.platform} if image.parts else {}),
+            "base": image.base,
+            "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
+            + ("sent" if remote else "written"),
+            "location": image.location,
+            **more,
+            **({"base signed by": image.base_signed_by} if image.base_signed_by else {}),
+            **({"signed by": image.signed_by} if image.signed_by else {}),
+            **({"notes": "; ".join(image.notes)} if image.notes else {}),
+        },
+    )
+
+
+def _show_layers(image: images.Image, *, remote: bool) -> None:
     table = Table(box=None, padding=(0, 2))
     for heading in ("layer", "content", "size", "", "", "digest"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -258,21 +288,6 @@ def _show_image(image: images.Image, seconds: float, **more: str) -> None:
         digest = layer.digest[:19] if len(layers) == 1 else f"{len(layers)} layers"
         table.add_row(*_named(layers), _bytes(layers), origin, placement, digest)
     out.print(table)
-    sent = sum(layer.size for layer in image.layers if layer.placement == "sent")
-    print_facts(
-        f"{'Already there, seen' if image.reused else 'Built'} in {seconds:.1f} s",
-        {
-            "image": image.reference,
-            "base": image.base,
-            "size": f"{human_bytes(image.size)}, {human_bytes(sent)} of it "
-            + ("sent" if remote else "written"),
-            "location": image.location,
-            **more,
-            **({"base signed by": image.base_signed_by} if image.base_signed_by else {}),
-            **({"signed by": image.signed_by} if image.signed_by else {}),
-            **({"notes": "; ".join(image.notes)} if image.notes else {}),
-        },
-    )
 
 
 def _fate(layer: images.Layer) -> object:

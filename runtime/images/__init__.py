@@ -29,6 +29,7 @@ from kfp_bento.runtime.images.oci.reference import LayoutReference, parse_layout
 from kfp_bento.runtime.images.oci.transfer import Transfer, placed_bytes
 from kfp_bento.runtime.images.pack import pack_image
 from kfp_bento.runtime.images.places.layout import LayoutSource
+from kfp_bento.runtime.images.places.open import open_image
 from kfp_bento.runtime.images.rebase import rebase_image
 from kfp_bento.runtime.images.sign import SignedImage, sign_image, verify_image
 from kfp_bento.runtime.images.signatures.keys import (
@@ -59,6 +60,7 @@ __all__ = [
     "descriptor_from",
     "load_public_keys",
     "load_signing_key",
+    "open_image",
     "own_platform",
     "own_signing_key",
     "pack_image",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from kfp_bento.runtime.bentos import changed_models
 from kfp_bento.runtime.concurrency import Approval
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.assembly.assembly import Assembly
-from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.context import BuildContext, Destination, open_destination
 from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan
@@ -20,6 +20,13 @@ from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
 from kfp_bento.runtime.images.assembly.recipes import (
     model_recipes,
     source_recipe,
+)
+from kfp_bento.runtime.images.assembly.several import (
+    Assemblies,
+    carry_out_all,
+    check_holds_several,
+    naming,
+    plan_all,
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
@@ -30,7 +37,7 @@ from kfp_bento.runtime.images.oci.config import (
     ImageConfig,
     check_layer_count,
 )
-from kfp_bento.runtime.images.oci.image import Image, parse_platform
+from kfp_bento.runtime.images.oci.image import Image, Platform, parse_platforms
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.reference import check_tag, parse_destination
 from kfp_bento.runtime.images.places.open import check_free
@@ -74,7 +81,13 @@ def build_image(
         RegistryError: A registry refused or failed.
         Stopped: The approval was refused.
     """
-    with _assembly(bento, destination, options, progress, approval=approval) as assembly:
+    with _assemblies(bento, destination, options, progress) as (place, assemblies):
+        if approval:
+            for one in assemblies.values():
+                one.wait_for(approval)
+        if len(assemblies) > 1:
+            return carry_out_all(assemblies, place, titles(bento.name, bento.version))
+        (assembly,) = assemblies.values()
         return assembly.carry_out()
 
 
@@ -95,7 +108,10 @@ def plan_image(
         ImageError: The bento or the base does not qualify.
         RegistryError: A registry refused or failed.
     """
-    with _assembly(bento, destination, options, progress, reading=False) as assembly:
+    with _assemblies(bento, destination, options, progress, reading=False) as (place, assemblies):
+        if len(assemblies) > 1:
+            return plan_all(assemblies, place)
+        (assembly,) = assemblies.values()
         return assembly.plan()
 
 
@@ -108,22 +124,22 @@ def check_destination(destination: str, options: ImageOptions = DEFAULTS) -> Non
     """
     target = parse_destination(destination)
     check_free(target)
-    parse_platform(options.platform)
+    parse_platforms(options.platform)
     codec_named(options.compression)
     if options.tag:
         check_tag(options.tag)
 
 
 @contextmanager
-def _assembly(
+def _assemblies(
     bento: Bento,
     destination: str,
     options: ImageOptions,
     progress: Callable[[str], None],
     *,
     reading: bool = True,
-    approval: Approval | None = None,
-) -> Iterator[Assembly]:
+) -> Iterator[tuple[Destination, Assemblies]]:
+    """Give how the image for each platform is put together, once all are known to be possible."""
     wishes = qualify(bento.directory)
     if not bento.python_version:
         raise ImageError(
@@ -131,23 +147,36 @@ def _assembly(
             hint="Build it again with python_version set.",
         )
     options = replace(options, base=options.base or wishes.base)
-    with open_context(
-        bento.name,
-        bento.version,
-        bento.python_version,
-        destination,
-        options,
-        progress,
-        needs=ENTRYPOINT_NEEDS,
-    ) as context:
-        asked = tuple(dict.fromkeys((*wishes.system_packages, *options.system_packages)))
-        wishes = replace(wishes, system_packages=asked)
-        assembly = _assembled(bento, wishes, context, reading=reading)
-        yield assembly.approved_by(approval) if approval else assembly
+    asked = tuple(dict.fromkeys((*wishes.system_packages, *options.system_packages)))
+    wishes = replace(wishes, system_packages=asked)
+    platforms = parse_platforms(options.platform)
+    alone = len(platforms) == 1
+    with open_destination(bento.name, bento.version, destination, options, progress) as place:
+        if not alone:
+            check_holds_several(place.target)
+        assemblies: dict[Platform, Assembly] = {}
+        for platform in platforms:
+            with nullcontext() if alone else naming(platform):
+                context = place.context(
+                    bento.python_version,
+                    platform,
+                    options,
+                    needs=ENTRYPOINT_NEEDS,
+                    of="" if alone else str(platform),
+                )
+                assemblies[platform] = _assembled(
+                    bento, wishes, context, reading=reading, alone=alone
+                )
+        yield place, assemblies
 
 
 def _assembled(
-    bento: Bento, wishes: ImageRequirements, context: BuildContext, *, reading: bool
+    bento: Bento,
+    wishes: ImageRequirements,
+    context: BuildContext,
+    *,
+    reading: bool,
+    alone: bool,
 ) -> Assembly:
     """Give base and recipes, from the layer that changes least to the one that changes most."""
     base, builder, platform = context.base, context.builder, context.platform
@@ -170,7 +199,7 @@ def _assembled(
     spec = ImageSpec(
         name=bento.name,
         version=bento.version,
-        repository=context.repository,
+        repository=context.place.repository,
         asked=context.asked,
         base=base,
         config=ImageConfig(
@@ -178,13 +207,7 @@ def _assembled(
             interpreter=base.interpreter,
             epoch=builder.epoch,
             environment=wishes.environment,
-            labels={
-                **named,
-                **glibc_label(wheels),
-                **system.label,
-                BENTO: bento.tag,
-                MODELS: _listed_models(bento),
-            },
+            labels={**named, **glibc_label(wheels), **system.label, **_labels(bento)},
             annotations=named,
         ),
         recipes=(
@@ -204,6 +227,7 @@ def _assembled(
         check=lambda sums: check_models(bento, sums),
         kept={**context.seen, **chosen, **system.kept},
         notes=(*wishes.notes, *system.notes),
+        alone=alone,
     )
 
 
@@ -223,9 +247,10 @@ def check_models(bento: Bento, sums: Mapping[str, str]) -> None:
         )
 
 
-def _listed_models(bento: Bento) -> str:
-    """Give the models with their content digests: what the image answers with."""
-    return " ".join(f"{model.tag}@{model.digest}" for model in bento.models)
+def _labels(bento: Bento) -> dict[str, str]:
+    """Give the bento, and the models with their content digests: what the image answers with."""
+    models = " ".join(f"{model.tag}@{model.digest}" for model in bento.models)
+    return {BENTO: bento.tag, MODELS: models}
 
 
 def _install_folder(bento: Path) -> Path:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.images.assembly.assembly import Assembly
-from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.context import BuildContext, open_destination
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.recipes import Recipe, model_recipes
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, titles
 from kfp_bento.runtime.images.build import check_models
 from kfp_bento.runtime.images.oci.config import BENTO_PATH, MODEL, MODELS, ImageConfig
+from kfp_bento.runtime.images.oci.image import parse_platform
 from kfp_bento.runtime.images.oci.tar import symlink_entry
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def build_model_image(
     """
     chosen = _chosen(bento, model)
     name, _, version = chosen.tag.partition(":")
-    with open_context(
-        name, version, bento.python_version, destination, options, progress, needs=_NEEDS
-    ) as context:
+    platform = parse_platform(options.platform)
+    with open_destination(name, version, destination, options, progress) as place:
+        context = place.context(bento.python_version, platform, options, needs=_NEEDS)
         spec = _spec(bento, chosen, context)
         alone = replace(bento, models=(chosen,))
         return Assembly(
@@ -89,7 +90,7 @@ def _spec(bento: Bento, chosen: BentoModel, context: BuildContext) -> ImageSpec:
     return ImageSpec(
         name=name,
         version=version,
-        repository=context.repository,
+        repository=context.place.repository,
         asked=context.asked,
         base=base,
         config=ImageConfig(

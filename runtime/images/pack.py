@@ -18,13 +18,13 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.files import file_sha256
 from kfp_bento.runtime.images.assembly.assembly import Assembly
-from kfp_bento.runtime.images.assembly.context import BuildContext, open_context
+from kfp_bento.runtime.images.assembly.context import BuildContext, open_destination
 from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import STEP, ImageConfig, check_layer_count
-from kfp_bento.runtime.images.oci.image import Image
+from kfp_bento.runtime.images.oci.image import Image, parse_platform
 from kfp_bento.runtime.images.oci.tar import source_date_epoch
 from kfp_bento.runtime.images.python.groups import dependency_groups, own_wheels
 from kfp_bento.runtime.images.python.lock import Lock
@@ -81,9 +81,9 @@ def pack_image(
         lock, sources = _divided(
             Lock(requirements, requirements.parent, python), built_here, scratch
         )
-        context = stack.enter_context(
-            open_context(name, version, python, destination, options, progress)
-        )
+        platform = parse_platform(options.platform)
+        place = stack.enter_context(open_destination(name, version, destination, options, progress))
+        context = place.context(python, platform, options)
         if sources is not None:
             progress(f"building wheels: {', '.join(built_here)}")
             wheels = (*wheels, *_wheels_of(sources, scratch / "built"))
@@ -120,7 +120,7 @@ def _assembled(
     spec = ImageSpec(
         name=name,
         version=version,
-        repository=context.repository,
+        repository=context.place.repository,
         asked=context.asked,
         base=base,
         config=ImageConfig(

@@ -15,6 +15,7 @@ from kfp_bento.runtime.images import (
     LayoutReference,
     LayoutSource,
     descriptor_from,
+    open_image,
 )
 
 
@@ -25,8 +26,9 @@ class LayoutImage:
     Attributes:
         directory: The layout.
         tag: What the layout calls it.
-        digest: Digest of its manifest.
-        config_digest: Digest of its configuration, which engines know images by.
+        digest: Digest of its manifest, or of the index that lists it.
+        config_digest: Digest of its configuration, which engines know images by; of an index that
+            of the image for this machine.
         labels: What the image says about itself.
     """
 
@@ -41,11 +43,15 @@ def read_layout(layout: LayoutReference) -> LayoutImage:
     """Read which image a layout holds.
 
     Raises:
-        ImageError: It is no layout, holds none or several images, or another thing.
+        ImageError: It is no layout, holds none or several images, none for this machine, or
+            another thing.
     """
     source = LayoutSource(layout.directory)
     found, tag = source.find_named(layout.tag)
-    config = descriptor_from(_document(source, found).get("config"))
+    manifest = _document(source, found)
+    if "manifests" in manifest:
+        manifest = _document(source, open_image(str(layout)).descriptor)
+    config = descriptor_from(manifest.get("config"))
     settings = _document(source, config).get("config")
     labels = settings.get("Labels") if isinstance(settings, dict) else None
     texts = labels.items() if isinstance(labels, dict) else ()

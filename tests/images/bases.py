@@ -26,13 +26,18 @@ LIBRARIES = ("libgomp1", "libstdc++6")
 _OF_LIBRARIES = re.compile(rf"{MULTIARCH}/(libgomp|libstdc\+\+)\.so[.\d]*")
 
 
-def debian(folder: Path, suite: str, *packages: str) -> Path:
-    """A tar of a Debian's root; skips where it cannot be made."""
+def debian(folder: Path, suite: str, *packages: str, architecture: str = "") -> Path:
+    """A tar of a Debian's root; skips where it cannot be made.
+
+    That of another processor is unpacked only: nothing of it can be run here.
+    """
     if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
         pytest.skip("a Debian base needs root and mmdebstrap")
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{suite}.tar"
-    command = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}"]
+    file = folder / f"{suite}{architecture}.tar"
+    command = ["mmdebstrap", "--quiet", f"--include={','.join(packages)}"]
+    foreign = (f"--architectures={architecture}", "--variant=extract")
+    command += foreign if architecture else ("--variant=essential",)
     key = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
     # The archive that this machine itself has its packages from.
     used = re.search(r"^URIs:\s*(\S+)", SOURCES.read_text(), re.M) if SOURCES.is_file() else None

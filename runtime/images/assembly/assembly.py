@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +25,6 @@ from kfp_bento.runtime.images.oci.blobs import scratch_directory
 from kfp_bento.runtime.images.oci.config import ComposedImage, check_layer_count
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
-    Descriptor,
     Document,
     Image,
     Layer,
@@ -33,7 +32,6 @@ from kfp_bento.runtime.images.oci.image import (
 )
 from kfp_bento.runtime.images.oci.layers import LayerStream
 from kfp_bento.runtime.images.places.opened_image import OpenedImage
-from kfp_bento.runtime.images.signatures.stored import put_signature
 
 _Result = TypeVar("_Result")
 # How registries refuse a manifest of a kind that they do not know.
@@ -54,6 +52,21 @@ _Trust = Literal["records", "blobs", "nothing"]
 _TRUSTS: tuple[_Trust, ...] = ("records", "blobs", "nothing")
 
 
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that a sink holds, with or without a tag.
+
+    Attributes:
+        composed: Its documents.
+        layers: Its layers.
+        refused: Why its bill of materials and provenance are not attached; empty if they are.
+    """
+
+    composed: ComposedImage
+    layers: tuple[Layer, ...]
+    refused: str = ""
+
+
 class Assembly:
     """One image on its way into one destination.
 
@@ -64,6 +77,7 @@ class Assembly:
             ImageError where they are not what was claimed.
         kept: JSON values to remember for the next build, by key.
         notes: What else there is to tell people.
+        alone: Whether the image is the only one that goes there; else an index follows it.
 
     Raises:
         ImageError: It would have more layers than a container may have.
@@ -77,32 +91,30 @@ class Assembly:
         check: Callable[[Mapping[str, str]], None] = lambda sums: None,
         kept: Mapping[str, Any],
         notes: tuple[str, ...] = (),
+        alone: bool = True,
     ) -> None:
         check_layer_count(len(spec.base.layers) + len(spec.recipes))
         self._spec = spec
         self._context = context
+        self._place = context.place
         self._check = check
         self._kept = kept
         self._notes = notes
-        self._sink = context.sink
+        self._alone = alone
+        self._sink = context.place.sink
         self._cache = context.builder.cache
         self._workspace = context.builder.workspace
         self._tell = context.builder.tell
-        self._known = KnownLayers(spec.recipes, self._cache, context.shared, self._tell)
+        self._known = KnownLayers(spec.recipes, self._cache, context.place.shared, self._tell)
         self._approval: Approval | None = None
         self._stop = threading.Event()
         self._making = threading.BoundedSemaphore(_MADE_AT_ONCE)
         self._recorded_keys: set[str] = set()
         self._sums: dict[str, str] = {}
 
-    def approved_by(self, approval: Approval) -> Assembly:
-        """Let the image have its manifest and its tag once that is given, and stop where it is not.
-
-        Returns:
-            This assembly.
-        """
+    def wait_for(self, approval: Approval) -> None:
+        """Let the image have its manifest once that is given, and stop where it is refused."""
         self._approval, self._stop = approval, approval.refused
-        return self
 
     def carry_out(self) -> Image:
         """Make what is missing and write the image.
@@ -111,9 +123,18 @@ class Assembly:
             ImageError: A layer cannot be made or stored.
             RegistryError: A registry refused or failed; the tag then is what it was.
         """
+        return self._tagged(self.store())
+
+    def store(self) -> StoredImage:
+        """Make what is missing and write the image without its tag, by which nobody finds it.
+
+        Raises:
+            ImageError: A layer cannot be made or stored.
+            RegistryError: A registry refused or failed.
+        """
         if found := self._recognise():
             self._approved()
-            return self._tagged(*found)
+            return StoredImage(*found)
         for trust in _TRUSTS[:-1]:
             try:
                 return self._assemble(trust)
@@ -135,9 +156,9 @@ class Assembly:
             planned = [partial(self._planned_base, layer) for layer in base.layers]
             planned += [partial(self._planned, recipe) for recipe in self._spec.recipes]
             layers = run_all(planned, LOOKUPS, stop=self._stop)
-        place = self._context.target.location.removeprefix("docker://")
+        place = self._place.target.location.removeprefix("docker://")
         return ImagePlan(
-            destination=f"{place}:{self._context.tag}",
+            destination=f"{place}:{self._place.tag}",
             base=self._spec.base.title,
             platform=str(self._context.platform),
             unchanged=found[0].manifest.digest if found else "",
@@ -155,7 +176,9 @@ class Assembly:
         """Give the image, with its layers as they are vouched for."""
         if not self._context.records:
             return None  # nobody would vouch for it
-        found = self._sink.recorded(self._spec.key, self._context.tag)
+        if not self._alone and self._sink.blobs:
+            return None  # a layout is written anew, as a whole
+        found = self._sink.recorded(self._spec.key, self._place.tag)
         layers = self._recorded_layers(found) if found else None
         if found is None or layers is None:
             return None
@@ -233,7 +256,7 @@ class Assembly:
 
     # Making what is not there.
 
-    def _assemble(self, trust: _Trust) -> Image:
+    def _assemble(self, trust: _Trust) -> StoredImage:
         base, recipes = self._spec.base, self._spec.recipes
         tasks = [partial(self._place_base, layer) for layer in base.layers]
         tasks += [partial(self._realise, recipe, trust) for recipe in recipes]
@@ -251,7 +274,7 @@ class Assembly:
         else:
             refused = "an archive cannot carry the bill of materials and the provenance"
         self._remember(composed, layers)
-        return self._tagged(composed, layers, refused)
+        return StoredImage(composed, layers, refused)
 
     def _stored(self, store: Callable[[], _Result]) -> _Result:
         """Store the image's manifest, under its digest or its tag."""
@@ -272,51 +295,59 @@ class Assembly:
             )
         return "The registry takes no OCI images; a newer version of it, or another one, does."
 
-    def _tagged(
-        self, composed: ComposedImage, layers: tuple[Layer, ...], refused: str = ""
-    ) -> Image:
-        context, manifest = self._context, composed.manifest
-        signed_by = self._signed(manifest)
-        changed = self._stored(partial(self._sink.tag, manifest, composed.content, context.tag))
+    def _tagged(self, stored: StoredImage) -> Image:
+        context, manifest = self._context, stored.composed.manifest
+        signed_by = context.place.sign(manifest)
+        content = stored.composed.content
+        changed = self._stored(partial(self._sink.tag, manifest, content, context.place.tag))
         verb = "wrote" if changed else "already there:"
-        self._tell(f"{verb} {context.target} as {manifest.digest}")
-        notes = (*self._notes, *context.notes(layers), *([refused] if refused else []))
-        if context.signing_key and not signed_by:
+        self._tell(f"{verb} {context.place.target} as {manifest.digest}")
+        image = self.image(stored)
+        notes = image.notes
+        if context.place.signing_key and not signed_by:
             notes = (*notes, "not signed: an archive has no place for signatures")
         for note in notes:
             self._tell(note)
+        tags = (context.place.tag,)
+        return replace(image, tags=tags, reused=not changed, notes=notes, signed_by=signed_by)
+
+    def image(self, stored: StoredImage) -> Image:
+        """Give an image that is stored and has no tag yet."""
+        context, manifest, layers = self._context, stored.composed.manifest, stored.layers
+        refused = stored.refused
         # Where some layers are unverified, what is attached may be anybody's.
         documents: tuple[Document, ...] = ()
         if any(layer.unverified for layer in layers) or refused:
             documents = image_documents(self._spec, manifest, layers)
         return Image(
-            repository=context.repository,
+            repository=context.place.repository,
             digest=manifest.digest,
-            tags=(context.tag,),
+            tags=(),
             base=self._spec.base.title,
-            location=context.target.location,
+            location=context.place.target.location,
             layers=layers,
             platform=str(context.platform),
-            reused=not changed,
             documents=documents,
-            notes=notes,
+            notes=(*self._notes, *context.notes(layers), *([refused] if refused else [])),
             base_signed_by=context.base_signed_by,
-            signed_by=signed_by,
         )
-
-    def _signed(self, manifest: Descriptor) -> str:
-        """Sign the image, where there is a key, before its tag moves; and say with which."""
-        key = self._context.signing_key
-        if key is None or not self._sink.carries_referrers:
-            return ""
-        put_signature(self._sink, self._workspace, manifest.digest, self._context.repository, key)
-        return key.public.fingerprint
 
     def _place_base(self, layer: Layer) -> Layer:
         return layer.placed(self._sink.put_blob(layer.descriptor, self._spec.base.blobs))
 
     def _realise(self, recipe: Recipe, trust: _Trust) -> Layer:
         """Give the recipe's layer, in the sink."""
+        if trust == "records" and recipe.key in self._place.made:
+            # For another platform; what was lost is made anew by the next try.
+            made, sums = self._place.made[recipe.key]
+            self._sums.update(sums)
+            self._recorded_keys.add(recipe.key)
+            return replace(made, title=recipe.title).placed("present")
+        layer = self._found_or_made(recipe, trust)
+        self._place.made[recipe.key] = layer, dict(self._sums) if recipe.claimed else {}
+        return layer
+
+    def _found_or_made(self, recipe: Recipe, trust: _Trust) -> Layer:
         known = self._known.find(recipe) if trust != "nothing" else None
         if known and trust == "blobs" and not self._known.is_stored(known):
             known = None
@@ -361,9 +392,9 @@ class Assembly:
         tasks = [partial(self._sink.remember, key, manifest, composed.content)]
         for records in self._context.records:
             tasks += [partial(records.keep_facts, *fact) for fact in self._kept.items()]
-        if self._context.shared and self._sink.records:
+        if self._place.shared and self._sink.records:
             tasks += [
-                partial(self._context.shared.keep_layer, recipe.key, layer, self._sink.records)
+                partial(self._place.shared.keep_layer, recipe.key, layer, self._sink.records)
                 for recipe, layer in own
                 if recipe.key not in self._recorded_keys and recipe.kind != "source"
             ]
@@ -371,8 +402,8 @@ class Assembly:
         for tries_left in (1, 0):  # writing a record twice is harmless
             try:
                 run_all(tasks, LOOKUPS, stop=self._stop)
-                if self._context.shared and self._sink.records:
-                    self._context.shared.keep_together(installed)
+                if self._place.shared and self._sink.records:
+                    self._place.shared.keep_together(installed)
                 return
             except KfpBentoError as error:
                 self._stop.clear()

@@ -26,7 +26,7 @@ from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
 from kfp_bento.runtime.images.debian import RootFilesystem, Userland, probe_base, version_of
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
-from kfp_bento.runtime.images.oci.image import Layer, Platform, parse_platform
+from kfp_bento.runtime.images.oci.image import Descriptor, Layer, Platform
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.oci.layers import codec_named
 from kfp_bento.runtime.images.oci.reference import (
@@ -55,9 +55,14 @@ from kfp_bento.runtime.images.signatures.keys import (
     own_signing_key,
     parse_public_keys,
 )
+from kfp_bento.runtime.images.signatures.stored import put_signature
 from kfp_bento.runtime.images.signatures.verify import check_can_be_signed, signer_of_base
 
 Found = TypeVar("Found")
+
+
+MadeLayer = tuple[Layer, Mapping[str, str]]
+"""A layer, with the SHA-256 of the files that were only claimed before, by their paths."""
 
 
 @dataclass(frozen=True)
@@ -65,36 +70,24 @@ class BuildContext:
     """An open destination, and the base to build on.
 
     Attributes:
-        target: Where the image goes.
-        repository: By which it is known.
-        tag: Its tag.
-        platform: Its platform.
+        place: The destination.
+        platform: The image's platform.
         asked: The base as it was asked for.
         base: What the image stands on.
-        sink: Takes it.
         builder: Makes its layers.
-        shared: Layers known to the registry.
-        compilers: Write the bytecode of its layers.
         seen: What to remember of the base, by key.
         facts: What the base holds, if its layers have been read.
         base_signed_by: The key that the base was found signed with, where one was asked for.
-        signing_key: What the image is to be signed with, if anything.
     """
 
-    target: ImageReference
-    repository: str
-    tag: str
+    place: Destination
     platform: Platform
     asked: str
     base: BaseImage
-    sink: ImageSink
     builder: LayerBuilder
-    shared: RegistryRecords | None
-    compilers: Compilers
     seen: Mapping[str, Any] = field(default_factory=dict)
     facts: RootFilesystem | None = None
     base_signed_by: str = ""
-    signing_key: SigningKey | None = field(default_factory=own_signing_key)
 
     def select(self, lock: Lock) -> tuple[tuple[Wheel, ...], Mapping[str, Any]]:
         """Choose the wheels, or take what was chosen for the same lock before.
@@ -126,13 +119,15 @@ class BuildContext:
                 f"no bytecode: this is Python {here}, the image has {python}; it will start "
                 "more slowly"
             )
-        return tuple(dependency_recipe(group, self.builder, self.compilers) for group in groups)
+        return tuple(
+            dependency_recipe(group, self.builder, self.place.compilers) for group in groups
+        )
 
     def wheel_facts(self, recipes: Sequence[Recipe]) -> dict[str, Any]:
         """Give what the registry remembers of the wheels in known layers, by their SHA-256."""
-        if self.shared is None:
+        if self.place.shared is None:
             return {}
-        known = self.shared.find_layers([recipe.key for recipe in recipes])
+        known = self.place.shared.find_layers([recipe.key for recipe in recipes])
         return {sha256: fact for layer in known.values() for sha256, fact in layer.facts.items()}
 
     def base_facts(self) -> tuple[RootFilesystem, Mapping[str, Any]]:
@@ -175,7 +170,7 @@ class BuildContext:
     @property
     def records(self) -> list[Records]:
         """What earlier builds left, on this machine and in the registry."""
-        both: tuple[Records | None, ...] = (self.builder.cache, self.shared)
+        both: tuple[Records | None, ...] = (self.builder.cache, self.place.shared)
         return [records for records in both if records is not None]
 
     def notes(self, layers: Sequence[Layer | PlannedLayer]) -> Iterator[str]:
@@ -215,32 +210,105 @@ def recalled(
     return None
 
 
+@dataclass(frozen=True)
+class Destination:
+    """An open destination, and what is common to the images of a build that go there.
+
+    Attributes:
+        target: Where they go.
+        repository: By which they are known.
+        tag: Their tag.
+        sink: Takes them.
+        builder: Makes their layers.
+        shared: Layers known to the registry.
+        compilers: Write the bytecode of their layers.
+        signing_key: What is to be signed with, if anything.
+        made: Layers that are in the sink by now, by their keys.
+    """
+
+    target: ImageReference
+    repository: str
+    tag: str
+    sink: ImageSink
+    builder: LayerBuilder
+    shared: RegistryRecords | None
+    compilers: Compilers
+    signing_key: SigningKey | None = field(default_factory=own_signing_key)
+    made: dict[str, MadeLayer] = field(default_factory=dict)
+
+    def sign(self, manifest: Descriptor) -> str:
+        """Sign what is stored, where there is a key, before its tag moves; and say with which.
+
+        Raises:
+            ImageError: Something else is where its signatures belong, or the disk is full.
+            RegistryError: The registry refused or failed.
+        """
+        if self.signing_key is None or not self.sink.carries_referrers:
+            return ""
+        workspace = self.builder.workspace
+        put_signature(self.sink, workspace, manifest.digest, self.repository, self.signing_key)
+        return self.signing_key.public.fingerprint
+
+    def context(
+        self,
+        python: str,
+        platform: Platform,
+        options: ImageOptions,
+        *,
+        needs: tuple[str, ...] = (),
+        of: str = "",
+    ) -> BuildContext:
+        """Read the base for a platform.
+
+        Args:
+            python: Minor version of Python that is needed.
+            platform: Which.
+            options: How the image is to be built.
+            needs: Programs that it is started with.
+            of: What stands before all that is told; a platform, where there are several.
+
+        Raises:
+            InvalidInput: The base is one that carries no signatures, and has to.
+            ImageError: The base cannot be read or does not fit, or is not signed.
+            RegistryError: A registry refused or failed.
+        """
+        builder = self.builder
+        if of:
+            builder = replace(builder, tell=lambda said: self.builder.tell(f"{of}: {said}"))
+        base, signed_by = _opened_base(python, platform, builder, options)
+        if self.sink.blobs and builder.cache:
+            base = replace(base, blobs=KeptBlobs(base.blobs, builder.cache))
+        context = BuildContext(
+            place=self,
+            platform=platform,
+            asked=options.base or base.title.partition("@")[0],
+            base=base,
+            builder=builder,
+            base_signed_by=signed_by,
+        )
+        return context.fitted(python, needs)
+
+
 @contextlib.contextmanager
-def open_context(
+def open_destination(
     name: str,
     version: str,
-    python: str,
     destination: str,
     options: ImageOptions,
     tell: Callable[[str], None],
-    *,
-    needs: tuple[str, ...] = (),
-) -> Iterator[BuildContext]:
-    """Check what was asked for, open the destination and read the base.
+) -> Iterator[Destination]:
+    """Check what was asked for, and open the destination.
 
     Args:
         name: What the image is called.
         version: Its version.
-        python: Minor version of Python that it needs.
         destination: Where it goes.
         options: How it is to be built.
         tell: Told what is going on.
-        needs: Programs that the image is started with.
 
     Raises:
         InvalidInput: An option cannot be used.
-        ImageError: The destination is taken, the base cannot be read or does not fit, or the
-            disk is full.
+        ImageError: The destination is taken, or the disk is full.
         RegistryError: A registry refused or failed.
     """
     check_record_key()
@@ -248,7 +316,7 @@ def open_context(
     check_free(target)
     repository = target.known_as(options.repository or f"localhost/{name}")
     tag = check_tag(options.tag or target.tag or version)
-    platform, codec = parse_platform(options.platform), codec_named(options.compression)
+    codec = codec_named(options.compression)
     cache = _layer_cache(options.cache)
     elsewhere = _cache_repository(options.cache_repository, target)
     with (
@@ -257,23 +325,8 @@ def open_context(
         Compilers() as compilers,
     ):
         builder = LayerBuilder(workspace, codec, source_date_epoch(), cache, tell)
-        base, signed_by = _opened_base(python, platform, builder, options)
-        if sink.blobs and cache:
-            base = replace(base, blobs=KeptBlobs(base.blobs, cache))
-        context = BuildContext(
-            target=target,
-            repository=repository,
-            tag=tag,
-            platform=platform,
-            asked=options.base or base.title.partition("@")[0],
-            base=base,
-            sink=sink,
-            builder=builder,
-            shared=_shared(sink, elsewhere, target),
-            compilers=compilers,
-            base_signed_by=signed_by,
-        )
-        yield context.fitted(python, needs)
+        shared = _shared(sink, elsewhere, target)
+        yield Destination(target, repository, tag, sink, builder, shared, compilers)
 
 
 def _opened_base(

@@ -74,6 +74,7 @@ def read_provenance(image: str, platform: str = "") -> tuple[bytes, ...]:
 def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
     """Write what `build_image` attached into files; an archive carries nothing.
 
+    Of an index the bill is that of its first image, and the statements are those of all.
     Where some layers are unverified, what this build knows of the image comes first: what is
     attached to it may be whoever's who planted them.
 
@@ -88,14 +89,22 @@ def write_attestations(image: Image, sbom: Path, provenance: Path) -> None:
             cannot be written.
         RegistryError: The registry refused or failed.
     """
+    found = [_attestations(part, image) for part in image.parts or (image,)]
+    statements = dict.fromkeys(text for _, some in found for text in some)
+    with storage_errors(sbom):
+        sbom.write_bytes(b"".join(found[0][0][:1]))
+        provenance.write_bytes(b"".join(text + b"\n" for text in statements))
+
+
+def _attestations(image: Image, named: Image) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Give bills of materials and statements about an image, which is one of those of a name."""
     own = image.documents
     bills = tuple(item.content for item in own if item.media_type == SBOM_TYPE)
     statements = tuple(item.content for item in own if item.media_type == STATEMENT_TYPE)
     if not image.location.startswith("docker-archive:"):
         local = image.location.startswith("oci:")
-        where = f"{image.location}:{image.tags[0]}" if local else image.reference
-        bills = bills or read_sboms(where)
-        statements = tuple(dict.fromkeys((*statements, *read_provenance(where))))
-    with storage_errors(sbom):
-        sbom.write_bytes(b"".join(bills[:1]))
-        provenance.write_bytes(b"".join(text + b"\n" for text in statements))
+        where = f"{image.location}:{named.tags[0]}" if local else image.reference
+        platform = image.platform if image is not named else ""
+        bills = bills or read_sboms(where, platform)
+        statements = tuple(dict.fromkeys((*statements, *read_provenance(where, platform))))
+    return bills, statements

@@ -19,7 +19,8 @@ class ImageOptions:
         repository: The repository the image is to be known by when it goes to a directory or file;
             `localhost/<name>` if empty.
         tag: The tag; the version if neither this nor the destination says one.
-        platform: `linux/amd64` or `linux/arm64`; this machine's if empty.
+        platform: `linux/amd64` or `linux/arm64`, this machine's if empty; both with a comma between
+            for one index of two images.
         cache: A directory where costly layers are kept between builds; `$KFP_BENTO_CACHE` if
             none is given, and none if that is not set.
         cache_repository: A repository of the destination's registry where layers are recorded, so

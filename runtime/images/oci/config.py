@@ -16,6 +16,7 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     Layer,
@@ -230,6 +231,29 @@ def image_manifest(
         }
     )
     return descriptor_of(content, OCI_MANIFEST), content
+
+
+def image_index(
+    images: Mapping[Platform, Descriptor], annotations: Mapping[str, str]
+) -> tuple[Descriptor, bytes]:
+    """Compose the index of one image for several platforms (image specification, `image-index.md`).
+
+    Args:
+        images: The manifest for each platform.
+        annotations: Those of the index.
+    """
+    content = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                {**images[platform].to_dict(), "platform": vars(platform)}
+                for platform in sorted(images, key=str)
+            ],
+            "annotations": dict(annotations),
+        }
+    )
+    return descriptor_of(content, OCI_INDEX), content
 
 
 def _layer_entry(layer: Layer) -> dict[str, Any]:

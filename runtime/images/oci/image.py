@@ -196,12 +196,12 @@ class Image:
 
     Attributes:
         repository: `host/path` without tag; `localhost/<bento name>` in a layout.
-        digest: Digest of the image manifest.
+        digest: Digest of the image manifest, or of the index.
         tags: Tags that pointed to it when it was written.
         base: The base image for people, with its digest; `host` for this machine's own.
         location: Where to read it: `oci:DIR`, `docker-archive:FILE` or `docker://host/path`.
-        layers: From the lowest to the highest.
-        platform: `linux/amd64` or `linux/arm64`.
+        layers: From the lowest to the highest; of an index those of all its images, each once.
+        platform: `linux/amd64` or `linux/arm64`, or both with a comma between.
         reused: Whether the destination held this very image already, so that nothing changed.
         documents: Bill of materials and provenance as the build that gave this value knows them,
             where some layers are unverified, when those attached to the image may be anybody's, or
@@ -209,6 +209,7 @@ class Image:
         notes: What else there is to know of the build: what was left out and why.
         base_signed_by: SHA-256 of the public key that the base had to be signed with, and was.
         signed_by: SHA-256 of the public key that verifies the image's signature.
+        parts: The image for each platform, where this is an index of several.
     """
 
     repository: str
@@ -223,6 +224,7 @@ class Image:
     notes: tuple[str, ...] = field(default=(), compare=False)
     base_signed_by: str = field(default="", compare=False)
     signed_by: str = field(default="", compare=False)
+    parts: tuple[Image, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def reference(self) -> str:
@@ -238,10 +240,11 @@ class Image:
         """Give the image as plain JSON values, its reference and size among them."""
         derived = {"reference": self.reference, "size": self.size}
         layers = [layer.to_dict() for layer in self.layers]
-        facts = asdict(replace(self, documents=()))
-        del facts["documents"]
+        facts = asdict(replace(self, documents=(), parts=()))
+        del facts["documents"], facts["parts"]
+        parts = {"parts": [part.to_dict() for part in self.parts]} if self.parts else {}
         lists = {"tags": list(self.tags), "notes": list(self.notes), "layers": layers}
-        return {**facts, **derived, **lists}
+        return {**facts, **derived, **lists, **parts}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
@@ -249,7 +252,8 @@ class Image:
         own = {item.name: data[item.name] for item in fields(cls) if item.name in data}
         layers = tuple(Layer(**layer) for layer in data["layers"])
         texts = {"tags": tuple(data["tags"]), "notes": tuple(data.get("notes", ()))}
-        return cls(**{**own, **texts, "layers": layers})
+        parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
+        return cls(**{**own, **texts, "layers": layers, "parts": parts})
 
 
 @dataclass(frozen=True)
@@ -277,11 +281,27 @@ def parse_platform(text: str = "") -> Platform:
     text = text or own_platform()
     os, _, architecture = text.partition("/")
     if os != "linux" or architecture not in {"amd64", "arm64"}:
-        raise InvalidInput(
-            f"Images for the platform '{text}' cannot be built.",
-            hint="Choose linux/amd64 or linux/arm64.",
-        )
+        raise _no_platform(text)
     return Platform(os=os, architecture=architecture)
+
+
+def parse_platforms(text: str = "") -> tuple[Platform, ...]:
+    """Parse one or more platforms with commas between, in an order of their own.
+
+    Raises:
+        InvalidInput: One of them is another platform.
+    """
+    names = sorted({name.strip() for name in text.split(",")})
+    if names[0] or names == [""] == text.split(","):
+        return tuple(map(parse_platform, names))
+    raise _no_platform(text)
+
+
+def _no_platform(text: str) -> InvalidInput:
+    return InvalidInput(
+        f"Images for the platform '{text}' cannot be built.",
+        hint="Choose linux/amd64 or linux/arm64; builds of bentos take both, with a comma between.",
+    )
 
 
 class BlobSource(Protocol):
