@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kfp_bento.runtime.errors import ImageError, InvalidInput
 from kfp_bento.runtime.images.assembly.apart import REBUILD, ImageParts, take_apart
+from kfp_bento.runtime.images.assembly.several import check_holds_several, naming
 from kfp_bento.runtime.images.attestations.attachments import (
     attach_if_taken,
     documents_of,
@@ -33,7 +35,12 @@ from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
 from kfp_bento.runtime.images.debian import probe_base, version_of
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
-from kfp_bento.runtime.images.oci.config import NEEDED_GLIBC, NEEDED_LIBRARIES
+from kfp_bento.runtime.images.oci.config import (
+    NEEDED_GLIBC,
+    NEEDED_LIBRARIES,
+    ComposedImage,
+    image_index,
+)
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
 from kfp_bento.runtime.images.oci.layers import codec_named
@@ -44,8 +51,15 @@ from kfp_bento.runtime.images.oci.reference import (
     parse_source,
 )
 from kfp_bento.runtime.images.oci.transfer import BlobUpload, Transfer, put_blobs, transfers_to_dict
-from kfp_bento.runtime.images.places.open import check_free, open_image, open_sink
-from kfp_bento.runtime.images.places.opened_image import OpenedImage, well_formed
+from kfp_bento.runtime.images.places.open import (
+    check_free,
+    images_in,
+    open_image,
+    open_manifest,
+    open_sink,
+)
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform, well_formed
+from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.python.installer import GLIBC
 from kfp_bento.runtime.images.python.needs import GLIBC_NAME
 
@@ -106,7 +120,8 @@ def rebase_image(
         base: The new base, in the same forms, or `host`.
         destination: Where the result goes; the image's own place, where its tag moves, if empty.
         tag: The tag; that of the destination, or the image's own, if empty.
-        platform: Which image of a multi-platform index; then a destination or tag is needed.
+        platform: Take the image for this platform out of an index alone; then a destination or tag
+            is needed. Else an index is rebased as a whole, onto a base for all its platforms.
         progress: Called with a short sentence at each step.
 
     Returns:
@@ -119,26 +134,58 @@ def rebase_image(
         RegistryError: A registry refused or failed.
     """
     progress(f"reading {image}")
-    opened = open_image(image, parse_platform(platform) if platform else None)
-    target = _target(image, destination, tag, opened)
-    tag = check_tag(tag or target.tag or opened.tag or "latest")
+    found = open_manifest(image)
+    if found.is_index and platform:
+        found = open_image(image, parse_platform(platform))
+    target = _target(image, destination, tag, found)
+    tag = check_tag(tag or target.tag or found.tag or "latest")
+    several = images_in(found, image) if found.is_index else ()
+    if several:
+        check_holds_several(target)
+    if platform and not several:
+        require_platform(found, parse_platform(platform))
+    # A digest says what to read, not what its tag stands for by now.
+    in_place = not destination and tag == found.tag and "@" not in image
+    with scratch_directory("kfp-bento-rebase-") as folder:
+        workspace = BlobDirectory(folder)
+        rebases = []
+        for opened in several or (found,):
+            with naming(opened.platform) if several else nullcontext():
+                rebases.append(_possible(image, base, opened, target, workspace, progress))
+        done = RebasedImage(
+            image=found.title,
+            base=", ".join(dict.fromkeys(one.found.title for one in rebases)),
+            location=target.location,
+            digest=found.descriptor.digest,
+            tag=tag,
+        )
+        if in_place and all(one.parts.stands_on(one.found) for one in rebases):
+            progress(f"{found.title} stands on {done.base} already")
+            return done
+        return _write(rebases, found, done, workspace, progress)
+
+
+def _possible(
+    image: str,
+    base: str,
+    opened: OpenedImage,
+    target: ImageReference,
+    workspace: BlobDirectory,
+    tell: Callable[[str], None],
+) -> _Rebase:
+    """Find out whether the new base can be put below an image.
+
+    Raises:
+        InvalidInput, ImageError, RegistryError: See `rebase_image`.
+    """
     with well_formed(opened.title):
         parts = take_apart(opened)
     check_free(target)
-    with scratch_directory("kfp-bento-rebase-") as folder:
-        workspace = BlobDirectory(folder)
-        builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, progress)
-        found = _opened_base(base, parts, opened.platform, builder)
-        with well_formed(opened.title):
-            _check_fit(opened, parts, found)
-        same = opened.descriptor.digest
-        done = RebasedImage(opened.title, found.title, target.location, same, tag)
-        # A digest says what to read, not what its tag stands for by now.
-        in_place = not destination and tag == opened.tag and "@" not in image
-        if in_place and parts.stands_on(found):
-            progress(f"{opened.title} stands on {found.title} already")
-            return done
-        return _write(_Rebase(image, base, opened, parts, found, target), done, builder)
+    builder = LayerBuilder(workspace, codec_named("zstd"), parts.config.epoch, None, tell)
+    found = _opened_base(base, parts, opened.platform, builder)
+    with well_formed(opened.title):
+        _check_fit(opened, parts, found)
+    return _Rebase(image, base, opened, parts, found, target)
 
 
 def _opened_base(
@@ -166,10 +213,52 @@ class _Rebase:
     target: ImageReference
 
 
-def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> RebasedImage:
-    """Write configuration, manifest and documents, and move the tag at last."""
-    opened, parts, base, target = rebase.opened, rebase.parts, rebase.found, rebase.target
-    workspace, tell = builder.workspace, builder.tell
+@dataclass(frozen=True)
+class _Stored:
+    """A rebased image in its place, without a tag; and what became of all that it is made of."""
+
+    composed: ComposedImage
+    transfers: tuple[Transfer, ...]
+    referrers: tuple[str, ...]
+    missing: str
+
+
+def _write(
+    rebases: Sequence[_Rebase],
+    source: OpenedImage,
+    done: RebasedImage,
+    workspace: BlobDirectory,
+    tell: Callable[[str], None],
+) -> RebasedImage:
+    """Write the image, or those of an index and the index after them, and move the tag at last."""
+    with open_sink(rebases[0].target, source.name) as sink:
+        stored = {one.opened.platform: _store(one, sink, workspace, tell) for one in rebases}
+        if source.is_index:
+            found = {platform: one.composed.manifest for platform, one in stored.items()}
+            with well_formed(source.title):
+                index = image_index(found, source.manifest.get("annotations") or {})
+            sink.put_manifest(*index)
+        else:
+            (only,) = stored.values()
+            index = only.composed.manifest, only.composed.content
+        changed = sink.tag(*index, done.tag)
+    each = stored.values()
+    return replace(
+        done,
+        digest=index[0].digest,
+        changed=changed,
+        # Of each blob the first mention: later ones only say that it is there by now.
+        transfers=tuple({t.digest: t for one in reversed([*each]) for t in one.transfers}.values()),
+        referrers=tuple(digest for one in each for digest in one.referrers),
+        missing="; ".join(dict.fromkeys(one.missing for one in each if one.missing)),
+    )
+
+
+def _store(
+    rebase: _Rebase, sink: ImageSink, workspace: BlobDirectory, tell: Callable[[str], None]
+) -> _Stored:
+    """Write layers, configuration, manifest and documents of one image."""
+    opened, parts, base = rebase.opened, rebase.parts, rebase.found
     composed = parts.config.compose(base.config, base.digest, (*base.layers, *parts.own))
     manifest = composed.manifest
     workspace.put_bytes(composed.config_content, composed.config.media_type)
@@ -177,26 +266,17 @@ def _write(rebase: _Rebase, done: RebasedImage, builder: LayerBuilder) -> Rebase
     loads += [BlobUpload(layer.title, layer.descriptor, opened.blobs) for layer in parts.own]
     loads.append(BlobUpload("configuration", composed.config, workspace))
     documents, missing = _documents(rebase, manifest, tell)
-    with open_sink(target, opened.name) as sink:
-        transfers = put_blobs(sink, loads, tell)
-        sink.put_manifest(manifest, composed.content)
-        # Before the tag, so that no image is ever seen without its documents.
-        attached, refused = attach_if_taken(sink, workspace, manifest, documents)
-        if refused:
-            tell(refused)
-        referrers = tuple(item.digest for item in attached)
-        if target.keeps_manifests and not documents:
-            more, referrers, refused = copy_referrers(opened, sink, tell)
-            transfers += more
-        changed = sink.tag(manifest, composed.content, done.tag)
-    return replace(
-        done,
-        digest=manifest.digest,
-        changed=changed,
-        transfers=transfers,
-        referrers=referrers,
-        missing=missing or refused,
-    )
+    transfers = put_blobs(sink, loads, tell)
+    sink.put_manifest(manifest, composed.content)
+    # Before the tag, so that no image is ever seen without its documents.
+    attached, refused = attach_if_taken(sink, workspace, manifest, documents)
+    if refused:
+        tell(refused)
+    referrers = tuple(item.digest for item in attached)
+    if rebase.target.keeps_manifests and not documents:
+        more, referrers, refused = copy_referrers(opened, sink, tell)
+        transfers += more
+    return _Stored(composed, transfers, referrers, missing or refused)
 
 
 def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> ImageReference:
@@ -205,8 +285,10 @@ def _target(image: str, destination: str, tag: str, opened: OpenedImage) -> Imag
     where = parse_source(image)
     if opened.from_index and not tag:
         raise InvalidInput(
-            f"{image} names images for several platforms; a rebase would leave one in their place.",
-            hint="Say where the result goes (--to) or which tag it gets (--tag).",
+            f"{image} names images for several platforms; a rebase of one would leave it in their "
+            "place.",
+            hint="Leave out --platform to rebase all of them, or say where the result goes (--to) "
+            "or which tag it gets (--tag).",
         )
     if where.pinned and not tag:
         raise InvalidInput(

@@ -159,6 +159,26 @@ def test_each_image_has_its_documents_and_the_index_the_signature(
     assert len((tmp_path / "statements.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_rebase_of_the_whole_gives_the_bytes_of_a_build_on_the_new_base(
+    two: Bento, base: str, place: str, tmp_path: Path
+) -> None:
+    new = write_base(tmp_path / "new", python=f"{MINOR}.2")
+    built = build_image(two, place, ImageOptions(base=base, platform=BOTH))
+    assert not rebase_image(f"{place}:v1", base).changed
+    rebased = rebase_image(f"{place}:v1", new)
+    fresh = build_image(two, f"oci:{tmp_path}/fresh", ImageOptions(base=new, platform=BOTH))
+    assert rebased.changed and rebased.digest == fresh.digest != built.digest
+    assert open_manifest(f"{place}:v1").descriptor.digest == fresh.digest
+    assert len(rebased.referrers) == 4
+    for platform, machine in ((AMD, "x86_64"), (ARM, "aarch64")):
+        (bill,) = read_sboms(f"{place}:v1", platform)
+        assert f"manylinux_2_28_{machine}" in bill.decode()
+    only = write_base(tmp_path / "only", python=f"{MINOR}.3", architectures=("arm64",))
+    with pytest.raises(ImageError, match=r"^For linux/amd64: .* has no image for linux/amd64"):
+        rebase_image(f"{place}:v1", only)
+    assert open_manifest(f"{place}:v1").descriptor.digest == fresh.digest
+
+
 def test_skopeo_reads_and_copies_the_whole(
     two: Bento, base: str, own_registry: str, tmp_path: Path
 ) -> None:
@@ -232,7 +252,9 @@ def test_where_only_one_can_be_this_is_said(two: Bento, base: str, tmp_path: Pat
             build_image(two, f"oci:{tmp_path}/out", ImageOptions(base=base, platform=wrong))
     build_image(two, f"oci:{tmp_path}/out", both)
     with pytest.raises(InvalidInput, match="images for several platforms"):
-        rebase_image(f"oci:{tmp_path}/out:v1", base)
+        rebase_image(f"oci:{tmp_path}/out:v1", base, platform=AMD)
+    with pytest.raises(ImageError, match="archive holds an image for one platform only"):
+        rebase_image(f"oci:{tmp_path}/out:v1", base, destination=f"docker-archive:{tmp_path}/x")
 
 
 def test_the_command_shows_each_image_and_the_index(

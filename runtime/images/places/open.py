@@ -35,7 +35,7 @@ from kfp_bento.runtime.images.places.layout import (
     layout_sink,
     open_layout,
 )
-from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform, well_formed
 from kfp_bento.runtime.images.places.registry import ImageRepository, open_repository
 from kfp_bento.runtime.images.places.sink import ImageSink
 
@@ -69,6 +69,22 @@ def open_manifest(text: str) -> OpenedImage:
     """
     where = parse_source(text)
     return _PLACES[type(where)].read(where)
+
+
+def images_in(index: OpenedImage, text: str) -> tuple[OpenedImage, ...]:
+    """Open the images that an index lists, in the order of their platforms' names.
+
+    Args:
+        index: The index.
+        text: What it was asked for by.
+
+    Raises:
+        InvalidInput: One is for a platform that is not built for.
+        ImageError: One cannot be read, or is an index itself.
+    """
+    with well_formed(index.title):
+        names = sorted({_offer(item) for item in index.manifest["manifests"]})
+    return tuple(_choose(index, text, parse_platform(name)) for name in names if name)
 
 
 def open_sink(
