@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-node test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-node test-versions test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-node: $(VENV)/.dev test-tools ## Run the tests on a real node: kubelet, con
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no node can be had on this machine."; \
 	fi
+
+test-versions: $(VENV)/.dev ## Run the tests without services with the lowest and newest versions (PYTHONS="3.12 /path")
+	@$(BIN)/python tests/versions.py $(PYTHONS)
 
 test-tools: # As root on Debian the tests bring the real services that they use
 	@./tests/install-tools

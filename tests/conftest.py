@@ -31,7 +31,7 @@ LONGEST = (
     *("test_demo", "test_own_services", "test_builder_killed", "test_registry_faults"),
     *("test_proving", "test_failures"),
     # After what fills the cache of the roads.
-    *("test_serve_model", "test_real_service", "test_running_images"),
+    *("test_real_service", "test_running_images"),
     *("test_unprivileged", "test_build_bento", "test_served_bentos", "test_batch_pipeline"),
     *("test_rebase", "test_qualify", "test_supply_chain", "test_guarded_services"),
 )

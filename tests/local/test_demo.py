@@ -103,12 +103,33 @@ def test_what_is_served_is_what_the_registry_predicts(summary: dict[str, Any]) -
     assert len(prediction["served"]) == 5
     assert prediction["served"] == prediction["expected"]
     assert [check["passed"] for check in summary["checks"]] == [True, True]
+    smoke = summary["checks"][0]
+    assert (smoke["name"], smoke["model_digests"]) == (
+        "smoke_test",
+        [summary["models"][0]["digest"]],
+    )
+
+
+def test_every_step_of_the_road_ran(summary: dict[str, Any]) -> None:
+    assert {*summary["seconds"]} - {"total"} == {
+        *("tracking-server", "train-wine-model", "resolve-models", "pull-model", "scan-model"),
+        *("build-bento", "build-image", "deploy-bento", "check-release", "promote-model"),
+        "settle-run",
+    }
+
+
+def test_the_scan_finds_nothing_in_a_plain_model(summary: dict[str, Any]) -> None:
+    report = summary["scan"]
+    assert (report["passed"], report["evidence"]) == (True, [])
+    assert report["model_digests"] == summary["checks"][0]["model_digests"]
 
 
 def test_the_alias_moved_to_the_version_that_was_trained(summary: dict[str, Any]) -> None:
     assert summary["promoted"]["alias"] == "champion"
     assert summary["models"][0]["uri"] == "models:/wine/1"
-    assert summary["promoted"]["models"][0]["version"] == "1"
+    (promoted,) = summary["promoted"]["models"]
+    assert promoted["version"] == "1"
+    assert promoted["history_tag"] == "kfp-bento.promoted.champion.1"
 
 
 def test_the_summary_tells_every_stop(summary: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from kfp_bento.runtime.models import ModelVersion
 
 COMPILED = Path(__file__).parents[2] / "pipelines" / "compiled" / "serve_model.yaml"
 
-pytestmark = pytest.mark.timeout(1200)
+# The demo goes the same road in `make test`.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,6 @@ def test_the_alias_is_moved_and_the_version_tells_its_history(run: Run) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_release_that_cannot_be_checked_is_not_promoted(
     run: Run,
     wine_model: ModelVersion,
@@ -156,7 +156,6 @@ def test_a_release_that_cannot_be_checked_is_not_promoted(
     assert MlflowClient().get_model_version_by_alias("served wine", "live").version == "1"
 
 
-@pytest.mark.slow
 def test_the_same_road_ends_at_a_plain_deployment(
     wine_model: ModelVersion,
     mlflow_server: str,
@@ -202,7 +201,6 @@ class Decision:
 """
 
 
-@pytest.mark.slow
 def test_a_service_of_ones_own_asks_two_models_that_are_promoted_together(
     wine_model: ModelVersion,
     mlflow_server: str,
