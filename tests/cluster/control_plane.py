@@ -143,9 +143,18 @@ class ControlPlane:
 
     def restart_controllers(self) -> None:
         """Starts them anew; by themselves they would wait half a minute before they try again."""
+        with self.controllers_away():
+            pass
+
+    @contextlib.contextmanager
+    def controllers_away(self) -> Iterator[None]:
+        """Inside nobody makes pods, nor collects what has lost its owner."""
         for name in ("kube-controller-manager", "kube-scheduler"):
             self._stop(name, abruptly=True)
-        self._start_controllers()
+        try:
+            yield
+        finally:
+            self._start_controllers()
 
     def kubeconfig(self, user: str, token: str = "", namespace: str = "") -> Path:
         """A kubeconfig for one of the known users, or for anybody with a token."""

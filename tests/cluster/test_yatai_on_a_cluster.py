@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from looking import looking
 from played_controller import running
 from pod_behaviour import becomes_ready, completes, crash_loop
 from releases import roll_out
-from sample_bentos import make_bento
+from sample_bentos import make_bento, make_model
 from workload_releases import FIRST, SECOND
 from yatai_operator import YataiOperator
 
@@ -58,10 +59,12 @@ class Yatai:
         given = {"namespace": self.namespace, **options}
         return TARGETS["bento-deployment"].render(image, make_bento("wine", version), given)
 
-    def built(self, tag: str = "y1", version: str = "v1", **options: Any) -> Release:
+    def built(
+        self, tag: str = "y1", version: str = "v1", bento: Any = None, **options: Any
+    ) -> Release:
         given = {"namespace": self.namespace, "archive_url": ARCHIVE, **options}
         image = f"{REPOSITORY}:{tag}"
-        return TARGETS["bento-request"].render(image, make_bento("wine", version), given)
+        return TARGETS["bento-request"].render(image, bento or make_bento("wine", version), given)
 
     def status(self, name: str = "wine") -> ReleaseStatus:
         return release_status(name, target="bento-deployment", namespace=self.namespace)
@@ -156,6 +159,21 @@ def test_what_was_available_before_the_builder_came_is_not_believed(
     assert its.live(DEPLOYMENT, "wine"), "what ran before runs on"
     its.builder.asleep = False
     assert out(its.built("z1")).verdict.ready
+
+
+def test_the_bento_before_is_gone_before_another_image_is_asked_for(its: Yatai) -> None:
+    """The operator would roll it out again as the new release, while that is being built."""
+    out(its.built("y1"))
+    its.builder.asleep = True
+    old, rolled_out = its.live(REQUEST, "wine--v1"), its.live(DEPLOYMENT, "wine")
+    with ThreadPoolExecutor(1) as pool:
+        with its.cluster.plane.controllers_away():  # the garbage collector among them
+            changed = pool.submit(out, its.built("z1"), seconds=6, unwatched=60)
+            its.until("the request goes", lambda: its.live(REQUEST, "wine--v1") != old)
+            time.sleep(3)
+        verdict = changed.result().verdict
+    assert verdict.reason == "DeadlineExceeded", verdict
+    assert its.live(DEPLOYMENT, "wine")["spec"]["template"] == rolled_out["spec"]["template"]
 
 
 def test_a_request_that_somebody_else_has_changed_is_not_what_serves(its: Yatai) -> None:
@@ -385,15 +403,25 @@ def test_evidence_is_of_this_object_and_since_this_change(its: Yatai) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.2.28", "3.0.42"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"envs": {"A": "1"}},
+        {"labels": {"team": "wine"}, "annotations": {"example.com/ticket": "17"}},
+        # The same model, registered anew.
+        {"bento": make_bento("wine", "v1", models=(make_model(version="8", run_id="0" * 32),))},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
 def test_a_change_of_what_serves_does_not_begin_a_running_build_anew(
-    its: Yatai, version: str
+    its: Yatai, version: str, changed: dict[str, Any]
 ) -> None:
     its.builder.version = version
     its.builds(becomes_ready())  # it goes on for ever
     out(its.built(), seconds=5)
     before = its.builders()
     assert before
-    out(its.built(envs={"A": "1"}), seconds=3)
+    assert out(its.built(**changed), seconds=3).changed
     its.builder.restart()  # as an event of the Job would
     time.sleep(2)
     assert its.builders() == before

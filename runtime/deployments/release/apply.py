@@ -59,6 +59,7 @@ class Trial:
         after: What they would become.
         force: Whether fields that another field manager owns are taken over.
         first: What is deleted before, each with what becomes of what it owns.
+        following: What is awaited to be gone with those.
         taken: Objects that are taken over whole, as what makes a controller write them goes.
     """
 
@@ -67,6 +68,7 @@ class Trial:
     after: tuple[Manifest, ...]
     force: bool = False
     first: tuple[tuple[Manifest, str], ...] = ()
+    following: tuple[Manifest, ...] = ()
     taken: frozenset[ObjectRef] = field(default_factory=frozenset)
 
     def forces(self, manifest: Manifest) -> bool:
@@ -141,7 +143,7 @@ def try_release(
     try:
         claims = claim(cluster, release, may_take=force or restoring)
         trial = try_all(cluster, claims.manifests, force=force, taken=claims.taken)
-        return replace(trial, first=claims.first)
+        return replace(trial, first=claims.first, following=claims.following)
     except UnknownKind as error:
         error.hint = release.target.installs.get(error.group, error.hint)
         raise
@@ -174,7 +176,8 @@ def apply_tried(
             )
     for live, propagation in trial.first:
         cluster.delete(live, propagation=propagation)
-    await_gone(cluster, [live for live, _ in trial.first])
+    # Who reads what was written for the old ones would act on it for the new ones.
+    await_gone(cluster, [*(live for live, _ in trial.first), *trial.following])
     pairs = zip(trial.manifests, trial.before, strict=True)
     chosen = [(one, old) for one, old in pairs if ObjectRef.of(one) not in later]
     taken = take_over_replicas(cluster, [manifest for manifest, _ in chosen])

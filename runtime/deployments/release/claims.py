@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,13 @@ class Claims:
     Attributes:
         manifests: What it applies; what another release uses too, and is as wanted, is left out.
         first: What is deleted before, each with what becomes of what it owns.
+        following: What controllers wrote for those, and goes with them in its own time.
         taken: Objects whose fields are taken over from a controller that goes with `first`.
     """
 
     manifests: tuple[Manifest, ...]
     first: tuple[tuple[Manifest, str], ...] = ()
+    following: tuple[Manifest, ...] = ()
     taken: frozenset[ObjectRef] = field(default_factory=frozenset)
 
 
@@ -51,6 +53,7 @@ def claim(cluster: ClusterConnection, release: Release, *, may_take: bool) -> Cl
     others = other_primaries(cluster, target, release.primary)
     manifests: list[Manifest] = []
     first: list[tuple[Manifest, str]] = []
+    following: list[Manifest] = []
     taken: set[ObjectRef] = set()
     for manifest in release.recorded:
         ref = ObjectRef.of(manifest)
@@ -64,7 +67,8 @@ def claim(cluster: ClusterConnection, release: Release, *, may_take: bool) -> Cl
             taken.add(ref)
         elif live is not None and not users and _starts_anew(cluster, target, manifest, live):
             first.append((live, BACKGROUND))
-    return Claims(tuple(manifests), tuple(first), frozenset(taken))
+            following += _written_for(cluster, target, live)
+    return Claims(tuple(manifests), tuple(first), tuple(following), frozenset(taken))
 
 
 def is_controlled(live: Manifest) -> bool:
@@ -104,6 +108,14 @@ def _starts_anew(
     cluster: ClusterConnection, target: Target, manifest: Manifest, live: Manifest
 ) -> bool:
     return target.starts_anew is not None and target.starts_anew(cluster, manifest, live)
+
+
+def _written_for(cluster: ClusterConnection, target: Target, live: Manifest) -> Iterator[Manifest]:
+    """Give what a controller wrote for an object, where it is owned by it."""
+    written = _live(cluster, target.written and target.written(live))
+    owners = [] if written is None else written["metadata"].get("ownerReferences") or []
+    if written is not None and live["metadata"]["uid"] in [one.get("uid") for one in owners]:
+        yield written
 
 
 def _uses(target: Target, manifest: Manifest, other: Manifest) -> bool:

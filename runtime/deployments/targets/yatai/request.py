@@ -31,7 +31,7 @@ from kfp_bento.runtime.deployments.targets.yatai.kinds import (
     BENTO_REQUEST_KIND,
 )
 from kfp_bento.runtime.deployments.targets.yatai.names import bento_resource_name
-from kfp_bento.runtime.deployments.targets.yatai.portable_subset import portable
+from kfp_bento.runtime.deployments.targets.yatai.portable_subset import GENERATION, portable
 from kfp_bento.runtime.deployments.targets.yatai.request_options import (
     BUILD_ANNOTATIONS,
     BentoRequestOptions,
@@ -84,7 +84,8 @@ def bento_request_manifests(
     shared, control = common_metadata(bento, options.model_copy(update={"annotations": plain}))
     if options.archive:
         building[ARCHIVE] = options.archive
-    metadata = {**shared, "annotations": {**shared["annotations"], **building}}
+    if options.crd_generation:
+        building[GENERATION] = options.crd_generation
     if not options.archive_url and not options.archive:
         raise InvalidInput(
             "archive_url: it is missing, and no archive is what the builder would download.",
@@ -92,6 +93,9 @@ def bento_request_manifests(
             "archive its address in a bucket.",
         )
     spec = _request_spec(_tagged(image, bento), bento, options)
+    # A builder knows a build by labels and annotations too, and begins it anew when one changes:
+    # what does not concern the build is on the BentoDeployment alone.
+    metadata = {"namespace": options.namespace, **without_empty({"annotations": building})}
     request = {
         "apiVersion": "resources.yatai.ai/v1alpha1",
         "kind": "BentoRequest",

@@ -130,6 +130,10 @@ class BentoRequestOptions(BentoDeploymentOptions):
     """How a cluster builds and serves a bento: all of a BentoDeployment, and the build.
 
     Attributes:
+        labels: Labels for the BentoDeployment and the pods, never for Service selectors; none for
+            the BentoRequest, whose builder would begin a running build anew when one changes.
+        annotations: Annotations for the BentoDeployment; `yatai.ai/...` switches steer operator
+            and builder, and are where these read them.
         archive_url: Where the builder gets the bento: http, https or s3, a tar archive (plain,
             gzip, xz or bzip2) with bento.yaml at its top.
         archive: Instead of archive_url, where the archive is in a bucket: s3://bucket/key or
