@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sample_bentos import IMAGE, write_bento
+from sample_bentos import IMAGE, generated_bento, make_bento, write_bento
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.deployments.options.bento_facts import BentoFacts
+from kfp_bento.runtime.deployments.release.good_release import believed, encode_good
 from kfp_bento.runtime.deployments.targets.targets import TARGETS
 from kfp_bento.runtime.errors import InvalidInput
 
@@ -85,3 +86,37 @@ def test_a_release_takes_values_as_long_as_a_bento_does(tmp_path: Path) -> None:
     value = "x" * (32 << 10)
     bento = facts(tmp_path / "bento", f"envs:\n- {{name: RULES, value: {value}, stage: runtime}}\n")
     assert BentoFacts.from_dict(bento.to_dict()).environment == {"RULES": value}
+
+
+LOG = {"KFP_BENTO_REQUEST_LOG_RATE": "0.5"}
+"""What a generated service reads, and no other."""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_log_of_requests_that_nobody_would_write_is_refused(target: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"envs": LOG}
+    if target == "bento-request":
+        options["archive_url"] = "https://store.example.com/wine.tar.gz"
+    image = IMAGE if target != "bento-request" else "registry.example.com/team/wine:v1"
+    with pytest.raises(InvalidInput, match="REQUEST_LOG_RATE would have no effect: the service of"):
+        TARGETS[target].render(image, make_bento(), options)
+    made = TARGETS[target].render(image, generated_bento(tmp_path / "bento"), options)
+    wanted = [{"name": name, "value": value} for name, value in LOG.items()]
+    assert wanted in list(lists_of_variables([*made.manifests]))
+
+
+def test_a_log_that_a_bento_leaves_to_its_release_is_refused_too(tmp_path: Path) -> None:
+    bento = facts(
+        tmp_path / "bento",
+        "envs:\n- {name: KFP_BENTO_REQUEST_LOG, value: stdout, stage: runtime}\n",
+    )
+    with pytest.raises(InvalidInput, match="envs: KFP_BENTO_REQUEST_LOG would have no effect"):
+        TARGETS["workload"].render(IMAGE, bento)
+
+
+def test_a_release_on_record_with_such_a_log_can_come_back() -> None:
+    """It was applied by a version that did not say so."""
+    made = TARGETS["workload"].render_again(IMAGE, make_bento(), {"envs": LOG})
+    good = believed(encode_good(made), made.primary)
+    assert good.release is not None
+    assert good.release.manifests == made.manifests

@@ -184,7 +184,7 @@ def _rendered(told: Mapping[str, Any], primary: ObjectRef) -> Release | None:
     if not isinstance(told.get("target"), str) or not isinstance(told.get("options"), dict):
         raise ValueError("it names no target and its options")
     bento = None if told.get("bento") is None else BentoFacts.from_dict(told["bento"])
-    release = target_of(told["target"]).render(_fact(told, "image"), bento, told["options"])
+    release = target_of(told["target"]).render_again(_fact(told, "image"), bento, told["options"])
     if release.primary != primary:
         raise InvalidInput(f"It is of {release.primary}.")
     return release

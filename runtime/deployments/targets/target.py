@@ -47,6 +47,9 @@ OPTIONAL = frozenset({POLICY})
 CONTROLLED = (AUTOSCALER, DEPLOYMENT, SERVICE)
 """What controllers make of a release."""
 
+REQUEST_LOG = "KFP_BENTO_REQUEST_LOG"
+"""What the variables of the log of requests begin with."""
+
 Objects = Sequence[Manifest]
 """The objects of one release, rendered, or live with the primary one first."""
 
@@ -174,6 +177,17 @@ class Target:
         Raises:
             InvalidInput: An argument that cannot be honoured; the message names the field.
         """
+        release = self.render_again(image, bento, options)
+        _check_request_log(release.bento, self.options_type.of(self.kind, release.options))
+        return release
+
+    def render_again(
+        self, image: str, bento: Bento | BentoFacts | None, options: Mapping[str, Any] | None = None
+    ) -> Release:
+        """Give a release that was applied before.
+
+        What would have no effect today is no reason to leave it out then. Otherwise as `render`.
+        """
         given = dict(options or {})
         chosen = self.options_type.of(self.kind, given)
         if bento is None and self.needs_bento:
@@ -215,6 +229,26 @@ class Target:
         # A tag to build is completed where it is rendered, and may be left to the builder.
         image = "" if self.builder else annotations_of(held).get(IMAGE, "")
         return replace(watched, holder=holder, revision=revision_on(held), image=image)
+
+
+def _check_request_log(bento: BentoFacts | None, options: Any) -> None:
+    """Refuse to set up a log of requests that nobody would write.
+
+    Raises:
+        InvalidInput: The service is none that we wrote.
+    """
+    names = [str(one["name"]) for one in getattr(options, "envs", ())]
+    names += bento.environment if bento is not None else ()
+    asked = next((name for name in names if name.startswith(REQUEST_LOG)), "")
+    if not asked or (bento is not None and bento.generated):
+        return
+    served = "a stored model" if bento is None else f"the service of {bento.tag}"
+    raise InvalidInput(
+        f"envs: {asked} would have no effect: {served} is none that kfp-bento generated (or its "
+        "folder is not here to be looked at), and writes no log of requests.",
+        hint="Leave it out; a service of your own logs in its code, for example with "
+        "bentoml.monitor.",
+    )
 
 
 def first_of_kind(objects: Objects, kind: str) -> Manifest | None:
