@@ -50,6 +50,8 @@ SMALL = {
 }
 ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
 DEPLOYMENT = ("apps/v1", "Deployment")
+PATIENCE = 60
+"""Seconds for an answer: a busy machine is slow, and that is no lost request."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Endpoint:
         """What the Service answers to 1, over a connection of its own."""
         service = service or f"{self.name}{self.suffix}"
         url = f"http://{service}.{self.namespace}.svc.cluster.local:{self.port}/predict"
-        with urllib3.PoolManager(retries=False, timeout=10) as http:
+        with urllib3.PoolManager(retries=False, timeout=PATIENCE) as http:
             answer = http.request("POST", url, json={"inputs": [{"a": 1.0}]})
         if answer.status != 200:
             raise ConnectionError(f"{answer.status} {answer.data.decode()}")

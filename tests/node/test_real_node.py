@@ -42,4 +42,4 @@ def test_a_pod_runs(cluster: RealCluster, namespace: str) -> None:
         (pod,) = cluster.pods_of(namespace)
         return pod["status"]["phase"] == "Running"
 
-    cluster.until("a running pod", running, 60)
+    cluster.until("a running pod", running, 300)
