@@ -17,6 +17,7 @@ html_title = "kfp-bento"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
+html_use_index = False
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {

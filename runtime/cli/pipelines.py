@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -68,13 +69,22 @@ def demo(
     out.print(
         f"\n  report     {directory}/report.html"
         f"\n  summary    {directory}/summary.json"
-        f"\n  manifests  {directory}/manifests/"
-        "\n\n[bold]Try next[/]"
-        f"\n  xdg-open {directory}/report.html"
-        f"\n  podman run --rm --network host oci:{directory}/image:{tag}"
-        f"\n  kfp-bento image sbom oci:{directory}/image:{tag}"
-        f"\n  kubectl apply --server-side --dry-run=server -f {directory}/manifests/"
+        f"\n  manifests  {directory}/manifests/\n\n[bold]Try next[/]"
     )
+    for command in next_commands(directory, tag):
+        out.print(f"  {command}", soft_wrap=True)
+
+
+def next_commands(directory: str, tag: str) -> list[str]:
+    """Give what can be done with what a demo has made, as far as the programs are here."""
+    image = f"oci:{directory}/image:{tag}"
+    found = {
+        "xdg-open": f"xdg-open {directory}/report.html",
+        "podman": f"podman run --rm --network host {image}",
+        "": f"kfp-bento image sbom {image}",
+        "kubectl": f"kubectl apply --server-side --dry-run=server -f {directory}/manifests/",
+    }
+    return [command for program, command in found.items() if not program or which(program)]
 
 
 def _print_demo(summary: dict[str, Any]) -> None:

@@ -122,3 +122,14 @@ def test_another_shell_is_refused() -> None:
     done = kfp_bento_here("--completion", "tcsh")
     assert done.returncode == 2
     assert "'bash'" in done.stderr
+
+
+def test_a_demo_proposes_no_program_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kfp_bento.runtime.cli.pipelines import next_commands
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert next_commands("build/demo", "t") == ["kfp-bento image sbom oci:build/demo/image:t"]
+    (tmp_path / "podman").touch(0o755)
+    assert next_commands("build/demo", "t")[0].startswith("podman run ")
