@@ -101,8 +101,10 @@ bench-serving: $(VENV)/.dev ## Measure generated services beside hand-written on
 bench-batch: $(VENV)/.dev ## Measure batches beside mlflow.models.predict, on a million rows
 	@$(BIN)/python -W ignore -m bench.batch $(BENCH)
 
-bench-road: $(VENV)/.dev ## Measure serve_model on this machine: first, and with nothing changed
-	@$(BIN)/python -W ignore -m bench.road $(BENCH)
+bench-road: $(VENV)/.dev ## Measure serve_model on this machine, and models to images by three steps and by one
+	@$(BIN)/python -W ignore -m bench.road
+	@./bench/install-tools
+	@$(BIN)/python -W ignore -m bench.weights $(BENCH)
 
 clean: ## Remove what was built and installed
 	@rm -rf build $(VENV) *.egg-info

@@ -115,6 +115,12 @@ class PlayedRun:
         keys = [one["Key"] for one in listed.get("Contents", [])]
         return {key.removeprefix(prefix).partition("/")[0] for key in keys}
 
+    def stored_bytes(self, step: str) -> int:
+        """How much a step has left in object storage."""
+        prefix = f"{self._prefix(step)}/"
+        listed = self.storage.client().list_objects_v2(Bucket=self.storage.bucket, Prefix=prefix)
+        return sum(one["Size"] for one in listed.get("Contents", []))
+
     def text(self, step: str, artifact: str) -> str:
         """An artifact that is one file."""
         key = f"{self._prefix(step)}/{artifact}"
@@ -306,7 +312,8 @@ def _holds(condition: str, parameters: Json) -> bool:
     if not condition:
         return True
     expression = condition.replace("!(", "not (").replace("inputs.parameter_values", "parameters")
-    return bool(eval(expression, {"int": int, "parameters": parameters}))
+    names = {"int": int, "true": True, "false": False, "parameters": parameters}
+    return bool(eval(expression, names))
 
 
 def _listed(artifacts: Json) -> Json:

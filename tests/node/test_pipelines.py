@@ -51,9 +51,15 @@ class Road:
             raise failure
         return done
 
-    def run(self, version: str, user: int | None = None, **more: Any) -> PlayedRun:
-        """Such a run, however it ends."""
-        made = PlayedRun(self.cluster, self.namespace, self.storage, "serve_model", user=user)
+    def run(
+        self,
+        version: str,
+        user: int | None = None,
+        pipeline: str = "serve_model",
+        **more: Any,
+    ) -> PlayedRun:
+        """A run for a version, however it ends."""
+        made = PlayedRun(self.cluster, self.namespace, self.storage, pipeline, user=user)
         given = {
             "model_uris": [f"models:/{ENDPOINT}/{version}"],
             "image_destination": f"{self.registry}/ml/{ENDPOINT}",
@@ -146,3 +152,28 @@ def test_a_wrong_model_leaves_both_and_its_step_keeps_its_log_alone(
     assert failed.stored("promote-model") == {LOG}
     assert {"reports", "page"} <= failed.stored("check-release")
     assert (road.serves, road.alias) == ("1", "1")
+
+
+def test_the_short_road_takes_three_pods_and_stores_no_weights(
+    road: Road, served: PlayedRun
+) -> None:
+    with load(Endpoint(road.cluster, road.namespace, ENDPOINT).ask) as asked:
+        done = road.run("2", pipeline="release_model")
+        asked.until_answered("2")
+    assert not done.failed
+    assert (*done.steps,) == ("package-model", "deploy-bento", "check-and-promote")
+    assert (road.serves, road.alias) == ("2", "2")
+    facts = {"models", "bento", "golden", "record", "scan", "sbom", "provenance", "summary", LOG}
+    assert done.stored("package-model") == facts
+    assert done.stored_bytes("package-model") < 4 << 20
+    image = done.steps["package-model"]["parameters"]["image"]
+    assert image in done.text("check-and-promote", "page")
+
+
+def test_the_short_road_keeps_the_reports_of_a_refusal(road: Road, served: PlayedRun) -> None:
+    before = (road.serves, road.alias)
+    failed = road.run("1", pipeline="release_model", deploy_name="road", deploy_envs=WRONG)
+    assert (*failed.failed,) == ("require-passed",)
+    assert "did not pass" in failed.text("require-passed", LOG)
+    assert {"reports", "page"} <= failed.stored("check-and-promote")
+    assert (road.serves, road.alias) == before
