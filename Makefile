@@ -101,7 +101,7 @@ bench-serving: $(VENV)/.dev ## Measure generated services beside hand-written on
 bench-batch: $(VENV)/.dev ## Measure batches beside mlflow.models.predict, on a million rows
 	@$(BIN)/python -W ignore -m bench.batch $(BENCH)
 
-bench-road: $(VENV)/.dev ## Measure serve_model on this machine, and models to images by three steps and by one
+bench-road: $(VENV)/.dev ## Measure serve_model on this machine, and models to images step by step and in one
 	@$(BIN)/python -W ignore -m bench.road
 	@./bench/install-tools
 	@$(BIN)/python -W ignore -m bench.weights $(BENCH)

@@ -1,4 +1,4 @@
-"""Take a model with random weights to an image: by three steps and by one, as Kubeflow moves bytes.
+"""Take a model with random weights to an image: step by step and in one step, as Kubeflow moves bytes.
 
 `python -m bench.weights` writes build/bench/weights.json and prints a table. Each step is a process
 of its own with a folder of its own; its artifacts go through a real S3 server as Kubeflow's
@@ -38,7 +38,7 @@ from kfp_bento.runtime.local import tracking_server
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "build" / "bench" / "weights.json"
-LONG, SHORT = "three steps", "package_model"
+LONG, SHORT = "step by step", "package_model"
 LOADER = """\
 def _load_pyfunc(path):
     return Model()
