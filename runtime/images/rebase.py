@@ -58,7 +58,7 @@ from kfp_bento.runtime.images.places.open import (
     open_manifest,
     open_sink,
 )
-from kfp_bento.runtime.images.places.opened_image import OpenedImage, require_platform, well_formed
+from kfp_bento.runtime.images.places.opened_image import OpenedImage, well_formed
 from kfp_bento.runtime.images.places.sink import ImageSink
 from kfp_bento.runtime.images.python.installer import GLIBC
 from kfp_bento.runtime.images.python.needs import GLIBC_NAME
@@ -134,16 +134,12 @@ def rebase_image(
         RegistryError: A registry refused or failed.
     """
     progress(f"reading {image}")
-    found = open_manifest(image)
-    if found.is_index and platform:
-        found = open_image(image, parse_platform(platform))
+    found = open_image(image, parse_platform(platform)) if platform else open_manifest(image)
     target = _target(image, destination, tag, found)
     tag = check_tag(tag or target.tag or found.tag or "latest")
     several = images_in(found, image) if found.is_index else ()
     if several:
         check_holds_several(target)
-    if platform and not several:
-        require_platform(found, parse_platform(platform))
     # A digest says what to read, not what its tag stands for by now.
     in_place = not destination and tag == found.tag and "@" not in image
     with scratch_directory("kfp-bento-rebase-") as folder:
@@ -152,15 +148,10 @@ def rebase_image(
         for opened in several or (found,):
             with naming(opened.platform) if several else nullcontext():
                 rebases.append(_possible(image, base, opened, target, workspace, progress))
-        done = RebasedImage(
-            image=found.title,
-            base=", ".join(dict.fromkeys(one.found.title for one in rebases)),
-            location=target.location,
-            digest=found.descriptor.digest,
-            tag=tag,
-        )
+        bases = ", ".join(dict.fromkeys(one.found.title for one in rebases))
+        done = RebasedImage(found.title, bases, target.location, found.descriptor.digest, tag)
         if in_place and all(one.parts.stands_on(one.found) for one in rebases):
-            progress(f"{found.title} stands on {done.base} already")
+            progress(f"{found.title} stands on {bases} already")
             return done
         return _write(rebases, found, done, workspace, progress)
 
