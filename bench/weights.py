@@ -1,4 +1,4 @@
-"""Take a model with random weights to an image: step by step and in one step, as Kubeflow moves bytes.
+"""Take a model with random weights to an image, step by step and in one step, and count its bytes.
 
 `python -m bench.weights` writes build/bench/weights.json and prints a table. Each step is a process
 of its own with a folder of its own; its artifacts go through a real S3 server as Kubeflow's
