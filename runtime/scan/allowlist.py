@@ -140,8 +140,15 @@ _TORCH = (
     | _names("torch.serialization", "_get_layout")
     | _names("torch.nn.functional", "relu gelu silu elu leaky_relu softplus tanh sigmoid softmax")
 )
+# As scikit-learn before 1.7 calls sklearn._loss._loss in what it writes.
+_LOSSES = (
+    "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
+    "CyHalfPoissonLoss CyHalfSquaredError CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss "
+    "CyPinballLoss __pyx_unpickle_CyHalfMultinomialLoss"
+)
 _SKLEARN = (
-    _names("sklearn.metrics._dist_metrics", "newObj")
+    _names("_loss", _LOSSES)
+    | _names("sklearn.metrics._dist_metrics", "newObj")
     | _names("sklearn.neighbors._kd_tree", "newObj")
     | _names("sklearn.neighbors._ball_tree", "newObj")
     | _names("sklearn.neighbors._quad_tree", "newObj")

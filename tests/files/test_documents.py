@@ -35,10 +35,10 @@ BOMBS = {
 
 @pytest.mark.parametrize(("content", "said"), BOMBS.values(), ids=BOMBS)
 def test_a_yaml_bomb_is_a_value_error_within_seconds(content: bytes, said: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # whoever else works here takes none of it
     with pytest.raises(ValueError, match=said):
         parse_yaml(content)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

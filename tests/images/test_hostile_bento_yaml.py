@@ -60,10 +60,10 @@ MERGES = "m0: &m0 {x: y}\n" + "".join(
 def test_a_bento_yaml_that_does_harm_is_refused(bento: Bento, text: str, reason: str) -> None:
     with_yaml(bento, lambda before: before + text)
     for read in (load_bento, qualify):
-        started = time.monotonic()
+        started = time.process_time()  # whoever else works here takes none of it
         with pytest.raises(BentoError, match=reason):
             read(bento.directory)
-        assert time.monotonic() - started < 20
+        assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,10 @@ from kfp_bento.runtime import reports
 from kfp_bento.runtime.errors import InvalidInput, ModelError
 from kfp_bento.runtime.models import load_model, load_models
 from kfp_bento.runtime.scan import ScanReport, load_scanned, scan_models
+from kfp_bento.runtime.scan.allowlist import families, is_listed
 from kfp_bento.runtime.scan.report import ModelScan
 from kfp_bento.runtime.scan.scan import scan_model as scan_one
+from kfp_bento.runtime.scan.values import Name
 
 FRAME = pd.DataFrame({"a": [1.0, 2, 3, 4] * 5, "b": ["x", "y", "x", "z"] * 5})
 TARGET = np.array([0, 1, 0, 1] * 5)
@@ -380,3 +382,11 @@ def test_pickled_numbers_are_read_as_fast_as_they_are_large(tmp_path: Path) -> N
     tracemalloc.stop()
     assert report.findings == ()
     assert peak < 20 << 20
+
+
+@pytest.mark.parametrize(("name", "known"), [("CyHalfBinomialLoss", True), ("system", False)])
+def test_the_losses_of_older_scikit_learns_are_known_by_their_short_module(
+    name: str, known: bool
+) -> None:
+    lists = families(["sklearn"])
+    assert is_listed(Name("_loss", name), lists) is known
