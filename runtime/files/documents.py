@@ -160,7 +160,10 @@ def parse_yaml(content: bytes) -> Any:
         _count(parsed, {})
     except yaml.YAMLError as error:
         # Only the first line: the others quote the file.
-        raise ValueError(str(error).partition("\n")[0]) from None
+        told = str(error).partition("\n")[0]
+        # As newer libyamls say it, which count brackets themselves.
+        deep = told.startswith("while increasing ")
+        raise ValueError("it is nested too deeply" if deep else told) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (TypeError, LookupError, AttributeError, OverflowError) as error:

@@ -144,10 +144,11 @@ _TORCH = (
 _LOSSES = (
     "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
     "CyHalfPoissonLoss CyHalfSquaredError CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss "
-    "CyPinballLoss __pyx_unpickle_CyHalfMultinomialLoss"
+    "CyPinballLoss"
 )
 _SKLEARN = (
     _names("_loss", _LOSSES)
+    | {f"_loss.{'__pyx_unpickle_' + name}" for name in _LOSSES.split()}
     | _names("sklearn.metrics._dist_metrics", "newObj")
     | _names("sklearn.neighbors._kd_tree", "newObj")
     | _names("sklearn.neighbors._ball_tree", "newObj")

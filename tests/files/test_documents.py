@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfp_bento.runtime.files import parse_json_value, parse_yaml
+from kfp_bento.runtime.files import documents, parse_json_value, parse_yaml
 
 ALIASES = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)
@@ -39,6 +39,17 @@ def test_a_yaml_bomb_is_a_value_error_within_seconds(content: bytes, said: str) 
     with pytest.raises(ValueError, match=said):
         parse_yaml(content)
     assert time.process_time() - started < 5
+
+
+def test_a_libyaml_that_counts_brackets_itself_is_told_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(content: bytes) -> None:
+        raise yaml.MarkedYAMLError("while increasing flow level", None, "exceeded maximum depth")
+
+    monkeypatch.setattr(documents, "_check_events", refuse)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_yaml(b"[")
 
 
 @pytest.mark.parametrize(

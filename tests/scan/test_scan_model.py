@@ -384,7 +384,14 @@ def test_pickled_numbers_are_read_as_fast_as_they_are_large(tmp_path: Path) -> N
     assert peak < 20 << 20
 
 
-@pytest.mark.parametrize(("name", "known"), [("CyHalfBinomialLoss", True), ("system", False)])
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("CyHalfBinomialLoss", True),
+        ("__pyx_unpickle_CyHalfBinomialLoss", True),
+        ("system", False),
+    ],
+)
 def test_the_losses_of_older_scikit_learns_are_known_by_their_short_module(
     name: str, known: bool
 ) -> None:
