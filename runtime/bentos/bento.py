@@ -126,7 +126,12 @@ class Bento:
 
 
 def load_bento(
-    directory: Path, *, record: str = "", deferred: bool = False, facts: bool = False
+    directory: Path,
+    *,
+    record: str = "",
+    deferred: bool = False,
+    facts: bool = False,
+    known: Mapping[str, str] | None = None,
 ) -> Bento:
     """Read a bento: one of ours or any other that BentoML built (spec 1 and 2).
 
@@ -141,13 +146,15 @@ def load_bento(
             does.
         facts: Whether models may lie elsewhere, as `write_facts` leaves them out: then their
             digests are those of a record of our own.
+        known: Digests of models, by tag, for who has just put these files there; they are
+            left unread as well.
 
     Raises:
         BentoError: There is no bento, or its `bento.yaml` cannot be read.
     """
     file = read_bento_file(directory)
-    known = _read_record(directory, file, record)
-    claims = known.digests if deferred or facts else {}
+    told = _read_record(directory, file, record)
+    claims = {**(told.digests if deferred or facts else {}), **(known or {})}
     try:
         digest, found = _digests(directory, claims, absent=facts)
     except RecursionError:
@@ -165,7 +172,7 @@ def load_bento(
             BentoModel(
                 tag,
                 found.get(tag, ""),
-                known.provenance_of(tag, found.get(tag, "")),
+                told.provenance_of(tag, found.get(tag, "")),
                 claimed=tag in claims,
             )
             for tag in dict.fromkeys(model.tag for model in file.models)
@@ -173,7 +180,7 @@ def load_bento(
         runners=file.runners,
         environment=file.variables("runtime"),
         digest=digest,
-        note=known.note,
+        note=told.note,
     )
 
 

@@ -182,8 +182,9 @@ def _build(asked: _BuildRequest, work: Path) -> Bento:
     version = content_version(path / "src", asked.tagged, locked, asked.python)
     store.rename(path / "models")
     finish_files(path, version, locked)
-    bento = load_bento(path)
-    origins = {model.tag: model for model in asked.tagged}
+    # What was pulled says what is in the models' files; who reads them next compares.
+    bento = load_bento(path, known={model.tag: model.digest for model in asked.tagged})
+    origins = {model.tag: replace(model, claimed=True) for model in asked.tagged}
     return replace(bento, models=tuple(origins.get(m.tag, m) for m in bento.models))
 
 
