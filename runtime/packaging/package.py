@@ -16,7 +16,7 @@ from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.files import scratch_inside
 from kfp_bento.runtime.images import ImageOptions, build_image, check_destination
 from kfp_bento.runtime.models import human_size, pull_models
-from kfp_bento.runtime.programs import downloads_kept_in
+from kfp_bento.runtime.programs import downloads_kept_in, hides_credentials
 from kfp_bento.runtime.proof import given_requests, golden_answers
 from kfp_bento.runtime.scan import scan_models
 
@@ -93,6 +93,12 @@ class Package:
         return (image.reference, image.location, True) if image else ("", "", False)
 
 
+_EXPOSED = (
+    "this system hides nothing from the model's code, which is run for the proof: it can read the "
+    "credentials of this step. serve_model proves a bento in a step that has none"
+)
+
+
 def _silent(sentence: str) -> None:
     """Tell nobody."""
 
@@ -139,6 +145,8 @@ def packaged(
         if not found.passed:
             yield Package(models, found)
             return
+        if wished.verify and not hides_credentials():
+            tell(_EXPOSED)
         tell("building the bento")
         bento = build_bento(
             models,

@@ -15,6 +15,7 @@ from kfp_bento.runtime.programs.confinement import (
     code_variables,
     confined,
     confinement_hint,
+    hides_credentials,
     keeps_from_network,
     memory_for_code,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "downloads_kept_in",
     "ended_within",
     "find_uv",
+    "hides_credentials",
     "how_ended",
     "interrupt_group",
     "keeps_downloads",

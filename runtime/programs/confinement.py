@@ -101,6 +101,11 @@ def keeps_from_network() -> bool:
     return wish != "off" and _way(network=False) in _WITHOUT_NETWORK
 
 
+def hides_credentials() -> bool:
+    """Say whether other people's code cannot read the credentials of its user here."""
+    return os.environ.get(CONFINEMENT_VARIABLE, "") != "off" and bool(_way(network=False))
+
+
 def code_variables() -> list[str]:
     """Give the names of the variables that other people's code gets besides `BASIC`."""
     more = os.environ.get(VARIABLES_VARIABLE, "").replace(",", " ").split()

@@ -122,6 +122,21 @@ def test_layers_are_there_before_the_proof_and_the_tag_after_it(
     assert sent == [[]]
 
 
+def test_where_nothing_is_hidden_from_the_models_code_that_is_said(
+    oci_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = str(small_model(tmp_path / "open").directory)
+    said: list[str] = []
+    monkeypatch.setattr(module, "golden_answers", lambda *_, **__: unproven)
+    unproven = object()
+    for wish, told in (("off", True), ("", False)):
+        said.clear()
+        monkeypatch.setenv("KFP_BENTO_CONFINEMENT", wish)
+        wished = PackageOptions(image=HOST)
+        with packaged([origin], f"{oci_registry}/package/open", wished, tell=said.append):
+            assert any("can read the credentials" in one for one in said) is told
+
+
 def test_what_the_scan_refuses_is_no_package(oci_registry: str, tmp_path: Path) -> None:
     origin = str(small_model(tmp_path / "code").directory)
     destination = f"{oci_registry}/package/code"
