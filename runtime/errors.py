@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import TracebackType
 
 # ECMA-48: control sequences, and operating system commands such as titles and links.
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -39,6 +41,19 @@ class KfpBentoError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+
+def tell_without_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print what ends a program; of an expected failure only what it says, as its last lines.
+
+    A `sys.excepthook`. The line begins as a traceback's last one does: local runs find it by that.
+    """
+    if isinstance(error, KfpBentoError):
+        print(f"{kind.__module__}.{kind.__qualname__}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class InvalidInput(KfpBentoError):

@@ -122,7 +122,7 @@ def release_summary(
     """
     release, rollout = deployed.release, deployed.rollout
     named = {
-        "Answers at": code(deployed.url),
+        "Answers at": "" if deployed.failed else code(deployed.url),
         "Target": code(release.target.kind),
         "Namespace": code(release.namespace),
         "Revision": code(release.revision),
@@ -136,6 +136,7 @@ def release_summary(
         _MODES.get(deployed.mode, literal(deployed.mode)),
         literal(rollout.verdict.message) if rollout else "",
         _went_back(rollout) if rollout else "",
+        literal(rollout.what_serves_now) if rollout and rollout.taken_away else "",
         facts(named),
         _evidence(rollout) if rollout else "",
         _changes(rollout) if rollout else "",

@@ -181,6 +181,12 @@ def test_a_failed_release_is_a_headline_with_its_evidence() -> None:
     assert evidence.startswith("````text\nPod wine-5f: BackOff (3 times)\n")
 
 
+def test_a_first_release_that_failed_answers_nowhere_and_is_said_to_be_gone() -> None:
+    assert "Answers at" not in release_summary(deployed(CRASHED))
+    summary = release_summary(deployed(CRASHED, taken_away=(DEPLOYMENT,)))
+    assert "was taken away again: nothing serves." in summary
+
+
 @pytest.mark.parametrize(("restored", "told"), [(READY, "serves"), (CRASHED, "does NOT serve")])
 def test_a_roll_back_by_itself_is_told_with_what_came_of_it(restored: Verdict, told: str) -> None:
     summary = release_summary(deployed(CRASHED, rolled_back_to="r1", restored=restored))
