@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-node test-versions test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-node test-node-core test-versions test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,14 @@ test-node: $(VENV)/.dev test-tools ## Run the tests on a real node: kubelet, con
 	@if ./tests/node/install-tools && ./tests/cluster/build-tools node >/dev/null; then \
 	  ./tests/cluster/operators/build-kserve >/dev/null || [ $$? -eq 69 ] || exit 1; \
 	  ./tests/node/apart $(BIN)/python -m pytest tests/node -m node; \
+	else \
+	  [ $$? -eq 69 ] && echo "Skipped: no node can be had on this machine."; \
+	fi
+
+test-node-core: $(VENV)/.dev test-tools ## A core of these: the node itself, and a release that changes under load
+	@if ./tests/node/install-tools && ./tests/cluster/build-tools node >/dev/null; then \
+	  ./tests/node/apart $(BIN)/python -m pytest -m node tests/node/test_real_node.py \
+	    tests/node/test_releases_on_a_node.py::test_a_release_changes_and_goes_back_and_no_request_is_lost; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no node can be had on this machine."; \
 	fi
