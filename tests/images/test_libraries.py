@@ -17,6 +17,7 @@ from test_base_fit import GLIBC_LOADER, PYTHON, SHELL, base_of
 from test_debian import needs_apt, needs_gpg
 from wheel_index import serving_wheels
 
+from kfp_bento.runtime import programs
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images import (
     ImageOptions,
@@ -30,7 +31,6 @@ from kfp_bento.runtime.images.debian.contents import package_named_after
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE
 from kfp_bento.runtime.images.oci.elf import Linking, linking_of
 from kfp_bento.runtime.images.oci.image import parse_platform
-from kfp_bento.runtime.images.python import installer
 from kfp_bento.runtime.images.python.installer import MACHINES
 from kfp_bento.runtime.images.python.needs import (
     WheelNeeds,
@@ -268,7 +268,7 @@ def test_a_wheel_is_fetched_once_where_uv_has_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     monkeypatch.delenv("UV_CACHE_DIR", raising=False)
-    monkeypatch.setattr(installer, "_has_cache", lambda: False)
+    monkeypatch.setattr(programs, "keeps_downloads", lambda: False)
     members: dict[str, str | bytes] = {"fast/fast.so": shared_object("libc.so.6")}
     tag = f"py3-none-manylinux_2_28_{MACHINE}"
     line = make_wheel(tmp_path / "shelf", "fast", tag=tag, members=members)
