@@ -13,6 +13,7 @@ from kfp_bento.runtime.cli.model import TrackingUri
 from kfp_bento.runtime.cli.option_values import mapping_in
 from kfp_bento.runtime.cli.output import Json
 from kfp_bento.runtime.cli.pipelines import Network, run_here
+from kfp_bento.runtime.errors import InvalidInput
 
 PIPELINE = "release_model"
 
@@ -78,6 +79,16 @@ def make(
     from kfp_bento.runtime.local import load_pipeline, local_arguments
 
     require_extra("local")
+    if namespace and not target:
+        raise InvalidInput(
+            "--namespace says where in a cluster, and without --target it is served here.",
+            hint="Add --target workload (or another), or leave --namespace out.",
+        )
+    if keep and target:
+        raise InvalidInput(
+            "--keep is for what is served here; what --target is given stays in the cluster.",
+            hint="Leave --keep out.",
+        )
     named: dict[str, Any] = {
         "model_uris": list(models),
         "image_destination": to,

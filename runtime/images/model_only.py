@@ -57,6 +57,11 @@ def build_model_image(
         ImageError: The base does not fit, the destination is taken or the disk is full.
         RegistryError: A registry refused or failed.
     """
+    if options.system_packages:
+        raise InvalidInput(
+            "An image of a model's files alone runs nothing that system packages would be for.",
+            hint="Leave system_packages (--system-package) out.",
+        )
     chosen = _chosen(bento, model)
     name, _, version = chosen.tag.partition(":")
     platform = parse_platform(options.platform)

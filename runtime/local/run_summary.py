@@ -47,9 +47,9 @@ def run_summary(
         found["models"] = [
             model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
         ]
-    for step, output in (("build-bento", "bento"), (_SHORT, "bento")):
+    for step in ("build-bento", _SHORT):
         if run.has(step, "golden"):
-            found["bento"] = _bento(run, step, output)
+            found["bento"] = _bento(run, step)
     for step in ("build-image", _SHORT):
         if run.has(step, "record"):
             image = run.record(step)
@@ -90,8 +90,8 @@ def _models(run: Run) -> list[ModelVersion]:
     return []
 
 
-def _bento(run: Run, step: str, output: str) -> dict[str, Any]:
-    bento = load_bento(run.output(step, output), facts=True)
+def _bento(run: Run, step: str) -> dict[str, Any]:
+    bento = load_bento(run.output(step, "bento"), facts=True)
     golden = Golden.load(run.output(step, "golden"))
     models = [{"tag": model.tag, "digest": model.digest} for model in bento.models]
     verified = {"verified": golden.verified, "verified_reason": golden.reason}

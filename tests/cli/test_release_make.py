@@ -58,6 +58,16 @@ def test_a_target_applies_it_to_the_cluster(asked: list[dict[str, Any]]) -> None
     assert found["deploy_name"] == "c"
 
 
+@pytest.mark.parametrize("more", [("-n", "models"), ("--keep", "--target", "workload")])
+def test_what_would_be_ignored_is_refused(
+    asked: list[dict[str, Any]], more: tuple[str, ...]
+) -> None:
+    given = ("release", "make", "models:/credit@prod", "--to", "oci:image")
+    result = CliRunner().invoke(app, [*given, *more])
+    assert (result.exit_code, asked) == (2, [])
+    assert "--target" in result.output
+
+
 def test_a_command_that_is_none_is_told_so() -> None:
     result = CliRunner().invoke(app, ["release", "stauts", "credit"])
     assert result.exit_code == 2

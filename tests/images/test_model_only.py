@@ -91,6 +91,12 @@ def test_one_of_several_models_has_to_be_named(tmp_path: Path) -> None:
     assert [layer.title for layer in image.layers if layer.kind == "model"] == ["model other:1"]
 
 
+def test_system_packages_are_refused(bento: Bento, tmp_path: Path) -> None:
+    options = ImageOptions(base=HOST, system_packages=("libgomp1",))
+    with pytest.raises(InvalidInput, match="system packages"):
+        build_model_image(bento, f"oci:{tmp_path}/model", options)
+
+
 def test_the_command_makes_one(bento: Bento, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app,
