@@ -45,7 +45,9 @@ def run_summary(
             found["scan"] = run.record(step, output)
     if models := _models(run):
         found["models"] = [
-            model.to_dict() | {"uri": f"models:/{model.name}/{model.version}"} for model in models
+            model.to_dict()
+            | {"uri": f"models:/{model.name}/{model.version}" if model.name else model.uri}
+            for model in models
         ]
     for step in ("build-bento", _SHORT):
         if run.has(step, "golden"):
@@ -65,10 +67,13 @@ def run_summary(
         asked = run.record("await-approval", "report")
         found["checks"] = [*found.get("checks", ()), *asked["reports"]]
     # Unasked, after an approval, and with the checks.
+    found["confirmed"] = run.has("confirm-release", "summary")
     for step in ("promote-model", "promote-model-2", _SHORT_END):
         if run.has(step, "record") and (promoted := run.record(step)):
-            found["promoted"] = promoted
-    found["confirmed"] = run.has("confirm-release", "summary")
+            if promoted["models"]:
+                found["promoted"] = promoted
+            else:  # no alias to move: the release alone was kept
+                found["confirmed"] = True
     times = {name: round(value, 2) for name, value in seconds.items()}
     return found | {"seconds": times} | ({"failure": failure} if failure else {})
 

@@ -75,6 +75,15 @@ def test_a_release_that_was_kept_without_an_alias_is_told_as_kept(tmp_path: Path
     assert "this pipeline moves no alias" in text
 
 
+def test_a_short_road_without_an_alias_is_told_as_kept(tmp_path: Path, run: Run) -> None:
+    left(tmp_path, "check-and-promote", "reports", reports(passed=True))
+    kept = {"alias": "", "changed": False, "models": [], "release": "It goes on serving."}
+    left(tmp_path, "check-and-promote", "record", kept)
+    text = page(tmp_path, run)
+    assert "<strong>Kept.</strong>" in text
+    assert "Promoted" not in text
+
+
 def test_only_pipelines_that_deploy_have_such_a_report() -> None:
     assert [deploys(one) for one in (serve_model, serve_service, batch_score)] == [
         *(True, True, False)
