@@ -29,11 +29,11 @@ from kfp_bento.runtime.images.assembly.several import (
     plan_all,
 )
 from kfp_bento.runtime.images.assembly.spec import ImageSpec, glibc_label, titles
-from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS
 from kfp_bento.runtime.images.oci.config import (
     BENTO,
     BENTO_PATH,
     MODELS,
+    SERVICE,
     ImageConfig,
     check_layer_count,
 )
@@ -161,7 +161,7 @@ def _assemblies(
                     bento.python_version,
                     platform,
                     options,
-                    needs=ENTRYPOINT_NEEDS,
+                    needs=SERVICE.needs,
                     of="" if alone else str(platform),
                 )
                 assemblies[platform] = _assembled(

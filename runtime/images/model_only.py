@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from kfp_bento.runtime.bentos import Bento, BentoModel
     from kfp_bento.runtime.images.oci.image import Image
 
-# What KServe runs in such an image, which looks for the files in /models and links them to where
-# its runtime reads them (pkg/utils/storage.go, CreateModelcarContainer).
-_NEEDS = ("sh", "ls", "ln", "sleep")
 _PLACE = "models"
 
 
@@ -66,7 +63,7 @@ def build_model_image(
     name, _, version = chosen.tag.partition(":")
     platform = parse_platform(options.platform)
     with open_destination(name, version, destination, options, progress) as place:
-        context = place.context(bento.python_version, platform, options, needs=_NEEDS)
+        context = place.context(bento.python_version, platform, options, needs=MODEL.needs)
         spec = _spec(bento, chosen, context)
         alone = replace(bento, models=(chosen,))
         return Assembly(

@@ -30,7 +30,7 @@ from kfp_bento.runtime.images.attestations.provenance import (
 )
 from kfp_bento.runtime.images.attestations.sbom import SBOM_TYPE, sbom_on_base
 from kfp_bento.runtime.images.base.base_image import HOST, BaseImage, open_base
-from kfp_bento.runtime.images.base.fit import ENTRYPOINT_NEEDS, fitting_base
+from kfp_bento.runtime.images.base.fit import fitting_base
 from kfp_bento.runtime.images.cache.local import LayerBuilder
 from kfp_bento.runtime.images.copy import copy_referrers
 from kfp_bento.runtime.images.debian import probe_base, version_of
@@ -188,7 +188,7 @@ def _opened_base(
         return found
     builder.tell("reading what the base holds")
     facts = probe_base(found.layers, found.blobs)
-    needs = ENTRYPOINT_NEEDS if parts.config.profile.entrypoint else ()
+    needs = parts.config.profile.needs
     return fitting_base(found, facts.userland, parts.python, needs=needs)
 
 

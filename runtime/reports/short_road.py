@@ -6,9 +6,6 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp_bento.runtime.bentos import hand_on, hand_on_refusal
-from kfp_bento.runtime.images import write_attestations
-from kfp_bento.runtime.models import save_facts
 from kfp_bento.runtime.reports.files import write_json, write_text
 from kfp_bento.runtime.reports.markdown import document, literal
 from kfp_bento.runtime.reports.metrics import check_metrics, image_metrics
@@ -50,6 +47,11 @@ def write_package(
     Raises:
         KfpBentoError: A file cannot be written, or the image's documents not be read.
     """
+    # Whoever imports this room for something else does not wait for all of these.
+    from kfp_bento.runtime.bentos import hand_on, hand_on_refusal
+    from kfp_bento.runtime.images import write_attestations
+    from kfp_bento.runtime.models import save_facts
+
     models.metadata["record"] = save_facts(package.models, Path(models.path))
     write_json(package.scan.to_dict(), Path(scan))
     metrics.update(check_metrics(package.scan))

@@ -49,6 +49,18 @@ def test_python_runs_it_by_the_name_of_the_package() -> None:
     assert done.stdout == f"kfp-bento {version('kfp-bento')}\n"
 
 
+def test_it_begins_without_what_only_some_command_needs() -> None:
+    """A help page, and each Tab of a shell that completes, waits for all that is imported."""
+    code = "import sys; from kfp_bento.runtime.cli import main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [name.removeprefix("kfp_bento.runtime.") for name in done.stdout.split()]
+    loaded = {name.partition(".")[0] for name in names}
+    rooms = {path.parent.name for path in (ROOT / "runtime").glob("*/__init__.py")}
+    assert loaded & (rooms | {"pydantic", "urllib3", "mlflow", "kfp", "kubernetes"}) == {
+        *("cli", "files", "reports")
+    }
+
+
 def test_a_failure_names_its_page_and_has_no_colour_where_none_is_wanted() -> None:
     code = (
         "from kfp_bento.runtime.cli.output import print_error; "

@@ -155,8 +155,9 @@ def real_lock(folder: Path, *more: str) -> str:
 
 
 def starting_files(python: str = f"/usr/local/bin/python{MINOR}") -> list[tarfile.TarInfo]:
-    """What a base is looked at for, as empty files: an interpreter, bash and env."""
-    found = [tarfile.TarInfo(name) for name in (python.lstrip("/"), "bin/bash", "usr/bin/env")]
+    """What a base is looked at for, as empty files: an interpreter and programs."""
+    programs = ("bin/bash", "bin/sh", "bin/ls", "bin/ln", "bin/sleep", "usr/bin/env")
+    found = [tarfile.TarInfo(name) for name in (python.lstrip("/"), *programs)]
     for member in found:
         member.mode = 0o755
     return found

@@ -65,6 +65,7 @@ def test_a_second_copy_sends_nothing(image: str, oci_registry: str) -> None:
     assert not again.changed
 
 
+@pytest.mark.slow
 def test_the_base_of_this_machine_becomes_an_image_for_others_to_build_on(
     bento: Bento, oci_registry: str, tmp_path: Path
 ) -> None:

@@ -781,6 +781,7 @@ def test_a_package_that_must_run_a_script_is_refused_by_name(
         package_entries(chosen, small_debian, tmp_path)
 
 
+@pytest.mark.slow
 def test_packages_for_another_processor_can_be_had(
     small_debian: RootFilesystem, tmp_path: Path
 ) -> None:

@@ -428,6 +428,7 @@ def test_an_image_without_annotations_is_known_by_its_history(
     assert set(manifest["annotations"]) == {f"org.opencontainers.image.{x}" for x in names}
 
 
+@pytest.mark.slow
 def test_the_host_can_be_the_new_base_and_the_old_one(
     bento: Bento, tmp_path: Path, new: str, shared_cache: Path
 ) -> None:

@@ -42,6 +42,7 @@ def weight(folder: Path) -> int:
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
+@pytest.mark.slow
 def test_three_steps_take_a_version_to_a_promoted_release(
     wine: str, oci_registry: str, shared_cache: Path, tmp_path: Path
 ) -> None:

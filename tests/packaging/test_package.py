@@ -7,6 +7,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from threading import Event
 
 import pytest
 from small_models import small_model
@@ -88,6 +89,7 @@ def test_it_gives_what_the_steps_give_one_after_the_other(
     assert left_in(scratch) == []
 
 
+@pytest.mark.slow
 def test_a_bento_that_answers_otherwise_gets_no_tag(
     oci_registry: str, scratch: Path, tmp_path: Path
 ) -> None:
@@ -102,24 +104,30 @@ def test_a_bento_that_answers_otherwise_gets_no_tag(
     assert left_in(scratch) == []
 
 
-def test_layers_are_there_before_the_proof_and_the_tag_after_it(
+def test_layers_are_sent_during_the_proof_and_where_it_fails_there_is_no_tag(
     oci_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = str(small_model(tmp_path / "early").directory)
     destination = f"{oci_registry}/package/early:v1"
-    said: list[str] = []
+    packing = Event()
     sent = []
 
+    def tell(said: str) -> None:
+        if "packing model" in said:
+            packing.set()
+
     def slow(*arguments: object, **more: object) -> object:
-        while not any("packing model" in one for one in said):
-            pass
+        assert packing.wait(300)
         sent.append(tags(destination.rpartition(":")[0]))
-        return golden_answers(*arguments, **more)  # type: ignore[arg-type]
+        raise BentoError("It answers otherwise.")
 
     monkeypatch.setattr(module, "golden_answers", slow)
-    with packaged([origin], destination, PackageOptions(image=HOST), tell=said.append) as made:
-        assert made.passed
-    assert sent == [[]]
+    with (
+        pytest.raises(BentoError, match="otherwise"),
+        packaged([origin], destination, PackageOptions(image=HOST), tell=tell),
+    ):
+        raise AssertionError("it was packaged")
+    assert sent == [[]] == [tags(destination.rpartition(":")[0])]
 
 
 def test_where_nothing_is_hidden_from_the_models_code_that_is_said(
@@ -178,6 +186,7 @@ def test_a_registry_that_is_not_there_is_told_of_at_once(tmp_path: Path) -> None
     assert any(one.startswith("no image: ") for one in told)
 
 
+@pytest.mark.slow
 def test_a_service_of_ones_own_needs_no_models(oci_registry: str) -> None:
     source = (
         "import bentoml\n\n@bentoml.service(name='plain')\nclass Plain:\n"

@@ -22,6 +22,7 @@ from kfp_bento.runtime.images.oci.config import (
     PROFILE,
     PROFILES,
     SERVICE,
+    STEP,
     ImageConfig,
     Profile,
 )
@@ -152,9 +153,9 @@ def _split(image: OpenedImage, profile: Profile) -> tuple[tuple[Layer, ...], tup
 
 def _as_built(kinds: Sequence[str], profile: Profile) -> bool:
     """Whether layers of these kinds are what a build puts on a base."""
-    if profile is SERVICE:
-        return kinds.count("source") == 1 and kinds[-1] == "source"
-    return set(kinds) <= {"system", "dependencies"} and kinds[-1] == "dependencies"
+    if profile is STEP:
+        return set(kinds) <= {"system", "dependencies"} and kinds[-1] == "dependencies"
+    return kinds.count("source") == 1 and kinds[-1] == "source"
 
 
 def _named_by_history(image: OpenedImage) -> tuple[Layer, ...]:

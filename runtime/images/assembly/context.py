@@ -24,7 +24,13 @@ from kfp_bento.runtime.images.base.fit import fitting_base
 from kfp_bento.runtime.images.cache.local import KeptBlobs, LayerBuilder, LayerCache, open_cache
 from kfp_bento.runtime.images.cache.records import Records, RegistryRecords
 from kfp_bento.runtime.images.cache.seals import check_record_key
-from kfp_bento.runtime.images.debian import RootFilesystem, Userland, probe_base, version_of
+from kfp_bento.runtime.images.debian import (
+    PROGRAMS,
+    RootFilesystem,
+    Userland,
+    probe_base,
+    version_of,
+)
 from kfp_bento.runtime.images.oci.blobs import BlobDirectory, scratch_directory
 from kfp_bento.runtime.images.oci.image import Descriptor, Layer, Platform
 from kfp_bento.runtime.images.oci.keys import key_of
@@ -160,7 +166,8 @@ class BuildContext:
         if self.base.title == HOST:
             return self
         layers = [layer.diff_id for layer in self.base.layers]
-        key = key_of({"kind": "userland", "layers": layers})
+        # Another release of this may look for more.
+        key = key_of({"kind": "userland", "programs": PROGRAMS, "layers": layers})
         if found := recalled(self.records, key, Userland.from_dict):
             return replace(self, base=fitting_base(self.base, found, python, needs=needs))
         facts = self._read_base()

@@ -15,9 +15,6 @@ from kfp_bento.runtime.images.base.base_image import HOST, BaseImage
 from kfp_bento.runtime.images.debian import Userland
 from kfp_bento.runtime.images.oci.config import DEFAULT_PATH
 
-ENTRYPOINT_NEEDS = ("bash",)
-"""What BentoML's entrypoint script is run with, beside `/usr/bin/env`."""
-
 
 def fitting_base(
     base: BaseImage, userland: Userland, python: str, *, needs: tuple[str, ...] = ()

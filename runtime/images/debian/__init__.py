@@ -12,9 +12,10 @@ from kfp_bento.runtime.images.debian.packages import (
     resolve_packages,
 )
 from kfp_bento.runtime.images.debian.rootfs import RootFilesystem, probe_base, release_of
-from kfp_bento.runtime.images.debian.userland import Userland, version_of
+from kfp_bento.runtime.images.debian.userland import PROGRAMS, Userland, version_of
 
 __all__ = [
+    "PROGRAMS",
     "DebianPackage",
     "RootFilesystem",
     "SystemPackages",

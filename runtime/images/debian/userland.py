@@ -16,7 +16,9 @@ from typing import Any
 from kfp_bento.runtime.errors import ImageError
 from kfp_bento.runtime.images.oci.elf import linking_of, loader_of
 
-_PROGRAM = re.compile(r"python3\.\d{1,3}|bash|env|ld[\w.-]*\.so(?:\.\d+)*")
+PROGRAMS = r"python3\.\d{1,3}|(?:ba)?sh|env|ln|ls|sleep|ld[\w.-]*\.so(?:\.\d+)*"
+"""Names of what a base is looked at for, as a regular expression."""
+_PROGRAM = re.compile(PROGRAMS)
 _PYTHON = re.compile(r"python3\.(\d{1,3})")
 # Older releases of glibc have its version in the file's name, and a link beside it.
 _LIBC = re.compile(r"libc\.so\.6|libc-2\.\d{1,3}\.so")
@@ -53,8 +55,8 @@ class Userland:
 
     Attributes:
         distribution: Such as `debian 12`; `unknown` where the base does not say.
-        programs: Path of each Python, bash, env and dynamic loader, without leading slash and with
-            the links of its folder followed; and the loader that it asks for, empty for none.
+        programs: Path of each of `PROGRAMS`, without leading slash and with the links of its folder
+            followed; and the loader that it asks for, empty for none.
         glibc: Version of the GNU C library, such as `2.36`; empty where there is none.
         libraries: Names of the shared libraries in each folder that has some.
         search: Folders where libraries are looked for besides the usual ones: those of

@@ -58,6 +58,7 @@ class Profile:
         entrypoint: The command; empty for images that are told what to run.
         working_directory: Where it starts.
         ports: TCP ports it listens on.
+        needs: Programs that it is started with and the base has to bring, beside `/usr/bin/env`.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Profile:
     entrypoint: tuple[str, ...] = ()
     working_directory: str = "/"
     ports: tuple[int, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 _ANY_PYTHON = {
@@ -94,6 +96,7 @@ SERVICE = Profile(
     entrypoint=(ENTRYPOINT,),
     working_directory=BENTO_PATH,
     ports=(3000, 3001),
+    needs=("bash",),
 )
 # An environment that a pipeline's steps run in, as whichever user the cluster chooses.
 STEP = Profile(
@@ -106,8 +109,9 @@ STEP = Profile(
         "MLFLOW_DISABLE_TELEMETRY": "true",
     },
 )
-# Files that another container reads; what runs in it KServe says.
-MODEL = Profile(name="model", environment={})
+# Files that another container reads. What runs in it KServe says, which links them from /models to
+# where its runtime looks (pkg/utils/storage.go, CreateModelcarContainer).
+MODEL = Profile(name="model", environment={}, needs=("sh", "ls", "ln", "sleep"))
 PROFILES = {profile.name: profile for profile in (SERVICE, STEP, MODEL)}
 
 
