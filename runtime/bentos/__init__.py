@@ -19,6 +19,7 @@ from kfp_bento.runtime.bentos.exchange import (
     require_exported,
 )
 from kfp_bento.runtime.bentos.folder_store import golden_file
+from kfp_bento.runtime.bentos.listening import WHERE_EXPECTED, listening_of, require_found
 from kfp_bento.runtime.bentos.lock import bento_indexes
 from kfp_bento.runtime.bentos.options import BentoOptions
 from kfp_bento.runtime.bentos.requests import prediction_request
@@ -48,6 +49,7 @@ from kfp_bento.runtime.bentos.wishes import (
 
 __all__ = [
     "DEBIAN_PACKAGE",
+    "WHERE_EXPECTED",
     "Bento",
     "BentoDescription",
     "BentoFile",
@@ -72,6 +74,7 @@ __all__ = [
     "is_default_command",
     "is_fixed",
     "is_generated",
+    "listening_of",
     "load_bento",
     "load_given_bento",
     "model_paths",
@@ -81,6 +84,7 @@ __all__ = [
     "prediction_request",
     "read_bento_file",
     "require_exported",
+    "require_found",
     "require_unused",
     "sample_request",
     "spoken_protocols",

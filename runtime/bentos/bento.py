@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from kfp_bento.runtime.bentos.bento_file import read_bento_file
+from kfp_bento.runtime.bentos.listening import Listening, listening_of
 from kfp_bento.runtime.errors import BentoError
 from kfp_bento.runtime.files import (
     JSON_LIMIT,
@@ -88,6 +89,7 @@ class Bento:
         digest: `sha256:…` of the tree without `.kfp-bento.json`, each model counted as one entry
             with its own digest.
         environment: Variables that it leaves to its release (`envs` of the stage runtime).
+        listening: Where its service listens by its own word.
         reused: Whether the directory already held this very bento, so that nothing was built.
         note: What people are to be told of it, such as that its files had been changed.
     """
@@ -102,6 +104,7 @@ class Bento:
     runners: tuple[dict[str, Any], ...]
     digest: str
     environment: Mapping[str, str] = field(default_factory=dict, compare=False)
+    listening: Listening = field(default=Listening(), compare=False)
     reused: bool = field(default=False, compare=False)
     note: str = field(default="", compare=False)
 
@@ -179,6 +182,7 @@ def load_bento(
         ),
         runners=file.runners,
         environment=file.variables("runtime"),
+        listening=listening_of(file),
         digest=digest,
         note=told.note,
     )

@@ -118,6 +118,7 @@ def rebase(
             "moved": _summary(rebased.transfers),
             "attached": f"{len(rebased.referrers)} documents" if rebased.referrers else "",
             "not attached": rebased.missing,
+            "notes": "; ".join(rebased.notes),
         },
     )
 

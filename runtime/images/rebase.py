@@ -40,6 +40,7 @@ from kfp_bento.runtime.images.oci.config import (
     NEEDED_LIBRARIES,
     ComposedImage,
     image_index,
+    left_of_base,
 )
 from kfp_bento.runtime.images.oci.image import Descriptor, Document, Platform, parse_platform
 from kfp_bento.runtime.images.oci.keys import BUILDER_FORMAT
@@ -81,6 +82,7 @@ class RebasedImage:
         transfers: What became of each blob; empty when there was nothing to do.
         referrers: Digests of the manifests that were attached: bill of materials, provenance.
         missing: Why a bill of materials, or both, is not among them; empty if they are.
+        notes: What else there is to tell people.
     """
 
     image: str
@@ -92,11 +94,12 @@ class RebasedImage:
     transfers: tuple[Transfer, ...] = ()
     referrers: tuple[str, ...] = ()
     missing: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the result as plain JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "transfers"}
-        listed = {"referrers": list(self.referrers)}
+        listed = {"referrers": list(self.referrers), "notes": list(self.notes)}
         return {**facts, **listed, **transfers_to_dict(self.transfers)}
 
 
@@ -242,7 +245,12 @@ def _write(
         transfers=tuple({t.digest: t for one in reversed([*each]) for t in one.transfers}.values()),
         referrers=tuple(digest for one in each for digest in one.referrers),
         missing="; ".join(dict.fromkeys(one.missing for one in each if one.missing)),
+        notes=tuple(dict.fromkeys(filter(None, map(_left_of_base, rebases)))),
     )
+
+
+def _left_of_base(rebase: _Rebase) -> str:
+    return left_of_base(rebase.found.config, rebase.parts.config.environment)
 
 
 def _store(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.bentos import read_bento_file
+from kfp_bento.runtime.bentos import read_bento_file, require_found
 from kfp_bento.runtime.errors import LocalRunError
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.descendants import descendants, kill_left
@@ -124,7 +124,9 @@ def bento_process(
 
     Raises:
         LocalRunError: It cannot be started.
+        BentoError: Nobody would find that it answers.
     """
+    require_found(bento.tag, bento.listening)
     home = private_directory(directory / "bentoml-home")
     log = directory / "service.log"
     file = read_bento_file(bento.directory)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.bentos import bento_indexes, load_bento, model_paths
+from kfp_bento.runtime.bentos import bento_indexes, load_bento, model_paths, require_found
 from kfp_bento.runtime.errors import BentoError, InvalidInput
 from kfp_bento.runtime.files import scratch_inside
 from kfp_bento.runtime.http import HttpAnswer
@@ -84,11 +84,13 @@ def prove_bento(
 
     Raises:
         BentoError: The environment cannot be made, a package is missing, a model cannot be loaded
-            or refuses its own example, the bento does not start, or answers something else.
+            or refuses its own example, the bento does not start where it is asked, or answers
+            something else.
         InvalidInput: A request is none.
     """
     tolerance = _tolerance(relative_tolerance, absolute_tolerance)
     # What can be known at once is known before anything is installed.
+    require_found(bento.tag, bento.listening)
     asked = requests_for(bento, models, requests)
     interpreter = find_python(bento.python_version)
     if missing := missing_flavor(models, read_lock(bento)):

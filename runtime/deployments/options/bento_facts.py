@@ -62,6 +62,8 @@ class _Facts(BaseModel):
     takes_token: bool
     protocols: list[_Text] = []
     environment: dict[_Text, _Value] = {}
+    moved: bool = False
+    hidden: list[_Text] = []
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class BentoFacts:
         takes_token: Whether its service asks for a token where it is given one.
         protocols: What a service that kfp-bento wrote speaks: some of mlflow, v2 and v1.
         environment: Variables that it leaves to its release (`envs` of the stage runtime).
+        moved: Whether its service listens on another port or address than 3000 of all, unless a
+            release says otherwise.
+        hidden: What keeps probes from finding its service, wherever it listens.
         directory: Where it lies, where it is at hand; no part of the release.
         digest: Its digest, where it is at hand; no part of the release either.
     """
@@ -91,6 +96,8 @@ class BentoFacts:
     takes_token: bool = False
     protocols: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    moved: bool = False
+    hidden: tuple[str, ...] = ()
     directory: Path | None = field(default=None, compare=False)
     digest: str = field(default="", compare=False)
 
@@ -114,6 +121,8 @@ class BentoFacts:
             takes_token=can_require_token(bento),
             protocols=spoken_protocols(bento),
             environment=bento.environment,
+            moved=bool(bento.listening.moved),
+            hidden=tuple(told.shown for told, _ in bento.listening.hidden),
             directory=bento.directory,
             digest=bento.digest,
         )
@@ -121,13 +130,15 @@ class BentoFacts:
     def to_dict(self) -> dict[str, Any]:
         """Give the facts as plain JSON values."""
         facts = {key: getattr(self, key) for key in _Facts.model_fields}
-        if not self.environment:
-            del facts["environment"]
+        for later in ("environment", "moved", "hidden"):
+            if not facts[later]:
+                del facts[later]
         return {
             **facts,
             "models": [model.to_dict() for model in self.models],
             "runners": [dict(runner) for runner in self.runners],
             "protocols": [*self.protocols],
+            **({"hidden": [*self.hidden]} if self.hidden else {}),
         }
 
     @classmethod
@@ -142,7 +153,7 @@ class BentoFacts:
         except ValidationError as error:
             raise ValueError(next(problems(_Facts, error, "bento")).sentence) from None
         models = tuple(BentoModel(**model) for model in told["models"])
-        lists = {"runners": tuple(told["runners"]), "protocols": tuple(told.get("protocols", ()))}
+        lists = {name: tuple(told.get(name, ())) for name in ("runners", "protocols", "hidden")}
         return cls(**{**told, "models": models, **lists})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from kfp_bento.runtime.bentos import WHERE_EXPECTED
 from kfp_bento.runtime.deployments.kube.cluster import ClusterConnection
 from kfp_bento.runtime.deployments.kube.live_shapes import Live
 from kfp_bento.runtime.deployments.kube.objects import Manifest, ObjectRef
@@ -110,6 +111,8 @@ class Target:
             that its pods run; None where the cluster builds nothing.
         completer: Gives the manifests of a release with what is made for one apply and recorded
             nowhere, such as a URL that is signed; told whether the release is restored.
+        sets_port: Says whether its controller gives containers the variable PORT itself, by the
+            options.
         needs_bento: Whether nothing can be rendered without a bento.
         powers: Annotations by which pods get more rights over their node, whatever the value.
         installs: What to do where a cluster lacks kinds of an API group, by the group.
@@ -140,6 +143,7 @@ class Target:
     waker: tuple[Kind, Callable[[ClusterConnection, Manifest], None]] | None = None
     builder: Callable[[ClusterConnection, Objects], str] | None = None
     completer: Callable[[ClusterConnection, Release, bool], tuple[Manifest, ...]] | None = None
+    sets_port: Callable[[Any], bool] = lambda options: False
     needs_bento: bool = True
     powers: frozenset[str] = frozenset()
     installs: Mapping[str, str] = field(default_factory=dict)
@@ -179,6 +183,12 @@ class Target:
         """
         release = self.render_again(image, bento, options)
         _check_request_log(release.bento, self.options_type.of(self.kind, release.options))
+        if release.bento is not None and release.bento.hidden:
+            raise InvalidInput(
+                f"bento: no probe would find the service of {release.bento.tag}: "
+                f"{'; '.join(release.bento.hidden)}.",
+                hint="Build the bento again without it.",
+            )
         return release
 
     def render_again(
@@ -197,6 +207,8 @@ class Target:
         facts = bento if bento is None or isinstance(bento, BentoFacts) else BentoFacts.of(bento)
         if facts is not None and facts.environment:
             chosen = self._with_environment(facts.environment, chosen, given)
+        if facts is not None and facts.moved:
+            chosen = self._listening(chosen)
         return Release(self, self.renderer(image, facts, chosen), image, facts, given)
 
     def _with_environment(
@@ -216,6 +228,16 @@ class Target:
             if name not in taken
         ]
         return self.options_type.of(self.kind, {**given, "envs": [*left, *own]})
+
+    def _listening(self, chosen: Any) -> Any:
+        """Give the options with variables by which a service listens where probes expect it."""
+        if "envs" not in self.options_type.model_fields:
+            return chosen
+        given = {"PORT"} if self.sets_port(chosen) else set()
+        names = [name for name in WHERE_EXPECTED if name not in given]
+        fixed = [{"name": name, "value": WHERE_EXPECTED[name]} for name in names]
+        # Not checked again: users may not set these.
+        return chosen.model_copy(update={"envs": [*fixed, *chosen.envs]})
 
     def primary(self, objects: Objects) -> Manifest:
         """Give the object whose name is the release's."""

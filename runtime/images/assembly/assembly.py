@@ -22,7 +22,7 @@ from kfp_bento.runtime.images.assembly.spec import ImageSpec
 from kfp_bento.runtime.images.attestations.attachments import attach_if_taken
 from kfp_bento.runtime.images.cache.records import LOOKUPS
 from kfp_bento.runtime.images.oci.blobs import scratch_directory
-from kfp_bento.runtime.images.oci.config import ComposedImage, check_layer_count
+from kfp_bento.runtime.images.oci.config import ComposedImage, check_layer_count, left_of_base
 from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Document,
@@ -99,7 +99,8 @@ class Assembly:
         self._place = context.place
         self._check = check
         self._kept = kept
-        self._notes = notes
+        left = left_of_base(spec.base.config, spec.config.environment)
+        self._notes = (*notes, *filter(None, [left]))
         self._alone = alone
         self._sink = context.place.sink
         self._cache = context.builder.cache

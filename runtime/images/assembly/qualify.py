@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfp_bento.runtime.bentos import (
+    WHERE_EXPECTED,
     BentoFile,
     default_packages,
     is_default_command,
+    listening_of,
     read_bento_file,
     unfulfilled_wishes,
     wanted_packages,
@@ -57,7 +59,8 @@ class ImageRequirements:
 
     Attributes:
         base: A base image of its own, or an empty string for BentoML's default.
-        environment: Variables to bake in (`envs` of stage `all` with a value).
+        environment: Variables to bake in (`envs` of stage `all` with a value), and those by which
+            a service that wants to listen elsewhere does so where releases expect it.
         requirements: The lock file.
         system_packages: Debian packages that were asked for, with `=version` where pinned.
         notes: What was left out because an image of wheels does not need it, for people.
@@ -95,8 +98,9 @@ def qualify(directory: Path) -> ImageRequirements:
     Raises:
         ImageError: It wants commands, scripts, conda, a Dockerfile template, CUDA or another
             distribution than Debian, needs a model that is not in the directory, does not say
-            its Python version, or has requirements that are not wheels locked with hashes. All
-            reasons are listed, each with its line; the hint has a way out for each.
+            its Python version, has its health where no probe would find it, or has requirements
+            that are not wheels locked with hashes. All reasons are listed, each with its line; the
+            hint has a way out for each.
         BentoError: The directory holds no readable `bento.yaml`.
     """
     file = read_bento_file(directory)
@@ -137,6 +141,8 @@ def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_
         yield _Reason(file.at("python", "wheels"), what, imported=True)
     yield from _model_reasons(file, directory)
     yield from _environment_reasons(file)
+    for hidden, way_out in listening_of(file).hidden:
+        yield _Reason(file.at(*hidden.place), hidden.shown, way_out)
     yield from _wheel_reasons(directory)
     name = requirements.relative_to(directory).as_posix()
     for line, what, way_out in objections(requirements):
@@ -149,7 +155,7 @@ def _reasons(file: BentoFile, directory: Path, requirements: Path) -> Iterator[_
 def _wishes(file: BentoFile, requirements: Path) -> ImageRequirements:
     return ImageRequirements(
         base="" if _DEFAULT_BASE.fullmatch(file.base_image) else file.base_image,
-        environment=file.variables("all"),
+        environment=_environment(file),
         requirements=requirements,
         system_packages=tuple(dict.fromkeys(wanted_packages(file))),
         notes=tuple(dict.fromkeys(_notes(file))),
@@ -229,6 +235,11 @@ def _requirements(directory: Path) -> Path:
     )
 
 
+def _environment(file: BentoFile) -> dict[str, str]:
+    own = file.variables("all")
+    return {**own, **WHERE_EXPECTED} if listening_of(file).moved else own
+
+
 # --- what can be had -----------------------------------------------------------------------------
 
 
@@ -240,6 +251,11 @@ def _notes(file: BentoFile) -> Iterator[str]:
         yield "docker.system_packages has no effect beside docker.base_image, as in BentoML"
     if file.pip_args:
         yield f"python.pip_args has no effect on locked wheels: {cleaned(file.pip_args)}"
+    for moved in listening_of(file).moved:
+        yield (
+            f"{file.at(*moved.place)}: {moved.shown} is not followed: in its image the service "
+            "listens on port 3000 of all addresses, where releases and their probes expect it"
+        )
     for variable in file.environment:
         if variable.stage == "build":
             yield f"the build-stage variable {cleaned(variable.name)} is not needed"

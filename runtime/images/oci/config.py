@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from kfp_bento.runtime.images.oci.image import (
     Descriptor,
     Layer,
     Platform,
+    one_line,
 )
 
 USER_ID = 1034
@@ -42,6 +43,11 @@ IMAGE_VERSION = "org.opencontainers.image.version"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 # What containerd and Docker take (the limit of lower directories in overlayfs mounts).
 MOST_LAYERS = 127
+# What a base may say for its own programs, and would say for those of a service or a step: where
+# they listen, what they import, and which of BentoML's servers it is that starts.
+_NOT_FROM_A_BASE = frozenset(
+    {"PORT", "BENTOML_PORT", "BENTOML_HOST", "BENTOML_SERVE_COMPONENT", "PYTHONPATH", "PYTHONHOME"}
+)
 DEFAULT_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENTRYPOINT = f"{BENTO_PATH}/env/docker/entrypoint.sh"
 # BentoML creates these when it starts, which a read-only root would not let it do.
@@ -300,12 +306,32 @@ def canonical_json(document: Any) -> bytes:
 
 def _environment(inherited: Sequence[str], profile: Profile, own: Mapping[str, str]) -> list[str]:
     """Give the base's variables in their order, overridden by name; then ours, then the bento's."""
-    merged = dict(pair.partition("=")[::2] for pair in inherited)
+    given = dict(pair.partition("=")[::2] for pair in inherited)
+    merged = {name: value for name, value in given.items() if name not in _NOT_FROM_A_BASE}
     path = merged.get("PATH") or DEFAULT_PATH
     merged.update(profile.environment)
     merged.update(own)
     merged["PATH"] = f"{VENV}/bin:{path}"
     return [f"{name}={value}" for name, value in merged.items()]
+
+
+def left_of_base(base: Mapping[str, Any], own: Container[str]) -> str:
+    """Say which variables of a base are not taken over; "" for none.
+
+    Args:
+        base: The base's configuration file, parsed.
+        own: Names of variables that the image sets in their place.
+    """
+    pairs = (base.get("config") or {}).get("Env") or []
+    names = {pair: pair.partition("=")[0] for pair in pairs}
+    left = [pair for pair, name in names.items() if name in _NOT_FROM_A_BASE and name not in own]
+    if not left:
+        return ""
+    return (
+        f"not taken over from the base: {', '.join(map(one_line, left))}, which would say where a "
+        "service listens or what is imported in place of what was locked; the bento can set it "
+        "itself (envs)"
+    )
 
 
 def _history(

@@ -340,6 +340,7 @@ def _names(release: str, live: Manifest) -> tuple[str, ...]:
 INFERENCE_SERVICE = Target(
     kind=KIND,
     options_type=InferenceServiceOptions,
+    sets_port=lambda options: not options.standard,
     renderer=inference_service_manifests,
     kinds=(INFERENCE_SERVICE_KIND, CONFIG_MAP, POLICY),
     address=inference_service_url,

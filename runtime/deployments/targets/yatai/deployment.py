@@ -279,6 +279,7 @@ def _with_revision(
 BENTO_DEPLOYMENT = Target(
     kind=KIND,
     options_type=BentoDeploymentOptions,
+    sets_port=lambda options: True,
     renderer=bento_deployment_manifests,
     kinds=(BENTO_DEPLOYMENT_KIND, BENTO, POLICY),
     address=service_url,
