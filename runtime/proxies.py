@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -18,6 +19,7 @@ from kfp_bento.runtime.errors import InvalidInput
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY"}
 _ANY = "ALL_PROXY"
+_THIS_MACHINE = "localhost", "127.0.0.0/8", "::1"
 _FORBIDDEN = "407", "403"
 _LONGEST = 200
 
@@ -126,6 +128,84 @@ def is_exempt(parts: SplitResult, listed: str) -> bool:
         return True
     entries = (entry.strip().lower() for entry in listed.split(","))
     return any(_covers(entry, host, port, address) for entry in entries if entry)
+
+
+def for_other_programs(
+    urls: Iterable[str], environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Give the variables by which programs with rules of their own do as ours says.
+
+    uv, git and the clients that MLflow is built on know no wildcards, ports, brackets or networks
+    of IPv6 in `NO_PROXY`, and would ask for this machine itself by a proxy. apt reads small letters
+    only, and no address without a scheme.
+
+    Args:
+        urls: What they will ask for, as far as it is known.
+        environment: Variables by name; the process's own by default.
+
+    Returns:
+        Nothing where there is no proxy.
+    """
+    variables = os.environ if environment is None else environment
+    given = {name: _variable(variables, name) for name in _VARIABLES.values()}
+    given = {name: value or _variable(variables, _ANY) for name, value in given.items()}
+    if not any(given.values()):
+        return {}
+    told = {name: _whole(value, name) for name, value in given.items() if value}
+    told["NO_PROXY"] = _exempt_for_others(urls, variables)
+    return {**told, **{name.lower(): value for name, value in told.items()}}
+
+
+def _whole(given: str, name: str) -> str:
+    """Give a proxy's address with its scheme; one that is not for us as it stands."""
+    with suppress(InvalidInput):
+        proxy = parsed_proxy(given, name)
+        account = given.rpartition("@")[0].rpartition("://")[2]
+        scheme, _, host = proxy.address.partition("://")
+        return f"{scheme}://{account}@{host}" if account else proxy.address
+    return given
+
+
+def _exempt_for_others(urls: Iterable[str], variables: Mapping[str, str]) -> str:
+    listed = _variable(variables, "NO_PROXY")
+    entries = [entry.strip() for entry in listed.split(",")]
+    if "*" in entries:
+        return "*"
+    known = []
+    for url in urls:
+        with suppress(ValueError):
+            if is_exempt(parts := urlsplit(url), listed):
+                known.append(parts.hostname)
+    told = [_for_others(entry) for entry in entries]
+    names = dict.fromkeys([*entries, *told, *_THIS_MACHINE, *(name or "" for name in known)])
+    return ",".join(filter(None, names))
+
+
+@contextmanager
+def told_to_others(urls: Iterable[str]) -> Iterator[None]:
+    """Let libraries with rules of their own ask directly what our rule says, during a block.
+
+    Process-wide, as they read it from the environment at every request.
+    """
+    told = for_other_programs(urls)
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _for_others(entry: str) -> str:
+    """Give an entry as others know it; "" where nothing says the same to them."""
+    if "/" in entry:
+        return entry.replace("[", "").replace("]", "")
+    named, port = _split_port(entry)
+    return "" if port else named.removeprefix("*")
 
 
 def proxy_trouble(

@@ -320,7 +320,14 @@ def _referrers(
     source: OpenedImage, subject: Descriptor, depth: int, walk: _Walk
 ) -> Iterator[_Manifest]:
     """Give what refers to a manifest, and what refers to that; an index of signatures as such."""
-    for item in source.blobs.referrers(subject.digest) if depth else ():
+    try:
+        listed = source.blobs.referrers(subject.digest) if depth else []
+    except RegistryError as error:
+        if not error.refused:
+            raise
+        walk.left.append(f"what is attached to {subject.digest} may not be read: {error.message}")
+        return
+    for item in listed:
         found = descriptor_from(item)
         if found.digest in walk.seen:
             continue

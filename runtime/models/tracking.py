@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kfp_bento.runtime.errors import InvalidInput, KfpBentoError, ModelError, in_a_pipeline
 from kfp_bento.runtime.models.uri import without_password
+from kfp_bento.runtime.proxies import proxy_trouble, told_to_others
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,9 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+
+_STORES = "MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def speaking_to(
     added = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        yield
+        with told_to_others(_addresses(tracking)):
+            yield
     except KfpBentoError:
         raise
     except Exception as failure:
@@ -155,10 +160,30 @@ def speaking_to(
             os.environ.pop(name, None)
 
 
+def _addresses(tracking: Tracking | str) -> list[str]:
+    """Give what MLflow's client will ask: the servers, and a store of artifacts that is named."""
+    servers = (
+        [tracking] if isinstance(tracking, str) else [tracking.tracking_uri, tracking.registry_uri]
+    )
+    return [*servers, *filter(None, map(os.environ.get, _STORES))]
+
+
+def proxys_doing(
+    failure: BaseException, uri: str, error: type[KfpBentoError] = ModelError
+) -> KfpBentoError | None:
+    """Say what a proxy has to do with a failure; None where it is nothing."""
+    troubles = (proxy_trouble(cause, uri) for cause in causes(failure))
+    trouble = next(filter(None, troubles), None)
+    return error(trouble.message, hint=trouble.hint) if trouble else None
+
+
 def translated(
     failure: BaseException, tracking: Tracking | str, error: type[KfpBentoError] = ModelError
 ) -> KfpBentoError:
     """Say what an MLflow or HTTP failure means to the reader."""
+    server = tracking if isinstance(tracking, str) else tracking.tracking_uri
+    if told := proxys_doing(failure, server, error):
+        return told
     missing = next((cause for cause in causes(failure) if isinstance(cause, ImportError)), None)
     if missing is not None:
         return error(
@@ -303,15 +328,18 @@ def _require_answer(uri: str, error: type[KfpBentoError]) -> None:
     from mlflow.utils.rest_utils import http_request
 
     try:
-        response = http_request(
-            get_default_host_creds(uri),
-            "/version",
-            "GET",
-            max_retries=0,
-            timeout=_PROBE_SECONDS,
-            raise_on_status=False,
-        )
+        with told_to_others([uri]):
+            response = http_request(
+                get_default_host_creds(uri),
+                "/version",
+                "GET",
+                max_retries=0,
+                timeout=_PROBE_SECONDS,
+                raise_on_status=False,
+            )
     except MlflowException as failure:
+        if told := proxys_doing(failure, uri, error):
+            raise told from failure
         names = {type(cause).__name__ for cause in causes(failure)}
         if "SSLError" in names:
             raise error(

@@ -22,6 +22,7 @@ from pathlib import Path
 from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.programs.clean_room import Finished, clean_environment, run_program
 from kfp_bento.runtime.programs.environment import NETWORK
+from kfp_bento.runtime.proxies import for_other_programs
 
 UV = (
     *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_*"),
@@ -95,7 +96,8 @@ def run_uv(
         variables: Names of more variables that it gets: those that a user's own list names.
         cancelled: Ends it early when set.
     """
-    with _accounts_file(directory, [*configured_indexes(), *indexes]) as accounts:
+    addresses = [*configured_indexes(), *indexes]
+    with _accounts_file(directory, addresses) as accounts:
         return run_program(
             [find_uv(error), *arguments, "--no-config", "--no-progress"],
             doing=doing,
@@ -108,6 +110,7 @@ def run_uv(
                 variables,
                 NETRC=str(accounts),
                 NO_COLOR="1",
+                **for_other_programs(addresses),
                 **({} if downloads else {"UV_PYTHON_DOWNLOADS": "never"}),
             ),
             seconds=seconds,

@@ -29,6 +29,7 @@ from kfp_bento.runtime.programs import (
     run_program,
     run_uv,
 )
+from kfp_bento.runtime.proxies import for_other_programs
 from kfp_bento.runtime.requirements.addresses import NAMES_ONLY, Repository
 from kfp_bento.runtime.requirements.direct_wheels import DirectWheel, check_metadata
 from kfp_bento.runtime.requirements.lines import PUBLISH_INSTEAD, read_requirements, rendered
@@ -188,7 +189,13 @@ def _git(
         ["git", *(word for setting in settings for word in ("-c", setting)), *arguments],
         doing=f"Cloning {repository.text}",
         directory=home.parent,
-        environment=clean_environment(NETWORK, HOME=str(home), **_GIT, **_certificates()),
+        environment=clean_environment(
+            *(NETWORK,),
+            HOME=str(home),
+            **for_other_programs([repository.address.text.removeprefix("git+")]),
+            **_GIT,
+            **_certificates(),
+        ),
         seconds=_CLONE_SECONDS,
         error=error,
         hint=hint,

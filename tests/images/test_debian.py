@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from platform import machine
@@ -19,6 +22,7 @@ import pytest
 from containers import run
 from debs import base_layer, facts, link, make_archive, make_deb, member, packed
 from handmade import write, write_bento
+from proxy_server import ProxyServer
 
 from kfp_bento.runtime.bentos import load_bento
 from kfp_bento.runtime.errors import ImageError, InvalidInput
@@ -211,6 +215,42 @@ def test_what_the_base_lacks_is_chosen_with_versions_and_digests(
         "wanted_1.0_amd64.deb",
     }
     assert "file:" not in repr(chosen)
+
+
+@pytest.fixture
+def served_archive(archive: tuple[str, bytes]) -> Iterator[str]:
+    """The same archive on a web server of this machine."""
+    found = re.search(r"file:(\S+)", archive[0])
+    assert found is not None
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=found[1])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@needs_apt
+@needs_gpg
+@pytest.mark.parametrize("behind", [True, False])
+def test_an_archive_is_reached_by_the_rule_that_holds_everywhere(
+    archive: tuple[str, bytes],
+    served_archive: str,
+    base_of_archive: RootFilesystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    behind: bool,
+) -> None:
+    name = "archive.only.example:80" if behind else served_archive
+    source = re.sub(r"file:\S+", f"http://{name}/", archive[0])
+    monkeypatch.setenv(SOURCES_VARIABLE, str(write(tmp_path / "sources", source)))
+    for variable in ("http_proxy", "https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with ProxyServer({name: served_archive}) as proxy:
+        # Without a scheme, and in capitals: apt by itself would not read it.
+        monkeypatch.setenv("HTTP_PROXY", proxy.host)
+        chosen = resolve_packages(["wanted"], base_of_archive, AMD64)
+    assert {item.name for item in chosen.packages} == {"needed", "wanted"}
+    assert bool(proxy.asked) is behind
 
 
 @needs_apt

@@ -162,6 +162,92 @@ def test_documents_that_fail_for_the_moment_keep_the_tag_where_it_was(
 
 
 @pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (412, said("PRECONDITION", "Failed to process: 'a:v1' configured as immutable.")),
+        (400, said("TAG_INVALID", "The image tag 'v1' already exists and is immutable.")),
+        (400, said("DENIED", "manifest tag v1 already exists and the repo is immutable")),
+        (405, said("OPERATION_DISABLED", "The operation is disallowed on this image.")),
+        (409, b"conflict"),
+    ],
+    ids=["harbor", "ecr", "artifact-registry", "acr", "wordless"],
+)
+def test_a_tag_that_cannot_be_written_twice_is_told_with_what_can(
+    proxy: FaultProxy, bento: Bento, base: str, status: int, content: bytes
+) -> None:
+    target = f"{proxy.host}/a/tiny"
+    first = build_image(bento, target, ImageOptions(base=base))
+    proxy.on("PUT tag", refuse(status, content=content), times=ALWAYS)
+    source = bento.directory / "src/service.py"
+    source.write_text(f"{source.read_text()}\n# changed\n")
+    for action in (
+        lambda: build_image(bento, target, ImageOptions(base=base)),
+        lambda: copy_image(base, f"{target}:v1"),
+    ):
+        with pytest.raises(RegistryError) as caught:
+            action()
+        assert "cannot be written twice" in (caught.value.hint or "")
+    assert open_image(f"{target}:v1").descriptor.digest == first.digest
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refuse(200, {"Content-Type": "text/html"}, b"<html>the registry's pages</html>"),
+        refuse(403, content=said("DENIED", "no such path for you")),
+    ],
+    ids=["pages", "forbidden"],
+)
+def test_a_registry_without_a_list_of_referrers_gets_one_whatever_it_answers(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path, answer: Fault
+) -> None:
+    proxy.on("GET referrers", answer, times=ALWAYS)
+    image = build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+    assert image.notes == ()
+    assert len(read_sboms(image.reference)) == 1
+    copied = copy_image(f"{proxy.host}/a/tiny:v1", f"oci:{tmp_path}/copy")
+    assert len(copied.referrers) == 2
+
+
+def test_an_image_whose_documents_may_not_be_read_is_copied_without_them(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
+) -> None:
+    image = build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+
+    def hidden(exchange: Exchange) -> None:
+        if "sha256-" in exchange.path or "/referrers/" in exchange.path:
+            refuse(403, content=said("DENIED", "not for you"))(exchange)
+        else:
+            pass_on(exchange)
+
+    proxy.on("GET (tag|referrers)", hidden, times=ALWAYS)
+    copied = copy_image(f"{proxy.host}/a/tiny:v1", f"oci:{tmp_path}/copy")
+    assert (copied.digest, copied.referrers) == (image.digest, ())
+    assert "not for you" in copied.left_behind
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        said("MANIFEST_INVALID", "manifest invalid", "unknown media type"),
+        b'{"errors": [{"code": "X", "message": "y", "detail": {"reason": "unknown media type"}}]}',
+        b'{"errors": [{"code": "X", "detail": [{"Reason": "unknown media type", "n": null}]}]}',
+        b'{"message": "unknown media type"}',
+        b'{"error": "unknown media type"}',
+        b"unknown media type\n",
+    ],
+    ids=["text", "object", "list", "message", "error", "plain"],
+)
+def test_the_registrys_reason_is_shown_wherever_it_stands(
+    proxy: FaultProxy, bento: Bento, base: str, content: bytes
+) -> None:
+    proxy.on("PUT (manifest|tag)", refuse(400, content=content), times=ALWAYS)
+    with pytest.raises(RegistryError, match="unknown media type") as caught:
+        build_image(bento, f"{proxy.host}/a/tiny", ImageOptions(base=base))
+    assert "--compression gzip" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
     ("status", "code", "compression", "way_out"),
     [
         (400, "MANIFEST_INVALID", "zstd", "--compression gzip"),
@@ -184,3 +270,20 @@ def test_a_manifest_that_is_refused_for_its_kind_names_what_older_registries_tak
     with pytest.raises(RegistryError) as caught:
         build_image(write_bento(tmp_path / "bento"), f"{proxy.host}/a/tiny", options)
     assert way_out in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("verb", ["copy", "rebase"])
+def test_an_image_that_is_moved_to_an_older_registry_names_what_that_takes(
+    proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path, verb: str
+) -> None:
+    build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
+    content = said("MANIFEST_INVALID", "layer media type is not supported")
+    proxy.on("PUT (manifest|tag)", refuse(400, content=content), times=ALWAYS)
+    target = f"{proxy.host}/a/tiny:v1"
+    with pytest.raises(RegistryError) as caught:
+        if verb == "copy":
+            copy_image(f"oci:{tmp_path}/out:v1", target)
+        else:
+            new = write_base(tmp_path / "new", python=f"{MINOR}.2")
+            rebase_image(f"oci:{tmp_path}/out:v1", new, destination=target)
+    assert "--compression gzip" in (caught.value.hint or "")

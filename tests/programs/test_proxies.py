@@ -10,7 +10,13 @@ from servers import free_port
 
 from kfp_bento.runtime.errors import InvalidInput
 from kfp_bento.runtime.pools import ConnectionPools
-from kfp_bento.runtime.proxies import is_exempt, parsed_proxy, proxy_for, proxy_trouble
+from kfp_bento.runtime.proxies import (
+    for_other_programs,
+    is_exempt,
+    parsed_proxy,
+    proxy_for,
+    proxy_trouble,
+)
 
 # Each pair as golang.org/x/net/http/httpproxy documents and tests it.
 DIRECT = [
@@ -145,3 +151,49 @@ def test_trouble_that_is_not_the_proxys_is_not_called_so() -> None:
     with pytest.raises(Exception, match="refused") as failure:
         ConnectionPools().request("GET", url, retries=False)
     assert proxy_trouble(failure.value, url) is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "url", "direct"),
+    [
+        ("", "http://127.0.0.1:8080", True),
+        ("", "http://[::1]:8080", True),
+        ("", "http://localhost:8080", True),
+        ("*.corp.example", "https://index.corp.example", True),
+        ("index.corp.example:8443", "https://index.corp.example:8443", True),
+        ("index.corp.example:8443", "https://index.corp.example", False),
+        ("fd00::/8", "https://[fd00::5]:5000", True),
+        ("[fd00::5]", "https://[fd00::5]:5000", True),
+        ("10.0.0.0/8", "https://10.1.2.3", True),
+        ("other.example", "https://index.corp.example", False),
+    ],
+)
+def test_programs_with_rules_of_their_own_are_told_what_ours_says(
+    listed: str, url: str, direct: bool
+) -> None:
+    """As requests, which MLflow's client is built on, sees it; uv is asked elsewhere."""
+    from requests.utils import should_bypass_proxies
+
+    variables = {"HTTPS_PROXY": "http://proxy:3128", "HTTP_PROXY": "proxy:3128", "NO_PROXY": listed}
+    told = for_other_programs([url], variables)
+    assert told["NO_PROXY"] == told["no_proxy"]
+    assert should_bypass_proxies(url, told["no_proxy"]) is direct
+
+
+def test_where_there_is_no_proxy_others_are_told_nothing() -> None:
+    assert for_other_programs(["https://a.example"], {"NO_PROXY": "*.b.example"}) == {}
+
+
+def test_what_is_asked_directly_altogether_is_so_for_others() -> None:
+    variables = {"ALL_PROXY": "http://proxy:3128", "no_proxy": "*"}
+    assert for_other_programs([], variables)["NO_PROXY"] == "*"
+
+
+def test_a_proxy_is_named_to_others_with_its_scheme_and_in_small_letters() -> None:
+    told = for_other_programs([], {"HTTPS_PROXY": "ali:p%40ss@proxy:3128"})
+    assert told["https_proxy"] == told["HTTPS_PROXY"] == "http://ali:p%40ss@proxy:3128"
+    assert "http_proxy" not in told
+    every = for_other_programs([], {"all_proxy": "https://proxy:3128"})
+    assert {every[name] for name in ("http_proxy", "https_proxy")} == {"https://proxy:3128"}
+    # What is none of ours may be one of theirs.
+    assert for_other_programs([], {"ALL_PROXY": "socks5://p:1"})["http_proxy"] == "socks5://p:1"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from kfp_bento.runtime.concurrency import Approval, run_all
 from kfp_bento.runtime.errors import ImageError, KfpBentoError, RegistryError
@@ -33,9 +33,6 @@ from kfp_bento.runtime.images.oci.image import (
 from kfp_bento.runtime.images.oci.layers import LayerStream
 from kfp_bento.runtime.images.places.opened_image import OpenedImage
 
-_Result = TypeVar("_Result")
-# How registries refuse a manifest of a kind that they do not know.
-_UNFIT = {"MANIFEST_INVALID", "UNSUPPORTED"}
 # What is sent side by side: more helps no registry, and every transfer holds a connection.
 _TRANSFERS = 4
 # Layers that are made side by side, each with an installer and a compressor of its own: enough to
@@ -267,7 +264,7 @@ class Assembly:
         composed = self._spec.compose(layers)
         self._workspace.put_bytes(composed.config_content, composed.config.media_type)
         self._sink.put_blob(composed.config, self._workspace)
-        self._stored(partial(self._sink.put_manifest, composed.manifest, composed.content))
+        self._sink.put_manifest(composed.manifest, composed.content)
         # Before the tag moves, so that no image is ever seen without its documents.
         documents = image_documents(self._spec, composed.manifest, layers)
         if self._sink.carries_referrers:
@@ -277,30 +274,11 @@ class Assembly:
         self._remember(composed, layers)
         return StoredImage(composed, layers, refused)
 
-    def _stored(self, store: Callable[[], _Result]) -> _Result:
-        """Store the image's manifest, under its digest or its tag."""
-        try:
-            return store()
-        except RegistryError as error:
-            if error.status != 415 and not _UNFIT & set(error.codes):
-                raise
-            raise RegistryError(
-                error.message, hint=self._gentler(), codes=error.codes, status=error.status
-            ) from error
-
-    def _gentler(self) -> str:
-        if self._spec.compression == "zstd":
-            return (
-                "Older registries know no layers of zstd: build with --compression gzip (in a "
-                "pipeline, image_compression=gzip)."
-            )
-        return "The registry takes no OCI images; a newer version of it, or another one, does."
-
     def _tagged(self, stored: StoredImage) -> Image:
         context, manifest = self._context, stored.composed.manifest
         signed_by = context.place.sign(manifest)
         content = stored.composed.content
-        changed = self._stored(partial(self._sink.tag, manifest, content, context.place.tag))
+        changed = self._sink.tag(manifest, content, context.place.tag)
         verb = "wrote" if changed else "already there:"
         self._tell(f"{verb} {context.place.target} as {manifest.digest}")
         image = self.image(stored)

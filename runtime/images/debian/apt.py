@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,11 +17,13 @@ from kfp_bento.runtime.images.debian.rootfs import RootFilesystem
 from kfp_bento.runtime.images.debian.sources import SOURCES_VARIABLE, apt_sources
 from kfp_bento.runtime.images.oci.blobs import scratch_directory, storage_errors
 from kfp_bento.runtime.programs import clean_environment, cleaned, run_program
+from kfp_bento.runtime.proxies import for_other_programs
 
 _PROXIES = (
     *("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY"),
 )
+_ADDRESS = re.compile(r"https?://\S+")
 _SECONDS = 1800.0
 _WAY_OUT = "Use a base image that has what the bento needs, or let the cluster build the bento."
 
@@ -104,7 +107,12 @@ def run_apt(root: Path, program: str, *arguments: str) -> str:
         [program, *arguments],
         doing="Finding system packages",
         directory=root,
-        environment=clean_environment(_PROXIES, APT_CONFIG=str(root / "apt.conf"), LC_ALL="C"),
+        environment=clean_environment(
+            _PROXIES,
+            APT_CONFIG=str(root / "apt.conf"),
+            LC_ALL="C",
+            **for_other_programs(_ADDRESS.findall((root / "etc/base.sources").read_text())),
+        ),
         seconds=_SECONDS,
         error=ImageError,
         hint=_WAY_OUT,

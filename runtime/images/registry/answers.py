@@ -19,6 +19,14 @@ BYTE_RANGE = re.compile(r"(?:bytes[= ])?\s*(\d{1,19})-(\d{1,19})(?:/(\d{1,19}|\*
 """A part of something: its first and last byte, and how many there are in all."""
 
 _LONGEST_DETAIL = 1000
+_LONGEST_LINE = 300
+# Pages for people, and what gives back what was sent.
+_NO_REASON = re.compile(r"<|\b(?:basic|bearer|authorization)\b", re.IGNORECASE)
+# How registries say that a tag, or all of them, cannot be written again.
+_WRITTEN_ONCE = re.compile(r"immutab|cannot be overwritten|OPERATION_DISABLED", re.IGNORECASE)
+# How they refuse a manifest of a kind that they do not know.
+_UNFIT = {"MANIFEST_INVALID", "UNSUPPORTED"}
+_KIND = re.compile(r"media ?type|mediatype|zstd|compression", re.IGNORECASE)
 
 
 class TransientError(Exception):
@@ -73,7 +81,7 @@ class Answer:
     @property
     def detail(self) -> str:
         """The registry's own words, without control characters; they never hold what we sent."""
-        said = map(_said, self._errors())
+        said = [_said(item) for item in self._errors()] or [self._otherwise()]
         text = " ".join(cleaned("; ".join(text.strip() for text in said)).split())
         return text[:_LONGEST_DETAIL]
 
@@ -128,6 +136,15 @@ class Answer:
             429: "The registry limits requests: wait, or log in to get a higher limit.",
         }.get(self.status, "Try again later, or look at the registry's own log.")
 
+    def _otherwise(self) -> str:
+        """Give the reason of an answer that has none where the specification wants it."""
+        try:
+            parsed = parse_json(self.content)
+        except ValueError:
+            line = self.content[:_LONGEST_LINE].decode(errors="replace").strip()
+            return "" if _NO_REASON.search(line) else line
+        return _words({key: parsed[key] for key in ("message", "error", "detail") if key in parsed})
+
     def _errors(self) -> list[dict[str, Any]]:
         try:
             errors = parse_json(self.content).get("errors")
@@ -137,11 +154,42 @@ class Answer:
         return [item for item in listed if isinstance(item, dict)]
 
 
+def hint_for_manifest(error: RegistryError, content: bytes) -> str:
+    """Give what to do about a manifest that was refused; "" for what is said of any request.
+
+    Args:
+        error: How it was refused.
+        content: The manifest.
+    """
+    if error.status in {409, 412} or _WRITTEN_ONCE.search(error.message):
+        return (
+            "Tags cannot be written twice there. Give another one (REPOSITORY:TAG), or none: an "
+            "image without one gets the version of its bento, which follows from its content."
+        )
+    unfit = error.status == 415 or _UNFIT & set(error.codes) or _KIND.search(error.message)
+    if not unfit or b'"subject"' in content:
+        return ""
+    if b"+zstd" in content:
+        return (
+            "Older registries know no layers of zstd: build with --compression gzip (in a "
+            "pipeline, image_compression=gzip)."
+        )
+    return "The registry takes no OCI images; a newer version of it, or another one, does."
+
+
 def _said(error: dict[str, Any]) -> str:
     """Give one error of an answer; some registries say the reason in `detail` alone."""
-    detail = error.get("detail")
-    more = f": {detail}" if isinstance(detail, str) and detail else ""
+    detail = _words(error.get("detail"))
+    more = f": {detail}" if detail else ""
     return f"{error.get('code', '')} {error.get('message', '')}{more}"
+
+
+def _words(value: Any, depth: int = 3) -> str:
+    """Give the texts in a value of any shape."""
+    if isinstance(value, dict | list):
+        inside = [*(value.values() if isinstance(value, dict) else value)] if depth else []
+        return ", ".join(filter(None, (_words(one, depth - 1) for one in inside)))
+    return value.strip() if isinstance(value, str) else ""
 
 
 def whole_number(text: str) -> int | None:

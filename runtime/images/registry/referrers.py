@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _ROUNDS = 8
 _PAGES = 1000
-_NO_REFERRERS = {400, 404, 405, 406, 501}
+# How registries refuse, or what stands before them, whatever path they do not know.
+_NO_REFERRERS = {400, 403, 404, 405, 406, 501}
 
 
 def find_referrers(http: Transport, repository: Repository, digest: str) -> list[dict[str, Any]]:
@@ -38,7 +39,8 @@ def find_referrers(http: Transport, repository: Repository, digest: str) -> list
     for _ in range(_PAGES):
         good = {200} if found else {200, *_NO_REFERRERS}
         answer = http.request("GET", url, good, action, headers={"Accept": OCI_INDEX})
-        if answer.status != 200:
+        # Some give the pages of their own site for it.
+        if answer.status != 200 or (not found and answer.media_type == "text/html"):
             return entries_of(_own_list(repository, digest), http.name)
         found += entries_of(parsed(answer.content, http.name), http.name)
         link = re.match(r'<([^>]+)>\s*;\s*rel="?next"?', answer.headers.get("Link", ""))

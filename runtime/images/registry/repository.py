@@ -24,7 +24,12 @@ from kfp_bento.runtime.images.oci.image import (
     is_digest,
 )
 from kfp_bento.runtime.images.oci.reference import Reference
-from kfp_bento.runtime.images.registry.answers import BYTE_RANGE, Answer, TransientError
+from kfp_bento.runtime.images.registry.answers import (
+    BYTE_RANGE,
+    Answer,
+    TransientError,
+    hint_for_manifest,
+)
 from kfp_bento.runtime.images.registry.connections import RetryPolicy
 from kfp_bento.runtime.images.registry.referrers import (
     find_referrers,
@@ -164,14 +169,18 @@ class Repository:
                 f"A manifest of {len(content)} bytes cannot be stored in {self.reference.name}: "
                 "registries take 4 MiB at most."
             )
-        answer = self._http.request(
-            "PUT",
-            f"manifests/{identifier}",
-            {200, 201, 202},
-            f"store {self.reference.name}:{identifier}",
-            body=content,
-            headers={"Content-Type": manifest.media_type},
-        )
+        try:
+            answer = self._http.request(
+                "PUT",
+                f"manifests/{identifier}",
+                {200, 201, 202},
+                f"store {self.reference.name}:{identifier}",
+                body=content,
+                headers={"Content-Type": manifest.media_type},
+            )
+        except RegistryError as error:
+            error.hint = hint_for_manifest(error, content) or error.hint
+            raise
         self._http.check_echo(answer, manifest.digest, "manifest")
         return answer
 
