@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from rich.markup import escape
 
 from kfp_bento.runtime.cli.about import COMMAND
 from kfp_bento.runtime.cli.extras import require_extra
@@ -17,6 +18,7 @@ from kfp_bento.runtime.cli.submit import Ca, TokenFile
 from kfp_bento.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from kfp_bento.runtime.images import Image
     from kfp_bento.runtime.runs import PipelinesApi
 
 DEFAULT_TARGET = "workload"
@@ -86,7 +88,8 @@ def install(
         _tell_plan(places, base, role, {"pipelines": str(to), "upload": host}, json=json)
         return
     with working("making the image of the steps", quiet=json) as tell:
-        images = _push(places, base, tell)
+        pushed = _push(places, base, tell)
+        images = {extra: image.reference for extra, image in pushed.items()}
         to.mkdir(parents=True, exist_ok=True)
         (to / "role.yaml").write_text(role)
         tell("compiling the pipelines")
@@ -95,6 +98,8 @@ def install(
     written = {path.stem: str(path) for path in packages}
     where = {"role": str(to / "role.yaml"), "target": (target or [DEFAULT_TARGET])[0]}
     _tell(images, where, pages or written, uploaded=bool(pages), json=json)
+    for note in dict.fromkeys(note for image in pushed.values() for note in image.notes):
+        err.print(escape(note))
 
 
 def _destinations(registry: str, extras: Sequence[str]) -> dict[str, str]:
@@ -121,13 +126,13 @@ def _role(targets: Sequence[str], namespace: str) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False)
 
 
-def _push(places: dict[str, str], base: str, tell: Tell) -> dict[str, str]:
+def _push(places: dict[str, str], base: str, tell: Tell) -> dict[str, Image]:
     from kfp_bento.runtime.images import ImageOptions
     from kfp_bento.runtime.installation import STEPS_IMAGES, pack_steps_image
 
     options = ImageOptions(base=base)
     return {
-        extra: pack_steps_image(STEPS_IMAGES[extra], place, options, progress=tell).reference
+        extra: pack_steps_image(STEPS_IMAGES[extra], place, options, progress=tell)
         for extra, place in places.items()
     }
 

@@ -16,7 +16,11 @@ from kfp_bento.runtime.images.assembly.context import BuildContext, Destination,
 from kfp_bento.runtime.images.assembly.libraries import system_layer
 from kfp_bento.runtime.images.assembly.options import DEFAULTS, ImageOptions
 from kfp_bento.runtime.images.assembly.plan import ImagePlan
-from kfp_bento.runtime.images.assembly.qualify import ImageRequirements, qualify
+from kfp_bento.runtime.images.assembly.qualify import (
+    ImageRequirements,
+    qualify,
+    require_bentoml,
+)
 from kfp_bento.runtime.images.assembly.recipes import (
     model_recipes,
     source_recipe,
@@ -183,6 +187,7 @@ def _assembled(
     folder = _install_folder(bento.directory)
     lock = Lock(wishes.requirements, folder, bento.python_version, own=False)
     wheels, chosen = context.select(lock)
+    require_bentoml(wheels, platform)
     groups = dependency_groups(lock, platform, interpreter=base.interpreter, wheels=wheels)
     models = tuple(model_recipes(bento.directory, builder.epoch))
     # Before wheels are fetched, to be looked into.

@@ -231,6 +231,7 @@ def _made_here(destination: str, platform: str, progress: Callable[[str], None])
         made.tags[0],
         changed=not made.reused,
         transfers=() if made.reused else tuple(layers),
+        left_behind="; ".join(made.notes),
     )
 
 

@@ -82,6 +82,7 @@ def test_a_base_that_cannot_start_a_bento_is_refused_with_what_would(
     ("files", "environment", "place"),
     [
         (GOOD, [f"PYTHON_VERSION={MINOR}.2"], f"/{PYTHON}"),
+        (GOOD, [f"PYTHON_VERSION={OTHER}.2"], f"/{PYTHON}"),
         (
             {**SHELL, f"opt/conda/bin/python{MINOR}": b""},
             ["PATH=/opt/conda/bin:/usr/bin:/bin"],
@@ -100,7 +101,7 @@ def test_a_base_that_cannot_start_a_bento_is_refused_with_what_would(
             f"/usr/local/bin/python{MINOR}",
         ),
     ],
-    ids=["variable-set-by-hand", "conda", "links"],
+    ids=["variable-set-by-hand", "another-by-hand", "conda", "links"],
 )
 def test_the_interpreter_is_the_one_that_the_base_has(
     bento: Bento, tmp_path: Path, files: dict[str, Any], environment: list[str], place: str

@@ -245,7 +245,7 @@ def test_a_base_without_the_platform_is_refused(bento: Bento, tmp_path: Path) ->
 
 def test_a_base_with_another_python_is_refused(bento: Bento, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", python="3.8.1")
-    with pytest.raises(ImageError, match=r"has Python 3\.8\.1, but the bento was built for"):
+    with pytest.raises(ImageError, match=r"there is /usr/local/bin/python3\.8"):
         build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))
 
 

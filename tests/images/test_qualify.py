@@ -13,6 +13,7 @@ from handmade import write, write_bento, write_wheel
 from small_wheels import bentoml_line
 
 from kfp_bento.runtime.errors import BentoError, ImageError
+from kfp_bento.runtime.images import ImageOptions, build_image
 from kfp_bento.runtime.images.assembly.qualify import qualify
 
 SERVICE = """\
@@ -301,3 +302,14 @@ def test_a_lock_without_bentoml_makes_no_image(tmp_path: Path, lock: str) -> Non
     with pytest.raises(ImageError, match="bentoml is not in it") as caught:
         qualify(bento)
     assert "with bentoml among the requirements" in (caught.value.hint or "")
+
+
+def test_a_lock_whose_bentoml_is_for_others_makes_no_image(tmp_path: Path, base: str) -> None:
+    bento = write_bento(tmp_path / "bento")
+    file = bento.directory / "env/python/requirements.txt"
+    line = bentoml_line(bento.directory)
+    marked = line.replace(" ", " ; python_version < '3' ", 1)
+    assert line in file.read_text()
+    file.write_text(file.read_text().replace(line, marked))
+    with pytest.raises(ImageError, match="gives no bentoml, which starts the service"):
+        build_image(bento, f"oci:{tmp_path}/out", ImageOptions(base=base))

@@ -232,6 +232,14 @@ def test_the_flat_form_of_a_summary_is_read_as_well() -> None:
         assert fact in text
 
 
+def test_what_there_is_to_tell_of_an_image_is_on_the_page() -> None:
+    run = promoted_run()
+    run["image"]["notes"] = ["not taken over from the base: PORT=8080", "left out: curl"]
+    text = report(run).text
+    assert "not taken over from the base: PORT=8080." in text
+    assert "left out: curl." in text
+
+
 def test_every_text_is_escaped() -> None:
     run = texts(failed_run())
     run["image"]["base"] = "host"

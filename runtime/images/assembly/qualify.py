@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from kfp_bento.runtime.bentos import (
     wanted_packages,
 )
 from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.images.oci.image import Platform
 from kfp_bento.runtime.images.python.lock import locked_names
 from kfp_bento.runtime.images.python.requirements import LOCK, objections
+from kfp_bento.runtime.images.python.selection import Wheel
 from kfp_bento.runtime.programs import cleaned
 
 _DEFAULT_BASE = re.compile(r"(?:docker\.io/)?(?:library/)?python:3\.\d+(?:\.\d+)?-slim(?:-\w+)?")
@@ -113,6 +115,20 @@ def qualify(directory: Path) -> ImageRequirements:
             hint=_hint(directory, file, reasons),
         )
     return _wishes(file, requirements)
+
+
+def require_bentoml(wheels: Iterable[Wheel], platform: Platform) -> None:
+    """Refuse wheels that do not start a service.
+
+    Raises:
+        ImageError: Markers leave BentoML out for the image's platform and Python.
+    """
+    if all(wheel.name != "bentoml" for wheel in wheels):
+        raise ImageError(
+            f"The bento's lock gives no bentoml, which starts the service, for {platform} and the "
+            "bento's Python: a condition behind the requirement leaves it out.",
+            hint=_ADD_BENTOML,
+        )
 
 
 def _hint(directory: Path, file: BentoFile, reasons: list[_Reason]) -> str:

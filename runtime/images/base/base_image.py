@@ -127,7 +127,7 @@ def open_base(
         builder: Makes the layer of `host`.
 
     Raises:
-        ImageError: It cannot be read, has no image for the platform or another Python.
+        ImageError: It cannot be read, or has no image for the platform.
     """
     if text == HOST:
         return _host(python_version, platform, builder)
@@ -135,15 +135,7 @@ def open_base(
     require_platform(image, platform)
     with well_formed(image.title):
         _check_limits(image)
-    base = _base(image, python_version)
-    if base.python and not f"{base.python}.".startswith(f"{python_version}."):
-        raise ImageError(
-            f"The base image {base.title} has Python {base.python}, "
-            f"but the bento was built for {python_version}.",
-            hint=f"Choose a base with Python {python_version}, or rebuild the bento with "
-            f"python_version={'.'.join(base.python.split('.')[:2])}.",
-        )
-    return base
+    return _base(image, python_version)
 
 
 def _host(python_version: str, platform: Platform, builder: LayerBuilder) -> BaseImage:

@@ -43,7 +43,15 @@ def fitting_base(
             hint=_way_out(userland, python, found),
         )
     libraries = userland.libraries_on(_variables(base).get("LD_LIBRARY_PATH", ""))
-    return replace(base, interpreter=found, glibc=userland.glibc, libraries=libraries)
+    # Set by hand, and not after the interpreter that is there.
+    wrong = not f"{base.python}.".startswith(f"{python}.")
+    return replace(
+        base,
+        interpreter=found,
+        python="" if wrong else base.python,
+        glibc=userland.glibc,
+        libraries=libraries,
+    )
 
 
 def _search_path(base: BaseImage) -> str:
