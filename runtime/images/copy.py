@@ -21,6 +21,7 @@ from kfp_bento.runtime.images.oci.image import (
     OCI_CONFIG,
     OCI_MANIFEST,
     Descriptor,
+    Image,
     descriptor_from,
     parse_platform,
 )
@@ -42,6 +43,7 @@ from kfp_bento.runtime.images.places.opened_image import (
     well_formed,
 )
 from kfp_bento.runtime.images.places.sink import ImageSink
+from kfp_bento.runtime.images.registry.answers import refuses_kind
 from kfp_bento.runtime.images.signatures.stored import (
     NoSignatures,
     copy_signatures,
@@ -208,19 +210,28 @@ def _opened(source: str, platform: str, *, all_platforms: bool) -> OpenedImage:
 def _made_here(destination: str, platform: str, progress: Callable[[str], None]) -> CopiedImage:
     """Write the image that the base `host` is; its tag is the version of its Python."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    options = ImageOptions(base=HOST, platform=platform)
     with scratch_directory("kfp-bento-host-") as scratch:
         nothing = scratch / "requirements.txt"
         nothing.touch()
-        made = pack_image(
-            nothing,
-            destination,
-            options,
-            name=HOST,
-            version=python,
-            python=python,
-            progress=progress,
-        )
+
+        def packed(compression: str) -> Image:
+            return pack_image(
+                nothing,
+                destination,
+                ImageOptions(base=HOST, platform=platform, compression=compression),
+                name=HOST,
+                version=python,
+                python=python,
+                progress=progress,
+            )
+
+        try:
+            made = packed("zstd")
+        except RegistryError as error:
+            if not refuses_kind(error):
+                raise
+            progress("the registry takes no layers of zstd: once more with gzip")
+            made = packed("gzip")
     layers = (
         Transfer(one.title, one.digest, one.size, one.placement or "present") for one in made.layers
     )

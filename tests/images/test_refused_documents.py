@@ -287,3 +287,18 @@ def test_an_image_that_is_moved_to_an_older_registry_names_what_that_takes(
             new = write_base(tmp_path / "new", python=f"{MINOR}.2")
             rebase_image(f"oci:{tmp_path}/out:v1", new, destination=target)
     assert "--compression gzip" in (caught.value.hint or "")
+
+
+def test_a_base_of_this_machine_is_of_layers_that_its_registry_takes(proxy: FaultProxy) -> None:
+    def no_zstd(exchange: Exchange) -> None:
+        body = b"".join(exchange.body())
+        if b"+zstd" in body:
+            exchange.reply(400, content=said("MANIFEST_INVALID", "unknown layers"))
+        else:
+            exchange.relay(exchange.forward([body]))
+
+    proxy.on("PUT (manifest|tag)", no_zstd, times=ALWAYS)
+    copied = copy_image("host", f"{proxy.host}/bases/python:{MINOR}")
+    opened = open_image(f"{proxy.host}/bases/python:{MINOR}")
+    assert opened.descriptor.digest == copied.digest
+    assert {layer.media_type.rpartition("+")[2] for layer in opened.layers} == {"gzip"}

@@ -154,6 +154,12 @@ class Answer:
         return [item for item in listed if isinstance(item, dict)]
 
 
+def refuses_kind(error: RegistryError) -> bool:
+    """Tell whether a manifest was refused for what it is, or for the kind of its layers."""
+    unfit = error.status == 415 or _UNFIT & set(error.codes) or _KIND.search(error.message)
+    return bool(unfit)
+
+
 def hint_for_manifest(error: RegistryError, content: bytes) -> str:
     """Give what to do about a manifest that was refused; "" for what is said of any request.
 
@@ -166,13 +172,12 @@ def hint_for_manifest(error: RegistryError, content: bytes) -> str:
             "Tags cannot be written twice there. Give another one (REPOSITORY:TAG), or none: an "
             "image without one gets the version of its bento, which follows from its content."
         )
-    unfit = error.status == 415 or _UNFIT & set(error.codes) or _KIND.search(error.message)
-    if not unfit or b'"subject"' in content:
+    if not refuses_kind(error) or b'"subject"' in content:
         return ""
     if b"+zstd" in content:
         return (
             "Older registries know no layers of zstd: build with --compression gzip (in a "
-            "pipeline, image_compression=gzip)."
+            "pipeline, image_compression=gzip), on a base that has none either."
         )
     return "The registry takes no OCI images; a newer version of it, or another one, does."
 
