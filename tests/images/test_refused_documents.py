@@ -140,6 +140,18 @@ def test_a_signature_that_is_not_taken_stays_behind_in_a_copy_and_fails_a_signin
         sign_image(f"{proxy.host}/a/tiny:v1", key)
 
 
+def test_a_second_signature_under_an_immutable_tag_is_told_what_to_exempt(
+    proxy: FaultProxy, base: str, tmp_path: Path
+) -> None:
+    proxy.on("PUT tag", immutable(), times=ALWAYS)
+    target = f"{proxy.host}/a/tiny:v1"
+    copy_image(base, target)
+    sign_image(target, load_signing_key(openssl_pair(tmp_path / "first")[0]))
+    with pytest.raises(RegistryError, match="immutable") as caught:
+        sign_image(target, load_signing_key(openssl_pair(tmp_path / "second")[0]))
+    assert "begin with sha256- exempted" in (caught.value.hint or "")
+
+
 def test_a_rebase_says_what_was_not_attached(
     proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path
 ) -> None:
@@ -194,9 +206,10 @@ def test_a_tag_that_cannot_be_written_twice_is_told_with_what_can(
     "answer",
     [
         refuse(200, {"Content-Type": "text/html"}, b"<html>the registry's pages</html>"),
+        refuse(401, content=said("UNAUTHORIZED", "not this path")),
         refuse(403, content=said("DENIED", "no such path for you")),
     ],
-    ids=["pages", "forbidden"],
+    ids=["pages", "unauthorized", "forbidden"],
 )
 def test_a_registry_without_a_list_of_referrers_gets_one_whatever_it_answers(
     proxy: FaultProxy, bento: Bento, base: str, tmp_path: Path, answer: Fault

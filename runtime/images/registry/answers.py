@@ -160,14 +160,20 @@ def refuses_kind(error: RegistryError) -> bool:
     return bool(unfit)
 
 
-def hint_for_manifest(error: RegistryError, content: bytes) -> str:
+def hint_for_manifest(error: RegistryError, content: bytes, identifier: str) -> str:
     """Give what to do about a manifest that was refused; "" for what is said of any request.
 
     Args:
         error: How it was refused.
         content: The manifest.
+        identifier: Under which digest or tag.
     """
     if error.status in {409, 412} or _WRITTEN_ONCE.search(error.message):
+        if identifier.startswith("sha256-"):
+            return (
+                "What belongs to an image is listed under such a tag, which cannot be written "
+                "twice there: have tags that begin with sha256- exempted."
+            )
         return (
             "Tags cannot be written twice there. Give another one (REPOSITORY:TAG), or none: an "
             "image without one gets the version of its bento, which follows from its content."

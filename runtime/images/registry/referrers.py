@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ROUNDS = 8
 _PAGES = 1000
 # How registries refuse, or what stands before them, whatever path they do not know.
-_NO_REFERRERS = {400, 403, 404, 405, 406, 501}
+_NO_REFERRERS = {400, 401, 403, 404, 405, 406, 501}
 
 
 def find_referrers(http: Transport, repository: Repository, digest: str) -> list[dict[str, Any]]:

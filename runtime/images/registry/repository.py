@@ -179,7 +179,7 @@ class Repository:
                 headers={"Content-Type": manifest.media_type},
             )
         except RegistryError as error:
-            error.hint = hint_for_manifest(error, content) or error.hint
+            error.hint = hint_for_manifest(error, content, identifier) or error.hint
             raise
         self._http.check_echo(answer, manifest.digest, "manifest")
         return answer
