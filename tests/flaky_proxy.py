@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+_ALL = 1 << 40
 
 
 class FlakyProxy:
@@ -63,7 +66,7 @@ class FlakyProxy:
         if self._then == "stall":
             threading.Event().wait(60)
         elif self._then == "cut once":
-            self._left = 1 << 40
+            self._left = _ALL
             self._close(*pair)
         else:
             self._close(self._listener, *self._sockets)
@@ -75,3 +78,24 @@ class FlakyProxy:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+
+class CuttingProxy(FlakyProxy):
+    """Cuts connections at several places of the answers, one after the other; then no more.
+
+    Args:
+        upstream: The server's URI.
+        pieces: Bytes of answers that go through until the next connection is cut.
+    """
+
+    def __init__(self, upstream: str, pieces: Iterable[int]) -> None:
+        self._pieces = iter(pieces)
+        self.cuts = 0
+        super().__init__(upstream, after=next(self._pieces, _ALL), then="cut")
+
+    def _break(self, *pair: socket.socket) -> bool:
+        self.reached.set()
+        self.cuts += 1
+        self._left = next(self._pieces, _ALL)
+        self._close(*pair)
+        return True

@@ -254,12 +254,16 @@ def is_connection_loss(failure: BaseException) -> bool:
             "ConnectionClosedError",
             "EndpointConnectionError",
             "IncompleteRead",
+            "IncompleteReadError",
             "MaxRetryError",
             "NewConnectionError",
             "ProtocolError",
             "ReadTimeout",
             "ReadTimeoutError",
+            "ResponseStreamingError",
             "RetryError",
+            "ServiceRequestError",
+            "ServiceResponseError",
             "TransportError",
             "gaierror",
         }
@@ -273,14 +277,21 @@ def causes(failure: BaseException) -> Iterator[BaseException]:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        cause = _last(cause) or cause.__cause__ or cause.__context__
 
 
 def first_line(failure: BaseException) -> str:
     """Give the first line of an exception's text, shortened, as one sentence."""
+    failure = _last(failure) or failure
     text = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     text = without_password(text)
     return (text[:297] + "...") if len(text) > 300 else text.rstrip(".") + "."
+
+
+def _last(failure: BaseException) -> BaseException | None:
+    """Give what boto3 met last, where it says no more than that it tried too often."""
+    found = getattr(failure, "last_exception", None)
+    return found if isinstance(found, BaseException) else None
 
 
 def _status(failure: BaseException) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 from threading import Event
 
 import pytest
+from registry_content import left_in, tags
 from small_models import small_model
 
 from kfp_bento.runtime.bentos import build_bento
@@ -39,23 +37,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
-
-
-def tags(repository: str) -> list[str]:
-    """What images a registry has, asked without our client."""
-    host, _, name = repository.partition("/")
-    try:
-        with urllib.request.urlopen(f"http://{host}/v2/{name}/tags/list", timeout=10) as answer:
-            found = json.load(answer)["tags"] or []
-            return [tag for tag in found if not tag.startswith("kfp-bento.")]  # records
-    except urllib.error.HTTPError as error:
-        assert error.code == 404
-        return []
-
-
-def left_in(scratch: Path) -> list[str]:
-    """What is left of a package; interpreters are looked for in folders of their own."""
-    return [path.name for path in scratch.iterdir() if "package" in path.name]
 
 
 def test_it_gives_what_the_steps_give_one_after_the_other(

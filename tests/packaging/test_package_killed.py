@@ -6,7 +6,6 @@ What is in the registry is read without our client.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -14,18 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
+from registry_content import left_in, tagged
 from servers import free_port
 from small_models import small_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 KILLS = 50
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 SCRIPT = """
 import json, sys
 from kfp_bento.runtime.images import ImageOptions
@@ -69,31 +66,7 @@ class Packager:
         return str(json.loads(out.splitlines()[-1])["digest"]), time.monotonic() - began
 
     def leftovers(self) -> list[str]:
-        return [path.name for path in self.scratch.iterdir() if "package" in path.name]
-
-
-def read(address: str) -> bytes | None:
-    asked = urllib.request.Request(f"http://{address}", headers={"Accept": MANIFEST})
-    try:
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        assert error.code == 404
-        return None
-
-
-def tagged(repository: str) -> str:
-    """The digest below the tag, all of whose blobs are there and are what they are called."""
-    host, _, name = repository.partition("/")
-    content = read(f"{host}/v2/{name}/manifests/v1")
-    if content is None:
-        return ""
-    manifest = json.loads(content)
-    for blob in (manifest["config"], *manifest["layers"]):
-        found = read(f"{host}/v2/{name}/blobs/{blob['digest']}")
-        assert found is not None, blob
-        assert f"sha256:{hashlib.sha256(found).hexdigest()}" == blob["digest"]
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return left_in(self.scratch)
 
 
 @pytest.fixture

@@ -422,7 +422,8 @@ def damage_answer(position: int) -> Fault:
     def fault(exchange: Exchange) -> None:
         answer = exchange.forward()
         content = bytearray(b"".join(answer.body))
-        content[position % len(content)] ^= 1
+        if content:
+            content[position % len(content)] ^= 1
         exchange.relay(Answer(answer.status, answer.headers, iter((bytes(content),)), answer.size))
 
     return fault
