@@ -15,7 +15,7 @@ from kfp_bento.pipelines.credentials import (
     with_storage_credentials,
 )
 from kfp_bento.pipelines.serve_model import serve_model
-from kfp_bento.pipelines.signatures import own_inputs, pipeline_named, with_signature
+from kfp_bento.pipelines.signatures import in_order, own_inputs, pipeline_named, with_signature
 from kfp_bento.pipelines.steps import RUN, deployed_release
 
 # Asks a person between two steps, which here are one.
@@ -25,7 +25,7 @@ WITHOUT = ("approval_seconds",)
 def release_with(deploy, *, name: str):
     """Make the pipeline that releases models in three steps, by a component of one's choice.
 
-    It takes what serve_model takes, but for an approval.
+    It takes what serve_model takes, but for an approval, and whether to prove anew.
 
     Args:
         deploy: As for serve_with.
@@ -35,6 +35,9 @@ def release_with(deploy, *, name: str):
         A KFP pipeline, to be compiled, submitted or run with kfp.local.
     """
     inputs = {key: one for key, one in own_inputs(serve_model).items() if key not in WITHOUT}
+    # The other road's proof is a step without a registry, which Kubeflow's cache spares.
+    anew = package_model.component_spec.inputs["prove_anew"]
+    inputs = in_order({**inputs, "bento_prove_anew": anew})
 
     def pipeline(**values):
         given = SimpleNamespace(**values)
@@ -71,6 +74,7 @@ def packaged_models(given) -> dsl.PipelineTask:
         allow_sources=given.bento_allow_sources,
         python_version=given.bento_python_version,
         verify=given.bento_verify,
+        prove_anew=given.bento_prove_anew,
         requests=given.bento_requests,
         relative_tolerance=given.bento_relative_tolerance,
         absolute_tolerance=given.bento_absolute_tolerance,

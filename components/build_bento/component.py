@@ -103,6 +103,6 @@ def build_bento(
         batched=bool(options.get("max_batch_size")),
     )
     golden.metadata.update(
-        record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.reason
+        record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.told
     )
     return built.tag

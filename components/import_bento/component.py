@@ -83,6 +83,6 @@ def import_bento(
         absolute_tolerance=absolute_tolerance,
     )
     golden.metadata.update(
-        record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.reason
+        record=answers.save(Path(golden.path)), verified=answers.verified, reason=answers.told
     )
     return taken.tag

@@ -33,6 +33,7 @@ def package_model(
     allow_sources: list = [],  # noqa: B006
     python_version: str = "",
     verify: bool = True,
+    prove_anew: bool = False,
     requests: list = [],  # noqa: B006
     relative_tolerance: float = 1e-6,
     absolute_tolerance: float = 1e-9,
@@ -67,6 +68,8 @@ def package_model(
             model's own requirements may name, see build_bento.
         python_version: Python of the bento, such as 3.11; empty takes the model's own.
         verify: Start the bento and compare its answers before the image gets its tag.
+        prove_anew: Do that also where an earlier run has proven the same bento. With a record key
+            the registry says so to all runs that have it, see docs/short-road.md.
         requests: What to ask instead of the input example, see build_bento.
         relative_tolerance: Allowed difference of floats relative to the expected value.
         absolute_tolerance: Allowed difference of floats in the value's own unit.
@@ -88,7 +91,7 @@ def package_model(
         sbom: What is in the image, as CycloneDX; also attached to the image.
         provenance: How it came about, as in-toto statements, one a line; also attached.
         metrics: Bytes and number of layers, built and reused, and findings of the scan.
-        summary: The scan and the layers as Markdown.
+        summary: The layers, how and when the bento was proven, and the scan, as Markdown.
         image: The image by digest, repository@sha256:...; empty where the scan refused the models.
         location: Where the bytes are: docker://repository or oci:DIRECTORY, without tag or digest.
         passed: Whether there is an image.
@@ -104,6 +107,7 @@ def package_model(
         allow_sources=allow_sources,
         python_version=python_version,
         verify=verify,
+        prove_anew=prove_anew,
         requests=requests,
         relative_tolerance=relative_tolerance,
         absolute_tolerance=absolute_tolerance,

@@ -206,7 +206,7 @@ def build(
     if bento.note:
         err.print(escape(bento.note))
     if json:
-        proven = {"verified": golden.verified, "reason": golden.reason, "rows": golden.rows}
+        proven = {"verified": golden.verified, "reason": golden.told, "rows": golden.rows}
         print_json(
             bento.to_dict() | {"directory": str(to), "golden": proven | {"file": str(golden_file)}}
         )
@@ -219,7 +219,7 @@ def build(
             "Python": bento.python_version,
             "digest": bento.digest,
             "directory": to,
-            "verified": f"{golden.verified}: {golden.reason}",
+            "verified": f"{golden.verified}: {golden.told}",
             "golden answers": golden_file,
         },
     )

@@ -140,7 +140,7 @@ def import_command(
 
 def _print_imported(bento: Bento, to: Path, golden: Golden, file: Path, *, json: bool) -> None:
     if json:
-        proven = {"verified": golden.verified, "reason": golden.reason, "file": str(file)}
+        proven = {"verified": golden.verified, "reason": golden.told, "file": str(file)}
         print_json(bento.to_dict() | {"directory": str(to), "note": bento.note, "golden": proven})
         return
     print_facts(
@@ -152,7 +152,7 @@ def _print_imported(bento: Bento, to: Path, golden: Golden, file: Path, *, json:
             "BentoML": bento.bentoml_version,
             "digest": bento.digest,
             "directory": to,
-            "verified": f"{golden.verified}: {golden.reason}",
+            "verified": f"{golden.verified}: {golden.told}",
             "golden answers": file,
         },
     )

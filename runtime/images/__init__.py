@@ -6,6 +6,7 @@ content only, and writes them to an OCI layout directory, a docker archive or a 
 `sign_image` and `verify_image` say who stands for one.
 """
 
+from kfp_bento.runtime.images.assembly.context import shared_records
 from kfp_bento.runtime.images.assembly.documents import (
     read_provenance,
     read_sboms,
@@ -72,6 +73,7 @@ __all__ = [
     "read_public_keys",
     "read_sboms",
     "rebase_image",
+    "shared_records",
     "sign_image",
     "verify_image",
     "write_attestations",

@@ -16,6 +16,7 @@ from kfp_bento.runtime.errors import KfpBentoError
 from kfp_bento.runtime.files import scratch_inside
 from kfp_bento.runtime.images import ImageOptions, build_image, check_destination
 from kfp_bento.runtime.models import human_size, pull_models
+from kfp_bento.runtime.packaging.proofs import shared_proofs
 from kfp_bento.runtime.programs import downloads_kept_in, hides_credentials
 from kfp_bento.runtime.proof import given_requests, golden_answers
 from kfp_bento.runtime.scan import scan_models
@@ -39,6 +40,7 @@ class PackageOptions:
         allow_sources: See `build_bento`.
         python_version: See `build_bento`.
         verify: Whether the bento is started and compared; see `golden_answers`.
+        prove_anew: Whether it is also where an earlier run has proven the same.
         requests: What it is asked; see `given_requests`.
         relative_tolerance: See `prove_bento`.
         absolute_tolerance: See `prove_bento`.
@@ -54,6 +56,7 @@ class PackageOptions:
     allow_sources: Sequence[str] = ()
     python_version: str = ""
     verify: bool = True
+    prove_anew: bool = False
     requests: Sequence[object] = ()
     relative_tolerance: float = 1e-6
     absolute_tolerance: float = 1e-9
@@ -211,6 +214,8 @@ def _proven_image(
                 absolute_tolerance=wished.absolute_tolerance,
                 allow_sources=wished.allow_sources,
                 batched=bool(wished.options.get("max_batch_size")),
+                shared=shared_proofs(destination, wished.image, tell),
+                anew=wished.prove_anew,
                 tell=tell,
             )
             approval.give()

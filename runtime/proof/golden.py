@@ -121,6 +121,8 @@ class Golden:
         rows: Whether rows asked one by one and together agree: "independent", "dependent" or
             "unknown".
         rows_reason: Why, in one sentence.
+        earlier: The day (UTC) of the earlier run that they are of; empty where this one asked.
+            It is not in the file, which is the same for equal answers.
     """
 
     bento: str
@@ -131,6 +133,14 @@ class Golden:
     tolerance: Tolerance
     rows: str = UNKNOWN
     rows_reason: str = ""
+    earlier: str = field(default="", compare=False)
+
+    @property
+    def told(self) -> str:
+        """How it was verified, and when if not now, for people."""
+        if not self.earlier:
+            return self.reason
+        return f"{self.reason} That was on {self.earlier}, in an earlier run."
 
     @property
     def is_verified(self) -> bool:

@@ -34,7 +34,7 @@ from kfp_bento.runtime.proof.golden import (
     GoldenRequest,
     with_answer,
 )
-from kfp_bento.runtime.proof.kept import keep, kept_at, load_kept
+from kfp_bento.runtime.proof.kept import ProofRecords, kept_at
 from kfp_bento.runtime.proof.requests import GIVEN, SYNTHETIC, requests_for
 from kfp_bento.runtime.proof.rows import row_independence
 from kfp_bento.runtime.proof.served import Served, started
@@ -62,12 +62,15 @@ def prove_bento(
     relative_tolerance: float = RELATIVE,
     absolute_tolerance: float = ABSOLUTE,
     allow_sources: Sequence[str] = (),
+    shared: ProofRecords | None = None,
+    anew: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Golden:
     """Start a bento in its locked environment, ask it, and ask its models the same by MLflow.
 
     Both run confined, as other people's code does: no network, no credentials. What was proven
-    before on this machine, byte for byte and with the same requests, is not asked again.
+    before, byte for byte and with the same requests, is not asked again: on this machine, or by
+    those whose records are believed.
 
     Args:
         bento: The bento.
@@ -77,6 +80,8 @@ def prove_bento(
         absolute_tolerance: Allowed distance of floats besides. Integers, strings and booleans
             must be equal.
         allow_sources: As for `build_bento`.
+        shared: Where other machines keep their proofs.
+        anew: Whether to ask it whatever was proven before.
         tell: Told what is going on.
 
     Returns:
@@ -96,12 +101,12 @@ def prove_bento(
     if missing := missing_flavor(models, read_lock(bento)):
         raise BentoError(missing[0], hint=missing[1])
     indexes = bento_indexes(models, allowed_sources(allow_sources))
-    known = kept_at(bento, golden_models(models), asked, tolerance, interpreter)
-    if (found := load_kept(known)) is not None:
-        tell("proven before on this machine")
+    known = kept_at(bento, golden_models(models), asked, tolerance, interpreter, shared)
+    if not anew and (found := known.find()) is not None:
+        tell(f"proven on {found.earlier} in an earlier run, and not asked again")
         return found
     golden = _asked_anew(bento, models, asked, indexes, tolerance, tell)
-    keep(golden, known)
+    known.keep(golden)
     return golden
 
 
@@ -147,6 +152,8 @@ def golden_answers(
     absolute_tolerance: float = ABSOLUTE,
     allow_sources: Sequence[str] = (),
     batched: bool = False,
+    shared: ProofRecords | None = None,
+    anew: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Golden:
     """Prove a bento, unless verify is off; see `prove_bento` and `unproven`.
@@ -161,6 +168,8 @@ def golden_answers(
         allow_sources: As for `build_bento`.
         batched: Whether the service puts rows of several callers together, which is refused where
             they are not independent as far as the answers show.
+        shared: See `prove_bento`.
+        anew: The same.
         tell: Told what is going on.
 
     Raises:
@@ -176,6 +185,8 @@ def golden_answers(
         relative_tolerance=relative_tolerance,
         absolute_tolerance=absolute_tolerance,
         allow_sources=allow_sources,
+        shared=shared,
+        anew=anew,
         tell=tell,
     )
     if batched and golden.rows == DEPENDENT:

@@ -42,7 +42,7 @@ def write_package(
         scan: Gets the scan as JSON.
         attestations: Get the bill of materials and the provenance.
         metrics: Gets the measures of scan and image.
-        summary: Gets both as Markdown.
+        summary: Gets both as Markdown, and how the bento was proven, also where that was earlier.
 
     Raises:
         KfpBentoError: A file cannot be written, or the image's documents not be read.
@@ -63,12 +63,13 @@ def write_package(
     hand_on(package.bento, bento)
     found = package.golden
     golden.metadata.update(
-        record=found.save(Path(golden.path)), verified=found.verified, reason=found.reason
+        record=found.save(Path(golden.path)), verified=found.verified, reason=found.told
     )
     write_json(package.image.to_dict(), Path(record))
     write_attestations(package.image, *map(Path, attestations))
     metrics.update(image_metrics(package.image))
-    write_text(document(image_summary(package.image), told), Path(summary))
+    proof = document("# Proof", literal(found.told))
+    write_text(document(image_summary(package.image), proof, told), Path(summary))
 
 
 def write_released(

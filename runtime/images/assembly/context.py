@@ -369,6 +369,25 @@ def _workspace(sink: ImageSink) -> Iterator[BlobDirectory]:
         yield BlobDirectory(folder)
 
 
+def shared_records(destination: str, cache_repository: str = "") -> RegistryRecords | None:
+    """Give what a registry remembers for images that go to a destination; None for no registry.
+
+    Args:
+        destination: See `build_image`.
+        cache_repository: See `ImageOptions`.
+
+    Raises:
+        InvalidInput: The one cannot be used with the other, or the shared key not at all.
+    """
+    check_record_key()
+    target = parse_destination(destination)
+    elsewhere = _cache_repository(cache_repository, target)
+    if not target.registry:
+        return None
+    with open_sink(target) as sink:
+        return _shared(sink, elsewhere, target)
+
+
 def _shared(
     sink: ImageSink, elsewhere: Reference | None, target: ImageReference
 ) -> RegistryRecords | None:

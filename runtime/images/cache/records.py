@@ -1,4 +1,4 @@
-"""What is remembered between builds: which inputs gave which layer.
+"""What is remembered between builds: which inputs gave which layer, and documents of others.
 
 Records live beside the images, in the registry, so that a pod that starts empty finds them; and in
 a local directory where there is one. A record is only ever a short cut: without any, a build gives
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kfp_bento.runtime.concurrency import run_all
-from kfp_bento.runtime.files import parse_json, parse_json_value, shared_key
+from kfp_bento.runtime.errors import ImageError
+from kfp_bento.runtime.files import KEY_VARIABLE, parse_json, parse_json_value, shared_key
 from kfp_bento.runtime.images.cache.seals import are_ours, seal_facts
 from kfp_bento.runtime.images.oci.blobs import BytesSource
 from kfp_bento.runtime.images.oci.config import (
@@ -28,12 +29,14 @@ from kfp_bento.runtime.images.oci.image import (
     BlobSource,
     Descriptor,
     Layer,
+    descriptor_from,
 )
 from kfp_bento.runtime.images.oci.keys import key_of
 from kfp_bento.runtime.images.places.registry import KEY_DIGITS
 from kfp_bento.runtime.images.registry.repository import Repository
 
 RECORD_TYPE = "application/vnd.kfp-bento.record.v1+json"
+DOCUMENT_TYPE = "application/vnd.kfp-bento.document.v1+json"
 LOOKUPS = 8
 """Questions to a registry at one time."""
 
@@ -143,13 +146,50 @@ class RegistryRecords:
         """Write a record."""
         self._write(f"facts-{key[:KEY_DIGITS]}", facts, [])
 
-    def _find(self, name: str) -> Any:
-        """Give the facts of a record; None if there is none, or none that counts."""
+    def find_document(self, kind: str, key: str) -> bytes | None:
+        """Give a document that was kept under this key; None if there is none.
+
+        Without a shared key nobody could say whose it is, and none is looked for.
+
+        Raises:
+            ImageError: What is there is not sealed by those who have the key, or not whole.
+            RegistryError: The registry refused or failed.
+        """
+        if not self.sealed:
+            return None
+        name = f"{kind}-{key[:KEY_DIGITS]}"
         found = self.repository.read_manifest_bytes(f"kfp-bento.{name}")
         if found is None:
             return None
+        facts = self._facts(name, found[1])
+        if not isinstance(facts, dict):
+            raise ImageError(
+                f"What {self.repository.reference.name} keeps as {name} carries no seal of ours.",
+                hint=f"Only what was sealed with the same {KEY_VARIABLE} counts.",
+            )
+        return b"".join(self.repository.open_blob(descriptor_from(facts)))
+
+    def keep_document(self, kind: str, key: str, content: bytes) -> None:
+        """Keep a document for all who have the shared key; without one it is not written.
+
+        Raises:
+            RegistryError: The registry refused or failed.
+        """
+        if not self.sealed:
+            return
+        document = descriptor_of(content, DOCUMENT_TYPE)
+        self.repository.put_blob(document, BytesSource(content))
+        self._write(f"{kind}-{key[:KEY_DIGITS]}", document.to_dict(), [document])
+
+    def _find(self, name: str) -> Any:
+        """Give the facts of a record; None if there is none, or none that counts."""
+        found = self.repository.read_manifest_bytes(f"kfp-bento.{name}")
+        return None if found is None else self._facts(name, found[1])
+
+    def _facts(self, name: str, manifest: bytes) -> Any:
+        """Read the facts of a record; None if it is none, or none that counts."""
         try:
-            notes = parse_json(found[1])["annotations"]
+            notes = parse_json(manifest)["annotations"]
             facts = parse_json_value(notes[_ANNOTATION].encode())
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
