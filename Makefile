@@ -37,7 +37,7 @@ test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control pl
 	  for kserve in newer older; do \
 	    ./tests/cluster/operators/build-kserve $$kserve >/dev/null || [ $$? -eq 69 ] || exit 1; \
 	  done; \
-	  $(BIN)/python -m pytest tests/cluster -m cluster -n 2 --dist worksteal; \
+	  $(BIN)/python -m pytest tests/cluster tests/pages -m cluster -n 2 --dist worksteal; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no Kubernetes control plane can be had on this machine."; \
 	fi

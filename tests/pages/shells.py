@@ -1,0 +1,130 @@
+"""A shell that walks through a page: each command by itself, in one folder, after the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from servers import stop_group
+
+PATIENCE = 420.0
+"""Seconds that a command may take."""
+STAYS = {
+    r"^kfp-bento bento serve ": r" answers at http",
+    r"^kfp-bento requests record ": r"^Ask http",
+    r"^kfp-bento run .* --keep$": r"until Ctrl-C",
+    r"^kfp-bento watch (?!.*--render)": r"submitted|Watching|watching",
+    r"^mlflow server ": r"startup complete",
+}
+"""What goes on until Ctrl-C, and what it says once it can be asked."""
+_MARK = re.compile(r"\\\.\\\.\\\.|…|[0-9a-f]{8,}|\d[\d.,:-]*|/(?:tmp|home)/[\w./-]+", re.ASCII)
+
+
+def stays(command: str) -> str:
+    """What a command says when it is ready to be asked; "" where it ends by itself."""
+    joined = command.replace("\\\n", " ")
+    return next((says for begins, says in STAYS.items() if re.search(begins, joined)), "")
+
+
+def unlike(shown: tuple[str, ...], told: str) -> list[str]:
+    """Gives what a page shows and nobody said, where numbers and `...` may be anything."""
+    lines, missing, place = told.splitlines(), [], 0
+    for one in shown:
+        if not one.strip() or one.strip() in ("...", "…"):
+            continue
+        pattern = re.compile(r"\s+".join(map(_pattern, one.split())))
+        found = next((n for n in range(place, len(lines)) if pattern.search(lines[n])), None)
+        if found is None:
+            missing.append(one)
+        else:
+            place = found + 1
+    return missing
+
+
+def _pattern(word: str) -> str:
+    return _MARK.sub(lambda match: r"\S*" if match[0][0] != "\\" else r".*", re.escape(word))
+
+
+@dataclass
+class Shell:
+    """Runs commands as they stand, and ends what goes on.
+
+    Attributes:
+        folder: Where a reader of the page is.
+        environment: The variables of that reader.
+        running: What goes on, and the file with what it says.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    running: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
+
+    def run(self, text: str) -> tuple[int, str]:
+        """Gives the exit code and everything that was said, errors too."""
+        if ready := stays(text):
+            return self._start(text, ready)
+        script = self._script(text)
+        output = self.folder.with_name("output")
+        process = self._popen(script, output)
+        try:
+            code = process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            stop_group(process)
+            code = 124
+        return code, output.read_text(errors="replace")
+
+    def end(self) -> list[str]:
+        """Ends what goes on as people do, with Ctrl-C; gives what did not end well by that."""
+        wrong = []
+        for text, process, output in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            try:
+                code = process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                code = 124
+            stop_group(process)
+            if code not in (0, 130):
+                wrong.append(f"{text}: ended with {code} after Ctrl-C:\n{output.read_text()}")
+        self.running.clear()
+        return wrong
+
+    def _start(self, text: str, ready: str) -> tuple[int, str]:
+        output = self.folder.with_name(f"output-{len(self.running)}")
+        process = self._popen(self._script(text, keep=False), output)
+        self.running.append((text, process, output))
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and process.poll() is None:
+            if re.search(ready, output.read_text(errors="replace"), re.MULTILINE):
+                return 0, output.read_text(errors="replace")
+            time.sleep(0.05)
+        if process.poll() is not None:
+            self.running.pop()
+        return process.poll() or 124, output.read_text(errors="replace")
+
+    def _script(self, text: str, *, keep: bool = True) -> str:
+        """What was exported before counts, as in one terminal."""
+        state = self.folder.with_name("exported")
+        lines = [f"[ ! -e {state} ] || . {state}", text if keep else f"exec {text}"]
+        if keep:
+            lines += ["code=$?", f"export -p > {state}", "exit $code"]
+        return "\n".join(lines)
+
+    def _popen(self, script: str, output: Path) -> subprocess.Popen[bytes]:
+        with output.open("wb") as stream:
+            return subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=self.folder,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )

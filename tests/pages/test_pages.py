@@ -1,0 +1,90 @@
+"""Each page is a walk: its commands are run as written, in their order, in one folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from reading import ROOT, Page, read
+from shells import Shell, unlike
+from tables import ASKS_NOBODY, CODES, NEEDS_CLUSTER, PRESUMED, Presumed, excuse, filled
+from world import World, copy_checkout
+
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for place in ("README.md", "docs/*.md", "examples/*/README.md")
+    for path in ROOT.glob(place)
+    if read(str(path.relative_to(ROOT))).commands
+)
+
+QUICK = "docs/approval.md"
+"""Run with the quick tests, so that what reads and runs pages is looked at as well."""
+
+
+def needs_cluster(page: Page) -> bool:
+    texts = [*(one.text for one in page.commands), *PRESUMED.get(page.name, Presumed()).before]
+    return any(NEEDS_CLUSTER.search(one) for one in texts if not excuse(one))
+
+
+def marked(name: str) -> object:
+    marks = [] if name == QUICK else [pytest.mark.slow]
+    if needs_cluster(read(name)):
+        marks = [pytest.mark.cluster]
+    return pytest.param(name, marks=marks, id=name)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in PAGES])
+def test_what_a_page_tells_to_do_can_be_done(name: str, world: World, tmp_path: Path) -> None:
+    assert not walk(read(name), world, tmp_path)
+
+
+def walk(page: Page, world: World, folder: Path) -> list[str]:
+    """Gives what went otherwise than the page says."""
+    presumed = PRESUMED.get(page.name, Presumed())
+    cluster = needs_cluster(page)
+    servers = not all(ASKS_NOBODY.match(one.text) for one in page.commands)
+    world.begin(cluster=cluster, servers=servers)
+    here = folder / "here"
+    here.mkdir()
+    arrange(page, presumed, world, here)
+    shell = Shell(here, world.environment(folder, cluster=cluster, servers=servers))
+    wrong = []
+    for text in presumed.before:
+        code, told = shell.run(filled(world, text))
+        world.told.append(told)
+        assert code == 0, f"before {page.name}: {text}\n{told}"
+    for command in page.commands:
+        if excuse(command.text):
+            continue
+        begun = time.monotonic()
+        code, told = shell.run(filled(world, command.text))
+        world.told.append(told)
+        print(f"{time.monotonic() - begun:.1f} s, {code}: {command.text}\n{told}", flush=True)
+        expected = next(
+            (n for (at, text), n in CODES.items() if at == page.name and text in command.text), 0
+        )
+        missing = unlike(command.shown, told)
+        if code != expected or missing:
+            also = f", not said: {missing}" if missing else ""
+            wrong.append(f"{page.name}:{command.line}: {command.text}\n{code}{also}\n{told}")
+    return wrong + shell.end()
+
+
+def arrange(page: Page, presumed: Presumed, world: World, here: Path) -> None:
+    """Puts there what a page shows as files, and what it presumes."""
+    if presumed.checkout:
+        copy_checkout(ROOT, here)
+    for name, content in (presumed.files | page.files).items():
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(content)
+    for name, kept in presumed.kept.items():
+        source = world.kept(kept)
+        if source.is_dir():
+            shutil.copytree(source, here / name)
+            golden = source.with_name(f"{kept}.golden.json")
+            if golden.exists():
+                shutil.copy(golden, here / f"{name}.golden.json")
+        else:
+            shutil.copy(source, here / name)
