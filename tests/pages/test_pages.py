@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from reading import ROOT, Page, read
-from shells import Shell, unlike
+from reading import ROOT, Command, Page, read
+from shells import Shell, stays, unlike
 from tables import ASKS_NOBODY, CODES, NEEDS_CLUSTER, PRESUMED, Presumed, excuse, filled
 from world import World, copy_checkout
 
@@ -16,7 +16,7 @@ PAGES = sorted(
     str(path.relative_to(ROOT))
     for place in ("README.md", "docs/*.md", "examples/*/README.md")
     for path in ROOT.glob(place)
-    if read(str(path.relative_to(ROOT))).commands
+    if any(not excuse(one.text) for one in read(str(path.relative_to(ROOT))).commands)
 )
 
 QUICK = "docs/approval.md"
@@ -51,25 +51,38 @@ def walk(page: Page, world: World, folder: Path) -> list[str]:
     arrange(page, presumed, world, here)
     shell = Shell(here, world.environment(folder, cluster=cluster, servers=servers))
     wrong = []
-    for text in presumed.before:
-        code, told = shell.run(filled(world, text))
-        world.told.append(told)
-        assert code == 0, f"before {page.name}: {text}\n{told}"
-    for command in page.commands:
-        if excuse(command.text):
-            continue
-        begun = time.monotonic()
-        code, told = shell.run(filled(world, command.text))
-        world.told.append(told)
-        print(f"{time.monotonic() - begun:.1f} s, {code}: {command.text}\n{told}", flush=True)
-        expected = next(
-            (n for (at, text), n in CODES.items() if at == page.name and text in command.text), 0
-        )
-        missing = unlike(command.shown, told)
-        if code != expected or missing:
-            also = f", not said: {missing}" if missing else ""
-            wrong.append(f"{page.name}:{command.line}: {command.text}\n{code}{also}\n{told}")
-    return wrong + shell.end()
+    try:
+        for text in presumed.before:
+            code, told = shell.run(filled(world, text))
+            world.told.append(told)
+            assert code == 0, f"before {page.name}: {text}\n{told}"
+        for command in page.commands:
+            if not excuse(command.text):
+                wrong += step(page, command, world, shell)
+    finally:
+        ended = list(shell.end())
+    shown = {filled(world, one.text): one.shown for one in page.commands if stays(one.text)}
+    for text, code, told in ended:
+        missing = unlike(shown.get(text, ()), told)
+        if code not in (0, 130) or missing:
+            wrong.append(f"{text}\nended with {code} after Ctrl-C, not said: {missing}\n{told}")
+    return wrong
+
+
+def step(page: Page, command: Command, world: World, shell: Shell) -> list[str]:
+    """Runs a command, and gives what went otherwise than the page says."""
+    begun = time.monotonic()
+    code, told = shell.run(filled(world, command.text))
+    world.told.append(told)
+    print(f"{time.monotonic() - begun:.1f} s, {code}: {command.text}\n{told}", flush=True)
+    expected = next(
+        (n for (at, text), n in CODES.items() if at == page.name and text in command.text), 0
+    )
+    missing = [] if stays(command.text) else unlike(command.shown, told)
+    if code == expected and not missing:
+        return []
+    also = f", not said: {missing}" if missing else ""
+    return [f"{page.name}:{command.line}: {command.text}\nended with {code}{also}\n{told}"]
 
 
 def arrange(page: Page, presumed: Presumed, world: World, here: Path) -> None:
