@@ -8,21 +8,21 @@ process of a step is killed at a moment that is waited for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bento_downloader import build_context
 from crd_sets import available
 from gateway import GatewayController
-from image_builder import BUILD_FAILED, BUILDER_POD, ImageBuilder
+from image_builder import BUILD_FAILED, BUILDER_POD
 from live_cluster import LiveCluster
 from looking import looking
-from played_controller import Json, running
+from played_controller import running
 from pod_behaviour import completes
 from servers import S3Server
-from serving_pods import ServingPods, serving_pods_in
+from serving_builder import ServingBuilder
+from serving_pods import serving_pods_in
 from times_models import HANGS, WRONG, register
 from whole_roads import REFUSING, Road, Stage, stage_in, why_failed
 from wine import requirements
@@ -345,21 +345,6 @@ def test_what_is_good_in_staging_goes_to_production_as_it_is_or_not_at_all(
 # -- serve_with_yatai_builder ----------------------------------------------------------------------
 
 
-@dataclass
-class Builder(ImageBuilder):
-    """Builds what the request's URL gives, as far as that pods can serve it."""
-
-    pods: ServingPods | None = None
-    folder: Path = Path()
-
-    def _write_bento(self, live: Json, image: str) -> None:
-        assert self.pods is not None
-        place = self.folder / live["metadata"]["uid"]
-        if not place.exists():
-            self.pods.built[image] = build_context(live["spec"]["downloadUrl"], place)
-        super()._write_bento(live, image)
-
-
 def test_a_build_of_the_cluster_that_fails_leaves_both(
     cluster: LiveCluster,
     yatai: str,
@@ -380,7 +365,7 @@ def test_a_build_of_the_cluster_that_fails_leaves_both(
         )
 
     cluster.pods.behave(built.namespace, completes(), labels=BUILDER_POD)
-    builder = Builder(cluster.api, built.namespace, pods=stage.pods, folder=tmp_path)
+    builder = ServingBuilder(cluster.api, built.namespace, pods=stage.pods, folder=tmp_path)
     with running(YataiOperator(cluster.api, built.namespace)), running(builder):
         serve("1")
         assert built.where == ("1", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pty
 import re
@@ -64,11 +65,14 @@ class Shell:
         folder: Where a reader of the page is.
         environment: The variables of that reader.
         running: What goes on, and the file with what it says.
+        ended: What went on, its code and what it said.
     """
 
     folder: Path
     environment: Mapping[str, str]
     running: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    ended: list[tuple[str, int, str]] = field(default_factory=list)
 
     def run(self, text: str) -> tuple[int, str]:
         """Gives the exit code and everything that was said, errors too."""
@@ -85,9 +89,11 @@ class Shell:
                 code = 124
         return code, output.read_text(errors="replace")
 
-    def end(self) -> Iterator[tuple[str, int, str]]:
+    def end(self, only: str = "") -> list[tuple[str, int, str]]:
         """Ends what goes on as people do, with Ctrl-C; gives it, its code and what it said."""
-        for text, process, output in self.running:
+        ended, self.ended = self.ended, []
+        for one in [one for one in self.running if only in ("", one[0])]:
+            text, process, output = one
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
             try:
@@ -95,11 +101,14 @@ class Shell:
             except subprocess.TimeoutExpired:
                 code = 124
             stop_group(process)
-            yield text, code, output.read_text(errors="replace")
-        self.running.clear()
+            ended.append((text, code, output.read_text(errors="replace")))
+            self.running.remove(one)
+        return ended
 
     def _start(self, text: str, ready: str) -> tuple[int, str]:
-        output = self.folder.with_name(f"output-{len(self.running)}")
+        # Shown twice it is run twice: the first one has been ended then.
+        self.ended = self.end(text)
+        output = self.folder.with_name(f"output-{next(self.numbers)}")
         process = self._popen(self._script(text, keep=False), output)
         self.running.append((text, process, output))
         deadline = time.monotonic() + PATIENCE

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 
 from world import World
 
@@ -41,6 +42,8 @@ EXCUSES: dict[str, str] = {
     r"pytest tests/": "the same",
     r"^make examples(?! EXAMPLE=iris)": "tests/examples runs each of them, to the last answer",
     r"^kfp-bento install .*--training": "400 MB of packages; without them it is run",
+    r"^kfp-bento deploy apply -t inference-service .*--name llm": "what serves there is KServe's"
+    " own; tests/cluster/test_real_operators.py applies one",
     r"^bentoml pull ": "it asks the cloud service of BentoML",
     r"^pip install ": "it would change the environment that the tests run in",
     r"import tritonclient|from tritonclient": "the package that the line before installs",
@@ -105,9 +108,11 @@ _OLD_OUT = _OUT.replace("ml/credit", "ml/old").replace("--bento bento", "--bento
 _SERVED = "kfp-bento bento serve ./bento --port 3000"
 _OLDER = {
     f"{version}/bento.yaml": f"name: {name}\nversion: {version}\nservice: service:A\n"
-    "models: []\nbentoml_version: 1.4.39\n"
+    "models: [{tag: 'credit:ab54095a15ad8662'}]\nbentoml_version: 1.4.39\n"
+    "image: {python_version: '3.11'}\n"
     for name, version in (("credit", "0f3c"), ("credit", "9a1e"), ("wine", "1f0c"))
 }
+_OLDER["0f3c/filling"] = "".join(sha256(bytes(number)).hexdigest() for number in range(4000))
 _OLDER_OUT = (
     "kfp-bento bento export 0f3c ./bentos/ --format tar.gz",
     "kfp-bento bento export 9a1e ./bentos/",
@@ -146,6 +151,9 @@ PRESUMED: dict[str, Presumed] = {
             'python -c \'import boto3; boto3.client("s3").upload_file('
             '"wine.csv", "data", "wine/wine.csv")\'',
         ),
+    ),
+    "docs/triggers.md": Presumed(
+        before=("export KFP_BENTO_WEBHOOK_SECRET=$(openssl rand -hex 16)",)
     ),
     "docs/kubeflow.md": Presumed({"ca.crt": "ca.crt"}),
     "docs/migrate.md": Presumed(

@@ -60,7 +60,7 @@ def walk(page: Page, world: World, folder: Path) -> list[str]:
             if not excuse(command.text):
                 wrong += step(page, command, world, shell)
     finally:
-        ended = list(shell.end())
+        ended = shell.end()
     shown = {filled(world, one.text): one.shown for one in page.commands if stays(one.text)}
     for text, code, told in ended:
         missing = unlike(shown.get(text, ()), told)

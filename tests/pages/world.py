@@ -32,6 +32,10 @@ KINDS = (
     ("v1", "ConfigMap"),
     ("v1", "Secret"),
     ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("serving.kserve.io/v1beta1", "InferenceService"),
+    ("serving.yatai.ai/v2alpha1", "BentoDeployment"),
+    ("resources.yatai.ai/v1alpha1", "BentoRequest"),
+    ("resources.yatai.ai/v1alpha1", "Bento"),
 )
 """What pages leave in a namespace."""
 MODELS = {"credit": 7, "fraud": 1, "risk": 2}
@@ -132,8 +136,12 @@ class World:
         """A cluster whose pods serve, with the namespaces that the pages name."""
         from control_plane import ToolsMissing, built_programs
         from crd_sets import available
+        from image_builder import BUILDER_POD
         from live_cluster import live_cluster_in
+        from played_controller import running
         from played_targets import controllers_of
+        from pod_behaviour import completes
+        from serving_builder import ServingBuilder
         from serving_pods import STARTING, serving_pods_in
 
         try:
@@ -152,9 +160,12 @@ class World:
             cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
             cluster.pods.behave(name, STARTING)
             pods.namespaces.append(name)
-        for target in ("inference-service", "bento-request"):
+        for target in ("inference-service", "bento-deployment"):
             self.ends.enter_context(controllers_of(target, cluster.api, "models"))
-        self.ends.enter_context(controllers_of("bento-request", cluster.api, "serving"))
+        cluster.pods.behave("serving", completes(), labels=BUILDER_POD)
+        builder = ServingBuilder(cluster.api, "serving", pods=pods, folder=self.folder)
+        self.ends.enter_context(running(builder))
+        self.ends.enter_context(controllers_of("bento-deployment", cluster.api, "serving"))
         return pods
 
     @cached_property
