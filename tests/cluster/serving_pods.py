@@ -8,6 +8,7 @@ Which pods it leads to is what the real controllers say.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -119,7 +120,18 @@ class ServingPods:
     def _started(self, pod: Mapping[str, Any]) -> _Pod:
         image = pod["spec"]["containers"][0]["image"]
         bento = self.built.get(image) or _unpacked(image, self.folder / "images")
+        self._read_secrets(pod)
         return _Pod.start(pod, bento, self.folder)
+
+    def _read_secrets(self, pod: Mapping[str, Any]) -> None:
+        """Gives variables that come from a Secret its values."""
+        for one in pod["spec"]["containers"][0].get("env") or []:
+            if asked := one.get("valueFrom", {}).get("secretKeyRef"):
+                namespace = pod["metadata"]["namespace"]
+                secret = self.cluster.api.get("v1", "Secret", namespace, asked["name"]) or {}
+                one["value"] = base64.b64decode(
+                    secret.get("data", {}).get(asked["key"], "")
+                ).decode()
 
     def _tell(self, namespace: str, name: str, pod: _Pod) -> None:
         if (state := pod.state()) and state != pod.told:

@@ -23,7 +23,7 @@ STAYS = {
     r"^kfp-bento bento serve ": r" answers at http",
     r"^kfp-bento requests record ": r"^Ask http",
     r"^kfp-bento run .* --keep$": r"until Ctrl-C",
-    r"^kfp-bento watch (?!.*--render)": r"submitted|Watching|watching",
+    r"^kfp-bento watch (?!.*--render)": r" submitted ",
     r"^mlflow server ": r"startup complete",
 }
 """What goes on until Ctrl-C, and what it says once it can be asked."""

@@ -44,6 +44,7 @@ EXCUSES: dict[str, str] = {
     r"^kfp-bento install .*--training": "400 MB of packages; without them it is run",
     r"^kfp-bento deploy apply -t inference-service .*--name llm": "what serves there is KServe's"
     " own; tests/cluster/test_real_operators.py applies one",
+    r"create_webhook": "MLflow's server takes only hosts of public networks",
     r"^bentoml pull ": "it asks the cloud service of BentoML",
     r"^pip install ": "it would change the environment that the tests run in",
     r"import tritonclient|from tritonclient": "the package that the line before installs",
@@ -51,6 +52,15 @@ EXCUSES: dict[str, str] = {
     " tests/images/test_several_platforms.py makes them",
 }
 """Commands that are not run, and why."""
+
+LATER = {
+    *(f"docs/{name}.md" for name in ("air-gapped", "batch", "bentos", "big-models", "examples")),
+    *(f"docs/{name}.md" for name in ("gates", "images", "kubeflow", "migrate")),
+    *(f"docs/{name}.md" for name in ("networks", "own-services", "protocols")),
+    *(f"docs/{name}.md" for name in ("security", "short-road", "yatai-builder")),
+    *("examples/iris_the_old_way/README.md", "help", "help of clusters"),
+}
+"""Pages that nobody has gone through yet; their commands are only parsed (`tests/house`)."""
 
 CODES: dict[tuple[str, str], int] = {
     ("docs/gates.md", "--against contract.json"): 1,
@@ -229,6 +239,9 @@ PRESUMED["help of clusters"] = Presumed(
 NEEDS_CLUSTER = re.compile(
     r"kubectl|deploy (apply|diff)|release (list|status|wait|confirm|roll-back|delete)"
     r"|--target workload -n|kfp-bento roll-back|check release"
+)
+NEEDS_OPERATORS = re.compile(
+    r"-(t|-target) (bento-|inference-)|deploy apply(?!.* (-t|--target) )", re.MULTILINE
 )
 ASKS_NOBODY = re.compile(r"kfp-bento submit |python - <<|export ")
 

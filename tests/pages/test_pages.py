@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from reading import ROOT, Command, Page, read
 from shells import Shell, stays, unlike
-from tables import ASKS_NOBODY, CODES, NEEDS_CLUSTER, PRESUMED, Presumed, excuse, filled
+from tables import (
+    ASKS_NOBODY,
+    CODES,
+    LATER,
+    NEEDS_CLUSTER,
+    NEEDS_OPERATORS,
+    PRESUMED,
+    Presumed,
+    excuse,
+    filled,
+)
 from world import World, copy_checkout
 
 PAGES = sorted(
@@ -19,31 +30,37 @@ PAGES = sorted(
     if any(not excuse(one.text) for one in read(str(path.relative_to(ROOT))).commands)
 )
 
+pytestmark = pytest.mark.timeout(1800)
 QUICK = "docs/approval.md"
 """Run with the quick tests, so that what reads and runs pages is looked at as well."""
 
 
-def needs_cluster(page: Page) -> bool:
+def texts_of(page: Page) -> str:
+    """All that is run for a page, a command in each line."""
     texts = [*(one.text for one in page.commands), *PRESUMED.get(page.name, Presumed()).before]
-    return any(NEEDS_CLUSTER.search(one) for one in texts if not excuse(one))
+    return "\n".join(one.replace("\\\n", " ") for one in texts if not excuse(one))
 
 
-def marked(name: str) -> object:
-    marks = [] if name == QUICK else [pytest.mark.slow]
-    if needs_cluster(read(name)):
+def needs_cluster(page: Page) -> bool:
+    return bool(NEEDS_CLUSTER.search(texts_of(page)))
+
+
+def marked(page: Page) -> object:
+    marks = [] if page.name == QUICK else [pytest.mark.slow]
+    if needs_cluster(page):
         marks = [pytest.mark.cluster]
-    return pytest.param(name, marks=marks, id=name)
+    return pytest.param(page, marks=marks, id=page.name)
 
 
-@pytest.mark.parametrize("name", [marked(name) for name in PAGES])
-def test_what_a_page_tells_to_do_can_be_done(name: str, world: World, tmp_path: Path) -> None:
-    assert not walk(read(name), world, tmp_path)
+@pytest.mark.parametrize("page", [marked(read(name)) for name in PAGES if name not in LATER])
+def test_what_a_page_tells_to_do_can_be_done(page: Page, world: World, tmp_path: Path) -> None:
+    assert not walk(page, world, tmp_path)
 
 
 def walk(page: Page, world: World, folder: Path) -> list[str]:
     """Gives what went otherwise than the page says."""
     presumed = PRESUMED.get(page.name, Presumed())
-    cluster = needs_cluster(page)
+    cluster, operators = needs_cluster(page), NEEDS_OPERATORS.search(texts_of(page))
     servers = not all(ASKS_NOBODY.match(one.text) for one in page.commands)
     world.begin(cluster=cluster, servers=servers)
     here = folder / "here"
@@ -51,16 +68,17 @@ def walk(page: Page, world: World, folder: Path) -> list[str]:
     arrange(page, presumed, world, here)
     shell = Shell(here, world.environment(folder, cluster=cluster, servers=servers))
     wrong = []
-    try:
-        for text in presumed.before:
-            code, told = shell.run(filled(world, text))
-            world.told.append(told)
-            assert code == 0, f"before {page.name}: {text}\n{told}"
-        for command in page.commands:
-            if not excuse(command.text):
-                wrong += step(page, command, world, shell)
-    finally:
-        ended = shell.end()
+    with world.operators() if operators else nullcontext():
+        try:
+            for text in presumed.before:
+                code, told = shell.run(filled(world, text))
+                world.told.append(told)
+                assert code == 0, f"before {page.name}: {text}\n{told}"
+            for command in page.commands:
+                if not excuse(command.text):
+                    wrong += step(page, command, world, shell)
+        finally:
+            ended = shell.end()
     shown = {filled(world, one.text): one.shown for one in page.commands if stays(one.text)}
     for text, code, told in ended:
         missing = unlike(shown.get(text, ()), told)

@@ -138,10 +138,7 @@ class World:
         from crd_sets import available
         from image_builder import BUILDER_POD
         from live_cluster import live_cluster_in
-        from played_controller import running
-        from played_targets import controllers_of
         from pod_behaviour import completes
-        from serving_builder import ServingBuilder
         from serving_pods import STARTING, serving_pods_in
 
         try:
@@ -160,13 +157,25 @@ class World:
             cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
             cluster.pods.behave(name, STARTING)
             pods.namespaces.append(name)
-        for target in ("inference-service", "bento-deployment"):
-            self.ends.enter_context(controllers_of(target, cluster.api, "models"))
         cluster.pods.behave("serving", completes(), labels=BUILDER_POD)
-        builder = ServingBuilder(cluster.api, "serving", pods=pods, folder=self.folder)
-        self.ends.enter_context(running(builder))
-        self.ends.enter_context(controllers_of("bento-deployment", cluster.api, "serving"))
         return pods
+
+    @contextmanager
+    def operators(self) -> Iterator[None]:
+        """Inside, the played controllers of KServe and Yatai are at work."""
+        from played_controller import running
+        from played_targets import controllers_of
+        from serving_builder import ServingBuilder
+
+        api = self.pods.cluster.api
+        builder = ServingBuilder(api, "serving", pods=self.pods, folder=self.folder)
+        with (
+            controllers_of("inference-service", api, "models"),
+            controllers_of("bento-deployment", api, "models"),
+            controllers_of("bento-deployment", api, "serving"),
+            running(builder),
+        ):
+            yield
 
     @cached_property
     def proxy(self) -> str:
@@ -263,6 +272,10 @@ class World:
         registry = mlflow.MlflowClient(self.mlflow)
         for alias, version in ALIASES.items():
             registry.set_registered_model_alias("credit", alias, str(version))
+        # What was submitted or approved for another page counts for none.
+        for version in map(str, ALIASES.values()):
+            for tag in registry.get_model_version("credit", version).tags:
+                registry.delete_model_version_tag("credit", version, tag)
         for name in ("fraud", "risk"):
             registry.set_registered_model_alias(name, "prod", "1")
         if cluster:
