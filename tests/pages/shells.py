@@ -29,7 +29,7 @@ STAYS = {
 """What goes on until Ctrl-C, and what it says once it can be asked."""
 ASKS = re.compile(r"^kfp-bento (bento|release) delete ")
 """What asks whether it shall, of whom it answers to on a terminal."""
-_MARK = re.compile(r"\\\.\\\.\\\.|…|[0-9a-f]{8,}|\d[\d.,:-]*|/(?:tmp|home)/[\w./-]+", re.ASCII)
+_MARK = re.compile(r"\.\.\.|…|[0-9a-f]{8,}|\d[\d.,:-]*|/(?:tmp|home)/[\w./-]+", re.ASCII)
 
 
 def stays(command: str) -> str:
@@ -54,7 +54,12 @@ def unlike(shown: tuple[str, ...], told: str) -> list[str]:
 
 
 def _pattern(word: str) -> str:
-    return _MARK.sub(lambda match: r"\S*" if match[0][0] != "\\" else r".*", re.escape(word))
+    made, place = "", 0
+    for mark in _MARK.finditer(word):
+        anything = r".*" if mark[0] in ("...", "…") else r"\S*"
+        made += re.escape(word[place : mark.start()]) + anything
+        place = mark.end()
+    return made + re.escape(word[place:])
 
 
 @dataclass

@@ -60,6 +60,7 @@ def test_numbers_may_differ_and_words_may_not() -> None:
         "Built: fraud:fedcba9876543210"
     ]
     assert unlike(("Done in 1 s", "Built: credit:0f3c"), told) == ["Built: credit:0f3c"]
+    assert unlike(("It is 0.994382 (before 0.9);",), "It is 1 (before 1);") == []
     assert unlike(("  place /home/ada/z", "Done in … s"), told) == []
 
 
