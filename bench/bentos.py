@@ -98,6 +98,10 @@ class Bentos:
         """Give the locked list of what a bento installs."""
         return self.path(key) / "env" / "python" / "requirements.txt"
 
+    def example(self, key: str) -> Path:
+        """Give the body of a request that its model's input example is."""
+        return self._model(_RECIPES[key]) / "serving_input_example.json"
+
     def _changed_source(self, key: str) -> Path:
         changed = self._directory / f"{key}-source-files"
         shutil.copytree(self.path(key) / "src", changed)

@@ -14,6 +14,7 @@ from bench.cases import Case
 from bench.figures import Figures
 from bench.process import Usage, run
 from bench.registry import BASE, Registry
+from bench.starting import seconds_to_first_answer
 
 _REPOSITORY = "bench"
 
@@ -56,12 +57,19 @@ class Ours:
         with self.registry.counted() as counts:
             watched = self._build(case, case.bento, pod, watch_memory=True)
         pulled, unpacked = self.registry.image_sizes(_REPOSITORY, case.bento)
+        starts = []
+        if case.starts:
+            image = f"{self.registry.address}/{_REPOSITORY}:{case.bento}"
+            example = self.bentos.example(case.bento)
+            starts = seconds_to_first_answer(image, example, self.scratch)
         return Figures.of(
             usages,
             watched,
             counts[0],
             image_bytes=pulled,
             unpacked_bytes=unpacked,
+            node_bytes=self.registry.bytes_above_base(_REPOSITORY, case.bento),
+            starts=starts,
             details={"layers": _layers(watched), "digests": _digests([*usages, watched])},
         )
 

@@ -16,6 +16,7 @@ from bench.cases import Case
 from bench.figures import Figures
 from bench.process import Usage, run
 from bench.registry import BASE, Registry
+from bench.starting import seconds_to_first_answer
 
 _REPOSITORY = "peer"
 _TOOLS = ("buildah", "mount", "unshare")
@@ -73,12 +74,19 @@ class Peer:
         if case.name == "first":
             self.registry.keep(_state(case.bento, layers=False))
         pulled, unpacked = self.registry.image_sizes(_REPOSITORY, case.bento)
+        starts = []
+        if case.starts:
+            image = f"{self.registry.address}/{_REPOSITORY}:{case.bento}"
+            example = self.bentos.example(case.bento)
+            starts = seconds_to_first_answer(image, example, self.scratch)
         return Figures.of(
             [build + push for build, push in usages],
             usages[-1][0] + usages[-1][1],
             counts[0],
             image_bytes=pulled,
             unpacked_bytes=unpacked,
+            node_bytes=self.registry.bytes_above_base(_REPOSITORY, case.bento),
+            starts=starts,
             details={
                 "build_seconds": [round(build.seconds, 3) for build, _ in usages],
                 "push_seconds": [round(push.seconds, 3) for _, push in usages],

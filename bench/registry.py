@@ -44,7 +44,7 @@ class Registry:
         self._storage = directory / "storage"
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self._port = _free_port()
+        self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
 
     def __enter__(self) -> Registry:
@@ -72,7 +72,7 @@ class Registry:
     def counted(self) -> Iterator[list[Count]]:
         """Put the counting proxy in its place; the list holds the count afterwards."""
         counts: list[Count] = []
-        inner = _free_port()
+        inner = free_port()
         self._stop()
         self._start(inner)
         proxy = subprocess.Popen(
@@ -99,6 +99,13 @@ class Registry:
         layers = manifest["layers"]
         pulled: int = manifest["config"]["size"] + sum(layer["size"] for layer in layers)
         return pulled, sum(self._unpacked_size(layer) for layer in layers)
+
+    def bytes_above_base(self, repository: str, reference: str) -> int:
+        """Bytes that a node pulls which has the base: the config, and layers that are not in it."""
+        base = {layer["digest"] for layer in self._get(BASE.replace(":", "/manifests/"))["layers"]}
+        manifest = self._get(f"{repository}/manifests/{reference}")
+        own = (layer["size"] for layer in manifest["layers"] if layer["digest"] not in base)
+        return int(manifest["config"]["size"] + sum(own))
 
     def _unpacked_size(self, layer: dict[str, Any]) -> int:
         hexadecimal = str(layer["digest"]).partition(":")[2]
@@ -192,7 +199,8 @@ def _inflated_size(blob: Path) -> int:
     return size
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of the loopback interface that nobody uses now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

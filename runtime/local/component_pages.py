@@ -32,8 +32,7 @@ def component_page(component: Any) -> str:
         "## Inputs",
         _inputs(specification.inputs or {}),
         *(_options(specification.inputs or {}) if name == DEPLOYING else ()),
-        "## Outputs",
-        _outputs(specification.outputs or {}),
+        *(("## Outputs", _outputs(specification.outputs)) if specification.outputs else ()),
         "Generated from the component's signature by `make compile`.",
     ]
     return "\n\n".join(parts) + "\n"

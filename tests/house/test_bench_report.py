@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,16 @@ def figures(*seconds: float, sent: int = 1000, memory: int = 10_000_000) -> Figu
     usages = [Usage(each, each * 2, 0, 0, "") for each in seconds]
     watched = Usage(99, 99, 5_000, memory, "")
     count = Count({"GET": 2, "PUT": 1}, sent)
-    return Figures.of(usages, watched, count, image_bytes=7, unpacked_bytes=70, details={})
+    return Figures.of(
+        usages,
+        watched,
+        count,
+        image_bytes=7,
+        unpacked_bytes=70,
+        node_bytes=3,
+        starts=[3.0, 1.0, 2.0],
+        details={},
+    )
 
 
 def test_times_come_from_the_timed_runs_and_counts_from_the_watched_one() -> None:
@@ -31,6 +41,14 @@ def test_times_come_from_the_timed_runs_and_counts_from_the_watched_one() -> Non
     assert (found.seconds_min, found.seconds, found.seconds_max) == (1, 2, 3)
     assert found.cpu_seconds == 4
     assert (found.bytes_sent, found.requests, found.bytes_read) == (1000, 3, 5000)
+
+
+def test_a_start_that_was_not_measured_is_neither_met_nor_missed() -> None:
+    found = figures(1)
+    assert (found.start_seconds, found.details["start_seconds"]) == (2, [3, 1, 2])
+    limit = Limit("start_seconds", 0.8, "peer")
+    assert judge(limit, found, found, 0).met is False
+    assert judge(limit, replace(found, start_seconds=0), found, 0).met is None
 
 
 def test_a_ratio_is_our_share_of_the_peers_figure() -> None:
