@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from reading import Command, Page
 from tables import LATER, NEEDS_CLUSTER
-from test_pages import marked, walk
+from test_walks import marked, walk
 from typer.main import get_command
 from world import World
 
@@ -47,6 +47,7 @@ def pages() -> list[Page]:
     return [*found.values()]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("page", [marked(page) for page in pages() if page.name not in LATER])
 def test_the_example_of_each_help_page_can_be_run(page: Page, world: World, tmp_path: Path) -> None:
     assert not walk(page, world, tmp_path)

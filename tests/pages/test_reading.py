@@ -9,7 +9,7 @@ from reading import parsed, read
 from shells import Shell, unlike
 from tables import CODES, EXCUSES, LATER, PRESUMED, STAND_INS, excuse
 from test_help import EXAMPLES, pages
-from test_pages import PAGES
+from test_walks import PAGES
 
 PAGE = """\
 First `one.py`:
