@@ -16,7 +16,7 @@ from world import World
 from kfp_bento.runtime.cli.application import app
 
 ROAD = (
-    *("model", "bento build", "bento export", "bento predict", "bento import", "bento", "requests"),
+    *("model", "bento build", "bento export", "bento import", "bento predict", "bento", "requests"),
     *("check", "image", "deploy options", "deploy", "release make", "check", "promote", "approve"),
     *("release list", "release status", "release wait", "release confirm", "release monitoring"),
     *("roll-back", "release roll-back", "release delete"),
