@@ -54,7 +54,7 @@ EXCUSES: dict[str, str] = {
 """Commands that are not run, and why."""
 
 LATER = {
-    *(f"docs/{name}.md" for name in ("air-gapped", "batch", "bentos", "big-models", "examples")),
+    *(f"docs/{name}.md" for name in ("air-gapped", "batch", "bentos", "examples")),
     *(f"docs/{name}.md" for name in ("images", "migrate", "networks", "security", "short-road")),
     *("docs/yatai-builder.md", "examples/iris_the_old_way/README.md"),
     *("help", "help of clusters"),
