@@ -59,7 +59,7 @@ LATER = {
     *("docs/yatai-builder.md", "examples/iris_the_old_way/README.md"),
     *("help", "help of clusters"),
 }
-"""Pages that nobody has gone through to their end yet; their commands are only parsed (`tests/house`)."""
+"""Pages that were not gone through to their end yet; their commands are only parsed."""
 
 CODES: dict[tuple[str, str], int] = {
     ("docs/gates.md", "--against contract.json"): 1,
