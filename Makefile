@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster test-node test-node-core test-versions test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
+.PHONY: help demo test test-slow test-cluster test-pages test-node test-node-core test-versions test-tools lint compile docs lock audit examples bench bench-serving bench-batch bench-road clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,10 +37,14 @@ test-cluster: $(VENV)/.dev ## Run the tests against a real Kubernetes control pl
 	  for kserve in newer older; do \
 	    ./tests/cluster/operators/build-kserve $$kserve >/dev/null || [ $$? -eq 69 ] || exit 1; \
 	  done; \
-	  $(BIN)/python -m pytest tests/cluster tests/pages -m cluster -n 2 --dist worksteal; \
+	  $(BIN)/python -m pytest tests/cluster -m cluster -n 2 --dist worksteal; \
 	else \
 	  [ $$? -eq 69 ] && echo "Skipped: no Kubernetes control plane can be had on this machine."; \
 	fi
+
+test-pages: $(VENV)/.dev test-tools ## Run the commands of all pages as written, with real services and an API server
+	@./tests/cluster/build-tools >/dev/null || [ $$? -eq 69 ]
+	@$(BIN)/python -m pytest tests/pages -m "slow or cluster or not node" -n 2
 
 test-node: $(VENV)/.dev test-tools ## Run the tests on a real node: kubelet, containerd, a network (needs Go and root)
 	@if ./tests/node/install-tools && ./tests/cluster/build-tools node >/dev/null; then \
