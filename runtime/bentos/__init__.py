@@ -6,6 +6,7 @@ from kfp_bento.runtime.bentos.bento import (
     changed_models,
     hand_on,
     hand_on_refusal,
+    is_whole,
     load_bento,
     load_given_bento,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "is_default_command",
     "is_fixed",
     "is_generated",
+    "is_whole",
     "listening_of",
     "load_bento",
     "load_given_bento",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -186,6 +187,13 @@ def load_bento(
         digest=digest,
         note=told.note,
     )
+
+
+def is_whole(bento: Bento) -> bool:
+    """Tell whether a bento's files lie in its directory, where `write_facts` leaves some out."""
+    start = bento.directory / "env/docker/entrypoint.sh"
+    models = (bento.directory / "models" / model.tag.replace(":", "/") for model in bento.models)
+    return os.access(start, os.X_OK) and all(path.is_dir() for path in models)
 
 
 def load_given_bento(artifact: Any, *, deferred: bool = False, facts: bool = False) -> Bento | None:

@@ -39,6 +39,7 @@ from kfp_bento.runtime.images.signatures.keys import (
     own_signing_key,
     read_public_keys,
 )
+from kfp_bento.runtime.images.unpack import unpack_bento
 
 __all__ = [
     "BENTO",
@@ -75,6 +76,7 @@ __all__ = [
     "rebase_image",
     "shared_records",
     "sign_image",
+    "unpack_bento",
     "verify_image",
     "write_attestations",
 ]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfp_bento.runtime.bentos import Bento
+from kfp_bento.runtime.bentos import Bento, is_whole, load_bento
 from kfp_bento.runtime.errors import InvalidInput, LocalRunError
+from kfp_bento.runtime.images import unpack_bento
 from kfp_bento.runtime.local import listening
 from kfp_bento.runtime.local.bento_process import (
     API_TOKEN,
@@ -144,7 +145,8 @@ class Services:
                         hint="That takes podman or docker. To let it run as a process that "
                         f"reaches every network, set {NETWORK_VARIABLE}=host.",
                     )
-                service = stack.enter_context(self._as_process(release.bento, note))
+                bento = stack.enter_context(self._whole(release))
+                service = stack.enter_context(self._as_process(bento, note))
             yield service
 
     @contextlib.contextmanager
@@ -220,6 +222,18 @@ class Services:
                 said = last_lines(self.directory / "service.log")
                 raise LocalRunError(f"The image in {engine.name} did not start.\n{said}")
             time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def _whole(self, release: CheckedRelease) -> Iterator[Bento]:
+        """Give a bento with all its files: of a short road only the image has them."""
+        if is_whole(release.bento):
+            yield release.bento
+            return
+        layout = release.layout
+        image = f"oci:{layout.directory}:{layout.tag}" if layout else release.image
+        with tempfile.TemporaryDirectory(prefix="bento-", dir=self.directory) as place:
+            unpack_bento(image.removesuffix(":"), Path(place))
+            yield load_bento(Path(place))
 
     @contextlib.contextmanager
     def _as_process(self, bento: Bento, note: str) -> Iterator[Service]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp_bento_command import kfp_bento
 from wine import log_wine_model
 
 from kfp_bento.runtime.errors import LocalRunError
@@ -72,6 +74,24 @@ def test_three_steps_take_a_version_to_a_promoted_release(
     assert sum(weight(run.output("package-model", name)) for name in handed) < 2 << 20
     pickles = list(run.directory.rglob("*.pkl"))
     assert pickles == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("registry", [False, True])
+def test_without_an_engine_the_bento_out_of_the_image_is_served(
+    wine: str, oci_registry: str, shared_cache: Path, tmp_path: Path, registry: bool
+) -> None:
+    where = f"{oci_registry}/ml/engineless" if registry else f"oci:{tmp_path}/image"
+    variables = {"KFP_BENTO_CACHE": str(shared_cache), "KFP_BENTO_LOCAL_RUNTIME": "process"}
+    done = kfp_bento(
+        *("release", "make", "models:/released wine/1", "--to", where, "--base", "host"),
+        *("--promote", "alone", "--tracking-uri", wine, "--json"),
+        *("--outputs", tmp_path / "run"),
+        **variables,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (told["release"]["runtime"], told["promoted"]["alias"]) == ("process", "alone")
 
 
 @pytest.mark.slow
