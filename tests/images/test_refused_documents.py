@@ -302,6 +302,7 @@ def test_an_image_that_is_moved_to_an_older_registry_names_what_that_takes(
     assert "--compression gzip" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_a_base_of_this_machine_is_of_layers_that_its_registry_takes(proxy: FaultProxy) -> None:
     def no_zstd(exchange: Exchange) -> None:
         body = b"".join(exchange.body())
