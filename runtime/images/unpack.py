@@ -51,9 +51,10 @@ def unpack_bento(
 
 def _unpack(layer: Layer, blobs: BlobSource, directory: Path) -> None:
     what = f"The layer {layer.title}"
-    packed = ChunkReader(decompressed(blobs.open_blob(layer.descriptor), what))
+    plain = ChunkReader(decompressed(blobs.open_blob(layer.descriptor), what))
+    packed = io.BufferedReader(plain, _CHUNK)
     try:
-        with tarfile.open(fileobj=io.BufferedReader(packed, _CHUNK), mode="r|") as archive:
+        with tarfile.open(fileobj=packed, mode="r|") as archive:
             for member in archive:
                 if member.name.startswith(_INSIDE):
                     inside = member.replace(
@@ -62,6 +63,8 @@ def _unpack(layer: Layer, blobs: BlobSource, directory: Path) -> None:
                         deep=False,
                     )
                     archive.extract(inside, directory, filter="data")
+        while packed.read(_CHUNK):  # a tar ends before its file, whose digest is known at the end
+            pass
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise ImageError(
             f"{what} ({layer.digest}) cannot be unpacked: {one_line(error)}.",

@@ -93,6 +93,19 @@ def test_an_image_of_others_holds_none(base: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_changed_weight_is_seen(bento: Bento, base: str, tmp_path: Path) -> None:
+    image = build_image(bento, f"oci:{tmp_path}/image:v1", ImageOptions(base=base))
+    digest = next(layer.digest for layer in image.layers if layer.kind == "model")
+    blob = tmp_path / "image/blobs/sha256" / digest.removeprefix("sha256:")
+    files = (bento.directory / "models").rglob("*")
+    weights = max((path.read_bytes() for path in files if path.is_file()), key=len)
+    content = blob.read_bytes()
+    assert weights and weights in content
+    blob.write_bytes(content.replace(weights, b"?" + weights[1:]))
+    with pytest.raises(ImageError, match=digest):
+        unpack_bento(f"oci:{tmp_path}/image:v1", tmp_path / "out")
+
+
 def test_a_damaged_layer_is_seen(bento: Bento, base: str, tmp_path: Path) -> None:
     image = build_image(bento, f"oci:{tmp_path}/image:v1", ImageOptions(base=base))
     digest = image.layers[-1].digest.removeprefix("sha256:")
